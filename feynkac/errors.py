@@ -1,0 +1,38 @@
+"""Every error of feynkac: each says what was wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class FeynkacError(Exception):
+    """Base of all errors raised by feynkac.
+
+    `partial` holds the `Result` of the particles computed before the error, where there were any.
+    """
+
+    partial: Any = None
+
+
+class ArgumentError(FeynkacError, ValueError):
+    """An argument of a public function cannot be used."""
+
+
+class ModelError(FeynkacError):
+    """A model, its tokenizer or its cache cannot do what was asked."""
+
+
+class ConstraintError(FeynkacError, ValueError):
+    """A constraint is invalid, unsupported, or can be met by no text."""
+
+
+class PotentialError(FeynkacError):
+    """A potential raised, or returned something that is no log-weight."""
+
+
+class WeightError(FeynkacError):
+    """A model returned an increment that is no log-weight."""
+
+
+class AllParticlesDied(FeynkacError):
+    """Every particle has weight zero: the estimate of the evidence is 0."""
