@@ -1,0 +1,174 @@
+"""The one loop: propose, weigh, resample.
+
+Everything else in feynkac is a model, a potential, a resampler or a reader of this iterator.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from feynkac.errors import ArgumentError
+from feynkac.smc.checks import checked, checked_increment, name_of
+from feynkac.smc.protocols import LogW, Mask, Model, Move, Potential, Resample, Retires, Rng, Rows, State
+from feynkac.smc.resample import in_place
+from feynkac.smc.rng import Stream
+from feynkac.smc.weights import effective_sample_size, log_sum_exp
+
+
+class RandomSource(Protocol):
+    """Where a run gets its random numbers from: `rng.Streams`, or an enumeration of `smc.testing`."""
+
+    def at(self, stream: Stream, step: int, sizes: Sequence[int] | None = None, group: int = 0) -> Rng: ...
+
+
+@dataclass(frozen=True)
+class Step:
+    """One weighted population, yielded after every step and valid to stop at.
+
+    It is weighted for the target so far, p(x_{<=t}) psi_t, guess included; finished rows carry their final weight.
+    """
+
+    t: int
+    state: State
+    log_weight: LogW
+    """(N,) absolute log-weights in nats: their log-sum-exp estimates the log evidence at any moment."""
+    level: LogW
+    """(N,) the level that each log-weight contains: a guess, until the row is done."""
+    rows: Rows
+    """(N,) the parent of each row in the population of step t - 1."""
+    resampled: tuple[bool, ...]
+    """Which groups began this step with a resampling."""
+    done: Mask
+    """(N,) rows that have finished."""
+    groups: tuple[slice, ...]
+    """The rows of each independent problem that runs in this batch."""
+    parents: tuple[slice, ...]
+    """The rows of each problem in the population of step t - 1, into which `rows` points."""
+
+    @property
+    def log_z(self) -> float:
+        """Log of the estimated normalising constant, in nats. In a run of several groups ask `group(g)`."""
+        return log_sum_exp(self.log_weight)
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size, 1 / sum W^2, in particles."""
+        return effective_sample_size(self.log_weight)
+
+    @property
+    def ended(self) -> bool:
+        """Whether no row can move any more: each has finished or died."""
+        return bool((self.done | (self.log_weight == -np.inf)).all())
+
+    def group(self, g: int) -> Step:
+        """This step as group `g` alone would see it, except that `state` holds the whole batch."""
+        here, before = self.groups[g], self.parents[g]
+        return Step(
+            t=self.t,
+            state=self.state,
+            log_weight=self.log_weight[here],
+            level=self.level[here],
+            rows=self.rows[here] - before.start,
+            resampled=(self.resampled[g],),
+            done=self.done[here],
+            groups=(slice(0, here.stop - here.start),),
+            parents=(slice(0, before.stop - before.start),),
+        )
+
+
+def smc(
+    model: Model,
+    potential: Potential,
+    *,
+    n: int | Sequence[int],
+    resample: Resample,
+    rng: RandomSource,
+    moves: Sequence[Move] = (),
+) -> Iterator[Step]:
+    """Run sequential Monte Carlo and yield the weighted population of every step.
+
+    The target is p(x) exp(potential.final(x)); E[exp(log_z)] is its normalising constant, and
+    E[sum_i exp(log_weight_i) f(x_i)] = Z E_target[f], for every resampler that keeps its contract (Del Moral 2004,
+    Theorem 7.4.2). Resampling opens a step rather than closing it: what is yielded is weighted, a particle about to
+    die costs no work, and the last population is never resampled.
+
+    `n` is the number of particles, or one number for each of several independent problems whose rows `model` carries
+    in one batch; these share the model's work and nothing else. Raises WeightError and PotentialError for NaN, +inf
+    and wrong shapes. Extinction is no error here: every log-weight is then -inf.
+    """
+    sizes = (n,) if isinstance(n, int) else tuple(n)
+    if not sizes or min(sizes) < 1:
+        raise ArgumentError(f"{n} particles; give at least one for each problem")
+    state = model.init(sum(sizes), rng.at("init", 0, sizes))
+    log_w = np.concatenate([np.full(size, -math.log(size)) for size in sizes])
+    level, done = np.zeros(len(log_w)), np.zeros(len(log_w), dtype=np.bool_)
+    groups = _slices(sizes)
+    for t in itertools.count():
+        parents, rows, resampled = groups, np.arange(len(log_w)), (False,) * len(groups)
+        if t:
+            rows, log_w, resampled, groups = _select(t, log_w, done, groups, resample, rng)
+            if any(resampled):
+                state, level, done = state.fork(rows), level[rows], done[rows]
+            for move in moves:
+                state, level = move(t, state, level, any(resampled), rng.at("move", t, _sizes(groups)))
+        finished = done
+        state, inc = model.step(t, state, rng.at("propose", t, _sizes(groups)))
+        done = finished | model.done(state)
+        inc = checked_increment(inc, model=model, t=t, n=len(log_w), finished=finished)
+        moved = ~finished & (log_w + inc > -np.inf)
+        log_w, level = _weigh(t, state, potential, log_w + inc, level, moved, done)
+        step = Step(t, state, log_w, level, rows, resampled, done, groups, parents)
+        yield step
+        if step.ended:
+            return
+        if isinstance(state, Retires):
+            state.retire(np.flatnonzero(log_w == -np.inf))
+
+
+def _select(
+    t: int, log_w: LogW, done: Mask, groups: tuple[slice, ...], resample: Resample, rng: RandomSource
+) -> tuple[Rows, LogW, tuple[bool, ...], tuple[slice, ...]]:
+    """Resample each group that has not ended; survivors keep their slot."""
+    rows, weights, resampled = [], [], []
+    for g, part in enumerate(groups):
+        mine, parents, size = log_w[part], None, part.stop - part.start
+        if not (done[part] | (mine == -np.inf)).all():
+            parents, mine = resample(mine, rng.at("resample", t, group=g))
+        if parents is not None:
+            parents, mine = in_place(parents, mine, size)
+        rows.append((np.arange(size) if parents is None else parents) + part.start)
+        weights.append(mine)
+        resampled.append(parents is not None)
+    return np.concatenate(rows), np.concatenate(weights), tuple(resampled), _slices([len(w) for w in weights])
+
+
+def _weigh(
+    t: int, state: State, potential: Potential, log_w: LogW, level: LogW, moved: Mask, done: Mask
+) -> tuple[LogW, LogW]:
+    """Exchange the old level in each moved row's log-weight for the new one, or for the final score if it is done."""
+    new, source = level.copy(), name_of(potential)
+    running, ended = np.flatnonzero(moved & ~done), np.flatnonzero(moved & done)
+    if len(running):
+        values = potential.level(t, state, running)
+        new[running] = checked(values, source=source, what="level", t=t, rows=running)
+    if len(ended):
+        values = potential.final(state, ended)
+        new[ended] = checked(values, source=source, what="final", t=t, rows=ended)
+    dead = (log_w == -np.inf) | (new == -np.inf)
+    new[dead] = level[dead] = 0.0  # so that no -inf - -inf arises, and a later fork starts clean
+    return np.where(dead, -np.inf, log_w + (new - level)), new
+
+
+def _sizes(groups: Sequence[slice]) -> list[int]:
+    return [part.stop - part.start for part in groups]
+
+
+def _slices(sizes: Sequence[int]) -> tuple[slice, ...]:
+    ends = list(itertools.accumulate(sizes))
+    return tuple(slice(end - size, end) for end, size in zip(ends, sizes, strict=True))

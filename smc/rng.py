@@ -1,0 +1,72 @@
+"""Random numbers keyed by (seed, stream, group, step, slot).
+
+Counter-based (Philox 4x64; Salmon et al. 2011): a draw is a pure function of its key, so results depend neither on
+the size of the batch nor on chunking or threads, and changing the resampler does not change the proposals.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Stream = Literal["init", "propose", "resample", "move", "output"]
+_STREAMS: dict[str, int] = {name: i for i, name in enumerate(("init", "propose", "resample", "move", "output"))}
+
+
+class KeyedRng:
+    """One stream at one step, over one or more groups of rows (see `smc.protocols.Rng`)."""
+
+    def __init__(self, key: NDArray[np.uint64], step: int, groups: Sequence[int], sizes: Sequence[int] | None) -> None:
+        self._key, self._step, self._groups, self._sizes = key, step, groups, sizes
+        self._draw = 0
+
+    def _generators(self, n: int) -> list[tuple[np.random.Generator, int]]:
+        sizes = (n,) if self._sizes is None else self._sizes
+        if sum(sizes) != n:
+            raise ValueError(f"a draw for {n} rows from a stream over groups of {list(sizes)} rows")
+        draw, self._draw = self._draw, self._draw + 1
+        # The low counter word stays free for the generator itself: slot i is the i-th number it makes.
+        return [
+            (np.random.Generator(np.random.Philox(key=self._key, counter=[0, draw, self._step, group])), size)
+            for group, size in zip(self._groups, sizes, strict=True)
+        ]
+
+    def uniform(self, n: int) -> NDArray[np.float64]:
+        """(n,) uniforms in [0, 1), one for each row."""
+        return np.concatenate([generator.random(size) for generator, size in self._generators(n)])
+
+    def normal(self, shape: Sequence[int]) -> NDArray[np.float64]:
+        """Standard normals of `shape`, whose first dimension is the rows."""
+        n, *rest = shape
+        return np.concatenate([generator.standard_normal((size, *rest)) for generator, size in self._generators(n)])
+
+    def categorical(self, log_p: NDArray[np.float64]) -> NDArray[np.int64]:
+        """(n,) draws, one from each row of the (n, K) log-probabilities, which need not be normalised."""
+        cdf = np.cumsum(np.exp(log_p - log_p.max(axis=1, keepdims=True)), axis=1)
+        threshold = self.uniform(len(log_p)) * cdf[:, -1]
+        drawn = (cdf <= threshold[:, None]).sum(axis=1)
+        # u * total may round up to the total: the last category with mass is then the one meant.
+        return np.minimum(drawn, (cdf < cdf[:, -1:]).sum(axis=1))
+
+
+class Streams:
+    """The source of all random numbers of a run.
+
+    `seed` None draws one from the operating system; it is kept in `.seed`, so that any run can be repeated.
+    """
+
+    def __init__(self, seed: int | None = None) -> None:
+        self.seed = secrets.randbits(63) if seed is None else int(seed)
+        self._keys = {
+            name: np.random.SeedSequence([self.seed, number]).generate_state(2, np.uint64)
+            for name, number in _STREAMS.items()
+        }
+
+    def at(self, stream: Stream, step: int, sizes: Sequence[int] | None = None, group: int = 0) -> KeyedRng:
+        """The numbers of `stream` at `step`: for all groups of `sizes` rows at once, or for one `group`."""
+        groups = [group] if sizes is None else range(len(sizes))
+        return KeyedRng(self._keys[stream], step, groups, sizes)
