@@ -11,8 +11,8 @@ from feynkac.smc.protocols import LogW, Mask, Rows
 
 
 def name_of(potential: Any) -> str:
-    """The name that errors give a potential."""
-    return getattr(potential, "name", None) or type(potential).__name__
+    """The name that errors give a potential, a model or a move."""
+    return getattr(potential, "name", None) or getattr(potential, "__name__", None) or type(potential).__name__
 
 
 def checked(
@@ -25,7 +25,7 @@ def checked(
     where = f"'{source}'.{what}" + (f" at step {t}" if t is not None else "")
     try:
         result = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as cause:
+    except (TypeError, ValueError, RuntimeError) as cause:
         raise error(f"{where} returned {type(values).__name__}; return an array of {len(rows)} log-weights") from cause
     if result.shape != (len(rows),):
         raise error(f"{where} returned shape {result.shape} for {len(rows)} rows; return one log-weight a row")
@@ -47,3 +47,27 @@ def checked_increment(increment: Any, *, model: Any, t: int, n: int, finished: M
             "which has finished; finished rows stay as they are, with increment 0"
         )
     return increment
+
+
+def checked_done(done: Any, *, model: Any, t: int, finished: Mask) -> Mask:
+    """The (N,) rows that have finished by step `t`; a finished row stays finished."""
+    result = np.asarray(done, dtype=np.bool_)
+    if result.shape != finished.shape:
+        raise WeightError(
+            f"'{name_of(model)}'.done at step {t} returned shape {result.shape} for {len(finished)} rows; "
+            "return one truth value a row"
+        )
+    return finished | result
+
+
+def checked_levels(levels: Any, *, move: Any, t: int, log_weight: LogW) -> LogW:
+    """The (N,) levels that a move returned; a move keeps its target, so it cannot kill a live row."""
+    rows = np.arange(len(log_weight))
+    levels = checked(levels, source=name_of(move), what="move", t=t, rows=rows, error=WeightError)
+    killed = (levels == -np.inf) & (log_weight > -np.inf)
+    if killed.any():
+        raise WeightError(
+            f"'{name_of(move)}'.move at step {t} returned level -inf for live row {np.flatnonzero(killed)[0]}; "
+            "a move must leave the target so far invariant"
+        )
+    return np.where(log_weight == -np.inf, 0.0, levels)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from feynkac.errors import ArgumentError
-from feynkac.smc.checks import checked, checked_increment, name_of
+from feynkac.smc.checks import checked, checked_done, checked_increment, checked_levels, name_of
 from feynkac.smc.protocols import LogW, Mask, Model, Move, Potential, Resample, Retires, Rng, Rows, State
 from feynkac.smc.resample import in_place
 from feynkac.smc.rng import Stream
@@ -25,6 +26,8 @@ class RandomSource(Protocol):
     """Where a run gets its random numbers from: `rng.Streams`, or an enumeration of `smc.testing`."""
 
     def at(self, stream: Stream, step: int, sizes: Sequence[int] | None = None, group: int = 0) -> Rng: ...
+
+    def child(self, number: int) -> RandomSource: ...
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def smc(
     in one batch; these share the model's work and nothing else. Raises WeightError and PotentialError for NaN, +inf
     and wrong shapes. Extinction is no error here: every log-weight is then -inf.
     """
-    sizes = (n,) if isinstance(n, int) else tuple(n)
+    sizes = tuple(operator.index(size) for size in np.atleast_1d(n))
     if not sizes or min(sizes) < 1:
         raise ArgumentError(f"{n} particles; give at least one for each problem")
     state = model.init(sum(sizes), rng.at("init", 0, sizes))
@@ -115,11 +118,12 @@ def smc(
             rows, log_w, resampled, groups = _select(t, log_w, done, groups, resample, rng)
             if any(resampled):
                 state, level, done = state.fork(rows), level[rows], done[rows]
-            for move in moves:
-                state, level = move(t, state, level, any(resampled), rng.at("move", t, _sizes(groups)))
+            if moves:
+                forked = np.repeat(resampled, _sizes(groups))
+                state, level = _rejuvenate(t, state, level, log_w, forked, moves, rng.at("move", t, _sizes(groups)))
         finished = done
         state, inc = model.step(t, state, rng.at("propose", t, _sizes(groups)))
-        done = finished | model.done(state)
+        done = checked_done(model.done(state), model=model, t=t, finished=finished)
         inc = checked_increment(inc, model=model, t=t, n=len(log_w), finished=finished)
         moved = ~finished & (log_w + inc > -np.inf)
         log_w, level = _weigh(t, state, potential, log_w + inc, level, moved, done)
@@ -148,6 +152,16 @@ def _select(
     return np.concatenate(rows), np.concatenate(weights), tuple(resampled), _slices([len(w) for w in weights])
 
 
+def _rejuvenate(
+    t: int, state: State, level: LogW, log_w: LogW, forked: Mask, moves: Sequence[Move], rng: Rng
+) -> tuple[State, LogW]:
+    """Apply the moves one after the other; they share one stream, so that each has fresh numbers."""
+    for move in moves:
+        state, level = move(t, state, level, forked, rng)
+        level = checked_levels(level, move=move, t=t, log_weight=log_w)
+    return state, level
+
+
 def _weigh(
     t: int, state: State, potential: Potential, log_w: LogW, level: LogW, moved: Mask, done: Mask
 ) -> tuple[LogW, LogW]:
@@ -161,8 +175,9 @@ def _weigh(
         values = potential.final(state, ended)
         new[ended] = checked(values, source=source, what="final", t=t, rows=ended)
     dead = (log_w == -np.inf) | (new == -np.inf)
-    new[dead] = level[dead] = 0.0  # so that no -inf - -inf arises, and a later fork starts clean
-    return np.where(dead, -np.inf, log_w + (new - level)), new
+    log_w = np.where(dead, -np.inf, log_w + (new - level))
+    new[dead] = 0.0  # the level that is subtracted next is finite, so that no -inf - -inf arises
+    return log_w, new
 
 
 def _sizes(groups: Sequence[slice]) -> list[int]:

@@ -34,7 +34,10 @@ class Rng(Protocol):
         ...
 
     def categorical(self, log_p: NDArray[np.float64]) -> NDArray[np.int64]:
-        """(n,) draws, one from each row of the (n, K) log-probabilities, which need not be normalised."""
+        """(n,) draws, one from each row of the (n, K) log-probabilities, which need not be normalised.
+
+        A row without mass draws 0: the particle is at a dead end, and its increment is -inf.
+        """
         ...
 
 
@@ -107,8 +110,11 @@ class Resample(Protocol):
 class Move(Protocol):
     """Rejuvenation just before step `t`: leaves the current target p(x_{<t}) psi_{t-1} invariant."""
 
-    def __call__(self, t: int, state: State, level: LogW, forked: bool, rng: Rng, /) -> tuple[State, LogW]:
-        """The moved population and its new (N,) levels."""
+    def __call__(self, t: int, state: State, level: LogW, forked: Mask, rng: Rng, /) -> tuple[State, LogW]:
+        """The moved population and its new (N,) levels; finished rows stay as they are.
+
+        `forked`: (N,) rows whose population has just been resampled.
+        """
         ...
 
 

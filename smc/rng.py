@@ -13,8 +13,25 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.errors import ArgumentError
+
 Stream = Literal["init", "propose", "resample", "move", "output"]
 _STREAMS: dict[str, int] = {name: i for i, name in enumerate(("init", "propose", "resample", "move", "output"))}
+
+
+def relative(log_p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, K) probabilities up to a factor for each row: the likeliest category has 1, a row without mass zeros.
+
+    Raises ArgumentError for NaN and +inf.
+    """
+    top = log_p.max(axis=1, keepdims=True)
+    bad = np.isnan(top) | (top == np.inf)
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise ArgumentError(
+            f"a draw from log-probabilities with {top[row, 0]} in row {row}; use -inf to forbid a category"
+        )
+    return np.exp(log_p - np.where(top == -np.inf, 0.0, top))
 
 
 class KeyedRng:
@@ -27,7 +44,7 @@ class KeyedRng:
     def _generators(self, n: int) -> list[tuple[np.random.Generator, int]]:
         sizes = (n,) if self._sizes is None else self._sizes
         if sum(sizes) != n:
-            raise ValueError(f"a draw for {n} rows from a stream over groups of {list(sizes)} rows")
+            raise ArgumentError(f"a draw for {n} rows from a stream over groups of {list(sizes)} rows")
         draw, self._draw = self._draw, self._draw + 1
         # The low counter word stays free for the generator itself: slot i is the i-th number it makes.
         return [
@@ -45,8 +62,11 @@ class KeyedRng:
         return np.concatenate([generator.standard_normal((size, *rest)) for generator, size in self._generators(n)])
 
     def categorical(self, log_p: NDArray[np.float64]) -> NDArray[np.int64]:
-        """(n,) draws, one from each row of the (n, K) log-probabilities, which need not be normalised."""
-        cdf = np.cumsum(np.exp(log_p - log_p.max(axis=1, keepdims=True)), axis=1)
+        """(n,) draws, one from each row of the (n, K) log-probabilities, which need not be normalised.
+
+        A row without mass draws 0: the particle is at a dead end, and its increment is -inf.
+        """
+        cdf = np.cumsum(relative(log_p), axis=1)
         threshold = self.uniform(len(log_p)) * cdf[:, -1]
         drawn = (cdf <= threshold[:, None]).sum(axis=1)
         # u * total may round up to the total: the last category with mass is then the one meant.
@@ -57,16 +77,26 @@ class Streams:
     """The source of all random numbers of a run.
 
     `seed` None draws one from the operating system; it is kept in `.seed`, so that any run can be repeated.
+    `group` is the number of the first group: with it one problem of a batch can be repeated alone.
     """
 
-    def __init__(self, seed: int | None = None) -> None:
+    def __init__(self, seed: int | None = None, *, group: int = 0, path: tuple[int, ...] = ()) -> None:
         self.seed = secrets.randbits(63) if seed is None else int(seed)
+        if self.seed < 0:
+            raise ArgumentError(f"seed {self.seed}; seeds are integers from 0")
+        self._group, self._path = group, path
+        # As spawn keys, which are padded: the words of a long seed cannot run into the number of the stream.
         self._keys = {
-            name: np.random.SeedSequence([self.seed, number]).generate_state(2, np.uint64)
+            name: np.random.SeedSequence(self.seed, spawn_key=(*path, number)).generate_state(2, np.uint64)
             for name, number in _STREAMS.items()
         }
 
+    def child(self, number: int) -> Streams:
+        """An independent source, for the run `number` of an algorithm that makes many."""
+        return Streams(self.seed, group=self._group, path=(*self._path, number))
+
     def at(self, stream: Stream, step: int, sizes: Sequence[int] | None = None, group: int = 0) -> KeyedRng:
         """The numbers of `stream` at `step`: for all groups of `sizes` rows at once, or for one `group`."""
-        groups = [group] if sizes is None else range(len(sizes))
-        return KeyedRng(self._keys[stream], step, groups, sizes)
+        count = 1 if sizes is None else len(sizes)
+        first = self._group + (group if sizes is None else 0)
+        return KeyedRng(self._keys[stream], step, range(first, first + count), sizes)

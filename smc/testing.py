@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.smc.rng import relative
+
 T = TypeVar("T")
 
 
@@ -31,7 +33,7 @@ def enumerate_runs(run: Callable[[Choices], T], *, max_runs: int = 1_000_000) ->
 
         assert abs(expectation(z_hat) - z) < 1e-12
 
-    Raises RuntimeError past `max_runs` paths.
+    Raises RuntimeError past `max_runs` paths, and for a run that is not a function of its choices.
     """
     choices = Choices()
     for _ in range(max_runs):
@@ -47,6 +49,12 @@ def expectation(run: Callable[[Choices], Any], *, max_runs: int = 1_000_000) -> 
     return sum(p * np.asarray(value, dtype=np.float64) for p, value in enumerate_runs(run, max_runs=max_runs))
 
 
+_IMPURE = (
+    "the run took other choices when it was repeated; it must take all its randomness from `rng` "
+    "and keep nothing from one run to the next"
+)
+
+
 class Choices:
     """A source of randomness that walks the tree of all choices, depth first."""
 
@@ -60,6 +68,8 @@ class Choices:
 
     def advance(self) -> bool:
         """Move to the next path; False when all have been walked."""
+        if self._position != len(self._path):
+            raise RuntimeError(_IMPURE)
         self._position = 0
         while self._path:
             taken, p = self._path.pop()
@@ -74,9 +84,14 @@ class Choices:
         if self._position == len(self._path):
             p = np.asarray(p, dtype=np.float64)
             self._path.append((int(np.flatnonzero(p > 0)[0]), p))
-        taken = self._path[self._position][0]
+        taken, before = self._path[self._position]
+        if not np.array_equal(before, p):
+            raise RuntimeError(_IMPURE)
         self._position += 1
         return taken
+
+    def child(self, number: int) -> Choices:
+        return self
 
     def at(self, stream: str, step: int, sizes: Sequence[int] | None = None, group: int = 0) -> Choices:
         return self
@@ -91,8 +106,8 @@ class Choices:
         raise NotImplementedError("normal draws have no finite enumeration; test such a model by its closed form")
 
     def categorical(self, log_p: NDArray[np.float64]) -> NDArray[np.int64]:
-        p = np.exp(log_p - np.max(log_p, axis=1, keepdims=True))
-        return np.array([self.choose(row / row.sum()) for row in p], dtype=np.int64)
+        rows = relative(log_p)
+        return np.array([self.choose(row / row.sum()) if row.any() else 0 for row in rows], dtype=np.int64)
 
 
 class Uniform:
