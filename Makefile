@@ -48,7 +48,7 @@ bench: $(VENV)/dev.stamp model ## Every benchmark, or BENCH=FILE; against `parti
 		echo "== $$file"; \
 		python=$(PY); \
 		if grep -q particles $$file && [ -e $(PEERS)/done.stamp ]; then python=$(PEERS)/bin/python; fi; \
-		$$python -P $$file || exit 1; \
+		$$python $$file || exit 1; \
 	done
 
 peers: $(PEERS)/done.stamp ## Set up .venv-peers, with what the benchmarks compare to

