@@ -80,6 +80,21 @@ class Model(Protocol):
         ...
 
 
+class Replayable(Model, Protocol):
+    """A model that can walk a given path again, as conditional SMC needs."""
+
+    def replay(self, t: int, state: State, rng: Rng, reference: Any) -> tuple[State, LogW]:
+        """Like `step`, except that row 0 takes the choices of `reference`, with the increment they have in `step`.
+
+        Row 0 must finish where the reference finished. The other rows are drawn as `step` draws them.
+        """
+        ...
+
+    def trace(self, state: State, row: int) -> Any:
+        """All the choices of a finished `row`: what makes `replay` walk its path."""
+        ...
+
+
 class Potential(Protocol):
     """A weight on whole samples, with guesses on the way: the target is p(x) exp(final(x))."""
 

@@ -19,7 +19,7 @@ Stream = Literal["init", "propose", "resample", "move", "output"]
 _STREAMS: dict[str, int] = {name: i for i, name in enumerate(("init", "propose", "resample", "move", "output"))}
 
 
-def relative(log_p: NDArray[np.float64]) -> NDArray[np.float64]:
+def row_masses(log_p: NDArray[np.float64]) -> NDArray[np.float64]:
     """(n, K) probabilities up to a factor for each row: the likeliest category has 1, a row without mass zeros.
 
     Raises ArgumentError for NaN and +inf.
@@ -66,7 +66,7 @@ class KeyedRng:
 
         A row without mass draws 0: the particle is at a dead end, and its increment is -inf.
         """
-        cdf = np.cumsum(relative(log_p), axis=1)
+        cdf = np.cumsum(row_masses(log_p), axis=1)
         threshold = self.uniform(len(log_p)) * cdf[:, -1]
         drawn = (cdf <= threshold[:, None]).sum(axis=1)
         # u * total may round up to the total: the last category with mass is then the one meant.
@@ -87,7 +87,9 @@ class Streams:
         self._group, self._path = group, path
         # As spawn keys, which are padded: the words of a long seed cannot run into the number of the stream.
         self._keys = {
-            name: np.random.SeedSequence(self.seed, spawn_key=(*path, number)).generate_state(2, np.uint64)
+            name: np.random.SeedSequence(self.seed, spawn_key=(*path, number))
+            .generate_state(2, np.uint64)
+            .astype(np.uint64)
             for name, number in _STREAMS.items()
         }
 

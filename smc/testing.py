@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.smc.rng import relative
+from feynkac.smc.rng import row_masses
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ class Choices:
         raise NotImplementedError("normal draws have no finite enumeration; test such a model by its closed form")
 
     def categorical(self, log_p: NDArray[np.float64]) -> NDArray[np.int64]:
-        rows = relative(log_p)
+        rows = row_masses(log_p)
         return np.array([self.choose(row / row.sum()) if row.any() else 0 for row in rows], dtype=np.int64)
 
 
@@ -134,7 +134,6 @@ class Affine:
     """`shift + sign * u` for a symbolic uniform; comparisons with numbers decide as much of u as they ask."""
 
     __slots__ = ("shift", "sign", "u")
-    __array_priority__ = 1000
 
     def __init__(self, u: Uniform, sign: int = 1, shift: float = 0.0) -> None:
         self.u, self.sign, self.shift = u, sign, shift
@@ -155,6 +154,8 @@ class Affine:
 
     # Points have probability zero, so that < and <= are one for a uniform that is increasing or decreasing.
     def __lt__(self, x: float) -> bool:
+        if isinstance(x, Affine):
+            raise TypeError("an enumerated uniform can be compared with numbers only, not with another uniform")
         return self.u.below(x - self.shift) if self.sign > 0 else not self.u.below(self.shift - x)
 
     def __le__(self, x: float) -> bool:

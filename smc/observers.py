@@ -1,0 +1,146 @@
+"""Readers of a run: each sees every step once, and none can change it.
+
+An observer is any callable of one `Step`; it ends the run by returning True. Those here read one group: in a run of
+several give them `step.group(g)`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from feynkac.errors import ArgumentError
+from feynkac.smc.engine import Step
+from feynkac.smc.history import Summary
+
+
+class Observer(Protocol):
+    """Sees one weighted population; may have a method `close()`, called once when the run ends, however it ends."""
+
+    def __call__(self, step: Step, /) -> bool | None:
+        """True ends the run after this step, which is then its result; anything else lets it go on."""
+        ...
+
+
+def run(steps: Iterator[Step], *observers: Observer) -> Step:
+    """Drive a run to its end, or to the step at which an observer returns True; the last step is the result.
+
+    Every observer sees every step. Raises ArgumentError for an iterator without steps.
+    """
+    step = None
+    try:
+        for step in steps:
+            answers = [observer(step) for observer in observers]
+            if any(answer is True for answer in answers):
+                break
+    finally:
+        close(*observers)
+    if step is None:
+        raise ArgumentError("the run has no steps; an iterator of steps can be run only once")
+    return step
+
+
+def close(*observers: Observer) -> None:
+    """Close the observers that can be closed."""
+    for observer in observers:
+        if hasattr(observer, "close"):
+            observer.close()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class JsonLines:
+    """Writes the summary of each step as one line of JSON; what is infinite or unknown is null.
+
+    A path is opened on the first step and closed with the run; an open file is left open.
+    """
+
+    def __init__(self, target: str | os.PathLike[str] | TextIO) -> None:
+        self._target, self._summary = target, Summary()
+        self._file: TextIO | None = None
+
+    def __call__(self, step: Step) -> None:
+        if self._file is None:
+            self._file = _open(self._target)
+        record = {name: _plain(value) for name, value in self._summary(step).items()}
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._file.flush()  # so that the run can be watched while it lasts
+
+    def close(self) -> None:
+        if self._file is not None and self._file is not self._target:
+            self._file.close()
+
+
+def _open(target: str | os.PathLike[str] | TextIO) -> TextIO:
+    return Path(target).open("w", encoding="utf-8") if isinstance(target, (str, os.PathLike)) else target
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class Progress:
+    """A progress bar with ESS, live particles and log evidence; `total` steps if known.
+
+    Shown on a terminal only, unless `force` is set; with `force=False` never.
+    """
+
+    def __init__(self, total: int | None = None, *, force: bool | None = None, file: TextIO | None = None) -> None:
+        # tqdm's own rule: None disables the bar where the output is no terminal.
+        self._bar = tqdm(total=total, disable=None if force is None else not force, file=file, unit="step")
+
+    def __call__(self, step: Step) -> None:
+        n, alive = len(step.log_weight), int((step.log_weight > -np.inf).sum())
+        self._bar.set_postfix_str(f"ESS {step.ess:.1f}/{n}, alive {alive}, log Z {step.log_z:.2f}", refresh=False)
+        self._bar.update()
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+class Budget:
+    """Ends the run once it has used up its steps, seconds or proposals (rows extended: tokens, for a language model).
+
+    The step that crosses the limit is completed; time counts from the construction.
+    """
+
+    def __init__(
+        self,
+        *,
+        steps: int | None = None,
+        seconds: float | None = None,
+        proposals: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._steps, self._seconds, self._limit, self._clock = steps, seconds, proposals, clock
+        self._start, self._seen, self._before = clock(), 0, None
+        self.proposals = 0
+        """Rows extended so far."""
+
+    def __call__(self, step: Step) -> bool:
+        self._seen += 1
+        self.proposals += proposed(self._before, step)
+        self._before = step
+        return (
+            (self._steps is not None and self._seen >= self._steps)
+            or (self._seconds is not None and self._clock() - self._start >= self._seconds)
+            or (self._limit is not None and self.proposals >= self._limit)
+        )
+
+
+def proposed(before: Step | None, step: Step) -> int:
+    """How many rows the model extended to make `step`: those whose parent in the step before lived unfinished."""
+    if before is None:
+        return len(step.rows)
+    return int((~before.done & (before.log_weight > -np.inf))[step.rows].sum())
+
+
+def stop_when(condition: Callable[[Step], bool]) -> Observer:
+    """An observer that ends the run at the first step for which `condition` holds."""
+    return lambda step: bool(condition(step))
