@@ -1,0 +1,166 @@
+"""Potentials combine: `a * b` adds their log-weights, `a ** k` scales them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from feynkac.errors import ArgumentError
+from feynkac.smc.checks import checked, name_of
+from feynkac.smc.protocols import LogW, Potential, Rows
+
+
+class Factor:
+    """A potential with a name, that can be multiplied and raised to a power.
+
+    A subclass needs `final`, which defines the target; `level`, the guess on the way there, is 0 unless overridden.
+    """
+
+    name: str = ""
+    hard: bool = False
+    """Whether all log-weights are 0 or -inf, so that a positive power changes nothing."""
+
+    def level(self, t: int, state: Any, rows: Rows) -> LogW:
+        """(R,) nats, the log-weight that is foreseen for the unfinished `rows` after step `t`; -inf kills a row."""
+        return np.zeros(len(rows))
+
+    def final(self, state: Any, rows: Rows) -> LogW:
+        """(R,) nats, the log-weight of `rows` that have just finished."""
+        raise NotImplementedError
+
+    @property
+    def factors(self) -> tuple[Potential, ...]:
+        """The potentials whose product this is."""
+        return (self,)
+
+    def __mul__(self, other: Any) -> Factor:
+        return product(self, other)
+
+    def __rmul__(self, other: Any) -> Factor:
+        return product(other, self)
+
+    def __pow__(self, exponent: float) -> Factor:
+        if isinstance(exponent, bool) or not isinstance(exponent, Real) or not math.isfinite(exponent):
+            raise ArgumentError(f"{self.name} ** {exponent!r}: the power of a potential is a finite number")
+        return self._power(float(exponent))
+
+    def _power(self, exponent: float) -> Factor:
+        if self.hard and exponent < 0:
+            raise ArgumentError(
+                f"{self.name} ** {exponent:g}: texts that a constraint forbids would weigh infinitely much; "
+                "write the opposite constraint instead"
+            )
+        return self if self.hard or exponent == 1 else Power(self, exponent)
+
+    def __repr__(self) -> str:
+        return self.name or type(self).__name__
+
+
+class Power(Factor):
+    """A potential to the power of `exponent`: its log-weights scaled, and -inf left as it is.
+
+    Power 0 is the limit of small powers: it keeps what the potential forbids, and nothing else.
+    """
+
+    def __init__(self, base: Potential, exponent: float) -> None:
+        self.base, self.exponent = base, exponent
+        self.name = f"{name_of(base)} ** {exponent:g}"
+
+    def level(self, t: int, state: Any, rows: Rows) -> LogW:
+        """(R,) nats, `exponent` times the level of the base."""
+        return self._scaled(self.base.level(t, state, rows), "level", t, rows)
+
+    def final(self, state: Any, rows: Rows) -> LogW:
+        """(R,) nats, `exponent` times the final log-weight of the base."""
+        return self._scaled(self.base.final(state, rows), "final", None, rows)
+
+    def _power(self, exponent: float) -> Factor:
+        return Power(self.base, self.exponent * exponent)
+
+    def _scaled(self, values: Any, what: str, t: int | None, rows: Rows) -> LogW:
+        values = checked(values, source=name_of(self.base), what=what, t=t, rows=rows)
+        dead = values == -np.inf
+        scaled = self.exponent * np.where(dead, 0.0, values)
+        scaled[dead] = -np.inf if self.exponent >= 0 else np.inf  # +inf is refused, by the name of this power
+        return checked(scaled, source=self.name, what=what, t=t, rows=rows)
+
+
+class Product(Factor):
+    """Several potentials at once: their log-weights add. Hard ones are asked first, and the dead are asked no more."""
+
+    def __init__(self, factors: Sequence[Potential]) -> None:
+        self._factors = tuple(factors)
+        self._order = sorted(self._factors, key=lambda factor: not getattr(factor, "hard", False))
+        self.name = " * ".join(name_of(factor) for factor in self._factors) or "1"
+        self.hard = all(getattr(factor, "hard", False) for factor in self._factors)
+
+    @property
+    def factors(self) -> tuple[Potential, ...]:
+        """The potentials whose product this is, in the order they were given."""
+        return self._factors
+
+    def level(self, t: int, state: Any, rows: Rows) -> LogW:
+        """(R,) nats, the sum of the levels. Raises PotentialError naming the factor at fault."""
+        return self._sum("level", t, rows, lambda factor, asked: factor.level(t, state, asked))
+
+    def final(self, state: Any, rows: Rows) -> LogW:
+        """(R,) nats, the sum of the final log-weights. Raises PotentialError naming the factor at fault."""
+        return self._sum("final", None, rows, lambda factor, asked: factor.final(state, asked))
+
+    def _power(self, exponent: float) -> Factor:
+        return Product([_raised(factor, exponent) for factor in self._factors])
+
+    def _sum(self, what: str, t: int | None, rows: Rows, ask: Any) -> LogW:
+        total, alive = np.zeros(len(rows)), np.arange(len(rows))
+        for factor in self._order:
+            if not len(alive):
+                break
+            asked = rows[alive]
+            total[alive] += checked(ask(factor, asked), source=name_of(factor), what=what, t=t, rows=asked)
+            alive = alive[total[alive] > -np.inf]
+        return total
+
+
+def _raised(factor: Potential, exponent: float) -> Potential:
+    return factor**exponent if isinstance(factor, Factor) else Power(factor, exponent)
+
+
+def product(*potentials: Any) -> Factor:
+    """The potential whose log-weights are the sums of those of `potentials`; none at all is the potential 1.
+
+    Takes what `as_potential` takes: potentials of any class, and plain functions of the text.
+    """
+    flat: list[Potential] = []
+    for each in potentials:
+        potential = as_potential(each)
+        flat.extend(potential.factors if isinstance(potential, Factor) else (potential,))
+    return flat[0] if len(flat) == 1 and isinstance(flat[0], Factor) else Product(flat)
+
+
+def as_potential(source: Any) -> Potential:
+    """A potential from a potential or from a function f(text).
+
+    A function that returns bool is a constraint on whole texts; one that returns a number is a reward in nats,
+    asked after every step. Raises ArgumentError for anything else.
+    """
+    from feynkac.potentials.rewards import Plain
+
+    if isinstance(source, type):
+        raise ArgumentError(f"{source.__name__} is a class; pass an instance: {source.__name__}(...)")
+    if callable(getattr(source, "level", None)) and callable(getattr(source, "final", None)):
+        return source
+    if callable(source):
+        return Plain(source)
+    advice = {
+        str: "for a pattern use regex(...), for a list of answers choices([...])",
+        dict: "for a JSON schema use json_schema(...)",
+        list: "pass potentials one by one, or product(*them)",
+        tuple: "pass potentials one by one, or product(*them)",
+        int: "to weigh a potential more or less, raise it to a power: a ** 0.5",
+        float: "to weigh a potential more or less, raise it to a power: a ** 0.5",
+    }.get(type(source), "a potential has level(t, state, rows) and final(state, rows), or is a function f(text)")
+    raise ArgumentError(f"{source!r} is no potential: {advice}")
