@@ -1,0 +1,215 @@
+"""Resamplers are values, combined by functions: `islands(adaptive(ssp, ess=0.5), 8)`.
+
+All satisfy `protocols.Resample`. Log-weights (N,) are absolute, in nats; the schemes are in `smc.schemes` and
+`smc.unequal`, and can be imported from here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+
+from feynkac.errors import ArgumentError
+from feynkac.smc import kernels
+from feynkac.smc.named import Named
+from feynkac.smc.protocols import LogW, Resample, Rng, Rows
+from feynkac.smc.schemes import (
+    NUMPY_UP_TO,
+    Draw,
+    killing,
+    multinomial,
+    residual,
+    ssp,
+    stratified,
+    systematic,
+)
+from feynkac.smc.unequal import chopthin, optimal
+from feynkac.smc.weights import effective_sample_size, largest_share, normalised, top
+
+__all__ = [
+    "SCHEMES",
+    "adaptive",
+    "by_name",
+    "chopthin",
+    "in_place",
+    "islands",
+    "killing",
+    "mean_partition",
+    "multinomial",
+    "never",
+    "optimal",
+    "residual",
+    "shrink",
+    "split",
+    "ssp",
+    "stratified",
+    "systematic",
+    "then",
+]
+
+
+def never(log_weight: LogW, rng: Rng) -> Draw:
+    """Leave the population as it is: importance sampling."""
+    return None, log_weight
+
+
+SCHEMES: dict[str, Resample] = {
+    "multinomial": multinomial,
+    "residual": residual,
+    "stratified": stratified,
+    "systematic": systematic,
+    "ssp": ssp,
+    "killing": killing,
+    "chopthin": chopthin(),
+    "never": never,
+}
+
+
+def by_name(name: str) -> Resample:
+    """The scheme called `name`. Raises ArgumentError that lists the names."""
+    if name not in SCHEMES:
+        raise ArgumentError(
+            f"no resampler is called {name!r}; the names are {', '.join(SCHEMES)}, "
+            "and any function of feynkac.smc.resample can be given as a value, such as optimal(16)"
+        )
+    return SCHEMES[name]
+
+
+def adaptive(scheme: Resample, ess: float = 0.5, *, measure: Literal["ess", "max"] = "ess") -> Named:
+    """Resample only when the effective sample size has fallen below the fraction `ess` of the rows.
+
+    `measure`: "ess" is 1 / sum W^2, "max" the stricter 1 / max W. The trigger looks at the weights before the draw,
+    so that evidence stays unbiased. Liu, Chen (1995); Huggins, Roy (2019). Raises ArgumentError for ess not in (0, 1].
+    """
+    if not 0.0 < ess <= 1.0:
+        raise ArgumentError(f"adaptive(ess={ess}); the threshold is a fraction of the rows, above 0 and at most 1")
+    if measure not in ("ess", "max"):
+        raise ArgumentError(f"adaptive(measure={measure!r}); measure is 'ess' or 'max'")
+
+    def draw(log_weight: LogW, rng: Rng) -> Draw:
+        limit = ess * len(log_weight)
+        enough = (
+            effective_sample_size(log_weight) >= limit if measure == "ess" else largest_share(log_weight) * limit <= 1.0
+        )
+        return (None, log_weight) if enough else scheme(log_weight, rng)
+
+    return Named(f"adaptive({_name(scheme)}, ess={ess:g}{', measure=max' if measure == 'max' else ''})", draw)
+
+
+def mean_partition(scheme: Resample) -> Named:
+    """Let `scheme` see first the rows whose weight is below the mean, then the others, each in their order.
+
+    For systematic and SSP resampling with weak potentials: almost no row dies while weights are nearly equal.
+    Chopin, Singh, Soto, Vihola (2022).
+    """
+
+    def draw(log_weight: LogW, rng: Rng) -> Draw:
+        below = normalised(log_weight) * len(log_weight) < 1.0
+        order = np.argsort(~below, kind="stable")
+        rows, new = scheme(log_weight[order], rng)
+        return (None, log_weight) if rows is None else (order[rows], new)
+
+    return Named(f"mean_partition({_name(scheme)})", draw)
+
+
+def islands(scheme: Resample, count: int) -> Named:
+    """Resample `count` equal, contiguous parts of the population apart from each other.
+
+    The islands are independent runs in one batch, whose log-sum-exps give a standard error of the evidence; they stay
+    apart as long as `scheme` keeps the number of rows. Raises ArgumentError, at the draw for a number of rows that
+    `count` does not divide.
+    """
+    if count < 1:
+        raise ArgumentError(f"islands({count}); make at least one")
+
+    def draw(log_weight: LogW, rng: Rng) -> Draw:
+        size, rest = divmod(len(log_weight), count)
+        if rest:
+            raise ArgumentError(
+                f"{len(log_weight)} particles on {count} islands; choose a number of particles that {count} divides, "
+                f"such as {count * max(size, 1)} or {count * (size + 1)}"
+            )
+        parts = [scheme(log_weight[k * size : (k + 1) * size], rng) for k in range(count)]
+        if all(rows is None for rows, _ in parts):
+            return None, log_weight
+        rows = [(np.arange(size) if rows is None else rows) + k * size for k, (rows, _) in enumerate(parts)]
+        return np.concatenate(rows), np.concatenate([new for _, new in parts])
+
+    return Named(f"islands({_name(scheme)}, {count})", draw)
+
+
+def split(k: int) -> Named:
+    """Make each row `k` rows of 1/k its weight: nothing is random. Raises ArgumentError for k < 1."""
+    if k < 1:
+        raise ArgumentError(f"split({k}); make at least one row of each")
+
+    def draw(log_weight: LogW, rng: Rng) -> Draw:
+        if k == 1 or top(log_weight) == -np.inf:
+            return None, log_weight
+        return np.repeat(np.arange(len(log_weight)), k), np.repeat(log_weight - math.log(k), k)
+
+    return Named(f"split({k})", draw)
+
+
+def shrink(scheme: Callable[..., Draw], n: int) -> Named:
+    """`scheme` with `n` rows as its result, fewer or more than it is given.
+
+    Raises ArgumentError for n < 1 and for a scheme without an `n=` argument.
+    """
+    if n < 1:
+        raise ArgumentError(f"shrink(n={n}); keep at least one row")
+    if "n" not in inspect.signature(scheme).parameters:
+        raise ArgumentError(
+            f"shrink({_name(scheme)}): it cannot change the number of rows; shrink one of multinomial, residual, "
+            "stratified, systematic and ssp, and combine the result, as in adaptive(shrink(ssp, 16))"
+        )
+    return Named(f"shrink({_name(scheme)}, {n})", lambda log_weight, rng: scheme(log_weight, rng, n=n))
+
+
+def then(first: Resample, second: Resample) -> Named:
+    """`second` on the result of `first`, as in `then(split(4), optimal(16))`."""
+
+    def draw(log_weight: LogW, rng: Rng) -> Draw:
+        rows, middle = first(log_weight, rng)
+        again, new = second(middle, rng)
+        if rows is None or again is None:
+            return (again if rows is None else rows), new
+        return rows[again], new
+
+    return Named(f"then({_name(first)}, {_name(second)})", draw)
+
+
+def in_place(rows: Rows, log_weight: LogW, n: int) -> tuple[Rows, LogW]:
+    """The same children in another order, in which every survivor keeps its slot: `rows[i] == i` for one child.
+
+    `rows`, `log_weight`: (M,) parents among `n` rows, and weights in nats. That holds for each parent i < M that has
+    a child; the other children fill the free slots in order, so that contiguous islands stay contiguous. Sources of
+    copies are never overwritten, hence a fork needs no second buffer (Murray, Lee, Jacob 2016).
+    Raises ArgumentError for a parent that does not exist.
+    """
+    if len(rows) != len(log_weight):
+        raise ArgumentError(f"a resampler returned {len(rows)} rows and {len(log_weight)} log-weights; return as many")
+    if len(rows) == 0 or rows.min() < 0 or rows.max() >= n:
+        raise ArgumentError(f"a resampler returned rows {rows} for {n} particles; return indices from 0 to {n - 1}")
+    child = (_slots if len(rows) <= NUMPY_UP_TO else kernels.slots)(rows)
+    return rows[child], log_weight[child]
+
+
+def _slots(rows: Rows) -> Rows:
+    """`kernels.slots` in numpy."""
+    size = len(rows)
+    child = np.full(size, -1)
+    backwards = np.flatnonzero(rows < size)[::-1]
+    child[rows[backwards]] = backwards  # the last assignment stands: that of the first child
+    moved = np.ones(size, dtype=np.bool_)
+    moved[child[child >= 0]] = False
+    child[child < 0] = np.flatnonzero(moved)
+    return child
+
+
+def _name(scheme: Any) -> str:
+    return getattr(scheme, "__name__", None) or repr(scheme)
