@@ -15,14 +15,15 @@ import numpy as np
 from feynkac.errors import AllParticlesDied, ArgumentError
 from feynkac.smc.engine import RandomSource, Step, smc
 from feynkac.smc.protocols import LogW, Mask, Potential, Replayable, Resample, Rng, Rows, State
-from feynkac.smc.weights import log_sum_exp
+from feynkac.smc.schemes import iid_rows
+from feynkac.smc.weights import log_sum_exp, relative
 
 
 def csmc(model: Replayable, potential: Potential, reference: Any, *, n: int, rng: RandomSource) -> Iterator[Step]:
     """Run SMC with `reference` pinned in row 0, and yield the weighted population of every step.
 
     For a reference from the target pi, a path drawn by `select` is again from pi, for every `n` >= 2; and
-    E_pi[exp(-log_z)] = 1/Z. Raises ArgumentError when the reference has weight zero or does not finish as it should.
+    E_pi[exp(-log_z)] = P(plain SMC does not go extinct) / Z. Raises ArgumentError when the reference has weight zero or does not finish as it should.
     """
     if n < 2:
         raise ArgumentError(f"conditional SMC with {n} particles cannot move; give at least 2")
@@ -90,7 +91,7 @@ def sandwich(
     """A lower and an upper bound of log Z, in nats, each in expectation.
 
     The lower is one run of SMC (Jensen). The upper is one of conditional SMC about `exact`, which must be a path from
-    the target itself: E[log_z] >= -log E[exp(-log_z)] = log Z (Grosse, Ghahramani, Adams 2015; Zhao et al. 2024).
+    the target itself: E[log_z] >= -log E[exp(-log_z)] >= log Z (Grosse, Ghahramani, Adams 2015; Zhao et al. 2024).
     """
     *_, lower = smc(model, potential, n=n, resample=resample, rng=rng.child(0))
     *_, upper = csmc(model, potential, exact, n=n, rng=rng.child(1))
@@ -117,5 +118,6 @@ class _Pinned:
 def _conditional_multinomial(log_weight: LogW, rng: Rng) -> tuple[Rows, LogW]:
     """Row 0 stays; the others are iid from the weights, in no order that tells which row is the reference."""
     n = len(log_weight)
-    rows = np.concatenate([[0], rng.categorical(np.tile(log_weight, (n - 1, 1)))])
+    weight, _ = relative(log_weight)
+    rows = np.concatenate([[0], iid_rows(weight, rng.uniform(n - 1))])
     return rows, np.full(n, log_sum_exp(log_weight) - math.log(n))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from feynkac.smc.engine import Step, smc
 from feynkac.smc.memory import Memory
-from feynkac.smc.testing import Choices, expectation
+from feynkac.smc.testing import enumerate_runs, expectation
 
 Outcome = tuple[int, ...]
 EOS = 2
@@ -130,25 +130,23 @@ class TextModel:
 
     def step(self, t: int, state: Texts, rng: Any) -> tuple[Texts, np.ndarray]:
         still = state.ended | state.dead
-        log_q = np.full((len(state), 3), -np.inf)
-        log_q[still, EOS] = 0.0
-        for row in np.flatnonzero(~still):
-            log_q[row] = np.log(self.problems[state.problem[row]].q[self._last(state, row)])
-        return self._extend(state, rng.categorical(log_q), still)
+        return self._extend(state, rng.categorical(self._log_q(state, still)), still)
 
     def replay(self, t: int, state: Texts, rng: Any, reference: Outcome) -> tuple[Texts, np.ndarray]:
         still = state.ended | state.dead
-        log_q = np.full((len(state), 3), -np.inf)
-        log_q[still, EOS] = 0.0
-        for row in np.flatnonzero(~still):
-            log_q[row] = np.log(self.problems[state.problem[row]].q[self._last(state, row)])
-        if not still[0]:
-            log_q[0] = -np.inf
-            log_q[0, reference[t] if t < len(reference) else EOS] = 0.0
+        log_q = self._log_q(state, still)
+        log_q[0] = np.where(np.arange(3) == ([*reference, EOS][t] if not still[0] else EOS), 0.0, -np.inf)
         return self._extend(state, rng.categorical(log_q), still)
 
     def trace(self, state: Texts, row: int) -> Outcome:
         return state.texts[row]
+
+    def _log_q(self, state: Texts, still: np.ndarray) -> np.ndarray:
+        log_q = np.full((len(state), 3), -np.inf)
+        log_q[still, EOS] = 0.0
+        for row in np.flatnonzero(~still):
+            log_q[row] = np.log(self.problems[state.problem[row]].q[self._last(state, row)])
+        return log_q
 
     def _last(self, state: Texts, row: int) -> int:
         return (EOS, *state.texts[row])[-1]
@@ -238,11 +236,20 @@ class ChainModel:
         return Latents([[] for _ in range(n)], Memory(n), self.steps)
 
     def step(self, t: int, state: Latents, rng: Any) -> tuple[Latents, np.ndarray]:
+        return self.replay(t, state, rng, None)
+
+    def replay(self, t: int, state: Latents, rng: Any, reference: Outcome | None) -> tuple[Latents, np.ndarray]:
         last = np.array([past[-1] if past else 0 for past in state.pasts])
-        x = rng.categorical(np.log(CHAIN_Q[last]))
+        log_q = np.log(CHAIN_Q[last])
+        if reference is not None:
+            log_q[0] = np.where(np.arange(2) == reference[t], 0.0, -np.inf)
+        x = rng.categorical(log_q)
         for past, value in zip(state.pasts, x, strict=True):
             past.append(int(value))
         return state, np.log(CHAIN_P[last, x] / CHAIN_Q[last, x])
+
+    def trace(self, state: Latents, row: int) -> Outcome:
+        return tuple(state.pasts[row])
 
     def done(self, state: Latents) -> np.ndarray:
         return np.array([len(past) >= state.steps for past in state.pasts])
@@ -345,13 +352,4 @@ def tempered(steps: int = 3, moves: int = 1) -> Toy:
 
 def count(toy: Toy, resample: Any, n: int) -> int:
     """How many possible runs there are."""
-    from feynkac.smc.testing import enumerate_runs
-
     return sum(1 for _ in enumerate_runs(lambda rng: toy.run(n=n, resample=resample, rng=rng)))
-
-
-def total(values: Iterable[float]) -> float:
-    return math.fsum(values)
-
-
-__all__ = ["EOS", "Choices", "Toy", "assert_exact", "chain", "tempered", "text"]
