@@ -1,0 +1,69 @@
+"""feynkac: exact steering of language models with sequential Monte Carlo.
+
+import feynkac as fk
+
+lm = fk.CausalLM.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")
+result = fk.steer(lm.prompt("The weather today is", max_tokens=30), fk.regex(r"[^eE]*"), particles=32)
+result.show()
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Loaded on first use: `import feynkac` must not cost the seconds that torch and transformers take.
+_HOMES = {
+    "feynkac.steering": ("steer",),
+    "feynkac.result": ("Result", "History", "Timing"),
+    "feynkac.errors": (
+        "FeynkacError", "ArgumentError", "ModelError", "ConstraintError", "PotentialError", "WeightError",
+        "AllParticlesDied",
+    ),
+    "feynkac.models.lm": ("CausalLM",),
+    "feynkac.potentials": (
+        "regex", "json_schema", "grammar", "choices", "tokens", "length", "constraint", "reward", "product",
+    ),
+}  # fmt: skip
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [*_HOME, "__version__"]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from feynkac.errors import (
+        AllParticlesDied as AllParticlesDied,
+        ArgumentError as ArgumentError,
+        ConstraintError as ConstraintError,
+        FeynkacError as FeynkacError,
+        ModelError as ModelError,
+        PotentialError as PotentialError,
+        WeightError as WeightError,
+    )
+    from feynkac.models.lm import CausalLM as CausalLM
+    from feynkac.potentials import (
+        choices as choices,
+        constraint as constraint,
+        grammar as grammar,
+        json_schema as json_schema,
+        length as length,
+        product as product,
+        regex as regex,
+        reward as reward,
+        tokens as tokens,
+    )
+    from feynkac.result import History as History, Result as Result, Timing as Timing
+    from feynkac.steering import steer as steer
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'feynkac' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

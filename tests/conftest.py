@@ -5,10 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from feynkac.models.lm import CausalLM
 
 # Set before torch, numba and transformers read them: the tests mean the same on any machine, and reach no network.
 for name, value in {
@@ -28,6 +32,34 @@ def smollm2() -> Path:
     from feynkac.models.demo import demo_model_path
 
     return demo_model_path()
+
+
+@pytest.fixture(scope="session")
+def tiny_lm() -> Callable[..., CausalLM]:
+    """Makes language models small enough to enumerate: `tiny_lm("a", "b", seed=1)` has those tokens and an EOS, 0."""
+    return _tiny_lm
+
+
+def _tiny_lm(*tokens: str, seed: int = 0, spread: float = 1.0, eos: Sequence[int] = (0,)) -> CausalLM:
+    import torch
+    from feynkac.models.lm import CausalLM
+    from tokenizers import Tokenizer, decoders
+    from tokenizers.models import BPE
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    vocabulary = {token: i for i, token in enumerate(("</s>", *(tokens or ("a", "b", "e"))))}
+    words = Tokenizer(BPE(vocab=vocabulary, merges=[]))
+    words.decoder = decoders.Fuse()
+    config = LlamaConfig(
+        vocab_size=len(vocabulary), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, initializer_range=spread, eos_token_id=None,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+        # Unscaled random weights make a nearly deterministic law; flatter logits give every text some mass.
+        model.lm_head.weight.data *= 0.15
+    return CausalLM(model, PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>"), eos=eos)
 
 
 @pytest.fixture(autouse=True)

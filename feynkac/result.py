@@ -1,0 +1,206 @@
+"""What a run gives back: weighted samples, the evidence, and how the run went."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Hashable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.errors import AllParticlesDied, ArgumentError
+from feynkac.smc.weights import effective_sample_size, normalised
+
+
+@dataclass(frozen=True)
+class History:
+    """How a run went, one entry a step."""
+
+    ess: list[float]
+    """Effective sample size of the weighted population."""
+    log_evidence: list[float]
+    """Estimate of the log normalising constant so far, in nats; guesses of the potentials included."""
+    unique_ancestors: list[int]
+    """How many particles of the first step still have descendants."""
+    resampled: list[int]
+    """The steps that began with a resampling."""
+    rows: list[list[int]]
+    """The parent of each particle in the population of the step before: the family tree."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall-clock seconds of the whole batch, and where they went."""
+
+    total: float
+    model: float
+    potentials: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """The weighted particles of one run.
+
+    The weighted samples estimate the target: `expectation(f)` is consistent as the number of particles grows, and
+    exp(`log_evidence`) is unbiased for the normalising constant at any number of them.
+    """
+
+    samples: list[Any]
+    """What each particle became: texts for a language model."""
+    log_weights: NDArray[np.float64]
+    """(N,) absolute log-weights in nats: their log-sum-exp is `log_evidence`."""
+    log_evidence: float
+    """Log of the estimated normalising constant, in nats: for a constraint, the log-probability of meeting it."""
+    log_evidence_se: float | None
+    """Its standard error in nats; None where one run cannot tell (resampled, and no `islands`)."""
+    history: History
+    timing: Timing
+    forwarded_tokens: int | None = None
+    """Tokens that went through the model for this result, prompt included; None for models without tokens."""
+    seed: int | None = None
+    """The seed that repeats this run."""
+    warnings: list[str] = field(default_factory=list)
+    complete: bool = True
+    """False if the run was stopped early: the weights are then for the target so far, guesses included."""
+
+    @property
+    def texts(self) -> list[str]:
+        """The samples as text."""
+        return [str(sample) for sample in self.samples]
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """(N,) normalised weights; all zero if every particle died."""
+        return normalised(self.log_weights)
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size of the final population, in particles."""
+        return effective_sample_size(self.log_weights)
+
+    @property
+    def best(self) -> Any:
+        """The most probable sample of the posterior, equal samples taken together. Raises AllParticlesDied."""
+        self._alive()
+        return self._ranked()[0][0]
+
+    def posterior(self) -> dict[Any, float]:
+        """Each distinct sample with its probability, the likeliest first. Raises ArgumentError if they have no hash."""
+        try:
+            return dict(self._ranked())
+        except TypeError as cause:
+            raise ArgumentError(f"the samples cannot be told apart: {cause}; use .samples and .weights") from cause
+
+    def _ranked(self) -> list[tuple[Any, float]]:
+        entries = _merged(self.samples, self.weights)
+        return sorted([entry for entry in entries if entry[1] > 0.0], key=lambda entry: -entry[1])
+
+    def sample(self, k: int | None = None, *, seed: int | None = None) -> Any:
+        """One draw from the weighted samples, or a list of `k`. Raises AllParticlesDied."""
+        self._alive()
+        drawn = np.random.default_rng(seed).choice(len(self.samples), size=k or 1, p=self.weights)
+        return self.samples[drawn[0]] if k is None else [self.samples[i] for i in drawn]
+
+    def expectation(self, f: Callable[[Any], Any]) -> Any:
+        """The posterior mean of `f(sample)`, a number or an array. Raises AllParticlesDied."""
+        self._alive()
+        return sum(w * np.asarray(f(x)) for x, w in zip(self.samples, self.weights, strict=True) if w > 0.0)
+
+    def _alive(self) -> None:
+        if self.log_evidence == -math.inf:
+            raise AllParticlesDied("every particle died, so that there is no posterior; see result.warnings")
+
+    def summary(self, rows: int = 10) -> str:
+        """The posterior and the run as text, at most `rows` samples."""
+        shown = self._ranked()
+        width = max(20, min(100, _terminal_width() - 8))
+        lines = [f"{p:6.1%}  {_shortened(str(sample), width)}" for sample, p in shown[:rows]]
+        if len(shown) > rows:
+            lines.append(f"        ... and {len(shown) - rows} more")
+        lines += ["", *self._figures(), *(f"warning: {warning}" for warning in self.warnings)]
+        return "\n".join(lines)
+
+    def _figures(self) -> list[str]:
+        error = "" if self.log_evidence_se is None else f" ± {self.log_evidence_se:.2f}"
+        resampled, steps = len(self.history.resampled), len(self.history.ess)
+        lines = [
+            f"log evidence {self.log_evidence:.2f}{error} nats   "
+            f"effective sample size {self.ess:.1f} of {len(self.samples)}   resampled at {resampled} of {steps} steps"
+        ]
+        work = f"{self.timing.total:.2f} s (model {self.timing.model:.2f}, potentials {self.timing.potentials:.2f})"
+        if self.forwarded_tokens is not None:
+            per_second = self.forwarded_tokens / self.timing.total if self.timing.total else 0.0
+            work = f"{self.forwarded_tokens} tokens forwarded in {work}, {per_second:.0f} tokens/s"
+        return [*lines, work]
+
+    def show(self, rows: int = 10) -> None:
+        """Print the posterior and how the run went."""
+        print(self.summary(rows))
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to a file that `from_json` reads. Raises ArgumentError for samples that JSON cannot hold."""
+        data = {**asdict(self), "log_weights": [_to_json(w) for w in self.log_weights.tolist()]}
+        data["log_evidence"] = _to_json(self.log_evidence)
+        data["history"]["log_evidence"] = [_to_json(z) for z in self.history.log_evidence]
+        try:
+            text = json.dumps({"feynkac": 1, **data}, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError) as cause:
+            raise ArgumentError(f"the samples cannot be written as JSON: {cause}") from cause
+        Path(path).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike[str]) -> Result:
+        """Read what `to_json` wrote. Raises ArgumentError for any other file."""
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            if data.pop("feynkac") != 1:
+                raise KeyError("feynkac")
+            data["history"]["log_evidence"] = [_from_json(z) for z in data["history"]["log_evidence"]]
+            return cls(
+                **{
+                    **data,
+                    "log_weights": np.array([_from_json(w) for w in data["log_weights"]], np.float64),
+                    "log_evidence": _from_json(data["log_evidence"]),
+                    "history": History(**data["history"]),
+                    "timing": Timing(**data["timing"]),
+                }
+            )
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as cause:
+            raise ArgumentError(f"{path} was not written by Result.to_json of this version") from cause
+
+    def __repr__(self) -> str:
+        return f"Result({len(self.samples)} particles, log evidence {self.log_evidence:.3f}, ess {self.ess:.1f})"
+
+
+def _merged(samples: list[Any], weights: NDArray[np.float64]) -> list[tuple[Any, float]]:
+    """Equal samples with their weights added; samples that cannot be hashed stay apart."""
+    total: dict[Any, tuple[Any, float]] = {}
+    for i, (sample, weight) in enumerate(zip(samples, weights.tolist(), strict=True)):
+        key = sample if isinstance(sample, Hashable) else ("row", i)
+        total[key] = (sample, total.get(key, (sample, 0.0))[1] + weight)
+    return list(total.values())
+
+
+def _shortened(text: str, width: int) -> str:
+    flat = text.replace("\n", "⏎")
+    return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def _terminal_width() -> int:
+    try:
+        return os.get_terminal_size().columns
+    except OSError:
+        return 108
+
+
+def _to_json(x: float) -> float | str:
+    return x if math.isfinite(x) else str(x)
+
+
+def _from_json(x: float | str) -> float:
+    return float(x)

@@ -1,0 +1,173 @@
+"""What `steer` keeps of a run: the last population, the history, where the time went, and why particles died."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+
+from feynkac.errors import AllParticlesDied, ModelError
+from feynkac.result import History, Result, Timing
+from feynkac.smc.checks import name_of
+from feynkac.smc.engine import Step
+from feynkac.smc.evidence import evidence
+from feynkac.smc.history import Trace
+from feynkac.smc.protocols import LogW, Rows
+
+FEW = 0.1
+"""Below this share of effective particles, or of surviving first ancestors, a result carries a warning."""
+
+
+class Stopwatch:
+    """Seconds spent in the model and in the potentials."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._spent = {"model": 0.0, "potentials": 0.0}
+
+    def timing(self) -> Timing:
+        """The wall clock so far."""
+        return Timing(time.perf_counter() - self._began, self._spent["model"], self._spent["potentials"])
+
+    def timed(self, part: str, of: Any, *methods: str) -> Any:
+        """`of`, with the time that its `methods` take put down to `part`."""
+        return _Timed(of, {method: self._wrap(part, getattr(of, method)) for method in methods})
+
+    def _wrap(self, part: str, method: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return method(*args, **kwargs)
+            finally:
+                self._spent[part] += time.perf_counter() - began
+
+        return run
+
+
+class _Timed:
+    def __init__(self, of: Any, methods: dict[str, Any]) -> None:
+        self.__dict__.update(methods, _of=of)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._of, name)
+
+
+class Recorder:
+    """Follows one group of a run and makes its Result."""
+
+    def __init__(self, group: int, islands: int) -> None:
+        self.group, self.islands = group, islands
+        self.trace, self.rows = Trace(), list[list[int]]()
+        self.step: Step | None = None
+        self.whole: Step | None = None
+
+    def __call__(self, whole: Step) -> None:
+        step = whole.group(self.group)
+        if self.step is not None and self.step.ended:
+            return
+        self.trace(step)
+        self.rows.append(step.rows.tolist())
+        self.step, self.whole = step, whole
+
+    @property
+    def died(self) -> bool:
+        """Whether every particle has weight zero."""
+        return self.step is not None and self.step.log_z == -math.inf
+
+    @property
+    def members(self) -> Rows:
+        """(N,) the rows of this group in the whole batch."""
+        assert self.whole is not None
+        part = self.whole.groups[self.group]
+        return np.arange(part.start, part.stop)
+
+    def result(self, watch: Stopwatch, seed: int | None, *, complete: bool, warnings: list[str]) -> Result:
+        """The Result of the population seen last."""
+        if self.step is None or self.whole is None:
+            raise ModelError("the run was stopped before its first step, so that there are no particles")
+        state, trace = self.whole.state, self.trace
+        resampled = [t for t, resampled in zip(trace["t"], trace["resampled"], strict=True) if resampled]
+        log_z, error = evidence(self.step.log_weight, self.islands, resampled=bool(resampled))
+        return Result(
+            samples=_samples(state, self.members),
+            log_weights=self.step.log_weight,
+            log_evidence=log_z,
+            log_evidence_se=None if math.isnan(error) else error,
+            history=History(trace["ess"], trace["log_z"], trace["roots"], resampled, self.rows),
+            timing=watch.timing(),
+            forwarded_tokens=_forwarded(state, self.group),
+            seed=seed,
+            warnings=[*warnings, *self._doubts(complete)],
+            complete=complete,
+        )
+
+    def _doubts(self, complete: bool) -> list[str]:
+        assert self.step is not None
+        n, doubts = len(self.step.log_weight), []
+        if not complete:
+            doubts.append(
+                f"stopped after step {self.step.t}: the weights are for the target so far, guesses included, and "
+                f"{int((~self.step.done).sum())} of {n} particles are unfinished"
+            )
+        if 0.0 < self.step.ess < max(FEW * n, 1.5) and n > 1:
+            doubts.append(
+                f"the posterior rests on {self.step.ess:.1f} of {n} particles; use more particles, a higher "
+                "ess_threshold, or a guess (reward every='token', a twist) that is closer to the target"
+            )
+        return doubts
+
+
+def _samples(state: Any, rows: Rows) -> list[Any]:
+    if hasattr(state, "samples"):
+        return list(state.samples(rows))
+    try:
+        return [state[int(row)] for row in rows]
+    except TypeError as cause:
+        raise ModelError(
+            f"{type(state).__name__} cannot show its particles; give it a method samples(rows) or __getitem__(row)"
+        ) from cause
+
+
+def _forwarded(state: Any, group: int) -> int | None:
+    forwarded = getattr(state, "forwarded", None)
+    return None if forwarded is None else int(forwarded[group])
+
+
+def death_notice(recorder: Recorder, potential: Any) -> str:
+    """Why every particle of a group died, as far as the last population tells, and what to do."""
+    step, whole = recorder.step, recorder.whole
+    assert step is not None and whole is not None
+    rows, state = recorder.members, whole.state
+    last = [f"{sample!r}" for sample in _samples(state, rows)]
+    shown = ", ".join(last[:3]) + (f" and {len(last) - 3} more" if len(last) > 3 else "")
+    culprits = _culprits(step, state, rows, potential)
+    blamed = "; ".join(culprits) if culprits else "no token was left that every constraint allows"
+    return (
+        f"all {len(rows)} particles had died by step {step.t}: {blamed}. Their last states: {shown}. "
+        "Use more particles, raise max_tokens, or make the constraint or the reward less severe."
+    )
+
+
+def _culprits(step: Step, state: Any, rows: Rows, potential: Any) -> list[str]:
+    """Which factors give the last population no weight."""
+    found = []
+    for factor in getattr(potential, "factors", (potential,)):
+        levels: LogW = np.zeros(len(rows))
+        finished = np.flatnonzero(step.done)
+        if len(finished):
+            levels[finished] = factor.final(state, rows[finished])
+        killed = int((levels == -np.inf).sum())
+        if killed:
+            found.append(f"'{name_of(factor)}' rejects {killed} finished")
+    return found
+
+
+def raise_if_dead(recorders: list[Recorder], potential: Any, results: list[Result]) -> None:
+    """Raise AllParticlesDied for the first group without a survivor; the error carries all results."""
+    for recorder, result in zip(recorders, results, strict=True):
+        if recorder.died:
+            error = AllParticlesDied(death_notice(recorder, potential))
+            error.partial = result if len(results) == 1 else results
+            raise error

@@ -1,0 +1,93 @@
+"""Results: what they say, and that they survive a file."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from feynkac import ArgumentError, History, Result, Timing
+
+
+def result(**changes) -> Result:
+    values = {
+        "samples": ["x", "y", "x", "z"],
+        "log_weights": np.log([0.1, 0.3, 0.3, 1e-300]) + 2.0,
+        "log_evidence": 2.0 + math.log(0.7),
+        "log_evidence_se": 0.1,
+        "history": History([4.0, 2.5], [0.0, -math.inf], [4, 3], [1], [[0, 1, 2, 3], [0, 1, 1, 3]]),
+        "timing": Timing(2.0, 1.0, 0.5),
+        "forwarded_tokens": 100,
+        "seed": 7,
+    }
+    return Result(**{**values, **changes})
+
+
+def test_posterior_merges_equal_samples_and_is_sorted() -> None:
+    assert list(result().posterior().items())[:2] == [
+        ("x", pytest.approx(4 / 7)),
+        ("y", pytest.approx(3 / 7)),
+    ]
+    assert result().best == "x"
+    assert result().expectation(lambda x: x == "y") == pytest.approx(3 / 7)
+    np.testing.assert_allclose(result().weights.sum(), 1.0)
+
+
+def test_weights_survive_extreme_log_weights() -> None:
+    """exp of these underflows; the posterior must not."""
+    low = result(log_weights=np.array([-2000.0, -2001.0, -np.inf, -2000.0]))
+    assert sum(low.posterior().values()) == pytest.approx(1.0) and "x" in low.posterior()
+
+
+def test_sampling_follows_the_weights() -> None:
+    draws = result().sample(20_000, seed=0)
+    share = draws.count("x") / 20_000
+    assert abs(share - 4 / 7) < 5 * math.sqrt(4 / 7 * 3 / 7 / 20_000)
+    assert result().sample(seed=1) in {"x", "y"}
+
+
+def test_unhashable_samples_stay_apart() -> None:
+    lists = result(samples=[[1], [1], [2], [3]])
+    assert lists.best == [2] or lists.best == [1]
+    with pytest.raises(ArgumentError, match="unhashable"):
+        lists.posterior()
+    assert len([line for line in lists.summary().splitlines() if "%" in line]) >= 3
+
+
+def test_summary_says_what_matters(capsys) -> None:
+    result(warnings=["look here"]).show(rows=1)
+    shown = capsys.readouterr().out
+    for part in (
+        "57.1%  x",
+        "and 2 more",
+        "1.64 ± 0.10 nats",
+        "of 4",
+        "resampled at 1 of 2",
+        "50 tokens/s",
+        "look here",
+    ):
+        assert part in shown
+
+
+def test_json_round_trip(tmp_path) -> None:
+    path = tmp_path / "result.json"
+    result().to_json(path)
+    back = Result.from_json(path)
+    assert back.samples == result().samples and back.history == result().history and back.timing == result().timing
+    np.testing.assert_array_equal(back.log_weights, result().log_weights)
+    assert back.seed == 7 and back.log_evidence == result().log_evidence
+
+
+def test_json_of_a_dead_result(tmp_path) -> None:
+    dead = result(log_weights=np.full(4, -np.inf), log_evidence=-math.inf, log_evidence_se=None)
+    dead.to_json(tmp_path / "dead.json")
+    back = Result.from_json(tmp_path / "dead.json")
+    assert back.log_evidence == -math.inf and (back.log_weights == -np.inf).all() and back.log_evidence_se is None
+
+
+def test_what_json_cannot_hold(tmp_path) -> None:
+    with pytest.raises(ArgumentError, match="JSON"):
+        result(samples=[object()] * 4).to_json(tmp_path / "no.json")
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ArgumentError, match="not written by"):
+        Result.from_json(tmp_path / "other.json")

@@ -1,0 +1,163 @@
+"""The front door: what a user gets, and what a user gets told."""
+
+from __future__ import annotations
+
+import math
+
+import feynkac as fk
+import numpy as np
+import pytest
+from feynkac.smc.engine import Step
+from feynkac.smc.resample import adaptive, systematic
+
+
+def test_a_constraint_is_obeyed_and_the_evidence_is_its_probability(tiny_lm) -> None:
+    lm = tiny_lm()
+    result = fk.steer(lm.prompt("a", max_tokens=1), fk.regex("[ab]?"), particles=64, seed=0, islands=8)
+    assert set(result.texts) <= {"", "a", "b"}
+    # With one token to draw the mask's mass is the same for every particle: the evidence has no variance at all.
+    whole = fk.steer(lm.prompt("a", max_tokens=1), particles=4000, seed=1)
+    share = whole.expectation(lambda text: "e" not in text)
+    assert abs(math.exp(result.log_evidence) - share) < 5 * math.sqrt(share * (1 - share) / 4000)
+    assert result.log_evidence_se == pytest.approx(0.0, abs=1e-9)
+    assert sum(result.posterior().values()) == pytest.approx(1.0)
+
+
+def test_same_seed_same_result_and_groups_do_not_disturb_each_other(tiny_lm) -> None:
+    lm = tiny_lm()
+    tasks = [lm.prompt("a", max_tokens=12), lm.prompt("bba", max_tokens=7), lm.prompt("e", max_tokens=9)]
+    options = {"particles": 12, "seed": 5}
+    reward = fk.reward(lambda text: text.count("ab"), scale=2.0)
+    alone = fk.steer(tasks[0], reward, **options)
+    again = fk.steer(tasks[0], reward, **options)
+    batch = fk.steer(tasks, reward, **options)
+    assert alone.texts == again.texts == batch[0].texts
+    assert np.array_equal(alone.log_weights, again.log_weights)
+    np.testing.assert_allclose(alone.log_weights, batch[0].log_weights, atol=1e-5)
+    assert alone.history.rows == batch[0].history.rows and alone.forwarded_tokens == batch[0].forwarded_tokens
+    assert [len(result.samples) for result in batch] == [12, 12, 12]
+    assert fk.steer(tasks[0], reward, particles=12).seed != fk.steer(tasks[0], reward, particles=12).seed
+
+
+def test_changing_the_resampler_does_not_change_the_proposals(tiny_lm) -> None:
+    seen: dict[str, list[list[str]]] = {}
+
+    def observer(name):
+        def look(step: Step) -> None:
+            if step.t == 0:
+                seen.setdefault(name, []).append(step.state.texts(range(len(step.state))))
+
+        return look
+
+    task = tiny_lm().prompt("a", max_tokens=4)
+    for name in ("ssp", "multinomial", "killing"):
+        fk.steer(task, particles=16, seed=3, resampler=name, observers=[observer(name)])
+    assert seen["ssp"] == seen["multinomial"] == seen["killing"]
+
+
+@pytest.mark.parametrize("algorithm", ["smc", "importance", "beam"])
+@pytest.mark.parametrize("islands", [1, 2])
+def test_every_algorithm_finds_the_same_evidence(tiny_lm, algorithm, islands) -> None:
+    task = tiny_lm().prompt("a", max_tokens=2)
+    reward = fk.reward(lambda text: text.count("b"))
+    truth = fk.steer(task, reward, particles=20_000, algorithm="importance", seed=0)
+    runs = [fk.steer(task, reward, particles=64, algorithm=algorithm, islands=islands, seed=seed) for seed in range(40)]
+    z = np.exp([run.log_evidence for run in runs])
+    spread = math.hypot(z.std(ddof=1) / math.sqrt(len(z)), math.exp(truth.log_evidence) * truth.log_evidence_se)
+    assert abs(z.mean() - math.exp(truth.log_evidence)) < 4.5 * spread  # false alarm: 7e-6 a case
+    assert len(runs[0].samples) == (128 if algorithm == "beam" else 64)
+
+
+def test_a_resampler_may_be_a_value_and_potentials_may_be_functions(tiny_lm) -> None:
+    task = tiny_lm().prompt("a", max_tokens=5)
+    result = fk.steer(
+        task, lambda text: "e" not in text, lambda text: 0.5 * len(text), particles=32,
+        resampler=adaptive(systematic, ess=0.9), seed=0,
+    )  # fmt: skip
+    assert all("e" not in text for text in result.posterior())
+
+
+def test_the_history_is_the_family_tree(tiny_lm) -> None:
+    result = fk.steer(
+        tiny_lm().prompt("a", max_tokens=10), fk.reward(lambda text: 3.0 * text.count("a")), particles=16, seed=2
+    )
+    history = result.history
+    assert history.resampled and len(history.ess) == len(history.rows) == len(history.unique_ancestors)
+    roots = np.arange(16)
+    for rows, count in zip(history.rows, history.unique_ancestors, strict=True):
+        roots = roots[rows]
+        assert len(np.unique(roots)) == count
+    assert result.timing.total >= result.timing.model > 0.0
+
+
+def test_death_is_an_error_that_names_the_culprit_or_a_dead_result(tiny_lm) -> None:
+    task = tiny_lm().prompt("a", max_tokens=3)
+    never = fk.constraint(lambda text: False)
+    with pytest.raises(fk.AllParticlesDied, match="all 4 particles had died by step") as caught:
+        fk.steer(task, never, particles=4, seed=0)
+    assert len(caught.value.partial.samples) == 4
+    dead = fk.steer(task, never, particles=4, seed=0, on_death="return")
+    assert dead.log_evidence == -math.inf and dead.posterior() == {} and dead.weights.sum() == 0.0
+    assert "rejects" in dead.warnings[0]
+    for ask in (lambda: dead.best, dead.sample, lambda: dead.expectation(len)):
+        with pytest.raises(fk.AllParticlesDied):
+            ask()
+
+
+def test_ctrl_c_keeps_what_was_computed(tiny_lm) -> None:
+    def interrupt(step: Step) -> None:
+        if step.t == 3:
+            raise KeyboardInterrupt
+
+    result = fk.steer(tiny_lm().prompt("a", max_tokens=50), particles=8, seed=0, observers=[interrupt])
+    assert not result.complete and len(result.history.ess) == 4
+    assert max(map(len, result.texts)) <= 4 and "stopped after step 3" in result.warnings[0]
+
+
+def test_an_observer_can_end_the_run(tiny_lm) -> None:
+    result = fk.steer(tiny_lm().prompt("a", max_tokens=50), particles=8, seed=0, observers=[lambda step: step.t == 1])
+    assert not result.complete and len(result.history.ess) == 2
+
+
+def test_a_failing_reward_names_itself_and_hands_over_the_particles(tiny_lm) -> None:
+    def fussy(text: str) -> float:
+        if len(text) == 3:
+            raise RuntimeError("no texts of three letters")
+        return 0.0
+
+    with pytest.raises(fk.PotentialError, match="fussy") as caught:
+        fk.steer(tiny_lm().prompt("a", max_tokens=20), fk.reward(fussy), particles=8, seed=0)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert caught.value.partial.history.ess and not caught.value.partial.complete
+    with pytest.raises(fk.PotentialError, match=r"nan.*-inf to kill a particle"):
+        fk.steer(tiny_lm().prompt("a", max_tokens=20), fk.reward(lambda text: float("nan")), particles=8)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"particles": 0}, "at least 1"),
+        ({"particles": 2.5}, "at least 1"),
+        ({"particles": True}, "at least 1"),
+        ({"islands": 3}, "must divide"),
+        ({"algorithm": "mcmc"}, "smc, importance, beam"),
+        ({"resampler": "systemic"}, "systematic"),
+        ({"resampler": 3}, "name of a scheme"),
+        ({"ess_threshold": 1.5}, "ess"),
+        ({"on_death": "ignore"}, "'raise' or 'return'"),
+    ],
+)
+def test_bad_options_say_what_is_wrong(tiny_lm, options, message) -> None:
+    with pytest.raises(fk.ArgumentError, match=message):
+        fk.steer(tiny_lm().prompt("a"), **options)
+
+
+def test_bad_models_and_potentials_say_what_is_wrong(tiny_lm) -> None:
+    with pytest.raises(fk.ArgumentError, match="no model"):
+        fk.steer("The weather today is", fk.regex("a"))
+    with pytest.raises(fk.ArgumentError, match="empty list"):
+        fk.steer([], fk.regex("a"))
+    with pytest.raises(fk.ArgumentError, match="no potential"):
+        fk.steer(tiny_lm().prompt("a"), "[^e]*")
+    with pytest.raises(fk.ArgumentError, match="one CausalLM"):
+        fk.steer([tiny_lm().prompt("a"), tiny_lm().prompt("b")])
