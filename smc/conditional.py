@@ -23,7 +23,7 @@ def csmc(model: Replayable, potential: Potential, reference: Any, *, n: int, rng
     """Run SMC with `reference` pinned in row 0, and yield the weighted population of every step.
 
     For a reference from the target pi, a path drawn by `select` is again from pi, for every `n` >= 2; and
-    E_pi[exp(-log_z)] = P(plain SMC does not go extinct) / Z. Raises ArgumentError when the reference has weight zero or does not finish as it should.
+    E_pi[exp(-log_z)] = P(plain SMC does not go extinct) / Z. Raises ArgumentError when the reference has weight zero.
     """
     if n < 2:
         raise ArgumentError(f"conditional SMC with {n} particles cannot move; give at least 2")

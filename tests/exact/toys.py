@@ -16,7 +16,7 @@ import numpy as np
 
 from feynkac.smc.engine import Step, smc
 from feynkac.smc.memory import Memory
-from feynkac.smc.testing import enumerate_runs, expectation
+from feynkac.smc.testing import expectation
 
 Outcome = tuple[int, ...]
 EOS = 2
@@ -348,8 +348,3 @@ def tempered(steps: int = 3, moves: int = 1) -> Toy:
     likelihood = Likelihood(steps)
     truth = {(x,): float(PRIOR[x] * np.exp(LOG_LIKELIHOOD[x])) for x in range(2)}
     return Toy(IdentityModel(steps), likelihood, truth, moves=(Metropolis(likelihood),) * moves)
-
-
-def count(toy: Toy, resample: Any, n: int) -> int:
-    """How many possible runs there are."""
-    return sum(1 for _ in enumerate_runs(lambda rng: toy.run(n=n, resample=resample, rng=rng)))
