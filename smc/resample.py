@@ -195,7 +195,7 @@ def in_place(rows: Rows, log_weight: LogW, n: int) -> tuple[Rows, LogW]:
         raise ArgumentError(f"a resampler returned {len(rows)} rows and {len(log_weight)} log-weights; return as many")
     if len(rows) == 0 or rows.min() < 0 or rows.max() >= n:
         raise ArgumentError(f"a resampler returned rows {rows} for {n} particles; return indices from 0 to {n - 1}")
-    child = (_slots if len(rows) <= NUMPY_UP_TO else kernels.slots)(rows)
+    child = _slots(rows) if len(rows) <= NUMPY_UP_TO else kernels.slots(rows, np.empty_like(rows))
     return rows[child], log_weight[child]
 
 

@@ -38,7 +38,8 @@ def multinomial(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:
     if largest == -np.inf:
         return None, log_weight
     n = size_of(n, log_weight)
-    return iid_rows(weight, rng.uniform(n)), equal(n, weight, largest)
+    log_each = largest + math.log(weight.sum() / n)
+    return iid_rows(weight, rng.uniform(n)), equal(n, log_each, weight)
 
 
 def residual(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:
@@ -49,15 +50,15 @@ def residual(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:
     weight, largest = relative(log_weight)
     if largest == -np.inf:
         return None, log_weight
-    n = size_of(n, log_weight)
-    expected = weight * (n / weight.sum())
+    n, total = size_of(n, log_weight), float(weight.sum())
+    expected = weight * (n / total)
     # Just below an integer is rounding: without the nudge N equal weights could all be left to chance.
     whole = np.floor(expected * (1 + 1e-14)).astype(np.int64)
     rows, left = np.repeat(np.arange(len(weight)), whole), n - int(whole.sum())
     if left > 0:
         chance = np.maximum(expected - whole, 0.0)
         rows = np.concatenate([rows, iid_rows(chance, rng.uniform(left))])
-    return rows, equal(n, weight, largest)
+    return rows, equal(n, largest + math.log(total / n), weight)
 
 
 def stratified(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:
@@ -69,7 +70,8 @@ def stratified(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:
     if largest == -np.inf:
         return None, log_weight
     n = size_of(n, log_weight)
-    return stratified_rows(weight, n, rng.uniform(n)), equal(n, weight, largest)
+    log_each = largest + math.log(weight.sum() / n)
+    return stratified_rows(weight, n, rng.uniform(n)), equal(n, log_each, weight)
 
 
 def systematic(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:
@@ -81,7 +83,8 @@ def systematic(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:
     if largest == -np.inf:
         return None, log_weight
     n = size_of(n, log_weight)
-    return stratified_rows(weight, n, rng.uniform(1)), equal(n, weight, largest)
+    log_each = largest + math.log(weight.sum() / n)
+    return stratified_rows(weight, n, rng.uniform(1)), equal(n, log_each, weight)
 
 
 def ssp(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:
@@ -92,13 +95,14 @@ def ssp(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:
     weight, largest = relative(log_weight)
     if largest == -np.inf:
         return None, log_weight
-    n, size, uniform = size_of(n, log_weight), len(weight), rng.uniform(len(weight))
-    total, blocks = float(weight.sum()), kernels.blocks_for(size)
+    n, size, total = size_of(n, log_weight), len(weight), float(weight.sum())
+    uniform, scale = rng.uniform(size), n / total
     if uniform.dtype != object and size <= PYTHON_UP_TO:
-        counts = kernels.ssp_counts.py_func(weight.tolist(), total, n, uniform.tolist(), 1, [0] * size)
+        counts = kernels.ssp_counts.py_func(weight.tolist(), scale, uniform.tolist(), [0] * size)
     else:
-        counts = kernels.ssp_counts(weight, total, n, uniform, blocks, np.empty(size, dtype=np.int64))
-    return _rows_of(counts, size, n), equal(n, weight, largest)
+        # Counts take the place of the weights: entry j is written after weight j has been read.
+        counts = kernels.ssp_counts(weight, scale, uniform, weight.view(np.int64))
+    return _rows_of(counts, size, n), equal(n, largest + math.log(total / n), weight)
 
 
 def killing(log_weight: LogW, rng: Rng) -> Draw:
@@ -111,9 +115,9 @@ def killing(log_weight: LogW, rng: Rng) -> Draw:
         return None, log_weight
     n = len(weight)
     stays = (rng.uniform(n) < weight).astype(np.bool_)
-    rows = np.arange(n)
+    log_each, rows = largest + math.log(weight.sum() / n), np.arange(n)
     rows[~stays] = iid_rows(weight, rng.uniform(n)[~stays])
-    return rows, equal(n, weight, largest)
+    return rows, equal(n, log_each, weight)
 
 
 def iid_rows(weight: Floats, uniform: NDArray) -> Rows:
@@ -123,14 +127,14 @@ def iid_rows(weight: Floats, uniform: NDArray) -> Rows:
     cumulative /= cumulative[-1]
     if uniform.dtype != object and len(uniform) <= NUMPY_UP_TO:
         return np.searchsorted(cumulative, uniform, side="right")
-    return kernels.locate(uniform, cumulative)
+    return kernels.locate(uniform, cumulative, np.empty(len(uniform), dtype=np.int64))
 
 
 def stratified_rows(weight: Floats, n: int, uniform: NDArray) -> Rows:
     """(n,) sorted rows of the (N,) weights, by n uniforms (stratified) or a single one (systematic)."""
     size = len(weight)
     if uniform.dtype == object or max(size, n) > NUMPY_UP_TO:
-        return kernels.stratified_rows(weight, n, uniform, kernels.blocks_for(size), np.empty(n, dtype=np.int64))
+        return kernels.stratified_rows(weight, n, uniform, np.empty(n, dtype=np.int64))
     cumulative = np.cumsum(weight)
     total = cumulative[-1]
     x = cumulative * (n / total)
@@ -142,9 +146,9 @@ def stratified_rows(weight: Floats, n: int, uniform: NDArray) -> Rows:
 
 
 def _rows_of(counts: list[int] | NDArray[np.int64], size: int, n: int) -> Rows:
-    if size <= 8192:
+    if size <= NUMPY_UP_TO:
         return np.repeat(np.arange(size), counts)
-    return kernels.rows_of(counts, kernels.blocks_for(size), np.empty(n, dtype=np.int64))
+    return kernels.rows_of(counts, np.empty(n, dtype=np.int64))
 
 
 def size_of(n: int | None, log_weight: LogW) -> int:
@@ -156,6 +160,9 @@ def size_of(n: int | None, log_weight: LogW) -> int:
     return n
 
 
-def equal(n: int, weight: Floats, largest: float) -> LogW:
-    """(n,) equal log-weights with the same total."""
-    return np.full(n, largest + math.log(float(weight.sum()) / n))
+def equal(n: int, log_each: float, spent: Floats) -> LogW:
+    """(n,) equal log-weights, in the place of the (N,) weights `spent` if they fit: memory is what costs at large N."""
+    if n != len(spent):
+        return np.full(n, log_each)
+    spent.fill(log_each)
+    return spent
