@@ -87,7 +87,9 @@ def _decoder(classes: NDArray[np.int32]) -> NDArray[np.int32]:
             ids[k] = nodes.setdefault(rows[k].tobytes(), len(nodes))
         return ids
 
-    leaves = intern(np.where(classes < 0, -1, -2 - classes).reshape(-1, 64).astype(np.int32))
+    blocks = np.where(classes < 0, -1, -2 - classes).reshape(-1, 64).astype(np.int32)
+    ascii_moves, blocks[:2] = blocks[:2].reshape(-1).copy(), -1
+    leaves = intern(blocks)
     groups = leaves.reshape(-1, 64).copy()  # 272 blocks of 4096 characters
     two, groups[0, :32] = leaves[:32].copy(), -1  # three bytes never spell what two can
     three = intern(groups)
@@ -95,9 +97,8 @@ def _decoder(classes: NDArray[np.int32]) -> NDArray[np.int32]:
     planes.reshape(-1)[16 : len(three)] = three[16:]  # nor four what three can
     four = intern(planes)
     root = np.full(256, -1, dtype=np.int32)
-    root[:0x80] = np.where(classes[:0x80] < 0, -1, -2 - classes[:0x80])
+    root[:0x80] = ascii_moves
     root[0xC0:0xE0], root[0xE0:0xF0], root[0xF0:0xF5] = two, three[:16], four
-    root[0xC0:0xC2] = -1
     return _assembled(root, [np.frombuffer(key, dtype=np.int32) for key in nodes])
 
 

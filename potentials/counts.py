@@ -16,7 +16,7 @@ from feynkac.potentials.tokenwise import TokenFactor, short
 if TYPE_CHECKING:
     from feynkac.vocabulary import Vocabulary
 
-Named: TypeAlias = int | str | Iterable[int | str]
+Named: TypeAlias = int | str | Iterable[int | str | np.integer]
 _MAX_LENGTH = 100_000
 
 

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from feynkac.errors import ConstraintError
 from feynkac.masks import States, TokenMask, words
 from feynkac.potentials.nfa import CharDfa
-from feynkac.potentials.trie import DEAD, LIVE, PASSAGE, UNKNOWN, Trie, advance, fill
-from feynkac.potentials.trie import trie as trie_of
+from feynkac.potentials.trie import DEAD, LIVE, PASSAGE, UNKNOWN, Trie, advance, fill, trie as trie_of
 
 if TYPE_CHECKING:
     from feynkac.vocabulary import Vocabulary

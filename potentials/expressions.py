@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from re import _constants as sre  # pyright: ignore  # the parser is Python's own, so its syntax is exact
-from re import _parser  # pyright: ignore
+from re import (
+    _constants as sre,  # pyright: ignore  # the parser is Python's own, so its syntax is exact
+    _parser,  # pyright: ignore
+)
 from typing import Any
 
 from feynkac.errors import ArgumentError, ConstraintError

@@ -64,7 +64,7 @@ def complaint(made: LLMatcher) -> str:
     text = made.get_error().split("\n<state>")[0]
     ours = re.compile(r"\s*\d+ \|\s*(%llguidance.*)?")
     kept = "\n".join(line for line in text.splitlines() if not ours.fullmatch(line)).strip()
-    return re.sub(r"\bat (\d+)\((\d+)\)", r"line \1, column \2", kept)
+    return re.sub(r"^(?:at )?(\d+)\((\d+)\):", r"line \1, column \2:", kept)
 
 
 def is_dead_end(made: LLMatcher) -> bool:

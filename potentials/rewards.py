@@ -102,7 +102,7 @@ class Plain(Factor):
         return self._scorer(_texts(self, state, rows), None, rows)
 
 
-def constraint(f: Callable[[str], bool], every: Every = "end") -> Constraint:
+def constraint(f: Callable[[str], bool | np.bool_], every: Every = "end") -> Constraint:
     """The texts for which f(text) is True.
 
     By default f is asked about whole texts only, and any f will do. With `every` "token" (after each step of the
@@ -113,7 +113,7 @@ def constraint(f: Callable[[str], bool], every: Every = "end") -> Constraint:
     """
     _check(f, every, "constraint")
     scorer = Scorer(f, name=_name("constraint", f), convert=boolean)
-    return Constraint(scorer, every=every, kind="difference", scale=1.0)
+    return Constraint(scorer, every=every, kind="sum", scale=1.0)  # no boundary may be passed over
 
 
 def reward(

@@ -43,7 +43,7 @@ class GuideAutomaton:
         ends = np.isin(np.arange(vocabulary.size), vocabulary.eos)
         self._eos = pack(ends)
         self._text = pack(np.array([bool(token) for token in vocabulary.tokens]) & ~ends)
-        if not self._row(0).any():
+        if not self._row(0).any() and not self.accepts(np.zeros(1, dtype=np.int64))[0]:
             raise ConstraintError(f"{name}: no sequence of this vocabulary's tokens spells a text that it accepts")
 
     def masks(self, states: States) -> TokenMask:
