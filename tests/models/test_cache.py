@@ -1,0 +1,173 @@
+"""The two context stores against a full recompute of every context, over random programs of extensions and forks."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from feynkac.errors import ModelError
+from feynkac.models import attention
+from feynkac.models.cache import SharedContexts, SharedLayer
+from feynkac.models.contexts import attention_window, open_contexts, shares_prompt
+from feynkac.models.plain import PlainContexts
+
+_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("tiny.py"))
+assert _spec and _spec.loader
+_tiny = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_tiny)
+tiny, VOCAB = _tiny.tiny, _tiny.VOCAB
+
+
+def recompute(model: Any, texts: list[list[int]]) -> torch.Tensor:
+    """(F, V) next-token logits of each text by a forward pass of its own."""
+    with torch.inference_mode():
+        return torch.stack([model(input_ids=torch.tensor([text])).logits[0, -1].float() for text in texts])
+
+
+def run_program(model: Any, contexts: Any, prompts: list[list[int]], seed: int, steps: int, keep: float) -> None:
+    """Random forks, keeps and drops; the oracle is a list of token lists."""
+    rng = np.random.default_rng(seed)
+    texts, forwarded = [list(prompt) for prompt in prompts], sum(map(len, prompts))
+    torch.testing.assert_close(contexts.start(), recompute(model, texts), atol=1e-4, rtol=1e-4)
+    for _ in range(steps):
+        parents, tokens = random_children(rng, len(texts), keep)
+        logits = contexts.extend(parents, tokens)
+        texts = [texts[p] + ([int(t)] if t >= 0 else []) for p, t in zip(parents, tokens, strict=True)]
+        grown = [text for text, token in zip(texts, tokens, strict=True) if token >= 0]
+        forwarded += len(grown)
+        assert logits.dtype == torch.float32
+        assert logits.shape[0] == len(grown)
+        if grown:
+            torch.testing.assert_close(logits, recompute(model, grown), atol=1e-4, rtol=1e-4)
+        assert contexts.lengths.tolist() == [len(text) for text in texts]
+    assert contexts.forwarded <= forwarded
+
+
+def random_children(rng: np.random.Generator, n: int, keep: float) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct (parent, token) pairs of some of `n` parents, in no order."""
+    survivors = rng.permutation(n)[: rng.integers(1, n + 1)]
+    pairs = {
+        (int(parent), -1 if rng.random() < keep else int(rng.integers(VOCAB)))
+        for parent in survivors
+        for _ in range(rng.integers(1, 4))
+    }
+    chosen = np.array(sorted(pairs), np.int64)[rng.permutation(len(pairs))[:9]]
+    return chosen[:, 0], chosen[:, 1]
+
+
+PROMPTS = [[5, 9, 3, 7, 1], [4], [5, 9, 3, 7, 1], [8, 2, 6, 11, 30]]
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "granite"])
+def test_shared_cache_is_exact(name: str, keep: float) -> None:
+    model = tiny(name)
+    for seed, prompts in enumerate([PROMPTS[:1], PROMPTS]):
+        contexts = open_contexts(model, prompts, 20)
+        assert isinstance(contexts, SharedContexts)
+        run_program(model, contexts, prompts, seed, steps=12, keep=keep)
+
+
+def test_without_the_flash_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("feynkac.models.attention._flash_for_cpu", None)
+    model = tiny("llama")
+    run_program(model, SharedContexts(model, PROMPTS, 20), PROMPTS, 3, steps=12, keep=0.3)
+
+
+@pytest.mark.parametrize("name", ["llama", "bloom", "gemma2", "gemma3", "mamba", "lfm2"])
+def test_plain_cache_is_exact(name: str) -> None:
+    model = tiny(name)
+    for keep, prompts in ((0.0, PROMPTS[:1]), (0.3, PROMPTS)):
+        run_program(model, PlainContexts(model, prompts), prompts, 1, steps=12, keep=keep)
+
+
+def test_who_shares_the_prompt() -> None:
+    assert all(shares_prompt(tiny(name), 100) for name in ("llama", "qwen3", "gpt2", "granite"))
+    # position bias, soft caps, recurrence: their own cache
+    assert not any(shares_prompt(tiny(name), 10) for name in ("bloom", "gemma2", "mamba", "lfm2"))
+
+
+def test_sliding_window_that_is_never_full_is_shared() -> None:
+    model = tiny("mistral", sliding_window=16)
+    assert attention_window(model) == 16
+    assert isinstance(open_contexts(model, [[1, 2, 3]], 13), SharedContexts)
+    assert isinstance(open_contexts(model, [[1, 2, 3]], 14), PlainContexts)
+    run_program(model, open_contexts(model, [[1, 2, 3]], 14), [[1, 2, 3]], 0, steps=16, keep=0.1)
+
+
+def test_half_precision() -> None:
+    model = tiny("llama", scale=1.0).to(torch.bfloat16)
+    assert shares_prompt(model, 20)
+    for contexts in (SharedContexts(model, PROMPTS, 8), PlainContexts(model, PROMPTS)):
+        contexts.start()
+        contexts.extend(np.array([0, 0, 1, 2]), np.array([1, 2, 3, -1]))
+        logits = contexts.extend(np.array([2, 0, 3]), np.array([5, 6, 7]))
+        assert logits.dtype == torch.float32
+        wanted = recompute(model, [[4, 3, 5], [*PROMPTS[0], 1, 6], [*PROMPTS[0], 7]])
+        assert (logits - wanted).abs().max() < 0.1 * wanted.std()
+
+
+def test_the_model_is_left_as_found() -> None:
+    model = tiny("llama")
+    config, hooks = model.config.to_dict(), len(model.lm_head._forward_pre_hooks)
+    contexts = open_contexts(model, PROMPTS, 4)
+    contexts.start()
+    contexts.extend(np.array([0, 1]), np.array([3, 4]))
+    with pytest.raises(IndexError):
+        contexts.extend(np.array([0, 1]), np.array([3, VOCAB + 4]))
+    assert model.config._attn_implementation == "sdpa"
+    assert model.config.to_dict() == config
+    assert len(model.lm_head._forward_pre_hooks) == hooks
+
+
+def test_only_new_branches_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One child of each parent stays in its slot; prompts are never copied, nor what is longer than a context."""
+    copies: list[tuple[list[int], list[int], int]] = []
+    copy = SharedLayer.copy
+
+    def counted(self: SharedLayer, source: torch.Tensor, target: torch.Tensor, length: int) -> None:
+        if self is self.cache.layers[0]:
+            copies.append((source.tolist(), target.tolist(), length))
+        copy(self, source, target, length)
+
+    monkeypatch.setattr(SharedLayer, "copy", counted)
+    contexts = SharedContexts(tiny("llama"), [[1, 2, 3]], 40)
+    contexts.start()
+    contexts.extend(np.zeros(6, np.int64), np.arange(6))  # the first branching has nothing to copy
+    contexts.extend(np.arange(6), np.arange(6))
+    contexts.extend(np.array([5, 4, 3, 2, 1, 0]), np.arange(6))  # renumbering is free
+    assert copies == []
+    address = contexts._cache.layers[0].keys.data_ptr()
+    contexts.extend(np.array([0, 0, 0, 1, 2, 3]), np.arange(6))  # two die, two are born
+    assert [(len(source), length) for source, _, length in copies] == [(2, 3)]
+    contexts.extend(np.array([0, 1]), np.array([0, 1]))  # fewer: at most moved down into the free slots
+    for source, target, _ in copies:
+        assert not set(source) & set(target)
+    assert contexts._cache.layers[0].keys.data_ptr() == address
+    assert contexts._cache.layers[0].prefixes[0][0].shape[0] == 1
+
+
+def test_a_kept_context_is_not_forwarded() -> None:
+    for contexts in (SharedContexts(tiny("llama"), [[1, 2, 3]], 9), PlainContexts(tiny("llama"), [[1, 2, 3]])):
+        contexts.start()
+        contexts.extend(np.zeros(3, np.int64), np.array([4, -1, 5]))
+        assert contexts.forwarded == 3 + 2
+        assert contexts.extend(np.array([0, 1]), np.array([-1, -1])).shape[0] == 0
+        assert contexts.lengths.tolist() == [4, 3]
+        assert contexts.forwarded == 5
+
+
+def test_the_window_of_the_model() -> None:
+    with pytest.raises(ModelError, match="prompt of 120 tokens and 20 new ones do not fit the 128 .* at most 8 tokens"):
+        open_contexts(tiny("llama"), [[1] * 120], 20)
+
+
+def test_a_shared_cache_that_disagrees_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = attention._attend_prefix
+    monkeypatch.setattr(attention, "_attend_prefix", lambda query, key, value: right(query * 0.9, key, value))
+    assert isinstance(open_contexts(tiny("llama"), [[1, 2]], 5), PlainContexts)
