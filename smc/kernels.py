@@ -1,7 +1,7 @@
 """Sequential and large-N resampling kernels: pure functions of weights and uniforms.
 
-Shapes: `weight` (N,) float64, any non-negative multiple of the weights, at least one of them positive; `n` rows are
-asked for; `uniform` float64 in [0, 1). Uniforms are only compared with numbers, so that the undecorated functions run
+Shapes: `weight` (N,) float64, multiples of a typical weight, at least one of them not far from 1; `n` rows are asked
+for; `uniform` float64 in [0, 1). Uniforms are only compared with numbers, so that the undecorated functions run
 on symbolic ones too (`smc.testing`), as they do for arrays of objects. No kernel draws random numbers: numba has a
 generator of its own, which no seed of ours would reach. `fastmath` stays off: it breaks -inf, and the order of sums.
 

@@ -6,6 +6,7 @@ The contract is that of `smc.schemes`: the expected weight of every row is kept 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,26 +33,27 @@ def optimal(n: int) -> Named:
 
     def draw(log_weight: LogW, rng: Rng) -> Draw:
         weight, largest = relative(log_weight)
-        size = len(weight)
-        if largest == -np.inf or size <= n:
+        if largest == -np.inf or len(weight) <= n:
             return None, log_weight
-        order = np.argsort(-weight, kind="stable")
-        if weight[order[n]] == 0.0:
+        order = np.argsort(-log_weight, kind="stable")
+        if log_weight[order[n]] == -np.inf:
             rows = np.sort(order[:n])
             return rows, log_weight[rows]
-        kept, tail = _heaviest(weight[order], n)
+        kept = _heaviest(weight[order], n)
         rest = np.sort(order[kept:])
-        survivors = rest[_distinct(stratified_rows(weight[rest], n - kept, rng.uniform(1)), weight[rest])]
+        # Relative to the heaviest of the rest: they may be too light to be seen beside the heaviest of all.
+        weight, largest = relative(log_weight[rest])
+        survivors = rest[_distinct(stratified_rows(weight, n - kept, rng.uniform(1)), weight)]
         result = log_weight.copy()
-        result[rest] = largest + math.log(tail / (n - kept))
+        result[rest] = largest + math.log(weight.sum() / (n - kept))
         rows = np.sort(np.concatenate([order[:kept], survivors]))
         return rows, result[rows]
 
     return Named(f"optimal({n})", draw)
 
 
-def _heaviest(descending: Floats, n: int) -> tuple[int, float]:
-    """How many of the (N,) sorted weights are kept for certain, and the sum of the others.
+def _heaviest(descending: Floats, n: int) -> int:
+    """How many of the (N,) sorted weights are kept for certain.
 
     The first A with c w_A < 1, where c = (n - A) / (the sum of all weights from w_A on). Testing w_A against the c of
     A - 1 instead is the off-by-one of several published codes, which inflates the total.
@@ -61,8 +63,7 @@ def _heaviest(descending: Floats, n: int) -> tuple[int, float]:
     light = (n - a) * descending[:n] < tails[:n]
     # At A = n - 1 a single survivor stands for the whole tail; it may be too light to be seen in the sum.
     light[n - 1] = True
-    kept = int(np.argmax(light))
-    return kept, float(tails[kept])
+    return int(np.argmax(light))
 
 
 def _distinct(rows: Rows, weight: Floats) -> Rows:
@@ -120,8 +121,8 @@ def _threshold(w: Floats, n: int, eta: float) -> float:
     sums = np.concatenate([[0.0], np.cumsum(w)])
     at = np.sort(np.concatenate([w, chop]))
 
-    def parts(thinned: NDArray[np.intp], unchopped: NDArray[np.intp]) -> tuple[Floats, Floats]:
-        return sums[thinned] + (sums[-1] - sums[unchopped]) * (2.0 / eta), unchopped - thinned + 0.0
+    def parts(thinned: NDArray[np.intp], unchopped: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[Any]]:
+        return sums[thinned] + (sums[-1] - sums[unchopped]) * (2.0 / eta), unchopped - thinned
 
     falling, fixed = parts(np.searchsorted(w, at, "left"), np.searchsorted(chop, at, "right"))
     j = int(np.searchsorted(-(falling / at + fixed), -n, "left"))
@@ -137,8 +138,8 @@ def _offspring(
 ) -> NDArray[np.int64]:
     """(K,) numbers of children, n in all: the floor or the ceiling of what is expected, by systematic resampling."""
     expected = np.where(light, w / a, np.where(heavy, np.maximum(w * (2.0 / (eta * a)), 1.0), 1.0))
-    counts = np.floor(expected).astype(np.int64)
-    chance, left = expected - counts, n - int(counts.sum())
+    whole = np.floor(expected)
+    counts, left = whole.astype(np.int64), n - int(whole.sum())
     if left > 0:
-        counts += np.bincount(stratified_rows(chance, left, rng.uniform(1)), minlength=len(w))
+        counts += np.bincount(stratified_rows(expected - whole, left, rng.uniform(1)), minlength=len(w))
     return counts
