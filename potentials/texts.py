@@ -38,7 +38,8 @@ def regex(pattern: str | re.Pattern[str]) -> TextConstraint:
     """The texts that match `pattern` as a whole, as `re.fullmatch` has it.
 
     Syntax and meaning are those of Python's `re`, inline flags and Unicode classes included. Anchors are not needed;
-    ^ and \\A mean the start of the text, $ and \\Z its very end. Masks are exact for every vocabulary.
+    ^ and \\A mean the start of the text, $ and \\Z its very end. Bytes that are no UTF-8 match nothing. Masks are exact
+    for every vocabulary.
 
     Raises ConstraintError for wrong syntax; for look-around, back-references, possessive quantifiers, atomic and
     conditional groups, word boundaries and multi-line anchors; and, when it is compiled, for a pattern that matches

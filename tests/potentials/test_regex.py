@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from feynkac.errors import ArgumentError, ConstraintError
 from feynkac.masks import unpack
-from feynkac.potentials import regex
+from feynkac.potentials import regex, trie
 from feynkac.potentials.alphabet import matching
 from feynkac.potentials.expressions import compiled, parsed
 from feynkac.vocabulary import Vocabulary
@@ -170,6 +170,24 @@ def test_the_decoder_reads_exactly_the_characters() -> None:
             else:
                 sequences.append((int(step[u, byte]), text + bytes([byte])))
     assert spelled and sorted(spelled) == [chr(c).encode() for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+
+
+def test_kernels_are_plain_loops(explore: Any) -> None:
+    """The same functions give the same undecorated."""
+    vocabulary = Vocabulary((b"a", b"ab", b"\xc3", b"\xa9", b"\xa9b", "éa".encode(), b"", b"a"), (6,))
+    automaton = explore(regex("(a|é)*b?").automaton(vocabulary), vocabulary).automaton
+    nodes = trie._nodes.py_func(automaton._tokens.flat, automaton._tokens.offset, np.array([0, 7, 1, 3, 4, 2, 5]))
+    for mine, theirs in zip(nodes, automaton._nodes, strict=False):
+        np.testing.assert_array_equal(mine, theirs)
+    states = np.arange(automaton._alive.size)
+    for state in states[automaton._alive.reshape(-1) == trie.LIVE]:
+        row = np.zeros(1, dtype=np.uint32)
+        trie.fill.py_func(row, *divmod(int(state), automaton._partial), *automaton._tables, *automaton._nodes)
+        assert row[0] | automaton._eos[0] == automaton.masks(np.array([state]))[0, 0] | automaton._eos[0]
+    for token in range(8):
+        arguments = (states, np.full(len(states), token), *automaton._tables, automaton._tokens.flat)
+        expected = trie.advance(*arguments, automaton._tokens.offset)
+        np.testing.assert_array_equal(trie.advance.py_func(*arguments, automaton._tokens.offset), expected)
 
 
 def test_sets_of_characters_come_from_python() -> None:
