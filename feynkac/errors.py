@@ -36,3 +36,11 @@ class WeightError(FeynkacError):
 
 class AllParticlesDied(FeynkacError):
     """Every particle has weight zero: the estimate of the evidence is 0."""
+
+
+class ProgramError(FeynkacError):
+    """A generation program does something that no program may, or does not stop."""
+
+
+class ReplayDiverged(ProgramError):
+    """A program made other requests when it was run again: it depends on more than its arguments and its choices."""

@@ -42,10 +42,11 @@ def tiny_lm() -> Callable[..., CausalLM]:
 
 def _tiny_lm(*tokens: str, seed: int = 0, spread: float = 1.0, eos: Sequence[int] = (0,)) -> CausalLM:
     import torch
-    from feynkac.models.lm import CausalLM
     from tokenizers import Tokenizer, decoders
     from tokenizers.models import BPE
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from feynkac.models.lm import CausalLM
 
     vocabulary = {token: i for i, token in enumerate(("</s>", *(tokens or ("a", "b", "e"))))}
     words = Tokenizer(BPE(vocab=vocabulary, merges=[]))

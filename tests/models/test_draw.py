@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings, strategies as st
+
 from feynkac.masks import pack
 from feynkac.models.draw import BLOCK, draw, normalise
 from feynkac.models.next_token import _next_tokens_on_device, next_tokens
 from feynkac.smc.testing import Choices, enumerate_runs
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def cases(seed: int, n: int = 5, n_tokens: int = 2 * BLOCK + 37, spread: float = 8.0):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from feynkac.errors import ArgumentError, ModelError
 from feynkac.smc.rng import Streams
 

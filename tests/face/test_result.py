@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+
 from feynkac import ArgumentError, History, Result, Timing
 
 
