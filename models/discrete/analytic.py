@@ -1,0 +1,55 @@
+"""A denoiser that needs no network: the exact posterior of a Markov chain seen through noise."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.errors import ArgumentError
+from feynkac.models.discrete.denoiser import LogProbs, Tokens
+from feynkac.models.discrete.kernels import Schedule, linear
+
+
+class ChainDenoiser:
+    """p(x_0 at each position | canvas) for a Markov chain of `initial` (K,) and `transition` (K, K) probabilities.
+
+    Masks (token K) tell nothing; with `uniform` noise a token is the clean one with probability alpha(t) and any of
+    the K otherwise. Exact by forward-backward. Raises ArgumentError for rows that are no probabilities.
+    """
+
+    def __init__(
+        self,
+        initial: NDArray[np.float64],
+        transition: NDArray[np.float64],
+        *,
+        uniform: bool = False,
+        alpha: Schedule = linear,
+    ) -> None:
+        self.initial, self.transition = np.asarray(initial, np.float64), np.asarray(transition, np.float64)
+        rows = np.vstack([self.initial, self.transition])
+        if (rows < 0.0).any() or not np.allclose(rows.sum(axis=1), 1.0, rtol=0.0, atol=1e-12):
+            raise ArgumentError("initial and the rows of transition must be probabilities that sum to 1")
+        self.time_independent, self._alpha = not uniform, alpha
+
+    def log_probs(self, tokens: Tokens, t: float) -> LogProbs:
+        """(U, L, K) nats."""
+        seen = self._emission(tokens, t)
+        length = tokens.shape[1]
+        forward, backward = np.ones(seen.shape), np.ones(seen.shape)
+        for i in range(length):
+            before = forward[:, i - 1] * seen[:, i - 1] @ self.transition if i else self.initial
+            forward[:, i] = before / np.sum(before, axis=-1, keepdims=True)
+        for i in reversed(range(length - 1)):
+            after = (backward[:, i + 1] * seen[:, i + 1]) @ self.transition.T
+            backward[:, i] = after / after.sum(axis=-1, keepdims=True)
+        joint = forward * seen * backward
+        with np.errstate(divide="ignore"):
+            return np.log(joint / joint.sum(axis=-1, keepdims=True))
+
+    def _emission(self, tokens: Tokens, t: float) -> NDArray[np.float64]:
+        k = len(self.initial)
+        equal = (tokens[..., None] == np.arange(k)).astype(np.float64)
+        if self.time_independent:
+            return np.where((tokens == k)[..., None], 1.0, equal)
+        alpha = self._alpha(t)
+        return alpha * equal + (1.0 - alpha) / k

@@ -1,0 +1,152 @@
+"""The particles of a discrete diffusion: canvases of tokens that a sampler fills in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.errors import ModelError
+from feynkac.masks import States, TokenConstraint
+from feynkac.models.discrete.denoiser import LogProbs, Outputs, Tokens
+from feynkac.models.discrete.draws import Draws
+from feynkac.smc.memory import Memory
+from feynkac.smc.protocols import Mask, Rng, Rows
+from feynkac.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from feynkac.models.discrete.kernels import Kernel
+
+
+@dataclass
+class Canvas:
+    """N canvases (see `feynkac.text.TextState`). Every array has one row a particle and forks by gathering.
+
+    The text of a canvas is what stands before its first end-of-sequence token. Until it is finished, texts and tokens
+    are those of the denoised estimate: the likeliest clean token at every position that is still open.
+    """
+
+    kernel: Kernel
+    tokens_now: Tokens
+    """(N, L)"""
+    outputs: Outputs
+    time: int
+    """Steps taken."""
+    dead: Mask
+    """(N,) rows that have left the batch."""
+    free: Mask
+    """(L,) positions that are not given."""
+    alphabet: Vocabulary | int
+    """The clean tokens, or only their number K."""
+    memory: Memory
+    forwarded: list[int]
+    """Tokens evaluated so far; one list for the whole run."""
+    rng: Rng | None = None
+    """The numbers of the step that made this population, for potentials that draw completions."""
+
+    def __len__(self) -> int:
+        return len(self.tokens_now)
+
+    @property
+    def k(self) -> int:
+        """The number of clean tokens, which is also the id of the mask."""
+        return self.alphabet if isinstance(self.alphabet, int) else self.alphabet.size
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The bytes of the clean tokens. Raises ModelError for a model that has only a number of tokens."""
+        if isinstance(self.alphabet, int):
+            raise ModelError(
+                "this model has no vocabulary, so there are no texts; give it one: Vocabulary((b'a', ...))"
+            )
+        return self.alphabet
+
+    def fork(self, rows: Rows) -> Canvas:
+        """The population whose row `i` continues from `rows[i]`."""
+        return replace(
+            self,
+            tokens_now=self.tokens_now[rows],
+            outputs=self.outputs.fork(rows),
+            dead=self.dead[rows],
+            memory=self.memory.fork(rows),
+            rng=None,
+        )
+
+    def retire(self, rows: Rows) -> None:
+        """Mark rows as dead: they cost no more evaluations."""
+        self.dead[rows] = True
+
+    def done(self) -> Mask:
+        """(N,) which canvases are finished."""
+        return self.kernel.done(self.time, self.tokens_now, self.k)
+
+    def log_probs(self, rows: Rows) -> LogProbs:
+        """(R, L, K) nats, the denoiser's answer for `rows` as they stand; evaluated where it is not known."""
+        self.outputs, count = self.outputs.having(rows, self.tokens_now, self.kernel.noise(self.time))
+        self.forwarded[0] += count * self.tokens_now.shape[1]
+        return self.outputs.table[self.outputs.slot[rows]]
+
+    def clean(self, rows: Rows) -> LogProbs:
+        """(R, L, K) nats, the factorised posterior of the clean tokens: visible ones of masked diffusion are certain."""
+        return self.kernel.clean(self.tokens_now[rows], self.log_probs(rows))
+
+    def estimate(self, rows: Rows) -> Tokens:
+        """(R, L) the likeliest clean token at each position; the tokens themselves of finished rows."""
+        tokens = self.tokens_now[rows].copy()
+        open_ = np.flatnonzero(~self.done()[rows])
+        if len(open_):
+            tokens[open_] = self.clean(rows[open_]).argmax(axis=-1)
+        return tokens
+
+    def drawn(self, rows: Rows) -> Tokens:
+        """(R, L) clean tokens drawn from the factorised posterior of unfinished `rows`. Raises ModelError."""
+        if self.rng is None:
+            raise ModelError(
+                "no random numbers are left to draw completions with: a locally optimal proposal asks for levels of "
+                "canvases that are not in the population; give it a potential that does not draw (samples=0)"
+            )
+        draws, law = Draws(self.rng, len(self), rows), self.clean(rows)
+        tokens = self.tokens_now[rows].copy()
+        draws.fill(tokens, ~_certain(law, tokens), law)
+        return tokens
+
+    def completed(self, rows: Rows, tokens: Tokens) -> Canvas:
+        """A finished population, row `i` of which is row `rows[i]` filled in with `tokens[i]`."""
+        return replace(self.fork(rows), tokens_now=tokens, time=self.kernel.steps)
+
+    def tokens(self, rows: Rows) -> list[NDArray[np.int64]]:
+        """The tokens of the (estimated) texts of `rows`, up to the first end-of-sequence token."""
+        ends = [] if isinstance(self.alphabet, int) else list(self.alphabet.eos)
+        canvases = self.estimate(rows)
+        ended = np.isin(canvases, ends)
+        length = np.where(ended.any(axis=1), ended.argmax(axis=1), canvases.shape[1])
+        return [canvas[:stop] for canvas, stop in zip(canvases, length, strict=True)]
+
+    def texts(self, rows: Rows) -> list[str]:
+        """The (estimated) texts of `rows`."""
+        return [self.vocabulary.text(tokens) for tokens in self.tokens(rows)]
+
+    def states(self, constraint: TokenConstraint) -> States:
+        """(N,) automaton states after the texts of finished rows; the start state of the others, which promises nothing."""
+        automaton, done = constraint.automaton(self.vocabulary), np.flatnonzero(self.done())
+        states = np.full(len(self), automaton.start, dtype=np.int64)
+        for row, tokens in zip(done, self.tokens(done), strict=True):
+            for token in tokens:
+                if states[row] >= 0:
+                    states[row] = automaton.advance(states[[row]], token[None])[0]
+        return states
+
+    def samples(self, rows: Rows) -> list[Any]:
+        """What a result shows for `rows`: texts, or tuples of token ids where there is no vocabulary."""
+        if isinstance(self.alphabet, int):
+            return [tuple(canvas.tolist()) for canvas in self.tokens_now[rows]]
+        return self.texts(rows)
+
+
+def _certain(law: LogProbs, tokens: Tokens) -> NDArray[np.bool_]:
+    """(R, L) positions whose clean token is the one that stands there."""
+    k = law.shape[-1]
+    own = np.take_along_axis(law, np.minimum(tokens, k - 1)[..., None], axis=-1)[..., 0]
+    return (tokens < k) & (own == 0.0)

@@ -1,0 +1,95 @@
+"""What a discrete diffusion model must know how to do, and its answers remembered for as long as they hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.errors import ModelError
+from feynkac.smc.protocols import Rows
+
+Tokens = NDArray[np.int64]
+"""(N, L) token ids; with K clean tokens, K itself stands for a mask."""
+LogProbs = NDArray[np.float64]
+"""(N, L, K) log-probabilities of the clean token at each position, in nats."""
+
+
+class LogitsDenoiser(Protocol):
+    """The posterior of the clean tokens, each position by itself.
+
+    A denoiser whose answer does not depend on `t` sets `time_independent = True`: canvases that a step leaves as they
+    are then cost no evaluation.
+    """
+
+    def log_probs(self, tokens: Tokens, t: float) -> LogProbs:
+        """(U, L, K) nats, normalised, for U canvases at noise level `t` in [0, 1]; -inf where a token cannot be."""
+        ...
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The denoiser's answers for the canvases of a population, each distinct canvas once.
+
+    Nothing here is ever written in place, so that children may share it.
+    """
+
+    denoiser: LogitsDenoiser
+    slot: Rows
+    """(N,) the answer that belongs to each row; -1 where there is none yet."""
+    table: LogProbs
+    """(U, L, K)"""
+    known: dict[bytes, int] = field(default_factory=dict)
+    """The answer that belongs to each canvas."""
+
+    @classmethod
+    def none(cls, denoiser: LogitsDenoiser, n: int, length: int, k: int) -> Outputs:
+        """No answers yet, for `n` rows."""
+        return cls(denoiser, np.full(n, -1), np.empty((0, length, k)))
+
+    def fork(self, rows: Rows) -> Outputs:
+        """The answers of the population whose row `i` continues from `rows[i]`."""
+        return Outputs(self.denoiser, self.slot[rows], self.table, self.known)
+
+    def after(self, changed: NDArray[np.bool_]) -> Outputs:
+        """What still holds after a step that changed the (N,) rows `changed`: nothing, if the denoiser uses time."""
+        if not getattr(self.denoiser, "time_independent", False):
+            return Outputs.none(self.denoiser, len(self.slot), *self.table.shape[1:])
+        return Outputs(self.denoiser, np.where(changed, -1, self.slot), self.table, self.known)
+
+    def having(self, rows: Rows, tokens: Tokens, t: float) -> tuple[Outputs, int]:
+        """These answers and those for `rows`, and how many canvases were evaluated. Raises ModelError."""
+        stale = rows[self.slot[rows] < 0]
+        if not len(stale):
+            return self, 0
+        used, slot = np.unique(self.slot, return_inverse=True)
+        kept = used[used >= 0]
+        slot = slot.reshape(-1) - (len(used) - len(kept))
+        number = np.full(len(self.table), -1)
+        number[kept] = np.arange(len(kept))
+        known = {key: int(number[old]) for key, old in self.known.items() if number[old] >= 0}
+        asked: list[int] = []
+        for row in stale:
+            key = tokens[row].tobytes()
+            if key not in known:
+                known[key] = len(kept) + len(asked)
+                asked.append(int(row))
+            slot[row] = known[key]
+        table = self.table[kept]
+        if asked:
+            table = np.concatenate([table, self._evaluated(tokens[asked], t)])
+        return Outputs(self.denoiser, slot, table, known), len(asked)
+
+    def _evaluated(self, tokens: Tokens, t: float) -> LogProbs:
+        answer = np.asarray(self.denoiser.log_probs(tokens, t), dtype=np.float64)
+        shape = (*tokens.shape, self.table.shape[2])
+        name = type(self.denoiser).__name__
+        if answer.shape != shape:
+            raise ModelError(f"{name}.log_probs returned shape {answer.shape} for {len(tokens)} canvases, not {shape}")
+        total = np.exp(answer).sum(axis=-1)
+        if not (np.abs(total - 1.0) < 1e-3).all():
+            worst = total.flat[np.nanargmax(np.abs(total - 1.0))] if not np.isnan(total).any() else np.nan
+            raise ModelError(f"{name}.log_probs has probabilities that sum to {worst}; return log_softmax(logits)")
+        return answer

@@ -1,0 +1,46 @@
+"""Random choices for some rows of a population, so that what a row draws depends on itself alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.smc.protocols import Mask, Rng, Rows
+
+
+class Draws:
+    """The numbers of a population of `n`, for those of its rows that need any.
+
+    The `k`-th draw of a row is always its own: it does not depend on how many draws other rows need.
+    """
+
+    def __init__(self, rng: Rng, n: int, rows: Rows) -> None:
+        self._rng, self._n, self.rows = rng, n, rows
+
+    def below(self, p: NDArray[np.float64], asked: Mask) -> Mask:
+        """(R,) whether a uniform falls below `p` (R,); False, without a draw being looked at, where not `asked`."""
+        u = self._rng.uniform(self._n)
+        result = np.zeros(len(self.rows), dtype=np.bool_)
+        for i in np.flatnonzero(asked & (p > 0.0)):
+            result[i] = u[self.rows[i]] < p[i]
+        return result
+
+    def categorical(self, log_p: NDArray[np.float64], asked: Rows) -> NDArray[np.int64]:
+        """(A,) draws from the (A, C) log-probabilities, for the `asked` ones among the rows."""
+        every = np.full((self._n, log_p.shape[1]), -np.inf)
+        every[:, 0] = 0.0
+        every[self.rows[asked]] = log_p
+        return self._rng.categorical(every)[self.rows[asked]]
+
+    def fill(self, tokens: NDArray[np.int64], positions: Mask, log_p: NDArray[np.float64]) -> None:
+        """Write into `tokens` (R, L), at the `positions` (R, L), draws from the laws `log_p` (R, L, C)."""
+        for rows, places in ranked(positions):
+            tokens[rows, places] = self.categorical(log_p[rows, places], rows)
+
+
+def ranked(positions: Mask) -> list[tuple[Rows, Rows]]:
+    """The first of the `positions` (R, L) of each row that has any, then the second, and so on."""
+    rank = np.cumsum(positions, axis=1) - 1
+    rows, places = np.nonzero(positions)
+    order = rank[rows, places]
+    return [(rows[order == r], places[order == r]) for r in range(int(order.max(initial=-1)) + 1)]

@@ -1,0 +1,238 @@
+"""The reverse steps of discrete diffusion: which positions change, and what to.
+
+A step first chooses the positions that are redrawn, then each position's new value by itself. Only the second half is
+ever steered, so that both halves have exact probabilities. In float64 throughout: Gumbel noise in float32 is truncated,
+which samples at a lower temperature than it claims (Zheng et al. 2025, "Masked diffusion models are secretly
+time-agnostic masked models").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.errors import ArgumentError
+from feynkac.models.discrete.denoiser import LogProbs, Tokens
+from feynkac.models.discrete.draws import Draws, ranked
+from feynkac.smc.protocols import Mask
+
+Schedule: TypeAlias = Callable[[float], float]
+"""alpha(t), the probability that a clean token is still visible at time t: 1 at 0, falling to 0 at 1."""
+
+
+def linear(t: float) -> float:
+    """alpha(t) = 1 - t."""
+    return 1.0 - t
+
+
+def cosine(t: float) -> float:
+    """alpha(t) = 1 - cos(pi (1 - t) / 2): slow at first, when a canvas is nearly empty (Shi et al. 2024, table 4)."""
+    return 1.0 - math.cos(0.5 * math.pi * (1.0 - t))
+
+
+class Kernel(Protocol):
+    """One reverse process over canvases of L tokens, K clean ones and maybe the mask, which is token K."""
+
+    steps: int
+    permanent: bool
+    """Whether a visible token stays for good."""
+
+    def blank(self, n: int, length: int, k: int, draws: Draws) -> Tokens:
+        """(n, L) canvases of pure noise."""
+        ...
+
+    def noise(self, i: int) -> float:
+        """The time in [0, 1] that the denoiser is told before step `i`."""
+        ...
+
+    def moved(self, i: int, tokens: Tokens, log_probs: LogProbs, free: Mask, draws: Draws) -> Mask:
+        """(R, L) the positions that step `i` redraws, none of them outside `free` (L,)."""
+        ...
+
+    def law(self, i: int, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
+        """(R, L, C) nats, the law of the new value at each position that is redrawn; C is K, or K + 1 with the mask."""
+        ...
+
+    def reveals(self, i: int) -> bool:
+        """Whether step `i` draws clean tokens, so that a value drawn is one of the finished sequence."""
+        ...
+
+    def clean(self, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
+        """(R, L, K) nats, what the finished tokens will be as far as is known."""
+        ...
+
+    def done(self, i: int, tokens: Tokens, k: int) -> Mask:
+        """(R,) whether canvases are finished after `i` steps."""
+        ...
+
+
+def _grid(steps: int, alpha: Schedule) -> NDArray[np.float64]:
+    """(steps + 1,) alpha at equally spaced times from 1 down to 0. Raises ArgumentError for no falling schedule."""
+    if steps < 1:
+        raise ArgumentError(f"steps={steps}; a sampler takes at least one step")
+    values = np.array([0.0, *(alpha(1.0 - i / steps) for i in range(1, steps)), 1.0])
+    if not (np.diff(values) >= 0.0).all():
+        raise ArgumentError(f"the schedule has alpha {values} on its way from time 1 to 0; it must rise from 0 to 1")
+    return values
+
+
+def carried(tokens: Tokens, log_probs: LogProbs) -> LogProbs:
+    """The denoiser's answer with visible tokens certain ("carry-over unmasking"; Sahoo et al. 2024, section 3.2.3)."""
+    k = log_probs.shape[-1]
+    sure = np.where(tokens[..., None] == np.arange(k), 0.0, -np.inf)
+    return np.where((tokens == k)[..., None], log_probs, sure)
+
+
+class Masked:
+    """Ancestral sampling of masked diffusion (MDLM; Sahoo et al. 2024, equation 7), with remasking if asked.
+
+    Of the masked positions each is revealed with probability (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t); of the
+    visible ones each is masked again with probability sigma = remask * min(1, (1 - alpha_s) / alpha_t), the rescaled
+    schedule of ReMDM (Wang et al. 2025, equations 6 and 9). Without remasking a canvas without masks is finished.
+    """
+
+    def __init__(self, steps: int, alpha: Schedule = linear, remask: float = 0.0) -> None:
+        if not 0.0 <= remask <= 1.0:
+            raise ArgumentError(f"remask={remask}; it is the share of the largest remasking rate, from 0 to 1")
+        self.steps, self.remask, self.permanent = steps, remask, remask == 0.0
+        self._alpha = _grid(steps, alpha)
+
+    def blank(self, n: int, length: int, k: int, draws: Draws) -> Tokens:
+        return np.full((n, length), k)
+
+    def noise(self, i: int) -> float:
+        return 1.0 - i / self.steps
+
+    def rates(self, i: int) -> tuple[float, float]:
+        """The probabilities that step `i` reveals a masked position, and that it masks a visible one."""
+        at, to = self._alpha[i], self._alpha[i + 1]
+        sigma = self.remask * min(1.0, (1.0 - to) / at) if at > 0.0 else 0.0
+        return ((to - (1.0 - sigma) * at) / (1.0 - at) if at < 1.0 else 1.0), sigma
+
+    def moved(self, i: int, tokens: Tokens, log_probs: LogProbs, free: Mask, draws: Draws) -> Mask:
+        reveal, remask = self.rates(i)
+        rate = np.where(tokens == log_probs.shape[-1], reveal, remask) * free
+        result = rate >= 1.0
+        for rows, places in ranked((rate > 0.0) & ~result):
+            asked, p = np.zeros(len(tokens), dtype=np.bool_), np.zeros(len(tokens))
+            asked[rows], p[rows] = True, rate[rows, places]
+            result[rows, places] = draws.below(p, asked)[rows]
+        return result
+
+    def law(self, i: int, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
+        if self.permanent:
+            return log_probs
+        masked = (tokens == log_probs.shape[-1])[..., None]
+        to_mask = np.where(masked, -np.inf, 0.0)
+        return np.concatenate([np.where(masked, log_probs, -np.inf), to_mask], axis=-1)
+
+    def reveals(self, i: int) -> bool:
+        return True
+
+    def clean(self, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
+        return carried(tokens, log_probs)
+
+    def done(self, i: int, tokens: Tokens, k: int) -> Mask:
+        full = (tokens != k).all(axis=1)
+        return full & (self.permanent or i >= self.steps)
+
+
+Order: TypeAlias = Literal["random", "left", "confident"]
+
+
+class Unmask:
+    """Masked diffusion that reveals `per_step` positions a step: any-order autoregression (Ou et al. 2025).
+
+    The positions are chosen before any token is drawn, so that the law has a density: uniformly, from the left, or
+    where the denoiser is surest. With a consistent denoiser and one position a step, "random" and "left" sample its
+    joint law exactly; "confident" is another law, which often reads better.
+    """
+
+    permanent = True
+
+    def __init__(self, length: int, per_step: int = 1, order: Order = "random") -> None:
+        if not 1 <= per_step <= length:
+            raise ArgumentError(f"per_step={per_step} of {length} positions; reveal at least one and at most all")
+        if order not in ("random", "left", "confident"):
+            raise ArgumentError(f"order={order!r}; it must be 'random', 'left' or 'confident'")
+        self.length, self.per_step, self.order = length, per_step, order
+        self.steps = -(-length // per_step)
+
+    def blank(self, n: int, length: int, k: int, draws: Draws) -> Tokens:
+        return np.full((n, length), k)
+
+    def noise(self, i: int) -> float:
+        return 1.0 - min(1.0, i * self.per_step / self.length)
+
+    def moved(self, i: int, tokens: Tokens, log_probs: LogProbs, free: Mask, draws: Draws) -> Mask:
+        hidden, result = tokens == log_probs.shape[-1], np.zeros(tokens.shape, dtype=np.bool_)
+        for _ in range(self.per_step):
+            rows = np.flatnonzero(hidden.any(axis=1))
+            place = self._next(hidden[rows], log_probs[rows], rows, draws)
+            hidden[rows, place], result[rows, place] = False, True
+        return result
+
+    def _next(self, hidden: Mask, log_probs: LogProbs, rows: NDArray[np.int64], draws: Draws) -> NDArray[np.int64]:
+        if self.order == "random":
+            return draws.categorical(np.where(hidden, 0.0, -np.inf), rows)
+        sureness = log_probs.max(axis=-1) if self.order == "confident" else np.zeros(hidden.shape)
+        return np.where(hidden, sureness, -np.inf).argmax(axis=1)
+
+    def law(self, i: int, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
+        return log_probs
+
+    def reveals(self, i: int) -> bool:
+        return True
+
+    def clean(self, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
+        return carried(tokens, log_probs)
+
+    def done(self, i: int, tokens: Tokens, k: int) -> Mask:
+        return (tokens != k).all(axis=1)
+
+
+class Uniform:
+    """Uniform discrete diffusion: noise replaces a token by a random one, and a step may change any position.
+
+    p(x_s | x_t) = sum over x_0 of p(x_0 | x_t) q(x_s | x_t, x_0), each position by itself (D3PM; Austin et al. 2021,
+    equations 3 and 4): exact for one position at a time if the denoiser is.
+    """
+
+    permanent = False
+
+    def __init__(self, steps: int, alpha: Schedule = linear) -> None:
+        self.steps, self._alpha = steps, _grid(steps, alpha)
+
+    def blank(self, n: int, length: int, k: int, draws: Draws) -> Tokens:
+        tokens = np.empty((n, length), dtype=np.int64)
+        draws.fill(tokens, np.ones(tokens.shape, dtype=np.bool_), np.zeros((n, length, k)))
+        return tokens
+
+    def noise(self, i: int) -> float:
+        return 1.0 - i / self.steps
+
+    def moved(self, i: int, tokens: Tokens, log_probs: LogProbs, free: Mask, draws: Draws) -> Mask:
+        return np.ones(tokens.shape, dtype=np.bool_)
+
+    def law(self, i: int, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
+        at, to, k = self._alpha[i], self._alpha[i + 1], log_probs.shape[-1]
+        stays = tokens[..., None] == np.arange(k)
+        from_clean = at * stays + (1.0 - at) / k  # q(x_t | x_0), which does not vanish before time 0
+        share = np.exp(log_probs) / np.where(from_clean > 0.0, from_clean, 1.0)
+        ratio = at / to if to > 0.0 else 0.0
+        p = (ratio * stays + (1.0 - ratio) / k) * (to * share + (1.0 - to) / k * share.sum(axis=-1, keepdims=True))
+        with np.errstate(divide="ignore"):
+            return np.log(p)
+
+    def reveals(self, i: int) -> bool:
+        return i + 1 >= self.steps
+
+    def clean(self, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
+        return log_probs
+
+    def done(self, i: int, tokens: Tokens, k: int) -> Mask:
+        return np.full(len(tokens), i >= self.steps)

@@ -1,0 +1,68 @@
+"""Any potential on finished sequences, foreseen from completions of the canvas that the denoiser draws."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from feynkac.errors import ArgumentError, PotentialError
+from feynkac.models.discrete.canvas import Canvas
+from feynkac.smc.checks import checked, name_of
+from feynkac.smc.protocols import LogW, Potential, Rows
+
+_FOLD = {"difference": lambda past, new: new, "max": np.maximum, "sum": np.add}
+
+
+class Lookahead:
+    """`potential`, with the level log mean exp of its final value over `samples` completions of each canvas.
+
+    In nats throughout, so that the mean estimates E[exp(final) | canvas] under the factorised denoiser (Singhal et al.
+    2025, section 3.2, whose code takes the mean of the rewards instead). With samples=0 the one completion is the
+    likeliest token at each position. `kind` folds the levels so far, as in `reward`; the target is the same for all.
+    `worst`: the level in nats of a canvas none of whose completions has mass, which is no proof that none will.
+    """
+
+    def __init__(
+        self,
+        potential: Potential,
+        *,
+        samples: int = 4,
+        kind: Literal["difference", "max", "sum"] = "difference",
+        worst: float = -10.0,
+    ) -> None:
+        if samples < 0 or kind not in _FOLD or not np.isfinite(worst):
+            raise ArgumentError(
+                f"Lookahead(samples={samples}, kind={kind!r}, worst={worst}); samples is 0 or more, "
+                f"kind one of {', '.join(map(repr, _FOLD))}, and worst a finite number of nats"
+            )
+        self.potential, self.samples, self.kind, self.worst = potential, samples, kind, worst
+        self.name = f"Lookahead({name_of(potential)})"
+
+    def level(self, t: int, state: Any, rows: Rows) -> LogW:
+        """(R,) nats, the folded estimates so far."""
+        if not isinstance(state, Canvas):
+            raise PotentialError(
+                f"'{self.name}' completes the canvas of a discrete diffusion, not {type(state).__name__}; "
+                "give another model the potential itself"
+            )
+        memory = state.memory.array((self, "level"), np.nan)
+        new, past = self._estimate(state, rows), memory[rows]
+        memory[rows] = np.where(np.isnan(past), new, _FOLD[self.kind](past, new))
+        return memory[rows]
+
+    def final(self, state: Any, rows: Rows) -> LogW:
+        """(R,) nats, the final value of the potential itself."""
+        return self.potential.final(state, rows)
+
+    def _estimate(self, state: Canvas, rows: Rows) -> LogW:
+        if self.samples == 0:
+            filled = [state.estimate(rows)]
+        else:
+            filled = [state.drawn(rows) for _ in range(self.samples)]
+        completed = state.completed(np.tile(rows, len(filled)), np.concatenate(filled))
+        asked = np.arange(len(completed))
+        values = self.potential.final(completed, asked)
+        values = checked(values, source=name_of(self.potential), what="final", t=None, rows=asked)
+        mean = np.logaddexp.reduce(values.reshape(len(filled), -1), axis=0) - np.log(len(filled))
+        return np.maximum(mean, self.worst)

@@ -1,0 +1,100 @@
+"""Discrete diffusion as a model of the engine."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.errors import ArgumentError, ModelError
+from feynkac.masks import TokenConstraint
+from feynkac.models.discrete.canvas import Canvas
+from feynkac.models.discrete.denoiser import LogitsDenoiser, Outputs
+from feynkac.models.discrete.draws import Draws
+from feynkac.models.discrete.kernels import Kernel, Uniform
+from feynkac.models.discrete.proposals import Base, Proposal
+from feynkac.smc.memory import Memory
+from feynkac.smc.protocols import LogW, Mask, Rng
+from feynkac.vocabulary import Vocabulary
+
+
+class DiscreteDiffusion:
+    """A reverse process over canvases of tokens: `kernel` says how, `denoiser` what to.
+
+    Its law p is that of the sampler with these steps, all approximations included. `given`: (L,) token ids that stay,
+    -1 where the canvas is open (masked diffusion only). `alphabet`: the clean tokens as a Vocabulary, or their number.
+    Raises ArgumentError.
+    """
+
+    def __init__(
+        self,
+        denoiser: LogitsDenoiser,
+        alphabet: Vocabulary | int,
+        length: int,
+        kernel: Kernel,
+        *,
+        proposal: Proposal | None = None,
+        given: Sequence[int] | NDArray[np.int64] | None = None,
+    ) -> None:
+        k = alphabet if isinstance(alphabet, int) else alphabet.size
+        if length < 1 or k < 1:
+            raise ArgumentError(f"a canvas of {length} positions and {k} tokens; give at least one of each")
+        self.denoiser, self.alphabet, self.length, self.kernel, self.k = denoiser, alphabet, length, kernel, k
+        self.proposal: Proposal = proposal or Base()
+        self.given = np.full(length, -1) if given is None else np.asarray(given, dtype=np.int64)
+        if self.given.shape != (length,) or self.given.max() >= k or self.given.min() < -1:
+            raise ArgumentError(f"given must hold {length} token ids from 0 to {k - 1}, or -1 where the canvas is open")
+        if isinstance(kernel, Uniform) and (self.given >= 0).any():
+            raise ArgumentError("uniform diffusion has noise at every position, so that none can be given; use Masked")
+        if (self.given >= 0).all():
+            raise ArgumentError("every position of the canvas is given; leave -1 where the model is to write")
+        self.name = f"DiscreteDiffusion({type(kernel).__name__})"
+
+    def with_proposal(self, proposal: Proposal) -> DiscreteDiffusion:
+        """The same law, sampled another way."""
+        other = copy.copy(self)
+        other.proposal = proposal
+        return other
+
+    def constrained(self, constraints: Sequence[TokenConstraint]) -> DiscreteDiffusion:
+        """The same law, sampled with an eye on constraints; a proposal that was chosen stays."""
+        from feynkac.models.discrete.automata import Guided, canvas_automaton
+
+        if not isinstance(self.proposal, Base) or not constraints:
+            return self
+        if isinstance(self.alphabet, int):
+            raise ModelError("a constraint on texts needs the bytes of the tokens; give the model a Vocabulary")
+        return self.with_proposal(Guided(canvas_automaton(self.alphabet, constraints, self.length)))
+
+    def init(self, n: int, rng: Rng) -> Canvas:
+        """`n` canvases of noise."""
+        tokens = self.kernel.blank(n, self.length, self.k, Draws(rng, n, np.arange(n)))
+        return Canvas(
+            kernel=self.kernel,
+            tokens_now=np.where(self.given >= 0, self.given, tokens),
+            outputs=Outputs.none(self.denoiser, n, self.length, self.k),
+            time=0,
+            dead=np.zeros(n, dtype=np.bool_),
+            free=self.given < 0,
+            alphabet=self.alphabet,
+            memory=Memory(n),
+            forwarded=[0],
+        )
+
+    def step(self, t: int, state: Canvas, rng: Rng) -> tuple[Canvas, LogW]:
+        """One reverse step of the unfinished rows, and (N,) log p - log q in nats."""
+        rows, inc = np.flatnonzero(~self.done(state) & ~state.dead), np.zeros(len(state))
+        draws, tokens = Draws(rng, len(state), rows), state.tokens_now.copy()
+        log_probs = state.log_probs(rows)
+        moved = self.kernel.moved(t, tokens[rows], log_probs, state.free, draws)
+        law = self.kernel.law(t, tokens[rows], log_probs)
+        tokens[rows], inc[rows] = self.proposal.draw(t, state, rows, moved, law, draws)
+        outputs = state.outputs.after((tokens != state.tokens_now).any(axis=1))
+        return replace(state, tokens_now=tokens, outputs=outputs, time=t + 1, rng=rng), inc
+
+    def done(self, state: Canvas) -> Mask:
+        """(N,) which canvases are finished."""
+        return state.done()

@@ -1,0 +1,114 @@
+"""A small transformer that fills in a canvas, with its vocabulary in one file.
+
+It is not told the time: under masked diffusion the posterior of the clean tokens given the visible ones is the same
+at every noise level (Ou et al. 2025, "Your absorbing discrete diffusion secretly models the conditional
+distributions of clean data"), so that its output can be kept for as long as a canvas stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from feynkac.errors import ModelError
+from feynkac.vocabulary import Vocabulary
+
+FORMAT = "feynkac canvas 1"
+
+
+class CanvasTransformer(nn.Module):
+    """Logits (B, L, K) of the clean token of every position, from tokens (B, L) of which K stands for a mask."""
+
+    def __init__(self, tokens: int, length: int, width: int, layers: int, heads: int) -> None:
+        super().__init__()
+        self.shape = {"tokens": tokens, "length": length, "width": width, "layers": layers, "heads": heads}
+        self.embed = nn.Embedding(tokens + 1, width)
+        self.position = nn.Parameter(0.02 * torch.randn(length, width))
+        self.blocks = nn.ModuleList(Block(width, heads, length) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, tokens)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embed(tokens) + self.position
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x))
+
+
+class Block(nn.Module):
+    """Attention and a feed-forward layer, each after a norm; attention knows distances by rotation (Su et al. 2021)."""
+
+    rotation: Tensor
+
+    def __init__(self, width: int, heads: int, length: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norms = nn.ModuleList([nn.LayerNorm(width), nn.LayerNorm(width)])
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        half = width // heads // 2
+        angle = torch.arange(length)[:, None] * 100.0 ** (-torch.arange(half) / half)
+        self.register_buffer("rotation", torch.stack([angle.cos(), angle.sin()]), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(self.norms[0](x)).chunk(3, dim=-1)
+        )
+        mixed = F.scaled_dot_product_attention(self._rotated(q), self._rotated(k), v)
+        x = x + self.out(mixed.transpose(1, 2).flatten(2))
+        return x + self.down(F.gelu(self.up(self.norms[1](x))))
+
+    def _rotated(self, x: Tensor) -> Tensor:
+        a, b = x.chunk(2, dim=-1)
+        cos, sin = self.rotation.to(x.dtype)
+        return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+
+
+class NetworkDenoiser:
+    """A `LogitsDenoiser` from a network that maps tokens (U, L) to logits (U, L, K), `batch` canvases at a time."""
+
+    time_independent = True
+
+    def __init__(self, network: nn.Module, *, batch: int = 512, device: str = "cpu") -> None:
+        self.network, self.batch, self.device = network.to(device).eval(), batch, device
+
+    @torch.inference_mode()
+    def log_probs(self, tokens: NDArray[np.int64], t: float) -> NDArray[np.float64]:
+        """(U, L, K) nats, normalised in float64."""
+        parts = [
+            F.log_softmax(self.network(part.to(self.device)).double(), dim=-1).cpu()
+            for part in torch.from_numpy(tokens).split(self.batch)
+        ]
+        return torch.cat(parts).numpy()
+
+
+def save(network: CanvasTransformer, pieces: Sequence[str], path: str | os.PathLike[str]) -> None:
+    """Write weights (float16), shape and vocabulary; an empty string among the K `pieces` ends the text."""
+    weights = {name: weight.half().contiguous() for name, weight in network.state_dict().items()}
+    save_file(weights, path, {"format": FORMAT, "shape": json.dumps(network.shape), "pieces": json.dumps(list(pieces))})
+
+
+def load(path: str | os.PathLike[str]) -> tuple[CanvasTransformer, Vocabulary]:
+    """The network (float32) and the vocabulary that `save` wrote. Raises ModelError for any other file."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+    except Exception as cause:
+        raise ModelError(f"{path} is no safetensors file: {cause}") from cause
+    if metadata.get("format") != FORMAT:
+        raise ModelError(f"{path} was not written by feynkac.models.discrete.network.save")
+    network = CanvasTransformer(**json.loads(metadata["shape"]))
+    network.load_state_dict(weights)
+    pieces = json.loads(metadata["pieces"])
+    ends = tuple(i for i, piece in enumerate(pieces) if not piece)
+    return network.eval(), Vocabulary(tuple(piece.encode() for piece in pieces), ends)

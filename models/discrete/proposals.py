@@ -1,0 +1,191 @@
+"""How a step draws the new values of the positions it has chosen, and log p - log q of what it drew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.errors import ArgumentError, ModelError
+from feynkac.models.discrete.canvas import Canvas
+from feynkac.models.discrete.denoiser import LogProbs, Tokens
+from feynkac.models.discrete.draws import Draws, ranked
+from feynkac.smc.protocols import LogW, Mask, Potential, Rows
+
+
+class Proposal(Protocol):
+    """Draws the new values of a step, properly weighted."""
+
+    def draw(self, t: int, canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws) -> tuple[Tokens, LogW]:
+        """(R, L) the tokens of `rows` after step `t`, and (R,) log p - log q in nats.
+
+        `moved` (R, L) are the positions to redraw, each by its `law` (R, L, C) under p.
+        """
+        ...
+
+
+class Base:
+    """The model's own step: q = p."""
+
+    def draw(self, t: int, canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws) -> tuple[Tokens, LogW]:
+        tokens = canvas.tokens_now[rows].copy()
+        draws.fill(tokens, moved, law)
+        return tokens, np.zeros(len(rows))
+
+
+Guide: TypeAlias = Callable[[Canvas, Rows, Mask], NDArray[np.float64]]
+"""(canvas, rows, moved) -> (R, L, K) nats: how much better the sequence gets with each token at each moved position."""
+
+
+class FirstOrder:
+    """Positions apart from each other, q(v) in proportion to p(v) exp(score of v).
+
+    With the gradient of log psi at the denoised estimate this is the first-order approximation of the locally optimal
+    proposal (Pani et al. 2025, "Test-time alignment of discrete diffusion models with sequential Monte Carlo").
+    `trust`: scores are cut to within so many nats of the average score of their position, for a proposal with lighter
+    tails than the law would give unbounded weights.
+    """
+
+    def __init__(self, guide: Guide, *, trust: float = 5.0) -> None:
+        if not trust > 0.0:
+            raise ArgumentError(f"trust={trust}; it is a number of nats above 0")
+        self.guide, self.trust = guide, trust
+
+    def draw(self, t: int, canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws) -> tuple[Tokens, LogW]:
+        scores = np.zeros(law.shape)
+        scores[..., : canvas.k] = self._scores(canvas, rows, moved)
+        log_q = normalised(law + scores)
+        tokens = canvas.tokens_now[rows].copy()
+        draws.fill(tokens, moved, log_q)
+        return tokens, log_ratio(law, log_q, tokens, moved)
+
+    def _scores(self, canvas: Canvas, rows: Rows, moved: Mask) -> NDArray[np.float64]:
+        scores = np.asarray(self.guide(canvas, rows, moved), dtype=np.float64)
+        shape = (len(rows), canvas.tokens_now.shape[1], canvas.k)
+        name = getattr(self.guide, "__name__", type(self.guide).__name__)
+        if scores.shape != shape:
+            raise ModelError(f"guide '{name}' returned shape {scores.shape}, not {shape} (rows, positions, tokens)")
+        if not np.isfinite(scores).all():
+            row = int(rows[np.argwhere(~np.isfinite(scores))[0, 0]])
+            raise ModelError(f"guide '{name}' returned a score that is not finite for row {row}; cut scores off")
+        return np.clip(scores - scores.mean(axis=-1, keepdims=True), -self.trust, self.trust)
+
+
+_SUSPENDED = 30.0
+"""Nats by which a value is disfavoured while it is not certain that it is impossible."""
+
+
+class LocallyOptimal:
+    """q(v) in proportion to p(v) psi(the canvas with v), one moved position after the other.
+
+    psi is exp(level) of a potential, asked about every value of every moved position: for small K and few positions a
+    step. With one position a step the weight no longer depends on the value drawn (Doucet, Godsill, Andrieu 2000,
+    proposition 2). The potential must not draw completions.
+    """
+
+    def __init__(self, potential: Potential) -> None:
+        self.potential = potential
+
+    def draw(self, t: int, canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws) -> tuple[Tokens, LogW]:
+        tokens, inc = canvas.tokens_now[rows].copy(), np.zeros(len(rows))
+        left = moved.sum(axis=1)
+        for chosen, places in ranked(moved):
+            log_p = law[chosen, places]
+            log_q = log_p + self._levels(t, canvas, rows[chosen], tokens[chosen], places, log_p > -np.inf)
+            left[chosen] -= 1
+            # psi may be -inf only because the other positions are still to move: no value may be excluded for that.
+            lowest = np.where(left[chosen] > 0, log_q.max(axis=1) - _SUSPENDED, -np.inf)[:, None]
+            log_q = np.maximum(log_q, np.where(log_p > -np.inf, lowest, -np.inf))
+            # A dead end, every value of which psi forbids, is left to the engine: it draws by p, and dies.
+            log_q = normalised(np.where((log_q > -np.inf).any(axis=1, keepdims=True), log_q, log_p))
+            drawn = draws.categorical(log_q, chosen)
+            tokens[chosen, places] = drawn
+            row = np.arange(len(chosen))
+            inc[chosen] += log_p[row, drawn] - log_q[row, drawn]
+        return tokens, inc
+
+    def _levels(
+        self, t: int, canvas: Canvas, rows: Rows, tokens: Tokens, places: Rows, possible: Mask
+    ) -> NDArray[np.float64]:
+        """(A, C) log psi of the canvases with each value at the place of each row; 0 for impossible values."""
+        which, values = np.nonzero(possible)
+        written = tokens[which]
+        written[np.arange(len(which)), places[which]] = values
+        child = canvas.fork(rows[which])
+        outputs = child.outputs.after(np.ones(len(which), dtype=np.bool_))
+        child = replace(child, tokens_now=written, time=t + 1, outputs=outputs)
+        done, levels = child.done(), np.zeros(len(which))
+        running, ended = np.flatnonzero(~done), np.flatnonzero(done)
+        if len(running):
+            levels[running] = self.potential.level(t, child, running)
+        if len(ended):
+            levels[ended] = self.potential.final(child, ended)
+        result = np.zeros(possible.shape)
+        result[which, values] = levels
+        return result
+
+
+def normalised(log_p: LogProbs) -> LogProbs:
+    """The same laws (..., C) with total 1, in nats."""
+    top = log_p.max(axis=-1, keepdims=True)
+    shifted = log_p - np.where(top == -np.inf, 0.0, top)
+    with np.errstate(divide="ignore"):
+        return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def log_ratio(law: LogProbs, log_q: LogProbs, tokens: Tokens, moved: Mask) -> LogW:
+    """(R,) log p - log q of the `tokens` (R, L) drawn at the `moved` positions."""
+    rows, places = np.nonzero(moved)
+    drawn = tokens[rows, places]
+    inc = np.zeros(len(tokens))
+    np.add.at(inc, rows, law[rows, places, drawn] - log_q[rows, places, drawn])
+    return inc
+
+
+def by_gradient(reward: Callable[[Any], Any], scale: float = 1.0) -> Guide:
+    """Scores from the gradient of a differentiable reward at the expected completion.
+
+    `reward`: torch (R, L, K) probabilities, float64 -> (R,) numbers; also of one-hot sequences, if it is to be the
+    reward that `final` uses. No gradient passes through the denoiser: that is cheap, and the weight corrects for it.
+    """
+
+    def by_gradient(canvas: Canvas, rows: Rows, moved: Mask) -> NDArray[np.float64]:
+        import torch
+
+        with torch.enable_grad():
+            p = torch.from_numpy(np.exp(canvas.clean(rows))).requires_grad_()
+            value = reward(p)
+            if not isinstance(value, torch.Tensor) or value.shape != (len(rows),) or not value.requires_grad:
+                raise ModelError(
+                    f"the reward of by_gradient returned {type(value).__name__} {getattr(value, 'shape', value)}; "
+                    f"return a differentiable tensor of {len(rows)} rewards, or use by_difference"
+                )
+            (gradient,) = torch.autograd.grad(value.sum(), p)
+        return scale * gradient.numpy()
+
+    return by_gradient
+
+
+def by_difference(potential: Potential, *, worst: float = -10.0) -> Guide:
+    """Scores from the potential's final value of the denoised estimate with one token exchanged.
+
+    No network runs, but the potential is asked about K sequences for each moved position. `worst`: the score in nats
+    of a sequence without mass; it only guides, so that it need not be -inf.
+    """
+
+    def by_difference(canvas: Canvas, rows: Rows, moved: Mask) -> NDArray[np.float64]:
+        estimate, k = canvas.estimate(rows), canvas.k
+        which, places = np.nonzero(moved)
+        scores = np.zeros((*moved.shape, k))
+        if len(which):
+            tokens = np.repeat(estimate[which], k, axis=0)
+            tokens[np.arange(len(tokens)), np.repeat(places, k)] = np.tile(np.arange(k), len(which))
+            completed = canvas.completed(np.repeat(rows[which], k), tokens)
+            values = potential.final(completed, np.arange(len(tokens)))
+            scores[which, places] = np.maximum(values, worst).reshape(len(which), k)
+        return scores
+
+    return by_difference
