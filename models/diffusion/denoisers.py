@@ -1,0 +1,68 @@
+"""What a network is to a sampler: an estimate of the clean latent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from feynkac.errors import ArgumentError
+from feynkac.models.diffusion.kernel import Level, clean_of, noise_of
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """E[x0 | x], or an approximation of it."""
+
+    def x0hat(self, x: Tensor, t: Level, /) -> Tensor:
+        """(R, ...) the clean latents expected behind (R, ...) latents at level `t`, row by row."""
+        ...
+
+
+class Prediction(NamedTuple):
+    """All that a step of the sampler needs to know about R latents."""
+
+    x0hat: Tensor
+    """(R, ...) the clean latents expected."""
+    epshat: Tensor
+    """(R, ...) the noise expected; where x0hat was clipped, a scheduler may not follow it."""
+    rate: Tensor | None = None
+    """(R,) float64: |S|^2 - sum_i beta_i |s_i|^2 of a composition of experts (see `composition`), if it is one."""
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """A denoiser that has its own epshat, or a rate of weight."""
+
+    def predict(self, x: Tensor, t: Level, /) -> Prediction: ...
+
+
+def predict(denoiser: Denoiser | Predictor, x: Tensor, level: Level) -> Prediction:
+    """What `denoiser` says about (R, ...) latents `x`. Raises ArgumentError for another shape than that of `x`."""
+    if isinstance(denoiser, Predictor):
+        prediction = denoiser.predict(x, level)
+    else:
+        x0hat = denoiser.x0hat(x, level)
+        prediction = Prediction(x0hat, noise_of(x, x0hat, level) if x0hat.shape == x.shape else x0hat)
+    if prediction.x0hat.shape != x.shape or prediction.epshat.shape != x.shape:
+        raise ArgumentError(
+            f"{type(denoiser).__name__} returned shape {tuple(prediction.x0hat.shape)} for latents of shape "
+            f"{tuple(x.shape)}; return one clean latent for each"
+        )
+    return prediction
+
+
+class Network:
+    """A network `f(x, time) -> output` as a denoiser; `kind` says what it predicts (see `kernel.clean_of`).
+
+    `clip` bounds x0hat to [-clip, clip], with epshat following it.
+    """
+
+    def __init__(self, f: Callable[[Tensor, float], Tensor], kind: str = "epsilon", clip: float | None = None) -> None:
+        self._f, self.kind, self.clip = f, kind, clip
+
+    def x0hat(self, x: Tensor, t: Level, /) -> Tensor:
+        """(R, ...) the clean latents expected behind the latents `x` at level `t`."""
+        x0hat = clean_of(self._f(x, t.time), x, t, self.kind)
+        return x0hat if self.clip is None else x0hat.clamp(-self.clip, self.clip)

@@ -1,0 +1,115 @@
+"""One Gaussian kernel for every one-step sampler: x_s = alpha_s x0hat + c epshat + std z.
+
+Notation of all of `models.diffusion`: a latent at a level is x = alpha x0 + sigma eps; t is the noisier level of a
+transition and s the cleaner. Shapes: `N` particles, `R` rows, `...` the shape of one latent, `D` its size.
+
+DDPM, DDIM with eta, Euler-ancestral and flow matching as an SDE are `ancestral`; LCM and the stochastic step of
+flow-matching schedulers are `renoise`. With std^2 = sigma_s^2 - c^2 the level of the new latent is exactly s.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from feynkac.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Level:
+    """How much noise: x = alpha x0 + sigma eps. `time` is what the network is told, in its own units."""
+
+    alpha: float
+    sigma: float
+    time: float = math.nan
+
+    def variance(self, prior: float) -> float:
+        """The variance of one coordinate of x0 given x, if that coordinate were Gaussian with variance `prior`."""
+        if self.sigma == 0.0:
+            return 0.0
+        return self.sigma**2 * prior / (self.alpha**2 * prior + self.sigma**2)
+
+
+@dataclass(frozen=True)
+class Transition:
+    """The law N(alpha_s x0hat + c epshat, std^2) of a latent at level `after`, given one at level `before`."""
+
+    before: Level
+    after: Level
+    c: float
+    std: float
+
+    def mean(self, x0hat: Tensor, epshat: Tensor) -> Tensor:
+        """(R, ...) the mean of the next latent."""
+        return self.after.alpha * x0hat + self.c * epshat
+
+    @property
+    def lever(self) -> float:
+        """By how much the mean moves when x0hat moves by 1 and epshat = (x - alpha x0hat) / sigma follows."""
+        return self.after.alpha - self.c * self.before.alpha / self.before.sigma
+
+
+def ancestral(before: Level, after: Level, eta: float = 1.0) -> Transition:
+    """Replace the share `eta` of the standard deviation that x_s has given x_t and x0 by fresh noise.
+
+    c^2 = sigma_s^2 - eta^2 v with v = sigma_s^2 (1 - alpha_t^2 sigma_s^2 / (alpha_s^2 sigma_t^2)). With VP levels this
+    is DDIM (Song, Meng, Ermon 2021, eq. 12 and 16) and at eta=1 DDPM (Ho et al. 2020, eq. 6); with alpha = 1 the
+    ancestral Euler sampler; with alpha = 1 - sigma a stochastic sampler of flow models. Raises ArgumentError for an eta
+    that would need more noise than level s has.
+    """
+    ratio = before.alpha * after.sigma / (after.alpha * before.sigma)
+    variance = eta**2 * after.sigma**2 * max(1.0 - ratio**2, 0.0)
+    left = after.sigma**2 - variance
+    if eta < 0.0 or left < -1e-12 * after.sigma**2:
+        raise ArgumentError(
+            f"eta={eta} from {before} to {after}; eta is at least 0, and 1 is as much noise as DDPM adds"
+        )
+    return Transition(before, after, math.sqrt(max(left, 0.0)), math.sqrt(variance))
+
+
+def renoise(before: Level, after: Level) -> Transition:
+    """Forget all noise and draw it anew, c = 0: the step of consistency models, and of stochastic flow schedulers.
+
+    Song et al. (2023), Algorithm 1; Luo et al. (2023).
+    """
+    return Transition(before, after, 0.0, after.sigma)
+
+
+def log_ratio(noise: Tensor, shift: Tensor, std: float) -> Tensor:
+    """(R,) float64 nats: log p/q of x = m + shift + std noise, p = N(m, std^2), q = N(m + shift, std^2).
+
+    `noise`, `shift`: (R, ...). -(eps . d)/s - |d|^2/(2 s^2), as it stands: the difference of two log-densities, each
+    as large as the latent has coordinates, would lose it to rounding (core_abstraction C.7).
+    """
+    d = shift.flatten(1).double() / std
+    return -(d * (noise.flatten(1).double() + 0.5 * d)).sum(1)
+
+
+def noise_of(x: Tensor, x0hat: Tensor, level: Level) -> Tensor:
+    """(R, ...) epshat, the noise that is left in `x` when x0hat is taken out."""
+    return (x - level.alpha * x0hat) / level.sigma
+
+
+def clean_of(output: Tensor, x: Tensor, level: Level, kind: str) -> Tensor:
+    """(R, ...) x0hat from what a network predicts about `x`: "epsilon", "v_prediction", "flow" or "sample".
+
+    "v_prediction" expects alpha^2 + sigma^2 = 1 (Salimans, Ho 2022), "flow" alpha = 1 - sigma (Lipman et al. 2023).
+    Raises ArgumentError for another kind.
+    """
+    if kind == "epsilon":
+        return (x - level.sigma * output) / level.alpha
+    if kind == "v_prediction":
+        return level.alpha * x - level.sigma * output
+    if kind == "flow":
+        return x - level.sigma * output
+    if kind == "sample":
+        return output
+    raise ArgumentError(f"prediction {kind!r}; it is one of 'epsilon', 'v_prediction', 'flow', 'sample'")
+
+
+def squared(x: Tensor) -> Tensor:
+    """(R,) float64: the squared length of each row of (R, ...)."""
+    return torch.linalg.vector_norm(x.flatten(1), dim=1, dtype=torch.float64) ** 2

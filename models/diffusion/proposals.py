@@ -1,0 +1,152 @@
+"""Where to draw the next latent from. Any shift is allowed: its log-ratio goes into the weight."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from feynkac.errors import ArgumentError, PotentialError
+from feynkac.models.diffusion.kernel import Transition, log_ratio, squared
+from feynkac.models.diffusion.roles import log_psi
+from feynkac.models.diffusion.state import Latents, View
+from feynkac.models.diffusion.tree import gather
+from feynkac.smc.checks import name_of
+from feynkac.smc.protocols import Rows
+
+if TYPE_CHECKING:
+    from feynkac.smc.protocols import Potential
+
+
+class Proposal(Protocol):
+    """How latents are drawn, with the log-ratio of the kernel and of what was drawn from."""
+
+    def start(self, std: float, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """First latents (N, ...) from standard normal `noise`, and (N,) float64 nats log p/q, p = N(0, std^2)."""
+        ...
+
+    def look(self, state: Latents) -> None:
+        """Put what the next `move` needs, one row a particle, among `state.leaves`, which fork with the particles."""
+        ...
+
+    def move(self, state: Latents, transition: Transition, mean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Next latents (N, ...), and (N,) float64 nats log p/q, for the kernel p = N(mean, transition.std^2).
+
+        E_q[exp(log p/q) f(x)] = E_p[f(x)] is all that is asked. It is not called where `std` is 0.
+        """
+        ...
+
+
+class Base:
+    """The sampler's own kernel."""
+
+    def start(self, std: float, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """std * noise, with ratio 0."""
+        return std * noise, noise.new_zeros(len(noise), dtype=torch.float64)
+
+    def look(self, state: Latents) -> None:
+        """Nothing is needed."""
+
+    def move(self, state: Latents, transition: Transition, mean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """A draw from the kernel, with ratio 0."""
+        return mean + transition.std * noise, noise.new_zeros(len(noise), dtype=torch.float64)
+
+
+BASE = Base()
+
+
+class Guided:
+    """The kernel with its mean shifted along the gradient of what a potential guesses.
+
+    `through`: "denoiser" takes the gradient with respect to the latent, through the network (twisted diffusion
+    sampler, Wu et al. 2023, eq. 11): x0hat moves by (sigma^2 / alpha) grad_x log psi. "x0hat" takes it with respect to
+    x0hat alone, which needs no backward pass of the network (MPGD, He et al. 2024; FlowChef, Patel et al. 2024): x0hat
+    moves by Var[x0 | x] grad_x0hat log psi, the same up to the shape of that covariance. `strength` multiplies the
+    shift. `trust` bounds it for each particle: at most that many nats of relative entropy between proposal and kernel
+    in one step.
+
+    The target does not depend on any of this. With `weighted=False` the ratio is left out: that is plain guidance
+    (DPS, MPGD), there as a baseline, and biased: the samples follow no declared target.
+    """
+
+    def __init__(
+        self,
+        *potentials: Potential,
+        through: Literal["denoiser", "x0hat"] = "x0hat",
+        strength: float = 1.0,
+        trust: float | None = None,
+        weighted: bool = True,
+    ) -> None:
+        if not potentials:
+            raise ArgumentError("Guided() needs at least one potential whose guesses have a gradient")
+        if through not in ("denoiser", "x0hat"):
+            raise ArgumentError(f"Guided(through={through!r}): choose 'denoiser' or 'x0hat'")
+        if trust is not None and not trust >= 0.0:
+            raise ArgumentError(f"Guided(trust={trust}): a bound in nats, at least 0")
+        self.potentials, self.through, self.strength = potentials, through, strength
+        self.trust, self.weighted = trust, weighted
+
+    def __repr__(self) -> str:
+        names = ", ".join(name_of(each) for each in self.potentials)
+        return f"Guided({names}, through={self.through!r}{'' if self.weighted else ', weighted=False: biased'})"
+
+    def start(self, std: float, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """std * noise: the first latent is drawn before anything is known."""
+        return BASE.start(std, noise)
+
+    def look(self, state: Latents) -> None:
+        """Keep by how much x0hat is to move, the leaf "toward"."""
+        toward = torch.zeros_like(state.x)
+        for part in state.sampler.batches(np.flatnonzero(state.alive)):
+            toward[torch.as_tensor(part, device=toward.device)] = self._toward(state, part)
+        state.leaves["toward"] = self.strength * toward
+
+    def move(self, state: Latents, transition: Transition, mean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """A draw around the shifted mean, with log p/q in its stable form."""
+        shift = transition.lever * state.leaves["toward"]
+        if self.trust is not None:
+            entropy = squared(shift) / (2.0 * transition.std**2)
+            bound = torch.sqrt(self.trust / entropy.clamp(min=1e-300)).clamp(max=1.0)
+            shift = shift * bound.to(shift.dtype).reshape(-1, *[1] * (shift.ndim - 1))
+        ratio = log_ratio(noise, shift, transition.std)
+        return mean + shift + transition.std * noise, ratio if self.weighted else torch.zeros_like(ratio)
+
+    def _toward(self, state: Latents, part: Rows) -> Tensor:
+        """(R, ...) by how much x0hat of the rows in `part` is to move."""
+        level = state.level
+        if level.alpha == 0.0:
+            return torch.zeros_like(gather(state.x, part))  # pure noise: x0hat is the same whatever the latent
+        if self.through == "denoiser":
+            return level.sigma**2 / level.alpha * self._gradient(state, part, *self._traced(state, part))
+        x0hat = gather(state.leaves["x0hat"], part).requires_grad_()
+        gradient = self._gradient(state, part, x0hat, x0hat)
+        variance = torch.as_tensor(state.variance[part]).to(gradient)
+        return variance.reshape(-1, *[1] * (gradient.ndim - 1)) * gradient
+
+    def _traced(self, state: Latents, part: Rows) -> tuple[Tensor, Tensor]:
+        if state.tape is not None:
+            return state.tape
+        x = gather(state.x, part).requires_grad_()
+        with torch.enable_grad():
+            return x, state.sampler.predict(state, part, x).x0hat
+
+    def _gradient(self, state: Latents, part: Rows, leaf: Tensor, x0hat: Tensor) -> Tensor:
+        """(R, ...) the gradient of the guessed log-weights with respect to `leaf`."""
+        with torch.enable_grad():
+            view = View(state, part, state.sampler.preview(x0hat))
+            value: Any = sum(log_psi(potential, view) for potential in self.potentials)
+        names = ", ".join(name_of(potential) for potential in self.potentials)
+        if not value.requires_grad:
+            raise PotentialError(
+                f"'{names}' has no gradient; compute it from its argument with torch operations, or leave Guided out"
+            )
+        (gradient,) = torch.autograd.grad(value.sum(), leaf)
+        bad = ~torch.isfinite(gradient.flatten(1)).all(1)
+        if bool(bad.any()):
+            row = int(part[int(torch.nonzero(bad)[0])])
+            raise PotentialError(
+                f"the gradient of '{names}' at step {state.t} is not finite for row {row}; bound the function's slope"
+            )
+        return gradient

@@ -1,0 +1,89 @@
+"""Noise schedules as values: the levels from noise to sample, and the kernel between each two."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from feynkac.errors import ArgumentError
+from feynkac.models.diffusion.kernel import Level, Transition, ancestral, renoise
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """The chain of a sampler: x_T ~ N(0, start^2 I), then one transition after the other."""
+
+    transitions: tuple[Transition, ...]
+    start: float
+    """Standard deviation of the first latent, which is at the level `transitions[0].before`."""
+
+    def __post_init__(self) -> None:
+        pairs = itertools.pairwise(self.transitions)
+        if not self.transitions or any(one.after != two.before for one, two in pairs):
+            raise ArgumentError("a noise schedule needs transitions, each from the level at which the last one ended")
+
+    def __len__(self) -> int:
+        return len(self.transitions)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether any transition draws noise; without any, copies of a particle would stay identical for ever."""
+        return any(step.std > 0.0 for step in self.transitions)
+
+
+def chain(levels: Sequence[Level], kernel: Callable[[Level, Level], Transition], start: float) -> NoiseSchedule:
+    """`kernel` between each two of the (S + 1) `levels`, the noisiest first."""
+    return NoiseSchedule(tuple(kernel(t, s) for t, s in itertools.pairwise(levels)), start)
+
+
+def linear_alphas_bar(train_steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> NDArray[np.float64]:
+    """(train_steps,) alpha^2 at each time of training, for betas from `first` to `last` (Ho et al. 2020)."""
+    return np.cumprod(1.0 - np.linspace(first, last, train_steps))
+
+
+def vp_levels(steps: int, alphas_bar: ArrayLike | None = None) -> list[Level]:
+    """(steps + 1) levels, evenly spaced over the times of training and ending without noise."""
+    bars = linear_alphas_bar() if alphas_bar is None else np.asarray(alphas_bar, dtype=np.float64)
+    if not 1 <= steps <= len(bars):
+        raise ArgumentError(f"{steps} steps; between 1 and the {len(bars)} of training")
+    times = np.linspace(len(bars) - 1, -1, steps + 1).round().astype(int)[:-1]
+    return [*(Level(math.sqrt(bars[t]), math.sqrt(1 - bars[t]), float(t)) for t in times), Level(1.0, 0.0, -1.0)]
+
+
+def ddpm(steps: int, alphas_bar: ArrayLike | None = None) -> NoiseSchedule:
+    """The sampler of Ho et al. (2020) with posterior variance, on `steps` of the times of training."""
+    return ddim(steps, 1.0, alphas_bar)
+
+
+def ddim(steps: int, eta: float = 1.0, alphas_bar: ArrayLike | None = None) -> NoiseSchedule:
+    """The sampler of Song, Meng, Ermon (2021); eta=0 draws no noise and cannot be steered."""
+    return chain(vp_levels(steps, alphas_bar), lambda t, s: ancestral(t, s, eta), 1.0)
+
+
+def lcm(steps: int, alphas_bar: ArrayLike | None = None) -> NoiseSchedule:
+    """Multistep consistency sampling (Song et al. 2023, Algorithm 1)."""
+    return chain(vp_levels(steps, alphas_bar), renoise, 1.0)
+
+
+def euler_ancestral(sigmas: Sequence[float], eta: float = 1.0) -> NoiseSchedule:
+    """The ancestral Euler sampler on x = x0 + sigma eps, from `sigmas[0]` down; a final 0 is added if it is missing."""
+    ends = [*sigmas] if sigmas[-1] == 0.0 else [*sigmas, 0.0]
+    levels = [Level(1.0, float(sigma), float(sigma)) for sigma in ends]
+    return chain(levels, lambda t, s: ancestral(t, s, eta), float(ends[0]))
+
+
+def flow(steps: int | Sequence[float], eta: float = 1.0) -> NoiseSchedule:
+    """Flow matching, x = (1 - sigma) x0 + sigma eps, sampled as an SDE with the flow's own marginals.
+
+    `steps`: a number of even steps from sigma = 1, or the sigmas. eta=0 would be the flow's ODE, which cannot be
+    steered; every eta has the same marginals as long as x0hat is E[x0 | x] (Albergo et al. 2023, Corollary 18).
+    """
+    sigmas = np.linspace(1.0, 0.0, steps + 1).tolist() if isinstance(steps, int) else [*steps]
+    ends = sigmas if sigmas[-1] == 0.0 else [*sigmas, 0.0]
+    levels = [Level(1.0 - sigma, sigma, sigma) for sigma in ends]
+    return chain(levels, lambda t, s: ancestral(t, s, eta), float(ends[0]))

@@ -1,0 +1,128 @@
+"""The particles of a sampler: latents at one level, and all that is known about them there."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from feynkac.models.diffusion.calibration import posterior_variance
+from feynkac.models.diffusion.denoisers import Prediction
+from feynkac.models.diffusion.kernel import Level
+from feynkac.models.diffusion.tree import SHARED, Tree, gather
+from feynkac.smc.memory import Memory
+from feynkac.smc.protocols import LogW, Mask, Rows
+
+if TYPE_CHECKING:
+    from feynkac.models.diffusion.sampler import DiffusionSampler
+
+
+@dataclass(frozen=True)
+class View:
+    """What a guess may look at: `R` unfinished rows."""
+
+    state: Latents
+    rows: Rows
+    """(R,) the rows looked at."""
+    estimate: Tensor
+    """(R, ...) x0hat of the rows, as the sampler's preview shows it; with a graph where a gradient is wanted."""
+
+    @property
+    def level(self) -> Level:
+        """The level of the latents."""
+        return self.state.level
+
+    @property
+    def variance(self) -> Tensor:
+        """(R,) float64: the variance of x0 given the latent, for one coordinate (see `calibration`)."""
+        return torch.as_tensor(self.state.variance[self.rows], device=self.estimate.device)
+
+
+@dataclass
+class Latents(Tree):
+    """N latents on their way from noise to sample. Every field without SHARED is gathered when particles fork."""
+
+    sampler: DiffusionSampler = field(metadata=SHARED)
+    t: int = field(metadata=SHARED)
+    """Transitions taken."""
+    x: Tensor
+    """(N, ...) the latents."""
+    group: NDArray[np.int64]
+    """(N,) which problem each row belongs to."""
+    alive: Mask
+    """(N,) rows that have not died."""
+    owed: LogW
+    """(N,) nats that the next step adds to the weight: what the first draw left."""
+    since: LogW
+    """(N,) nats of log-weight since the group was last resampled, as far as the sampler and tempering know it."""
+    memory: Memory
+    """What potentials remember."""
+    leaves: dict[Hashable, Any] = field(default_factory=dict)
+    """What was computed about the latents at this level: x0hat, epshat, the shift of a proposal, scores, ..."""
+    solver: dict[str, Tensor] = field(default_factory=dict)
+    """What a solver remembers of earlier levels."""
+    tape: tuple[Tensor, Tensor] | None = field(default=None, metadata=SHARED, repr=False)
+    """Latents and x0hat with their graph, while a gradient through the denoiser is being taken."""
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def fork(self, rows: Rows) -> Latents:
+        """The population whose row `i` continues from `rows[i]`: every leaf is gathered by the same rows."""
+        child = super().fork(rows)
+        moved = rows != np.arange(len(rows))
+        child.since[np.isin(child.group, child.group[moved])] = 0.0
+        return child
+
+    def retire(self, rows: Rows) -> None:
+        """Mark rows as dead: they leave the network's batch."""
+        self.alive[rows] = False
+
+    @property
+    def level(self) -> Level:
+        """The level of the latents."""
+        steps = self.sampler.schedule.transitions
+        return steps[self.t].before if self.t < len(steps) else steps[-1].after
+
+    @property
+    def prediction(self) -> Prediction:
+        """x0hat and epshat (N, ...), from the one call of the network for this level; rows that died have zeros."""
+        if "x0hat" not in self.leaves:
+            self.sampler.look(self)
+        return Prediction(self.leaves["x0hat"], self.leaves["epshat"], self.leaves.get("rate"))
+
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """(N,) the variance of x0 given the latent, for one coordinate, estimated for each group of particles."""
+        if "variance" not in self.leaves:
+            x0hat = self.prediction.x0hat
+            self.leaves["variance"] = posterior_variance(self.x, x0hat, self.level, self.group, self.alive)
+        return self.leaves["variance"]
+
+    def views(self, rows: Rows) -> Iterator[View]:
+        """What a guess may look at, in batches that the network and the decoder can take; without graphs."""
+        x0hat = self.prediction.x0hat
+        for part in self.sampler.batches(rows):
+            with torch.no_grad():
+                yield View(self, part, self.sampler.preview(gather(x0hat, part)))
+
+    def outputs(self, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
+        """Finished rows in batches, each with its decoded samples (R, ...)."""
+        for part in self.sampler.batches(rows):
+            with torch.no_grad():
+                yield part, self.sampler.decode(gather(self.x, part))
+
+    def kept(self, key: Hashable) -> NDArray[np.float64]:
+        """(N,) numbers about the latents at this level under `key`, nan where none was computed."""
+        return self.leaves.setdefault(key, np.full(len(self), np.nan))
+
+    def samples(self, rows: Rows) -> list[Tensor]:
+        """What a result shows for `rows`: decoded samples, or of unfinished rows the estimates, on the host."""
+        if self.t == len(self.sampler.schedule):
+            return [sample.cpu() for _, part in self.outputs(rows) for sample in part]
+        return [sample.cpu() for view in self.views(rows) for sample in view.estimate]

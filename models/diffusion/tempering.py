@@ -1,0 +1,121 @@
+"""Potentials that come in gradually: psi_t = psi^lambda_t, with the whole of it at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from feynkac.errors import ArgumentError, PotentialError
+from feynkac.models.diffusion.roles import log_psi
+from feynkac.models.diffusion.state import Latents, View
+from feynkac.potentials.base import Factor
+from feynkac.smc.checks import name_of
+from feynkac.smc.protocols import LogW, Potential, Rows
+from feynkac.smc.weights import effective_sample_size
+
+_MEMORY = np.array((0.0, 0.0), dtype=[("lam", np.float64), ("level", np.float64)])
+"""Of each particle: the last lambda of its group, and its last level."""
+HALVINGS = 30
+
+
+class Scheduled(Factor):
+    """A potential whose levels are multiplied by lambda(t)."""
+
+    def __init__(self, base: Potential, schedule: Callable[[int], float]) -> None:
+        self.base, self._schedule = base, schedule
+        self.name = f"tempered({name_of(base)})"
+
+    def log_psi(self, view: View) -> Tensor:
+        """(R,) nats: lambda times what the base guesses."""
+        return self._lam(view.state.t - 1) * log_psi(self.base, view)
+
+    def level(self, t: int, state: Any, rows: Rows) -> LogW:
+        """(R,) nats: lambda(t) times the level of the base; -inf stays."""
+        return _times(self._lam(t), self.base.level(t, state, rows))
+
+    def final(self, state: Any, rows: Rows) -> LogW:
+        """(R,) nats: that of the base."""
+        return self.base.final(state, rows)
+
+    def _lam(self, t: int) -> float:
+        lam = float(self._schedule(t))
+        if not 0.0 <= lam < np.inf:
+            raise PotentialError(f"'{self.name}' at step {t}: the schedule returned {lam}; it must be at least 0")
+        return lam
+
+
+class Adaptive(Factor):
+    """A potential with lambda as large as the effective sample size allows.
+
+    lambda_t depends on the particles, and yet the evidence stays unbiased: a level, whatever it was computed from, is
+    divided out again when the next one replaces it, and the end is exact.
+    """
+
+    def __init__(self, base: Potential, ess: float) -> None:
+        self.base, self.ess = base, ess
+        self.name = f"tempered({name_of(base)}, ess={ess:g})"
+
+    def log_psi(self, view: View) -> Tensor:
+        """(R,) nats: what the base guesses, times the lambda of the step before."""
+        lam = view.state.memory.array(self, _MEMORY)["lam"][view.rows]
+        value = log_psi(self.base, view)
+        return torch.as_tensor(lam, device=value.device) * value
+
+    def level(self, t: int, state: Latents, rows: Rows) -> LogW:
+        """(R,) nats: lambda_t times the level of the base, with one lambda for each group of particles."""
+        memory, base = state.memory.array(self, _MEMORY), self.base.level(t, state, rows)
+        old, new = memory["level"][rows], np.empty(len(rows))
+        for g in np.unique(state.group[rows]):
+            here = np.flatnonzero(state.group[rows] == g)
+            lam = self._largest(state.since[rows[here]] - old[here], base[here], memory["lam"][rows[here]].max())
+            memory["lam"][rows[here]] = lam
+            new[here] = _times(lam, base[here])
+        memory["level"][rows] = np.where(new == -np.inf, 0.0, new)
+        state.since[rows] += new - old
+        return new
+
+    def final(self, state: Any, rows: Rows) -> LogW:
+        """(R,) nats: that of the base."""
+        return self.base.final(state, rows)
+
+    def _largest(self, log_w: LogW, base: LogW, lam: float) -> float:
+        """The largest lambda, not below the last, with enough effective particles; by bisection."""
+
+        def enough(candidate: float) -> bool:
+            return effective_sample_size(log_w + _times(candidate, base)) >= self.ess * len(base)
+
+        if enough(1.0) or not enough(lam):
+            return 1.0 if enough(1.0) else lam
+        low, high = lam, 1.0
+        for _ in range(HALVINGS):
+            middle = 0.5 * (low + high)
+            low, high = (middle, high) if enough(middle) else (low, middle)
+        return low
+
+
+def _times(lam: float, level: NDArray[np.float64]) -> LogW:
+    dead = level == -np.inf
+    return np.where(dead, -np.inf, lam * np.where(dead, 0.0, level))
+
+
+def tempered(
+    potential: Potential, schedule: Callable[[int], float] | None = None, *, ess: float | None = None
+) -> Scheduled | Adaptive:
+    """`potential` with its guesses to the power of lambda_t on the way, and in full at the end.
+
+    `schedule`: t -> lambda_t, for steps t = 0, 1, ... `ess`: instead, the largest lambda_t up to 1, never falling, that
+    leaves this fraction of the particles effective, found by bisection on the weights since the last resampling (Zhou,
+    Johansen, Aston 2016); the weights of other potentials are not seen. Neither changes the target.
+    """
+    if (schedule is None) == (ess is None):
+        raise ArgumentError("tempered() takes a schedule t -> lambda, or ess=, a fraction of the particles")
+    if schedule is not None:
+        return Scheduled(potential, schedule)
+    if ess is None or not 0.0 < ess < 1.0:
+        raise ArgumentError(f"tempered(ess={ess}): a fraction of the particles, above 0 and below 1")
+    return Adaptive(potential, ess)

@@ -1,0 +1,45 @@
+"""A particle's state is one tree of per-row leaves, so that no array can be forgotten when particles fork."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from feynkac.smc.protocols import Rows
+
+SHARED: dict[str, Any] = {"shared": True}
+"""Metadata of a field that is the same for all particles; every other field has one row a particle."""
+
+
+def gather(value: Any, rows: Rows) -> Any:
+    """The rows of a tensor, of an array, of anything with `fork`, or of each leaf of a dict of them.
+
+    Raises TypeError for anything else: a leaf that cannot be gathered would go stale in silence.
+    """
+    if isinstance(value, Tensor):
+        return value.index_select(0, torch.as_tensor(rows, device=value.device))
+    if isinstance(value, np.ndarray):
+        return value[rows]
+    if isinstance(value, Mapping):
+        return {key: gather(leaf, rows) for key, leaf in value.items()}
+    if hasattr(value, "fork"):
+        return value.fork(rows)
+    raise TypeError(f"a {type(value).__name__} in the state of particles; it must be a tensor, an array, or can fork")
+
+
+T = TypeVar("T", bound="Tree")
+
+
+@dataclass
+class Tree:
+    """A dataclass whose fields are per-row leaves, unless their metadata is SHARED."""
+
+    def fork(self: T, rows: Rows) -> T:
+        """The population whose row `i` continues from `rows[i]`: every leaf is gathered by the same rows."""
+        leaves = [f.name for f in fields(self) if not f.metadata.get("shared")]
+        return replace(self, **{name: gather(getattr(self, name), rows) for name in leaves})
