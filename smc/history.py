@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from feynkac.smc.engine import Step
 from feynkac.smc.protocols import Rows
 
+PYTHON_UP_TO = 256
+"""Rows up to which pruning takes less than a millisecond uncompiled, so that small populations wait for no compiler."""
+
 
 class Summary:
     """Turns the steps of one group into plain numbers, keeping only each row's root."""
@@ -83,7 +86,8 @@ class Genealogy:
             before = self._leaves
             self._leaves = self._insert(before[step.rows], step.t)
             if self._prune:
-                self._n_free = prune_branches(before, self._parent, self._children, self._free, self._n_free)
+                kernel = prune_branches if len(before) > PYTHON_UP_TO else prune_branches.py_func
+                self._n_free = kernel(before, self._parent, self._children, self._free, self._n_free)
 
     @property
     def nodes(self) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from feynkac.errors import ArgumentError
+from feynkac.smc import history
 from feynkac.smc.engine import Step
 from feynkac.smc.history import Genealogy, Summary, Trace, prune_branches
 from feynkac.smc.observers import Budget, JsonLines, Progress, proposed, run, stop_when
@@ -72,8 +73,12 @@ def dense_paths(steps: list[Step]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("prune", [True, False])
+@pytest.mark.parametrize("compiled_above", [0, 256])
 @pytest.mark.parametrize("seed", range(4))
-def test_genealogy_agrees_with_all_parent_maps_at_every_step(prune: bool, seed: int) -> None:
+def test_genealogy_agrees_with_all_parent_maps_at_every_step(
+    prune: bool, compiled_above: int, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(history, "PYTHON_UP_TO", compiled_above)
     run_ = random_run(60, itertools.cycle([7, 7, 3, 10]), seed)
     genealogy = Genealogy(prune=prune)
     for t, one in enumerate(run_):
