@@ -64,6 +64,8 @@ def test_levels_of_rewards(population: Any, kind: Any, every: Any, expected: lis
     assert final.tolist() == [0.5, 2.5, 0.5]
     if every == "word" and kind != "difference":
         assert asked[:-2] == ["b", "b a", "b a cd", "b a cd e.", "b a cd e. Fg"], "each boundary is scored once"
+    if every == "word" and kind == "difference":
+        assert asked[:-2] == ["b", "b a", "b a cd", "b a cd e. Fg"], "a boundary that is passed over is not scored"
 
 
 def test_the_zero_before_the_first_boundary_has_no_part_in_the_maximum(population: Any) -> None:
