@@ -133,10 +133,9 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> tu
 
 def attention_configs(model: Any) -> list[Any]:
     """The configurations that a model's modules read the name of their attention function from."""
-    found = {
-        id(config): config for module in model.modules() if (config := getattr(module, "config", None)) is not None
-    }
-    return [config for config in found.values() if hasattr(config, "_attn_implementation_internal")]
+    configs = [module.config for module in model.modules() if hasattr(module, "config")]
+    distinct = {id(config): config for config in configs if hasattr(config, "_attn_implementation_internal")}
+    return list(distinct.values())
 
 
 @contextmanager

@@ -42,9 +42,11 @@ class Pass:
 
 
 class SharedLayer(CacheLayerMixin):
-    """One layer: `prefixes` (1, Hkv, P, D) of each prompt, `keys` and `values` (slots, Hkv, time, D) of the contexts."""
+    """One layer: `prefixes` (1, Hkv, P, D) of each prompt; `keys`, `values` (slots, Hkv, time, D) of the contexts."""
 
     is_sliding = False
+    keys: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]
+    values: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, cache: SharedCache, prefixes: list[tuple[Tensor, Tensor]]) -> None:
         super().__init__()
@@ -97,11 +99,12 @@ class SharedCache(Cache):
     """The layers of `SharedContexts`, in the form that transformers passes through a model."""
 
     def __init__(self, layers: Sequence[list[tuple[Tensor, Tensor]]]) -> None:
-        super().__init__(layers=[SharedLayer(self, prefixes) for prefixes in layers])
+        self.shared = [SharedLayer(self, prefixes) for prefixes in layers]
+        super().__init__(layers=[*self.shared])
         self.step = Pass()
         self.longest = 0
         """Tokens of the longest context in the forward pass, prompt and new token included."""
-        self.current: SharedLayer = self.layers[0]
+        self.current = self.shared[0]
         """The layer last updated, whose attention comes next."""
 
 
@@ -131,14 +134,12 @@ class SharedContexts:
     def start(self) -> Tensor:
         """Forward each distinct prompt once; (G, V) float32 logits, and one context for each prompt given."""
         logits: list[Tensor] = [torch.empty(0)] * len(self._prompts)
-        prefixes: list[list[tuple[Tensor, Tensor]]] = [[] for _ in self._prompts]
+        prefixes: list[list[Any]] = [[] for _ in self._prompts]
         for members, ids in _batches(self._prompts, self._device):
-            last, cache = self._prefill(ids)
+            last, layers = self._prefill(ids)
             for row, g in enumerate(members):
                 logits[g] = last[row]
-                prefixes[g] = [
-                    (x.keys[row : row + 1].contiguous(), x.values[row : row + 1].contiguous()) for x in cache
-                ]
+                prefixes[g] = [tuple(x[row : row + 1].contiguous() for x in (y.keys, y.values)) for y in layers]
             self.forwarded += ids.numel()
         self._cache = SharedCache([list(layer) for layer in zip(*prefixes, strict=True)])
         self._room = (0, 0)
@@ -147,7 +148,7 @@ class SharedContexts:
         return torch.stack([logits[g] for g in self._prompt])
 
     def _prefill(self, ids: Tensor) -> tuple[Tensor, list[Any]]:
-        """Last logits and layers of keys and values, by the model's own attention, a stretch of the prompt at a time."""
+        """Last logits and layers of keys and values, by the model's own attention, one stretch of the prompt a pass."""
         cache: Any = DynamicCache()
         logits = torch.empty(0)
         for start in range(0, ids.shape[1], _PREFILL):
@@ -187,7 +188,7 @@ class SharedContexts:
         moved = np.flatnonzero(~heir & (length > 0))
         if len(moved):
             pair = torch.from_numpy(np.stack([source[moved], slot[moved]])).to(self._device)
-            for layer in self._cache.layers:
+            for layer in self._cache.shared:
                 layer.copy(pair[0], pair[1], int(length[moved].max()))
         self._prompt, self._slot, self._length = self._prompt[parents], slot, length
 
@@ -203,7 +204,7 @@ class SharedContexts:
             has_time = max(2 * has_time, min(_FIRST_TOKENS, self._max_new))
             has_time = max(time, min(has_time, self._max_new))
         self._room = (has_slots, has_time)
-        for layer in self._cache.layers:
+        for layer in self._cache.shared:
             layer.reserve(*self._room, used)
 
     def _pass(self, rows: NDArray[np.int64]) -> Pass:

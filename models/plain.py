@@ -54,7 +54,7 @@ class PlainContexts:
         self._cohorts, parts = [], []
         for length in np.unique(sizes):
             members = np.flatnonzero(sizes == length)
-            ids = torch.tensor([list(self._prompts[g]) for g in members], device=self._device)
+            ids = torch.tensor([list(self._prompts[g]) for g in members.tolist()], device=self._device)
             logits, cache = self._forward(ids)
             self._cohorts.append(Cohort(cache, int(length), members))
             parts.append((members, logits))

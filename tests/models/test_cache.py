@@ -163,9 +163,7 @@ def test_a_kept_context_is_not_forwarded() -> None:
 
 
 def test_the_window_of_the_model() -> None:
-    with pytest.raises(
-        ModelError, match=r"prompt of 120 tokens and 20 new ones do not fit the 128 .* at most 8 tokens"
-    ):
+    with pytest.raises(ModelError, match=r"120 tokens and 20 new ones do not fit the 128 .* at most 8 tokens"):
         open_contexts(tiny("llama"), [[1] * 120], 20)
 
 

@@ -25,7 +25,7 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def tiny(name: str, seed: int = 0, scale: float = 4.0, **changes: Any) -> Any:
-    """A model of the architecture `name`, its projections `scale` times as large as usual, for attention with contrast."""
+    """A model of one architecture, its projections `scale` times as large as usual, for attention with contrast."""
     torch.manual_seed(seed)
     config = _config(name, changes)
     model: Any = transformers.AutoModelForCausalLM.from_config(config).eval()
