@@ -306,3 +306,19 @@ def test_groups_may_change_size_apart_from_each_other() -> None:
     assert [step.rows.tolist() for step in run[1:]] == [[0, 1, 2, 3, 8, 9], [0, 1, 4, 5]]
     assert [step.group(1).rows.tolist() for step in run] == [[0, 1]] * 3
     assert all(step.group(g).log_z == pytest.approx(0, abs=1e-12) for step in run for g in (0, 1))
+
+
+def test_another_resampler_leaves_the_proposals_as_they_are() -> None:
+    def draws(resample: Any) -> list[np.ndarray]:
+        seen = []
+
+        class Drawing(Scripted):
+            def step(self, t: int, state: Counters, rng: Any) -> tuple[Counters, Any]:
+                seen.append(rng.normal((len(state),)))
+                return super().step(t, state, rng)
+
+        steps(Drawing([4] * 6, lambda t, state: -1.0 * state.ids), resample=resample)
+        return seen
+
+    for ours, theirs in zip(draws(multinomial), draws(adaptive(systematic, 0.5)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
