@@ -20,6 +20,7 @@ from feynkac.masks import TokenAutomaton, TokenConstraint
 from feynkac.models.discrete.canvas import Canvas
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
 from feynkac.models.discrete.draws import Draws
+from feynkac.models.discrete.kernels import Uniform
 from feynkac.models.discrete.proposals import log_ratio, normalised
 from feynkac.smc.checks import name_of
 from feynkac.smc.protocols import LogW, Mask, Rows
@@ -174,8 +175,16 @@ def _explored(
 def chances(canvas: Canvas, rows: Rows) -> NDArray[np.float64]:
     """(R, L, K) probabilities of the finished tokens, no token ruled out where its position may still change."""
     p = np.exp(canvas.clean(rows))
-    open_ = (canvas.tokens_now[rows] == canvas.k) | (canvas.free & (not canvas.kernel.permanent))
-    return np.where(open_[..., None], np.maximum(p, UNLIKELY), p)
+    hidden = canvas.tokens_now[rows] == canvas.k
+    if isinstance(canvas.kernel, Uniform):
+        return np.maximum(p, UNLIKELY)
+    visible = _maybe_redrawn(p, canvas.kernel.redrawn(canvas.time))
+    return np.where(hidden[..., None], np.maximum(p, UNLIKELY), np.where(canvas.free[:, None], visible, p))
+
+
+def _maybe_redrawn(p: NDArray[np.float64], chance: float) -> NDArray[np.float64]:
+    """Any token at all takes the place of a visible one that is masked again."""
+    return (1.0 - chance) * p + chance / p.shape[-1]
 
 
 class Guided:
@@ -193,7 +202,7 @@ class Guided:
         beta, log_accepted = self.automaton.backward(p)
         lost = log_accepted == -np.inf  # no proposal can help such a row: it follows p to its end
         if canvas.kernel.reveals(t):
-            return self._jointly(canvas, rows, moved, law, draws, (p, beta, lost))
+            return self._jointly(t, canvas, rows, moved, law, draws, (p, beta, lost))
         tokens = canvas.tokens_now[rows].copy()
         log_q = canvas.kernel.law(t, tokens, self._posterior(p, beta))
         log_q = np.where(lost[:, None, None], law, log_q)
@@ -201,7 +210,7 @@ class Guided:
         return tokens, log_ratio(law, log_q, tokens, moved)
 
     def _jointly(
-        self, canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws, messages: tuple[Any, ...]
+        self, t: int, canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws, messages: tuple[Any, ...]
     ) -> tuple[Tokens, LogW]:
         p, beta, lost = messages
         automaton, k, classes = self.automaton, canvas.k, self.automaton.classes(p)
@@ -218,8 +227,8 @@ class Guided:
             tokens[asked, i] = drawn
             inc[asked] += _at(log_p, drawn) - _at(log_q, drawn)
             shown = drawn < k
-            classes[asked[shown], i] = 0.0
-            classes[asked[shown], i, automaton.token_class[drawn[shown]]] = 1.0
+            stays = (drawn[shown, None] == np.arange(k)).astype(np.float64)
+            classes[asked[shown], i] = automaton.classes(_maybe_redrawn(stays, canvas.kernel.redrawn(t + 1)))
             alpha = _forward(alpha, classes[:, i], automaton.delta)
         return tokens, inc
 

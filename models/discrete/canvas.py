@@ -89,7 +89,7 @@ class Canvas:
         return self.outputs.table[self.outputs.slot[rows]]
 
     def clean(self, rows: Rows) -> LogProbs:
-        """(R, L, K) nats, the factorised posterior of the clean tokens: visible ones of masked diffusion are certain."""
+        """(R, L, K) nats, the factorised posterior of the clean tokens; a token under no mask is certain."""
         return self.kernel.clean(self.tokens_now[rows], self.log_probs(rows))
 
     def estimate(self, rows: Rows) -> Tokens:
@@ -129,7 +129,7 @@ class Canvas:
         return [self.vocabulary.text(tokens) for tokens in self.tokens(rows)]
 
     def states(self, constraint: TokenConstraint) -> States:
-        """(N,) automaton states after the texts of finished rows; the start state of the others, which promises nothing."""
+        """(N,) automaton states after the texts of finished rows; the start state, no promise, of the others."""
         automaton, done = constraint.automaton(self.vocabulary), np.flatnonzero(self.done())
         states = np.full(len(self), automaton.start, dtype=np.int64)
         for row, tokens in zip(done, self.tokens(done), strict=True):

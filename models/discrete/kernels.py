@@ -58,11 +58,15 @@ class Kernel(Protocol):
         ...
 
     def reveals(self, i: int) -> bool:
-        """Whether step `i` draws clean tokens, so that a value drawn is one of the finished sequence."""
+        """Whether step `i` draws clean tokens (or masks), so that a token drawn may stay to the end."""
         ...
 
     def clean(self, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
         """(R, L, K) nats, what the finished tokens will be as far as is known."""
+        ...
+
+    def redrawn(self, i: int) -> float:
+        """The probability that a token that is visible after `i` steps is drawn once more before the end."""
         ...
 
     def done(self, i: int, tokens: Tokens, k: int) -> Mask:
@@ -136,6 +140,9 @@ class Masked:
     def clean(self, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
         return carried(tokens, log_probs)
 
+    def redrawn(self, i: int) -> float:
+        return 1.0 - math.prod(1.0 - self.rates(j)[1] for j in range(i, self.steps))
+
     def done(self, i: int, tokens: Tokens, k: int) -> Mask:
         full = (tokens != k).all(axis=1)
         return full & (self.permanent or i >= self.steps)
@@ -191,6 +198,9 @@ class Unmask:
     def clean(self, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
         return carried(tokens, log_probs)
 
+    def redrawn(self, i: int) -> float:
+        return 0.0
+
     def done(self, i: int, tokens: Tokens, k: int) -> Mask:
         return (tokens != k).all(axis=1)
 
@@ -233,6 +243,9 @@ class Uniform:
 
     def clean(self, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
         return log_probs
+
+    def redrawn(self, i: int) -> float:
+        return float(i < self.steps)
 
     def done(self, i: int, tokens: Tokens, k: int) -> Mask:
         return np.full(len(tokens), i >= self.steps)

@@ -56,10 +56,7 @@ class Lookahead:
         return self.potential.final(state, rows)
 
     def _estimate(self, state: Canvas, rows: Rows) -> LogW:
-        if self.samples == 0:
-            filled = [state.estimate(rows)]
-        else:
-            filled = [state.drawn(rows) for _ in range(self.samples)]
+        filled = [state.drawn(rows) for _ in range(self.samples)] or [state.estimate(rows)]
         completed = state.completed(np.tile(rows, len(filled)), np.concatenate(filled))
         asked = np.arange(len(completed))
         values = self.potential.final(completed, asked)
