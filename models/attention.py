@@ -4,7 +4,7 @@ For one query, with values v and scores s, softmax attention over the union of t
 attentions a and b, weighted by their masses: (e^A a + e^B b) / (e^A + e^B), where A and B are the log-sum-exp of s over
 each set. So the prefix needs one matrix product for all rows, whatever their number (Juravsky et al. 2024, "Hydragen").
 
-Shapes: F rows, Q new tokens each, Hq query heads, Hkv key heads, G = Hq / Hkv, D the head's size.
+Shapes: F rows, Q new tokens each, Hq query heads, Hkv key heads, G = Q Hq / Hkv queries a key head, D a head's size.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def shared_attention(
     particles: SharedCache | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """(F, 1, Hq, D) attention of `query` (F, Hq, 1, D) over the prefix in `particles` and over `key` and `value`.
+    """(F, Q, Hq, D) attention of `query` (F, Hq, Q, D) over the prefix in `particles` and over `key` and `value`.
 
     `key`, `value`: (F, Hkv, L, D) of the rows' own tokens, as the cache's layer returned them. Raises ModelError for
     arguments that would change the attention in a way not known here.
@@ -45,12 +45,16 @@ def shared_attention(
     if particles is None or attention_mask is not None:
         raise ModelError("this architecture does not pass the cache on to its attention, or masks it by itself")
     _refuse_unknown(kwargs, particles.longest)
-    rows, heads, _, size = query.shape
+    rows, heads, n_new, size = query.shape
+    # The heads of one group, and their new tokens, are queries to the same keys.
     query = query.reshape(rows, key.shape[1], -1, size) * (size**-0.5 if scaling is None else scaling)
-    own, own_mass = _attend_own(query, key, value, particles.step.mask)
+    mask = particles.step.mask
+    if mask is not None and n_new > 1:
+        mask = mask.repeat(1, 1, query.shape[2] // n_new, 1)
+    own, own_mass = _attend_own(query, key, value, mask)
     prefix, prefix_mass = _attend_prefixes(query, particles)
     merged = torch.lerp(own, prefix, torch.sigmoid(prefix_mass - own_mass))
-    return merged.reshape(rows, 1, heads, -1).to(value.dtype), None
+    return merged.reshape(rows, heads, n_new, -1).transpose(1, 2).to(value.dtype), None
 
 
 AttentionInterface.register(NAME, shared_attention)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,11 +26,11 @@ _PREFILL = 4096
 
 @dataclass
 class Pass:
-    """Where one forward pass of F rows reads and writes, the same in all layers.
+    """Where one forward pass of F rows, Q new tokens each, reads and writes, the same in all layers.
 
-    `slots`: (F,) the slot of each row, or None: row r stands in slot r. `at`: the time index of the new token, for all
-    rows or (F,). `length`: own tokens of the longest row, the new one included. `mask`: None or (F, 1, 1, length),
-    0 or -inf. `parts`: each prompt in use, by number, with its rows; the rows of a single one are not listed.
+    `slots`: (F,) the slot of each row, or None: row r stands in slot r. `at`: the time index of the first new token,
+    for all rows or (F,). `length`: own tokens of the longest row, the new ones included. `mask`: None or
+    (F, 1, Q, length), 0 or -inf. `parts`: each prompt in use, by number, with its rows; of a single one they are None.
     """
 
     rows: int = 0
@@ -42,35 +42,37 @@ class Pass:
 
 
 class SharedLayer(CacheLayerMixin):
-    """One layer: `prefixes` (1, Hkv, P, D) of each prompt; `keys`, `values` (slots, Hkv, time, D) of the contexts."""
+    """One layer. Keys and values: `prefixes`, (1, Hkv, P, D) of each prompt; `own`, (slots, Hkv, time, D)."""
 
     is_sliding = False
-    keys: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]
-    values: Tensor  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(self, cache: SharedCache, prefixes: list[tuple[Tensor, Tensor]]) -> None:
         super().__init__()
         self.cache, self.prefixes, self.is_initialized = cache, prefixes, True
-        self.keys, self.values = (x.new_empty(0, x.shape[1], 0, x.shape[3]) for x in prefixes[0])
+        self.own = tuple(x.new_empty(0, x.shape[1], 0, x.shape[3]) for x in prefixes[0])
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Store one new token a row, (F, Hkv, 1, D); returns the rows' own tokens only, (F, Hkv, length, D)."""
+        """Store the new tokens, (F, Hkv, Q, D); returns the rows' own tokens only, (F, Hkv, length, D)."""
         self.cache.current = self
-        step = self.cache.step
-        return _write(self.keys, key_states, step), _write(self.values, value_states, step)
+        keys, values = self.own
+        return _write(keys, key_states, self.cache.step), _write(values, value_states, self.cache.step)
 
     def reserve(self, slots: int, time: int, used: tuple[int, int]) -> None:
-        """Make room; of the first `used` slots and times the content is kept."""
-        for name in ("keys", "values"):
-            old = getattr(self, name)
-            new = old.new_empty(slots, old.shape[1], time, old.shape[3])
+        """Make room; of the first `used` slots and times the content is kept.
+
+        The rest is zeros, not left as found: a masked key may be anything except NaN.
+        """
+        grown = []
+        for old in self.own:
+            new = old.new_zeros(slots, old.shape[1], time, old.shape[3])
             new[: used[0], :, : used[1]] = old[: used[0], :, : used[1]]
-            setattr(self, name, new)
+            grown.append(new)
+        self.own = tuple(grown)
 
     def copy(self, source: Tensor, target: Tensor, length: int) -> None:
         """Copy `length` own tokens from slots to slots, which have none in common."""
-        for store in (self.keys[:, :, :length], self.values[:, :, :length]):
-            store.index_copy_(0, target, store.index_select(0, source))
+        for store in self.own:
+            store[:, :, :length].index_copy_(0, target, store[:, :, :length].index_select(0, source))
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None: ...
 
@@ -85,12 +87,14 @@ class SharedLayer(CacheLayerMixin):
 
 
 def _write(store: Tensor, new: Tensor, step: Pass) -> Tensor:
+    n_new = new.shape[2]
     if step.slots is None and isinstance(step.at, int):
         own = store[: step.rows, :, : step.length]
-        own[:, :, step.at] = new[:, :, 0]
+        own[:, :, step.at : step.at + n_new] = new
         return own
     slots = torch.arange(step.rows, device=new.device) if step.slots is None else step.slots
-    store[slots, :, step.at] = new[:, :, 0]
+    at = step.at[:, None] if isinstance(step.at, Tensor) else step.at
+    store[slots[:, None], :, at + torch.arange(n_new, device=new.device)] = new.transpose(1, 2)
     own = store[:, :, : step.length]
     return own[: step.rows] if step.slots is None else own.index_select(0, step.slots)
 
@@ -152,30 +156,46 @@ class SharedContexts:
         cache: Any = DynamicCache()
         logits = torch.empty(0)
         for start in range(0, ids.shape[1], _PREFILL):
-            logits, cache = self._forward(ids[:, start : start + _PREFILL], cache)
+            logits, cache = self._forward.last(ids[:, start : start + _PREFILL], cache)
         return logits, cache.layers
 
-    @torch.inference_mode()
     def extend(self, parents: Rows, tokens: NDArray[np.int64]) -> Tensor:
         """See `Contexts.extend`; one forward pass."""
-        self._place(parents)
-        extended = np.flatnonzero(tokens >= 0)
-        if not len(extended):
-            return torch.empty(0, 0, device=self._device)
-        if len(extended) == len(tokens):
-            extended = np.argsort(self._slot)  # all rows in the order of their slots, so that nothing is gathered
-        self._length[extended] += 1
-        rows = np.stack([tokens[extended], self.lengths[extended] - 1, np.argsort(extended)])
-        ids, positions, order = self._to(rows)
-        self._cache.step = self._pass(extended)
-        self._cache.longest = int(self.lengths[extended].max())
-        with shared_attention_in(self._configs), _reordered(self._model, order) as reorder:
-            logits, _ = self._forward(ids[:, None], self._cache, position_ids=positions[:, None], particles=self._cache)
-        self.forwarded += len(extended)
-        return reorder(logits)
+        return self._advance(parents, tokens[:, None], (tokens >= 0).astype(np.int64))
 
-    def _place(self, parents: Rows) -> None:
-        """Give each new context a slot below their number, and its parent's own tokens in it."""
+    def append(self, parents: Rows, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """See `Contexts.append`; one forward pass, as long as the longest list."""
+        count = np.array([len(some) for some in tokens], np.int64)
+        padded = np.zeros((len(tokens), max(1, int(count.max(initial=0)))), np.int64)
+        for row, some in zip(padded, tokens, strict=True):
+            row[: len(some)] = some
+        return self._advance(parents, padded, count)
+
+    @torch.inference_mode()
+    def _advance(self, parents: Rows, tokens: NDArray[np.int64], count: NDArray[np.int64]) -> Tensor:
+        """Context i becomes `parents[i]` and the first `count[i]` of `tokens[i]`; (F, V) logits where that is not 0."""
+        self._place(parents, tokens.shape[1])
+        rows = np.flatnonzero(count)
+        if not len(rows):
+            return torch.empty(0, 0, device=self._device)
+        if len(rows) == len(count):
+            rows = np.argsort(self._slot)  # all of them in the order of their slots, so that nothing is gathered
+        first = self.lengths[rows, None]
+        # What fills up the shorter lists is stored behind them, where the next tokens will overwrite it.
+        positions = np.minimum(first + np.arange(tokens.shape[1]), first + count[rows, None] - 1)
+        order = np.argsort(rows)
+        ids, positions = self._to(np.stack([tokens[rows], positions]))
+        order, last = self._to(np.stack([order, count[rows[order]] - 1]))
+        self._cache.step = self._pass(rows, count[rows], tokens.shape[1])
+        self._length[rows] += count[rows]
+        self._cache.longest = int(self.lengths[rows].max())
+        with shared_attention_in(self._configs), _selected(self._model, order, last) as selected:
+            logits = selected(self._forward.all(ids, self._cache, position_ids=positions, particles=self._cache)[0])
+        self.forwarded += int(count.sum())
+        return logits
+
+    def _place(self, parents: Rows, n_new: int) -> None:
+        """Give each new context a slot below their number, its parent's own tokens in it, and room for `n_new` more."""
         n, source, length = len(parents), self._slot[parents], self._length[parents]
         heir = np.zeros(n, np.bool_)  # one child of each parent stays where the parent was, if that is below n
         heir[np.unique(source, return_index=True)[1]] = True
@@ -184,7 +204,7 @@ class SharedContexts:
         free[source[heir]] = False
         slot = source.copy()
         slot[~heir] = np.flatnonzero(free)
-        self._reserve(n, int(length.max(initial=0)) + 1)
+        self._reserve(n, int(length.max(initial=0)) + n_new)
         moved = np.flatnonzero(~heir & (length > 0))
         if len(moved):
             pair = torch.from_numpy(np.stack([source[moved], slot[moved]])).to(self._device)
@@ -199,26 +219,26 @@ class SharedContexts:
             return
         used = (min(len(self._slot), has_slots), int(self._length.max(initial=0)))
         if slots > has_slots:
-            has_slots = max(slots, has_slots + has_slots // 2)
-        while has_time < time:
-            has_time = max(2 * has_time, min(_FIRST_TOKENS, self._max_new))
-            has_time = max(time, min(has_time, self._max_new))
+            has_slots = max(slots, has_slots + has_slots // 4)
+        if time > has_time:
+            enough = self._max_new if time <= self._max_new else 2 * time
+            has_time = min(enough, max(time, 2 * has_time, _FIRST_TOKENS))
         self._room = (has_slots, has_time)
         for layer in self._cache.shared:
             layer.reserve(*self._room, used)
 
-    def _pass(self, rows: NDArray[np.int64]) -> Pass:
-        """Where the forward pass of the contexts `rows` reads and writes."""
-        length = self._length[rows]
-        longest, n = int(length.max()), len(rows)
-        even = bool((length == longest).all())
-        every = n == len(self._slot)
-        step = Pass(n, None if every else self._to(self._slot[rows]), longest - 1, longest)
+    def _pass(self, rows: Rows, count: NDArray[np.int64], n_new: int) -> Pass:
+        """Where the forward pass of the contexts `rows` reads and writes; `count` of their `n_new` tokens are real."""
+        at = self._length[rows]
+        length = int((at + count).max())
+        even = bool((at + n_new == length).all())
+        every = len(rows) == len(self._slot)
+        step = Pass(len(rows), None if every else self._to(self._slot[rows]), length - n_new, length)
         if not (even and every):
-            step.at = self._to(length - 1)
-        if not even:
-            beyond = self._to(np.arange(longest) >= length[:, None])
-            step.mask = torch.zeros(beyond.shape, device=self._device).masked_fill_(beyond, -torch.inf)[:, None, None]
+            step.at = self._to(at)
+        if not even or n_new > 1:
+            beyond = self._to(np.arange(length) > (at[:, None] + np.arange(n_new))[..., None])
+            step.mask = torch.zeros(beyond.shape, device=self._device).masked_fill_(beyond, -torch.inf)[:, None]
         prompt = self._prompt[rows]
         numbers = np.unique(prompt)
         step.parts = [(int(g), self._to(np.flatnonzero(prompt == g)) if len(numbers) > 1 else None) for g in numbers]
@@ -238,21 +258,22 @@ def _batches(prompts: Sequence[tuple[int, ...]], device: Any) -> Iterator[tuple[
 
 
 @contextmanager
-def _reordered(model: Any, order: Tensor) -> Iterator[Any]:
-    """Put rows into `order` before they become logits: what goes into the output layer is some 100 times smaller."""
-    done = False
+def _selected(model: Any, order: Tensor, last: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Select position `last[i]` of row `order[i]` before the output layer, whose result is some 100 times larger.
+
+    Gives a function that does so with the logits, for a model whose output layer is not found or not called once.
+    """
+    calls = 0
 
     def select(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        nonlocal done
-        if done or not args or args[0].shape[0] != len(order):
-            return None
-        done = True
-        return (args[0].index_select(0, order), *args[1:])
+        nonlocal calls
+        calls += 1
+        return (args[0][order, last][:, None], *args[1:]) if calls == 1 and args and args[0].ndim == 3 else None
 
     head = model.get_output_embeddings()
     handle = None if head is None else head.register_forward_pre_hook(select)
     try:
-        yield lambda logits: logits if done else logits.index_select(0, order)
+        yield lambda logits: logits[:, 0].float() if calls == 1 else logits[order, last].float()
     finally:
         if handle is not None:
             handle.remove()

@@ -41,6 +41,14 @@ class Contexts(Protocol):
         """
         ...
 
+    def append(self, parents: Rows, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """As `extend`, by several tokens at once: context i is `parents[i]`, then `tokens[i]`; an empty list keeps it.
+
+        Two contexts of one parent need distinct tokens, but one list may begin with the other. Returns the (F, V)
+        float32 logits after the last token of each extended context, in order.
+        """
+        ...
+
     @property
     def lengths(self) -> NDArray[np.int64]:
         """(U,) tokens of each context, its prompt among them."""

@@ -11,20 +11,25 @@ from feynkac.errors import ModelError
 
 
 class Forward:
-    """Calls `model` for next-token logits only."""
+    """Calls `model` for logits and its cache."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
         known = inspect.signature(model.forward).parameters
-        self._keep = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        self._keeps = "logits_to_keep" in known
         # Purely recurrent models name their state differently.
         self._cache = "cache_params" if "cache_params" in known else "past_key_values"
 
-    def __call__(self, ids: Tensor, cache: Any = None, **kwargs: Any) -> tuple[Tensor, Any]:
+    def last(self, ids: Tensor, cache: Any = None) -> tuple[Tensor, Any]:
         """(B, V) float32 logits after the last of (B, T) tokens, and the cache; without one the model makes its own."""
+        logits, cache = self.all(ids, cache, **({"logits_to_keep": 1} if self._keeps else {}))
+        return logits[:, -1].float(), cache
+
+    def all(self, ids: Tensor, cache: Any, **kwargs: Any) -> tuple[Tensor, Any]:
+        """(B, T, V) logits after each of (B, T) tokens, in the model's own precision, and the cache."""
         given = kwargs if cache is None else {self._cache: cache, **kwargs}
-        out = self.model(input_ids=ids, use_cache=True, return_dict=True, **self._keep, **given)
+        out = self.model(input_ids=ids, use_cache=True, return_dict=True, **given)
         cache = getattr(out, self._cache, None)
         if cache is None:
             raise ModelError(f"{type(self.model).__name__} returns no {self._cache}; it cannot continue a text")
-        return out.logits[:, -1].float(), cache
+        return out.logits, cache

@@ -55,7 +55,7 @@ class PlainContexts:
         for length in np.unique(sizes):
             members = np.flatnonzero(sizes == length)
             ids = torch.tensor([list(self._prompts[g]) for g in members.tolist()], device=self._device)
-            logits, cache = self._forward(ids)
+            logits, cache = self._forward.last(ids)
             self._cohorts.append(Cohort(cache, int(length), members))
             parts.append((members, logits))
         self.forwarded += int(sizes.sum())
@@ -81,9 +81,22 @@ class PlainContexts:
         self._cohorts = kept + growing
         return _in_order(parts) if parts else torch.empty(0, 0, device=self._device)
 
+    def append(self, parents: Rows, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """See `Contexts.append`; one token after the other, for not every recurrent model continues by several."""
+        count = np.array([len(some) for some in tokens])
+        final: dict[int, Tensor] = {}
+        for t in range(max(1, int(count.max(initial=0)))):
+            some = np.array([row[t] if t < len(row) else -1 for row in tokens], np.int64)
+            logits = self.extend(parents, some)
+            final |= {
+                int(i): row for i, row in zip(np.flatnonzero(some >= 0), logits, strict=True) if t + 1 == count[i]
+            }
+            parents = np.arange(len(tokens))
+        return torch.stack([final[i] for i in sorted(final)]) if final else torch.empty(0, 0, device=self._device)
+
     def _grow(self, cohort: Cohort, tokens: NDArray[np.int64]) -> Tensor:
         ids = torch.from_numpy(tokens[cohort.members]).to(self._device)[:, None]
-        logits, cohort.cache = self._forward(ids, cohort.cache)
+        logits, cohort.cache = self._forward.last(ids, cohort.cache)
         cohort.length += 1
         self.forwarded += len(cohort.members)
         return logits

@@ -29,35 +29,45 @@ def recompute(model: Any, texts: list[list[int]]) -> torch.Tensor:
         return torch.stack([model(input_ids=torch.tensor([text])).logits[0, -1].float() for text in texts])
 
 
-def run_program(model: Any, contexts: Any, prompts: list[list[int]], seed: int, steps: int, keep: float) -> None:
-    """Random forks, keeps and drops; the oracle is a list of token lists."""
+def run_program(
+    model: Any, contexts: Any, prompts: list[list[int]], seed: int, steps: int, keep: float, most: int = 1
+) -> None:
+    """Random forks, keeps and drops, by up to `most` tokens; the oracle is a list of token lists."""
     rng = np.random.default_rng(seed)
-    texts, forwarded = [list(prompt) for prompt in prompts], sum(map(len, prompts))
+    texts, prefilled = [list(prompt) for prompt in prompts], contexts.forwarded
     torch.testing.assert_close(contexts.start(), recompute(model, texts), atol=1e-4, rtol=1e-4)
+    forwarded = contexts.forwarded
+    assert forwarded - prefilled <= sum(map(len, prompts))
     for _ in range(steps):
-        parents, tokens = random_children(rng, len(texts), keep)
-        logits = contexts.extend(parents, tokens)
-        texts = [texts[p] + ([int(t)] if t >= 0 else []) for p, t in zip(parents, tokens, strict=True)]
-        grown = [text for text, token in zip(texts, tokens, strict=True) if token >= 0]
-        forwarded += len(grown)
+        children = random_children(rng, len(texts), keep, most)
+        parents, new = np.array([parent for parent, _ in children]), [list(tokens) for _, tokens in children]
+        if most == 1:
+            logits = contexts.extend(parents, np.array([tokens[0] if tokens else -1 for tokens in new]))
+        else:
+            logits = contexts.append(parents, new)
+        texts = [texts[parent] + tokens for parent, tokens in zip(parents, new, strict=True)]
+        grown = [text for text, tokens in zip(texts, new, strict=True) if tokens]
+        forwarded += sum(map(len, new))
         assert logits.dtype == torch.float32
         assert logits.shape[0] == len(grown)
         if grown:
             torch.testing.assert_close(logits, recompute(model, grown), atol=1e-4, rtol=1e-4)
         assert contexts.lengths.tolist() == [len(text) for text in texts]
-    assert contexts.forwarded <= forwarded
+        assert contexts.forwarded == forwarded
 
 
-def random_children(rng: np.random.Generator, n: int, keep: float) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct (parent, token) pairs of some of `n` parents, in no order."""
+def random_children(rng: np.random.Generator, n: int, keep: float, most: int) -> list[tuple[int, tuple[int, ...]]]:
+    """Distinct pairs of a parent and its new tokens, for some of `n` parents, in no order."""
     survivors = rng.permutation(n)[: rng.integers(1, n + 1)]
     pairs = {
-        (int(parent), -1 if rng.random() < keep else int(rng.integers(VOCAB)))
+        (
+            int(parent),
+            () if rng.random() < keep else tuple(rng.integers(VOCAB, size=rng.integers(1, most + 1)).tolist()),
+        )
         for parent in survivors
         for _ in range(rng.integers(1, 4))
     }
-    chosen = np.array(sorted(pairs), np.int64)[rng.permutation(len(pairs))[:9]]
-    return chosen[:, 0], chosen[:, 1]
+    return [sorted(pairs)[i] for i in rng.permutation(len(pairs))[:9]]
 
 
 PROMPTS = [[5, 9, 3, 7, 1], [4], [5, 9, 3, 7, 1], [8, 2, 6, 11, 30]]
@@ -71,6 +81,21 @@ def test_shared_cache_is_exact(name: str, keep: float) -> None:
         contexts = open_contexts(model, prompts, 20)
         assert isinstance(contexts, SharedContexts)
         run_program(model, contexts, prompts, seed, steps=12, keep=keep)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_several_tokens_at_once(name: str) -> None:
+    model = tiny(name)
+    for seed, (prompts, most) in enumerate([(PROMPTS[:1], 2), (PROMPTS, 7)]):
+        run_program(model, SharedContexts(model, prompts, 20), prompts, seed, steps=8, keep=0.2, most=most)
+    run_program(model, PlainContexts(model, PROMPTS), PROMPTS, 2, steps=5, keep=0.2, most=4)
+
+
+def test_memory_that_was_never_written_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = torch.Tensor.new_empty
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *args, **kwargs: empty(*args, **kwargs).fill_(torch.nan))
+    model = tiny("llama")
+    run_program(model, SharedContexts(model, PROMPTS, 3), PROMPTS, 5, steps=12, keep=0.5, most=5)
 
 
 def test_without_the_flash_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +156,7 @@ def test_only_new_branches_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     copy = SharedLayer.copy
 
     def counted(self: SharedLayer, source: torch.Tensor, target: torch.Tensor, length: int) -> None:
-        if self is self.cache.layers[0]:
+        if self is self.cache.shared[0]:
             copies.append((source.tolist(), target.tolist(), length))
         copy(self, source, target, length)
 
@@ -142,14 +167,14 @@ def test_only_new_branches_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     contexts.extend(np.arange(6), np.arange(6))
     contexts.extend(np.array([5, 4, 3, 2, 1, 0]), np.arange(6))  # renumbering is free
     assert copies == []
-    address = contexts._cache.layers[0].keys.data_ptr()
+    address = contexts._cache.shared[0].own[0].data_ptr()
     contexts.extend(np.array([0, 0, 0, 1, 2, 3]), np.arange(6))  # two die, two are born
     assert [(len(source), length) for source, _, length in copies] == [(2, 3)]
     contexts.extend(np.array([0, 1]), np.array([0, 1]))  # fewer: at most moved down into the free slots
     for source, target, _ in copies:
         assert not set(source) & set(target)
-    assert contexts._cache.layers[0].keys.data_ptr() == address
-    assert contexts._cache.layers[0].prefixes[0][0].shape[0] == 1
+    assert contexts._cache.shared[0].own[0].data_ptr() == address
+    assert contexts._cache.shared[0].prefixes[0][0].shape[0] == 1
 
 
 def test_a_kept_context_is_not_forwarded() -> None:
