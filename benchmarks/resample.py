@@ -76,7 +76,7 @@ def core_systematic(weight: NDArray[np.float64]) -> NDArray[np.int64]:
 
 def core_ssp(weight: NDArray[np.float64]) -> NDArray[np.int64]:
     n = len(weight)
-    counts = kernels.ssp_counts(weight, n / weight.sum(), PLAIN.uniform(n), np.empty(n, dtype=np.int64))
+    counts = kernels.ssp_counts(weight, n / weight.sum(), n, PLAIN.uniform(n), np.empty(n, dtype=np.int64))
     return kernels.rows_of(counts, np.empty(n, dtype=np.int64))
 
 

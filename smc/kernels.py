@@ -13,6 +13,7 @@ the work itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -38,21 +39,6 @@ class Kernel:
 
 
 @register_jitable
-def _sum(weight: Floats) -> float:
-    """The total weight, in four chains of additions that do not wait for each other."""
-    size = len(weight)
-    a, b, c, d = 0.0, 0.0, 0.0, 0.0
-    for i in range(0, size - 3, 4):
-        a += weight[i]
-        b += weight[i + 1]
-        c += weight[i + 2]
-        d += weight[i + 3]
-    for i in range(size - size % 4, size):
-        a += weight[i]
-    return (a + b) + (c + d)
-
-
-@register_jitable
 def _fill(rows: Ints) -> None:
     """Let every 0 after the head of a family repeat that head."""
     parent = 0
@@ -63,29 +49,51 @@ def _fill(rows: Ints) -> None:
         rows[k] = parent
 
 
-@Kernel
-def stratified_rows(weight: Floats, n: int, uniform: Any, rows: Ints) -> Ints:
-    """Fill `rows` (n,) with sorted parents by stratified resampling; with a single uniform, by systematic resampling.
-
-    Kitagawa (1996); Carpenter, Clifford, Fearnhead (1999). Search-free: one comparison decides how many of the n
-    points lie below a cumulative weight, in the stratum where that falls.
-    """
-    scale, single = n / _sum(weight), len(uniform) == 1
-    rows[:] = 0
+@register_jitable
+def _last_live(weight: Floats) -> int:
+    """The last row with weight. It takes the points that rounding leaves over."""
     last = len(weight) - 1
     while weight[last] == 0.0:
         last -= 1
-    k, cumulative = 0, 0.0
-    for i in range(last + 1):
-        if k == n:
+    return last
+
+
+@Kernel
+def systematic_rows(weight: Floats, scale: float, uniform: Any, rows: Ints) -> Ints:
+    """Fill `rows` (n,) with sorted parents by systematic resampling; `uniform` (1,), `scale` n over the total weight.
+
+    Carpenter, Clifford, Fearnhead (1999). Search-free: ceil(n c - u) of the n points lie below a cumulative weight c.
+    """
+    rows[:] = 0
+    u, k, cumulative = uniform[0], 0, 0.0
+    for i in range(_last_live(weight) + 1):
+        if k >= len(rows):
             break
         # A row without offspring is overwritten by the next; `_fill` then completes the larger families. So no
-        # branch depends on the unpredictable number of children. Points left over by rounding are the last live row's.
+        # branch depends on the unpredictable number of children.
+        rows[k] = i
+        cumulative += weight[i]
+        k = math.ceil(cumulative * scale - u)
+    _fill(rows)
+    return rows
+
+
+@Kernel
+def stratified_rows(weight: Floats, scale: float, uniform: Any, rows: Ints) -> Ints:
+    """The same by stratified resampling, with one `uniform` a stratum (n,).
+
+    Kitagawa (1996). One comparison decides the stratum where the cumulative weight falls.
+    """
+    rows[:] = 0
+    k, cumulative, n = 0, 0.0, len(rows)
+    for i in range(_last_live(weight) + 1):
+        if k >= n:
+            break
         rows[k] = i
         cumulative += weight[i]
         x = cumulative * scale
         stratum = min(int(x), n - 1)
-        k = stratum + (uniform[0 if single else stratum] < x - stratum)
+        k = stratum + (uniform[stratum] < x - stratum)
     _fill(rows)
     return rows
 
@@ -95,19 +103,18 @@ def _pair(x: float, y: float, uniform: Any) -> tuple[bool, float, int]:
     """One step of SSP on the fractions x, y of rows i, j: whether i stays open, the open fraction, ones given out."""
     s = x + y
     if s < 1.0:
-        # Both zero: pass to j, so that a dead row in front is never the open one while live rows follow.
+        # So a row without a fraction never takes one: x = 0 passes the opening on, y = 0 leaves it.
         return uniform < (x / s if s > 0.0 else 0.0), s, 0
     return uniform >= (1.0 - y) / (2.0 - s), s - 1.0, 1
 
 
 @Kernel
-def ssp_counts(weight: Any, scale: float, uniform: Any, counts: Any) -> Any:
-    """Fill `counts` (N,) with offspring by the Srinivasan sampling process: floor or ceiling of weight_i * scale.
+def ssp_counts(weight: Any, scale: float, n: int, uniform: Any, counts: Any) -> Any:
+    """Fill `counts` (N,), n in all, by the Srinivasan sampling process: the floor or the ceiling of weight_i * scale.
 
     `scale` is n over the total weight. Gerber, Chopin, Whiteley (2019). Row j decides with its own uniform whether it
     or the open row before it takes the fraction of both; that of row 0 is unused.
     """
-    n = int(scale * _sum(weight) + 0.5)
     i, x, given = 0, 0.0, 0
     for j in range(len(weight)):
         expected = weight[j] * scale
@@ -129,7 +136,7 @@ def rows_of(counts: Ints, rows: Ints) -> Ints:
     for i in range(len(counts)):
         if k == len(rows):
             break
-        rows[k] = i  # as in `stratified_rows`
+        rows[k] = i  # as in `systematic_rows`
         k += counts[i]
     _fill(rows)
     return rows

@@ -98,10 +98,10 @@ def ssp(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:
     n, size, total = size_of(n, log_weight), len(weight), float(weight.sum())
     uniform, scale = rng.uniform(size), n / total
     if uniform.dtype != object and size <= PYTHON_UP_TO:
-        counts = kernels.ssp_counts.py_func(weight.tolist(), scale, uniform.tolist(), [0] * size)
+        counts = kernels.ssp_counts.py_func(weight.tolist(), scale, n, uniform.tolist(), [0] * size)
     else:
         # Counts take the place of the weights: entry j is written after weight j has been read.
-        counts = kernels.ssp_counts(weight, scale, uniform, weight.view(np.int64))
+        counts = kernels.ssp_counts(weight, scale, n, uniform, weight.view(np.int64))
     return _rows_of(counts, size, n), equal(n, largest + math.log(total / n), weight)
 
 
@@ -134,7 +134,8 @@ def stratified_rows(weight: Floats, n: int, uniform: NDArray) -> Rows:
     """(n,) sorted rows of the (N,) weights, by n uniforms (stratified) or a single one (systematic)."""
     size = len(weight)
     if uniform.dtype == object or max(size, n) > NUMPY_UP_TO:
-        return kernels.stratified_rows(weight, n, uniform, np.empty(n, dtype=np.int64))
+        kernel = kernels.systematic_rows if len(uniform) == 1 else kernels.stratified_rows
+        return kernel(weight, n / float(weight.sum()), uniform, np.empty(n, dtype=np.int64))
     cumulative = np.cumsum(weight)
     total = cumulative[-1]
     x = cumulative * (n / total)

@@ -15,7 +15,7 @@ from feynkac.errors import ArgumentError
 from feynkac.smc.named import Named
 from feynkac.smc.protocols import LogW, Rng, Rows
 from feynkac.smc.schemes import Draw, Floats, size_of, stratified_rows
-from feynkac.smc.weights import relative
+from feynkac.smc.weights import relative, top
 
 ESS_HALF = 3.0 + math.sqrt(8.0)
 """The bound on the ratio of weights at which the effective sample size is at least half the number of rows."""
@@ -32,14 +32,14 @@ def optimal(n: int) -> Named:
         raise ArgumentError(f"optimal({n}); keep at least one row")
 
     def draw(log_weight: LogW, rng: Rng) -> Draw:
-        weight, largest = relative(log_weight)
-        if largest == -np.inf or len(weight) <= n:
+        largest = top(log_weight)
+        if largest == -np.inf or len(log_weight) <= n:
             return None, log_weight
         order = np.argsort(-log_weight, kind="stable")
         if log_weight[order[n]] == -np.inf:
             rows = np.sort(order[:n])
             return rows, log_weight[rows]
-        kept = _heaviest(weight[order], n)
+        kept = _heaviest(log_weight[order] - largest, n)
         rest = np.sort(order[kept:])
         # Relative to the heaviest of the rest: they may be too light to be seen beside the heaviest of all.
         weight, largest = relative(log_weight[rest])
@@ -52,17 +52,16 @@ def optimal(n: int) -> Named:
     return Named(f"optimal({n})", draw)
 
 
-def _heaviest(descending: Floats, n: int) -> int:
-    """How many of the (N,) sorted weights are kept for certain.
+def _heaviest(descending: LogW, n: int) -> int:
+    """How many of the (N,) sorted log-weights are kept for certain.
 
     The first A with c w_A < 1, where c = (n - A) / (the sum of all weights from w_A on). Testing w_A against the c of
-    A - 1 instead is the off-by-one of several published codes, which inflates the total.
+    A - 1 instead is the off-by-one of several published codes, which inflates the total. In logs, as the weights at
+    the end may be too light to be seen beside the first.
     """
-    tails = np.cumsum(descending[::-1])[::-1]
-    a = np.arange(n)
-    light = (n - a) * descending[:n] < tails[:n]
-    # At A = n - 1 a single survivor stands for the whole tail; it may be too light to be seen in the sum.
-    light[n - 1] = True
+    log_tails = np.logaddexp.accumulate(descending[::-1])[::-1]
+    light = np.log(np.arange(n, 0, -1)) + descending[:n] < log_tails[:n]
+    light[n - 1] = True  # a single survivor stands for any tail
     return int(np.argmax(light))
 
 

@@ -35,9 +35,11 @@ def ints(n: int) -> np.ndarray:
 @given(relative_weights(), st.integers(1, 12), st.data())
 def test_stratified_rows(weight, n, data) -> None:
     u = np.array(data.draw(st.lists(uniforms, min_size=1, max_size=1) | st.lists(uniforms, min_size=n, max_size=n)))
+    kernel = kernels.systematic_rows if len(u) == 1 else kernels.stratified_rows
+    compiled = kernel.compiled(weight, n / weight.sum(), u, ints(n))
+    assert np.array_equal(compiled, kernel.py_func(weight, n / weight.sum(), u, ints(n)))
     for rows in (
-        kernels.stratified_rows.compiled(weight, n, u, ints(n)),
-        kernels.stratified_rows.py_func(weight, n, u, ints(n)),
+        compiled,
         stratified_rows(weight, n, u),
     ):
         assert len(rows) == n and (np.diff(rows) >= 0).all()
@@ -52,11 +54,11 @@ def test_stratified_rows(weight, n, data) -> None:
 def test_ssp_counts(weight, n, data) -> None:
     u = np.array(data.draw(st.lists(uniforms, min_size=len(weight), max_size=len(weight))))
     scale = n / weight.sum()
-    counts = kernels.ssp_counts.compiled(weight, scale, u, ints(len(weight)))
+    counts = kernels.ssp_counts.compiled(weight, scale, n, u, ints(len(weight)))
     assert counts.sum() == n and (counts >= 0).all()
     assert not counts[weight == 0].any()
     assert (np.abs(counts - weight * scale) < 1 + 1e-9).all()
-    in_lists = kernels.ssp_counts.py_func(weight.tolist(), scale, u.tolist(), [0] * len(weight))
+    in_lists = kernels.ssp_counts.py_func(weight.tolist(), scale, n, u.tolist(), [0] * len(weight))
     assert counts.tolist() == in_lists
 
 
@@ -103,10 +105,10 @@ def _exact_mean(weight: np.ndarray, n: int, rows_of_uniform) -> np.ndarray:
 @given(relative_weights(), st.integers(1, 12))
 def test_systematic_and_stratified_means(weight, n) -> None:
     # Row k of a stratified draw depends on uniform k alone, so equal uniforms have the same mean as independent ones.
-    for length in (1, n):
+    for length, kernel in ((1, kernels.systematic_rows), (n, kernels.stratified_rows)):
         for rows_of_uniform in (
             lambda u, length=length: stratified_rows(weight, n, np.full(length, u)),
-            lambda u, length=length: kernels.stratified_rows(weight, n, np.full(length, u), ints(n)),
+            lambda u, length=length, kernel=kernel: kernel(weight, n / weight.sum(), np.full(length, u), ints(n)),
         ):
             assert _exact_mean(weight, n, rows_of_uniform) == pytest.approx(n * weight / weight.sum(), abs=1e-12)
 
@@ -119,12 +121,13 @@ def test_large(seed, u) -> None:
     weight = rng.exponential(size=size) ** 4 * (rng.random(size) < 0.7)
     weight[-1000:] = 0.0
     weight /= weight.max()
-    rows = kernels.stratified_rows(weight, n, np.array([u]), ints(n))
-    counts = np.bincount(rows, minlength=size)
-    assert len(rows) == n and (np.diff(rows) >= 0).all() and (weight[rows] > 0).all()
     expected = weight * (n / weight.sum())
-    assert (np.abs(counts - expected) < 1 + 1e-6).all()
-    counts = kernels.ssp_counts(weight, n / weight.sum(), rng.random(size), ints(size))
+    for length in (1, n):
+        rows = stratified_rows(weight, n, np.full(length, u))
+        counts = np.bincount(rows, minlength=size)
+        assert len(rows) == n and (np.diff(rows) >= 0).all() and (weight[rows] > 0).all()
+        assert (np.abs(counts - expected) < 1 + 1e-6).all()
+    counts = kernels.ssp_counts(weight, n / weight.sum(), n, rng.random(size), ints(size))
     assert counts.sum() == n and not counts[weight == 0].any()
     assert (np.abs(counts - expected) < 1 + 1e-6).all()
     assert np.array_equal(kernels.rows_of(counts, ints(n)), np.repeat(np.arange(size), counts))

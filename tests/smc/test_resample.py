@@ -11,6 +11,7 @@ from feynkac.errors import ArgumentError, WeightError
 from feynkac.smc import resample as r
 from feynkac.smc.rng import Streams
 from feynkac.smc.testing import enumerate_runs, expectation
+from feynkac.smc.unequal import _distinct
 from feynkac.smc.weights import effective_sample_size, log_sum_exp
 
 LAST = 1 - 2.0**-53
@@ -133,10 +134,12 @@ def test_residual_gives_the_whole_part_for_certain(log_weight, rng) -> None:
     assert (np.bincount(rows, minlength=len(log_weight)) >= np.floor(expected - 1e-9)).all()
 
 
-def test_residual_leaves_equal_weights_alone() -> None:
-    for n in range(1, 200):
-        rows, _ = r.residual(np.full(n, -math.log(n)) + 0.1, Fixed(0.9, 0.1))
-        assert np.array_equal(rows, np.arange(n))
+def test_residual_leaves_nothing_to_chance_where_all_expectations_are_whole() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        counts = rng.integers(1, 6, size=rng.integers(1, 40))
+        rows, _ = r.residual(np.log(counts / counts.sum()), Fixed(0.9, 0.1), n=int(counts.sum()))
+        assert np.array_equal(rows, np.repeat(np.arange(len(counts)), counts))
 
 
 @pytest.mark.parametrize("scheme", EQUAL, ids=lambda s: s.__name__)
@@ -185,6 +188,11 @@ def test_optimal(log_weight, rng, n) -> None:
         assert np.exp(np.minimum(log_weight - level, 0.0)).sum() == pytest.approx(n, rel=1e-9)
         kept = np.flatnonzero(log_weight > level + 1e-9)
         assert np.isin(kept, rows).all()
+
+
+def test_a_survivor_doubled_by_rounding_gives_way_to_the_heaviest_row_left() -> None:
+    weight = np.array([1.0, 0.25, 0.0, 0.75, 0.5])
+    assert sorted(_distinct(np.array([0, 0, 4]), weight)) == [0, 3, 4]
 
 
 @unhurried
