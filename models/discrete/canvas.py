@@ -58,9 +58,7 @@ class Canvas:
     def vocabulary(self) -> Vocabulary:
         """The bytes of the clean tokens. Raises ModelError for a model that has only a number of tokens."""
         if isinstance(self.alphabet, int):
-            raise ModelError(
-                "this model has no vocabulary, so there are no texts; give it one: Vocabulary((b'a', ...))"
-            )
+            raise ModelError("this model has no vocabulary, so there are no texts; give it a Vocabulary")
         return self.alphabet
 
     def fork(self, rows: Rows) -> Canvas:

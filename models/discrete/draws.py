@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,28 +21,32 @@ class Draws:
 
     def below(self, p: NDArray[np.float64], asked: Mask) -> Mask:
         """(R,) whether a uniform falls below `p` (R,); False, without a draw being looked at, where not `asked`."""
-        u = self._rng.uniform(self._n)
-        result = np.zeros(len(self.rows), dtype=np.bool_)
-        for i in np.flatnonzero(asked & (p > 0.0)):
-            result[i] = u[self.rows[i]] < p[i]
+        u, result = self._rng.uniform(self._n), np.zeros(len(self.rows), dtype=np.bool_)
+        result[asked] = u[self.rows[asked]] < p[asked]
         return result
 
     def categorical(self, log_p: NDArray[np.float64], asked: Rows) -> NDArray[np.int64]:
         """(A,) draws from the (A, C) log-probabilities, for the `asked` ones among the rows."""
         every = np.full((self._n, log_p.shape[1]), -np.inf)
-        every[:, 0] = 0.0
+        every[:, 0] = 0.0  # a row that does not ask has one outcome only
         every[self.rows[asked]] = log_p
         return self._rng.categorical(every)[self.rows[asked]]
 
     def fill(self, tokens: NDArray[np.int64], positions: Mask, log_p: NDArray[np.float64]) -> None:
         """Write into `tokens` (R, L), at the `positions` (R, L), draws from the laws `log_p` (R, L, C)."""
-        for rows, places in ranked(positions):
+        for rows, places in self.each(positions):
             tokens[rows, places] = self.categorical(log_p[rows, places], rows)
 
+    def each(self, positions: Mask) -> Iterator[tuple[Rows, Rows]]:
+        """The first of the `positions` (R, L) of each row that has any, then the second, and so on: one draw for each.
 
-def ranked(positions: Mask) -> list[tuple[Rows, Rows]]:
-    """The first of the `positions` (R, L) of each row that has any, then the second, and so on."""
-    rank = np.cumsum(positions, axis=1) - 1
-    rows, places = np.nonzero(positions)
-    order = rank[rows, places]
-    return [(rows[order == r], places[order == r]) for r in range(int(order.max(initial=-1)) + 1)]
+        Afterwards L numbers have been used, however many were needed, so that what follows does not depend on it.
+        """
+        rank = np.cumsum(positions, axis=1) - 1
+        rows, places = np.nonzero(positions)
+        order = rank[rows, places]
+        most = int(order.max(initial=-1)) + 1
+        for r in range(most):
+            yield rows[order == r], places[order == r]
+        for _ in range(positions.shape[1] - most):
+            self._rng.uniform(self._n)

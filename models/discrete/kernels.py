@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from feynkac.errors import ArgumentError
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
-from feynkac.models.discrete.draws import Draws, ranked
+from feynkac.models.discrete.draws import Draws
 from feynkac.smc.protocols import Mask
 
 Schedule: TypeAlias = Callable[[float], float]
@@ -121,7 +121,7 @@ class Masked:
         reveal, remask = self.rates(i)
         rate = np.where(tokens == log_probs.shape[-1], reveal, remask) * free
         result = rate >= 1.0
-        for rows, places in ranked((rate > 0.0) & ~result):
+        for rows, places in draws.each((rate > 0.0) & ~result):
             asked, p = np.zeros(len(tokens), dtype=np.bool_), np.zeros(len(tokens))
             asked[rows], p[rows] = True, rate[rows, places]
             result[rows, places] = draws.below(p, asked)[rows]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feynkac.errors import ModelError
+from feynkac.models.discrete.kernels import Kernel, Unmask
+from feynkac.models.discrete.model import DiscreteDiffusion
 from feynkac.vocabulary import Vocabulary
 
 FORMAT = "feynkac canvas 1"
@@ -112,3 +115,13 @@ def load(path: str | os.PathLike[str]) -> tuple[CanvasTransformer, Vocabulary]:
     pieces = json.loads(metadata["pieces"])
     ends = tuple(i for i, piece in enumerate(pieces) if not piece)
     return network.eval(), Vocabulary(tuple(piece.encode() for piece in pieces), ends)
+
+
+def open_model(path: str | os.PathLike[str], kernel: Kernel | None = None, **options: Any) -> DiscreteDiffusion:
+    """The masked diffusion in a file that `save` wrote, by default revealed token by token in random order.
+
+    `options`: those of `DiscreteDiffusion` (proposal, given). Raises ModelError.
+    """
+    network, vocabulary = load(path)
+    length = network.shape["length"]
+    return DiscreteDiffusion(NetworkDenoiser(network), vocabulary, length, kernel or Unmask(length), **options)

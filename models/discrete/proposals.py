@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from feynkac.errors import ArgumentError, ModelError
 from feynkac.models.discrete.canvas import Canvas
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
-from feynkac.models.discrete.draws import Draws, ranked
+from feynkac.models.discrete.draws import Draws
 from feynkac.smc.protocols import LogW, Mask, Potential, Rows
 
 
@@ -92,7 +92,7 @@ class LocallyOptimal:
     def draw(self, t: int, canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws) -> tuple[Tokens, LogW]:
         tokens, inc = canvas.tokens_now[rows].copy(), np.zeros(len(rows))
         left = moved.sum(axis=1)
-        for chosen, places in ranked(moved):
+        for chosen, places in draws.each(moved):
             log_p = law[chosen, places]
             log_q = log_p + self._levels(t, canvas, rows[chosen], tokens[chosen], places, log_p > -np.inf)
             left[chosen] -= 1

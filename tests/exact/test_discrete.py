@@ -174,7 +174,7 @@ PARITY_ACCEPTS = np.array([True, True, False, False, False])
 
 
 class ExactTwist:
-    """log E[exp(lambda #(3 then 1)) 1{accepted} | canvas] for the chain, by dynamic programming over token and state."""
+    """log E[exp(lambda #(3 then 1)) 1{accepted} | canvas] for the chain, by recursion over token and state."""
 
     def __init__(self, reward_scale: float, dfa: tuple[np.ndarray, np.ndarray]) -> None:
         self.bonus = np.ones((CHAIN_K, CHAIN_K))
