@@ -83,14 +83,11 @@ class PlainContexts:
 
     def append(self, parents: Rows, tokens: Sequence[Sequence[int]]) -> Tensor:
         """See `Contexts.append`; one token after the other, for not every recurrent model continues by several."""
-        count = np.array([len(some) for some in tokens])
         final: dict[int, Tensor] = {}
-        for t in range(max(1, int(count.max(initial=0)))):
+        for t in range(max([1, *map(len, tokens)])):
             some = np.array([row[t] if t < len(row) else -1 for row in tokens], np.int64)
             logits = self.extend(parents, some)
-            final |= {
-                int(i): row for i, row in zip(np.flatnonzero(some >= 0), logits, strict=True) if t + 1 == count[i]
-            }
+            final |= dict(zip(np.flatnonzero(some >= 0).tolist(), logits, strict=True))
             parents = np.arange(len(tokens))
         return torch.stack([final[i] for i in sorted(final)]) if final else torch.empty(0, 0, device=self._device)
 

@@ -59,14 +59,10 @@ def run_program(
 def random_children(rng: np.random.Generator, n: int, keep: float, most: int) -> list[tuple[int, tuple[int, ...]]]:
     """Distinct pairs of a parent and its new tokens, for some of `n` parents, in no order."""
     survivors = rng.permutation(n)[: rng.integers(1, n + 1)]
-    pairs = {
-        (
-            int(parent),
-            () if rng.random() < keep else tuple(rng.integers(VOCAB, size=rng.integers(1, most + 1)).tolist()),
-        )
-        for parent in survivors
-        for _ in range(rng.integers(1, 4))
-    }
+    pairs = set()
+    for parent in np.repeat(survivors, rng.integers(1, 4, len(survivors))).tolist():
+        n_new = 0 if rng.random() < keep else rng.integers(1, most + 1)
+        pairs.add((parent, tuple(rng.integers(VOCAB, size=n_new).tolist())))
     return [sorted(pairs)[i] for i in rng.permutation(len(pairs))[:9]]
 
 
