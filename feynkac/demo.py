@@ -25,6 +25,7 @@ SCHEMA = {
     "required": ["name", "age", "city"],
     "additionalProperties": False,
 }
+PATTERN = r"[a-df-zA-DF-Z ,.']{60,}"
 ISLANDS = 4
 TOKENS = 30
 
@@ -45,10 +46,10 @@ def run(particles: int, seed: int, model: str | None) -> None:
 
 def _pattern(console: Console, lm: fk.CausalLM, options: dict[str, Any]) -> None:
     _title(
-        console, "1. Text without the letter e",
-        'fk.steer(lm.prompt("The weather today is", max_tokens=30), fk.regex(r"[^eE]*"))',
+        console, "1. At least 60 characters without the letter e",
+        f'fk.steer(lm.prompt("The weather today is", max_tokens={TOKENS}), fk.regex(r"{PATTERN}"))',
     )  # fmt: skip
-    result = fk.steer(lm.prompt("The weather today is", max_tokens=TOKENS), fk.regex(r"[^eE]*"), **options)
+    result = fk.steer(lm.prompt("The weather today is", max_tokens=TOKENS), fk.regex(PATTERN), **options)
     _show(console, result)
     odds = np.exp(min(-result.log_evidence, 700.0))
     console.print(f"[dim]The model alone writes such a text about once in {odds:,.0f} tries.[/dim]")
@@ -89,7 +90,7 @@ def _title(console: Console, title: str, code: str) -> None:
 
 
 def _show(console: Console, result: Result) -> None:
-    console.print(escape(result.summary(5)))
+    console.print(escape(result.summary(5)), soft_wrap=True)
 
 
 def _sentiment() -> Callable[[str], float]:

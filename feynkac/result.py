@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Hashable
+import shutil
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ class Result:
     def summary(self, rows: int = 10) -> str:
         """The posterior and the run as text, at most `rows` samples."""
         shown = self._ranked()
-        width = max(20, min(100, _terminal_width() - 8))
+        width = max(20, shutil.get_terminal_size((100, 24)).columns - 9)
         lines = [f"{p:6.1%}  {_shortened(str(sample), width)}" for sample, p in shown[:rows]]
         if len(shown) > rows:
             lines.append(f"        ... and {len(shown) - rows} more")
@@ -127,10 +128,12 @@ class Result:
 
     def _figures(self) -> list[str]:
         error = "" if self.log_evidence_se is None else f" ± {self.log_evidence_se:.2f}"
-        resampled, steps = len(self.history.resampled), len(self.history.ess)
+        n, steps = len(self.samples), len(self.history.ess)
         lines = [
-            f"log evidence {self.log_evidence:.2f}{error} nats   "
-            f"effective sample size {self.ess:.1f} of {len(self.samples)}   resampled at {resampled} of {steps} steps"
+            f"log evidence {self.log_evidence:.2f}{error} nats",
+            f"effective sample size {self.ess:.1f} of {n}, resampled at {len(self.history.resampled)} of {steps} steps",
+            f"  ESS by step      {_sparkline(self.history.ess, n)}",
+            f"  first ancestors  {_sparkline(self.history.unique_ancestors, n)}",
         ]
         work = f"{self.timing.total:.2f} s (model {self.timing.model:.2f}, potentials {self.timing.potentials:.2f})"
         if self.forwarded_tokens is not None:
@@ -191,11 +194,10 @@ def _shortened(text: str, width: int) -> str:
     return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 
-def _terminal_width() -> int:
-    try:
-        return os.get_terminal_size().columns
-    except OSError:
-        return 108
+def _sparkline(values: Sequence[float], top: float) -> str:
+    """One block a value, at most 60 of them, 0 to `top`."""
+    shown = [values[i * len(values) // 60] for i in range(60)] if len(values) > 60 else values
+    return "".join("▁▂▃▄▅▆▇█"[min(7, int(8 * value / max(top, 1e-12)))] for value in shown)
 
 
 def _to_json(x: float) -> float | str:
