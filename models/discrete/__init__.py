@@ -1,0 +1,32 @@
+"""Discrete diffusion, masked and uniform, as models of the engine (see README.md beside this file)."""
+
+from feynkac.models.discrete.acceptance import Acceptance, Guided, foreseen
+from feynkac.models.discrete.analytic import ChainDenoiser
+from feynkac.models.discrete.automata import CanvasAutomaton, canvas_automaton
+from feynkac.models.discrete.denoiser import LogitsDenoiser
+from feynkac.models.discrete.kernels import Masked, Uniform, Unmask, cosine, linear
+from feynkac.models.discrete.lookahead import Lookahead
+from feynkac.models.discrete.model import DiscreteDiffusion
+from feynkac.models.discrete.proposals import Base, FirstOrder, LocallyOptimal, by_difference, by_gradient
+
+__all__ = [
+    "Acceptance",
+    "Base",
+    "CanvasAutomaton",
+    "ChainDenoiser",
+    "DiscreteDiffusion",
+    "FirstOrder",
+    "Guided",
+    "LocallyOptimal",
+    "LogitsDenoiser",
+    "Lookahead",
+    "Masked",
+    "Uniform",
+    "Unmask",
+    "by_difference",
+    "by_gradient",
+    "canvas_automaton",
+    "cosine",
+    "foreseen",
+    "linear",
+]

@@ -61,7 +61,8 @@ class DiscreteDiffusion:
 
     def constrained(self, constraints: Sequence[TokenConstraint]) -> DiscreteDiffusion:
         """The same law, sampled with an eye on constraints; a proposal that was chosen stays."""
-        from feynkac.models.discrete.automata import Guided, canvas_automaton
+        from feynkac.models.discrete.acceptance import Guided
+        from feynkac.models.discrete.automata import canvas_automaton
 
         if not isinstance(self.proposal, Base) or not constraints:
             return self

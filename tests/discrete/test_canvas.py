@@ -12,8 +12,9 @@ import pytest
 from feynkac import steer
 from feynkac.errors import ArgumentError, ConstraintError, ModelError, PotentialError
 from feynkac.models.discrete import automata
+from feynkac.models.discrete.acceptance import foreseen
 from feynkac.models.discrete.analytic import ChainDenoiser
-from feynkac.models.discrete.automata import canvas_automaton, foreseen
+from feynkac.models.discrete.automata import canvas_automaton
 from feynkac.models.discrete.kernels import Masked, Uniform, Unmask
 from feynkac.models.discrete.lookahead import Lookahead
 from feynkac.models.discrete.model import DiscreteDiffusion

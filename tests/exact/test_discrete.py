@@ -13,9 +13,10 @@ import pytest
 from discrete_truth import Law, WildDenoiser, WildPotential, masked_law, uniform_law, unmask_law
 from toys import assert_equal_masses
 
-from feynkac.models.discrete import automata, proposals
+from feynkac.models.discrete import acceptance, proposals
+from feynkac.models.discrete.acceptance import Guided, foreseen
 from feynkac.models.discrete.analytic import ChainDenoiser
-from feynkac.models.discrete.automata import CanvasAutomaton, Guided, foreseen
+from feynkac.models.discrete.automata import CanvasAutomaton
 from feynkac.models.discrete.canvas import Canvas
 from feynkac.models.discrete.denoiser import Outputs
 from feynkac.models.discrete.kernels import Masked, Uniform, Unmask, cosine
@@ -381,10 +382,10 @@ def test_mutant_remasking_is_not_made_up_for(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_mutant_the_tokens_shown_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     # The guided proposal draws each position as though the others were still open.
-    monkeypatch.setattr(automata, "_forward", lambda alpha, pc, delta: np.ones_like(alpha) * [1.0, 1.0, 0.0])
+    monkeypatch.setattr(acceptance, "forward", lambda alpha, pc, delta: np.ones_like(alpha) * [1.0, 1.0, 0.0])
     model, potential, truth = problem("masked", "guided")
     assert_exact(model, potential, truth)  # a worse proposal, but its ratio is the one of what it did draw
-    monkeypatch.setattr(automata, "_at", lambda log_p, drawn: np.zeros(len(drawn)))
+    monkeypatch.setattr(acceptance, "_at", lambda log_p, drawn: np.zeros(len(drawn)))
     fails(model, potential, truth)
 
 

@@ -1,0 +1,147 @@
+"""Foreseeing and meeting a regular constraint: its probability as a level, its posterior as a proposal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.errors import PotentialError
+from feynkac.masks import TokenAutomaton, TokenConstraint
+from feynkac.models.discrete.automata import CanvasAutomaton, canvas_automaton, forward
+from feynkac.models.discrete.canvas import Canvas
+from feynkac.models.discrete.denoiser import LogProbs, Tokens
+from feynkac.models.discrete.draws import Draws
+from feynkac.models.discrete.kernels import Uniform
+from feynkac.models.discrete.proposals import log_ratio, normalised
+from feynkac.smc.checks import name_of
+from feynkac.smc.protocols import LogW, Mask, Rows
+from feynkac.vocabulary import Vocabulary
+
+UNLIKELY = 1e-30
+"""The least probability of a token at an open position, here only: what a denoiser thinks impossible now it may not
+think so later, so that only the automaton itself may rule a canvas out."""
+
+
+def chances(canvas: Canvas, rows: Rows) -> NDArray[np.float64]:
+    """(R, L, K) probabilities of the finished tokens, no token ruled out where its position may still change."""
+    p = np.exp(canvas.clean(rows))
+    hidden = canvas.tokens_now[rows] == canvas.k
+    if isinstance(canvas.kernel, Uniform):
+        return np.maximum(p, UNLIKELY)
+    visible = _maybe_redrawn(p, canvas.kernel.redrawn(canvas.time))
+    return np.where(hidden[..., None], np.maximum(p, UNLIKELY), np.where(canvas.free[:, None], visible, p))
+
+
+def _maybe_redrawn(p: NDArray[np.float64], chance: float) -> NDArray[np.float64]:
+    """Any token at all takes the place of a visible one that is masked again."""
+    return (1.0 - chance) * p + chance / p.shape[-1]
+
+
+class Guided:
+    """Draws the values of a step from the factorised posterior given that the finished text is accepted.
+
+    Where a step draws clean tokens they are drawn jointly, from left to right, exactly; in the middle of uniform
+    diffusion each position follows its own constrained posterior.
+    """
+
+    def __init__(self, automaton: CanvasAutomaton) -> None:
+        self.automaton = automaton
+
+    def draw(self, t: int, canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws) -> tuple[Tokens, LogW]:
+        p = chances(canvas, rows)
+        beta, log_accepted = self.automaton.backward(p)
+        lost = log_accepted == -np.inf  # no proposal can help such a row: it follows p to its end
+        if canvas.kernel.reveals(t):
+            return self._jointly(t, canvas, rows, moved, law, draws, (p, beta, lost))
+        tokens = canvas.tokens_now[rows].copy()
+        log_q = canvas.kernel.law(t, tokens, self._posterior(p, beta))
+        log_q = np.where(lost[:, None, None], law, log_q)
+        draws.fill(tokens, moved, log_q)
+        return tokens, log_ratio(law, log_q, tokens, moved)
+
+    def _jointly(
+        self, t: int, canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws, messages: tuple[Any, ...]
+    ) -> tuple[Tokens, LogW]:
+        p, beta, lost = messages
+        automaton, k, classes = self.automaton, canvas.k, self.automaton.classes(p)
+        tokens, inc, alpha = canvas.tokens_now[rows].copy(), np.zeros(len(rows)), self._begin(len(rows))
+        for i in range(tokens.shape[1]):
+            asked = np.flatnonzero(moved[:, i])
+            log_p = law[asked, i]
+            q = np.exp(log_p)
+            q[:, :k] = np.where(q[:, :k].sum(axis=1, keepdims=True) > 0.0, np.maximum(q[:, :k], UNLIKELY), 0.0)
+            q[:, :k] *= np.where(lost[asked, None], 1.0, self._reach(alpha[asked], beta[asked, i + 1]))
+            with np.errstate(divide="ignore"):
+                log_q = normalised(np.log(q))
+            drawn = draws.categorical(log_q, asked)
+            tokens[asked, i] = drawn
+            inc[asked] += _at(log_p, drawn) - _at(log_q, drawn)
+            shown = drawn < k
+            stays = (drawn[shown, None] == np.arange(k)).astype(np.float64)
+            classes[asked[shown], i] = automaton.classes(_maybe_redrawn(stays, canvas.kernel.redrawn(t + 1)))
+            alpha = forward(alpha, classes[:, i], automaton.delta)
+        return tokens, inc
+
+    def _begin(self, n: int) -> NDArray[np.float64]:
+        alpha = np.zeros((n, len(self.automaton.delta)))
+        alpha[:, self.automaton.start] = 1.0
+        return alpha
+
+    def _reach(self, alpha: NDArray[np.float64], beta: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(R, K) how likely acceptance is after each token, from the weights `alpha` (R, S) of the states before."""
+        by_class = np.stack([(alpha * beta[:, after]).sum(axis=1) for after in self.automaton.delta.T], axis=1)
+        return by_class[:, self.automaton.token_class]
+
+    def _posterior(self, p: NDArray[np.float64], beta: NDArray[np.float64]) -> LogProbs:
+        """(R, L, K) nats, each position's law given acceptance."""
+        alpha, classes, result = self._begin(len(p)), self.automaton.classes(p), np.empty(p.shape)
+        for i in range(p.shape[1]):
+            result[:, i] = p[:, i] * self._reach(alpha, beta[:, i + 1])
+            alpha = forward(alpha, classes[:, i], self.automaton.delta)
+        with np.errstate(divide="ignore"):
+            return normalised(np.log(result))
+
+
+def _at(log_p: NDArray[np.float64], drawn: NDArray[np.int64]) -> LogW:
+    return log_p[np.arange(len(drawn)), drawn]
+
+
+class Acceptance:
+    """A constraint whose level foresees it: the exact log-probability of acceptance under the factorised denoiser."""
+
+    hard = True
+
+    def __init__(self, constraint: TokenConstraint) -> None:
+        self.constraint, self.name = constraint, constraint.name
+        self._automata: dict[tuple[int, int], tuple[Vocabulary, CanvasAutomaton]] = {}
+
+    def automaton(self, vocabulary: Vocabulary) -> TokenAutomaton:
+        """The constraint over the tokens of `vocabulary`, as the base has it."""
+        return self.constraint.automaton(vocabulary)
+
+    def level(self, t: int, state: Any, rows: Rows) -> LogW:
+        """(R,) nats, at most 0; -inf where no filling in of the canvas is accepted."""
+        return self._on(state).backward(chances(state, rows))[1]
+
+    def final(self, state: Any, rows: Rows) -> LogW:
+        """(R,) nats: 0 where the text is accepted, -inf elsewhere."""
+        return np.where(self._on(state).runs(state.tokens_now[rows]), 0.0, -np.inf)
+
+    def _on(self, state: Any) -> CanvasAutomaton:
+        if not isinstance(state, Canvas):
+            raise PotentialError(
+                f"foreseen({name_of(self.constraint)}) looks at the canvas of a discrete diffusion, not at "
+                f"{type(state).__name__}; give a language model the constraint itself"
+            )
+        vocabulary, length = state.vocabulary, state.tokens_now.shape[1]
+        key = (id(vocabulary), length)
+        if key not in self._automata:
+            self._automata[key] = (vocabulary, canvas_automaton(vocabulary, [self.constraint], length))
+        return self._automata[key][1]
+
+
+def foreseen(constraint: TokenConstraint) -> Acceptance:
+    """The same constraint for discrete diffusion, its probability of being met as the level on the way."""
+    return Acceptance(constraint)
