@@ -5,8 +5,8 @@
 The job is the whole one, from normalised weights to ancestors, random numbers included. Ours takes log-weights and
 returns log-weights too: the column "ours" includes the exponentials and the new weights, "core" starts from the
 weights, as the others do. All methods take turns on the same, freshly drawn weights; each figure is a median over
-turns of the second of two calls. Every job has one thread, so seconds are those of its thread: other work on the machine does not count. The
-first call of each, compilation or a load from numba's cache, is reported apart.
+turns, of the second of two calls. Every job has one thread, and seconds are those of its thread, so that other work on
+the machine hardly counts. The first call of each, compilation or a load from numba's cache, is reported apart.
 """
 
 from __future__ import annotations
