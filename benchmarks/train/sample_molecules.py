@@ -65,6 +65,7 @@ def main() -> None:
     model = open_model(MODEL)
     target = fk.constraint(valid) * fk.reward(qed, scale=args.scale, every="end")
     guess = Lookahead(target, samples=4, worst=0.0)
+    first_order = FirstOrder(by_difference(target, worst=0.0), trust=1.0)
     n = args.particles
     rows = [
         unsteered("model, one by one", model, n),
@@ -73,20 +74,13 @@ def main() -> None:
         unsteered("model, 48 steps, remasked", open_model(MODEL, Masked(48, remask=0.2)), n),
         steered("importance sampling", model, target, n, algorithm="importance"),
         steered("SMC, difference", model, guess, n, islands=4),
-        steered(
-            "SMC, first order",
-            model.with_proposal(FirstOrder(by_difference(target, worst=0.0), trust=1.0)),
-            guess,
-            n,
-            islands=4,
-        ),
+        steered("SMC, first order", model.with_proposal(first_order), guess, n, islands=4),
     ]
     for row in rows:
-        figures = "  ".join(
-            f"{key} {row[key]:.3f}" for key in ("valid", "unique", "qed", "posterior_qed", "logp", "ess") if key in row
-        )
+        shown = [key for key in ("valid", "unique", "qed", "posterior_qed", "logp", "ess") if key in row]
+        figures = "  ".join(f"{key} {row[key]:.3f}" for key in shown)
         evidence = "" if row["log_evidence"] is None else f"  log Z {row['log_evidence']:.2f} ± {row['se']:.2f}"
-        print(f"{row['method']:28s} {figures}{evidence}  ({row['evaluations']} evaluations, {row['seconds']:.1f} s)")
+        print(f"{row['method']:26s} {figures}{evidence}  ({row['evaluations']} evaluations, {row['seconds']:.1f} s)")
     print(json.dumps({"benchmark": "molecules", "scale": args.scale, "particles": n, "rows": rows}))
 
 

@@ -7,7 +7,7 @@ from feynkac.models.discrete.denoiser import LogitsDenoiser
 from feynkac.models.discrete.kernels import Masked, Uniform, Unmask, cosine, linear
 from feynkac.models.discrete.lookahead import Lookahead
 from feynkac.models.discrete.model import DiscreteDiffusion
-from feynkac.models.discrete.proposals import Base, FirstOrder, LocallyOptimal, by_difference, by_gradient
+from feynkac.models.discrete.proposals import Base, FirstOrder, LocallyOptimal, Unweighted, by_difference, by_gradient
 
 __all__ = [
     "Acceptance",
@@ -23,6 +23,7 @@ __all__ = [
     "Masked",
     "Uniform",
     "Unmask",
+    "Unweighted",
     "by_difference",
     "by_gradient",
     "canvas_automaton",

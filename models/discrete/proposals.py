@@ -36,6 +36,19 @@ class Base:
         return tokens, np.zeros(len(rows))
 
 
+class Unweighted:
+    """BIASED: what another proposal draws, with no weight for it: guidance as it is usually done, to compare with.
+
+    The target is then no longer p(x) exp(final(x)), at any number of particles, and the evidence is not that of p.
+    """
+
+    def __init__(self, proposal: Proposal) -> None:
+        self.proposal = proposal
+
+    def draw(self, t: int, canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws) -> tuple[Tokens, LogW]:
+        return self.proposal.draw(t, canvas, rows, moved, law, draws)[0], np.zeros(len(rows))
+
+
 Guide: TypeAlias = Callable[[Canvas, Rows, Mask], NDArray[np.float64]]
 """(canvas, rows, moved) -> (R, L, K) nats: how much better the sequence gets with each token at each moved position."""
 
