@@ -40,6 +40,31 @@ def test_same_seed_same_result_and_groups_do_not_disturb_each_other(tiny_lm) -> 
     assert fk.steer(tasks[0], reward, particles=12).seed != fk.steer(tasks[0], reward, particles=12).seed
 
 
+def test_the_number_of_threads_changes_nothing(tiny_lm) -> None:
+    import torch
+
+    task, texts = tiny_lm().prompt("a", max_tokens=20), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        texts.append(fk.steer(task, fk.reward(lambda text: text.count("b")), particles=40, seed=4).texts)
+    assert texts[0] == texts[1]
+
+
+def test_impossible_and_invalid_constraints_are_refused_by_name(tiny_lm) -> None:
+    task = tiny_lm().prompt("a", max_tokens=5)
+    cases = (
+        (lambda: fk.regex("z+"), "z"),
+        (lambda: fk.regex("(a"), "regex"),
+        (lambda: fk.json_schema({"type": "integer", "minimum": 3, "maximum": 2}), "schema"),
+        (lambda: fk.json_schema({"not": {"type": "integer"}}), "not"),
+        (lambda: fk.json_schema("{"), "JSON"),
+        (lambda: fk.grammar("start: nonsense"), "nonsense"),
+    )
+    for make, named in cases:
+        with pytest.raises(fk.ConstraintError, match=named):
+            fk.steer(task, make(), particles=4)
+
+
 def test_changing_the_resampler_does_not_change_the_proposals(tiny_lm) -> None:
     seen: dict[str, list[list[str]]] = {}
 

@@ -1,0 +1,88 @@
+"""The command line, on a tiny model in a folder and on the demo's model."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from feynkac.cli import app, main
+from feynkac.result import Result
+
+
+@pytest.fixture
+def folder(tiny_lm, tmp_path):
+    lm = tiny_lm()
+    lm.model.generation_config.eos_token_id = 0
+    lm.model.save_pretrained(tmp_path / "model")
+    lm.tokenizer.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+def test_generate_under_everything_at_once(folder, tmp_path) -> None:
+    (tmp_path / "score.py").write_text("def score(text):\n    return 1.0 * text.count('b')\n")
+    out = tmp_path / "result.json"
+    done = CliRunner().invoke(
+        app,
+        ["generate", "-m", folder, "-p", "ab", "--regex", "[ab]*", "--reward", f"{tmp_path}/score.py:score", "--scale",
+         "2", "-n", "8", "--islands", "2", "--max-tokens", "6", "--seed", "1", "--out", str(out)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "log evidence" in done.output and "effective sample size" in done.output
+    result = Result.from_json(out)
+    assert len(result.samples) == 8 and all(set(text) <= {"a", "b"} for text in result.texts) and result.seed == 1
+
+
+def test_generate_from_files(folder, tmp_path) -> None:
+    grammar = tmp_path / "g.lark"
+    grammar.write_text('start: ("a" | "b")+')
+    done = CliRunner().invoke(app, ["generate", "-m", folder, "-p", "a", "--grammar", str(grammar), "-n", "4"])
+    assert done.exit_code == 0, done.output
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps({"enum": ["never"]}))
+    with pytest.raises(SystemExit):
+        run_main("generate", "-m", folder, "-p", "a", "--json-schema", str(schema), "-n", "4")
+
+
+def run_main(*arguments: str) -> None:
+    before, sys.argv = sys.argv, ["feynkac", *arguments]
+    try:
+        main()
+    finally:
+        sys.argv = before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--regex", "("], "regex"),
+        (["--reward", "score"], "module:function"),
+        (["--reward", "nowhere.py:score"], "nowhere.py:score"),
+        (["--json-schema", "nowhere.json"], "cannot read"),
+        (["--resampler", "lottery"], "lottery"),
+        (["--particles", "0"], "at least 1"),
+        (["--at-limit", "stop"], "at_limit"),
+    ],
+)
+def test_errors_are_one_line(folder, capsys, arguments, message) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run_main("generate", "-m", folder, "-p", "a", *arguments)
+    shown = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 1
+    assert [line for line in shown if line.startswith("error: ") and message in line]
+    assert not any("Traceback" in line for line in shown)
+
+
+def test_importing_the_face_loads_nothing_heavy() -> None:
+    code = "import feynkac, sys; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'numba')))"
+    assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_demo_runs(smollm2) -> None:
+    done = CliRunner().invoke(app, ["demo", "-n", "8"])
+    assert done.exit_code == 0, done.output
+    assert done.output.count("log evidence") == 3 and "plain sampling" in done.output
