@@ -59,15 +59,16 @@ def shared_attention(
 
 AttentionInterface.register(NAME, shared_attention)
 
-_HARMLESS = {"position_ids", "use_cache", "output_attentions", "output_hidden_states", "return_dict", "is_causal"}
-
 
 def _refuse_unknown(kwargs: dict[str, Any], longest: int) -> None:
-    """Sinks, soft caps, biases: anything given that is not known to leave plain softmax attention as it is."""
+    """Sinks, soft caps, biases: anything given that is not known to leave causal softmax attention as it is."""
     for name, given in kwargs.items():
-        if given is None or name in _HARMLESS or (name == "sliding_window" and longest <= given):
-            continue
-        raise ModelError(f"the attention of this architecture has '{name}', which a shared prefix cannot honour")
+        if name == "sliding_window" and given is not None and longest > given:
+            raise ModelError(f"a text of {longest} tokens is longer than the attention window of {given} tokens")
+        harmless = name in ("position_ids", "sliding_window") or given is None
+        flag = isinstance(given, bool) and (given or name != "is_causal")  # what to return, mostly
+        if not harmless and not flag:
+            raise ModelError(f"the attention of this architecture has '{name}', which a shared prefix cannot honour")
 
 
 def _attend_own(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -31,5 +31,7 @@ class Forward:
         out = self.model(input_ids=ids, use_cache=True, return_dict=True, **given)
         cache = getattr(out, self._cache, None)
         if cache is None:
-            raise ModelError(f"{type(self.model).__name__} returns no {self._cache}; it cannot continue a text")
+            raise ModelError(
+                f"{type(self.model).__name__} returns no {self._cache}; a model without a cache is not supported"
+            )
         return out.logits, cache

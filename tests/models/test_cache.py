@@ -108,7 +108,7 @@ def test_plain_cache_is_exact(name: str) -> None:
 
 
 def test_who_shares_the_prompt() -> None:
-    assert all(shares_prompt(tiny(name), 100) for name in ("llama", "qwen3", "gpt2", "granite"))
+    assert all(shares_prompt(tiny(name), 100) for name in ("llama", "qwen3", "gpt2", "granite", "mixtral"))
     # position bias, soft caps, recurrence: their own cache
     assert not any(shares_prompt(tiny(name), 10) for name in ("bloom", "gemma2", "mamba", "lfm2"))
 
@@ -192,3 +192,16 @@ def test_a_shared_cache_that_disagrees_is_not_used(monkeypatch: pytest.MonkeyPat
     right = attention._attend_prefix
     monkeypatch.setattr(attention, "_attend_prefix", lambda query, key, value: right(query * 0.9, key, value))
     assert isinstance(open_contexts(tiny("llama"), [[1, 2]], 5), PlainContexts)
+
+
+def test_a_real_model(smollm2: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModelForCausalLM.from_pretrained(smollm2)
+    prompts = [list(range(300, 340)), [504, 2000]]
+    contexts = open_contexts(model, prompts, 8)
+    assert isinstance(contexts, SharedContexts)
+    contexts.start()
+    contexts.extend(np.array([0, 0, 1]), np.array([7, 8, 9]))
+    logits = contexts.append(np.array([2, 1, 1]), [[10], [11, 12, 13], [14]])
+    wanted = recompute(model, [[*prompts[1], 9, 10], [*prompts[0], 8, 11, 12, 13], [*prompts[0], 8, 14]])
+    torch.testing.assert_close(logits, wanted, atol=1e-3, rtol=1e-3)

@@ -20,6 +20,7 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral": ("Mistral", dict(sliding_window=16)),
     "gemma2": ("Gemma2", dict(head_dim=16, attn_logit_softcapping=0.1, query_pre_attn_scalar=16)),
     "gemma3": ("Gemma3", dict(head_dim=16, sliding_window=8)),
+    "mixtral": ("Mixtral", dict(num_local_experts=3)),
     "granite": ("Granite", dict(logits_scaling=2.0)),
 }
 
