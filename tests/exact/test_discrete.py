@@ -411,3 +411,33 @@ def test_mutant_the_folded_level_ends_the_run(kind: Any, monkeypatch: pytest.Mon
     assert_exact(model, potential, truth)
     monkeypatch.setattr(Lookahead, "final", lambda self, state, rows: self.level(0, state, rows))
     fails(model, potential, truth)
+
+
+class Changing(WildDenoiser):
+    """Rules out on an empty canvas what it thinks possible later."""
+
+    def p(self, canvas: tuple[int, ...], t: float) -> np.ndarray:
+        p = super().p(canvas, t)
+        if min(canvas) == self.k:
+            p[0] = [0.0, 1.0]
+        return p
+
+
+def test_mutant_the_zeros_of_a_denoiser_are_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    denoiser, constraint = Changing(K, zeros=False, time_independent=True), regex("a[ab]")
+    model = DiscreteDiffusion(denoiser, AB, 2, Masked(3)).constrained([constraint])
+    truth = target(
+        in_text(masked_law(denoiser.p, 2, K, grid(3))), lambda text: 0.0 if text.startswith("a") else -math.inf
+    )
+    assert_exact(model, foreseen(constraint), truth)
+    monkeypatch.setattr(acceptance, "UNLIKELY", 0.0)
+    fails(model, foreseen(constraint), truth)
+
+
+def test_mutant_completions_without_mass_are_a_promise() -> None:
+    length, steps, denoiser, law = SMALL["masked"]
+    truth = target(in_text(law()), lambda text: 0.0 if text == "ba" else -math.inf)
+    model, potential = DiscreteDiffusion(denoiser, AB, length, steps), Lookahead(regex("ba"), samples=1)
+    assert_exact(model, potential, truth)
+    potential.worst = -math.inf
+    fails(model, potential, truth)
