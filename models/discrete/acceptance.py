@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.errors import PotentialError
+from feynkac.errors import ArgumentError, PotentialError
 from feynkac.masks import TokenAutomaton, TokenConstraint
 from feynkac.models.discrete.automata import CanvasAutomaton, canvas_automaton, forward
 from feynkac.models.discrete.canvas import Canvas
@@ -143,5 +143,12 @@ class Acceptance:
 
 
 def foreseen(constraint: TokenConstraint) -> Acceptance:
-    """The same constraint for discrete diffusion, its probability of being met as the level on the way."""
+    """The same constraint for discrete diffusion, its probability of being met as the level on the way.
+
+    Raises ArgumentError for what has no automaton.
+    """
+    if not isinstance(constraint, TokenConstraint):
+        raise ArgumentError(
+            f"foreseen({name_of(constraint)}) has no automaton; use Lookahead, which asks about completions"
+        )
     return Acceptance(constraint)

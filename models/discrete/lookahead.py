@@ -31,6 +31,8 @@ class Lookahead:
         kind: Literal["difference", "max", "sum"] = "difference",
         worst: float = -10.0,
     ) -> None:
+        if not callable(getattr(potential, "final", None)):
+            raise ArgumentError(f"Lookahead({potential!r}): give a potential, such as reward(f) or constraint(f)")
         if samples < 0 or kind not in _FOLD or not np.isfinite(worst):
             raise ArgumentError(
                 f"Lookahead(samples={samples}, kind={kind!r}, worst={worst}); samples is 0 or more, "

@@ -221,6 +221,8 @@ def test_answers_that_are_no_log_probabilities(answer: Any, message: str) -> Non
     (lambda: DiscreteDiffusion(NOISY, ABC, 2, Uniform(2), given=[0, -1]), "noise at every position"),
     (lambda: FirstOrder(by_difference(Nothing()), trust=0.0), "trust=0.0"),
     (lambda: Lookahead(Nothing(), samples=-1), "samples=-1"),
+    (lambda: Lookahead(len), "such as reward"),  # type: ignore[arg-type]
+    (lambda: foreseen(constraint(bool)), "use Lookahead"),  # type: ignore[arg-type]
     (lambda: ChainDenoiser(np.ones(2), np.eye(2)), "sum to 1"),
 ])  # fmt: skip
 def test_bad_arguments(make: Any, message: str) -> None:
