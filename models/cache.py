@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +14,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from feynkac.models.attention import attention_configs, shared_attention_in
-from feynkac.models.forward import Forward
+from feynkac.models.forward import Forward, selected_rows
 from feynkac.smc.protocols import Rows
 
 _FIRST_TOKENS = 32
@@ -189,8 +188,8 @@ class SharedContexts:
         self._cache.step = self._pass(rows, count[rows], tokens.shape[1])
         self._length[rows] += count[rows]
         self._cache.longest = int(self.lengths[rows].max())
-        with shared_attention_in(self._configs), _selected(self._model, order, last) as selected:
-            logits = selected(self._forward.all(ids, self._cache, position_ids=positions, particles=self._cache)[0])
+        with shared_attention_in(self._configs), selected_rows(self._model, order, last) as select:
+            logits = select(self._forward.all(ids, self._cache, position_ids=positions, particles=self._cache)[0])
         self.forwarded += int(count.sum())
         return logits
 
@@ -255,25 +254,3 @@ def _batches(prompts: Sequence[tuple[int, ...]], device: Any) -> Iterator[tuple[
         members, most = np.flatnonzero(sizes == size), max(1, _PREFILL // int(size))
         for some in (members[i : i + most].tolist() for i in range(0, len(members), most)):
             yield some, torch.tensor([prompts[g] for g in some], device=device)
-
-
-@contextmanager
-def _selected(model: Any, order: Tensor, last: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Select position `last[i]` of row `order[i]` before the output layer, whose result is some 100 times larger.
-
-    Gives a function that does so with the logits, for a model whose output layer is not found or not called once.
-    """
-    calls = 0
-
-    def select(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        nonlocal calls
-        calls += 1
-        return (args[0][order, last][:, None], *args[1:]) if calls == 1 and args and args[0].ndim == 3 else None
-
-    head = model.get_output_embeddings()
-    handle = None if head is None else head.register_forward_pre_hook(select)
-    try:
-        yield lambda logits: logits[:, 0].float() if calls == 1 else logits[order, last].float()
-    finally:
-        if handle is not None:
-            handle.remove()

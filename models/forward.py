@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -35,3 +37,28 @@ class Forward:
                 f"{type(self.model).__name__} returns no {self._cache}; a model without a cache is not supported"
             )
         return out.logits, cache
+
+
+@contextmanager
+def selected_rows(model: Any, order: Tensor, last: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
+    """Select position `last[i]` of row `order[i]` before the output layer, whose result is some 100 times larger.
+
+    Gives a function from the model's logits to the (F, V) float32 selected ones, which selects only now if the output
+    layer is not one that takes the (F, Q, width) hidden states.
+    """
+    done = False
+
+    def select(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        nonlocal done
+        if done or not args or args[0].ndim != 3:
+            return None
+        done = True
+        return (args[0][order, last][:, None], *args[1:])
+
+    head = model.get_output_embeddings()
+    handle = None if head is None else head.register_forward_pre_hook(select)
+    try:
+        yield lambda logits: logits[:, 0].float() if done else logits[order, last].float()
+    finally:
+        if handle is not None:
+            handle.remove()

@@ -94,6 +94,12 @@ def test_memory_that_was_never_written_is_never_read(monkeypatch: pytest.MonkeyP
     run_program(model, SharedContexts(model, PROMPTS, 3), PROMPTS, 5, steps=12, keep=0.5, most=5)
 
 
+def test_an_output_layer_that_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("llama")
+    monkeypatch.setattr(model, "get_output_embeddings", lambda: None)
+    run_program(model, SharedContexts(model, PROMPTS, 20), PROMPTS, 4, steps=6, keep=0.2, most=3)
+
+
 def test_without_the_flash_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("feynkac.models.attention._flash_for_cpu", None)
     model = tiny("llama")
