@@ -31,7 +31,7 @@ def chances(canvas: Canvas, rows: Rows) -> NDArray[np.float64]:
     if isinstance(canvas.kernel, Uniform):
         return np.maximum(p, UNLIKELY)
     visible = _maybe_redrawn(p, canvas.kernel.redrawn(canvas.time))
-    return np.where(hidden[..., None], np.maximum(p, UNLIKELY), np.where(canvas.free[:, None], visible, p))
+    return np.where(hidden[..., None], np.maximum(p, UNLIKELY), np.where(canvas.free[rows][..., None], visible, p))
 
 
 def _maybe_redrawn(p: NDArray[np.float64], chance: float) -> NDArray[np.float64]:

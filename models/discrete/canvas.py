@@ -37,12 +37,14 @@ class Canvas:
     dead: Mask
     """(N,) rows that have left the batch."""
     free: Mask
-    """(L,) positions that are not given."""
+    """(N, L) positions that are not given."""
+    group: Rows
+    """(N,) which of the problems in the batch each row belongs to."""
     alphabet: Vocabulary | int
     """The clean tokens, or only their number K."""
     memory: Memory
     forwarded: list[int]
-    """Tokens evaluated so far; one list for the whole run."""
+    """Tokens evaluated so far for each problem; one list for the whole run."""
     rng: Rng | None = None
     """The numbers of the step that made this population, for potentials that draw completions."""
 
@@ -68,6 +70,8 @@ class Canvas:
             tokens_now=self.tokens_now[rows],
             outputs=self.outputs.fork(rows),
             dead=self.dead[rows],
+            free=self.free[rows],
+            group=self.group[rows],
             memory=self.memory.fork(rows),
             rng=None,
         )
@@ -82,8 +86,9 @@ class Canvas:
 
     def log_probs(self, rows: Rows) -> LogProbs:
         """(R, L, K) nats, the denoiser's answer for `rows` as they stand; evaluated where it is not known."""
-        self.outputs, count = self.outputs.having(rows, self.tokens_now, self.kernel.noise(self.time))
-        self.forwarded[0] += count * self.tokens_now.shape[1]
+        self.outputs, asked = self.outputs.having(rows, self.tokens_now, self.kernel.noise(self.time))
+        for row in asked:
+            self.forwarded[self.group[row]] += self.tokens_now.shape[1]
         return self.outputs.table[self.outputs.slot[rows]]
 
     def clean(self, rows: Rows) -> LogProbs:

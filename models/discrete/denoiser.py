@@ -59,11 +59,11 @@ class Outputs:
             return Outputs.none(self.denoiser, len(self.slot), *self.table.shape[1:])
         return Outputs(self.denoiser, np.where(changed, -1, self.slot), self.table, self.known)
 
-    def having(self, rows: Rows, tokens: Tokens, t: float) -> tuple[Outputs, int]:
-        """These answers and those for `rows`, and how many canvases were evaluated. Raises ModelError."""
+    def having(self, rows: Rows, tokens: Tokens, t: float) -> tuple[Outputs, list[int]]:
+        """These answers and those for `rows`, and the rows whose canvases were evaluated. Raises ModelError."""
         stale = rows[self.slot[rows] < 0]
         if not len(stale):
-            return self, 0
+            return self, []
         used, slot = np.unique(self.slot, return_inverse=True)
         kept = used[used >= 0]
         slot = slot.reshape(-1) - (len(used) - len(kept))
@@ -80,7 +80,7 @@ class Outputs:
         table = self.table[kept]
         if asked:
             table = np.concatenate([table, self._evaluated(tokens[asked], t)])
-        return Outputs(self.denoiser, slot, table, known), len(asked)
+        return Outputs(self.denoiser, slot, table, known), asked
 
     def _evaluated(self, tokens: Tokens, t: float) -> LogProbs:
         answer = np.asarray(self.denoiser.log_probs(tokens, t), dtype=np.float64)

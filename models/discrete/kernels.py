@@ -50,7 +50,7 @@ class Kernel(Protocol):
         ...
 
     def moved(self, i: int, tokens: Tokens, log_probs: LogProbs, free: Mask, draws: Draws) -> Mask:
-        """(R, L) the positions that step `i` redraws, none of them outside `free` (L,)."""
+        """(R, L) the positions that step `i` redraws, none of them outside `free` (R, L)."""
         ...
 
     def law(self, i: int, tokens: Tokens, log_probs: LogProbs) -> LogProbs:

@@ -44,13 +44,14 @@ class DiscreteDiffusion:
             raise ArgumentError(f"a canvas of {length} positions and {k} tokens; give at least one of each")
         self.denoiser, self.alphabet, self.length, self.kernel, self.k = denoiser, alphabet, length, kernel, k
         self.proposal: Proposal = proposal or Base()
-        self.given = np.full(length, -1) if given is None else np.asarray(given, dtype=np.int64)
-        if self.given.shape != (length,) or self.given.max() >= k or self.given.min() < -1:
+        template = np.full(length, -1) if given is None else np.asarray(given, dtype=np.int64)
+        if template.shape != (length,) or template.max() >= k or template.min() < -1:
             raise ArgumentError(f"given must hold {length} token ids from 0 to {k - 1}, or -1 where the canvas is open")
-        if isinstance(kernel, Uniform) and (self.given >= 0).any():
+        if isinstance(kernel, Uniform) and (template >= 0).any():
             raise ArgumentError("uniform diffusion has noise at every position, so that none can be given; use Masked")
-        if (self.given >= 0).all():
+        if (template >= 0).all():
             raise ArgumentError("every position of the canvas is given; leave -1 where the model is to write")
+        self.given = template[None]
         self.name = f"DiscreteDiffusion({type(kernel).__name__})"
 
     def with_proposal(self, proposal: Proposal) -> DiscreteDiffusion:
@@ -70,19 +71,41 @@ class DiscreteDiffusion:
             raise ModelError("a constraint on texts needs the bytes of the tokens; give the model a Vocabulary")
         return self.with_proposal(Guided(canvas_automaton(self.alphabet, constraints, self.length)))
 
+    def joined(self, others: Sequence[DiscreteDiffusion]) -> DiscreteDiffusion:
+        """One model of several problems in one batch, which may differ in what is given."""
+        for other in others:
+            if not (isinstance(other, DiscreteDiffusion) and other._shared() == self._shared()):
+                raise ArgumentError(
+                    "problems run in one batch only if they share denoiser, alphabet, kernel and proposal; "
+                    "run them apart"
+                )
+        joint = copy.copy(self)
+        joint.given = np.concatenate([self.given, *(other.given for other in others)])
+        return joint
+
+    def _shared(self) -> tuple[int, ...]:
+        plain = isinstance(self.proposal, Base)
+        parts = (self.denoiser, self.alphabet, self.kernel, Base if plain else self.proposal)
+        return (self.length, *map(id, parts))
+
     def init(self, n: int, rng: Rng) -> Canvas:
-        """`n` canvases of noise."""
+        """`n` canvases of noise, the same number for each problem."""
+        if n % len(self.given):
+            raise ArgumentError(f"{n} particles for {len(self.given)} problems; give each the same number")
+        group = np.repeat(np.arange(len(self.given)), n // len(self.given))
+        given = self.given[group]
         tokens = self.kernel.blank(n, self.length, self.k, Draws(rng, n, np.arange(n)))
         return Canvas(
             kernel=self.kernel,
-            tokens_now=np.where(self.given >= 0, self.given, tokens),
+            tokens_now=np.where(given >= 0, given, tokens),
             outputs=Outputs.none(self.denoiser, n, self.length, self.k),
             time=0,
             dead=np.zeros(n, dtype=np.bool_),
-            free=self.given < 0,
+            free=given < 0,
+            group=group,
             alphabet=self.alphabet,
             memory=Memory(n),
-            forwarded=[0],
+            forwarded=[0] * len(self.given),
         )
 
     def step(self, t: int, state: Canvas, rng: Rng) -> tuple[Canvas, LogW]:
@@ -90,7 +113,7 @@ class DiscreteDiffusion:
         rows, inc = np.flatnonzero(~self.done(state) & ~state.dead), np.zeros(len(state))
         draws, tokens = Draws(rng, len(state), rows), state.tokens_now.copy()
         log_probs = state.log_probs(rows)
-        moved = self.kernel.moved(t, tokens[rows], log_probs, state.free, draws)
+        moved = self.kernel.moved(t, tokens[rows], log_probs, state.free[rows], draws)
         law = self.kernel.law(t, tokens[rows], log_probs)
         tokens[rows], inc[rows] = self.proposal.draw(t, state, rows, moved, law, draws)
         outputs = state.outputs.after((tokens != state.tokens_now).any(axis=1))

@@ -21,7 +21,7 @@ from feynkac.models.discrete.model import DiscreteDiffusion
 from feynkac.models.discrete.proposals import FirstOrder, LocallyOptimal, by_difference, by_gradient
 from feynkac.potentials import choices, constraint, length, regex, reward
 from feynkac.smc.engine import smc
-from feynkac.smc.resample import multinomial, never, systematic
+from feynkac.smc.resample import adaptive, multinomial, never, ssp, systematic
 from feynkac.smc.rng import Streams
 from feynkac.vocabulary import Vocabulary
 
@@ -126,6 +126,25 @@ def test_a_text_ends_at_its_first_end_token_and_is_estimated_until_then() -> Non
     assert state.texts(np.array([0])) == ["cca"]
     assert state.estimate(np.array([1]))[0].tolist() == estimate.tolist()
     assert state.done().tolist() == [True, False]
+
+
+def test_problems_in_one_batch_are_as_they_are_alone() -> None:
+    given = ([-1, 1, -1, -1], [0, -1, -1, 2], [-1, -1, -1, -1])
+    models = [DiscreteDiffusion(CHAIN, ABC, 4, UNMASK_4, given=each) for each in given]
+    prize = regex("[abc]*b[abc]*")
+    together = steer(models, foreseen(prize), particles=16, seed=3)
+    for g, model in enumerate(models):
+        *_, alone = smc(
+            model.constrained([prize]), foreseen(prize), n=16, resample=adaptive(ssp), rng=Streams(3, group=g)
+        )
+        assert together[g].samples == alone.state.samples(np.arange(16))
+        np.testing.assert_allclose(together[g].log_weights, alone.log_weight, rtol=1e-12)
+        assert together[g].forwarded_tokens
+    with pytest.raises(ArgumentError, match="share denoiser"):
+        steer([models[0], DiscreteDiffusion(CHAIN, ABC, 4, Masked(2))], prize, particles=2)
+
+
+UNMASK_4 = Unmask(4)
 
 
 def test_given_tokens_stay() -> None:
