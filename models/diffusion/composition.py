@@ -10,6 +10,9 @@ path is weighted by exp of the integral over reverse time of
 prod_i p_i^beta_i into the Fokker-Planck equation; the divergences of the scores cancel). Here f dt = d log alpha and
 g^2 dt = alpha^2 d(sigma^2 / alpha^2), and the scores stay as they are at the beginning of a step. So this is exact in
 the limit of many steps: for B = 1 with any sampler, else also up to the law of pure noise at the first level.
+
+For B > 1 take eta^2 > 1 - 1/B: with less noise the target's spread is an unstable fixed point of the weighted chain
+while the latents are mostly noise (its Riccati equation has slope B - 1 - eta^2 B there), and errors of the steps grow.
 """
 
 from __future__ import annotations
@@ -38,7 +41,10 @@ class Composition:
             raise ArgumentError(f"the powers of experts add up to {self.power}; their product needs a sum above 0")
 
     def predict(self, x: Tensor, t: Level, /) -> Prediction:
-        """x0hat and epshat of the target, and the rate |S|^2 - sum_i beta_i |s_i|^2 (R,)."""
+        """x0hat and epshat of the target, and the rate |S|^2 - sum_i beta_i |s_i|^2 (R,).
+
+        For B != 1 x0hat is far from any sample while x is mostly noise; guesses see the mean of the experts' x0hats.
+        """
         if t.alpha == 0.0 and self.power != 1.0:
             raise ArgumentError(
                 "powers that do not add up to 1 need alpha > 0 at the first level; start below pure noise"
@@ -47,10 +53,11 @@ class Composition:
         powers = [beta for _, beta in self.experts]
         eps = sum((beta * each.epshat for beta, each in zip(powers, said, strict=True)), torch.zeros_like(x))
         x0hat = sum((beta * each.x0hat for beta, each in zip(powers, said, strict=True)), torch.zeros_like(x))
+        guess = None
         if self.power != 1.0:
-            x0hat = x0hat + (1.0 - self.power) / t.alpha * x
+            guess, x0hat = x0hat / self.power, x0hat + (1.0 - self.power) / t.alpha * x
         alone = sum((beta * squared(each.epshat) for beta, each in zip(powers, said, strict=True)), squared(x) * 0.0)
-        return Prediction(x0hat, eps, (squared(eps) - alone) / t.sigma**2)
+        return Prediction(x0hat, eps, (squared(eps) - alone) / t.sigma**2, guess)
 
 
 def annealed(denoiser: Denoiser | Predictor, power: float) -> Composition:

@@ -29,6 +29,13 @@ class Prediction(NamedTuple):
     """(R, ...) the noise expected; where x0hat was clipped, a scheduler may not follow it."""
     rate: Tensor | None = None
     """(R,) float64: |S|^2 - sum_i beta_i |s_i|^2 of a composition of experts (see `composition`), if it is one."""
+    guess: Tensor | None = None
+    """(R, ...) what guesses see, where x0hat makes no plausible sample."""
+
+    @property
+    def estimate(self) -> Tensor:
+        """(R, ...) the clean latents that guesses see."""
+        return self.x0hat if self.guess is None else self.guess
 
 
 @runtime_checkable

@@ -26,6 +26,12 @@ class Level:
     sigma: float
     time: float = math.nan
 
+    def __post_init__(self) -> None:
+        for name in ("alpha", "sigma", "time"):  # numbers of arrays and tensors would spread into arithmetic
+            object.__setattr__(self, name, float(getattr(self, name)))
+        if not (self.alpha >= 0.0 and self.sigma >= 0.0 and self.alpha + self.sigma > 0.0):
+            raise ArgumentError(f"{self}; alpha and sigma are at least 0, and one of them is positive")
+
     def variance(self, prior: float) -> float:
         """The variance of one coordinate of x0 given x, if that coordinate were Gaussian with variance `prior`."""
         if self.sigma == 0.0:

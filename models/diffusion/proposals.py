@@ -120,8 +120,8 @@ class Guided:
             return torch.zeros_like(gather(state.x, part))  # pure noise: x0hat is the same whatever the latent
         if self.through == "denoiser":
             return level.sigma**2 / level.alpha * self._gradient(state, part, *self._traced(state, part))
-        x0hat = gather(state.leaves["x0hat"], part).requires_grad_()
-        gradient = self._gradient(state, part, x0hat, x0hat)
+        estimate = gather(state.prediction.estimate, part).requires_grad_()
+        gradient = self._gradient(state, part, estimate, estimate)
         variance = torch.as_tensor(state.variance[part]).to(gradient)
         return variance.reshape(-1, *[1] * (gradient.ndim - 1)) * gradient
 
@@ -130,12 +130,12 @@ class Guided:
             return state.tape
         x = gather(state.x, part).requires_grad_()
         with torch.enable_grad():
-            return x, state.sampler.predict(state, part, x).x0hat
+            return x, state.sampler.predict(state, part, x).estimate
 
-    def _gradient(self, state: Latents, part: Rows, leaf: Tensor, x0hat: Tensor) -> Tensor:
+    def _gradient(self, state: Latents, part: Rows, leaf: Tensor, estimate: Tensor) -> Tensor:
         """(R, ...) the gradient of the guessed log-weights with respect to `leaf`."""
         with torch.enable_grad():
-            view = View(state, part, state.sampler.preview(x0hat))
+            view = View(state, part, state.sampler.preview(estimate))
             value: Any = sum(log_psi(potential, view) for potential in self.potentials)
         names = ", ".join(name_of(potential) for potential in self.potentials)
         if not value.requires_grad:

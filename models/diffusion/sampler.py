@@ -127,7 +127,7 @@ class DiffusionSampler:
             x = gather(state.x, part).requires_grad_(graph)
             with torch.set_grad_enabled(graph):
                 prediction = self.predict(state, part, x)
-            state.tape = (x, prediction.x0hat) if graph else None
+            state.tape = (x, prediction.estimate) if graph else None
             for name, value in prediction._asdict().items():
                 if value is not None:
                     whole = leaves.setdefault(name, value.new_zeros(len(state), *value.shape[1:]))

@@ -6,11 +6,11 @@ memory of earlier steps is refused by name.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from feynkac.errors import ArgumentError, ModelError
@@ -112,7 +112,7 @@ def _ddpm(scheduler: Any, eta: float | None) -> list[Transition]:
 def _lcm(scheduler: Any, eta: float | None) -> list[Transition]:
     times = scheduler.timesteps.tolist()
     levels = [*(_vp(scheduler.alphas_cumprod[t], t) for t in times), Level(1.0, 0.0, -1.0)]
-    return [renoise(t, s) for t, s in zip(levels, levels[1:], strict=False)]
+    return [renoise(t, s) for t, s in itertools.pairwise(levels)]
 
 
 def _by_sigmas(alpha: Callable[[float], float], kernel: Callable[[Any, Level, Level, float | None], Transition]) -> Any:
@@ -120,7 +120,7 @@ def _by_sigmas(alpha: Callable[[float], float], kernel: Callable[[Any, Level, Le
         times = [*scheduler.timesteps.tolist(), 0.0]
         sigmas = [float(sigma) for sigma in scheduler.sigmas]
         levels = [Level(alpha(sigma), sigma, time) for sigma, time in zip(sigmas, times, strict=True)]
-        return [kernel(scheduler, t, s, eta) for t, s in zip(levels, levels[1:], strict=False)]
+        return [kernel(scheduler, t, s, eta) for t, s in itertools.pairwise(levels)]
 
     return transitions
 

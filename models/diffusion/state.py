@@ -30,7 +30,7 @@ class View:
     rows: Rows
     """(R,) the rows looked at."""
     estimate: Tensor
-    """(R, ...) x0hat of the rows, as the sampler's preview shows it; with a graph where a gradient is wanted."""
+    """(R, ...) the clean latents expected, as the preview shows them; with a graph where a gradient is wanted."""
 
     @property
     def level(self) -> Level:
@@ -67,7 +67,7 @@ class Latents(Tree):
     solver: dict[str, Tensor] = field(default_factory=dict)
     """What a solver remembers of earlier levels."""
     tape: tuple[Tensor, Tensor] | None = field(default=None, metadata=SHARED, repr=False)
-    """Latents and x0hat with their graph, while a gradient through the denoiser is being taken."""
+    """Latents and estimates with their graph, while a gradient through the denoiser is being taken."""
 
     def __len__(self) -> int:
         return len(self.x)
@@ -94,22 +94,22 @@ class Latents(Tree):
         """x0hat and epshat (N, ...), from the one call of the network for this level; rows that died have zeros."""
         if "x0hat" not in self.leaves:
             self.sampler.look(self)
-        return Prediction(self.leaves["x0hat"], self.leaves["epshat"], self.leaves.get("rate"))
+        return Prediction(*(self.leaves.get(name) for name in Prediction._fields))  # type: ignore[arg-type]
 
     @property
     def variance(self) -> NDArray[np.float64]:
         """(N,) the variance of x0 given the latent, for one coordinate, estimated for each group of particles."""
         if "variance" not in self.leaves:
-            x0hat = self.prediction.x0hat
-            self.leaves["variance"] = posterior_variance(self.x, x0hat, self.level, self.group, self.alive)
+            estimate = self.prediction.estimate
+            self.leaves["variance"] = posterior_variance(self.x, estimate, self.level, self.group, self.alive)
         return self.leaves["variance"]
 
     def views(self, rows: Rows) -> Iterator[View]:
         """What a guess may look at, in batches that the network and the decoder can take; without graphs."""
-        x0hat = self.prediction.x0hat
+        estimate = self.prediction.estimate
         for part in self.sampler.batches(rows):
             with torch.no_grad():
-                yield View(self, part, self.sampler.preview(gather(x0hat, part)))
+                yield View(self, part, self.sampler.preview(gather(estimate, part)))
 
     def outputs(self, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
         """Finished rows in batches, each with its decoded samples (R, ...)."""

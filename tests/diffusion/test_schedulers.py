@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from feynkac.errors import ArgumentError, ModelError
 from feynkac.models.diffusion.schedulers import prediction_of, schedule_of
 
