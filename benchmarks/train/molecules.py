@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from feynkac.models.discrete.network import CanvasTransformer, save
+from feynkac.models.discrete.network import CanvasTransformer, load, save
 
 OUT = Path(__file__).with_name("molecules.safetensors")
 LENGTH = 32
@@ -71,15 +71,15 @@ def optimisers(network: torch.nn.Module) -> list[torch.optim.Optimizer]:
     ]
 
 
-def train(network: CanvasTransformer, data: torch.Tensor, steps: int, batch: int) -> CanvasTransformer:
+def train(network: CanvasTransformer, data: torch.Tensor, steps: int, batch: int, rate: float) -> CanvasTransformer:
     """The moving average of the weights; rates rise for 2 % of the steps and fall linearly over the last half."""
     average, began, mask = copy.deepcopy(network), time.perf_counter(), network.shape["tokens"]
     chosen = optimisers(network)
-    peak = [group["lr"] for optimiser in chosen for group in optimiser.param_groups]
+    peak = [rate * group["lr"] for optimiser in chosen for group in optimiser.param_groups]
     for step in range(steps):
-        rate = min(1.0, (step + 1) / (0.02 * steps), 2.0 * (1.0 - step / steps))
+        phase = min(1.0, (step + 1) / (0.02 * steps), 2.0 * (1.0 - step / steps))
         for group, top in zip([g for o in chosen for g in o.param_groups], peak, strict=True):
-            group["lr"] = rate * top
+            group["lr"] = phase * top
         loss = loss_of(network, data[torch.randint(len(data), (batch,))], mask)
         loss.backward()
         for optimiser in chosen:
@@ -102,6 +102,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=112)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rate", type=float, default=1.0, help="a factor on all learning rates")
+    parser.add_argument("--resume", action="store_true", help="go on from the weights in --out")
     parser.add_argument("--out", default=str(OUT))
     args = parser.parse_args()
     torch.manual_seed(args.seed)
@@ -110,7 +112,9 @@ def main() -> None:
     data, held_out = (torch.from_numpy(encode(part, pieces)) for part in (molecules, unseen))
     began = time.perf_counter()
     network = CanvasTransformer(len(pieces), LENGTH, args.width, args.layers, args.width // 14)
-    network = train(network, data, args.steps, args.batch)
+    if args.resume:
+        network = load(args.out)[0].train()
+    network = train(network, data, args.steps, args.batch, args.rate)
     with torch.inference_mode():
         bound = math.fsum(loss_of(network, held_out[k : k + 500], len(pieces)).item() for k in range(0, 10_000, 500))
     save(network, pieces, args.out)
