@@ -9,7 +9,7 @@ import numpy as np
 from feynkac.errors import ArgumentError, PotentialError
 from feynkac.models.discrete.canvas import Canvas
 from feynkac.smc.checks import checked, name_of
-from feynkac.smc.protocols import LogW, Potential, Rows
+from feynkac.smc.protocols import LogW, Potential, Rows, Schedule
 
 _FOLD = {"difference": lambda past, new: new, "max": np.maximum, "sum": np.add}
 
@@ -20,6 +20,7 @@ class Lookahead:
     In nats throughout, so that the mean estimates E[exp(final) | canvas] under the factorised denoiser (Singhal et al.
     2025, section 3.2, whose code takes the mean of the rewards instead). With samples=0 the one completion is the
     likeliest token at each position. `kind` folds the levels so far, as in `reward`; the target is the same for all.
+    `power`: a factor on the estimates, a number or a function of the step: below 1 while they are noisy.
     `worst`: the level in nats of a canvas none of whose completions has mass, which is no proof that none will.
     """
 
@@ -30,6 +31,7 @@ class Lookahead:
         samples: int = 4,
         kind: Literal["difference", "max", "sum"] = "difference",
         worst: float = -10.0,
+        power: float | Schedule = 1.0,
     ) -> None:
         if not callable(getattr(potential, "final", None)):
             raise ArgumentError(f"Lookahead({potential!r}): give a potential, such as reward(f) or constraint(f)")
@@ -39,6 +41,7 @@ class Lookahead:
                 f"kind one of {', '.join(map(repr, _FOLD))}, and worst a finite number of nats"
             )
         self.potential, self.samples, self.kind, self.worst = potential, samples, kind, worst
+        self.power: Schedule = power if callable(power) else lambda t: power
         self.name = f"Lookahead({name_of(potential)})"
 
     def level(self, t: int, state: Any, rows: Rows) -> LogW:
@@ -49,7 +52,7 @@ class Lookahead:
                 "give another model the potential itself"
             )
         memory = state.memory.array((self, "level"), np.nan)
-        new, past = self._estimate(state, rows), memory[rows]
+        new, past = self.power(t) * self._estimate(state, rows), memory[rows]
         memory[rows] = np.where(np.isnan(past), new, _FOLD[self.kind](past, new))
         return memory[rows]
 

@@ -144,7 +144,7 @@ def in_text(law: Law) -> dict[str, float]:
 def test_the_kind_of_a_reward_never_changes_the_target(kind: Any, samples: int | None) -> None:
     # Rewards on the denoised estimate keep running values, and may draw completions: two steps, two particles.
     base = reward(scored, scale=1.5, kind=kind if samples is None else "difference")
-    potential = base if samples is None else Lookahead(base, samples=samples, kind=kind)
+    potential = base if samples is None else Lookahead(base, samples=samples, kind=kind, power=lambda t: 0.3 + t)
     model = DiscreteDiffusion(TIMELESS, AB, 1, Masked(3))
     truth = target(in_text(masked_law(TIMELESS.p, 1, K, grid(3))), lambda text: 1.5 * scored(text))
     assert_exact(model, potential, truth, n=2, resample=systematic)
