@@ -71,5 +71,11 @@ class Network:
 
     def x0hat(self, x: Tensor, t: Level, /) -> Tensor:
         """(R, ...) the clean latents expected behind the latents `x` at level `t`."""
-        x0hat = clean_of(self._f(x, t.time), x, t, self.kind)
+        output = self._f(x, t.time)
+        if output.shape != x.shape:
+            raise ArgumentError(
+                f"the network returned shape {tuple(output.shape)} for latents of shape {tuple(x.shape)}; return one "
+                "prediction for each"
+            )
+        x0hat = clean_of(output, x, t, self.kind)
         return x0hat if self.clip is None else x0hat.clamp(-self.clip, self.clip)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from feynkac.errors import ArgumentError
 from feynkac.models.diffusion.operators import Operator
 from feynkac.models.diffusion.roles import Guess, keep
-from feynkac.models.diffusion.state import Latents, View
+from feynkac.models.diffusion.state import View
 from feynkac.smc.protocols import LogW, Rows
 
 
@@ -28,13 +28,13 @@ class Observation(Guess):
 
         It is right for Gaussian data (pseudo-inverse guidance, Song et al. 2023, eq. 7, with its V).
         """
-        if self.prior == "online":
+        if isinstance(self.prior, str):
             variance = view.variance
         else:
             variance = torch.full((len(view.rows),), view.level.variance(self.prior), dtype=torch.float64)
         return keep(self, view, self._log_density(view.estimate, variance))
 
-    def final(self, state: Latents, rows: Rows) -> LogW:
+    def final(self, state: Any, rows: Rows) -> LogW:
         """(R,) nats: log N(y; A x, noise^2 I)."""
         zero = torch.zeros(1, dtype=torch.float64)
         return np.concatenate([self._log_density(x, zero.to(x.device)).cpu().numpy() for _, x in state.outputs(rows)])

@@ -137,12 +137,13 @@ class Guided:
         with torch.enable_grad():
             view = View(state, part, state.sampler.preview(estimate))
             value: Any = sum(log_psi(potential, view) for potential in self.potentials)
+            total = value.sum()
         names = ", ".join(name_of(potential) for potential in self.potentials)
         if not value.requires_grad:
             raise PotentialError(
                 f"'{names}' has no gradient; compute it from its argument with torch operations, or leave Guided out"
             )
-        (gradient,) = torch.autograd.grad(value.sum(), leaf)
+        (gradient,) = torch.autograd.grad(total, leaf)
         bad = ~torch.isfinite(gradient.flatten(1)).all(1)
         if bool(bad.any()):
             row = int(part[int(torch.nonzero(bad)[0])])

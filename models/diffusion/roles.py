@@ -17,7 +17,7 @@ from torch import Tensor
 
 from feynkac.errors import ArgumentError, PotentialError
 from feynkac.models.diffusion.kernel import Level
-from feynkac.models.diffusion.state import Latents, View
+from feynkac.models.diffusion.state import View
 from feynkac.potentials.base import Factor, Power
 from feynkac.potentials.rewards import Kind
 from feynkac.smc.checks import checked, name_of
@@ -59,9 +59,9 @@ class Guess(Factor):
         """(R,) nats, the log-weight that is foreseen; differentiable if the user's function is."""
         raise NotImplementedError
 
-    def level(self, t: int, state: Latents, rows: Rows) -> LogW:
+    def level(self, t: int, state: Any, rows: Rows) -> LogW:
         """(R,) nats, the guess for unfinished `rows` after step `t`, each made once."""
-        if self.every == "end":
+        if isinstance(self.every, str):
             return np.zeros(len(rows))
         memory = state.memory.array(self, _MEMORY)
         if (t + 1) % self.every == 0:
@@ -74,11 +74,12 @@ class Guess(Factor):
         """(R,) nats, the level that follows `past` when `new` is guessed."""
         return new
 
-    def _guessed(self, t: int, state: Latents, rows: Rows) -> NDArray[np.float64]:
+    def _guessed(self, t: int, state: Any, rows: Rows) -> NDArray[np.float64]:
         state.prediction  # noqa: B018  # a guided proposal makes its guesses with it
         kept = state.kept(self)
         for view in state.views(rows[np.isnan(kept[rows])]):
-            keep(self, view, self.log_psi(view))
+            with torch.no_grad():
+                keep(self, view, self.log_psi(view))
         return checked(kept[rows], source=self.name, what="level", t=t, rows=rows)
 
 
@@ -97,7 +98,9 @@ class Reward(Guess):
 
     def log_psi(self, view: View) -> Tensor:
         """(R,) nats: the scale times f of the estimates."""
-        return keep(self, view, self.scale * scores(self._f, view.estimate, self.name, view.state.t - 1, view.rows))
+        return keep(
+            self, view, _nats(self.scale, scores(self._f, view.estimate, self.name, view.state.t - 1, view.rows))
+        )
 
     def fold(self, past: NDArray[np.float64], new: NDArray[np.float64]) -> NDArray[np.float64]:
         """(R,) nats: the scale times the last score, the largest, or their sum."""
@@ -105,10 +108,11 @@ class Reward(Guess):
             return np.minimum(past, new)
         return _FOLD[self.kind](past, new)
 
-    def final(self, state: Latents, rows: Rows) -> LogW:
+    def final(self, state: Any, rows: Rows) -> LogW:
         """(R,) nats: the scale times f of the samples, whatever the kind."""
-        parts = [scores(self._f, x, self.name, None, part) for part, x in state.outputs(rows)]
-        return self.scale * np.concatenate([part.cpu().numpy() for part in parts])
+        with torch.no_grad():
+            parts = [scores(self._f, x, self.name, None, part) for part, x in state.outputs(rows)]
+        return _nats(self.scale, torch.cat(parts)).cpu().numpy()
 
 
 class Twist(Guess):
@@ -124,7 +128,7 @@ class Twist(Guess):
             self, view, scores(lambda x: self._f(x, level), view.estimate, self.name, view.state.t - 1, view.rows)
         )
 
-    def final(self, state: Latents, rows: Rows) -> LogW:
+    def final(self, state: Any, rows: Rows) -> LogW:
         """(R,) zeros: what was guessed is taken back."""
         return np.zeros(len(rows))
 
@@ -137,24 +141,26 @@ class Constraint(Factor):
     def __init__(self, f: Callable[[Tensor], Any], every: Every, name: str) -> None:
         self._f, self.every, self.name = f, every, name
 
-    def level(self, t: int, state: Latents, rows: Rows) -> LogW:
+    def level(self, t: int, state: Any, rows: Rows) -> LogW:
         """(R,) nats: 0, or -inf where f is False of the estimate and was promised to stay so."""
-        if self.every == "end" or (t + 1) % self.every:
+        if isinstance(self.every, str) or (t + 1) % self.every:
             return np.zeros(len(rows))
         return np.concatenate([self._allowed(view.estimate, t, view.rows) for view in state.views(rows)])
 
-    def final(self, state: Latents, rows: Rows) -> LogW:
+    def final(self, state: Any, rows: Rows) -> LogW:
         """(R,) nats: 0 where f is True of the sample, else -inf."""
         return np.concatenate([self._allowed(x, None, part) for part, x in state.outputs(rows)])
 
     def _allowed(self, x: Tensor, t: int | None, rows: Rows) -> LogW:
-        values = torch.as_tensor(_called(self._f, x, self.name, t))
-        if values.dtype != torch.bool or values.shape != (len(rows),):
+        with torch.no_grad():
+            returned = _called(self._f, x, self.name, t)
+        values = np.asarray(returned.cpu() if isinstance(returned, Tensor) else returned)
+        if values.dtype != np.bool_ or values.shape != (len(rows),):
             raise PotentialError(
-                f"'{self.name}'{_when(t)} returned {values.dtype} of shape {tuple(values.shape)} for {len(rows)} rows; "
+                f"'{self.name}'{_when(t)} returned {values.dtype} of shape {values.shape} for {len(rows)} rows; "
                 "return one truth value a row (for numbers use reward)"
             )
-        return np.where(values.cpu().numpy(), 0.0, -np.inf)
+        return np.where(values, 0.0, -np.inf)
 
 
 def scores(f: Callable[[Tensor], Any], x: Tensor, name: str, t: int | None, rows: Rows) -> Tensor:
@@ -162,10 +168,15 @@ def scores(f: Callable[[Tensor], Any], x: Tensor, name: str, t: int | None, rows
 
     Raises PotentialError naming function, step and row if f raises, or returns NaN, +inf or another shape.
     """
-    values = torch.as_tensor(_called(f, x, name, t))
-    what = "final" if t is None else "level"
-    checked(values.detach().cpu().numpy(), source=name, what=what, t=t, rows=rows)
-    return values.double()
+    returned = _called(f, x, name, t)
+    plain = returned.detach().cpu() if isinstance(returned, Tensor) else returned
+    values = checked(plain, source=name, what="final" if t is None else "level", t=t, rows=rows)
+    return returned.double() if isinstance(returned, Tensor) else torch.as_tensor(values, device=x.device)
+
+
+def _nats(scale: float, scores: Tensor) -> Tensor:
+    dead = scores == -math.inf  # -inf kills, also where the scale is 0 or negative
+    return torch.where(dead, -math.inf, scale * torch.where(dead, 0.0, scores))
 
 
 def _called(f: Callable[[Tensor], Any], x: Tensor, name: str, t: int | None) -> Any:

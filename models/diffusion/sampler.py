@@ -148,7 +148,8 @@ class DiffusionSampler:
             said.append(predict(denoisers[g], gather(x, here), state.level))
         back = np.argsort(np.concatenate(order))
         columns = zip(*said, strict=True)
-        return Prediction(*(None if parts[0] is None else gather(torch.cat(parts), back) for parts in columns))
+        whole = [None if parts[0] is None else gather(torch.cat(parts), back) for parts in columns]
+        return Prediction(*whole)  # type: ignore[arg-type]
 
     def batches(self, rows: Rows) -> Iterator[Rows]:
         """`rows` in parts of at most `batch`."""

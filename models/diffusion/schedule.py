@@ -46,7 +46,7 @@ def chain(levels: Sequence[Level], kernel: Callable[[Level, Level], Transition],
 
 def linear_alphas_bar(train_steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> NDArray[np.float64]:
     """(train_steps,) alpha^2 at each time of training, for betas from `first` to `last` (Ho et al. 2020)."""
-    return np.cumprod(1.0 - np.linspace(first, last, train_steps))
+    return np.cumprod(1.0 - np.linspace(first, last, train_steps), dtype=np.float64)
 
 
 def vp_levels(steps: int, alphas_bar: ArrayLike | None = None) -> list[Level]:

@@ -109,13 +109,15 @@ class Latents(Tree):
         estimate = self.prediction.estimate
         for part in self.sampler.batches(rows):
             with torch.no_grad():
-                yield View(self, part, self.sampler.preview(gather(estimate, part)))
+                shown = self.sampler.preview(gather(estimate, part))
+            yield View(self, part, shown)  # outside: a generator's context would leak into its caller
 
     def outputs(self, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
         """Finished rows in batches, each with its decoded samples (R, ...)."""
         for part in self.sampler.batches(rows):
             with torch.no_grad():
-                yield part, self.sampler.decode(gather(self.x, part))
+                shown = self.sampler.decode(gather(self.x, part))
+            yield part, shown
 
     def kept(self, key: Hashable) -> NDArray[np.float64]:
         """(N,) numbers about the latents at this level under `key`, nan where none was computed."""

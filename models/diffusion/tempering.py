@@ -12,7 +12,7 @@ from torch import Tensor
 
 from feynkac.errors import ArgumentError, PotentialError
 from feynkac.models.diffusion.roles import log_psi
-from feynkac.models.diffusion.state import Latents, View
+from feynkac.models.diffusion.state import View
 from feynkac.potentials.base import Factor
 from feynkac.smc.checks import name_of
 from feynkac.smc.protocols import LogW, Potential, Rows
@@ -66,7 +66,7 @@ class Adaptive(Factor):
         value = log_psi(self.base, view)
         return torch.as_tensor(lam, device=value.device) * value
 
-    def level(self, t: int, state: Latents, rows: Rows) -> LogW:
+    def level(self, t: int, state: Any, rows: Rows) -> LogW:
         """(R,) nats: lambda_t times the level of the base, with one lambda for each group of particles."""
         memory, base = state.memory.array(self, _MEMORY), self.base.level(t, state, rows)
         old, new = memory["level"][rows], np.empty(len(rows))
