@@ -1,4 +1,4 @@
-"""Train a masked-diffusion model of small drug-like molecules on two cores in ten minutes.
+"""Train a masked-diffusion model of small drug-like molecules on the CPU: 2,400 steps of about 0.3 core-seconds.
 
 The data are the SMILES strings of MOSES (Polykovskiy et al. 2020), which the PyPI package `molsets` ships; only its
 file is read:
