@@ -1,8 +1,8 @@
 """Does steering cost more than plain sampling from the same model?
 
-Everything on (a regex, ESS threshold 0.5) against `model.generate` and against the floor, one bare forward pass of the
-same number of single tokens. Runs are interleaved in one process, and medians taken, so that a noisy machine moves both
-sides alike. One line of JSON follows the tables.
+Everything on (a regex, ESS threshold 0.5; texts of exactly T tokens on both sides), against `model.generate` and the floor,
+one bare forward pass of the same number of single tokens. Runs are interleaved in one process, and medians taken, so that
+a noisy machine moves both sides alike. One line of JSON follows the table.
 
     python benchmarks/decode.py                 # all of it, about ten minutes on 2 cores
     python benchmarks/decode.py short           # one part: short, long, growth, memory, import
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import json
 import platform
 import resource
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 TOKENS = 30
@@ -42,26 +44,25 @@ class Setting:
         self.seed = 0
 
     def steered(self) -> float:
-        """Seconds a token of the texts, everything on."""
+        """Seconds a token, everything on."""
+        began = time.perf_counter()
+        self._steer()
+        return (time.perf_counter() - began) / (self.particles * self.tokens)
+
+    def _steer(self, *observers: Callable[[Any], None]) -> None:
         import feynkac as fk
 
         self.seed += 1
-        began = time.perf_counter()
-        result = fk.steer(self.prompt, fk.regex(PATTERN), particles=self.particles, seed=self.seed, progress=False)
-        seconds = time.perf_counter() - began
-        return seconds / sum(len(self.lm.tokenizer(text)["input_ids"]) for text in result.texts)
+        constraint = fk.regex(PATTERN) * fk.length(min=self.tokens, unit="token")
+        fk.steer(
+            self.prompt, constraint, particles=self.particles, seed=self.seed, progress=False, observers=observers
+        )  # fmt: skip
 
     def steered_step(self) -> float:
         """Seconds a step, prefill apart."""
-        import feynkac as fk
-
         times: list[float] = []
-        self.seed += 1
-        fk.steer(
-            self.prompt, fk.regex(PATTERN), particles=self.particles, seed=self.seed, progress=False,
-            observers=[lambda step: times.append(time.perf_counter())],
-        )  # fmt: skip
-        return statistics.median(b - a for a, b in zip(times[1:], times[2:], strict=False))
+        self._steer(lambda step: times.append(time.perf_counter()))
+        return statistics.median(b - a for a, b in itertools.pairwise(times[1:]))
 
     def generated(self) -> float:
         """Seconds a token of `model.generate`, plain sampling."""
@@ -71,12 +72,11 @@ class Setting:
         with torch.inference_mode():
             out = self.lm.model.generate(
                 self.ids, attention_mask=torch.ones_like(self.ids), do_sample=True, top_k=0, max_new_tokens=self.tokens,
-                num_return_sequences=self.particles, pad_token_id=self.lm.vocabulary.eos[0],
+                min_new_tokens=self.tokens, num_return_sequences=self.particles,
+                pad_token_id=self.lm.vocabulary.eos[0],
             )  # fmt: skip
-        seconds = time.perf_counter() - began
-        new = out[:, self.ids.shape[1] :]
-        ended = torch.isin(new, torch.tensor(self.lm.vocabulary.eos)).int().cumsum(1) > 0
-        return seconds / int((~ended).sum())
+        assert out.shape == (self.particles, self.ids.shape[1] + self.tokens)
+        return (time.perf_counter() - began) / (self.particles * self.tokens)
 
     def bare_forward(self) -> float:
         """Seconds of one forward pass of as many single tokens, with nothing before them."""
@@ -143,7 +143,7 @@ def peak() -> None:
     lm = load()
     Setting(lm, 2, 5, 4).steered()
     setting = Setting(lm, 128, 2000, 64)
-    resident = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     setting.steered()
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - resident) / 1e9)
 
