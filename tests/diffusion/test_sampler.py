@@ -337,7 +337,7 @@ def test_a_shift_of_the_mean_is_that_of_the_clean_latent(schedule):
 
 
 def test_the_variance_from_the_particles_is_worth_that_of_the_data():
-    """25 modes in 8 dimensions, one coordinate observed: a guess with variance 1 is far worse than one with the data's."""
+    """25 modes in 8 dimensions, one coordinate observed: variance 1 makes a far worse guess than that of the data."""
     modes = [[8.0 * i, 8.0 * j] * 4 for i in range(-2, 3) for j in range(-2, 3)]
     data = fd.GaussianMixture([1 / 25] * 25, modes, 1.0)
     observation = (fd.inpainting(torch.arange(8) == 0), torch.tensor([7.0]), 1.0)
