@@ -1,8 +1,8 @@
 """Does steering cost more than plain sampling from the same model?
 
-Everything on (a regex, ESS threshold 0.5; texts of exactly T tokens on both sides), against `model.generate` and the floor,
-one bare forward pass of the same number of single tokens. Runs are interleaved in one process, and medians taken, so that
-a noisy machine moves both sides alike. One line of JSON follows the table.
+Everything on (a regex, ESS threshold 0.5; texts of exactly T tokens on both sides), against `model.generate` and the
+floor, one bare forward pass of the same number of single tokens. Runs are interleaved in one process, and medians
+taken, so that a noisy machine moves both sides alike. One line of JSON follows the table.
 
     python benchmarks/decode.py                 # all of it, about ten minutes on 2 cores
     python benchmarks/decode.py short           # one part: short, long, growth, memory, import

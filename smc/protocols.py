@@ -62,12 +62,15 @@ class Retires(Protocol):
     def retire(self, rows: Rows) -> None: ...
 
 
+# Below, states are Any where they are passed in: a model and its potentials may name their own type of state.
+
+
 class Model(Protocol):
     """A reference law p with a way to sample from it, properly weighted."""
 
     def init(self, n: int, rng: Rng) -> State: ...
 
-    def step(self, t: int, state: State, rng: Rng) -> tuple[State, LogW]:
+    def step(self, t: int, state: Any, rng: Rng) -> tuple[State, LogW]:
         """Extend every unfinished row and return the (N,) log increments, in nats.
 
         Proper weighting is the whole contract: E_q[exp(inc) f(x')] = E_p[f(x')] for every f
@@ -75,7 +78,7 @@ class Model(Protocol):
         """
         ...
 
-    def done(self, state: State) -> Mask:
+    def done(self, state: Any) -> Mask:
         """(N,) which rows are finished; a finished row stays finished."""
         ...
 
@@ -83,14 +86,14 @@ class Model(Protocol):
 class Replayable(Model, Protocol):
     """A model that can walk a given path again, as conditional SMC needs."""
 
-    def replay(self, t: int, state: State, rng: Rng, reference: Any) -> tuple[State, LogW]:
+    def replay(self, t: int, state: Any, rng: Rng, reference: Any) -> tuple[State, LogW]:
         """Like `step`, except that row 0 takes the choices of `reference`, with the increment they have in `step`.
 
         Row 0 must finish where the reference finished. The other rows are drawn as `step` draws them.
         """
         ...
 
-    def trace(self, state: State, row: int) -> Any:
+    def trace(self, state: Any, row: int) -> Any:
         """All the choices of a finished `row`: what makes `replay` walk its path."""
         ...
 
@@ -98,7 +101,7 @@ class Replayable(Model, Protocol):
 class Potential(Protocol):
     """A weight on whole samples, with guesses on the way: the target is p(x) exp(final(x))."""
 
-    def level(self, t: int, state: State, rows: Rows) -> LogW:
+    def level(self, t: int, state: Any, rows: Rows) -> LogW:
         """(R,) log psi_t of the unfinished `rows` after step `t`: any guess of the log-weight still to come.
 
         The engine takes differences, so a finite level never changes the target. -inf is a promise that no
@@ -106,7 +109,7 @@ class Potential(Protocol):
         """
         ...
 
-    def final(self, state: State, rows: Rows) -> LogW:
+    def final(self, state: Any, rows: Rows) -> LogW:
         """(R,) log-weight of `rows` that have just finished. This alone defines the target."""
         ...
 
@@ -125,7 +128,7 @@ class Resample(Protocol):
 class Move(Protocol):
     """Rejuvenation just before step `t`: leaves the current target p(x_{<t}) psi_{t-1} invariant."""
 
-    def __call__(self, t: int, state: State, level: LogW, forked: Mask, rng: Rng, /) -> tuple[State, LogW]:
+    def __call__(self, t: int, state: Any, level: LogW, forked: Mask, rng: Rng, /) -> tuple[State, LogW]:
         """The moved population and its new (N,) levels; finished rows stay as they are.
 
         `forked`: (N,) rows whose population has just been resampled.
