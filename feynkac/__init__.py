@@ -20,16 +20,19 @@ _HOMES = {
     "feynkac.result": ("Result", "History", "Timing"),
     "feynkac.errors": (
         "FeynkacError", "ArgumentError", "ModelError", "ConstraintError", "PotentialError", "WeightError",
-        "AllParticlesDied",
+        "AllParticlesDied", "ProgramError", "ReplayDiverged",
     ),
     "feynkac.models.lm": ("CausalLM",),
+    "feynkac.programs": (
+        "program", "Bernoulli", "Categorical", "Geometric", "Normal", "Uniform", "Token",
+    ),
     "feynkac.potentials": (
         "regex", "json_schema", "grammar", "choices", "tokens", "length", "constraint", "reward", "product",
     ),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = [*_HOME, "__version__"]
+__all__ = [*_HOME, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
     from feynkac.errors import (
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
         FeynkacError as FeynkacError,
         ModelError as ModelError,
         PotentialError as PotentialError,
+        ProgramError as ProgramError,
+        ReplayDiverged as ReplayDiverged,
         WeightError as WeightError,
     )
     from feynkac.models.lm import CausalLM as CausalLM
@@ -52,6 +57,15 @@ if TYPE_CHECKING:
         regex as regex,
         reward as reward,
         tokens as tokens,
+    )
+    from feynkac.programs import (
+        Bernoulli as Bernoulli,
+        Categorical as Categorical,
+        Geometric as Geometric,
+        Normal as Normal,
+        Token as Token,
+        Uniform as Uniform,
+        program as program,
     )
     from feynkac.result import History as History, Result as Result, Timing as Timing
     from feynkac.steering import steer as steer

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from feynkac.programs.context import Context
+
 
 class CausalLM:
     """A causal language model and its tokenizer.
@@ -56,7 +58,7 @@ class CausalLM:
         own = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "trust_remote_code") if key in kwargs}
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, **own)
-            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **kwargs)
+            model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **kwargs)
         except (OSError, ValueError) as cause:
             reason = str(cause).strip().splitlines()[0]
             raise ModelError(
@@ -68,7 +70,8 @@ class CausalLM:
     @cached_property
     def vocabulary(self) -> Vocabulary:
         """The bytes of every token; as many entries as the model has logits."""
-        size = self.model.get_output_embeddings().weight.shape[0]
+        head: Any = self.model.get_output_embeddings()
+        size = self.model.config.vocab_size if head is None else head.weight.shape[0]
         return Vocabulary.from_tokenizer(self.tokenizer, size=size, eos=self._eos)
 
     def prompt(
@@ -107,6 +110,28 @@ class CausalLM:
         prompt = Prompt(ids, max_tokens, tuple(s.encode() for s in stops), temperature, at_limit)
         return Prompted(self, (prompt,))
 
+    def context(
+        self,
+        text: str | None = None,
+        *,
+        chat: str | Sequence[dict[str, str]] | None = None,
+        tokens: Sequence[int] | None = None,
+        temperature: float = 1.0,
+    ) -> Context:
+        """Open a context behind a prompt, inside of a program (see `feynkac.program`).
+
+        Give one of `text`, `chat` (a user's message, or a list of {"role", "content"}) and `tokens`; the temperature
+        belongs to the law. Raises ArgumentError for bad arguments, ProgramError outside of programs.
+        """
+        from feynkac.programs.context import open_context  # programs stand above models: known only to whoever asks
+
+        return open_context(self, (text, chat, tokens), self._opened_ids, temperature)
+
+    def _opened_ids(self, text: str | None, chat: Any, tokens: Sequence[int] | None) -> tuple[int, ...]:
+        if not (ids := self._prompt_ids(text, chat, tokens)):
+            raise ArgumentError("the prompt is empty; a language model needs at least one token to continue")
+        return ids
+
     def _prompt_ids(self, text: str | None, chat: Any, tokens: Sequence[int] | None) -> tuple[int, ...]:
         if sum(given is not None for given in (text, chat, tokens)) != 1:
             raise ArgumentError("give the prompt as one of text, chat= and tokens=")
@@ -124,7 +149,7 @@ class CausalLM:
         if not getattr(self.tokenizer, "chat_template", None):
             raise ModelError("this tokenizer has no chat template; pass the prompt as text")
         messages = [{"role": "user", "content": chat}] if isinstance(chat, str) else list(chat)
-        written = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        written: Any = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         return tuple(self.tokenizer(written, add_special_tokens=False)["input_ids"])
 
     def _check_window(self, n_prompt: int, max_tokens: int) -> None:

@@ -1,0 +1,25 @@
+"""Generation programs: plain Python functions that the engine runs as particles."""
+
+from feynkac.errors import ProgramError, ReplayDiverged
+from feynkac.programs.context import Context
+from feynkac.programs.distributions import Bernoulli, Categorical, Distribution, Geometric, Normal, Uniform
+from feynkac.programs.particle import Particle
+from feynkac.programs.program import Program, program
+from feynkac.programs.tokens import Token, TokenSet
+
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "Context",
+    "Distribution",
+    "Geometric",
+    "Normal",
+    "Particle",
+    "Program",
+    "ProgramError",
+    "ReplayDiverged",
+    "Token",
+    "TokenSet",
+    "Uniform",
+    "program",
+]

@@ -1,0 +1,232 @@
+"""Distributions that a program can sample from, observe, and propose from.
+
+Each turns one uniform of the particle's keyed stream into a value (inversion), so that a result does not depend on the
+batch, and runs over finite distributions can be enumerated by `feynkac.smc.testing`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from feynkac.errors import ArgumentError
+
+_STANDARD = NormalDist()
+_HALF_STEP = 2.0**-54
+
+
+class Interval(NamedTuple):
+    """A support without end of values, from `low` to `high`."""
+
+    low: float
+    high: float
+
+
+class Distribution:
+    """What `p.sample` and `p.observe` take. A subclass of your own needs `key`, `draw` and `log_prob`."""
+
+    __slots__ = ("key",)
+    key: Any
+    """What must be equal when the program is run again: the name and the parameters."""
+    composite = False
+    in_context = False
+
+    def draw(self, u: Any) -> Any:
+        """The value at a uniform `u` in [0, 1), found by comparisons where the support is finite."""
+        raise NotImplementedError
+
+    def log_prob(self, value: Any) -> float:
+        """The log-probability or log-density of `value`, in nats; -inf outside of the support."""
+        raise NotImplementedError
+
+    def support(self) -> Iterable[Any] | Interval | None:
+        """The values of positive probability, or the interval of a density; None where it is not known."""
+        return None
+
+    def converted(self, value: Any) -> Any:
+        """An observed `value` in the form that `draw` gives."""
+        return value
+
+    def settle(self, u: Any, pin: Any, answer: Any) -> tuple[Any, float | None, Any, float]:
+        """The value at `u` (or that of a record `pin`), its log-probability if known, where it leads, the increment."""
+        return self.draw(u) if pin is None else pin.value, None, None, 0.0
+
+    def __repr__(self) -> str:
+        name, *parameters = self.key
+        return f"{name}({', '.join(map(str, parameters))})"
+
+
+class Bernoulli(Distribution):
+    """True with probability `p`, else False."""
+
+    __slots__ = ("p",)
+
+    def __init__(self, p: float) -> None:
+        if not 0.0 <= p <= 1.0:
+            raise ArgumentError(f"Bernoulli({p}): a probability lies between 0 and 1")
+        self.p = p
+        self.key = ("Bernoulli", p)
+
+    def draw(self, u: Any) -> bool:
+        return bool(u < self.p)
+
+    def log_prob(self, value: bool) -> float:
+        return _log(self.p if value else 1.0 - self.p) if value in (True, False) else -math.inf
+
+    def support(self) -> list[bool]:
+        return [value for value, p in ((True, self.p), (False, 1.0 - self.p)) if p > 0.0]
+
+
+class Categorical(Distribution):
+    """One of finitely many values.
+
+    `Categorical([0.2, 0.8])` gives 0 or 1, `Categorical({"yes": 3, "no": 1})` gives "yes" or "no". Probabilities need
+    not sum to 1. With `logits` they are given as logarithms, up to a constant.
+    """
+
+    __slots__ = ("_cache", "_log", "_values", "_weights")
+
+    def __init__(
+        self,
+        probabilities: Mapping[Any, float] | Sequence[float] | np.ndarray | None = None,
+        *,
+        logits: Mapping[Any, float] | Sequence[float] | np.ndarray | None = None,
+    ) -> None:
+        given = logits if probabilities is None else probabilities
+        if given is None or (probabilities is not None and logits is not None):
+            raise ArgumentError("Categorical takes either probabilities or logits=")
+        self._log = probabilities is None
+        if isinstance(given, Mapping):
+            self._values, self._weights = tuple(given), tuple(given.values())
+        else:
+            self._values, self._weights = None, tuple(given.tolist() if hasattr(given, "tolist") else given)  # pyright: ignore[reportAttributeAccessIssue]
+        self._cache: tuple[Sequence[float], Sequence[float]] | None = None
+        self.key = ("Categorical", self._values, self._weights, self._log)
+
+    def draw(self, u: Any) -> Any:
+        _, cdf = self._masses()
+        if isinstance(u, float) and len(cdf) > 32:
+            drawn = int(np.searchsorted(np.asarray(cdf), u, side="right"))
+        else:
+            drawn = next(i for i, below in enumerate(cdf) if u < below)
+        return drawn if self._values is None else self._values[drawn]
+
+    def log_prob(self, value: Any) -> float:
+        p, _ = self._masses()
+        if self._values is not None:
+            index = self._values.index(value) if value in self._values else -1
+        else:
+            index = int(value) if isinstance(value, int | np.integer) else -1
+        return _log(p[index]) if 0 <= index < len(p) else -math.inf
+
+    def support(self) -> list[Any]:
+        positive = [i for i, p in enumerate(self._masses()[0]) if p > 0.0]
+        return positive if self._values is None else [self._values[i] for i in positive]
+
+    def _masses(self) -> tuple[Sequence[float], Sequence[float]]:
+        """The probabilities, checked and normalised on first use, and their cumulated sums."""
+        if self._cache is None:
+            weights = [float(w) for w in self._weights]
+            if self._log:
+                top = max(weights, default=-math.inf)
+                weights = [math.exp(w - top) if w > -math.inf else 0.0 for w in weights] if top < math.inf else [top]
+            total = math.fsum(weights)
+            if not all(w >= 0.0 for w in weights) or not 0.0 < total < math.inf:
+                raise ArgumentError(f"{self!r}: probabilities are not negative, and some is positive")
+            p = [w / total for w in weights]
+            cdf = list(itertools.accumulate(p))
+            last = max(i for i, mass in enumerate(p) if mass > 0.0)
+            cdf[last:] = [1.0] * (len(p) - last)  # so that rounding leaves no uniform past the end
+            self._cache = p, cdf
+        return self._cache
+
+
+class Geometric(Distribution):
+    """How many trials it takes until one succeeds, each with probability `p`: 1, 2, 3, ..."""
+
+    __slots__ = ("p",)
+
+    def __init__(self, p: float) -> None:
+        if not 0.0 < p <= 1.0:
+            raise ArgumentError(f"Geometric({p}): the probability of success is positive and at most 1")
+        self.p = p
+        self.key = ("Geometric", p)
+
+    def draw(self, u: Any) -> int:
+        if isinstance(u, float):
+            return 1 if self.p == 1.0 else 1 + int(math.log1p(-u) / math.log1p(-self.p))
+        return next(k for k in itertools.count(1) if u < 1.0 - (1.0 - self.p) ** k)
+
+    def log_prob(self, value: int) -> float:
+        if value != int(value) or value < 1:
+            return -math.inf
+        return _log(self.p) + (int(value) - 1) * _log(1.0 - self.p) if value > 1 else _log(self.p)
+
+    def support(self) -> Interval | list[int]:
+        return Interval(1, math.inf) if self.p < 1.0 else [1]
+
+
+class Uniform(Distribution):
+    """A number from `low` to `high`, all alike."""
+
+    __slots__ = ("high", "low")
+
+    def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
+        if not -math.inf < low < high < math.inf:
+            raise ArgumentError(f"Uniform({low}, {high}): give two finite numbers, the lower one first")
+        self.low, self.high = low, high
+        self.key = ("Uniform", low, high)
+
+    def draw(self, u: Any) -> float:
+        return self.low + (self.high - self.low) * u
+
+    def log_prob(self, value: float) -> float:
+        return -math.log(self.high - self.low) if self.low <= value <= self.high else -math.inf
+
+    def support(self) -> Interval:
+        return Interval(self.low, self.high)
+
+
+class Normal(Distribution):
+    """The normal distribution with `mean` and standard deviation `sd`."""
+
+    __slots__ = ("mean", "sd")
+
+    def __init__(self, mean: float = 0.0, sd: float = 1.0) -> None:
+        if not (0.0 < sd < math.inf and -math.inf < mean < math.inf):
+            raise ArgumentError(f"Normal({mean}, {sd}): mean and standard deviation are finite, the latter positive")
+        self.mean, self.sd = mean, sd
+        self.key = ("Normal", mean, sd)
+
+    def draw(self, u: Any) -> float:
+        return self.mean + self.sd * _STANDARD.inv_cdf(u + _HALF_STEP if u < 0.5 else u)
+
+    def log_prob(self, value: float) -> float:
+        z = (value - self.mean) / self.sd
+        return -0.5 * z * z - math.log(self.sd) - 0.5 * math.log(2.0 * math.pi)
+
+    def support(self) -> Interval:
+        return Interval(-math.inf, math.inf)
+
+
+def missed(target: Distribution, proposal: Distribution) -> Any:
+    """A value that `target` can take and `proposal` cannot, as a 1-tuple; None where there is none that can be told."""
+    wanted, offered = target.support(), proposal.support()
+    if wanted is None or offered is None:
+        return None
+    if not isinstance(wanted, Interval):
+        return next(((x,) for x in wanted if proposal.log_prob(x) == -math.inf), None)
+    if not isinstance(offered, Interval):
+        return (f"a number from {wanted.low} to {wanted.high}",)
+    if wanted.low < offered.low:
+        return (wanted.low,)
+    return (wanted.high,) if wanted.high > offered.high else None
+
+
+def _log(p: float) -> float:
+    return math.log(p) if p > 0.0 else -math.inf

@@ -1,0 +1,219 @@
+"""Programs as models of the engine: the decorator, the population, conditional SMC."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+from greenlet import getcurrent
+
+from feynkac.errors import ArgumentError, ProgramError
+from feynkac.programs.particle import Particle, Strand
+from feynkac.programs.record import DEATH, RETURN, SAMPLE, Record, backwards
+from feynkac.programs.scheduler import Limits, Row, Run
+from feynkac.smc.memory import Memory
+from feynkac.smc.protocols import LogW, Mask, Rng, Rows
+
+
+class Unfinished(str):
+    """The text so far of a particle that has not returned, which stands for its sample."""
+
+    def __repr__(self) -> str:
+        return f"<unfinished {str(self)!r}>"
+
+
+class Call(NamedTuple):
+    """A program with its arguments."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclass
+class Particles:
+    """N runs of programs. What a row is follows from its record alone, so that a population never changes."""
+
+    run: Run
+    rows: list[Row]
+    memory: Memory
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def fork(self, rows: Rows) -> Particles:
+        """The population whose row `i` continues from `rows[i]`; programs are run again where they are needed."""
+        return Particles(self.run, [self.rows[i] for i in rows.tolist()], self.memory.fork(rows))
+
+    def retire(self, rows: Rows) -> None:
+        """Mark rows as dead."""
+        for i in rows.tolist():
+            row = self.rows[i]
+            if not row.over:
+                self.rows[i] = Row(row.call, row.group, Record(row.tail, DEATH, None, row.places, None))
+
+    def samples(self, rows: Rows) -> list[Any]:
+        """What the programs returned; the text so far of one that has not."""
+        return [self._sample(self.rows[int(i)]) for i in rows]
+
+    def texts(self, rows: Rows) -> list[str]:
+        """The samples as text; of an unfinished program, the text of the context that it opened first."""
+        return [str(sample) for sample in self.samples(rows)]
+
+    @property
+    def forwarded(self) -> list[int] | None:
+        """Tokens forwarded so far; None where nothing was, or where it was for several problems at once."""
+        return self.run.forwarded
+
+    def _sample(self, row: Row) -> Any:
+        tail = row.tail
+        if tail is not None and tail.kind is RETURN:
+            return tail.value
+        places = tail.value if tail is not None and tail.kind is DEATH else row.places
+        return Unfinished(places[0][0].text(places[0][1].tokens()) if places else "")
+
+
+@dataclass(frozen=True)
+class Program:
+    """A generation program with its arguments: a model whose samples are the values that it returns.
+
+    One step of the engine serves the `p.sample` at which each particle waits, and runs it on to its next one or to its
+    end; the scores on the way are the increment, and the twist enters as its change since the last one, which is the
+    same as a level of the engine. The law of a program is that of its samples without proposals; observations,
+    conditions and factors weigh it.
+    """
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    others: tuple[Program, ...] = ()
+    """Programs that run in the same batch (see `joined`)."""
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__
+
+    def limited(self, *, max_steps: int | None = 10_000, max_tokens: int | None = None) -> Program:
+        """The same program with budgets for each particle: samples that it takes, tokens in any of its contexts.
+
+        A particle that goes beyond is taken to run forever: the run ends with a ProgramError that shows its text.
+        """
+        return replace(self, limits=Limits(max_steps, max_tokens))
+
+    def joined(self, others: Sequence[Any]) -> Program:
+        """One model of several problems, in one batch: this program, then the others."""
+        if any(not isinstance(other, Program) for other in others):
+            raise ArgumentError("problems run in one batch only if all are programs; run them apart")
+        return replace(self, others=(*self.others, *others))
+
+    def init(self, n: int, rng: Rng) -> Particles:
+        """`n` programs that have not begun, the same number of each."""
+        strand = getcurrent()
+        if isinstance(strand, Strand) and not strand.particle.inside_once:
+            raise ProgramError(
+                "a program steers another one: each fork would do so again. Run it as a part with p.call(other), or "
+                "steer once with p.once(feynkac.steer, other(...), seed=int(p.rng.integers(2**62)))"
+            )
+        programs = (self, *self.others)
+        if n % len(programs):
+            raise ArgumentError(f"{n} particles for {len(programs)} programs; give each the same number")
+        run = Run(self.name, self.limits, len(programs))
+        calls = [Call(program.function, program.args, program.kwargs) for program in programs]
+        rows = [Row(call, g) for g, call in enumerate(calls) for _ in range(n // len(programs))]
+        return Particles(run, rows, Memory(n))
+
+    def step(self, t: int, state: Particles, rng: Rng) -> tuple[Particles, LogW]:
+        """Run every program to its next sample; (N,) increments in nats."""
+        rows, increment = state.run.step(t, state.rows, rng)
+        return Particles(state.run, rows, state.memory), increment
+
+    def done(self, state: Particles) -> Mask:
+        """(N,) which programs have returned."""
+        return np.array([row.tail is not None and row.tail.kind is RETURN for row in state.rows], np.bool_)
+
+    def replay(self, t: int, state: Particles, rng: Rng, reference: list[list[Record]]) -> tuple[Particles, LogW]:
+        """Like `step`, but row 0 takes the choices of `reference` (conditional SMC)."""
+        pins = reference[t] if t < len(reference) else []
+        rows, increment = state.run.step(t, state.rows, rng, pins)
+        return Particles(state.run, rows, state.memory), increment
+
+    def trace(self, state: Particles, row: int) -> list[list[Record]]:
+        """The choices of `row`, step by step: what makes `replay` retrace it."""
+        steps: list[list[Record]] = [[]]
+        for record in reversed(backwards(state.rows[row].tail)):
+            if record.kind is SAMPLE and any(earlier.kind is SAMPLE for earlier in steps[-1]):
+                steps.append([])
+            if record.kind in CHOICES:
+                steps[-1].append(record._replace(before=None))
+        return steps
+
+    def __repr__(self) -> str:
+        given = [repr(value) for value in self.args] + [f"{name}={value!r}" for name, value in self.kwargs.items()]
+        return f"{self.name}({', '.join(given)})"
+
+
+CHOICES = ("sample", "once", "rng")
+"""Records whose value did not follow from what went before."""
+
+
+class ProgramFunction:
+    """A program without its arguments: calling it with them gives a `Program` to steer.
+
+    Called by another program with its own `p` first, it runs as a part of that one, as `p.call` does.
+    """
+
+    def __init__(self, function: Callable[..., Any], limits: Limits) -> None:
+        functools.update_wrapper(self, function)
+        self.function, self.limits = function, limits
+        self._signature = inspect.signature(function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if args and isinstance(args[0], Particle):
+            return self.function(*args, **kwargs)
+        self._signature.bind(None, *args, **kwargs)  # a wrong call is an error here, not in the middle of a run
+        return Program(self.function, args, kwargs, self.limits)
+
+    def __repr__(self) -> str:
+        return f"<program {self.function.__name__}{self._signature}>"
+
+
+@overload
+def program(function: Callable[..., Any], /) -> ProgramFunction: ...
+@overload
+def program(
+    *, max_steps: int | None = ..., max_tokens: int | None = ...
+) -> Callable[[Callable[..., Any]], ProgramFunction]: ...
+
+
+def program(
+    function: Callable[..., Any] | None = None, /, *, max_steps: int | None = 10_000, max_tokens: int | None = None
+) -> Any:
+    """Make a generation program of an ordinary function whose first argument is the particle `p`.
+
+        @program
+        def no_e(p, lm, prompt, max_tokens=30):
+            text = lm.context(prompt)
+            while not text.ended and len(text) < max_tokens:
+                token = p.sample(text.next_token())
+                p.condition("e" not in token.lower())
+            return str(text)
+
+        result = feynkac.steer(no_e(lm, "The weather today is"), particles=32)
+
+    A program may depend only on its arguments and on what `p` returns, and leaves its arguments as they are: where a
+    particle is forked it is run again on its recorded choices. `max_steps` and `max_tokens` are its budgets (see
+    `Program.limited`). Raises ArgumentError for what is no plain function.
+    """
+    if function is None:
+        return lambda decorated: program(decorated, max_steps=max_steps, max_tokens=max_tokens)  # pyright: ignore[reportCallIssue]
+    if not callable(function) or isinstance(function, type):
+        raise ArgumentError(f"{function!r} is no function; write @program above `def name(p, ...)`")
+    for kind in ("iscoroutinefunction", "isgeneratorfunction", "isasyncgenfunction"):
+        if getattr(inspect, kind)(function):
+            raise ArgumentError(f"{function.__name__}: a program is a plain function, without async, await and yield")
+    return ProgramFunction(function, Limits(max_steps, max_tokens))
