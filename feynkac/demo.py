@@ -25,7 +25,8 @@ SCHEMA = {
     "required": ["name", "age", "city"],
     "additionalProperties": False,
 }
-PATTERN = r"[a-df-zA-DF-Z ,.']{60,}"
+OPENING = "It was a dark and windy night, and"
+PATTERN = r"[^eE\n]{80,}"
 ISLANDS = 4
 TOKENS = 30
 
@@ -46,10 +47,10 @@ def run(particles: int, seed: int, model: str | None) -> None:
 
 def _pattern(console: Console, lm: fk.CausalLM, options: dict[str, Any]) -> None:
     _title(
-        console, "1. At least 60 characters without the letter e",
-        f'fk.steer(lm.prompt("The weather today is", max_tokens={TOKENS}), fk.regex(r"{PATTERN}"))',
+        console, "1. At least 80 characters without the letter e",
+        f'fk.steer(lm.prompt("{OPENING}", max_tokens={TOKENS}), fk.regex(r"{PATTERN}"))',
     )  # fmt: skip
-    result = fk.steer(lm.prompt("The weather today is", max_tokens=TOKENS), fk.regex(PATTERN), **options)
+    result = fk.steer(lm.prompt(OPENING, max_tokens=TOKENS), fk.regex(PATTERN), **options)
     _show(console, result)
     odds = np.exp(min(-result.log_evidence, 700.0))
     console.print(f"[dim]The model alone writes such a text about once in {odds:,.0f} tries.[/dim]")
