@@ -18,6 +18,7 @@ from feynkac.errors import ArgumentError
 
 _STANDARD = NormalDist()
 _HALF_STEP = 2.0**-54
+_HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)
 
 
 class Interval(NamedTuple):
@@ -55,6 +56,10 @@ class Distribution:
     def settle(self, u: Any, pin: Any, answer: Any) -> tuple[Any, float | None, Any, float]:
         """The value at `u` (or that of a record `pin`), its log-probability if known, where it leads, the increment."""
         return self.draw(u) if pin is None else pin.value, None, None, 0.0
+
+    def follow(self, after: Any, value: Any) -> Any:
+        """The recorded `value` as a replay gives it to the program; `after` is where it led."""
+        return value
 
     def __repr__(self) -> str:
         name, *parameters = self.key
@@ -208,7 +213,7 @@ class Normal(Distribution):
 
     def log_prob(self, value: float) -> float:
         z = (value - self.mean) / self.sd
-        return -0.5 * z * z - math.log(self.sd) - 0.5 * math.log(2.0 * math.pi)
+        return -0.5 * z * z - math.log(self.sd) - _HALF_LOG_2_PI
 
     def support(self) -> Interval:
         return Interval(-math.inf, math.inf)

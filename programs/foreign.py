@@ -6,6 +6,7 @@ generator, that one is seeded for the draw and put back afterwards.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import random
 import sys
@@ -43,10 +44,24 @@ def generator(u: float, number: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[_bits(u), number]))
 
 
-class Scipy(Distribution):
-    """A frozen distribution of scipy.stats."""
+class Foreign(Distribution):
+    """A distribution whose values may be arrays or tensors, which a program may change: each run has its own."""
 
     __slots__ = ("source",)
+
+    def settle(self, u: Any, pin: Any, answer: Any) -> tuple[Any, float | None, Any, float]:
+        value = self.draw(u) if pin is None else copy.deepcopy(pin.value if pin.after is None else pin.after)
+        unchangeable = isinstance(value, int | float | str | bytes | np.generic)
+        return value, None, None if unchangeable else copy.deepcopy(value), 0.0
+
+    def follow(self, after: Any, value: Any) -> Any:
+        return copy.deepcopy(after)
+
+
+class Scipy(Foreign):
+    """A frozen distribution of scipy.stats."""
+
+    __slots__ = ()
 
     def __init__(self, source: Any) -> None:
         self.source = source
@@ -69,10 +84,10 @@ class Scipy(Distribution):
         return range(int(low), int(high) + 1) if discrete else Interval(low, high)
 
 
-class Sampler(Distribution):
+class Sampler(Foreign):
     """An object with sample() and log_prob(value), such as those of torch.distributions."""
 
-    __slots__ = ("source",)
+    __slots__ = ()
 
     def __init__(self, source: Any) -> None:
         self.source = source

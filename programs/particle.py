@@ -103,11 +103,17 @@ class Particle:
 
     def observe(self, dist: Any, value: Any) -> Any:
         """Weigh by the probability of `value` under `dist`, and return it; a token is appended to its context."""
-        dist = adapted(dist)
+        if not isinstance(dist, Distribution):
+            dist = adapted(dist)
         if dist.composite:
             raise ArgumentError("a whole span cannot be observed; text.observe_text('...') observes a given text")
+        if self._past and not dist.in_context:
+            _, kind, key, was, _ = self._past.pop()
+            if kind is not OBSERVE or key != dist.key or not (was is value or _print(was) == _print(value)):
+                self._diverged(kind, (key, was), OBSERVE, (dist.key, value))
+            return value
         value = dist.converted(value)
-        log_p = self._scored(OBSERVE, dist, value)
+        log_p = self._scored(dist, value)
         if log_p is not None:
             self._add(log_p)
         return value
@@ -282,11 +288,11 @@ class Particle:
             )
         if self._past:
             value = self.sample(proposal)
-            self._scored(OBSERVE, dist, dist.converted(value))
+            self._scored(dist, dist.converted(value))
             return dist.converted(value)
         value, log_q = self._drawn(proposal)
         log_q = proposal.log_prob(value) if log_q is None else log_q
-        log_p = self._scored(OBSERVE, dist, dist.converted(value))
+        log_p = self._scored(dist, dist.converted(value))
         assert log_p is not None
         self._add(log_p - log_q)
         return dist.converted(value)
@@ -307,21 +313,22 @@ class Particle:
             self._rekey()
         return value, log_q
 
-    def _scored(self, kind: str, dist: Any, value: Any) -> float | None:
+    def _scored(self, dist: Any, value: Any) -> float | None:
         """The log-probability of `value`, whose context goes on; None in a replay: it is in the weight already."""
-        key = (dist.key, _print(value))
         if self._past:
-            record = self._retrace(kind, key)
-            if record.after is not None:
-                dist.follow(record.after, value)
+            _, kind, key, was, after = self._past.pop()
+            if kind is not OBSERVE or key != dist.key or _print(was) != _print(value):
+                self._diverged(kind, (key, was), OBSERVE, (dist.key, value))
+            if after is not None:
+                dist.follow(after, value)
             return None
         after = None
         if dist.in_context:
-            log_p = dist.scored(value, self._wait(kind, dist.ask(value)))
+            log_p = dist.scored(value, self._wait(OBSERVE, dist.ask(value)))
             after = dist.move(value)
         else:
             log_p = dist.log_prob(value)
-        self._note(kind, key, value, after)
+        self._note(OBSERVE, dist.key, value, after)
         return log_p
 
     def _wait(self, kind: str, request: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Runs the programs of all particles side by side, each to its next sample; all that wait for logits are served together."""
+"""Runs the programs of all particles side by side; all that wait for logits at one moment are served together."""
 
 from __future__ import annotations
 

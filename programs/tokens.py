@@ -116,7 +116,7 @@ def texts_of(vocabulary: Vocabulary) -> dict[str, list[int]]:
     return _texts[vocabulary]
 
 
-def _where(vocabulary: Vocabulary, f: Callable[[str], bool]) -> TokenSet:
+def _where(vocabulary: Vocabulary, f: Callable[..., Any]) -> TokenSet:
     known = _asked.setdefault(vocabulary, WeakKeyDictionary())
     if f not in known:
         allowed = np.zeros(vocabulary.size, np.bool_)

@@ -153,6 +153,26 @@ def test_frozen_distributions_of_scipy() -> None:
     assert result.log_evidence == pytest.approx(np.log(sum(exact)), abs=0.3)
 
 
+def test_sampled_tensors_are_each_forks_own() -> None:
+    import torch
+
+    @program
+    def summed(p):
+        states = []
+        for _ in range(5):
+            x = p.sample(torch.distributions.Independent(torch.distributions.Normal(torch.zeros(2), 1.0), 1))
+            states.append(x)
+            for state in states:
+                state += 1.0
+            p.factor(float(x[0]))
+        return [round(float(state[0]) - age, 5) for age, state in zip(range(5, 0, -1), states, strict=True)]
+
+    result = fk.steer(summed(), particles=32, seed=0, resampler=multinomial, ess_threshold=1.0)
+    assert all(abs(x) < 6 for sample in result.samples for x in sample)
+    first = [sample[0] for sample in result.samples]
+    assert len(set(first)) < 32  # there were forks, and no child was given its parent's changes
+
+
 # --- contexts ------------------------------------------------------------------------------------------------------
 
 
