@@ -11,8 +11,8 @@ from feynkac.errors import ModelError
 @functools.lru_cache(maxsize=1)
 def _rdkit() -> Any:
     try:
-        from rdkit import Chem, RDLogger
-        from rdkit.Chem import QED, Crippen
+        from rdkit import Chem, RDLogger  # pyright: ignore[reportMissingImports]
+        from rdkit.Chem import QED, Crippen  # pyright: ignore[reportMissingImports]
     except ImportError as cause:
         raise ModelError("molecules are scored by rdkit: pip install 'feynkac[molecules]'") from cause
     RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined]  # it writes a line for each text that is no molecule

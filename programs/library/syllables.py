@@ -46,7 +46,7 @@ def syllables(text: str) -> int:
 
 def _of_word(word: str) -> int:
     try:
-        import pronouncing
+        import pronouncing  # pyright: ignore[reportMissingImports]
     except ImportError:
         known = []
     else:
