@@ -23,6 +23,7 @@ _HOMES = {
         "AllParticlesDied", "ProgramError", "ReplayDiverged",
     ),
     "feynkac.models.lm": ("CausalLM",),
+    "feynkac.models.diffusion.pipeline": ("Diffusion",),
     "feynkac.programs": (
         "program", "Bernoulli", "Categorical", "Geometric", "Normal", "Uniform", "Token",
     ),
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         ReplayDiverged as ReplayDiverged,
         WeightError as WeightError,
     )
+    from feynkac.models.diffusion.pipeline import Diffusion as Diffusion
     from feynkac.models.lm import CausalLM as CausalLM
     from feynkac.potentials import (
         choices as choices,

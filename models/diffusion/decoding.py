@@ -1,0 +1,94 @@
+"""From the latents of a pipeline to what rewards see: tensors from 0 to 1."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from feynkac.errors import ArgumentError
+
+QUANTISED = ("vqvae", "vqgan", "movq")
+"""Components that decode by other rules than a VAE."""
+
+
+def pixels(x: Tensor) -> Tensor:
+    """(R, C, H, W) images from 0 to 1, of images from -1 to 1; the gradient is 0 where they were outside."""
+    return (x / 2 + 0.5).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """The VAE and the image processor of `pipe`: latents (R, ...) to images (R, C, H, W), or videos (R, F, C, H, W).
+
+    `height`, `width`: of the images, in pixels, for pipelines that pack their latents. What a pipeline does to finished
+    pictures, such as a safety check or a watermark, is left out.
+    """
+
+    pipe: Any
+    height: int | None = None
+    width: int | None = None
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        """Differentiable, unless the pipeline's processor is not."""
+        vae = self.pipe.vae
+        upcast = vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
+        if upcast:  # it overflows in half precision (SDXL)
+            vae.to(dtype=torch.float32)
+        try:
+            scaled = self._unscaled(self._unpacked(latents)).to(vae.device, vae.dtype)
+            return self._processed(vae.decode(scaled, return_dict=False)[0])
+        finally:
+            if upcast:
+                vae.to(dtype=torch.float16)
+
+    def _unpacked(self, latents: Tensor) -> Tensor:
+        if not hasattr(self.pipe, "_unpack_latents"):
+            return latents
+        scale = self.pipe.vae_scale_factor
+        side = getattr(self.pipe, "default_sample_size", 0) * scale
+        return self.pipe._unpack_latents(latents, self.height or side, self.width or side, scale)
+
+    def _unscaled(self, latents: Tensor) -> Tensor:
+        config = self.pipe.vae.config
+        factor, shift = getattr(config, "scaling_factor", None) or 1.0, getattr(config, "shift_factor", None) or 0.0
+        mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+        if mean is None or std is None:
+            return latents / factor + shift
+        by_channel = (1, -1, *[1] * (latents.ndim - 2))
+        mean, std = (torch.as_tensor(each).to(latents).reshape(by_channel) for each in (mean, std))
+        return latents * std / factor + mean
+
+    def _processed(self, decoded: Tensor) -> Tensor:
+        if decoded.ndim == 5:
+            return self.pipe.video_processor.postprocess_video(decoded, output_type="pt")
+        return self.pipe.image_processor.postprocess(decoded, output_type="pt")
+
+
+def decoder_of(pipe: Any, height: int | None = None, width: int | None = None) -> Callable[[Tensor], Tensor]:
+    """How `pipe` makes images of its latents. Raises ArgumentError where that is not known."""
+    if getattr(pipe, "vae", None) is not None:
+        return Decoder(pipe, height, width)
+    unknown = [name for name in QUANTISED if getattr(pipe, name, None) is not None]
+    if unknown:
+        raise ArgumentError(
+            f"{type(pipe).__name__} decodes with its {unknown[0]}; give decode=, a function of latents (R, ...) that "
+            "returns images (R, C, H, W) from 0 to 1"
+        )
+    return pixels
+
+
+def on_pil(f: Callable[[list[Any]], Any]) -> Callable[[Tensor], Any]:
+    """`f`, which takes a list of PIL images, as a function of tensors (R, C, H, W) from 0 to 1."""
+
+    def called(images: Tensor) -> Any:
+        from PIL import Image
+
+        arrays = (images.detach().float() * 255).round().clamp(0, 255).byte().cpu().permute(0, 2, 3, 1).numpy()
+        return f([Image.fromarray(each[..., 0] if each.shape[-1] == 1 else each) for each in arrays])
+
+    called.__name__ = getattr(f, "__name__", "on_pil")
+    return called

@@ -1,0 +1,131 @@
+"""The sampler that a pipeline's call is: the pipeline asks for the next latents, the engine answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from numpy.typing import NDArray
+from torch import Tensor
+
+from feynkac.errors import ArgumentError, ModelError
+from feynkac.models.diffusion.denoisers import Prediction
+from feynkac.models.diffusion.kernel import Level
+from feynkac.models.diffusion.proposals import BASE
+from feynkac.models.diffusion.sampler import DiffusionSampler
+from feynkac.models.diffusion.schedule import NoiseSchedule
+from feynkac.models.diffusion.schedulers import prediction_of
+from feynkac.models.diffusion.state import Latents
+from feynkac.models.diffusion.suspended import Call, Question
+from feynkac.models.diffusion.tree import gather
+from feynkac.smc.memory import Memory
+from feynkac.smc.protocols import LogW, Rng, Rows
+
+TWICE = "a pipeline that calls its scheduler's step more than once per iteration cannot be steered"
+
+
+class PipelineLatents(Latents):
+    """The latents of a pipeline in the middle of its call."""
+
+    def samples(self, rows: Rows) -> list[Tensor]:
+        """Images for `rows`; of unfinished rows the estimates, without a further call of the network."""
+        if self.t == len(self.sampler.schedule) or "x0hat" in self.leaves:
+            return super().samples(rows)
+        with torch.no_grad():
+            return [image for part in self.sampler.batches(rows) for image in self._shown(part)]
+
+    def _shown(self, part: Rows) -> list[Tensor]:
+        return list(self.sampler.preview(gather(self.solver.get("denoised", self.x), part)).cpu())
+
+
+@dataclass(frozen=True)
+class PipelineSampler(DiffusionSampler):
+    """The sampler that one call of a pipeline is."""
+
+    call: Call = field(kw_only=True)
+    eta: float | None = field(kw_only=True)
+    generators: Sequence[torch.Generator] = field(kw_only=True)
+
+    def first(self, question: Question, group: NDArray[np.int64]) -> PipelineLatents:
+        """The particles at the first question of the pipeline."""
+        n = len(question.x)
+        state = PipelineLatents(
+            self, 0, question.x, group, np.ones(n, dtype=np.bool_), np.zeros(n), np.zeros(n), Memory(n)
+        )
+        self._hear(state, question)
+        return state
+
+    def step(self, t: int, state: Latents, rng: Rng) -> tuple[Latents, LogW]:
+        """Move every latent to the next level: by the scheduler's own `step` where it can, else by the same kernel."""
+        if state.t == len(self.schedule):
+            return state, np.zeros(len(state))
+        x0hat, output = state.prediction.x0hat, state.leaves["output"]
+        if self._own:
+            x = self.call.own_step(output, state.x, self.generators, self.eta)
+            child, inc = replace(state, t=state.t + 1, x=x, leaves={}), np.zeros(len(state))
+        else:
+            child, inc = super().step(t, state, rng)
+            self.call.skip_step()
+        child = replace(child, x=child.x.to(output.dtype), solver={"denoised": x0hat.to(output.dtype)})
+        if child.t == len(self.schedule) and self.call.resume(child.x, child.solver["denoised"]) is not None:
+            raise ModelError(f"the pipeline goes on after its {child.t} steps; {TWICE}")
+        return child, inc
+
+    def look(self, state: Latents) -> None:
+        """Resume the pipeline with the latents of `state`, and keep what its network says about them."""
+        if self.call.asked != state.t:
+            raise ModelError(f"these are the particles of step {state.t}, but a pipeline only runs forward")
+        self._hear(state, self.call.resume(state.x, state.solver["denoised"]))
+
+    def predict(self, state: Latents, rows: Rows, x: Tensor) -> Prediction:
+        """Refused: the pipeline calls its network itself."""
+        raise ArgumentError("a pipeline gives no gradient through its network; use Guided(..., through='x0hat')")
+
+    @property
+    def _own(self) -> bool:
+        """Whether the scheduler's own `step` draws from the kernel that is asked for."""
+        given = self.eta is None or self.call.takes_eta or (self.eta == 1.0 and not _is_flow(self.call.scheduler))
+        return self.proposal is BASE and given
+
+    def _hear(self, state: Latents, question: Question | None) -> None:
+        if question is None:
+            raise ModelError(f"the pipeline ended after {state.t} of {len(self.schedule)} steps")
+        if not math.isclose(float(question.time), state.level.time, rel_tol=1e-4, abs_tol=1e-3):
+            raise ModelError(f"the pipeline is at time {float(question.time):g} where {state.level} was due; {TWICE}")
+        if question.x.shape != state.x.shape or not torch.allclose(question.x, state.x, 0.0, 0.0, equal_nan=True):
+            raise ModelError(
+                "the pipeline changes its latents between the steps of its scheduler, with what may differ between "
+                "particles; that cannot be steered"
+            )
+        x, output = (each.float() if each.dtype.itemsize < 4 else each for each in (question.x, question.output))
+        said = prediction_of(self.call.scheduler, output, x, state.level)
+        state.leaves.update(output=question.output, x0hat=said.x0hat, epshat=said.epshat)
+        self.proposal.look(state)
+
+    def _normal(self, n: int, rng: Rng) -> Tensor:
+        dtype = self.dtype if self.dtype.itemsize >= 4 else torch.float32
+        return randn_tensor((n, *self.shape), list(self.generators), torch.device(self.device), dtype)
+
+
+def _is_flow(scheduler: Any) -> bool:
+    return "FlowMatch" in type(scheduler).__name__ or "RFScheduler" in type(scheduler).__name__
+
+
+class Piped:
+    """Stands where a sampler has its denoiser."""
+
+    def x0hat(self, x: Tensor, t: Level, /) -> Tensor:
+        raise ModelError("the pipeline calls its network itself")
+
+
+def part_from(schedule: NoiseSchedule, time: float) -> NoiseSchedule:
+    """The part of the chain from `time` on: some pipelines start from a picture, in the middle."""
+    for k, transition in enumerate(schedule.transitions):
+        if math.isclose(transition.before.time, time, rel_tol=1e-4, abs_tol=1e-3):
+            return replace(schedule, transitions=schedule.transitions[k:])
+    raise ModelError(f"the pipeline starts at time {time:g}, which is none of its scheduler's")
