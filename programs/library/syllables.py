@@ -13,6 +13,16 @@ from feynkac.programs.tokens import TokenSet
 if TYPE_CHECKING:
     from feynkac.models.lm import CausalLM
 
+_EXAMPLE = """A haiku about a pond:
+
+The old silent pond
+A frog jumps into the pond
+Splash! Silence again
+
+A haiku about {topic}:
+
+"""
+
 
 @program
 def haiku(p: Particle, lm: CausalLM, topic: str = "autumn", lines: tuple[int, ...] = (5, 7, 5)) -> str:
@@ -20,17 +30,17 @@ def haiku(p: Particle, lm: CausalLM, topic: str = "autumn", lines: tuple[int, ..
 
         feynkac.steer(haiku(lm, "autumn"), particles=64, seed=0).show()
 
-    Exact: words are the model's; one that does not fit into its line is dropped, and that a line ends where its
-    syllables are full is observed. The target is the model's law given the form, as `syllables` counts it.
+    Exact: words are the model's, behind a haiku of Bashō's; a particle dies with a word that does not fit into its
+    line, and that a line ends where its syllables are full is observed. The target is the model's law given the form,
+    as `syllables` counts it.
     """
-    text = lm.context(f"Haiku, the Japanese poem of three lines.\n\nA haiku about {topic}:\n")
+    text = lm.context(_EXAMPLE.format(topic=topic))
     for number, length in enumerate(lines):
         left = length
         while left > 0:
             word = p.sample(text.gen(unit="word", max_tokens=8))
-            p.condition(not text.ended and "\n" not in word)
+            p.condition(not text.ended and "\n" not in word and 0 < syllables(word) <= left)
             left -= syllables(word)
-            p.condition(left >= 0 and word.strip() != "")
         if number < len(lines) - 1:
             text.observe_text("\n")
     breaks = TokenSet.where(lm.vocabulary, _breaks) | TokenSet.where(lm.vocabulary, lm.vocabulary.eos)

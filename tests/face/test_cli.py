@@ -76,6 +76,108 @@ def test_errors_are_one_line(folder, capsys, arguments, message) -> None:
     assert not any("Traceback" in line for line in shown)
 
 
+PROGRAM = """
+from __future__ import annotations
+from dataclasses import dataclass
+import feynkac as fk
+from feynkac_test_helper import LETTER
+
+@dataclass
+class Settings:
+    letter: str = LETTER
+
+@fk.program
+def without(p, lm, prompt, banned="b", max_tokens=4):
+    text = lm.context(prompt)
+    while not text.ended and len(text) < max_tokens:
+        p.condition(banned not in p.sample(text.next_token()))
+    return str(text)
+
+@fk.program
+def coin(p, heads=0.5):
+    side = Settings().letter if p.sample(fk.Bernoulli(heads)) else "tails"
+    p.factor(0.0 if side == "tails" else -1.0)
+    return side
+
+def plain(p):
+    return 1
+"""
+
+
+@pytest.fixture
+def programs(tmp_path):
+    (tmp_path / "feynkac_test_helper.py").write_text("LETTER = 'heads'\n")
+    (tmp_path / "some.py").write_text(PROGRAM)
+    (tmp_path / "broken.py").write_text("def f(:\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("algorithm", ["smc", "importance", "beam"])
+def test_run_a_program_on_a_model(folder, programs, algorithm) -> None:
+    out = programs / "result.json"
+    done = CliRunner().invoke(
+        app,
+        ["run", f"{programs}/some.py:without", "-m", folder, "--arg", "prompt=ab", "-a", "max_tokens=2", "-n", "4",
+         "--algorithm", algorithm, "--seed", "3", "--out", str(out)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    result = Result.from_json(out)
+    assert {text for text, w in zip(result.texts, result.weights, strict=True) if w} <= {
+        "",
+        "a",
+        "e",
+        "aa",
+        "ae",
+        "ea",
+        "ee",
+    }
+    assert result.seed == 3 and "log evidence" in done.output
+
+
+def test_run_a_program_without_a_model(programs) -> None:
+    done = CliRunner().invoke(
+        app, ["run", f"{programs}/some.py:coin", "-a", "heads=1", "-n", "6", "--islands", "2", "--seed", "0"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "heads" in done.output and "log evidence -1.00 ± 0.00" in done.output
+
+
+def test_run_a_program_of_the_library(folder) -> None:
+    done = CliRunner().invoke(
+        app,
+        ["run", "feynkac.programs.library:intersect", "-m", folder, "-a", 'prompts=["a", "b"]', "-a", "max_tokens=2",
+         "-n", "4", "--seed", "0"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.py:f"], "nowhere.py:f"),
+        (["{}/some.py"], "module:function"),
+        (["{}/some.py:missing"], "missing"),
+        (["{}/some.py:plain"], "no program"),
+        (["{}/broken.py:f"], "broken.py"),
+        (["{}/some.py:without"], "--model"),
+        (["{}/some.py:without", "-m", "nowhere"], "missing a required argument: 'prompt'"),
+        (["{}/some.py:without", "-m", "nowhere", "-a", "prompt=a"], "nowhere"),
+        (["{}/some.py:coin", "-m", "nowhere"], "leave --model out"),
+        (["{}/some.py:coin", "-a", "tails=1"], "tails"),
+        (["{}/some.py:coin", "-a", "heads"], "key=value"),
+        (["{}/some.py:coin", "-a", "heads=2"], "between 0 and 1"),
+        (["{}/some.py:coin", "--algorithm", "lottery"], "lottery"),
+    ],
+)
+def test_errors_of_run_are_one_line(programs, capsys, arguments, message) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run_main("run", *(argument.format(programs) for argument in arguments))
+    shown = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 1
+    assert [line for line in shown if line.startswith("error: ") and message in line]
+    assert not any("Traceback" in line for line in shown)
+
+
 def test_importing_the_face_loads_nothing_heavy() -> None:
     code = "import feynkac, sys; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'numba')))"
     assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""The ready programs: on tiny models against brute force, to float32; on the demo's model, that they do what they say."""
+"""The ready programs: tiny models against brute force, to float32; the demo's model, that they do what they say."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ import feynkac as fk
 from feynkac.errors import AllParticlesDied, ArgumentError
 from feynkac.potentials import constraint, product
 from feynkac.programs.library import (
-    avoid, extract, haiku, infill, intersect, reason, short_words, speculate, vote,
+    avoid,
+    extract,
+    haiku,
+    infill,
+    intersect,
+    reason,
+    short_words,
+    speculate,
+    vote,
 )  # fmt: skip
 from feynkac.programs.library.reasoning import arithmetic
 from feynkac.programs.library.syllables import syllables, vowel_groups
@@ -131,6 +139,11 @@ def test_a_draft_of_another_vocabulary_is_refused(tiny_lm) -> None:
         fk.steer(speculate(tiny_lm("a", "b"), tiny_lm("b", "a"), "ab", 2), particles=4, seed=0)
 
 
+def alive(result: fk.Result) -> list[Any]:
+    assert math.isfinite(result.log_evidence)
+    return [sample for sample, w in zip(result.samples, result.weights, strict=True) if w > 0.0]
+
+
 def chatty(lm: Any) -> Any:
     """The same model, to which a user's message is its prompt."""
     lm.tokenizer.chat_template = "{{ messages[0]['content'] }}"
@@ -168,17 +181,18 @@ def test_a_vote_sums_over_thoughts(tiny_lm) -> None:
     agree(vote(lm, "a", answer="[01]", cue="a", thought_tokens=2, answer_tokens=1), truth)
 
 
+def test_lines_have_their_syllables(tiny_lm) -> None:
+    lm = tiny_lm("a", " ", "\n", "ba")
+    for poem in alive(fk.steer(haiku(lm, "a", lines=(1, 2)), particles=200, seed=0)):
+        assert [syllables(line) for line in poem.split("\n")] == [1, 2]
+
+
 # --- on the demo's model -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def real(smollm2) -> fk.CausalLM:
     return fk.CausalLM.from_pretrained(str(smollm2))
-
-
-def alive(result: fk.Result) -> list[Any]:
-    assert math.isfinite(result.log_evidence)
-    return [sample for sample, w in zip(result.samples, result.weights, strict=True) if w > 0.0]
 
 
 def test_letters_and_words_on_a_real_model(real) -> None:
@@ -199,7 +213,7 @@ def test_infilling_and_intersection_on_a_real_model(real) -> None:
 
 def test_a_draft_of_the_model_itself_weighs_nothing(real) -> None:
     result = fk.steer(speculate(real, real, "Once upon a time", 6), particles=4, seed=0)
-    np.testing.assert_allclose(result.log_weights, 0.0, atol=1e-3)
+    assert result.log_evidence == pytest.approx(0.0, abs=1e-3) and result.ess == pytest.approx(4.0, abs=1e-3)
 
 
 def test_extraction_on_a_real_model(real) -> None:
@@ -213,6 +227,7 @@ def test_extraction_on_a_real_model(real) -> None:
         fk.steer(extract(real, "Nothing.", {"enum": ["x"]}, verbatim=True), particles=2, seed=0)
 
 
+@pytest.mark.slow
 def test_reasoning_and_voting_on_a_real_model(real) -> None:
     result = fk.steer(reason(real, "What is 2 + 3?", steps=2, step_tokens=8), particles=4, seed=0)
     assert all(isinstance(text, str) and text for text in alive(result))
@@ -222,14 +237,9 @@ def test_reasoning_and_voting_on_a_real_model(real) -> None:
 
 @pytest.mark.slow
 def test_a_haiku_has_its_syllables(real) -> None:
-    result = fk.steer(haiku(real, "autumn"), particles=64, seed=0)
+    result = fk.steer(haiku(real, "autumn"), particles=128, seed=0)
     for poem in alive(result):
         assert [syllables(line) for line in poem.split("\n")] == [5, 7, 5]
-
-
-def test_a_poem_of_few_syllables(real) -> None:
-    for poem in alive(fk.steer(haiku(real, "rain", lines=(2, 3)), particles=32, seed=0)):
-        assert [syllables(line) for line in poem.split("\n")] == [2, 3]
 
 
 # --- what they count with ------------------------------------------------------------------------------------------
