@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from torch import Tensor
 
 from feynkac.errors import ArgumentError
 
+PACKING = ["latents", "height", "width", "vae_scale_factor"]
+"""The arguments of `_unpack_latents` where its meaning is known (Flux)."""
 QUANTISED = ("vqvae", "vqgan", "movq")
 """Components that decode by other rules than a VAE."""
 
@@ -70,9 +73,12 @@ class Decoder:
 
 def decoder_of(pipe: Any, height: int | None = None, width: int | None = None) -> Callable[[Tensor], Tensor]:
     """How `pipe` makes images of its latents. Raises ArgumentError where that is not known."""
-    if getattr(pipe, "vae", None) is not None:
-        return Decoder(pipe, height, width)
     unknown = [name for name in QUANTISED if getattr(pipe, name, None) is not None]
+    unpack = getattr(pipe, "_unpack_latents", None)
+    if unpack is not None and list(inspect.signature(unpack).parameters) != PACKING:
+        unknown = ["own packing"]
+    if getattr(pipe, "vae", None) is not None and not unknown:
+        return Decoder(pipe, height, width)
     if unknown:
         raise ArgumentError(
             f"{type(pipe).__name__} decodes with its {unknown[0]}; give decode=, a function of latents (R, ...) that "
