@@ -259,7 +259,9 @@ async def bridged(function: Callable[[Callable[[Awaitable[Any]], Any]], Any]) ->
 
 def _answers(questions: Sequence[Ask | Logits], uniforms: Sequence[Any], held: dict[Any, set[Node]]) -> list[Any]:
     asks = [(i, question) for i, question in enumerate(questions) if isinstance(question, Ask)]
-    found = dict(zip([i for i, _ in asks], served([a for _, a in asks], [uniforms[i] for i, _ in asks], held)))
+    found = dict(
+        zip([i for i, _ in asks], served([a for _, a in asks], [uniforms[i] for i, _ in asks], held), strict=True)
+    )
     others = [(i, question) for i, question in enumerate(questions) if isinstance(question, Logits)]
     for histories in dict.fromkeys(question.histories for _, question in others):
         mine = [(i, question.node) for i, question in others if question.histories is histories]
