@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import math
@@ -15,6 +16,7 @@ import pytest
 import feynkac as fk
 from feynkac.errors import AllParticlesDied, ArgumentError
 from feynkac.potentials import constraint, product
+from feynkac.programs import library
 from feynkac.programs.library import (
     avoid,
     extract,
@@ -240,6 +242,17 @@ def test_a_haiku_has_its_syllables(real) -> None:
     result = fk.steer(haiku(real, "autumn"), particles=128, seed=0)
     for poem in alive(result):
         assert [syllables(line) for line in poem.split("\n")] == [5, 7, 5]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", library.__all__)
+def test_the_example_runs_as_typed(real, name: str) -> None:
+    """But for fewer particles, all of which may die."""
+    lines = re.findall(r"^ {8}(.*)$", getattr(library, name).__doc__, re.MULTILINE)
+    example = re.sub(r"particles=\d+", "particles=8, on_death='return'", "\n".join(lines))
+    assert "feynkac.steer" in example
+    with contextlib.suppress(AllParticlesDied):  # there is no posterior then
+        exec(example, {"feynkac": fk, "lm": real, **vars(library)})
 
 
 # --- what they count with ------------------------------------------------------------------------------------------
