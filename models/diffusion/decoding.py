@@ -18,9 +18,14 @@ QUANTISED = ("vqvae", "vqgan", "movq")
 """Components that decode by other rules than a VAE."""
 
 
+def precise(x: Tensor) -> Tensor:
+    """(N, ...) in single precision at least: for rewards, and for the kernel's differences."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def pixels(x: Tensor) -> Tensor:
     """(R, C, H, W) images from 0 to 1, of images from -1 to 1; the gradient is 0 where they were outside."""
-    return (x / 2 + 0.5).clamp(0, 1)
+    return precise((x / 2 + 0.5).clamp(0, 1))
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Decoder:
             vae.to(dtype=torch.float32)
         try:
             scaled = self._unscaled(self._unpacked(latents)).to(vae.device, vae.dtype)
-            return self._processed(vae.decode(scaled, return_dict=False)[0])
+            return precise(self._processed(vae.decode(scaled, return_dict=False)[0]))
         finally:
             if upcast:
                 vae.to(dtype=torch.float16)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.errors import ArgumentError, ModelError
+from feynkac.models.diffusion.decoding import precise
 from feynkac.models.diffusion.denoisers import Prediction
 from feynkac.models.diffusion.kernel import Level
 from feynkac.models.diffusion.proposals import BASE
@@ -54,9 +55,8 @@ class PipelineSampler(DiffusionSampler):
     def first(self, question: Question, group: NDArray[np.int64]) -> PipelineLatents:
         """The particles at the first question of the pipeline."""
         n = len(question.x)
-        state = PipelineLatents(
-            self, 0, question.x, group, np.ones(n, dtype=np.bool_), np.zeros(n), np.zeros(n), Memory(n)
-        )
+        x = question.x if self._own else precise(question.x)
+        state = PipelineLatents(self, 0, x, group, np.ones(n, dtype=np.bool_), np.zeros(n), np.zeros(n), Memory(n))
         self._hear(state, question)
         return state
 
@@ -71,8 +71,8 @@ class PipelineSampler(DiffusionSampler):
         else:
             child, inc = super().step(t, state, rng)
             self.call.skip_step()
-        child = replace(child, x=child.x.to(output.dtype), solver={"denoised": x0hat.to(output.dtype)})
-        if child.t == len(self.schedule) and self.call.resume(child.x, child.solver["denoised"]) is not None:
+        child = replace(child, solver={"denoised": x0hat})
+        if child.t == len(self.schedule) and self._resume(child) is not None:
             raise ModelError(f"the pipeline goes on after its {child.t} steps; {TWICE}")
         return child, inc
 
@@ -80,7 +80,7 @@ class PipelineSampler(DiffusionSampler):
         """Resume the pipeline with the latents of `state`, and keep what its network says about them."""
         if self.call.asked != state.t:
             raise ModelError(f"these are the particles of step {state.t}, but a pipeline only runs forward")
-        self._hear(state, self.call.resume(state.x, state.solver["denoised"]))
+        self._hear(state, self._resume(state))
 
     def predict(self, state: Latents, rows: Rows, x: Tensor) -> Prediction:
         """Refused: the pipeline calls its network itself."""
@@ -92,23 +92,28 @@ class PipelineSampler(DiffusionSampler):
         given = self.eta is None or self.call.takes_eta or (self.eta == 1.0 and not _is_flow(self.call.scheduler))
         return self.proposal is BASE and given
 
+    def _resume(self, state: Latents) -> Question | None:
+        """Hand the latents over as the pipeline keeps them; its own step may have changed their type."""
+        dtype = state.x.dtype if self._own else self.dtype
+        return self.call.resume(state.x.to(dtype), state.solver["denoised"].to(dtype))
+
     def _hear(self, state: Latents, question: Question | None) -> None:
         if question is None:
             raise ModelError(f"the pipeline ended after {state.t} of {len(self.schedule)} steps")
         if not math.isclose(float(question.time), state.level.time, rel_tol=1e-4, abs_tol=1e-3):
             raise ModelError(f"the pipeline is at time {float(question.time):g} where {state.level} was due; {TWICE}")
-        if question.x.shape != state.x.shape or not torch.allclose(question.x, state.x, 0.0, 0.0, equal_nan=True):
+        given = state.x.to(question.x.dtype)
+        if question.x.shape != given.shape or not torch.allclose(question.x, given, 0.0, 0.0, equal_nan=True):
             raise ModelError(
                 "the pipeline changes its latents between the steps of its scheduler, with what may differ between "
                 "particles; that cannot be steered"
             )
-        x, output = (each.float() if each.dtype.itemsize < 4 else each for each in (question.x, question.output))
-        said = prediction_of(self.call.scheduler, output, x, state.level)
+        said = prediction_of(self.call.scheduler, precise(question.output), precise(state.x), state.level)
         state.leaves.update(output=question.output, x0hat=said.x0hat, epshat=said.epshat)
         self.proposal.look(state)
 
     def _normal(self, n: int, rng: Rng) -> Tensor:
-        dtype = self.dtype if self.dtype.itemsize >= 4 else torch.float32
+        dtype = torch.promote_types(self.dtype, torch.float32)
         return randn_tensor((n, *self.shape), list(self.generators), torch.device(self.device), dtype)
 
 

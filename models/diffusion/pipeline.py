@@ -77,9 +77,10 @@ class Diffusion:
         """
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise ArgumentError(f"steps={steps!r}; a number of denoising steps, at least 1")
-        if getattr(pipe, "scheduler", None) is None or not callable(pipe):
+        scheduler = getattr(pipe, "scheduler", None)
+        if scheduler is None or not callable(pipe):
             raise ArgumentError(f"{type(pipe).__name__} is no pipeline of diffusers: it has no scheduler")
-        _rehearse(pipe.scheduler, steps, eta)
+        _rehearse(scheduler, steps, eta)
         if getattr(proposal, "through", None) == "denoiser":
             raise ArgumentError("a pipeline gives no gradient through its network; use Guided(..., through='x0hat')")
         if decode is None:
@@ -152,7 +153,8 @@ class Diffusion:
         if n % count:
             raise ArgumentError(f"{n} particles for {count} prompts; give each the same number")
         arguments = {**_merged(self.calls), "num_inference_steps": self.steps, "generator": sources, many: n // count}
-        return arguments | ({"output_type": "latent"} if "output_type" in parameters else {})
+        output = "pt" if getattr(self.pipe, "vae", None) is None else "latent"  # the least work at its end
+        return arguments | ({"output_type": output} if "output_type" in parameters else {})
 
 
 def _rehearse(scheduler: Any, steps: int, eta: float | None) -> None:

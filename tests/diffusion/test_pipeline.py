@@ -181,6 +181,18 @@ def flux():
     )
 
 
+def wan():
+    encoder, tokenizer = t5()
+    decoder = diffusers.AutoencoderKLWan(
+        base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+    )
+    network = diffusers.WanTransformer3DModel(
+        num_attention_heads=2, attention_head_dim=12, text_dim=16, freq_dim=32, ffn_dim=32, num_layers=1
+    )
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0)
+    return diffusers.WanPipeline(tokenizer, encoder.eval(), decoder.eval(), scheduler, network.eval())
+
+
 SIZE = {"height": 16, "width": 16}
 PIPELINES = {
     "ddim": (ddim, {}, None),
@@ -189,6 +201,7 @@ PIPELINES = {
     "sdxl": (sdxl, {"prompt": "a cat", **SIZE}, None),
     "sd3": (sd3, {"prompt": "a cat", "max_sequence_length": 8, **SIZE}, 1.0),
     "flux": (flux, {"prompt": "a cat", "max_sequence_length": 8, **SIZE}, 0.8),
+    "wan": (wan, {"prompt": "a cat", "negative_prompt": "x", "num_frames": 5, "max_sequence_length": 8, **SIZE}, 1.0),
 }
 
 
@@ -276,7 +289,7 @@ def test_flow_pipelines_run_as_the_sde_with_the_flow_s_marginals(name):
 def test_every_pipeline_is_steered_end_to_end_and_left_as_it_was(name):
     pipe, model, _ = made(name)
     found, timesteps = dict(pipe.__dict__), getattr(pipe.scheduler, "timesteps", None)
-    result = fk.steer(model, fd.reward(bright, 2000.0), particles=6, seed=0)
+    result = fk.steer(model, fd.reward(bright, 2000.0), particles=6, seed=0, ess_threshold=0.999)
     assert pipe.__dict__ == found and pipe.scheduler.timesteps is timesteps and torch.is_grad_enabled()
     assert result.history.resampled, "the reward was meant to be strong"
     assert all(float(image.min()) >= 0.0 and float(image.max()) <= 1.0 for image in result.samples)
@@ -297,6 +310,40 @@ def test_forked_particles_share_a_past_and_no_future():
     alone = smc(model, fd.reward(bright, 1.0), n=4, resample=schemes.never, rng=Streams(0))
     next(alone)
     assert torch.equal(next(alone).state.x[0], after.state.x[0]) and before.t == 0
+
+
+def test_videos_are_decoded_as_the_pipeline_does():
+    pipe, model, _ = made("wan")
+    last = last_of(model, fd.reward(bright, 0.0), n=2)
+    mean, std = (
+        torch.tensor(each).view(1, 16, 1, 1, 1) for each in (pipe.vae.config.latents_mean, pipe.vae.config.latents_std)
+    )
+    with torch.no_grad():
+        video = pipe.vae.decode(last.state.x * std + mean, return_dict=False)[0]
+    video = pipe.video_processor.postprocess_video(video, output_type="pt")
+    assert torch.allclose(torch.stack(last.state.samples(np.arange(2))), video, atol=1e-5)
+    assert video.shape == (2, 5, 3, 16, 16)
+
+
+def test_consistency_models_run_through_their_own_step():
+    scheduler = diffusers.LCMScheduler(original_inference_steps=50)
+    torch.manual_seed(0)
+    pipe = stable_diffusion(scheduler)
+    pipe.set_progress_bar_config(disable=True)
+    last = last_of(fk.Diffusion.from_pipeline(pipe, STEPS).prompt("a cat", **SIZE), fd.reward(bright, 0.0))
+    options = {"num_images_per_prompt": 4, "num_inference_steps": STEPS, "output_type": "latent", **SIZE}
+    assert torch.equal(last.state.x, pipe("a cat", generator=plain_noise(4), **options).images)
+
+
+@pytest.mark.parametrize("proposal", [fd.BASE, fd.Guided(fd.reward(bright, 5.0))])
+def test_half_precision_stays_half_precision(proposal):
+    torch.manual_seed(0)
+    pipe = ddim().to(torch.bfloat16)
+    pipe.set_progress_bar_config(disable=True)
+    seen = []
+    pipe.unet.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
+    last = last_of(fk.Diffusion.from_pipeline(pipe, STEPS, proposal=proposal), fd.reward(bright, 5.0))
+    assert seen == [torch.bfloat16] * STEPS and np.isfinite(last.log_z)
 
 
 def test_guided_proposals_are_weighted():
