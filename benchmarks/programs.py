@@ -67,9 +67,9 @@ def interleaved(repeats: int, *measures: Callable[[int], float]) -> list[float]:
     return [statistics.median(column) for column in zip(*rounds[1:], strict=True)]
 
 
-def against_potentials(lm: Any, repeats: int) -> dict[str, float]:
+def against_potentials(lm: Any, repeats: int, tokens: int) -> dict[str, float]:
     """The same law and the same constraint: once checked after the fact, once as a mask."""
-    task = lm.prompt(PROMPT, max_tokens=TOKENS)
+    task = lm.prompt(PROMPT, max_tokens=tokens)
     allowed = TokenSet.where(lm.vocabulary, lambda text: "e" not in text.lower())
     allowed |= TokenSet.where(lm.vocabulary, list(lm.vocabulary.eos))
     checked = fk.constraint(lambda text: "e" not in text.lower(), every="token")
@@ -84,9 +84,9 @@ def against_potentials(lm: Any, repeats: int) -> dict[str, float]:
 
     found = interleaved(
         repeats,
-        seconds(no_e(lm, PROMPT, TOKENS)),
+        seconds(no_e(lm, PROMPT, tokens)),
         seconds(task, checked),
-        seconds(masked(lm, PROMPT, TOKENS, allowed)),
+        seconds(masked(lm, PROMPT, tokens, allowed)),
         seconds(task, fk.regex("[^eE]*")),
     )
     ours, theirs, mask, regex = (1e3 * x for x in found)
@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument("part", nargs="?", choices=["all", "model", "alone"], default="all")
     parser.add_argument("--model", help="a model's id or folder; by default the one of the demo")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=TOKENS)
     options = parser.parse_args()
     print(f"{'':<56} {'ours':>9} {'other':>9}")
     figures: dict[str, float] = {}
@@ -146,11 +147,17 @@ def main() -> None:
         from feynkac.models.demo import demo_model_path
 
         lm = fk.CausalLM.from_pretrained(options.model or str(demo_model_path()), dtype="float32")
-        figures |= against_potentials(lm, options.repeats)
+        figures |= against_potentials(lm, options.repeats, options.tokens)
     figures = {name: round(value, 3) for name, value in figures.items()}
     print(
         json.dumps(
-            {"benchmark": "programs", "python": platform.python_version(), "machine": platform.machine(), **figures}
+            {
+                "benchmark": "programs",
+                "python": platform.python_version(),
+                "machine": platform.machine(),
+                "tokens": options.tokens,
+                **figures,
+            }
         )
     )
 

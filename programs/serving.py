@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -70,14 +70,16 @@ class _Batch:
     def answers(self, uniforms: Sequence[Any]) -> list[Answer]:
         drawing = [i for i, ask in enumerate(self._asks) if ask.draws]
         drawn = dict(zip(drawing, self._drawn(drawing, [uniforms[i] for i in drawing]), strict=True))
-        wanted = dict.fromkeys(
-            law
-            for i, ask in enumerate(self._asks)
-            for law in (self._law(ask, ask.given), self._law(ask, _both(ask)))
-            if (ask.token is not None or ask.among is not None) and (i not in drawn or law[2] is not None)
-        )
+        wanted = dict.fromkeys(law for ask in self._asks for law in self._needed(ask))
         masses = dict(zip(wanted, self._masses(list(wanted)), strict=True))
         return [self._answer(ask, drawn.get(i), masses) for i, ask in enumerate(self._asks)]
+
+    def _needed(self, ask: Ask) -> Iterator[tuple[int, float, TokenSet | None]]:
+        """The laws whose masses the answer takes; that of all tokens comes with any other of the same context."""
+        if ask.token is not None or ask.among is not None:
+            yield self._law(ask, _both(ask))
+        if ask.among is not None and ask.given is not None:
+            yield self._law(ask, ask.given)
 
     def _answer(self, ask: Ask, drawn: tuple[int, float] | None, masses: dict[Any, tuple[float, float]]) -> Answer:
         increment, given, proposal = 0.0, self._law(ask, ask.given), self._law(ask, _both(ask))
@@ -106,7 +108,8 @@ class _Batch:
         context = np.array([place[law] for law in laws])
         u = np.array(uniforms, dtype=float if isinstance(uniforms[0], float) else object)
         drawn = next_tokens(*self._arrays(distinct), context, u)
-        log_prob = drawn.log_prob - drawn.log_mass[context]
+        with np.errstate(invalid="ignore"):  # where nothing is allowed there is no token either
+            log_prob = drawn.log_prob - drawn.log_mass[context]
         return list(zip(drawn.tokens.tolist(), log_prob.tolist(), strict=True))
 
     def _masses(self, laws: Sequence[tuple[int, float, TokenSet | None]]) -> list[tuple[float, float]]:
