@@ -1,6 +1,7 @@
 """Diffusion and flow samplers as Feynman-Kac models."""
 
 from feynkac.models.diffusion.composition import Composition, annealed, guidance, product
+from feynkac.models.diffusion.decoding import on_pil
 from feynkac.models.diffusion.denoisers import Denoiser, Network, Prediction, Predictor
 from feynkac.models.diffusion.kernel import Level, Transition, ancestral, log_ratio, renoise
 from feynkac.models.diffusion.mixtures import GaussianMixture
@@ -17,6 +18,6 @@ __all__ = [
     "BASE", "Composition", "Denoiser", "DiffusionSampler", "GaussianMixture", "Guided", "Latents", "Level", "Network",
     "NoiseSchedule", "Observation", "Operator", "Prediction", "Predictor", "Proposal", "Transition", "View",
     "ancestral", "annealed", "chain", "constraint", "ddim", "ddpm", "deblurring", "euler_ancestral", "flow", "guidance",
-    "inpainting", "lcm", "linear", "log_ratio", "observed", "product", "renoise", "reward", "superresolution",
+    "inpainting", "lcm", "linear", "log_ratio", "observed", "on_pil", "product", "renoise", "reward", "superresolution",
     "tempered", "twist",
 ]  # fmt: skip

@@ -19,8 +19,7 @@ from feynkac.smc.rng import Streams
 diffusers = pytest.importorskip("diffusers", reason="pip install 'feynkac[diffusion]'")
 transformers = pytest.importorskip("transformers")
 
-from feynkac.models.diffusion.decoding import on_pil  # noqa: E402  # needs diffusers
-from feynkac.models.diffusion.pipeline import generators  # noqa: E402
+from feynkac.models.diffusion.pipeline import generators  # noqa: E402  # needs diffusers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -370,7 +369,9 @@ def test_prompts_in_one_batch_are_the_prompts_alone():
 def test_functions_of_pil_images():
     _, model, _ = made("sd15")
     seen = []
-    fk.steer(model, fd.reward(on_pil(lambda images: [seen.append(i.size) or 0.0 for i in images])), particles=2, seed=0)
+    fk.steer(
+        model, fd.reward(fd.on_pil(lambda images: [seen.append(i.size) or 0.0 for i in images])), particles=2, seed=0
+    )
     assert set(seen) == {(16, 16)}
 
 
