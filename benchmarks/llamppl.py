@@ -103,6 +103,11 @@ def ours(arguments: argparse.Namespace, path: Path, repeats: int) -> float:
     return best
 
 
+def show(name: str, rates: dict[str, float]) -> None:
+    others = [f"{rate / rates[name]:6.1f}x: {other}" for other, rate in rates.items() if other != name]
+    print(f"{name:<10} {rates[name]:9.1f} tokens/s  {', '.join(others)}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--particles", type=int, default=32)
@@ -115,17 +120,15 @@ def main() -> None:
     from feynkac.models.demo import demo_model_path
 
     path = demo_model_path()
-    rates = {
-        "program": ours(arguments, path, arguments.repeats),
-        "unchanged": measured(sys.executable, "feynkac.programs.llamppl", arguments, path, arguments.repeats),
-    }
+    rates = {"program": ours(arguments, path, arguments.repeats)}
+    show("program", rates)
+    rates["unchanged"] = measured(sys.executable, "feynkac.programs.llamppl", arguments, path, arguments.repeats)
+    show("unchanged", rates)
     if Path(arguments.python).exists():
         rates["llamppl"] = measured(arguments.python, "llamppl", arguments, path, 1)
+        show("llamppl", rates)
     else:
         print(f"no {arguments.python}: LLaMPPL is left out; see the head of this file")
-    for name, rate in rates.items():
-        ratio = f"  {rate / rates['llamppl']:6.1f}x" if "llamppl" in rates else ""
-        print(f"{name:<10} {rate:9.1f} tokens/s{ratio}", flush=True)
     machine = {"threads": arguments.threads, "machine": platform.machine()}
     setting = {"particles": arguments.particles, "tokens": arguments.tokens, **machine}
     print(json.dumps({"benchmark": "llamppl", **setting, **{name: round(rate, 2) for name, rate in rates.items()}}))
