@@ -177,15 +177,15 @@ def test_a_vote_sums_over_thoughts(tiny_lm) -> None:
     lm = chatty(tiny_lm("a", "0", "1"))
     p = law(lm, "a")
     truth = {"0": 0.0, "1": 0.0}
-    for thought, mass in texts(p, "a01", 2).items():
+    for thought, mass in texts(p, "a01", 1).items():
         for answer in truth:
             truth[answer] += mass * p(thought + "a", answer)
-    agree(vote(lm, "a", answer="[01]", cue="a", thought_tokens=2, answer_tokens=1), truth)
+    agree(vote(lm, "a", answer="[01]", cue="a", thought_tokens=1, answer_tokens=1), truth)
 
 
 def test_lines_have_their_syllables(tiny_lm) -> None:
     lm = tiny_lm("a", " ", "\n", "ba")
-    for poem in alive(fk.steer(haiku(lm, "a", lines=(1, 2)), particles=200, seed=0)):
+    for poem in alive(fk.steer(haiku(lm, "a", lines=(1, 2)), particles=60, seed=0)):
         assert [syllables(line) for line in poem.split("\n")] == [1, 2]
 
 
@@ -197,6 +197,7 @@ def real(smollm2) -> fk.CausalLM:
     return fk.CausalLM.from_pretrained(str(smollm2))
 
 
+@pytest.mark.slow
 def test_letters_and_words_on_a_real_model(real) -> None:
     weather = "The weather today is"
     found = alive(fk.steer(avoid(real, weather, max_tokens=8), particles=4, seed=0))
@@ -205,6 +206,7 @@ def test_letters_and_words_on_a_real_model(real) -> None:
     assert all(len(word) <= 4 for text in found for word in re.findall(r"[^\W\d_]+", text))
 
 
+@pytest.mark.slow
 def test_infilling_and_intersection_on_a_real_model(real) -> None:
     result = fk.steer(infill(real, "My dog ___ the postman.", longest=2), particles=8, seed=0)
     assert all(text.startswith("My dog") and text.endswith(" the postman.") for text in alive(result))
