@@ -196,9 +196,8 @@ class TokenSequence:
 
     def __init__(self, lm: CachedCausalLM, seq: str | Sequence[int] | None = None) -> None:
         self.lm = lm
-        if seq is None:
-            seq = [lm.tokenizer.bos_token_id]  # pyright: ignore[reportAssignmentType]
-        self.seq: list[int] = _encoded(lm, seq, True) if isinstance(seq, str) else [int(i) for i in seq]
+        start: Any = [lm.tokenizer.bos_token_id] if seq is None else seq
+        self.seq: list[int] = _encoded(lm, start, True) if isinstance(start, str) else [int(i) for i in start]
 
     def __iadd__(self, other: Any) -> TokenSequence:
         self.seq.extend(self._ids(other))

@@ -132,9 +132,9 @@ class LMTokenMask(Distribution):
         self._decide(value)
         return value, yes if value else no
 
-    async def log_prob(self, v: bool) -> float:
+    async def log_prob(self, x: bool) -> float:
         yes, no = await self._log_probs()
-        self._decide(bool(v))
+        self._decide(bool(x))
         return yes if v else no
 
     async def _log_probs(self) -> tuple[float, float]:

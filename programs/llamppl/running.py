@@ -259,7 +259,7 @@ async def bridged(function: Callable[[Callable[[Awaitable[Any]], Any]], Any]) ->
 
 def _answers(questions: Sequence[Ask | Logits], uniforms: Sequence[Any], held: dict[Any, set[Node]]) -> list[Any]:
     asks = [(i, question) for i, question in enumerate(questions) if isinstance(question, Ask)]
-    found = dict(
+    found: dict[int, Any] = dict(
         zip([i for i, _ in asks], served([a for _, a in asks], [uniforms[i] for i, _ in asks], held), strict=True)
     )
     others = [(i, question) for i, question in enumerate(questions) if isinstance(question, Logits)]
