@@ -135,7 +135,7 @@ class LMTokenMask(Distribution):
     async def log_prob(self, x: bool) -> float:
         yes, no = await self._log_probs()
         self._decide(bool(x))
-        return yes if v else no
+        return yes if x else no
 
     async def _log_probs(self) -> tuple[float, float]:
         self._set = self.ctx.lm.token_set(self.mask)
