@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -114,6 +113,8 @@ class PipelineSampler(DiffusionSampler):
 
     def _normal(self, n: int, rng: Rng) -> Tensor:
         dtype = torch.promote_types(self.dtype, torch.float32)
+        from diffusers.utils.torch_utils import randn_tensor
+
         return randn_tensor((n, *self.shape), list(self.generators), torch.device(self.device), dtype)
 
 

@@ -10,11 +10,9 @@ import copy
 import functools
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from diffusers.utils.outputs import BaseOutput
 from greenlet import GreenletExit, getcurrent, greenlet
 from torch import Tensor
 
@@ -34,9 +32,8 @@ class Question(NamedTuple):
     x: Tensor
 
 
-@dataclass
-class Stepped(BaseOutput):
-    """The answer in the form of every scheduler's output."""
+class Stepped(NamedTuple):
+    """The answer, by the names and in the order of every scheduler's output."""
 
     prev_sample: Tensor
     pred_original_sample: Tensor
