@@ -9,7 +9,7 @@ from typing import Any
 
 from greenlet import getcurrent
 
-from feynkac.programs.particle import Strand
+from feynkac.programs.execution import Strand
 
 
 class Tagged:
@@ -22,7 +22,7 @@ class Tagged:
         strand = getcurrent()
         if not isinstance(strand, Strand):
             return self._stream.write(text)
-        particle = strand.particle
+        particle = strand.execution
         if not particle.replaying:
             tag = f"[particle {particle.row}, step {particle.run.t}] "
             for line in text.splitlines(keepends=True):

@@ -12,7 +12,8 @@ import numpy as np
 from greenlet import getcurrent
 
 from feynkac.errors import ArgumentError, ProgramError
-from feynkac.programs.particle import Particle, Strand
+from feynkac.programs.execution import Strand
+from feynkac.programs.particle import Particle
 from feynkac.programs.record import DEATH, RETURN, SAMPLE, Record, backwards
 from feynkac.programs.scheduler import Limits, Row, Run
 from feynkac.smc.memory import Memory
@@ -114,7 +115,7 @@ class Program:
     def init(self, n: int, rng: Rng) -> Particles:
         """`n` programs that have not begun, the same number of each."""
         strand = getcurrent()
-        if isinstance(strand, Strand) and not strand.particle.inside_once:
+        if isinstance(strand, Strand) and not strand.execution.inside_once:
             raise ProgramError(
                 "a program steers another one: each fork would do so again. Run it as a part with p.call(other), or "
                 "steer once with p.once(feynkac.steer, other(...), seed=int(p.rng.integers(2**62)))"

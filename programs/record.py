@@ -25,6 +25,12 @@ class Record(NamedTuple):
 
 Tail: TypeAlias = Record | None
 """The last record of a particle, and by it all of them."""
+_new = tuple.__new__
+
+
+def recorded(before: Tail, kind: str, key: Any, value: Any, after: Any) -> Record:
+    """A record, made without the detour of `Record(...)`: a run makes as many as it makes requests."""
+    return _new(Record, (before, kind, key, value, after))
 
 
 def backwards(tail: Tail) -> list[Record]:
