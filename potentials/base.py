@@ -32,6 +32,13 @@ class Factor:
         """(R,) nats, the log-weight of `rows` that have just finished."""
         raise NotImplementedError
 
+    def log_psi(self, view: Any) -> Any:
+        """(R,) nats, a tensor with a gradient: what is foreseen of the rows in `view`, for a proposal to follow.
+
+        Raises ArgumentError unless a subclass gives it.
+        """
+        raise _without_gradient(self)
+
     @property
     def factors(self) -> tuple[Potential, ...]:
         """The potentials whose product this is."""
@@ -78,6 +85,10 @@ class Power(Factor):
         """(R,) nats, `exponent` times the final log-weight of the base."""
         return self._scaled(self.base.final(state, rows), "final", None, rows)
 
+    def log_psi(self, view: Any) -> Any:
+        """(R,) nats, `exponent` times what the base foresees."""
+        return self.exponent * log_psi(self.base, view)
+
     def _power(self, exponent: float) -> Factor:
         return Power(self.base, self.exponent * exponent)
 
@@ -111,6 +122,13 @@ class Product(Factor):
         """(R,) nats, the sum of the final log-weights. Raises PotentialError naming the factor at fault."""
         return self._sum("final", None, rows, lambda factor, asked: factor.final(state, asked))
 
+    def log_psi(self, view: Any) -> Any:
+        """(R,) nats, the sum of what the factors foresee; those that only forbid have no part."""
+        soft = [factor for factor in self._factors if not getattr(factor, "hard", False)]
+        if not soft:
+            raise _without_gradient(self)
+        return sum(log_psi(factor, view) for factor in soft)
+
     def _power(self, exponent: float) -> Factor:
         return Product([_raised(factor, exponent) for factor in self._factors])
 
@@ -123,6 +141,18 @@ class Product(Factor):
             total[alive] += checked(ask(factor, asked), source=name_of(factor), what=what, t=t, rows=asked)
             alive = alive[total[alive] > -np.inf]
         return total
+
+
+def log_psi(potential: Potential, view: Any) -> Any:
+    """(R,) nats, what `potential` foresees of the rows in `view`. Raises ArgumentError if it gives no gradient."""
+    own = getattr(potential, "log_psi", None)
+    if own is None:
+        raise _without_gradient(potential)
+    return own(view)
+
+
+def _without_gradient(potential: Potential) -> ArgumentError:
+    return ArgumentError(f"'{name_of(potential)}' gives no gradient to follow; guide by a reward, or by a twist")
 
 
 def _raised(factor: Potential, exponent: float) -> Potential:

@@ -19,9 +19,9 @@ import numpy as np
 import feynkac as fk
 from feynkac.models.discrete.chemistry import canonical, logp, qed, valid
 from feynkac.models.discrete.kernels import Masked, Unmask
-from feynkac.models.discrete.lookahead import Lookahead
 from feynkac.models.discrete.network import open_model
 from feynkac.models.discrete.proposals import FirstOrder, by_difference
+from feynkac.potentials.discrete import Lookahead
 
 MODEL = Path(__file__).with_name("molecules.safetensors")
 

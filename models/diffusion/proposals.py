@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -10,14 +10,10 @@ from torch import Tensor
 
 from feynkac.errors import ArgumentError, PotentialError
 from feynkac.models.diffusion.kernel import Transition, log_ratio, squared
-from feynkac.models.diffusion.roles import log_psi
 from feynkac.models.diffusion.state import Latents, View
 from feynkac.models.diffusion.tree import gather
 from feynkac.smc.checks import name_of
-from feynkac.smc.protocols import Rows
-
-if TYPE_CHECKING:
-    from feynkac.smc.protocols import Potential
+from feynkac.smc.protocols import Potential, Rows
 
 
 class Proposal(Protocol):
@@ -38,6 +34,13 @@ class Proposal(Protocol):
         """
         ...
 
+    def ratio(self, state: Latents, transition: Transition, mean: Tensor, x: Tensor) -> Tensor:
+        """(N,) float64 nats log p/q of given latents `x`: for `x` of `move`, what it returned.
+
+        Only conditional SMC and particle Gibbs ask for it.
+        """
+        ...
+
 
 class Base:
     """The sampler's own kernel."""
@@ -53,8 +56,20 @@ class Base:
         """A draw from the kernel, with ratio 0."""
         return mean + transition.std * noise, noise.new_zeros(len(noise), dtype=torch.float64)
 
+    def ratio(self, state: Latents, transition: Transition, mean: Tensor, x: Tensor) -> Tensor:
+        """0."""
+        return x.new_zeros(len(x), dtype=torch.float64)
+
 
 BASE = Base()
+
+
+class Foreseeing(Potential, Protocol):
+    """A potential whose guesses have a gradient."""
+
+    def log_psi(self, view: View) -> Tensor:
+        """(R,) nats, differentiable in `view.estimate`: the log-weight that is foreseen of the rows in `view`."""
+        ...
 
 
 class Guided:
@@ -73,7 +88,7 @@ class Guided:
 
     def __init__(
         self,
-        *potentials: Potential,
+        *potentials: Foreseeing,
         through: Literal["denoiser", "x0hat"] = "x0hat",
         strength: float = 1.0,
         trust: float | None = None,
@@ -81,6 +96,9 @@ class Guided:
     ) -> None:
         if not potentials:
             raise ArgumentError("Guided() needs at least one potential whose guesses have a gradient")
+        for each in potentials:
+            if not callable(getattr(each, "log_psi", None)):
+                raise ArgumentError(f"Guided({name_of(each)}) has no gradient to follow; give a potential: reward(f)")
         if through not in ("denoiser", "x0hat"):
             raise ArgumentError(f"Guided(through={through!r}): choose 'denoiser' or 'x0hat'")
         if trust is not None and not trust >= 0.0:
@@ -105,13 +123,27 @@ class Guided:
 
     def move(self, state: Latents, transition: Transition, mean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """A draw around the shifted mean, with log p/q in its stable form."""
+        shift = self._shift(state, transition)
+        x = mean + shift + transition.std * noise
+        return x, self._ratio(x, mean, shift, transition.std)
+
+    def ratio(self, state: Latents, transition: Transition, mean: Tensor, x: Tensor) -> Tensor:
+        """log p/q of latents `x`, bit by bit that of `move`."""
+        return self._ratio(x, mean, self._shift(state, transition), transition.std)
+
+    def _ratio(self, x: Tensor, mean: Tensor, shift: Tensor, std: float) -> Tensor:
+        # From x rather than from the noise it was made with: what a path weighs is a function of the path alone.
+        ratio = log_ratio((x - (mean + shift)) / std, shift, std)
+        return ratio if self.weighted else torch.zeros_like(ratio)
+
+    def _shift(self, state: Latents, transition: Transition) -> Tensor:
+        """(N, ...) by how much the mean moves."""
         shift = transition.lever * state.leaves["toward"]
-        if self.trust is not None:
-            entropy = squared(shift) / (2.0 * transition.std**2)
-            bound = torch.sqrt(self.trust / entropy.clamp(min=1e-300)).clamp(max=1.0)
-            shift = shift * bound.to(shift.dtype).reshape(-1, *[1] * (shift.ndim - 1))
-        ratio = log_ratio(noise, shift, transition.std)
-        return mean + shift + transition.std * noise, ratio if self.weighted else torch.zeros_like(ratio)
+        if self.trust is None:
+            return shift
+        entropy = squared(shift) / (2.0 * transition.std**2)
+        bound = torch.sqrt(self.trust / entropy.clamp(min=1e-300)).clamp(max=1.0)
+        return shift * bound.to(shift.dtype).reshape(-1, *[1] * (shift.ndim - 1))
 
     def _toward(self, state: Latents, part: Rows) -> Tensor:
         """(R, ...) by how much x0hat of the rows in `part` is to move."""
@@ -136,7 +168,7 @@ class Guided:
         """(R, ...) the gradient of the guessed log-weights with respect to `leaf`."""
         with torch.enable_grad():
             view = View(state, part, state.sampler.preview(estimate))
-            value: Any = sum(log_psi(potential, view) for potential in self.potentials)
+            value: Any = sum(potential.log_psi(view) for potential in self.potentials)
             total = value.sum()
         names = ", ".join(name_of(potential) for potential in self.potentials)
         if not value.requires_grad:

@@ -1,16 +1,14 @@
 """Discrete diffusion, masked and uniform, as models of the engine (see README.md beside this file)."""
 
-from feynkac.models.discrete.acceptance import Acceptance, Guided, foreseen
+from feynkac.models.discrete.acceptance import Guided
 from feynkac.models.discrete.analytic import ChainDenoiser
 from feynkac.models.discrete.automata import CanvasAutomaton, canvas_automaton
 from feynkac.models.discrete.denoiser import LogitsDenoiser
 from feynkac.models.discrete.kernels import Masked, Uniform, Unmask, cosine, linear
-from feynkac.models.discrete.lookahead import Lookahead
 from feynkac.models.discrete.model import DiscreteDiffusion
 from feynkac.models.discrete.proposals import Base, FirstOrder, LocallyOptimal, Unweighted, by_difference, by_gradient
 
 __all__ = [
-    "Acceptance",
     "Base",
     "CanvasAutomaton",
     "ChainDenoiser",
@@ -19,7 +17,6 @@ __all__ = [
     "Guided",
     "LocallyOptimal",
     "LogitsDenoiser",
-    "Lookahead",
     "Masked",
     "Uniform",
     "Unmask",
@@ -28,6 +25,5 @@ __all__ = [
     "by_gradient",
     "canvas_automaton",
     "cosine",
-    "foreseen",
     "linear",
 ]

@@ -1,4 +1,4 @@
-"""Foreseeing and meeting a regular constraint: its probability as a level, its posterior as a proposal."""
+"""Meeting a regular constraint: the probability that a canvas will, and the posterior given that it does."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.errors import ArgumentError, PotentialError
-from feynkac.masks import TokenAutomaton, TokenConstraint
-from feynkac.models.discrete.automata import CanvasAutomaton, canvas_automaton, forward
+from feynkac.masks import TokenConstraint
+from feynkac.models.discrete.automata import CanvasAutomaton, compiled, forward
 from feynkac.models.discrete.canvas import Canvas
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
 from feynkac.models.discrete.draws import Draws
 from feynkac.models.discrete.kernels import Uniform
 from feynkac.models.discrete.proposals import log_ratio, normalised
-from feynkac.smc.checks import name_of
 from feynkac.smc.protocols import LogW, Mask, Rows
-from feynkac.vocabulary import Vocabulary
 
 UNLIKELY = 1e-30
 """The least probability of a token at an open position, here only: what a denoiser thinks impossible now it may not
@@ -108,47 +105,10 @@ def _at(log_p: NDArray[np.float64], drawn: NDArray[np.int64]) -> LogW:
     return log_p[np.arange(len(drawn)), drawn]
 
 
-class Acceptance:
-    """A constraint whose level foresees it: the exact log-probability of acceptance under the factorised denoiser."""
+def log_accepted(canvas: Canvas, constraint: TokenConstraint, rows: Rows) -> LogW:
+    """(R,) nats, at most 0: the exact probability under the factorised denoiser that the finished text is accepted.
 
-    hard = True
-
-    def __init__(self, constraint: TokenConstraint) -> None:
-        self.constraint, self.name = constraint, constraint.name
-        self._automata: dict[tuple[int, int], tuple[Vocabulary, CanvasAutomaton]] = {}
-
-    def automaton(self, vocabulary: Vocabulary) -> TokenAutomaton:
-        """The constraint over the tokens of `vocabulary`, as the base has it."""
-        return self.constraint.automaton(vocabulary)
-
-    def level(self, t: int, state: Any, rows: Rows) -> LogW:
-        """(R,) nats, at most 0; -inf where no filling in of the canvas is accepted."""
-        return self._on(state).backward(chances(state, rows))[1]
-
-    def final(self, state: Any, rows: Rows) -> LogW:
-        """(R,) nats: 0 where the text is accepted, -inf elsewhere."""
-        return np.where(self._on(state).runs(state.tokens_now[rows]), 0.0, -np.inf)
-
-    def _on(self, state: Any) -> CanvasAutomaton:
-        if not isinstance(state, Canvas):
-            raise PotentialError(
-                f"foreseen({name_of(self.constraint)}) looks at the canvas of a discrete diffusion, not at "
-                f"{type(state).__name__}; give a language model the constraint itself"
-            )
-        vocabulary, length = state.vocabulary, state.tokens_now.shape[1]
-        key = (id(vocabulary), length)
-        if key not in self._automata:
-            self._automata[key] = (vocabulary, canvas_automaton(vocabulary, [self.constraint], length))
-        return self._automata[key][1]
-
-
-def foreseen(constraint: TokenConstraint) -> Acceptance:
-    """The same constraint for discrete diffusion, its probability of being met as the level on the way.
-
-    Raises ArgumentError for what has no automaton.
+    -inf where no filling in of the canvas is accepted.
     """
-    if not isinstance(constraint, TokenConstraint):
-        raise ArgumentError(
-            f"foreseen({name_of(constraint)}) has no automaton; use Lookahead, which asks about completions"
-        )
-    return Acceptance(constraint)
+    automaton = compiled(canvas.vocabulary, (constraint,), canvas.tokens_now.shape[1])
+    return automaton.backward(chances(canvas, rows))[1]

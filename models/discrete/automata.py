@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numba import njit
@@ -131,6 +132,12 @@ def canvas_automaton(vocabulary: Vocabulary, constraints: Sequence[TokenConstrai
     delta[ended] = ended
     columns, token_class = np.unique(delta, axis=1, return_inverse=True)
     return CanvasAutomaton(np.ascontiguousarray(columns), np.r_[accept, True, False], token_class.reshape(-1))
+
+
+@lru_cache(maxsize=16)
+def compiled(vocabulary: Vocabulary, constraints: tuple[TokenConstraint, ...], length: int) -> CanvasAutomaton:
+    """`canvas_automaton`, remembered for the last few constraints: every run and every step asks for it anew."""
+    return canvas_automaton(vocabulary, constraints, length)
 
 
 def _explored(

@@ -13,7 +13,7 @@ from feynkac.masks import States, TokenConstraint
 from feynkac.models.discrete.denoiser import LogProbs, Outputs, Tokens
 from feynkac.models.discrete.draws import Draws
 from feynkac.smc.memory import Memory
-from feynkac.smc.protocols import Mask, Rng, Rows
+from feynkac.smc.protocols import LogW, Mask, Rng, Rows
 from feynkac.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -134,12 +134,17 @@ class Canvas:
     def states(self, constraint: TokenConstraint) -> States:
         """(N,) automaton states after the texts of finished rows; the start state, no promise, of the others."""
         automaton, done = constraint.automaton(self.vocabulary), np.flatnonzero(self.done())
-        states = np.full(len(self), automaton.start, dtype=np.int64)
-        for row, tokens in zip(done, self.tokens(done), strict=True):
-            for token in tokens:
-                if states[row] >= 0:
-                    states[row] = automaton.advance(states[[row]], token[None])[0]
+        states, texts = np.full(len(self), automaton.start, dtype=np.int64), self.tokens(done)
+        for i in range(max(map(len, texts), default=0)):
+            here = [k for k, row in enumerate(done) if i < len(texts[k]) and states[row] >= 0]
+            states[done[here]] = automaton.advance(states[done[here]], np.array([texts[k][i] for k in here], np.int64))
         return states
+
+    def log_accepted(self, constraint: TokenConstraint, rows: Rows) -> LogW:
+        """(R,) nats, at most 0: the probability under the factorised denoiser that the text meets `constraint`."""
+        from feynkac.models.discrete.acceptance import log_accepted
+
+        return log_accepted(self, constraint, rows)
 
     def samples(self, rows: Rows) -> list[Any]:
         """What a result shows for `rows`: texts, or tuples of token ids where there is no vocabulary."""

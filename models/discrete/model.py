@@ -63,13 +63,13 @@ class DiscreteDiffusion:
     def constrained(self, constraints: Sequence[TokenConstraint]) -> DiscreteDiffusion:
         """The same law, sampled with an eye on constraints; a proposal that was chosen stays."""
         from feynkac.models.discrete.acceptance import Guided
-        from feynkac.models.discrete.automata import canvas_automaton
+        from feynkac.models.discrete.automata import compiled
 
         if not isinstance(self.proposal, Base) or not constraints:
             return self
         if isinstance(self.alphabet, int):
             raise ModelError("a constraint on texts needs the bytes of the tokens; give the model a Vocabulary")
-        return self.with_proposal(Guided(canvas_automaton(self.alphabet, constraints, self.length)))
+        return self.with_proposal(Guided(compiled(self.alphabet, tuple(constraints), self.length)))
 
     def joined(self, others: Sequence[DiscreteDiffusion]) -> DiscreteDiffusion:
         """One model of several problems in one batch, which may differ in what is given."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import feynkac as fk
-from feynkac.models import diffusion as fd
+from feynkac.potentials import diffusion as fp
 
 diffusers = pytest.importorskip("diffusers", reason="pip install 'feynkac[diffusion]'")
 datasets = pytest.importorskip("sklearn.datasets")
@@ -56,7 +56,7 @@ def left_half():
 def given():
     """The left half of a real digit, seen through noise."""
     image = torch.as_tensor(datasets.load_digits().images[2] / 16, dtype=torch.float32)[None]
-    return fd.observed(fd.inpainting(left_half()), image[left_half()], noise=0.5, prior=0.1)
+    return fp.observed(fp.inpainting(left_half()), image[left_half()], noise=0.5, prior=0.1)
 
 
 def log_likelihood(images):
@@ -74,7 +74,7 @@ def agree(mine, theirs):
 @pytest.mark.parametrize("task", ["class", "inpainting"])
 def test_steering_agrees_with_importance_sampling_and_raises_the_reward(task, pipe, base, classify):
     if task == "class":
-        potential, truth = fd.reward(lambda images: classify(images)[:, 3]), classify(base)[:, 3].double().numpy()
+        potential, truth = fp.reward(lambda images: classify(images)[:, 3]), classify(base)[:, 3].double().numpy()
     else:
         potential, truth = given(), log_likelihood(base).double().numpy()
     weights = np.exp(truth - truth.max())

@@ -15,6 +15,7 @@ from feynkac.models.diffusion.calibration import posterior_variance
 from feynkac.models.diffusion.kernel import clean_of, noise_of
 from feynkac.models.diffusion.state import Latents
 from feynkac.models.diffusion.tree import SHARED, Tree, gather
+from feynkac.potentials import diffusion as fp
 from feynkac.smc import resample as schemes
 from feynkac.smc.engine import smc
 from feynkac.smc.rng import Streams
@@ -52,7 +53,7 @@ class Counting:
 
 @pytest.mark.parametrize("through", ["denoiser", "x0hat"])
 def test_a_fork_gathers_every_leaf_and_commutes_with_stepping(through):
-    potential = fd.tempered(fd.reward(bowl, 2.0, "max"), ess=0.7)
+    potential = fp.tempered(fp.reward(bowl, 2.0, "max"), ess=0.7)
     sampler = sampler_of(proposal=fd.Guided(potential, through=through))
     state, rng = sampler.init(6, Streams(0).at("init", 0)), Streams(0)
     for t in range(2):
@@ -104,7 +105,7 @@ def test_a_leaf_that_cannot_be_gathered_is_refused():
 
 @pytest.mark.parametrize("through", [None, "denoiser", "x0hat"])
 def test_the_network_sees_each_row_once_a_step(through):
-    denoiser, potential = Counting(), fd.reward(bowl, 5.0)
+    denoiser, potential = Counting(), fp.reward(bowl, 5.0)
     proposal = fd.Guided(potential, through=through) if through else fd.BASE
     last_of(sampler_of(denoiser, proposal=proposal), potential, resample=schemes.multinomial)
     assert denoiser.rows == 6 * 8 and denoiser.calls == 6
@@ -112,7 +113,7 @@ def test_the_network_sees_each_row_once_a_step(through):
 
 def test_dead_rows_cost_nothing():
     denoiser = Counting()
-    alive = fd.constraint(lambda x: x[:, 0] > 0.0, every=2)
+    alive = fp.constraint(lambda x: x[:, 0] > 0.0, every=2)
     last = last_of(sampler_of(denoiser), alive, n=64, resample=schemes.never)
     assert 0 < (last.log_weight == -np.inf).sum() < 64
     assert denoiser.rows < 6 * 64
@@ -120,7 +121,7 @@ def test_dead_rows_cost_nothing():
 
 @pytest.mark.parametrize("through", ["denoiser", "x0hat"])
 def test_results_do_not_depend_on_the_size_of_batches(through):
-    potential = fd.reward(bowl, 2.0)
+    potential = fp.reward(bowl, 2.0)
     proposal = fd.Guided(potential, through=through, trust=1.0)
     one = last_of(sampler_of(proposal=proposal), potential)
     parts = last_of(sampler_of(proposal=proposal, batch=3), potential)
@@ -130,7 +131,7 @@ def test_results_do_not_depend_on_the_size_of_batches(through):
 
 def test_problems_in_one_batch_are_those_run_alone():
     other = fd.GaussianMixture([1.0], [[2.0, 0.0]], 0.5)
-    potential = fd.tempered(fd.observed(fd.inpainting(torch.tensor([True, False])), torch.tensor([0.3]), 0.4), ess=0.8)
+    potential = fp.tempered(fp.observed(fp.inpainting(torch.tensor([True, False])), torch.tensor([0.3]), 0.4), ess=0.8)
     proposal = fd.Guided(potential, trust=1.0)
     two = [sampler_of(d, proposal=proposal) for d in (PRIOR, other)]
     *_, both = smc(two[0].joined(two[1:]), potential, n=[8, 8], resample=SSP, rng=Streams(5))
@@ -141,7 +142,7 @@ def test_problems_in_one_batch_are_those_run_alone():
 
 
 def test_a_resampler_does_not_change_the_noise():
-    flat = fd.reward(lambda x: 0.0 * x[:, 0])
+    flat = fp.reward(lambda x: 0.0 * x[:, 0])
     one, two = (last_of(sampler_of(), flat, resample=r) for r in (schemes.never, schemes.systematic))
     assert torch.equal(one.state.x, two.state.x)
 
@@ -158,7 +159,7 @@ def test_samples_are_decoded_and_guesses_previewed():
         return x
 
     sampler = sampler_of(decode=decode, preview=preview, batch=3)
-    last = last_of(sampler, fd.reward(lambda x: x[:, 0] * 0.1))
+    last = last_of(sampler, fp.reward(lambda x: x[:, 0] * 0.1))
     assert ("decode", 3) in shapes and ("preview", 2) in shapes and all(size <= 3 for _, size in shapes)
     assert [tuple(s.shape) for s in last.state.samples(np.array([2, 5]))] == [(4,), (4,)]
 
@@ -182,10 +183,10 @@ def test_the_variance_of_gaussian_data_is_found_whatever_selected_the_particles(
 @pytest.mark.parametrize(
     ("operator", "shape"),
     [
-        (fd.inpainting(torch.arange(16).reshape(1, 4, 4) % 3 == 0), (1, 4, 4)),
-        (fd.superresolution(2), (2, 4, 4)),
-        (fd.deblurring(torch.tensor([[0.1, 0.2, 0.1], [0.0, 0.5, 0.1]]), 4, 4), (2, 4, 4)),
-        (fd.linear(torch.randn(3, 16, generator=torch.Generator().manual_seed(1))), (16,)),
+        (fp.inpainting(torch.arange(16).reshape(1, 4, 4) % 3 == 0), (1, 4, 4)),
+        (fp.superresolution(2), (2, 4, 4)),
+        (fp.deblurring(torch.tensor([[0.1, 0.2, 0.1], [0.0, 0.5, 0.1]]), 4, 4), (2, 4, 4)),
+        (fp.linear(torch.randn(3, 16, generator=torch.Generator().manual_seed(1))), (16,)),
     ],
     ids=lambda x: getattr(x, "name", ""),
 )
@@ -196,14 +197,14 @@ def test_operators_know_their_spectrum(operator, shape):
     matrix = columns.reshape(size, -1).T
     y = torch.randn(columns.shape[1:], generator=torch.Generator().manual_seed(2)).double()
     x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(3)).double()
-    found = fd.observed(operator, y, 0.3)._log_density(x, torch.full((3,), 0.7).double())
+    found = fp.observed(operator, y, 0.3)._log_density(x, torch.full((3,), 0.7).double())
     cov = 0.09 * torch.eye(len(matrix)) + torch.tensor(0.7).double() * matrix @ matrix.T
     normal = torch.distributions.MultivariateNormal(x.flatten(1) @ matrix.T, cov)
     assert torch.allclose(found, normal.log_prob(y.flatten()), rtol=1e-6)
 
 
 def test_a_trust_region_bounds_the_entropy_of_each_particle():
-    potential = fd.reward(lambda x: 100.0 * x[:, 0])
+    potential = fp.reward(lambda x: 100.0 * x[:, 0])
     sampler = sampler_of(proposal=fd.Guided(potential, trust=0.2))
     state = sampler.init(5, Streams(0).at("init", 0))
     step = sampler.schedule.transitions[0]
@@ -222,7 +223,7 @@ def test_the_log_ratio_survives_large_latents_in_float32():
 
 
 def test_unweighted_guidance_says_that_it_is_biased():
-    sampler = sampler_of(proposal=fd.Guided(fd.reward(bowl), weighted=False))
+    sampler = sampler_of(proposal=fd.Guided(fp.reward(bowl), weighted=False))
     assert sampler.biased and "biased" in repr(sampler.proposal) and not sampler_of().biased
 
 
@@ -239,26 +240,26 @@ BAD = {
     "no noise": (lambda: sampler_of(schedule=fd.ddim(5, eta=0.0)), "eta=1"),
     "too much noise": (lambda: fd.ddim(5, eta=30.0), "eta"),
     "no rows in a batch": (lambda: sampler_of(batch=0), "at least 1"),
-    "particles that do not divide": (lambda: last_of(sampler_of().joined([sampler_of()]), fd.reward(bowl), 7), "same"),
+    "particles that do not divide": (lambda: last_of(sampler_of().joined([sampler_of()]), fp.reward(bowl), 7), "same"),
     "other schedule": (lambda: sampler_of().joined([sampler_of(schedule=fd.ddpm(7))]), "denoiser alone"),
-    "network's shape": (lambda: last_of(sampler_of(fd.Network(lambda x, t: x[:, :1])), fd.reward(bowl)), "shape"),
-    "kind": (lambda: fd.reward(bowl, kind="mean"), "'difference'"),
-    "scale": (lambda: fd.reward(bowl, scale=float("nan")), "finite"),
-    "every": (lambda: fd.reward(bowl, every=0), "at least 1"),
+    "network's shape": (lambda: last_of(sampler_of(fd.Network(lambda x, t: x[:, :1])), fp.reward(bowl)), "shape"),
+    "kind": (lambda: fp.reward(bowl, kind="mean"), "'difference'"),
+    "scale": (lambda: fp.reward(bowl, scale=float("nan")), "finite"),
+    "every": (lambda: fp.reward(bowl, every=0), "at least 1"),
     "no potential to follow": (lambda: fd.Guided(), "at least one"),
     "constraint to follow": (
-        lambda: last_of(sampler_of(proposal=fd.Guided(fd.constraint(lambda x: x[:, 0] > 0))), fd.reward(bowl)),
+        lambda: last_of(sampler_of(proposal=fd.Guided(fp.constraint(lambda x: x[:, 0] > 0))), fp.reward(bowl)),
         "gradient",
     ),
-    "schedule and bisection": (lambda: fd.tempered(fd.reward(bowl), lambda t: 1.0, ess=0.5), "takes a schedule"),
-    "noise of an observation": (lambda: fd.observed(fd.superresolution(2), torch.zeros(2, 2), 0.0), "above 0"),
+    "schedule and bisection": (lambda: fp.tempered(fp.reward(bowl), lambda t: 1.0, ess=0.5), "takes a schedule"),
+    "noise of an observation": (lambda: fp.observed(fp.superresolution(2), torch.zeros(2, 2), 0.0), "above 0"),
     "shape of an observation": (
-        lambda: last_of(sampler_of(), fd.observed(fd.inpainting(torch.tensor([True, True])), torch.zeros(3), 1.0)),
+        lambda: last_of(sampler_of(), fp.observed(fp.inpainting(torch.tensor([True, True])), torch.zeros(3), 1.0)),
         "y has",
     ),
     "powers": (lambda: fd.Composition((PRIOR, 1.0), (PRIOR, -1.0)), "sum above 0"),
     "powers of pure noise": (
-        lambda: last_of(sampler_of(fd.annealed(PRIOR, 2.0), fd.flow(5)), fd.reward(bowl)),
+        lambda: last_of(sampler_of(fd.annealed(PRIOR, 2.0), fd.flow(5)), fp.reward(bowl)),
         "alpha",
     ),
 }  # fmt: skip
@@ -285,19 +286,19 @@ REWARDS = {
 def test_rewards_at_fault_are_named(case, every):
     f, message = REWARDS[case]
     with pytest.raises(PotentialError, match=message) as caught:
-        last_of(sampler_of(), fd.reward(f, every=every))
+        last_of(sampler_of(), fp.reward(f, every=every))
     assert "reward(<lambda>)" in str(caught.value)
 
 
 def test_a_reward_without_gradient_cannot_guide():
-    reward = fd.reward(lambda x: x.detach().numpy()[:, 0])
+    reward = fp.reward(lambda x: x.detach().numpy()[:, 0])
     with pytest.raises(PotentialError, match="no gradient"):
         last_of(sampler_of(proposal=fd.Guided(reward)), reward)
     assert last_of(sampler_of(), reward).ended
 
 
 def test_a_gradient_that_is_not_finite_names_its_row():
-    reward = fd.reward(lambda x: torch.sqrt(x[:, 0] * 0.0))
+    reward = fp.reward(lambda x: torch.sqrt(x[:, 0] * 0.0))
     with pytest.raises(PotentialError, match="not finite for row 0"):
         last_of(sampler_of(proposal=fd.Guided(reward)), reward)
 
@@ -305,25 +306,25 @@ def test_a_gradient_that_is_not_finite_names_its_row():
 @pytest.mark.parametrize("f", [lambda x: x[:, 0], lambda x: None, lambda x: x > 0])
 def test_a_constraint_returns_truth_values(f):
     with pytest.raises(PotentialError, match="truth value"):
-        last_of(sampler_of(), fd.constraint(f))
+        last_of(sampler_of(), fp.constraint(f))
 
 
 def test_minus_infinity_kills_whatever_the_scale():
-    f = fd.reward(lambda x: torch.where(x[:, 0] > 0, 0.0, -torch.inf), scale=-1.0, every="end")
+    f = fp.reward(lambda x: torch.where(x[:, 0] > 0, 0.0, -torch.inf), scale=-1.0, every="end")
     last = last_of(sampler_of(), f, resample=schemes.never)
     assert ((last.log_weight == -np.inf) == (last.state.x[:, 0] <= 0).numpy()).all()
 
 
 def test_steer_takes_a_sampler():
-    result = fk.steer(sampler_of(), fd.reward(bowl, 3.0), particles=32, seed=0, progress=False)
+    result = fk.steer(sampler_of(), fp.reward(bowl, 3.0), particles=32, seed=0, progress=False)
     assert len(result.samples) == 32 and np.isfinite(result.log_evidence)
     assert result.expectation(lambda x: float(bowl(x[None]))) > float(bowl(PRIOR.sample(1000)).mean())
-    both = fk.steer([sampler_of(), sampler_of()], fd.reward(bowl), particles=4, seed=0, progress=False)
+    both = fk.steer([sampler_of(), sampler_of()], fp.reward(bowl), particles=4, seed=0, progress=False)
     assert len(both) == 2
 
 
 def test_a_twist_has_no_part_in_the_target():
-    last = last_of(sampler_of(), fd.twist(lambda x, level: 7.0 * x[:, 0]), resample=schemes.never)
+    last = last_of(sampler_of(), fp.twist(lambda x, level: 7.0 * x[:, 0]), resample=schemes.never)
     assert np.allclose(last.log_weight, -np.log(8), atol=1e-12)
 
 
@@ -340,10 +341,10 @@ def test_the_variance_from_the_particles_is_worth_that_of_the_data():
     """25 modes in 8 dimensions, one coordinate observed: variance 1 makes a far worse guess than that of the data."""
     modes = [[8.0 * i, 8.0 * j] * 4 for i in range(-2, 3) for j in range(-2, 3)]
     data = fd.GaussianMixture([1 / 25] * 25, modes, 1.0)
-    observation = (fd.inpainting(torch.arange(8) == 0), torch.tensor([7.0]), 1.0)
+    observation = (fp.inpainting(torch.arange(8) == 0), torch.tensor([7.0]), 1.0)
 
     def spread(prior):
-        potential = fd.observed(*observation, prior=prior)
+        potential = fp.observed(*observation, prior=prior)
         sampler = fd.DiffusionSampler(
             data, fd.ddpm(25), (8,), proposal=fd.Guided(potential, through="denoiser"), dtype=torch.float64
         )

@@ -12,14 +12,13 @@ import pytest
 from feynkac import steer
 from feynkac.errors import ArgumentError, ConstraintError, ModelError, PotentialError
 from feynkac.models.discrete import automata
-from feynkac.models.discrete.acceptance import foreseen
 from feynkac.models.discrete.analytic import ChainDenoiser
 from feynkac.models.discrete.automata import canvas_automaton
 from feynkac.models.discrete.kernels import Masked, Uniform, Unmask
-from feynkac.models.discrete.lookahead import Lookahead
 from feynkac.models.discrete.model import DiscreteDiffusion
 from feynkac.models.discrete.proposals import FirstOrder, LocallyOptimal, by_difference, by_gradient
 from feynkac.potentials import choices, constraint, length, regex, reward
+from feynkac.potentials.discrete import Lookahead, foreseen
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import adaptive, multinomial, never, ssp, systematic
 from feynkac.smc.rng import Streams

@@ -10,9 +10,9 @@ import torch
 
 from feynkac import steer
 from feynkac.errors import ModelError
-from feynkac.models.discrete.acceptance import foreseen
 from feynkac.models.discrete.network import CanvasTransformer, NetworkDenoiser, load, open_model, save
 from feynkac.potentials import regex
+from feynkac.potentials.discrete import foreseen
 
 MOLECULES = Path(__file__).parents[2] / "benchmarks" / "train" / "molecules.safetensors"
 

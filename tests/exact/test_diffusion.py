@@ -19,8 +19,9 @@ import torch
 from feynkac.models import diffusion as fd
 from feynkac.models.diffusion.composition import corrector, start_of
 from feynkac.models.diffusion.denoisers import predict
-from feynkac.models.diffusion.roles import Reward
 from feynkac.models.diffusion.state import Latents
+from feynkac.potentials import diffusion as fp
+from feynkac.potentials.diffusion.roles import Reward
 from feynkac.smc import resample as schemes
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import adaptive, systematic
@@ -127,20 +128,20 @@ def expected():
 @pytest.mark.parametrize("kind", ["difference", "max", "sum"])
 def test_every_kind_of_reward_has_the_same_target(expected, kind, n):
     # A sum over all steps overshoots the target so far that no mean of a few hundred runs is normal.
-    reward = fd.reward(quadratic, SCALE, kind, every=4 if kind == "sum" else 1)
+    reward = fp.reward(quadratic, SCALE, kind, every=4 if kind == "sum" else 1)
     assert_unbiased(sampler_of(), reward, n, expected["ddpm"])
 
 
 @pytest.mark.parametrize("n", [4, 16, 64])
 @pytest.mark.parametrize("through", ["denoiser", "x0hat"])
 def test_guided_proposals_keep_the_target(expected, through, n):
-    reward = fd.reward(quadratic, SCALE)
+    reward = fp.reward(quadratic, SCALE)
     assert_unbiased(sampler_of(proposal=fd.Guided(reward, through=through, trust=0.3)), reward, n, expected["ddpm"])
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_every_kernel(expected, schedule):
-    reward = fd.reward(quadratic, SCALE, every=2)
+    reward = fp.reward(quadratic, SCALE, every=2)
     proposal = fd.Guided(reward, through="denoiser", trust=0.1)
     assert_unbiased(sampler_of(schedule, proposal=proposal), reward, 16, expected[schedule])
 
@@ -162,7 +163,7 @@ def test_every_kernel(expected, schedule):
     ids=repr,
 )
 def test_every_resampler(expected, resample):
-    reward = fd.reward(quadratic, SCALE)
+    reward = fp.reward(quadratic, SCALE)
     proposal = fd.Guided(reward, trust=0.1)
     assert_unbiased(sampler_of(proposal=proposal), reward, 16, expected["ddpm"], resample)
 
@@ -172,13 +173,13 @@ def noisy_guess(x, level):
 
 
 ROLES = {
-    "end": lambda: fd.reward(quadratic, SCALE, every="end"),
-    "twist": lambda: fd.reward(quadratic, SCALE, every="end") * fd.twist(noisy_guess),
-    "sparse": lambda: fd.reward(quadratic, SCALE, "sum", every=3) * fd.twist(noisy_guess, every=2),
-    "power": lambda: fd.reward(quadratic, 2 * SCALE) ** 0.5,
-    "schedule": lambda: fd.tempered(fd.reward(quadratic, SCALE), lambda t: min(1.0, 0.2 * t)),
-    "bisection": lambda: fd.tempered(fd.reward(quadratic, SCALE), ess=0.8),
-    "bisection-of-max": lambda: fd.tempered(fd.reward(quadratic, SCALE, "max"), ess=0.6),
+    "end": lambda: fp.reward(quadratic, SCALE, every="end"),
+    "twist": lambda: fp.reward(quadratic, SCALE, every="end") * fp.twist(noisy_guess),
+    "sparse": lambda: fp.reward(quadratic, SCALE, "sum", every=3) * fp.twist(noisy_guess, every=2),
+    "power": lambda: fp.reward(quadratic, 2 * SCALE) ** 0.5,
+    "schedule": lambda: fp.tempered(fp.reward(quadratic, SCALE), lambda t: min(1.0, 0.2 * t)),
+    "bisection": lambda: fp.tempered(fp.reward(quadratic, SCALE), ess=0.8),
+    "bisection-of-max": lambda: fp.tempered(fp.reward(quadratic, SCALE, "max"), ess=0.6),
 }
 
 
@@ -190,12 +191,12 @@ def test_guesses_change_no_target(expected, role):
 def test_a_constraint_conditions(expected):
     x, mass = chain_law(PRIOR, SCHEDULES["ddpm"])
     tilted = mass * np.exp(SCALE * quadratic(x[:, None])) * (x > -2.0)
-    potential = fd.reward(quadratic, SCALE) * fd.constraint(lambda x: x[:, 0] > -2.0)
+    potential = fp.reward(quadratic, SCALE) * fp.constraint(lambda x: x[:, 0] > -2.0)
     assert_unbiased(sampler_of(), potential, 16, (tilted.sum(), tilted[x > 0.5].sum()))
 
 
 def test_total_variation_falls_as_particles_are_added():
-    reward, bins = fd.reward(quadratic, SCALE), np.linspace(-4, 5, 13)
+    reward, bins = fp.reward(quadratic, SCALE), np.linspace(-4, 5, 13)
     x, mass = chain_law(PRIOR, SCHEDULES["ddpm"])
     law = np.histogram(x, bins, weights=mass * np.exp(SCALE * quadratic(x[:, None])))[0]
 
@@ -298,7 +299,7 @@ class MeanRatio(fd.Guided):
         return x, ratio / noise[0].numel()
 
 
-REWARD = fd.reward(quadratic, SCALE)
+REWARD = fp.reward(quadratic, SCALE)
 MUTANTS = {
     "weights dropped": lambda: (sampler_of(), REWARD, drops_weights),
     "stale ancestors": lambda: (sampler_of(), REWARD, StaleAncestors(200)),
@@ -338,7 +339,7 @@ def seen(noise=0.5):
     """Observation of the first two coordinates before rotation, times 1 and 0.7, through another rotation."""
     turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64)
     gains, y = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.7, 0.0]], dtype=torch.float64), torch.tensor([0.3, -0.6])
-    return fd.linear(turn @ gains @ ROTATION.T), turn @ y.double(), noise
+    return fp.linear(turn @ gains @ ROTATION.T), turn @ y.double(), noise
 
 
 def evidence_3d(schedule, noise=0.5):
@@ -359,14 +360,14 @@ def right_3d(x):
 @pytest.mark.parametrize("n", [4, 16, 64])
 @pytest.mark.parametrize("through", [None, "denoiser", "x0hat"])
 def test_linear_observations_in_three_dimensions(through, n):
-    potential = fd.observed(*seen())
+    potential = fp.observed(*seen())
     proposal = fd.Guided(potential, through=through) if through else fd.BASE
     sampler = sampler_of("flow", rotated(), (3,), proposal=proposal)
     assert_unbiased(sampler, potential, n, evidence_3d(SCHEDULES["flow"]), f=right_3d)
 
 
 def test_log_densities_averaged_over_coordinates_are_found():
-    potential = fd.observed(*seen())
+    potential = fp.observed(*seen())
     sampler = sampler_of("flow", rotated(), (3,), proposal=MeanRatio(potential, through="denoiser"))
     with pytest.raises(AssertionError, match="z ="):
         assert_unbiased(sampler, potential, 16, evidence_3d(SCHEDULES["flow"]), f=right_3d)
@@ -455,7 +456,7 @@ GAUSSIAN = fd.GaussianMixture([1.0], [[0.5, -1.0, 0.3]], (ROTATION * torch.tenso
 
 @pytest.mark.parametrize("schedule", ["ddim", "flow", "euler", "lcm"])
 def test_exact_twist_and_optimal_proposal_leave_no_variance(schedule):
-    exact = Exact(GAUSSIAN, SCHEDULES[schedule], fd.observed(*seen()))
+    exact = Exact(GAUSSIAN, SCHEDULES[schedule], fp.observed(*seen()))
     runs = run(sampler_of(schedule, GAUSSIAN, (3,), proposal=exact), exact, 4, replicates=20)
     log_z = [np.logaddexp.reduce(w) for w, _ in runs]
     assert np.var(log_z) < 1e-8
@@ -463,7 +464,7 @@ def test_exact_twist_and_optimal_proposal_leave_no_variance(schedule):
 
 
 def test_the_exact_evidence_tends_to_that_of_the_data():
-    observation = fd.observed(*seen())
+    observation = fp.observed(*seen())
     log_z, _ = GAUSSIAN.observed(observation.operator.apply(torch.eye(3).double()).T, observation.y, 0.25)
     off = [abs(Exact(GAUSSIAN, fd.ddpm(s), observation).log_z - log_z) for s in (25, 50, 100)]
     assert off[1] < 0.6 * off[0] and off[2] < 0.6 * off[1]
@@ -471,7 +472,7 @@ def test_the_exact_evidence_tends_to_that_of_the_data():
 
 @pytest.mark.parametrize("through", ["denoiser", "x0hat"])
 def test_a_base_twist_and_guidance_estimate_what_the_recursion_gives(through):
-    exact = Exact(GAUSSIAN, SCHEDULES["ddim"], fd.observed(*seen()))
+    exact = Exact(GAUSSIAN, SCHEDULES["ddim"], fp.observed(*seen()))
     potential = exact.observation
     sampler = sampler_of("ddim", GAUSSIAN, (3,), proposal=fd.Guided(potential, through=through))
     log_z = math.exp(exact.log_z)
@@ -550,7 +551,7 @@ def test_correctors_have_the_moments_of_the_scheme(case):
     log_z, mean, _ = gaussian_scheme(EXPERTS[case], EVEN)
     sampler = fd.DiffusionSampler(composed(EXPERTS[case]), EVEN, (1,), dtype=torch.float64)
     expected = (math.exp(log_z), math.exp(log_z) * mean)
-    assert_unbiased(sampler, fd.reward(lambda x: x[:, 0] * 0.0, every="end"), 16, expected, f=lambda x: x[:, 0])
+    assert_unbiased(sampler, fp.reward(lambda x: x[:, 0] * 0.0, every="end"), 16, expected, f=lambda x: x[:, 0])
 
 
 MIXTURES = {
@@ -562,7 +563,7 @@ MIXTURES = {
 
 @pytest.mark.parametrize("case", MIXTURES)
 def test_correctors_of_mixtures_with_a_reward_and_a_proposal(case):
-    reward, schedule = fd.reward(quadratic, 0.2), EVEN
+    reward, schedule = fp.reward(quadratic, 0.2), EVEN
     sampler = fd.DiffusionSampler(
         MIXTURES[case], schedule, (1,), proposal=fd.Guided(reward, trust=0.1), dtype=torch.float64
     )
@@ -592,4 +593,4 @@ def test_clamped_and_missing_correctors_are_found(mutant):
     sampler = fd.DiffusionSampler(wrong, EVEN, (1,), dtype=torch.float64)
     expected = (math.exp(log_z), math.exp(log_z) * mean)
     with pytest.raises(AssertionError, match="z ="):
-        assert_unbiased(sampler, fd.reward(lambda x: x[:, 0] * 0.0), 16, expected, f=lambda x: x[:, 0])
+        assert_unbiased(sampler, fp.reward(lambda x: x[:, 0] * 0.0), 16, expected, f=lambda x: x[:, 0])

@@ -14,16 +14,16 @@ from discrete_truth import Law, WildDenoiser, WildPotential, masked_law, uniform
 from toys import assert_equal_masses
 
 from feynkac.models.discrete import acceptance, proposals
-from feynkac.models.discrete.acceptance import Guided, foreseen
+from feynkac.models.discrete.acceptance import Guided
 from feynkac.models.discrete.analytic import ChainDenoiser
 from feynkac.models.discrete.automata import CanvasAutomaton
 from feynkac.models.discrete.canvas import Canvas
 from feynkac.models.discrete.denoiser import Outputs
 from feynkac.models.discrete.kernels import Masked, Uniform, Unmask, cosine
-from feynkac.models.discrete.lookahead import Lookahead
 from feynkac.models.discrete.model import DiscreteDiffusion
 from feynkac.models.discrete.proposals import Base, FirstOrder, LocallyOptimal, Unweighted, by_difference, by_gradient
 from feynkac.potentials import regex, reward
+from feynkac.potentials.discrete import Lookahead, foreseen
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import adaptive, killing, multinomial, never, ssp, systematic
 from feynkac.smc.rng import Streams

@@ -1,7 +1,7 @@
 """What weighs a sample, in four roles that never mix.
 
 A *reward* defines the target, on the final sample alone. A *twist* is any cheap guess on the way and changes no target.
-A *constraint* forbids. A *proposal* (`proposals.Guided`) shifts the draw, and its ratio is weighed.
+A *constraint* forbids. A *proposal* (`models.diffusion.Guided`) shifts the draw, and its ratio is weighed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.errors import ArgumentError, PotentialError
-from feynkac.models.diffusion.kernel import Level
-from feynkac.models.diffusion.state import View
-from feynkac.potentials.base import Factor, Power
+from feynkac.potentials.base import Factor
+from feynkac.potentials.diffusion.protocols import Level, View
 from feynkac.potentials.rewards import Kind
-from feynkac.smc.checks import checked, name_of
+from feynkac.smc.checks import checked
 from feynkac.smc.protocols import LogW, Potential, Rows
 
 Every: TypeAlias = int | Literal["end"]
@@ -31,22 +30,6 @@ _FOLD: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
 }
 _MEMORY = np.array((0.0, False), dtype=[("value", np.float64), ("seen", np.bool_)])
 """Of each particle: what the scores so far fold to, and whether there was any."""
-
-
-def log_psi(potential: Potential, view: View) -> Tensor:
-    """(R,) nats, differentiable: what `potential` guesses of the rows in `view`; what only forbids has no part.
-
-    Raises ArgumentError for a potential without guesses that have a gradient.
-    """
-    own = getattr(potential, "log_psi", None)
-    if own is not None:
-        return own(view)
-    if isinstance(potential, Power):
-        return potential.exponent * log_psi(potential.base, view)
-    factors = [f for f in getattr(potential, "factors", ()) if f is not potential and not getattr(f, "hard", False)]
-    if not factors:
-        raise ArgumentError(f"'{name_of(potential)}' gives no gradient to follow; guide by a reward, or by a twist")
-    return torch.stack([log_psi(f, view) for f in factors]).sum(0)
 
 
 class Guess(Factor):

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.errors import ArgumentError, PotentialError
-from feynkac.models.diffusion.roles import log_psi
-from feynkac.models.diffusion.state import View
-from feynkac.potentials.base import Factor
+from feynkac.potentials.base import Factor, log_psi
+from feynkac.potentials.diffusion.protocols import View
 from feynkac.smc.checks import name_of
 from feynkac.smc.protocols import LogW, Potential, Rows
 from feynkac.smc.weights import effective_sample_size

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from feynkac.errors import ArgumentError
-from feynkac.models.diffusion.operators import Operator
-from feynkac.models.diffusion.roles import Guess, keep
-from feynkac.models.diffusion.state import View
+from feynkac.potentials.diffusion.operators import Operator
+from feynkac.potentials.diffusion.protocols import View
+from feynkac.potentials.diffusion.roles import Guess, keep
 from feynkac.smc.protocols import LogW, Rows
 
 

@@ -6,15 +6,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from feynkac.errors import ArgumentError, PotentialError
-from feynkac.models.discrete.canvas import Canvas
+from feynkac.errors import ArgumentError
+from feynkac.potentials.base import Factor
+from feynkac.potentials.discrete.canvas import Canvas, canvas
 from feynkac.smc.checks import checked, name_of
 from feynkac.smc.protocols import LogW, Potential, Rows, Schedule
 
 _FOLD = {"difference": lambda past, new: new, "max": np.maximum, "sum": np.add}
 
 
-class Lookahead:
+class Lookahead(Factor):
     """`potential`, with the level log mean exp of its final value over `samples` completions of each canvas.
 
     In nats throughout, so that the mean estimates E[exp(final) | canvas] under the factorised denoiser (Singhal et al.
@@ -46,11 +47,7 @@ class Lookahead:
 
     def level(self, t: int, state: Any, rows: Rows) -> LogW:
         """(R,) nats, the folded estimates so far."""
-        if not isinstance(state, Canvas):
-            raise PotentialError(
-                f"'{self.name}' completes the canvas of a discrete diffusion, not {type(state).__name__}; "
-                "give another model the potential itself"
-            )
+        state = canvas(state, self.name, "the potential itself")
         memory = state.memory.array((self, "level"), np.nan)
         new, past = self.power(t) * self._estimate(state, rows), memory[rows]
         memory[rows] = np.where(np.isnan(past), new, _FOLD[self.kind](past, new))
