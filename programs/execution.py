@@ -28,7 +28,6 @@ from feynkac.programs.record import (
     backwards,
     described,
     diverged,
-    recorded,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -199,7 +198,7 @@ class Execution:
         self._requests += 1
         if self._requests > MAX_REQUESTS:
             raise self.run.endless(self, f"{MAX_REQUESTS} requests without a sample")
-        self.tail = recorded(self.tail, kind, key, value, after)
+        self.tail = (self.tail, kind, key, value, after)
 
     def _add(self, log_weight: float) -> None:
         if not log_weight < math.inf:  # NaN, too
@@ -211,7 +210,7 @@ class Execution:
     def _die(self) -> NoReturn:
         self.dead = True
         self.increment = -math.inf
-        self.tail = recorded(self.tail, DEATH, None, self.places(), None)
+        self.tail = (self.tail, DEATH, None, self.places(), None)
         raise GreenletExit
 
     def _rekey(self) -> None:
@@ -219,23 +218,21 @@ class Execution:
         assert self._rng is not None
         self._rekeyed += 1
         if self._past:
-            key = self._retrace(RNG, self._rekeyed).value
+            key = self._retrace(RNG, self._rekeyed)
         else:
-            key = self._pinned(RNG).value if self.pins else self.run.key(self.row)
+            key = self._pinned(RNG) if self.pins else self.run.key(self.row)
             self._note(RNG, self._rekeyed, key)
         self._rng.bit_generator.state = generator(key, self._rekeyed).bit_generator.state
 
     # --- walking a record again
 
-    def _retrace(self, kind: str, key: Any) -> Record:
-        """The next record, which must be of this request."""
-        record = self._past.pop()
-        same = record.kind is kind and (
-            record.key == key or (isinstance(key, float) and math.isclose(record.key, key, **_CLOSE))
-        )
-        if not same:
-            self._diverged(record.kind, record.key, kind, key)
-        return record
+    def _retrace(self, kind: str, key: Any) -> Any:
+        """The value of the next record, which must be of this request."""
+        _, was, was_key, value, _ = self._past.pop()
+        close = was_key == key or (isinstance(key, float) and math.isclose(was_key, key, **_CLOSE))
+        if was is not kind or not close:
+            self._diverged(was, was_key, kind, key)
+        return value
 
     def _arrived(self, kind: str, key: Any) -> None:
         """The first request after a replay must be the one at which the parent waits."""
@@ -248,11 +245,12 @@ class Execution:
         number = len(backwards(self.tail)) - len(self._past)
         raise diverged(self.run.name, self.row, number, described(was, was_key), described(now, now_key))
 
-    def _pinned(self, kind: str) -> Record:
-        record = self.pins.pop()
-        if record.kind is not kind:
+    def _pinned(self, kind: str) -> Any:
+        """The value of the next choice to take."""
+        pin = self.pins.pop()
+        if pin.kind is not kind:
             raise self._off_reference()
-        return record
+        return pin.value
 
     def _off_reference(self) -> ProgramError:
         return ProgramError(f"the reference path of program '{self.run.name}' is not one of its paths")

@@ -104,10 +104,10 @@ class Particle(Execution):
         """
         name = getattr(f, "__qualname__", type(f).__name__)
         if self._past:
-            return self._retrace(ONCE, name).value
+            return self._retrace(ONCE, name)
         self._arrived(ONCE, name)
         if self.pins:
-            value = self._pinned(ONCE).value
+            value = self._pinned(ONCE)
         else:
             before, self.inside_once = self.inside_once, True
             try:
@@ -130,7 +130,7 @@ class Particle(Execution):
         value = dist.converted(value)
         key = (dist.key, fingerprint(value))
         if self._past:
-            return self._retrace(QUERY, key).value
+            return self._retrace(QUERY, key)
         log_p = dist.scored(value, self._wait(QUERY, dist.ask(value)))
         self._note(QUERY, key, log_p)
         return log_p

@@ -14,7 +14,7 @@ from greenlet import getcurrent
 from feynkac.errors import ArgumentError, ProgramError
 from feynkac.programs.execution import Strand
 from feynkac.programs.particle import Particle
-from feynkac.programs.record import DEATH, RETURN, SAMPLE, Record, backwards
+from feynkac.programs.record import DEATH, RETURN, SAMPLE, Record, backwards, kind_of
 from feynkac.programs.scheduler import Limits, Row, Run
 from feynkac.smc.memory import Memory
 from feynkac.smc.protocols import LogW, Mask, Rng, Rows
@@ -55,7 +55,7 @@ class Particles:
         for i in rows.tolist():
             row = self.rows[i]
             if not row.over:
-                self.rows[i] = Row(row.call, row.group, Record(row.tail, DEATH, None, row.places, None))
+                self.rows[i] = Row(row.call, row.group, (row.tail, DEATH, None, row.places, None))
 
     def samples(self, rows: Rows) -> list[Any]:
         """What the programs returned; the text so far of one that has not."""
@@ -72,9 +72,9 @@ class Particles:
 
     def _sample(self, row: Row) -> Any:
         tail = row.tail
-        if tail is not None and tail.kind is RETURN:
-            return tail.value
-        places = tail.value if tail is not None and tail.kind is DEATH else row.places
+        if tail is not None and tail[1] is RETURN:
+            return tail[3]
+        places = tail[3] if tail is not None and tail[1] is DEATH else row.places
         return Unfinished(places[0][0].text(places[0][1].tokens()) if places else "")
 
 
@@ -135,7 +135,7 @@ class Program:
 
     def done(self, state: Particles) -> Mask:
         """(N,) which programs have returned."""
-        return np.array([row.tail is not None and row.tail.kind is RETURN for row in state.rows], np.bool_)
+        return np.array([kind_of(row.tail) is RETURN for row in state.rows], np.bool_)
 
     def replay(self, t: int, state: Particles, rng: Rng, reference: list[list[Record]]) -> tuple[Particles, LogW]:
         """Like `step`, but row 0 takes the choices of `reference` (conditional SMC)."""
@@ -146,7 +146,7 @@ class Program:
     def trace(self, state: Particles, row: int) -> list[list[Record]]:
         """The choices of `row`, step by step: what makes `replay` retrace it."""
         steps: list[list[Record]] = [[]]
-        for record in reversed(backwards(state.rows[row].tail)):
+        for record in (Record(*fields) for fields in reversed(backwards(state.rows[row].tail))):
             if record.kind is SAMPLE and any(earlier.kind is SAMPLE for earlier in steps[-1]):
                 steps.append([])
             if record.kind in CHOICES:

@@ -11,7 +11,7 @@ import numpy as np
 from feynkac.errors import FeynkacError, ProgramError, ReplayDiverged
 from feynkac.programs.output import tagged
 from feynkac.programs.particle import Particle
-from feynkac.programs.record import DEATH, RETURN, SAMPLE, Record, Tail
+from feynkac.programs.record import DEATH, RETURN, SAMPLE, Record, Tail, kind_of
 from feynkac.programs.serving import Ask, served
 from feynkac.smc.protocols import LogW, Rng
 
@@ -35,7 +35,10 @@ class Row(NamedTuple):
 
     @property
     def over(self) -> bool:
-        return self.tail is not None and self.tail.kind in (RETURN, DEATH)
+        return kind_of(self.tail) in (RETURN, DEATH)
+
+
+_new = tuple.__new__  # Row(...) would take twice as long, and there is one a particle and step
 
 
 @dataclass(frozen=True)
@@ -213,10 +216,11 @@ class Run:
             raise
 
     def _row(self, row: Row, particle: Particle) -> Row:
-        if particle.over:
+        if particle.finished or particle.dead:
             self._live.discard(particle)
             return Row(row.call, row.group, particle.tail)
-        return Row(row.call, row.group, particle.tail, particle.waiting(), particle.places(), particle)
+        places = particle.places() if particle.opened else ()
+        return _new(Row, (row.call, row.group, particle.tail, particle.waiting(), places, particle))
 
 
 def _shown(particle: Particle) -> str:
