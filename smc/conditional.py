@@ -7,14 +7,16 @@ of a sorted, stratified or systematic draw does not leave the target invariant.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from feynkac.errors import AllParticlesDied, ArgumentError
+from feynkac.smc.checks import name_of
 from feynkac.smc.engine import RandomSource, Step, smc
-from feynkac.smc.protocols import LogW, Mask, Potential, Replayable, Resample, Rng, Rows, State
+from feynkac.smc.observers import Observer
+from feynkac.smc.protocols import LogW, Mask, Potential, Records, Replayable, Resample, Rng, Rows, State
 from feynkac.smc.schemes import iid_rows
 from feynkac.smc.weights import log_sum_exp, relative
 
@@ -67,22 +69,38 @@ def gibbs(
     rng: RandomSource,
     resample: Resample,
     reference: Any = None,
+    observers: Sequence[Observer] = (),
 ) -> Iterator[Sweep]:
     """Particle Gibbs: a Markov chain of paths, each sweep one conditional SMC run about the path before.
 
     The target is invariant for every `n` >= 2. Without a `reference` the chain starts from a path that plain SMC
-    (with `resample`) selects, as the first sweep. Sweep k takes its numbers from `rng.child(k)`.
+    (with `resample`) selects, as the first sweep. Sweep k takes its numbers from `rng.child(k)`. `observers` see every
+    step of every sweep; one that returns True ends the chain there, without the sweep that it cuts short.
     """
     for sweep in range(sweeps):
         source = rng.child(sweep)
         if reference is None:
-            steps = smc(model, potential, n=n, resample=resample, rng=source)
+            steps = smc(_Traced(model), potential, n=n, resample=resample, rng=source)
         else:
             steps = csmc(model, potential, reference, n=n, rng=source)
-        *_, last = steps
+        last, stopped = _watched(steps, observers)
+        if stopped:
+            return
         row = select(last, source)
         reference = model.trace(last.state, row)
         yield Sweep(reference, row, last)
+
+
+def _watched(steps: Iterator[Step], observers: Sequence[Observer]) -> tuple[Step, bool]:
+    """The last step, and whether an observer made it the last."""
+    step, stopped = next(steps), False
+    while True:
+        answers = [observer(step) for observer in observers]
+        stopped = any(answer is True for answer in answers)
+        following = None if stopped else next(steps, None)
+        if following is None:
+            return step, stopped
+        step = following
 
 
 def sandwich(
@@ -98,21 +116,34 @@ def sandwich(
     return lower.log_z, upper.log_z
 
 
-class _Pinned:
-    """The model whose row 0 retraces the reference."""
+class _Traced:
+    """The model whose particles keep their paths."""
 
-    def __init__(self, model: Replayable, reference: Any) -> None:
-        self._model, self._reference = model, reference
-        self.name = type(model).__name__
+    def __init__(self, model: Replayable) -> None:
+        self._model, self.name = model, name_of(model)
 
     def init(self, n: int, rng: Rng) -> State:
-        return self._model.init(n, rng)
+        state = self._model.init(n, rng)
+        if isinstance(state, Records):
+            state.record()
+        return state
 
     def step(self, t: int, state: State, rng: Rng) -> tuple[State, LogW]:
-        return self._model.replay(t, state, rng, self._reference)
+        return self._model.step(t, state, rng)
 
     def done(self, state: State) -> Mask:
         return self._model.done(state)
+
+
+class _Pinned(_Traced):
+    """The model whose row 0 retraces the reference."""
+
+    def __init__(self, model: Replayable, reference: Any) -> None:
+        super().__init__(model)
+        self._reference = reference
+
+    def step(self, t: int, state: State, rng: Rng) -> tuple[State, LogW]:
+        return self._model.replay(t, state, rng, self._reference)
 
 
 def _conditional_multinomial(log_weight: LogW, rng: Rng) -> tuple[Rows, LogW]:

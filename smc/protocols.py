@@ -62,6 +62,15 @@ class Retires(Protocol):
     def retire(self, rows: Rows) -> None: ...
 
 
+@runtime_checkable
+class Records(Protocol):
+    """A state that keeps the paths of its rows only when it is told to, because they take memory."""
+
+    def record(self) -> None:
+        """Keep from now on, before the first step, what `Replayable.trace` needs."""
+        ...
+
+
 # Below, states are Any where they are passed in: a model and its potentials may name their own type of state.
 
 

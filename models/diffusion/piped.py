@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,21 +16,56 @@ from feynkac.errors import ArgumentError, ModelError
 from feynkac.models.diffusion.decoding import precise
 from feynkac.models.diffusion.denoisers import Prediction
 from feynkac.models.diffusion.kernel import Level
+from feynkac.models.diffusion.paths import Past, Path
 from feynkac.models.diffusion.proposals import BASE
-from feynkac.models.diffusion.sampler import DiffusionSampler
+from feynkac.models.diffusion.sampler import DiffusionSampler, with_row_0
 from feynkac.models.diffusion.schedule import NoiseSchedule
 from feynkac.models.diffusion.schedulers import prediction_of
 from feynkac.models.diffusion.state import Latents
 from feynkac.models.diffusion.suspended import Call, Question
 from feynkac.models.diffusion.tree import gather
 from feynkac.smc.memory import Memory
-from feynkac.smc.protocols import LogW, Rng, Rows
+from feynkac.smc.protocols import LogW, Rng, Rows, State
 
 TWICE = "a pipeline that calls its scheduler's step more than once per iteration cannot be steered"
 
 
+class Prepared:
+    """The particles of a call of which nothing is drawn yet: its generators may still be set."""
+
+    def __init__(self, n: int, start: Callable[[], PipelineLatents], generators: Sequence[torch.Generator]) -> None:
+        self._n, self._start, self._generators = n, start, generators
+        self._recorded = False
+
+    def __len__(self) -> int:
+        return self._n
+
+    def fork(self, rows: Rows) -> State:
+        """Refused: there is nothing yet in which particles could differ."""
+        raise ModelError("the pipeline has not begun; particles are forked after the first step")
+
+    def record(self) -> None:
+        """Keep the paths of all particles."""
+        self._recorded = True
+
+    def begun(self, reference: Path | None = None) -> PipelineLatents:
+        """The particles at the first question of the pipeline, row 0 with the first latent of `reference`."""
+        if reference is not None and reference.seed is not None:
+            self._generators[0].manual_seed(reference.seed)
+        state = self._start()
+        if self._recorded:
+            state.record()
+        return state
+
+
 class PipelineLatents(Latents):
     """The latents of a pipeline in the middle of its call."""
+
+    sampler: PipelineSampler
+
+    def record(self) -> None:
+        """Keep the paths of all particles from now on, and of each the seed of its first latent."""
+        self.past = Past.begun(self.x, self.owed, [each.initial_seed() for each in self.sampler.generators])
 
     def samples(self, rows: Rows) -> list[Tensor]:
         """Images for `rows`; of unfinished rows the estimates, without a further call of the network."""
@@ -59,21 +94,30 @@ class PipelineSampler(DiffusionSampler):
         self._hear(state, question)
         return state
 
-    def step(self, t: int, state: Latents, rng: Rng) -> tuple[Latents, LogW]:
-        """Move every latent to the next level: by the scheduler's own `step` where it can, else by the same kernel."""
+    def advance(self, state: Latents, rng: Rng, reference: Path | None = None) -> tuple[Latents, LogW]:
+        """One step: by the scheduler's own `step` where it can, else by the same kernel."""
         if state.t == len(self.schedule):
             return state, np.zeros(len(state))
         x0hat, output = state.prediction.x0hat, state.leaves["output"]
         if self._own:
             x = self.call.own_step(output, state.x, self.generators, self.eta)
-            child, inc = replace(state, t=state.t + 1, x=x, leaves={}), np.zeros(len(state))
+            x = x if reference is None else with_row_0(x, reference.latents[state.t + 1])
+            past = state.past and state.past.grown(x)
+            child, inc = replace(state, t=state.t + 1, x=x, leaves={}, past=past), np.zeros(len(state))
         else:
-            child, inc = super().step(t, state, rng)
+            child, inc = super().advance(state, rng, reference)
             self.call.skip_step()
         child = replace(child, solver={"denoised": x0hat})
         if child.t == len(self.schedule) and self._resume(child) is not None:
             raise ModelError(f"the pipeline goes on after its {child.t} steps; {TWICE}")
         return child, inc
+
+    def pinned(self, state: Latents, reference: Path) -> Latents:
+        """The particles before the first step, whose row 0 the pipeline itself has drawn from the reference's seed."""
+        if not torch.equal(state.x[0], reference.latents[0].to(state.x)):
+            raise ArgumentError("this path starts elsewhere; take one that a trace of the same pipeline has returned")
+        state.record()
+        return state
 
     def look(self, state: Latents) -> None:
         """Resume the pipeline with the latents of `state`, and keep what its network says about them."""

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from feynkac.errors import ArgumentError, ModelError
 from feynkac.models.diffusion.decoding import decoder_of
-from feynkac.models.diffusion.piped import Piped, PipelineSampler, part_from
+from feynkac.models.diffusion.paths import Path
+from feynkac.models.diffusion.piped import Piped, PipelineLatents, PipelineSampler, Prepared, part_from
 from feynkac.models.diffusion.proposals import BASE, Proposal
 from feynkac.models.diffusion.schedulers import schedule_of
-from feynkac.models.diffusion.state import Latents
 from feynkac.models.diffusion.suspended import Call
 from feynkac.smc.protocols import LogW, Mask, Rng
 
@@ -110,10 +110,32 @@ class Diffusion:
                 raise ArgumentError("problems run in one batch only if they are prompts of one pipeline")
         return replace(self, calls=(*self.calls, *(call for other in others for call in other.calls)))
 
-    def init(self, n: int, rng: Rng) -> Latents:
-        """`n` particles before the first step: the pipeline draws its own first latents, with our generators."""
+    def init(self, n: int, rng: Rng) -> Prepared:
+        """`n` particles, of which nothing is drawn: the pipeline does so at the first step, with our generators."""
         sources = generators(n, rng)
         call = Call(self.pipe, self._arguments(n, sources))
+        return Prepared(n, lambda: self._begun(n, call, sources), sources)
+
+    def step(self, t: int, state: Any, rng: Rng) -> tuple[PipelineLatents, LogW]:
+        """Move every latent to the next level (see `PipelineSampler.advance`)."""
+        state = state.begun() if isinstance(state, Prepared) else state
+        return state.sampler.step(t, state, rng)
+
+    def replay(self, t: int, state: Any, rng: Rng, reference: Path) -> tuple[PipelineLatents, LogW]:
+        """Like `step`, except that row 0 goes from latent to latent of `reference`, a path of the same pipeline."""
+        state = state.begun(reference) if isinstance(state, Prepared) else state
+        return state.sampler.replay(t, state, rng, reference)
+
+    def trace(self, state: PipelineLatents, row: int) -> Path:
+        """The path of a `row`."""
+        return state.sampler.trace(state, row)
+
+    def done(self, state: PipelineLatents) -> Mask:
+        """(N,) whether the last level is reached, which all rows do together."""
+        return state.sampler.done(state)
+
+    def _begun(self, n: int, call: Call, sources: list[torch.Generator]) -> PipelineLatents:
+        """The particles at the first question of the pipeline."""
         question = call.start()
         if question is None:
             raise ModelError(f"{type(self.pipe).__name__} never calls the step of its scheduler")
@@ -135,14 +157,6 @@ class Diffusion:
             generators=sources,
         )
         return sampler.first(question, np.repeat(np.arange(len(self.calls)), n // len(self.calls)))
-
-    def step(self, t: int, state: Latents, rng: Rng) -> tuple[Latents, LogW]:
-        """Move every latent to the next level (see `PipelineSampler.step`)."""
-        return state.sampler.step(t, state, rng)
-
-    def done(self, state: Latents) -> Mask:
-        """(N,) whether the last level is reached, which all rows do together."""
-        return state.sampler.done(state)
 
     def _arguments(self, n: int, sources: list[torch.Generator]) -> dict[str, Any]:
         name, count = type(self.pipe).__name__, len(self.calls)

@@ -125,15 +125,17 @@ class Guided:
         """A draw around the shifted mean, with log p/q in its stable form."""
         shift = self._shift(state, transition)
         x = mean + shift + transition.std * noise
-        return x, self._ratio(x, mean, shift, transition.std)
+        if torch.finfo(x.dtype).bits < 32:  # x is rounded by more than std may be
+            return x, self._weight(noise, shift, transition.std)
+        return x, self.ratio(state, transition, mean, x)
 
     def ratio(self, state: Latents, transition: Transition, mean: Tensor, x: Tensor) -> Tensor:
-        """log p/q of latents `x`, bit by bit that of `move`."""
-        return self._ratio(x, mean, self._shift(state, transition), transition.std)
+        """log p/q of latents `x`: bit by bit that of `move`, but in half precision."""
+        shift = self._shift(state, transition)
+        return self._weight((x - (mean + shift)) / transition.std, shift, transition.std)
 
-    def _ratio(self, x: Tensor, mean: Tensor, shift: Tensor, std: float) -> Tensor:
-        # From x rather than from the noise it was made with: what a path weighs is a function of the path alone.
-        ratio = log_ratio((x - (mean + shift)) / std, shift, std)
+    def _weight(self, noise: Tensor, shift: Tensor, std: float) -> Tensor:
+        ratio = log_ratio(noise, shift, std)
         return ratio if self.weighted else torch.zeros_like(ratio)
 
     def _shift(self, state: Latents, transition: Transition) -> Tensor:

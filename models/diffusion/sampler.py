@@ -13,6 +13,8 @@ from torch import Tensor
 from feynkac.errors import ArgumentError
 from feynkac.models.diffusion.composition import corrector, start_of
 from feynkac.models.diffusion.denoisers import Denoiser, Prediction, Predictor, predict
+from feynkac.models.diffusion.kernel import Transition
+from feynkac.models.diffusion.paths import Past, Path
 from feynkac.models.diffusion.proposals import BASE, Proposal
 from feynkac.models.diffusion.schedule import NoiseSchedule
 from feynkac.models.diffusion.state import Latents
@@ -100,6 +102,28 @@ class DiffusionSampler:
 
         The increment, in nats, is the log-ratio of kernel and proposal, and the Feynman-Kac corrector of a composition.
         """
+        return self.advance(state, rng)
+
+    def replay(self, t: int, state: Latents, rng: Rng, reference: Path) -> tuple[Latents, LogW]:
+        """Like `step`, except that row 0 goes from latent to latent of `reference`.
+
+        Its increment is that of these latents under the proposal as it is here: a proposal, or a guess, may depend on
+        the whole population, and conditional SMC is then exact all the same. Raises ArgumentError for the path of
+        another sampler, and for a proposal that cannot weigh a given latent.
+        """
+        self._check(reference)
+        if state.t == 0:
+            state = self.pinned(state, reference)
+        return self.advance(state, rng, reference)
+
+    def trace(self, state: Latents, row: int) -> Path:
+        """The path of a `row`. Raises ArgumentError if it was not kept (see `Latents.record`)."""
+        if state.past is None:
+            raise ArgumentError("the paths of these particles were not kept; call state.record() before the first step")
+        return state.past.path(row)
+
+    def advance(self, state: Latents, rng: Rng, reference: Path | None = None) -> tuple[Latents, LogW]:
+        """One step, of which row 0 is given by `reference`, if there is one."""
         if state.t == len(self.schedule):
             return state, np.zeros(len(state))
         transition, prediction = self.schedule.transitions[state.t], state.prediction
@@ -108,10 +132,20 @@ class DiffusionSampler:
             x, log_w = self.proposal.move(state, transition, mean, self._normal(len(state), rng))
         else:  # nothing to draw, hence nothing to propose
             x, log_w = mean, mean.new_zeros(len(mean), dtype=torch.float64)
+        if reference is not None:
+            x = with_row_0(x, reference.latents[state.t + 1])
+            log_w = self._weighed_again(state, transition, mean, x, log_w)
         log_w = log_w + corrector(self.denoiser, prediction.rate, transition, self.size)
         inc = np.where(state.alive, log_w.cpu().numpy() + state.owed, 0.0)
         owed, since = np.zeros(len(state)), state.since + inc
-        return replace(state, t=state.t + 1, x=x, owed=owed, since=since, leaves={}), inc
+        past = state.past and state.past.grown(x)
+        return replace(state, t=state.t + 1, x=x, owed=owed, since=since, leaves={}, past=past), inc
+
+    def pinned(self, state: Latents, reference: Path) -> Latents:
+        """The particles before the first step, with row 0 where `reference` starts; their paths are kept."""
+        x, owed = with_row_0(state.x, reference.latents[0]), state.owed.copy()
+        owed[0] = reference.owed
+        return replace(state, x=x, owed=owed, leaves={}, past=Past.begun(x, owed))
 
     def done(self, state: Latents) -> Mask:
         """(N,) whether the last level is reached, which all rows do together."""
@@ -159,3 +193,30 @@ class DiffusionSampler:
 
     def _normal(self, n: int, rng: Rng) -> Tensor:
         return torch.as_tensor(rng.normal((n, *self.shape))).to(self.device, self.dtype)
+
+    def _weighed_again(self, state: Latents, transition: Transition, mean: Tensor, x: Tensor, log_w: Tensor) -> Tensor:
+        """(N,) nats: `log_w` with the ratio of row 0 for the latent that it was given."""
+        if transition.std == 0.0:
+            return log_w
+        ratio = getattr(self.proposal, "ratio", None)
+        if ratio is None:
+            raise ArgumentError(
+                f"{type(self.proposal).__name__} cannot weigh a latent that it did not draw, as conditional SMC must; "
+                "give it a method ratio(state, transition, mean, x) that returns log p/q (see Proposal)"
+            )
+        return with_row_0(log_w, ratio(state, transition, mean, x)[0])
+
+    def _check(self, reference: Path) -> None:
+        shapes = {tuple(each.shape) for each in reference.latents}
+        if len(reference.latents) != len(self.schedule) + 1 or shapes != {tuple(self.shape)}:
+            raise ArgumentError(
+                f"a path of {len(reference.latents)} latents of shape {shapes} is none of this sampler, which has "
+                f"{len(self.schedule) + 1} of shape {tuple(self.shape)}; take one that its own trace has returned"
+            )
+
+
+def with_row_0(rows: Tensor, given: Tensor) -> Tensor:
+    """(N, ...) `rows` with `given` (...) in the first."""
+    rows = rows.clone()
+    rows[0] = given
+    return rows

@@ -14,6 +14,7 @@ from torch import Tensor
 from feynkac.models.diffusion.calibration import posterior_variance
 from feynkac.models.diffusion.denoisers import Prediction
 from feynkac.models.diffusion.kernel import Level
+from feynkac.models.diffusion.paths import Past
 from feynkac.models.diffusion.tree import SHARED, Tree, gather
 from feynkac.smc.memory import Memory
 from feynkac.smc.protocols import LogW, Mask, Rows
@@ -66,6 +67,8 @@ class Latents(Tree):
     """What was computed about the latents at this level: x0hat, epshat, the shift of a proposal, scores, ..."""
     solver: dict[str, Tensor] = field(default_factory=dict)
     """What a solver remembers of earlier levels."""
+    past: Past | None = None
+    """The paths so far, if they are kept (see `record`)."""
     tape: tuple[Tensor, Tensor] | None = field(default=None, metadata=SHARED, repr=False)
     """Latents and estimates with their graph, while a gradient through the denoiser is being taken."""
 
@@ -82,6 +85,10 @@ class Latents(Tree):
     def retire(self, rows: Rows) -> None:
         """Mark rows as dead: they leave the network's batch."""
         self.alive[rows] = False
+
+    def record(self) -> None:
+        """Keep the paths of all particles from now on; said before the first step, for `trace`."""
+        self.past = Past.begun(self.x, self.owed)
 
     @property
     def level(self) -> Level:

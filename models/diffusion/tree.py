@@ -17,7 +17,7 @@ SHARED: dict[str, Any] = {"shared": True}
 
 
 def gather(value: Any, rows: Rows) -> Any:
-    """The rows of a tensor, of an array, of anything with `fork`, or of each leaf of a dict of them.
+    """The rows of a tensor, of an array, of anything with `fork`, or of each leaf of a dict of them; None stays None.
 
     Raises TypeError for anything else: a leaf that cannot be gathered would go stale in silence.
     """
@@ -27,6 +27,8 @@ def gather(value: Any, rows: Rows) -> Any:
         return value[rows]
     if isinstance(value, Mapping):
         return {key: gather(leaf, rows) for key, leaf in value.items()}
+    if value is None:
+        return None
     if hasattr(value, "fork"):
         return value.fork(rows)
     raise TypeError(f"a {type(value).__name__} in the state of particles; it must be a tensor, an array, or can fork")

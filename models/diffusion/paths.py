@@ -1,0 +1,71 @@
+"""The paths of particles, which conditional SMC and particle Gibbs walk again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from feynkac.smc.protocols import LogW, Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Path:
+    """All that one particle went through: what `trace` returns and `replay` takes."""
+
+    latents: tuple[Tensor, ...]
+    """(T + 1) latents of the sampler's shape, from pure noise to the sample, on the sampler's device."""
+    owed: float
+    """Nats that the first draw left for the weight of the first step."""
+    seed: int | None = None
+    """What a pipeline seeded the generator of the first latent with."""
+
+
+class _Node(NamedTuple):
+    x: Tensor
+    before: _Node | _Start
+
+
+class _Start(NamedTuple):
+    owed: float
+    seed: int | None
+
+
+class Past:
+    """The lineages of N particles: a tree of latents, with one tip a particle.
+
+    Particles share the part of their paths that they have in common, and a lineage that dies out frees its latents. So
+    it holds T N latents if nothing is ever resampled, and with resampling at every step about T + N log N (Jacob,
+    Murray, Rubenthaler 2015).
+    """
+
+    def __init__(self, tips: Sequence[_Node]) -> None:
+        self._tips = tips
+
+    @staticmethod
+    def begun(x: Tensor, owed: LogW, seeds: Sequence[int | None] | None = None) -> Past:
+        """The lineages of first latents `x` (N, ...), of which `owed` (N,) nats go into the next weight."""
+        starts = [_Start(*each) for each in zip(owed.tolist(), seeds or [None] * len(x), strict=True)]
+        return Past([_Node(row.clone(), start) for row, start in zip(x, starts, strict=True)])
+
+    def __len__(self) -> int:
+        return len(self._tips)
+
+    def fork(self, rows: Rows) -> Past:
+        """The lineages of the population whose row `i` continues from `rows[i]`."""
+        return Past([self._tips[row] for row in rows])
+
+    def grown(self, x: Tensor) -> Past:
+        """The same lineages, each one latent longer; `x` (N, ...)."""
+        # Each row is cloned: a view would keep the whole population's latents for as long as one of them is needed.
+        return Past([_Node(row.clone(), tip) for row, tip in zip(x, self._tips, strict=True)])
+
+    def path(self, row: int) -> Path:
+        """The path of one particle."""
+        latents, node = list[Tensor](), self._tips[row]
+        while isinstance(node, _Node):
+            latents.append(node.x)
+            node = node.before
+        return Path(tuple(reversed(latents)), *node)
