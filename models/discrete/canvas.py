@@ -12,6 +12,7 @@ from feynkac.errors import ModelError
 from feynkac.masks import States, TokenConstraint
 from feynkac.models.discrete.denoiser import LogProbs, Outputs, Tokens
 from feynkac.models.discrete.draws import Draws
+from feynkac.models.discrete.path import Past
 from feynkac.smc.memory import Memory
 from feynkac.smc.protocols import LogW, Mask, Rng, Rows
 from feynkac.vocabulary import Vocabulary
@@ -43,6 +44,9 @@ class Canvas:
     alphabet: Vocabulary | int
     """The clean tokens, or only their number K."""
     memory: Memory
+    past: Past
+    origin: Rows
+    """(N,) the row of `past` that each row descends from."""
     forwarded: list[int]
     """Tokens evaluated so far for each problem; one list for the whole run."""
     rng: Rng | None = None
@@ -73,7 +77,20 @@ class Canvas:
             free=self.free[rows],
             group=self.group[rows],
             memory=self.memory.fork(rows),
+            origin=self.origin[rows],
             rng=None,
+        )
+
+    def stepped(self, tokens: Tokens, moved: Mask, rng: Rng) -> Canvas:
+        """The population after a step that drew the `tokens` (N, L) at the `moved` positions, with numbers of `rng`."""
+        return replace(
+            self,
+            tokens_now=tokens,
+            outputs=self.outputs.after((tokens != self.tokens_now).any(axis=1)),
+            time=self.time + 1,
+            past=self.past.then(self.origin, tokens, moved),
+            origin=np.arange(len(self)),
+            rng=rng,
         )
 
     def retire(self, rows: Rows) -> None:

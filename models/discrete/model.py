@@ -15,6 +15,7 @@ from feynkac.models.discrete.canvas import Canvas
 from feynkac.models.discrete.denoiser import LogitsDenoiser, Outputs
 from feynkac.models.discrete.draws import Draws
 from feynkac.models.discrete.kernels import Kernel, Uniform
+from feynkac.models.discrete.path import Past, Path, Replayed
 from feynkac.models.discrete.proposals import Base, Proposal
 from feynkac.smc.memory import Memory
 from feynkac.smc.protocols import LogW, Mask, Rng
@@ -94,10 +95,11 @@ class DiscreteDiffusion:
             raise ArgumentError(f"{n} particles for {len(self.given)} problems; give each the same number")
         group = np.repeat(np.arange(len(self.given)), n // len(self.given))
         given = self.given[group]
-        tokens = self.kernel.blank(n, self.length, self.k, Draws(rng, n, np.arange(n)))
+        noise = self.kernel.blank(n, self.length, self.k, Draws(rng, n, np.arange(n)))
+        tokens = np.where(given >= 0, given, noise)
         return Canvas(
             kernel=self.kernel,
-            tokens_now=np.where(given >= 0, given, tokens),
+            tokens_now=tokens,
             outputs=Outputs.none(self.denoiser, n, self.length, self.k),
             time=0,
             dead=np.zeros(n, dtype=np.bool_),
@@ -105,19 +107,48 @@ class DiscreteDiffusion:
             group=group,
             alphabet=self.alphabet,
             memory=Memory(n),
+            past=Past.beginning(tokens),
+            origin=np.arange(n),
             forwarded=[0] * len(self.given),
         )
 
     def step(self, t: int, state: Canvas, rng: Rng) -> tuple[Canvas, LogW]:
         """One reverse step of the unfinished rows, and (N,) log p - log q in nats."""
-        rows, inc = np.flatnonzero(~self.done(state) & ~state.dead), np.zeros(len(state))
-        draws, tokens = Draws(rng, len(state), rows), state.tokens_now.copy()
+        return self._step(t, state, rng, None)
+
+    def replay(self, t: int, state: Canvas, rng: Rng, reference: Path) -> tuple[Canvas, LogW]:
+        """A step in which row 0 draws what `reference`, a `trace`, drew; the other rows draw as they do in `step`."""
+        if t == 0:
+            if len(reference[0]) != self.length:
+                raise ArgumentError(
+                    f"the reference path begins with {len(reference[0])} tokens on a canvas of {self.length}; "
+                    "take one that a trace of the same model has returned"
+                )
+            places, noise = np.array(reference[0]).T
+            tokens = state.tokens_now.copy()
+            tokens[0, places] = noise
+            state = replace(state, tokens_now=tokens, past=Past.beginning(tokens))
+        return self._step(t, state, rng, reference[t + 1] if t + 1 < len(reference) else ())
+
+    def trace(self, state: Canvas, row: int) -> Path:
+        """What was drawn on the way to `row`, from the noise on."""
+        return state.past.path(int(state.origin[row]))
+
+    def _step(self, t: int, state: Canvas, rng: Rng, given: Sequence[tuple[int, int]] | None) -> tuple[Canvas, LogW]:
+        """A step, in which row 0 draws the (position, token) pairs `given`, if any are."""
+        n, rows = len(state), np.flatnonzero(~self.done(state) & ~state.dead)
+        draws, tokens, inc = Draws(rng, n, rows), state.tokens_now.copy(), np.zeros(n)
         log_probs = state.log_probs(rows)
         moved = self.kernel.moved(t, tokens[rows], log_probs, state.free[rows], draws)
+        if given is not None and 0 in rows:
+            moved[0] = False
+            moved[0, [place for place, _ in given]] = True
+            draws = Replayed(rng, n, rows, [token for _, token in given])
         law = self.kernel.law(t, tokens[rows], log_probs)
         tokens[rows], inc[rows] = self.proposal.draw(t, state, rows, moved, law, draws)
-        outputs = state.outputs.after((tokens != state.tokens_now).any(axis=1))
-        return replace(state, tokens_now=tokens, outputs=outputs, time=t + 1, rng=rng), inc
+        everywhere = np.zeros(tokens.shape, dtype=np.bool_)
+        everywhere[rows] = moved
+        return state.stepped(tokens, everywhere, rng), inc
 
     def done(self, state: Canvas) -> Mask:
         """(N,) which canvases are finished."""

@@ -1,0 +1,73 @@
+"""How each canvas came about: what every step drew, kept once for all who descend from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.models.discrete.denoiser import Tokens
+from feynkac.models.discrete.draws import Draws
+from feynkac.smc.protocols import Mask, Rng, Rows
+
+Path: TypeAlias = tuple[tuple[tuple[int, int], ...], ...]
+"""The (position, token) pairs drawn, by position: those of the noise at the start, then those of each step."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Past:
+    """What the last step drew, and the past before it. A fork copies nothing of it."""
+
+    before: Past | None
+    parents: Rows
+    """(N,) the row of `before` that each row continues."""
+    rows: NDArray[np.int32]
+    """(M,) the row of each draw, in rising order; a row's own draws are in the order of their positions."""
+    places: NDArray[np.int32]
+    tokens: NDArray[np.int32]
+
+    @classmethod
+    def beginning(cls, tokens: Tokens) -> Past:
+        """Canvases (N, L) of noise, every token of which counts as drawn."""
+        return cls(None, np.arange(len(tokens)), *_drawn(tokens, np.ones(tokens.shape, dtype=np.bool_)))
+
+    def then(self, parents: Rows, tokens: Tokens, moved: Mask) -> Past:
+        """The past after a step that drew the `tokens` (N, L) at the `moved` positions of rows descended from ours."""
+        return Past(self, parents, *_drawn(tokens, moved))
+
+    def path(self, row: int) -> Path:
+        """All that was drawn on the way to `row`, without the steps at the end that drew nothing."""
+        steps: list[tuple[tuple[int, int], ...]] = []
+        past: Past | None = self
+        while past is not None:
+            own = slice(*np.searchsorted(past.rows, [row, row + 1]))
+            step = tuple(zip(past.places[own].tolist(), past.tokens[own].tolist(), strict=True))
+            if step or steps:
+                steps.append(step)
+            row, past = int(past.parents[row]), past.before
+        return tuple(reversed(steps))
+
+
+def _drawn(tokens: Tokens, moved: Mask) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    rows, places = np.nonzero(moved)
+    return rows.astype(np.int32), places.astype(np.int32), tokens[rows, places].astype(np.int32)
+
+
+class Replayed(Draws):
+    """The numbers of a population whose row 0 draws the given `tokens`, one after the other."""
+
+    def __init__(self, rng: Rng, n: int, rows: Rows, tokens: Sequence[int]) -> None:
+        super().__init__(rng, n, rows)
+        self._left = list(reversed(tokens))
+
+    def categorical(self, log_p: NDArray[np.float64], asked: Rows) -> NDArray[np.int64]:
+        """(A,) draws from the (A, C) log-probabilities; the next of the given tokens for row 0."""
+        here = np.flatnonzero(self.rows[asked] == 0)
+        if len(here):
+            log_p = log_p.copy()
+            log_p[here] = -np.inf
+            log_p[here, self._left.pop()] = 0.0
+        return super().categorical(log_p, asked)
