@@ -162,7 +162,7 @@ def _raised(factor: Potential, exponent: float) -> Potential:
 def product(*potentials: Any) -> Factor:
     """The potential whose log-weights are the sums of those of `potentials`; none at all is the potential 1.
 
-    Takes what `as_potential` takes: potentials of any class, and plain functions of the text.
+    Takes what `as_potential` takes: potentials of any class, and plain functions of the sample.
     """
     flat: list[Potential] = []
     for each in potentials:
@@ -172,19 +172,19 @@ def product(*potentials: Any) -> Factor:
 
 
 def as_potential(source: Any) -> Potential:
-    """A potential from a potential or from a function f(text).
+    """A potential from a potential or from a function of the sample, which is a text or a decoded image.
 
-    A function that returns bool is a constraint on whole texts; one that returns a number is a reward in nats,
+    A function that returns bool is a constraint on whole samples; one that returns a number is a reward in nats,
     asked after every step. Raises ArgumentError for anything else.
     """
-    from feynkac.potentials.rewards import Plain
+    from feynkac.potentials.rewards import plain_function
 
     if isinstance(source, type):
         raise ArgumentError(f"{source.__name__} is a class; pass an instance: {source.__name__}(...)")
     if callable(getattr(source, "level", None)) and callable(getattr(source, "final", None)):
         return source
     if callable(source):
-        return Plain(source)
+        return plain_function(source)
     advice = {
         str: "for a pattern use regex(...), for a list of answers choices([...])",
         dict: "for a JSON schema use json_schema(...)",
@@ -192,5 +192,5 @@ def as_potential(source: Any) -> Potential:
         tuple: "pass potentials one by one, or product(*them)",
         int: "to weigh a potential more or less, raise it to a power: a ** 0.5",
         float: "to weigh a potential more or less, raise it to a power: a ** 0.5",
-    }.get(type(source), "a potential has level(t, state, rows) and final(state, rows), or is a function f(text)")
+    }.get(type(source), "a potential has level(t, state, rows) and final(state, rows), or is a function of the sample")
     raise ArgumentError(f"{source!r} is no potential: {advice}")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Literal, TypeAlias
 
-Every: TypeAlias = Literal["token", "word", "sentence", "end"]
-EVERY: tuple[Every, ...] = ("token", "word", "sentence", "end")
+Boundary: TypeAlias = Literal["token", "word", "sentence", "end"]
+BOUNDARIES: tuple[Boundary, ...] = ("token", "word", "sentence", "end")
 
 _ENDS = {
     # A word is over when white space follows it.
@@ -21,6 +21,6 @@ _ENDS = {
 }
 
 
-def boundaries(text: str, start: int, every: Every) -> list[int]:
+def boundaries(text: str, start: int, every: Boundary) -> list[int]:
     """Ends of the words or sentences that are complete in `text`, as lengths of prefixes longer than `start`."""
     return [match.end() for match in _ENDS[every].finditer(text, start)]

@@ -17,25 +17,28 @@ class Unfit(Exception):
     """What is wrong with a returned value, and what to return instead."""
 
 
+def bare(value: Any) -> Any:
+    """The Python number in a numpy number, and in an array or tensor without dimensions; else `value` as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
 def number(value: Any) -> float:
-    """A score as a float; True counts 1. Takes Python and numpy numbers, and arrays or tensors of one element."""
-    if isinstance(value, (Real, np.bool_)):
+    """A score as a float; True counts 1."""
+    if isinstance(value := bare(value), Real):
         return float(value)
-    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
-        return number(value.item())
     raise Unfit(f"{_kind(value)}; return a number")
 
 
 def boolean(value: Any) -> float:
     """0 for True and -inf for False, in nats."""
-    if not isinstance(value, (bool, np.bool_)):
+    if not isinstance(value := bare(value), bool):
         raise Unfit(f"{_kind(value)}; a constraint returns True or False (for numbers use reward)")
     return 0.0 if value else -np.inf
 
 
 def plain(value: Any) -> float:
     """A number as it is, a bool as a constraint, in nats."""
-    return boolean(value) if isinstance(value, (bool, np.bool_)) else number(value)
+    return boolean(value) if isinstance(bare(value), bool) else number(value)
 
 
 class Scorer:
@@ -82,18 +85,23 @@ class Scorer:
         return values
 
     def _value(self, value: Any, where: str) -> float:
-        self.saw_bool |= isinstance(value, (bool, np.bool_))
-        try:
-            score = self._convert(value)
-        except Unfit as problem:
-            raise PotentialError(f"{where} returned {problem}") from None
-        if np.isnan(score) or score == np.inf:
-            raise PotentialError(f"{where} returned {score}; return a finite number, or -inf to kill a particle")
-        return score
+        self.saw_bool |= isinstance(bare(value), bool)
+        return converted(value, self._convert, where)
 
     def _where(self, t: int | None, row: int, text: str) -> str:
         shown = text if len(text) <= 80 else f"{text[:38]} ... {text[-38:]}"
         return f"'{self.name}'{_step(t)}, row {row}, text {shown!r},"
+
+
+def converted(value: Any, convert: Callable[[Any], float], where: str) -> float:
+    """The score that `value` stands for. Raises PotentialError, beginning with `where`, for what is none."""
+    try:
+        score = convert(value)
+    except Unfit as problem:
+        raise PotentialError(f"{where} returned {problem}") from None
+    if np.isnan(score) or score == np.inf:
+        raise PotentialError(f"{where} returned {score}; return a finite number, or -inf to kill a particle")
+    return score
 
 
 def _step(t: int | None) -> str:
@@ -101,4 +109,6 @@ def _step(t: int | None) -> str:
 
 
 def _kind(value: Any) -> str:
+    if getattr(value, "ndim", 0):
+        return f"{type(value).__name__} of shape {tuple(value.shape)}"
     return "None" if value is None else f"{type(value).__name__} {value!r}"[:80]

@@ -92,14 +92,20 @@ def decoder_of(pipe: Any, height: int | None = None, width: int | None = None) -
     return pixels
 
 
-def on_pil(f: Callable[[list[Any]], Any]) -> Callable[[Tensor], Any]:
-    """`f`, which takes a list of PIL images, as a function of tensors (R, C, H, W) from 0 to 1."""
+def on_pil(f: Callable[[Any], Any]) -> Callable[[Tensor], Any]:
+    """`f`, which takes a PIL image, or a list of them, as a function of tensors from 0 to 1.
+
+    It is given one image for (C, H, W), as in `fk.reward(on_pil(f))`, and a list for (R, C, H, W): the images of a
+    batch (`batch=True`), or the frames of a video.
+    """
 
     def called(images: Tensor) -> Any:
         from PIL import Image
 
-        arrays = (images.detach().float() * 255).round().clamp(0, 255).byte().cpu().permute(0, 2, 3, 1).numpy()
-        return f([Image.fromarray(each[..., 0] if each.shape[-1] == 1 else each) for each in arrays])
+        batch = images.detach() if images.ndim == 4 else images.detach()[None]
+        arrays = (batch.float() * 255).round().clamp(0, 255).byte().cpu().permute(0, 2, 3, 1).numpy()
+        made = [Image.fromarray(each[..., 0] if each.shape[-1] == 1 else each) for each in arrays]
+        return f(made if images.ndim == 4 else made[0])
 
     called.__name__ = getattr(f, "__name__", "on_pil")
     return called

@@ -15,10 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from feynkac.errors import ArgumentError, PotentialError
+from feynkac.errors import ArgumentError
 from feynkac.potentials.base import Factor
 from feynkac.potentials.diffusion.protocols import Level, View
-from feynkac.potentials.rewards import Kind
+from feynkac.potentials.diffusion.scoring import Batched, Scorer
+from feynkac.potentials.rewards import check_kind, check_scale
+from feynkac.potentials.textwise import Kind
 from feynkac.smc.checks import checked
 from feynkac.smc.protocols import LogW, Potential, Rows
 
@@ -75,15 +77,13 @@ def keep(potential: Potential, view: View, values: Tensor) -> Tensor:
 class Reward(Guess):
     """exp(scale * f(sample)) (see `reward`)."""
 
-    def __init__(self, f: Callable[[Tensor], Any], scale: float, kind: Kind, every: Every, name: str) -> None:
-        self._f, self.scale, self.every, self.name = f, scale, every, name
+    def __init__(self, scorer: Scorer, scale: float, kind: Kind, every: Every, name: str) -> None:
+        self._scorer, self.scale, self.every, self.name = scorer, scale, every, name
         self.kind: Kind = kind
 
     def log_psi(self, view: View) -> Tensor:
         """(R,) nats: the scale times f of the estimates."""
-        return keep(
-            self, view, _nats(self.scale, scores(self._f, view.estimate, self.name, view.state.t - 1, view.rows))
-        )
+        return keep(self, view, _nats(self.scale, self._scorer(view.estimate, view.state.t - 1, view.rows)))
 
     def fold(self, past: NDArray[np.float64], new: NDArray[np.float64]) -> NDArray[np.float64]:
         """(R,) nats: the scale times the last score, the largest, or their sum."""
@@ -94,7 +94,7 @@ class Reward(Guess):
     def final(self, state: Any, rows: Rows) -> LogW:
         """(R,) nats: the scale times f of the samples, whatever the kind."""
         with torch.no_grad():
-            parts = [scores(self._f, x, self.name, None, part) for part, x in state.outputs(rows)]
+            parts = [self._scorer(x, None, part) for part, x in state.outputs(rows)]
         return _nats(self.scale, torch.cat(parts)).cpu().numpy()
 
 
@@ -107,9 +107,8 @@ class Twist(Guess):
     def log_psi(self, view: View) -> Tensor:
         """(R,) nats: f of the estimates and of their level."""
         level = view.level
-        return keep(
-            self, view, scores(lambda x: self._f(x, level), view.estimate, self.name, view.state.t - 1, view.rows)
-        )
+        scorer = Batched(lambda x: self._f(x, level), self.name)
+        return keep(self, view, scorer(view.estimate, view.state.t - 1, view.rows))
 
     def final(self, state: Any, rows: Rows) -> LogW:
         """(R,) zeros: what was guessed is taken back."""
@@ -121,58 +120,27 @@ class Constraint(Factor):
 
     hard = True
 
-    def __init__(self, f: Callable[[Tensor], Any], every: Every, name: str) -> None:
-        self._f, self.every, self.name = f, every, name
+    def __init__(self, scorer: Scorer, every: Every, name: str) -> None:
+        self._scorer, self.every, self.name = scorer, every, name
 
     def level(self, t: int, state: Any, rows: Rows) -> LogW:
         """(R,) nats: 0, or -inf where f is False of the estimate and was promised to stay so."""
         if isinstance(self.every, str) or (t + 1) % self.every:
             return np.zeros(len(rows))
-        return np.concatenate([self._allowed(view.estimate, t, view.rows) for view in state.views(rows)])
+        with torch.no_grad():
+            parts = [self._scorer(view.estimate, t, view.rows) for view in state.views(rows)]
+        return torch.cat(parts).cpu().numpy()
 
     def final(self, state: Any, rows: Rows) -> LogW:
         """(R,) nats: 0 where f is True of the sample, else -inf."""
-        return np.concatenate([self._allowed(x, None, part) for part, x in state.outputs(rows)])
-
-    def _allowed(self, x: Tensor, t: int | None, rows: Rows) -> LogW:
         with torch.no_grad():
-            returned = _called(self._f, x, self.name, t)
-        values = np.asarray(returned.cpu() if isinstance(returned, Tensor) else returned)
-        if values.dtype != np.bool_ or values.shape != (len(rows),):
-            raise PotentialError(
-                f"'{self.name}'{_when(t)} returned {values.dtype} of shape {values.shape} for {len(rows)} rows; "
-                "return one truth value a row (for numbers use reward)"
-            )
-        return np.where(values, 0.0, -np.inf)
-
-
-def scores(f: Callable[[Tensor], Any], x: Tensor, name: str, t: int | None, rows: Rows) -> Tensor:
-    """(R,) float64 numbers that `f` gives to (R, ...) samples or estimates, with their graph if there is one.
-
-    Raises PotentialError naming function, step and row if f raises, or returns NaN, +inf or another shape.
-    """
-    returned = _called(f, x, name, t)
-    plain = returned.detach().cpu() if isinstance(returned, Tensor) else returned
-    values = checked(plain, source=name, what="final" if t is None else "level", t=t, rows=rows)
-    return returned.double() if isinstance(returned, Tensor) else torch.as_tensor(values, device=x.device)
+            parts = [self._scorer(x, None, part) for part, x in state.outputs(rows)]
+        return torch.cat(parts).cpu().numpy()
 
 
 def _nats(scale: float, scores: Tensor) -> Tensor:
     dead = scores == -math.inf  # -inf kills, also where the scale is 0 or negative
     return torch.where(dead, -math.inf, scale * torch.where(dead, 0.0, scores))
-
-
-def _called(f: Callable[[Tensor], Any], x: Tensor, name: str, t: int | None) -> Any:
-    try:
-        return f(x)
-    except Exception as cause:
-        raise PotentialError(
-            f"'{name}'{_when(t)}, given {tuple(x.shape)}, raised {type(cause).__name__}: {cause}"
-        ) from cause
-
-
-def _when(t: int | None) -> str:
-    return ".final" if t is None else f".level at step {t}"
 
 
 def reward(f: Callable[[Tensor], Any], scale: float = 1.0, kind: Kind = "difference", every: Every = 1) -> Reward:
@@ -185,11 +153,10 @@ def reward(f: Callable[[Tensor], Any], scale: float = 1.0, kind: Kind = "differe
     Raises ArgumentError for bad arguments; PotentialError, when used, for NaN, +inf and other shapes.
     """
     _check(f, every, "reward")
-    if kind not in _FOLD:
-        raise ArgumentError(f"reward(kind={kind!r}): choose one of {', '.join(map(repr, _FOLD))}")
-    if isinstance(scale, bool) or not isinstance(scale, int | float | np.number) or not math.isfinite(scale):
-        raise ArgumentError(f"reward(scale={scale!r}): the scale is a finite number, in nats per unit of reward")
-    return Reward(f, float(scale), kind, every, _name("reward", f))
+    check_kind(kind)
+    check_scale(scale)
+    name = _name("reward", f)
+    return Reward(Batched(f, name), float(scale), kind, every, name)
 
 
 def twist(f: Callable[[Tensor, Level], Any], every: Every = 1) -> Twist:
@@ -208,7 +175,8 @@ def constraint(f: Callable[[Tensor], Any], every: Every = "end") -> Constraint:
     With a number for `every` you promise that once f is False of an estimate it stays so: such particles die early.
     """
     _check(f, every, "constraint")
-    return Constraint(f, every, _name("constraint", f))
+    name = _name("constraint", f)
+    return Constraint(Batched(f, name, truth=True), every, name)
 
 
 def _check(f: Any, every: Any, what: str) -> None:

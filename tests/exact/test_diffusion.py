@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 import torch
 
+import feynkac as fk
 from feynkac.models import diffusion as fd
 from feynkac.models.diffusion.composition import corrector, start_of
 from feynkac.models.diffusion.denoisers import predict
 from feynkac.models.diffusion.state import Latents
-from feynkac.potentials import diffusion as fp
+from feynkac.potentials import as_potential, diffusion as fp
 from feynkac.potentials.diffusion.roles import Reward
+from feynkac.potentials.diffusion.scoring import Batched
 from feynkac.smc import resample as schemes
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import adaptive, systematic
@@ -172,6 +174,10 @@ def noisy_guess(x, level):
     return -0.2 * (x[:, 0] - 1.0).abs() + 0.3 * torch.sin(1e3 * x[:, 0])  # whatever its worth
 
 
+def one(x):
+    return quadratic(x[None])[0]
+
+
 ROLES = {
     "end": lambda: fp.reward(quadratic, SCALE, every="end"),
     "twist": lambda: fp.reward(quadratic, SCALE, every="end") * fp.twist(noisy_guess),
@@ -180,6 +186,9 @@ ROLES = {
     "schedule": lambda: fp.tempered(fp.reward(quadratic, SCALE), lambda t: min(1.0, 0.2 * t)),
     "bisection": lambda: fp.tempered(fp.reward(quadratic, SCALE), ess=0.8),
     "bisection-of-max": lambda: fp.tempered(fp.reward(quadratic, SCALE, "max"), ess=0.6),
+    "of one sample": lambda: fk.reward(one, SCALE, "max", every=2) * fp.twist(noisy_guess),
+    "of a batch": lambda: fk.reward(quadratic, SCALE, "sum", every=4, batch=True),
+    "plain": lambda: as_potential(lambda x: SCALE * one(x)),
 }
 
 
@@ -188,11 +197,17 @@ def test_guesses_change_no_target(expected, role):
     assert_unbiased(sampler_of(), ROLES[role](), 4, expected["ddpm"], replicates=600)
 
 
-def test_a_constraint_conditions(expected):
+@pytest.mark.parametrize("inside", [fp.constraint(lambda x: x[:, 0] > -2.0), lambda x: x[0] > -2.0])
+def test_a_constraint_conditions(expected, inside):
     x, mass = chain_law(PRIOR, SCHEDULES["ddpm"])
     tilted = mass * np.exp(SCALE * quadratic(x[:, None])) * (x > -2.0)
-    potential = fp.reward(quadratic, SCALE) * fp.constraint(lambda x: x[:, 0] > -2.0)
+    potential = fp.reward(quadratic, SCALE) * inside
     assert_unbiased(sampler_of(), potential, 16, (tilted.sum(), tilted[x > 0.5].sum()))
+
+
+def test_a_gradient_through_a_function_of_one_sample_keeps_the_target(expected):
+    reward = fk.reward(one, SCALE)
+    assert_unbiased(sampler_of(proposal=fd.Guided(reward, trust=0.3)), reward, 16, expected["ddpm"])
 
 
 def test_total_variation_falls_as_particles_are_added():
@@ -299,7 +314,7 @@ class MeanRatio(fd.Guided):
         return x, ratio / noise[0].numel()
 
 
-REWARD = fp.reward(quadratic, SCALE)
+REWARD, SCORER = fp.reward(quadratic, SCALE), Batched(quadratic, "quadratic")
 MUTANTS = {
     "weights dropped": lambda: (sampler_of(), REWARD, drops_weights),
     "stale ancestors": lambda: (sampler_of(), REWARD, StaleAncestors(200)),
@@ -307,8 +322,8 @@ MUTANTS = {
     "stale x0hat": lambda: (
         StaleSampler(PRIOR, SCHEDULES["ddpm"], (1,), dtype=torch.float64), REWARD, adaptive(schemes.ssp, 1.0)
     ),
-    "max without correction": lambda: (sampler_of(), NoTerminalCorrection(quadratic, SCALE, "max", 1, "max"), SSP),
-    "sum without correction": lambda: (sampler_of(), NoTerminalCorrection(quadratic, SCALE, "sum", 4, "sum"), SSP),
+    "max without correction": lambda: (sampler_of(), NoTerminalCorrection(SCORER, SCALE, "max", 1, "max"), SSP),
+    "sum without correction": lambda: (sampler_of(), NoTerminalCorrection(SCORER, SCALE, "sum", 4, "sum"), SSP),
     "ratio at one step in three": lambda: (sampler_of(proposal=OneRatioInThree(REWARD, trust=0.3)), REWARD, SSP),
     "guidance without weights": lambda: (sampler_of(proposal=fd.Guided(REWARD, weighted=False)), REWARD, SSP),
 }  # fmt: skip

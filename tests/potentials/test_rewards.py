@@ -43,6 +43,9 @@ GROWING = ["b", "b a", "b a ", "b a c", "b a cd e", "b a cd e. Fg h"]
         ("sum", "word", [0, 3, 4, 4, 9, 23]),
         ("difference", "sentence", [0, 0, 0, 0, 0, 6]),
         ("sum", "sentence", [0, 0, 0, 0, 0, 6]),
+        ("difference", 2, [0, 1, 1, 2, 2, 7]),
+        ("max", 3, [0, 0, 1, 1, 1, 7]),
+        ("sum", 2, [0, 1, 1, 3, 3, 10]),
         ("difference", "end", [0, 0, 0, 0, 0, 0]),
     ],
 )
@@ -190,7 +193,7 @@ def test_tensors_are_taken(population: Any) -> None:
         (None, "returned None; return a number"),
         ("3", "returned str '3'; return a number"),
         ([1.0], r"returned list \[1.0\]; return a number"),
-        (np.ones(2), "returned ndarray"),
+        (np.ones(2), r"returned ndarray of shape \(2,\); return a number"),
     ],
 )
 def test_what_is_no_score_is_refused_by_name(population: Any, value: Any, problem: str) -> None:
@@ -242,7 +245,9 @@ def test_states_without_text_or_memory(population: Any) -> None:
         def __len__(self) -> int:
             return 1
 
-    with pytest.raises(PotentialError, match=r"'reward\(len\)' weighs texts, but Latents has none"):
+    with pytest.raises(
+        PotentialError, match=r"'reward\(len\)' is a function of texts or of decoded samples, and Latents has neither"
+    ):
         reward(len).final(Latents(), np.array([0]))
     state = population(["a"])
     state.memory = None
@@ -252,13 +257,15 @@ def test_states_without_text_or_memory(population: Any) -> None:
 
 def test_bad_arguments() -> None:
     for wrong, problem in [
-        (lambda: reward(3), "a function of the text"),  # type: ignore[arg-type]
+        (lambda: reward(3), "a function of the sample"),  # type: ignore[arg-type]
         (lambda: reward(len, kind="diff"), "'difference', 'max', 'sum'"),  # type: ignore[arg-type]
-        (lambda: reward(len, every="line"), "'token', 'word', 'sentence', 'end'"),  # type: ignore[arg-type]
+        (lambda: reward(len, every="line"), "'token', 'word', 'sentence', 'end', or a number of steps"),  # type: ignore[arg-type]
+        (lambda: reward(len, every=0), "at least 1"),
+        (lambda: reward(len, every=True), "at least 1"),
         (lambda: reward(len, scale=float("inf")), "finite"),
         (lambda: reward(len, scale="2"), "finite"),  # type: ignore[arg-type]
         (lambda: constraint(bool, every="step"), "choose one of"),  # type: ignore[arg-type]
-        (lambda: constraint("abc"), "a function of the text"),  # type: ignore[arg-type]
+        (lambda: constraint("abc"), "a function of the sample"),  # type: ignore[arg-type]
     ]:
         with pytest.raises(ArgumentError, match=problem):
             wrong()
