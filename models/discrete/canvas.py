@@ -43,6 +43,8 @@ class Canvas:
     """(N,) which of the problems in the batch each row belongs to."""
     alphabet: Vocabulary | int
     """The clean tokens, or only their number K."""
+    since: LogW
+    """(N,) nats of log-weight since the group was last resampled, as far as the model and tempering know it."""
     memory: Memory
     past: Past
     origin: Rows
@@ -69,25 +71,31 @@ class Canvas:
 
     def fork(self, rows: Rows) -> Canvas:
         """The population whose row `i` continues from `rows[i]`."""
+        group, moved = self.group[rows], rows != np.arange(len(rows))
         return replace(
             self,
             tokens_now=self.tokens_now[rows],
             outputs=self.outputs.fork(rows),
             dead=self.dead[rows],
             free=self.free[rows],
-            group=self.group[rows],
+            group=group,
+            since=np.where(np.isin(group, group[moved]), 0.0, self.since[rows]),
             memory=self.memory.fork(rows),
             origin=self.origin[rows],
             rng=None,
         )
 
-    def stepped(self, tokens: Tokens, moved: Mask, rng: Rng) -> Canvas:
-        """The population after a step that drew the `tokens` (N, L) at the `moved` positions, with numbers of `rng`."""
+    def stepped(self, tokens: Tokens, moved: Mask, inc: LogW, rng: Rng) -> Canvas:
+        """The population after a step that drew the `tokens` (N, L) at the `moved` positions, with numbers of `rng`.
+
+        `inc`: (N,) nats, what the model adds to the weights.
+        """
         return replace(
             self,
             tokens_now=tokens,
             outputs=self.outputs.after((tokens != self.tokens_now).any(axis=1)),
             time=self.time + 1,
+            since=self.since + inc,
             past=self.past.then(self.origin, tokens, moved),
             origin=np.arange(len(self)),
             rng=rng,

@@ -106,6 +106,7 @@ class DiscreteDiffusion:
             free=given < 0,
             group=group,
             alphabet=self.alphabet,
+            since=np.zeros(n),
             memory=Memory(n),
             past=Past.beginning(tokens),
             origin=np.arange(n),
@@ -148,7 +149,7 @@ class DiscreteDiffusion:
         tokens[rows], inc[rows] = self.proposal.draw(t, state, rows, moved, law, draws)
         everywhere = np.zeros(tokens.shape, dtype=np.bool_)
         everywhere[rows] = moved
-        return state.stepped(tokens, everywhere, rng), inc
+        return state.stepped(tokens, everywhere, inc, rng), inc
 
     def done(self, state: Canvas) -> Mask:
         """(N,) which canvases are finished."""

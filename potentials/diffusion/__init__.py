@@ -3,7 +3,7 @@
 from feynkac.potentials.diffusion.observation import Observation, observed
 from feynkac.potentials.diffusion.operators import Operator, deblurring, inpainting, linear, superresolution
 from feynkac.potentials.diffusion.roles import Guess, constraint, reward, twist
-from feynkac.potentials.diffusion.tempering import tempered
+from feynkac.potentials.tempering import tempered
 
 __all__ = [
     "Guess", "Observation", "Operator", "constraint", "deblurring", "inpainting", "linear", "observed", "reward",

@@ -2,5 +2,6 @@
 
 from feynkac.potentials.discrete.acceptance import Acceptance, foreseen
 from feynkac.potentials.discrete.lookahead import Lookahead
+from feynkac.potentials.tempering import tempered
 
-__all__ = ["Acceptance", "Lookahead", "foreseen"]
+__all__ = ["Acceptance", "Lookahead", "foreseen", "tempered"]

@@ -23,7 +23,7 @@ from feynkac.models.discrete.kernels import Masked, Uniform, Unmask, cosine
 from feynkac.models.discrete.model import DiscreteDiffusion
 from feynkac.models.discrete.proposals import Base, FirstOrder, LocallyOptimal, Unweighted, by_difference, by_gradient
 from feynkac.potentials import regex, reward
-from feynkac.potentials.discrete import Lookahead, foreseen
+from feynkac.potentials.discrete import Lookahead, foreseen, tempered
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import adaptive, killing, multinomial, never, ssp, systematic
 from feynkac.smc.rng import Streams
@@ -148,6 +148,15 @@ def test_the_kind_of_a_reward_never_changes_the_target(kind: Any, samples: int |
     model = DiscreteDiffusion(TIMELESS, AB, 1, Masked(3))
     truth = target(in_text(masked_law(TIMELESS.p, 1, K, grid(3))), lambda text: 1.5 * scored(text))
     assert_exact(model, potential, truth, n=2, resample=systematic)
+
+
+@pytest.mark.parametrize("kernel", SMALL)
+@pytest.mark.parametrize("tempering", [{"schedule": lambda t: 0.2 + t}, {"ess": 0.8}], ids=["schedule", "bisection"])
+def test_tempering_never_changes_the_target(kernel: str, tempering: dict[str, Any]) -> None:
+    length, steps, denoiser, law = SMALL[kernel]
+    wild = WildPotential((1,) * length)
+    model = DiscreteDiffusion(denoiser, K, length, steps)
+    assert_exact(model, tempered(wild, **tempering), target(law(), wild.score), n=2, resample=systematic)
 
 
 @pytest.mark.parametrize("kernel", SMALL)

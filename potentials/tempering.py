@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from feynkac.errors import ArgumentError, PotentialError
 from feynkac.potentials.base import Factor, log_psi
-from feynkac.potentials.diffusion.protocols import View
 from feynkac.smc.checks import name_of
+from feynkac.smc.memory import Memory
 from feynkac.smc.protocols import LogW, Potential, Rows
 from feynkac.smc.weights import effective_sample_size
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from feynkac.potentials.diffusion.protocols import View
 
 _MEMORY = np.array((0.0, 0.0), dtype=[("lam", np.float64), ("level", np.float64)])
 """Of each particle: the last lambda of its group, and its last level."""
 HALVINGS = 30
+
+
+@runtime_checkable
+class Weighed(Protocol):
+    """Particles that know the weights they have got since they were last resampled."""
+
+    memory: Memory
+    group: NDArray[Any]
+    """(N,) which problem each row belongs to."""
+    since: LogW
+    """(N,) nats of log-weight since the group was last resampled, as far as the model and tempering know it."""
 
 
 class Scheduled(Factor):
@@ -61,12 +75,15 @@ class Adaptive(Factor):
 
     def log_psi(self, view: View) -> Tensor:
         """(R,) nats: what the base guesses, times the lambda of the step before."""
+        import torch
+
         lam = view.state.memory.array(self, _MEMORY)["lam"][view.rows]
         value = log_psi(self.base, view)
         return torch.as_tensor(lam, device=value.device) * value
 
     def level(self, t: int, state: Any, rows: Rows) -> LogW:
         """(R,) nats: lambda_t times the level of the base, with one lambda for each group of particles."""
+        state = self._weighed(state)
         memory, base = state.memory.array(self, _MEMORY), self.base.level(t, state, rows)
         old, new = memory["level"][rows], np.empty(len(rows))
         for g in np.unique(state.group[rows]):
@@ -81,6 +98,14 @@ class Adaptive(Factor):
     def final(self, state: Any, rows: Rows) -> LogW:
         """(R,) nats: that of the base."""
         return self.base.final(state, rows)
+
+    def _weighed(self, state: Any) -> Weighed:
+        if not isinstance(state, Weighed):
+            raise PotentialError(
+                f"'{self.name}' looks at the weights so far, which {type(state).__name__} does not keep; "
+                "give a schedule instead of ess="
+            )
+        return cast(Weighed, state)
 
     def _largest(self, log_w: LogW, base: LogW, lam: float) -> float:
         """The largest lambda, not below the last, with enough effective particles; by bisection."""
