@@ -9,13 +9,16 @@ import shutil
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.errors import AllParticlesDied, ArgumentError
 from feynkac.smc.weights import effective_sample_size, normalised
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,10 @@ class History:
     """The steps that began with a resampling."""
     rows: list[list[int]]
     """The parent of each particle in the population of the step before: the family tree."""
+    levels: list[list[float]] = field(default_factory=list)
+    """What the potentials foresee for each particle, in nats to six decimals; -inf for those that died."""
+    sweeps: list[int] = field(default_factory=list)
+    """Particle Gibbs: the entries at which a sweep begins, one sweep after the other. Empty for other algorithms."""
 
 
 @dataclass(frozen=True)
@@ -145,11 +152,26 @@ class Result:
         """Print the posterior and how the run went."""
         print(self.summary(rows))
 
+    def plot(
+        self, kind: Literal["images", "molecules", "points", "numbers", "texts"] | None = None, most: int = 64
+    ) -> Figure:
+        """A figure of matplotlib: the particles, their family tree, and levels, ESS and evidence over the steps.
+
+        `kind`: how the samples are drawn; None looks at them, but texts are molecules (SMILES) only if you say so.
+        `most`: particles shown at most. Save it with `.savefig("result.png")`; a notebook shows it.
+
+        Raises FeynkacError where matplotlib is missing, and ArgumentError for bad arguments.
+        """
+        from feynkac.pictures import picture
+
+        return picture(self, kind, most)
+
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a file that `from_json` reads. Raises ArgumentError for samples that JSON cannot hold."""
         data = {**asdict(self), "log_weights": [_to_json(w) for w in self.log_weights.tolist()]}
         data["log_evidence"] = _to_json(self.log_evidence)
         data["history"]["log_evidence"] = [_to_json(z) for z in self.history.log_evidence]
+        data["history"]["levels"] = [[_to_json(x) for x in levels] for levels in self.history.levels]
         try:
             text = json.dumps({"feynkac": 1, **data}, ensure_ascii=False, allow_nan=False)
         except (TypeError, ValueError) as cause:
@@ -164,6 +186,7 @@ class Result:
             if data.pop("feynkac") != 1:
                 raise KeyError("feynkac")
             data["history"]["log_evidence"] = [_from_json(z) for z in data["history"]["log_evidence"]]
+            data["history"]["levels"] = [[_from_json(x) for x in levels] for levels in data["history"]["levels"]]
             return cls(
                 **{
                     **data,

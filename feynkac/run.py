@@ -59,7 +59,7 @@ class Recorder:
 
     def __init__(self, group: int, islands: int) -> None:
         self.group, self.islands = group, islands
-        self.trace, self.rows = Trace(), list[list[int]]()
+        self.trace, self.rows, self.levels = Trace(), list[list[int]](), list[list[float]]()
         self.step: Step | None = None
         self.whole: Step | None = None
 
@@ -69,6 +69,7 @@ class Recorder:
             return
         self.trace(step)
         self.rows.append(step.rows.tolist())
+        self.levels.append(np.where(step.log_weight > -np.inf, step.level, -np.inf).round(6).tolist())
         self.step, self.whole = step, whole
 
     @property
@@ -95,7 +96,7 @@ class Recorder:
             log_weights=self.step.log_weight,
             log_evidence=log_z,
             log_evidence_se=None if math.isnan(error) else error,
-            history=History(trace["ess"], trace["log_z"], trace["roots"], resampled, self.rows),
+            history=History(trace["ess"], trace["log_z"], trace["roots"], resampled, self.rows, self.levels),
             timing=watch.timing(),
             forwarded_tokens=_forwarded(state, self.group),
             seed=seed,
