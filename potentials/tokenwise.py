@@ -49,7 +49,12 @@ class TokenFactor(Factor):
         ...
 
     def level(self, t: int, state: Any, rows: Rows) -> LogW:
-        """(R,) nats: 0 where some continuation is accepted, as far as the engine can tell, and -inf elsewhere."""
+        """(R,) nats: 0 where some continuation is accepted, as far as the engine can tell, and -inf elsewhere.
+
+        Where the state foresees acceptance (the canvases of a discrete diffusion), its log-probability.
+        """
+        if hasattr(state, "log_accepted"):
+            return state.log_accepted(self, rows)
         _, states = self._states(state, rows)
         return np.where(states >= 0, 0.0, -np.inf)
 

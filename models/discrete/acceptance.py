@@ -108,7 +108,11 @@ def _at(log_p: NDArray[np.float64], drawn: NDArray[np.int64]) -> LogW:
 def log_accepted(canvas: Canvas, constraint: TokenConstraint, rows: Rows) -> LogW:
     """(R,) nats, at most 0: the exact probability under the factorised denoiser that the finished text is accepted.
 
-    -inf where no filling in of the canvas is accepted.
+    -inf where no filling in of the canvas is accepted. The constraints of a run are met together or not at all: the
+    first one answers for all of them, so that their levels add up to that of the joint automaton.
     """
-    automaton = compiled(canvas.vocabulary, (constraint,), canvas.tokens_now.shape[1])
+    together = canvas.constraints if constraint in canvas.constraints else (constraint,)
+    if constraint is not together[0]:
+        return np.zeros(len(rows))
+    automaton = compiled(canvas.vocabulary, together, canvas.tokens_now.shape[1])
     return automaton.backward(chances(canvas, rows))[1]

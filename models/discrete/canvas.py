@@ -51,6 +51,8 @@ class Canvas:
     """(N,) the row of `past` that each row descends from."""
     forwarded: list[int]
     """Tokens evaluated so far for each problem; one list for the whole run."""
+    constraints: tuple[TokenConstraint, ...] = ()
+    """Those that the proposal looks out for; they are foreseen together."""
     rng: Rng | None = None
     """The numbers of the step that made this population, for potentials that draw completions."""
 
@@ -166,7 +168,10 @@ class Canvas:
         return states
 
     def log_accepted(self, constraint: TokenConstraint, rows: Rows) -> LogW:
-        """(R,) nats, at most 0: the probability under the factorised denoiser that the text meets `constraint`."""
+        """(R,) nats, at most 0: the probability under the factorised denoiser that the text meets `constraint`.
+
+        The first of `constraints` answers for all of them, and the others with 0.
+        """
         from feynkac.models.discrete.acceptance import log_accepted
 
         return log_accepted(self, constraint, rows)

@@ -52,7 +52,7 @@ class DiscreteDiffusion:
             raise ArgumentError("uniform diffusion has noise at every position, so that none can be given; use Masked")
         if (template >= 0).all():
             raise ArgumentError("every position of the canvas is given; leave -1 where the model is to write")
-        self.given = template[None]
+        self.given, self.constraints = template[None], tuple[TokenConstraint, ...]()
         self.name = f"DiscreteDiffusion({type(kernel).__name__})"
 
     def with_proposal(self, proposal: Proposal) -> DiscreteDiffusion:
@@ -66,11 +66,15 @@ class DiscreteDiffusion:
         from feynkac.models.discrete.acceptance import Guided
         from feynkac.models.discrete.automata import compiled
 
-        if not isinstance(self.proposal, Base) or not constraints:
+        if not constraints:
             return self
         if isinstance(self.alphabet, int):
             raise ModelError("a constraint on texts needs the bytes of the tokens; give the model a Vocabulary")
-        return self.with_proposal(Guided(compiled(self.alphabet, tuple(constraints), self.length)))
+        other = copy.copy(self)
+        other.constraints = tuple(constraints)
+        if isinstance(self.proposal, Base):
+            other.proposal = Guided(compiled(self.alphabet, other.constraints, self.length))
+        return other
 
     def joined(self, others: Sequence[DiscreteDiffusion]) -> DiscreteDiffusion:
         """One model of several problems in one batch, which may differ in what is given."""
@@ -111,6 +115,7 @@ class DiscreteDiffusion:
             past=Past.beginning(tokens),
             origin=np.arange(n),
             forwarded=[0] * len(self.given),
+            constraints=self.constraints,
         )
 
     def step(self, t: int, state: Canvas, rng: Rng) -> tuple[Canvas, LogW]:

@@ -1,7 +1,6 @@
 """What weighs the canvases of discrete diffusion, beyond what weighs any text."""
 
-from feynkac.potentials.discrete.acceptance import Acceptance, foreseen
 from feynkac.potentials.discrete.lookahead import Lookahead
 from feynkac.potentials.tempering import tempered
 
-__all__ = ["Acceptance", "Lookahead", "foreseen", "tempered"]
+__all__ = ["Lookahead", "tempered"]

@@ -7,9 +7,8 @@ from typing import Any, Protocol, cast, runtime_checkable
 from numpy.typing import NDArray
 
 from feynkac.errors import PotentialError
-from feynkac.masks import TokenConstraint
 from feynkac.smc.memory import Memory
-from feynkac.smc.protocols import LogW, Rows
+from feynkac.smc.protocols import Rows
 
 
 @runtime_checkable
@@ -28,10 +27,6 @@ class Canvas(Protocol):
 
     def completed(self, rows: Rows, tokens: NDArray[Any]) -> Any:
         """A finished population, row `i` of which is row `rows[i]` filled in with `tokens[i]`."""
-        ...
-
-    def log_accepted(self, constraint: TokenConstraint, rows: Rows) -> LogW:
-        """(R,) nats, at most 0: the probability under the factorised denoiser that the text meets `constraint`."""
         ...
 
 

@@ -18,7 +18,7 @@ from feynkac.models.discrete.kernels import Masked, Uniform, Unmask
 from feynkac.models.discrete.model import DiscreteDiffusion
 from feynkac.models.discrete.proposals import FirstOrder, LocallyOptimal, by_difference, by_gradient
 from feynkac.potentials import choices, constraint, length, regex, reward
-from feynkac.potentials.discrete import Lookahead, foreseen
+from feynkac.potentials.discrete import Lookahead
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import adaptive, multinomial, never, ssp, systematic
 from feynkac.smc.rng import Streams
@@ -94,7 +94,7 @@ def test_a_row_does_not_depend_on_the_others_under_a_proposal(proposal: str) -> 
     model = DiscreteDiffusion(CHAIN, ABC, 5, Masked(4))
     model = {
         "guided": lambda: model.constrained([potential]),
-        "optimal": lambda: model.with_proposal(LocallyOptimal(foreseen(potential))),
+        "optimal": lambda: model.with_proposal(LocallyOptimal(potential)),
         "first order": lambda: model.with_proposal(FirstOrder(by_difference(potential))),
     }[proposal]()
     few, many = run(model, potential, n=3), run(model, potential, n=9)
@@ -131,11 +131,9 @@ def test_problems_in_one_batch_are_as_they_are_alone() -> None:
     given = ([-1, 1, -1, -1], [0, -1, -1, 2], [-1, -1, -1, -1])
     models = [DiscreteDiffusion(CHAIN, ABC, 4, UNMASK_4, given=each) for each in given]
     prize = regex("[abc]*b[abc]*")
-    together = steer(models, foreseen(prize), particles=16, seed=3)
+    together = steer(models, prize, particles=16, seed=3)
     for g, model in enumerate(models):
-        *_, alone = smc(
-            model.constrained([prize]), foreseen(prize), n=16, resample=adaptive(ssp), rng=Streams(3, group=g)
-        )
+        *_, alone = smc(model.constrained([prize]), prize, n=16, resample=adaptive(ssp), rng=Streams(3, group=g))
         assert together[g].samples == alone.state.samples(np.arange(16))
         np.testing.assert_allclose(together[g].log_weights, alone.log_weight, rtol=1e-12)
         assert together[g].forwarded_tokens
@@ -174,10 +172,9 @@ def test_several_constraints_are_one_automaton() -> None:
 )
 def test_constrained_samples_are_valid(kernel: Any) -> None:
     denoiser = NOISY if isinstance(kernel, Uniform) else CHAIN
-    for potential in (regex("a[bc]*a"), foreseen(regex("a[bc]*a"))):
-        result = steer(DiscreteDiffusion(denoiser, ABC, 6, kernel), potential, particles=32, seed=0)
-        assert all(re.fullmatch("a[bc]*a", text) for text in result.posterior())
-        assert result.forwarded_tokens
+    result = steer(DiscreteDiffusion(denoiser, ABC, 6, kernel), regex("a[bc]*a"), particles=32, seed=0)
+    assert all(re.fullmatch("a[bc]*a", text) for text in result.posterior())
+    assert result.forwarded_tokens
 
 
 def test_many_particles_agree_on_the_evidence() -> None:
@@ -240,7 +237,6 @@ def test_answers_that_are_no_log_probabilities(answer: Any, message: str) -> Non
     (lambda: FirstOrder(by_difference(Nothing()), trust=0.0), "trust=0.0"),
     (lambda: Lookahead(Nothing(), samples=-1), "samples=-1"),
     (lambda: Lookahead(len), "such as reward"),  # type: ignore[arg-type]
-    (lambda: foreseen(constraint(bool)), "use Lookahead"),  # type: ignore[arg-type]
     (lambda: ChainDenoiser(np.ones(2), np.eye(2)), "sum to 1"),
 ])  # fmt: skip
 def test_bad_arguments(make: Any, message: str) -> None:
@@ -270,7 +266,7 @@ def test_errors_say_what_to_do() -> None:
             n=2,
         )
     with pytest.raises(PotentialError, match="canvas of a discrete diffusion"):
-        foreseen(regex("a")).level(0, object(), np.arange(1))
+        Lookahead(constraint(bool)).level(0, object(), np.arange(1))
 
 
 def test_an_automaton_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

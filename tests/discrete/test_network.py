@@ -12,7 +12,6 @@ from feynkac import steer
 from feynkac.errors import ModelError
 from feynkac.models.discrete.network import CanvasTransformer, NetworkDenoiser, load, open_model, save
 from feynkac.potentials import regex
-from feynkac.potentials.discrete import foreseen
 
 MOLECULES = Path(__file__).parents[2] / "benchmarks" / "train" / "molecules.safetensors"
 
@@ -54,7 +53,7 @@ def test_the_molecule_model_writes_smiles_that_a_constraint_shapes() -> None:
     assert MOLECULES.stat().st_size < 2_000_000
     model = open_model(MOLECULES)
     ring = regex(r"c1ccc.*")
-    result = steer(model, foreseen(ring), particles=8, seed=0)
+    result = steer(model, ring, particles=8, seed=0)
     assert all(text.startswith("c1ccc") for text in result.posterior())
     assert result.ess > 1.0 and result.complete
 
