@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from feynkac.smc.protocols import LogW, Rows
+from feynkac.smc.protocols import Rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,20 +17,14 @@ class Path:
 
     latents: tuple[Tensor, ...]
     """(T + 1) latents of the sampler's shape, from pure noise to the sample, on the sampler's device."""
-    owed: float
-    """Nats that the first draw left for the weight of the first step."""
     seed: int | None = None
     """What a pipeline seeded the generator of the first latent with."""
 
 
 class _Node(NamedTuple):
     x: Tensor
-    before: _Node | _Start
-
-
-class _Start(NamedTuple):
-    owed: float
-    seed: int | None
+    before: _Node | int | None
+    """The node of the level before; at the first level the seed."""
 
 
 class Past:
@@ -45,10 +39,9 @@ class Past:
         self._tips = tips
 
     @staticmethod
-    def begun(x: Tensor, owed: LogW, seeds: Sequence[int | None] | None = None) -> Past:
-        """The lineages of first latents `x` (N, ...), of which `owed` (N,) nats go into the next weight."""
-        starts = [_Start(*each) for each in zip(owed.tolist(), seeds or [None] * len(x), strict=True)]
-        return Past([_Node(row.clone(), start) for row, start in zip(x, starts, strict=True)])
+    def begun(x: Tensor, seeds: Sequence[int] | None = None) -> Past:
+        """The lineages of first latents `x` (N, ...), of which a pipeline drew each with a generator of its own."""
+        return Past([_Node(row.clone(), seed) for row, seed in zip(x, seeds or [None] * len(x), strict=True)])
 
     def __len__(self) -> int:
         return len(self._tips)
@@ -68,4 +61,4 @@ class Past:
         while isinstance(node, _Node):
             latents.append(node.x)
             node = node.before
-        return Path(tuple(reversed(latents)), *node)
+        return Path(tuple(reversed(latents)), node)

@@ -65,7 +65,7 @@ class PipelineLatents(Latents):
 
     def record(self) -> None:
         """Keep the paths of all particles from now on, and of each the seed of its first latent."""
-        self.past = Past.begun(self.x, self.owed, [each.initial_seed() for each in self.sampler.generators])
+        self.past = Past.begun(self.x, [each.initial_seed() for each in self.sampler.generators])
 
     def samples(self, rows: Rows) -> list[Tensor]:
         """Images for `rows`; of unfinished rows the estimates, without a further call of the network."""

@@ -34,11 +34,14 @@ class Proposal(Protocol):
         """
         ...
 
-    def ratio(self, state: Latents, transition: Transition, mean: Tensor, x: Tensor) -> Tensor:
-        """(N,) float64 nats log p/q of given latents `x`: for `x` of `move`, what it returned.
+    # Only conditional SMC and particle Gibbs ask for the following two.
 
-        Only conditional SMC and particle Gibbs ask for it.
-        """
+    def start_ratio(self, std: float, x: Tensor) -> Tensor:
+        """(N,) float64 nats log p/q of given first latents `x`: for `x` of `start`, what it returned."""
+        ...
+
+    def ratio(self, state: Latents, transition: Transition, mean: Tensor, x: Tensor) -> Tensor:
+        """(N,) float64 nats log p/q of given latents `x`: for `x` of `move`, what it returned."""
         ...
 
 
@@ -55,6 +58,10 @@ class Base:
     def move(self, state: Latents, transition: Transition, mean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """A draw from the kernel, with ratio 0."""
         return mean + transition.std * noise, noise.new_zeros(len(noise), dtype=torch.float64)
+
+    def start_ratio(self, std: float, x: Tensor) -> Tensor:
+        """0."""
+        return x.new_zeros(len(x), dtype=torch.float64)
 
     def ratio(self, state: Latents, transition: Transition, mean: Tensor, x: Tensor) -> Tensor:
         """0."""
@@ -128,6 +135,10 @@ class Guided:
         if torch.finfo(x.dtype).bits < 32:  # x is rounded by more than std may be
             return x, self._weight(noise, shift, transition.std)
         return x, self.ratio(state, transition, mean, x)
+
+    def start_ratio(self, std: float, x: Tensor) -> Tensor:
+        """0."""
+        return BASE.start_ratio(std, x)
 
     def ratio(self, state: Latents, transition: Transition, mean: Tensor, x: Tensor) -> Tensor:
         """log p/q of latents `x`: bit by bit that of `move`, but in half precision."""

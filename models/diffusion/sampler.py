@@ -143,9 +143,10 @@ class DiffusionSampler:
 
     def pinned(self, state: Latents, reference: Path) -> Latents:
         """The particles before the first step, with row 0 where `reference` starts; their paths are kept."""
+        std, log_z = start_of(self.denoiser, self.schedule.start, self.size)
         x, owed = with_row_0(state.x, reference.latents[0]), state.owed.copy()
-        owed[0] = reference.owed
-        return replace(state, x=x, owed=owed, leaves={}, past=Past.begun(x, owed))
+        owed[0] = log_z + float(self._of_proposal("start_ratio")(std, x)[0])
+        return replace(state, x=x, owed=owed, leaves={}, past=Past.begun(x))
 
     def done(self, state: Latents) -> Mask:
         """(N,) whether the last level is reached, which all rows do together."""
@@ -198,13 +199,16 @@ class DiffusionSampler:
         """(N,) nats: `log_w` with the ratio of row 0 for the latent that it was given."""
         if transition.std == 0.0:
             return log_w
-        ratio = getattr(self.proposal, "ratio", None)
-        if ratio is None:
+        return with_row_0(log_w, self._of_proposal("ratio")(state, transition, mean, x)[0])
+
+    def _of_proposal(self, method: str) -> Callable[..., Tensor]:
+        found = getattr(self.proposal, method, None)
+        if found is None:
             raise ArgumentError(
                 f"{type(self.proposal).__name__} cannot weigh a latent that it did not draw, as conditional SMC must; "
-                "give it a method ratio(state, transition, mean, x) that returns log p/q (see Proposal)"
+                f"give it the method {method} that returns log p/q (see feynkac.models.diffusion.Proposal)"
             )
-        return with_row_0(log_w, ratio(state, transition, mean, x)[0])
+        return found
 
     def _check(self, reference: Path) -> None:
         shapes = {tuple(each.shape) for each in reference.latents}

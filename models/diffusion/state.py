@@ -88,7 +88,7 @@ class Latents(Tree):
 
     def record(self) -> None:
         """Keep the paths of all particles from now on; said before the first step, for `trace`."""
-        self.past = Past.begun(self.x, self.owed)
+        self.past = Past.begun(self.x)
 
     @property
     def level(self) -> Level:
