@@ -162,16 +162,18 @@ class SharedContexts:
         """See `Contexts.extend`; one forward pass."""
         return self._advance(parents, tokens[:, None], (tokens >= 0).astype(np.int64))
 
-    def append(self, parents: Rows, tokens: Sequence[Sequence[int]]) -> Tensor:
+    def append(self, parents: Rows, tokens: Sequence[Sequence[int]], *, every: bool = False) -> Tensor:
         """See `Contexts.append`; one forward pass, as long as the longest list."""
         count = np.array([len(some) for some in tokens], np.int64)
         padded = np.zeros((len(tokens), max(1, int(count.max(initial=0)))), np.int64)
         for row, some in zip(padded, tokens, strict=True):
             row[: len(some)] = some
-        return self._advance(parents, padded, count)
+        return self._advance(parents, padded, count, every)
 
     @torch.inference_mode()
-    def _advance(self, parents: Rows, tokens: NDArray[np.int64], count: NDArray[np.int64]) -> Tensor:
+    def _advance(
+        self, parents: Rows, tokens: NDArray[np.int64], count: NDArray[np.int64], every: bool = False
+    ) -> Tensor:
         """Context i becomes `parents[i]` and the first `count[i]` of `tokens[i]`; (F, V) logits where that is not 0."""
         self._place(parents, tokens.shape[1])
         rows = np.flatnonzero(count)
@@ -183,12 +185,16 @@ class SharedContexts:
         # What fills up the shorter lists is stored behind them, where the next tokens will overwrite it.
         positions = np.minimum(first + np.arange(tokens.shape[1]), first + count[rows, None] - 1)
         order = np.argsort(rows)
+        at = count[rows[order]] - 1
+        if every:
+            at = np.concatenate([np.arange(last + 1) for last in at])
+            order = np.repeat(order, count[rows[order]])
         ids, positions = self._to(np.stack([tokens[rows], positions]))
-        order, last = self._to(np.stack([order, count[rows[order]] - 1]))
+        order, at = self._to(np.stack([order, at]))
         self._cache.step = self._pass(rows, count[rows], tokens.shape[1])
         self._length[rows] += count[rows]
         self._cache.longest = int(self.lengths[rows].max())
-        with shared_attention_in(self._configs), selected_rows(self._model, order, last) as select:
+        with shared_attention_in(self._configs), selected_rows(self._model, order, at) as select:
             logits = select(self._forward.all(ids, self._cache, position_ids=positions, particles=self._cache)[0])
         self.forwarded += int(count.sum())
         return logits

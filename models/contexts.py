@@ -41,11 +41,12 @@ class Contexts(Protocol):
         """
         ...
 
-    def append(self, parents: Rows, tokens: Sequence[Sequence[int]]) -> Tensor:
+    def append(self, parents: Rows, tokens: Sequence[Sequence[int]], *, every: bool = False) -> Tensor:
         """As `extend`, by several tokens at once: context i is `parents[i]`, then `tokens[i]`; an empty list keeps it.
 
         Two contexts of one parent need distinct tokens, but one list may begin with the other. Returns the (F, V)
-        float32 logits after the last token of each extended context, in order.
+        float32 logits after the last token of each extended context, in order; with `every` those after each token of
+        the first extended context, then of the second, and so on.
         """
         ...
 

@@ -81,15 +81,16 @@ class PlainContexts:
         self._cohorts = kept + growing
         return _in_order(parts) if parts else torch.empty(0, 0, device=self._device)
 
-    def append(self, parents: Rows, tokens: Sequence[Sequence[int]]) -> Tensor:
+    def append(self, parents: Rows, tokens: Sequence[Sequence[int]], *, every: bool = False) -> Tensor:
         """See `Contexts.append`; one token after the other, for not every recurrent model continues by several."""
-        final: dict[int, Tensor] = {}
+        found: dict[tuple[int, int], Tensor] = {}
         for t in range(max([1, *map(len, tokens)])):
             some = np.array([row[t] if t < len(row) else -1 for row in tokens], np.int64)
             logits = self.extend(parents, some)
-            final |= dict(zip(np.flatnonzero(some >= 0).tolist(), logits, strict=True))
+            found |= {(i, t): row for i, row in zip(np.flatnonzero(some >= 0).tolist(), logits, strict=True)}
             parents = np.arange(len(tokens))
-        return torch.stack([final[i] for i in sorted(final)]) if final else torch.empty(0, 0, device=self._device)
+        wanted = [key for key in sorted(found) if every or key[1] == len(tokens[key[0]]) - 1]
+        return torch.stack([found[key] for key in wanted]) if wanted else torch.empty(0, 0, device=self._device)
 
     def _grow(self, cohort: Cohort, tokens: NDArray[np.int64]) -> Tensor:
         ids = torch.from_numpy(tokens[cohort.members]).to(self._device)[:, None]

@@ -12,7 +12,7 @@ from feynkac.errors import FeynkacError, ProgramError, ReplayDiverged
 from feynkac.programs.output import tagged
 from feynkac.programs.particle import Particle
 from feynkac.programs.record import DEATH, RETURN, SAMPLE, Record, Tail, kind_of
-from feynkac.programs.serving import Ask, served
+from feynkac.programs.serving import Ask, Block, served
 from feynkac.smc.protocols import LogW, Rng
 
 if TYPE_CHECKING:
@@ -196,14 +196,14 @@ class Run:
             for particle, answer in zip(asking, self._answers(asks, [0.0] * len(asks)), strict=True):
                 self._resume(particle, answer)
 
-    def _answers(self, asks: Sequence[Ask], uniforms: Sequence[Any]) -> Sequence[Any]:
+    def _answers(self, asks: Sequence[Ask | Block], uniforms: Sequence[Any]) -> Sequence[Any]:
         if not asks:
             return ()
         held: dict[Histories, set[Node]] = {}
         for particle in self._live:
             for context in particle.contexts() if not particle.over else ():
                 if not context.ended:
-                    held.setdefault(context.histories, set()).add(context.node)
+                    held.setdefault(context.histories, set()).add(context.heading or context.node)
         return served(asks, uniforms, held)
 
     def _resume(self, particle: Particle, answer: Any) -> None:

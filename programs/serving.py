@@ -33,6 +33,31 @@ class Ask(NamedTuple):
     """Whether a token is to be drawn from the proposal."""
 
 
+class Block(NamedTuple):
+    """The next tokens of one context, all to be scored at once."""
+
+    histories: Histories
+    node: Node
+    inverse_temperature: float
+    given: TokenSet | None
+    tokens: tuple[int, ...]
+
+    def end(self, eos: Collection[int]) -> Node:
+        """Where the context stands behind the tokens; an end of sequence adds nothing to it."""
+        node = self.node
+        for token in self.tokens:
+            node = node if token in eos else self.histories.child(node, token)
+        return node
+
+    def asks(self) -> list[Ask]:
+        """One question for each token."""
+        found, node, given = [], self.node, self.given
+        for token in self.tokens:
+            found.append(Ask(self.histories, node, self.inverse_temperature, given, None, token, False))
+            node, given = self.histories.child(node, token), None
+        return found
+
+
 class Answer(NamedTuple):
     """All log-probabilities in nats."""
 
@@ -47,8 +72,21 @@ class Answer(NamedTuple):
 _NO_TOKEN = -1
 
 
-def served(asks: Sequence[Ask], uniforms: Sequence[Any], held: Mapping[Histories, Collection[Node]]) -> list[Answer]:
-    """The answers, in order; `uniforms` has one for each. `held`: for each model the nodes that contexts stand on."""
+def served(
+    asks: Sequence[Ask | Block], uniforms: Sequence[Any], held: Mapping[Histories, Collection[Node]]
+) -> list[Any]:
+    """The answers, in order, a list of them to each block; `uniforms` has one for each.
+
+    `held`: for each model the nodes that contexts stand on.
+    """
+    parts = [ask.asks() if isinstance(ask, Block) else [ask] for ask in asks]
+    draws = [u for u, part in zip(uniforms, parts, strict=True) for _ in part]
+    answers = iter(_answered([ask for part in parts for ask in part], draws, held))
+    each = [[next(answers) for _ in part] for part in parts]
+    return [some if isinstance(ask, Block) else some[0] for ask, some in zip(asks, each, strict=True)]
+
+
+def _answered(asks: Sequence[Ask], uniforms: Sequence[Any], held: Mapping[Histories, Collection[Node]]) -> list[Answer]:
     answers: list[Answer | None] = [None] * len(asks)
     for histories in dict.fromkeys(ask.histories for ask in asks):
         mine = [i for i, ask in enumerate(asks) if ask.histories is histories]

@@ -17,10 +17,11 @@ import numpy as np
 
 from feynkac.errors import ArgumentError
 from feynkac.masks import TokenAutomaton, TokenConstraint, pack
-from feynkac.programs.context import Context, InContext
+from feynkac.programs.context import Context
 from feynkac.programs.distributions import Distribution
 from feynkac.programs.serving import Answer, Ask
 from feynkac.programs.tokens import TokenSet
+from feynkac.programs.upcoming import InContext
 
 if TYPE_CHECKING:
     from feynkac.programs.particle import Particle

@@ -154,6 +154,13 @@ class Remembered:
         ]
         return self._look_up([h for h, token in zip(self.histories, tokens, strict=True) if token >= 0])
 
+    def append(self, parents, tokens, *, every):
+        befores = [self.histories[i] for i in parents]
+        self.histories = [before + tuple(some) for before, some in zip(befores, tokens, strict=True)]
+        return self._look_up(
+            [before + some[: i + 1] for before, some in zip(befores, tokens, strict=True) for i in range(len(some))]
+        )
+
     def _look_up(self, wanted):
         import torch
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from feynkac.errors import ModelError
+from feynkac.models import context
+from feynkac.models.cache import SharedContexts
 from feynkac.models.context import Histories
 
 
@@ -33,6 +35,43 @@ def test_logits_are_those_of_a_full_recompute(tiny_lm, seed: int) -> None:
                     nodes[i] = histories.child(nodes[i], int(rng.integers(1, 5)))
         if rng.random() < 0.4:
             nodes[rng.integers(len(nodes))] = nodes[rng.integers(len(nodes))]
+
+
+@pytest.mark.parametrize("most", [3, 512])
+@pytest.mark.parametrize("seed", range(3))
+def test_scored_texts_take_their_logits_from_one_pass(tiny_lm, monkeypatch, seed: int, most: int) -> None:
+    monkeypatch.setattr(context, "PASS", most)
+    lm, rng = tiny_lm("a", "b", "e", "ab"), np.random.default_rng(seed)
+    histories = Histories(lm)
+    nodes = [histories.root((1, 2)), histories.root((1, 2)), histories.root((3,))]
+    for _ in range(8):
+        chains = [[node] for node in nodes]
+        for chain in chains:
+            for _ in range(rng.integers(0, 5)):
+                chain.append(histories.child(chain[-1], int(rng.integers(1, 5))))
+        wanted = list(dict.fromkeys(node for chain in chains for node in (chain[:-1] or chain)))
+        nodes = [chain[-1] for chain in chains]
+        logits = histories.logits(wanted, set(nodes))
+        for i, node in enumerate(wanted):
+            assert (logits[i] - alone(lm, node)).abs().max() < 1e-4
+        resident = {node for bank in histories._banks for node in bank.members}
+        assert all(node in resident or node.logits is None for node in wanted)
+
+
+def test_a_scored_text_is_one_pass(tiny_lm, monkeypatch) -> None:
+    histories = Histories(tiny_lm("a", "b"))
+    nodes = [histories.root((1, 2))]
+    for token in (1, 2, 1, 1):
+        nodes.append(histories.child(nodes[-1], token))
+    histories.logits(nodes[:1], {nodes[0]})
+    passes = []
+    append = SharedContexts.append
+    monkeypatch.setattr(SharedContexts, "append", lambda *a, **k: passes.append(1) or append(*a, **k))
+    monkeypatch.setattr(SharedContexts, "extend", lambda *a: pytest.fail("one token at a time"))
+    histories.logits(nodes[:-1], {nodes[-1]})
+    assert (len(passes), histories.forwarded) == (1, 6)
+    histories.logits(nodes[-1:], {nodes[-1]})
+    assert len(passes) == 1
 
 
 def test_one_history_is_one_node_and_is_forwarded_once(tiny_lm) -> None:

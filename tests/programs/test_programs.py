@@ -482,3 +482,72 @@ def test_what_is_no_program() -> None:
             program(wrong)
     with pytest.raises(TypeError, match="steps"):
         collector()
+
+
+# --- texts observed at once ------------------------------------------------------------------------------------------
+
+
+@program
+def at_once(p, lm, start, pieces):
+    text = lm.context(start)
+    for piece in pieces:
+        text.observe_text(piece)
+        p.sample(Bernoulli(0.5))
+    return str(text), text.ended, len(text)
+
+
+@program
+def one_by_one(p, lm, start, pieces):
+    text = lm.context(start)
+    for piece in pieces:
+        for letter in piece:
+            p.observe(text.next_token(), letter)
+        p.sample(Bernoulli(0.5))
+    return str(text), text.ended, len(text)
+
+
+def test_a_text_observed_at_once_weighs_as_its_tokens_do(tiny_lm) -> None:
+    lm = tiny_lm("a", "b", "e")
+    for pieces in (["abe"], ["ab", "", "bb"], ["a"]):
+        whole, parts = (
+            fk.steer(model(lm, "ab", pieces), particles=4, seed=0, resampler=multinomial, on_death="return")
+            for model in (at_once, one_by_one)
+        )
+        assert whole.samples == parts.samples
+        np.testing.assert_allclose(whole.log_weights, parts.log_weights, rtol=0, atol=1e-5)
+        assert whole.log_evidence < -1.0
+
+
+def test_a_mask_comes_before_an_observed_text(tiny_lm) -> None:
+    @program
+    def masked_text(p, lm, allowed):
+        text = lm.context("ab")
+        p.observe(text.mask(allowed), True)
+        text.observe_text("ab")
+        return str(text)
+
+    lm = tiny_lm("a", "b", "e")
+    free = fk.steer(at_once(lm, "ab", ["ab"]), particles=1, seed=0).log_evidence
+    kept = fk.steer(masked_text(lm, ["a", "e"]), particles=1, seed=0).log_evidence
+    assert kept == pytest.approx(free, abs=1e-5)
+    assert fk.steer(masked_text(lm, ["b"]), particles=1, on_death="return").log_evidence == -np.inf
+
+
+def test_a_mask_may_hold_the_end(tiny_lm) -> None:
+    @program
+    def short(p, lm, or_end):
+        text = lm.context("ab")
+        while not text.ended and len(text) < 3:
+            p.observe(text.mask(["a"], or_end=or_end), True)
+            p.sample(text.next_token())
+        return text.ended
+
+    lm = tiny_lm("a", "b")
+    assert not any(fk.steer(short(lm, False), particles=16, seed=0).samples)
+    assert any(fk.steer(short(lm, True), particles=16, seed=0).samples)
+
+
+def test_nothing_can_be_observed_behind_the_end(tiny_lm) -> None:
+    lm = tiny_lm("a", "b")
+    with pytest.raises(ProgramError, match="the end of sequence ends a text; nothing can follow"):
+        fk.steer(at_once(lm, "ab", ["a</s>b"]), particles=2, seed=0)

@@ -1,0 +1,198 @@
+"""What comes next in a context, as distributions: a token, whether it is in a set, a whole text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from feynkac.errors import ArgumentError, ProgramError
+from feynkac.programs.distributions import Distribution
+from feynkac.programs.serving import Answer, Ask, Block
+from feynkac.programs.tokens import Token, TokenSet
+
+if TYPE_CHECKING:
+    from feynkac.models.context import Node
+    from feynkac.programs.context import Context
+    from feynkac.programs.record import Record
+
+
+class InContext(Distribution):
+    """A distribution that needs the logits of a context. It must be used before the context moves on."""
+
+    __slots__ = ("context",)
+    context: Context
+    in_context = True
+
+    def log_prob(self, value: Any) -> float:
+        return self.context.query(self, value)
+
+    def missed(self, proposal: Distribution) -> tuple[Any] | None:
+        """A value that this may take and `proposal` cannot, where that can be told."""
+        return None
+
+    def converted(self, value: Any) -> Any:
+        return value
+
+    def current(self) -> Context:
+        """The context, which must not have moved since."""
+        if self.key[1] is not self.context.node or self.context.ended:
+            raise ProgramError(f"{self!r}: the context has moved on; call next_token() or mask() anew for each token")
+        return self.context
+
+
+class NextToken(InContext):
+    """The next token of a context."""
+
+    __slots__ = ()
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.key = ("next_token", context.node, context.given)
+
+    def ask(self, value: Any = None) -> Ask:
+        """What to ask: the probability of `value`, or a draw."""
+        return self.current().ask(token=None if value is None else value.id, draws=value is None)
+
+    def settle(self, u: Any, pin: Record | None, answer: Answer) -> tuple[Token, float, Any, float]:
+        token = Token.of(self.context.lm.vocabulary, answer.token)
+        return token, answer.log_prob, self.context.advance(answer.token), answer.increment
+
+    def scored(self, value: Token, answer: Answer) -> float:
+        return answer.log_prob
+
+    def move(self, value: Token) -> Any:
+        """Append a token that was observed; returns the new position."""
+        return self.context.advance(value.id)
+
+    def follow(self, after: tuple[Node, bool], value: Any) -> Any:
+        """Move to where a replayed token leads."""
+        context = self.context
+        context.node, context.ended = after
+        context.given = None
+        return value
+
+    def converted(self, value: Any) -> Token:
+        """A token of this model from a Token, an id, or a text that is one token."""
+        vocabulary = self.context.lm.vocabulary
+        if isinstance(value, Token):
+            if value.vocabulary is vocabulary:
+                return value
+            same = value.id < vocabulary.size and vocabulary.tokens[value.id] == value.bytes
+            if same and value.is_eos == (value.id in vocabulary.eos):
+                return Token.of(vocabulary, value.id)
+            raise ArgumentError(f"token {value!r} is of another model's vocabulary; use observe_text or append")
+        if isinstance(value, str):
+            ids = self.context.encoded(value)
+            if len(ids) != 1:
+                raise ArgumentError(f"{value!r} is {len(ids)} tokens; use text.observe_text({value!r})")
+            return Token.of(vocabulary, ids[0])
+        if isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 <= value < vocabulary.size:
+            return Token.of(vocabulary, int(value))
+        raise ArgumentError(f"{value!r} is no token; give a Token, an id, or a text that is one token")
+
+    def missed(self, proposal: Distribution) -> tuple[Any] | None:
+        vocabulary = self.context.lm.vocabulary
+        if isinstance(proposal, NextToken):
+            if proposal.context.given is None:
+                return None
+            given = proposal.context.given
+            left = ~given if self.context.given is None else self.context.given & ~given
+        else:
+            offered = proposal.support()
+            if not isinstance(offered, Sequence):
+                return None
+            left = ~TokenSet.where(vocabulary, [self.converted(value).id for value in offered])
+            left = left if self.context.given is None else left & self.context.given
+        return (Token.of(vocabulary, i),) if (i := left.first()) is not None else None
+
+    def __repr__(self) -> str:
+        return f"next_token of {self.context!r}"
+
+
+class NextText(InContext):
+    """The next tokens of a context, as many as an observed text has."""
+
+    __slots__ = ()
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.key = ("text", context.node, context.given)
+
+    def ask(self, value: str) -> Block:
+        """What to ask: the probability of each token of `value`."""
+        context = self.current()
+        ids = context.encoded(value)
+        ends = [i for i in ids if i in context.lm.vocabulary.eos]
+        if ends and (len(ends) > 1 or ids[-1] != ends[0]):
+            raise ProgramError(f"observe_text({value!r}): the end of sequence ends a text; nothing can follow")
+        block = Block(context.histories, context.node, context.inverse_temperature, context.given, tuple(ids))
+        context.heading = block.end(context.lm.vocabulary.eos)
+        return block
+
+    def scored(self, value: str, answers: Sequence[Answer]) -> float:
+        return sum(answer.log_prob for answer in answers)
+
+    def move(self, value: str) -> Any:
+        """Append the text that was observed; returns the new position."""
+        context = self.context
+        context.heading = None
+        for token in context.encoded(value):
+            context.advance(token)
+        return context.node, context.ended
+
+    def follow(self, after: tuple[Node, bool], value: Any) -> Any:
+        """Move to where a replayed text leads."""
+        self.context.node, self.context.ended = after
+        self.context.given = None
+        return value
+
+    def converted(self, value: Any) -> str:
+        return value
+
+    def __repr__(self) -> str:
+        return f"next text of {self.context!r}"
+
+
+class InSet(InContext):
+    """Whether the next token of a context is in a set."""
+
+    __slots__ = ("tokens",)
+
+    def __init__(self, context: Context, tokens: TokenSet) -> None:
+        self.context, self.tokens = context, tokens
+        self.key = ("mask", context.node, context.given, tokens)
+
+    def ask(self, value: Any = None) -> Ask:
+        return self.current().ask(among=self.tokens)
+
+    def settle(self, u: Any, pin: Record | None, answer: Answer) -> tuple[bool, float, Any, float]:
+        value = bool(u < math.exp(answer.increment)) if pin is None else pin.value
+        return value, self.scored(value, answer), self.move(value), 0.0
+
+    def scored(self, value: bool, answer: Answer) -> float:
+        if value:
+            return answer.increment
+        left = -math.expm1(min(answer.increment, 0.0))
+        return math.log(left) if left > 0.0 else -math.inf
+
+    def move(self, value: bool) -> Any:
+        """Remember the answer."""
+        allowed = self.tokens if value else ~self.tokens
+        self.context.given = allowed if self.context.given is None else self.context.given & allowed
+        return self.context.given
+
+    def follow(self, after: TokenSet, value: Any) -> Any:
+        """Remember a replayed answer."""
+        self.context.given = after
+        return value
+
+    def converted(self, value: Any) -> bool:
+        if not isinstance(value, bool | np.bool_):
+            raise ArgumentError(f"{value!r}: whether the next token is in a set is True or False")
+        return bool(value)
+
+    def __repr__(self) -> str:
+        return f"mask of {self.context!r}"
