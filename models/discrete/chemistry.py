@@ -21,7 +21,12 @@ def _rdkit() -> Any:
 
 @functools.lru_cache(maxsize=65_536)
 def _molecule(smiles: str) -> Any:
-    return _rdkit()[0].MolFromSmiles(smiles) if smiles else None
+    chem = _rdkit()[0]
+    molecule = chem.MolFromSmiles(smiles) if smiles else None
+    try:  # rdkit reads a few texts whose bonds it cannot assign a second time: every score of those would raise
+        return molecule if molecule is None else chem.RemoveHs(molecule)
+    except chem.MolSanitizeException:
+        return None
 
 
 def valid(smiles: str) -> bool:
@@ -34,6 +39,7 @@ def canonical(smiles: str) -> str | None:
     return _rdkit()[0].MolToSmiles(_molecule(smiles)) if valid(smiles) else None
 
 
+@functools.lru_cache(maxsize=65_536)
 def qed(smiles: str) -> float:
     """Quantitative estimate of drug-likeness, from 0 to 1 (Bickerton et al. 2012); 0 for a text that is no molecule."""
     return float(_rdkit()[1].qed(_molecule(smiles))) if valid(smiles) else 0.0

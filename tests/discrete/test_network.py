@@ -64,3 +64,11 @@ def test_most_molecules_are_valid() -> None:
 
     assert qed("CCO") == pytest.approx(0.4068, abs=1e-4) and logp("CCO") == pytest.approx(-0.0014, abs=1e-4)
     assert not valid("") and not valid("c1cc") and canonical("OCC") == canonical("C(O)C")
+
+
+def test_a_text_that_rdkit_reads_only_once_is_no_molecule() -> None:
+    pytest.importorskip("rdkit")
+    from feynkac.models.discrete.chemistry import canonical, qed, valid
+
+    text = "C#CCCs(C(=O)c1ccc2Cl)ccc2c1OCC"
+    assert not valid(text) and canonical(text) is None and qed(text) == 0.0
