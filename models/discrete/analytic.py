@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from feynkac.errors import ArgumentError
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
-from feynkac.models.discrete.kernels import Schedule, linear
+from feynkac.models.discrete.schedules import Schedule, linear
 
 
 class ChainDenoiser:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from feynkac.errors import ModelError
 from feynkac.masks import States, TokenConstraint
+from feynkac.models.discrete.composition import Composition
 from feynkac.models.discrete.denoiser import LogProbs, Outputs, Tokens
 from feynkac.models.discrete.draws import Draws
 from feynkac.models.discrete.path import Past
@@ -111,12 +112,18 @@ class Canvas:
         """(N,) which canvases are finished."""
         return self.kernel.done(self.time, self.tokens_now, self.k)
 
-    def log_probs(self, rows: Rows) -> LogProbs:
-        """(R, L, K) nats, the denoiser's answer for `rows` as they stand; evaluated where it is not known."""
+    def answers(self, rows: Rows) -> NDArray[np.float64]:
+        """(R, E, L, K) nats, what each expert says of `rows` as they stand; evaluated where it is not known."""
         self.outputs, asked = self.outputs.having(rows, self.tokens_now, self.kernel.noise(self.time))
+        _, experts, length, _ = self.outputs.table.shape
         for row in asked:
-            self.forwarded[self.group[row]] += self.tokens_now.shape[1]
+            self.forwarded[self.group[row]] += experts * length
         return self.outputs.table[self.outputs.slot[rows]]
+
+    def log_probs(self, rows: Rows) -> LogProbs:
+        """(R, L, K) nats, the denoiser's answer for `rows` as they stand."""
+        answers, denoiser = self.answers(rows), self.outputs.denoiser
+        return denoiser.log_probs(answers) if isinstance(denoiser, Composition) else answers[:, 0]
 
     def clean(self, rows: Rows) -> LogProbs:
         """(R, L, K) nats, the factorised posterior of the clean tokens; a token under no mask is certain."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,15 +39,15 @@ class Outputs:
     denoiser: LogitsDenoiser
     slot: Rows
     """(N,) the answer that belongs to each row; -1 where there is none yet."""
-    table: LogProbs
-    """(U, L, K)"""
+    table: NDArray[np.float64]
+    """(U, E, L, K), what each of the E experts of a composition says; else E is 1."""
     known: dict[bytes, int] = field(default_factory=dict)
     """The answer that belongs to each canvas."""
 
     @classmethod
     def none(cls, denoiser: LogitsDenoiser, n: int, length: int, k: int) -> Outputs:
         """No answers yet, for `n` rows."""
-        return cls(denoiser, np.full(n, -1), np.empty((0, length, k)))
+        return cls(denoiser, np.full(n, -1), np.empty((0, len(_experts(denoiser)), length, k)))
 
     def fork(self, rows: Rows) -> Outputs:
         """The answers of the population whose row `i` continues from `rows[i]`."""
@@ -56,7 +56,7 @@ class Outputs:
     def after(self, changed: NDArray[np.bool_]) -> Outputs:
         """What still holds after a step that changed the (N,) rows `changed`: nothing, if the denoiser uses time."""
         if not getattr(self.denoiser, "time_independent", False):
-            return Outputs.none(self.denoiser, len(self.slot), *self.table.shape[1:])
+            return Outputs.none(self.denoiser, len(self.slot), *self.table.shape[2:])
         return Outputs(self.denoiser, np.where(changed, -1, self.slot), self.table, self.known)
 
     def having(self, rows: Rows, tokens: Tokens, t: float) -> tuple[Outputs, list[int]]:
@@ -79,13 +79,14 @@ class Outputs:
             slot[row] = known[key]
         table = self.table[kept]
         if asked:
-            table = np.concatenate([table, self._evaluated(tokens[asked], t)])
+            answers = [self._evaluated(expert, tokens[asked], t) for expert in _experts(self.denoiser)]
+            table = np.concatenate([table, np.stack(answers, axis=1)])
         return Outputs(self.denoiser, slot, table, known), asked
 
-    def _evaluated(self, tokens: Tokens, t: float) -> LogProbs:
-        answer = np.asarray(self.denoiser.log_probs(tokens, t), dtype=np.float64)
-        shape = (*tokens.shape, self.table.shape[2])
-        name = type(self.denoiser).__name__
+    def _evaluated(self, denoiser: LogitsDenoiser, tokens: Tokens, t: float) -> LogProbs:
+        answer = np.asarray(denoiser.log_probs(tokens, t), dtype=np.float64)
+        shape = (*tokens.shape, self.table.shape[3])
+        name = type(denoiser).__name__
         if answer.shape != shape:
             raise ModelError(f"{name}.log_probs returned shape {answer.shape} for {len(tokens)} canvases, not {shape}")
         total = np.exp(answer).sum(axis=-1)
@@ -93,3 +94,7 @@ class Outputs:
             worst = total.flat[np.nanargmax(np.abs(total - 1.0))] if not np.isnan(total).any() else np.nan
             raise ModelError(f"{name}.log_probs has probabilities that sum to {worst}; return log_softmax(logits)")
         return answer
+
+
+def _experts(denoiser: Any) -> tuple[LogitsDenoiser, ...]:
+    return getattr(denoiser, "experts", (denoiser,))

@@ -9,7 +9,6 @@ time-agnostic masked models").
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -18,20 +17,8 @@ from numpy.typing import NDArray
 from feynkac.errors import ArgumentError
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
 from feynkac.models.discrete.draws import Draws
+from feynkac.models.discrete.schedules import Schedule, grid, linear
 from feynkac.smc.protocols import Mask
-
-Schedule: TypeAlias = Callable[[float], float]
-"""alpha(t), the probability that a clean token is still visible at time t: 1 at 0, falling to 0 at 1."""
-
-
-def linear(t: float) -> float:
-    """alpha(t) = 1 - t."""
-    return 1.0 - t
-
-
-def cosine(t: float) -> float:
-    """alpha(t) = 1 - cos(pi (1 - t) / 2): slow at first, when a canvas is nearly empty (Shi et al. 2024, table 4)."""
-    return 1.0 - math.cos(0.5 * math.pi * (1.0 - t))
 
 
 class Kernel(Protocol):
@@ -57,6 +44,17 @@ class Kernel(Protocol):
         """(R, L, C) nats, the law of the new value at each position that is redrawn; C is K, or K + 1 with the mask."""
         ...
 
+    def noising(self, i: int, tokens: Tokens, k: int) -> LogProbs | None:
+        """(R, L, K) nats, how likely the noise of step `i` turns each new value back into what stands there.
+
+        None where that does not depend on the value.
+        """
+        ...
+
+    def log_blank(self, length: int, k: int) -> float:
+        """The log-probability, in nats, of each canvas of noise."""
+        ...
+
     def reveals(self, i: int) -> bool:
         """Whether step `i` draws clean tokens (or masks), so that a token drawn may stay to the end."""
         ...
@@ -72,16 +70,6 @@ class Kernel(Protocol):
     def done(self, i: int, tokens: Tokens, k: int) -> Mask:
         """(R,) whether canvases are finished after `i` steps."""
         ...
-
-
-def _grid(steps: int, alpha: Schedule) -> NDArray[np.float64]:
-    """(steps + 1,) alpha at equally spaced times from 1 down to 0. Raises ArgumentError for no falling schedule."""
-    if steps < 1:
-        raise ArgumentError(f"steps={steps}; a sampler takes at least one step")
-    values = np.array([0.0, *(alpha(1.0 - i / steps) for i in range(1, steps)), 1.0])
-    if not (np.diff(values) >= 0.0).all():
-        raise ArgumentError(f"the schedule has alpha {values} on its way from time 1 to 0; it must rise from 0 to 1")
-    return values
 
 
 def carried(tokens: Tokens, log_probs: LogProbs) -> LogProbs:
@@ -103,7 +91,7 @@ class Masked:
         if not 0.0 <= remask <= 1.0:
             raise ArgumentError(f"remask={remask}; it is the share of the largest remasking rate, from 0 to 1")
         self.steps, self.remask, self.permanent = steps, remask, remask == 0.0
-        self._alpha = _grid(steps, alpha)
+        self._alpha = grid(steps, alpha)
 
     def blank(self, n: int, length: int, k: int, draws: Draws) -> Tokens:
         return np.full((n, length), k)
@@ -133,6 +121,12 @@ class Masked:
         masked = (tokens == log_probs.shape[-1])[..., None]
         to_mask = np.where(masked, -np.inf, 0.0)
         return np.concatenate([np.where(masked, log_probs, -np.inf), to_mask], axis=-1)
+
+    def noising(self, i: int, tokens: Tokens, k: int) -> LogProbs | None:
+        return None
+
+    def log_blank(self, length: int, k: int) -> float:
+        return 0.0
 
     def reveals(self, i: int) -> bool:
         return True
@@ -192,6 +186,12 @@ class Unmask:
     def law(self, i: int, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
         return log_probs
 
+    def noising(self, i: int, tokens: Tokens, k: int) -> LogProbs | None:
+        return None
+
+    def log_blank(self, length: int, k: int) -> float:
+        return 0.0
+
     def reveals(self, i: int) -> bool:
         return True
 
@@ -215,7 +215,7 @@ class Uniform:
     permanent = False
 
     def __init__(self, steps: int, alpha: Schedule = linear) -> None:
-        self.steps, self._alpha = steps, _grid(steps, alpha)
+        self.steps, self._alpha = steps, grid(steps, alpha)
 
     def blank(self, n: int, length: int, k: int, draws: Draws) -> Tokens:
         tokens = np.empty((n, length), dtype=np.int64)
@@ -237,6 +237,14 @@ class Uniform:
         p = (ratio * stays + (1.0 - ratio) / k) * (to * share + (1.0 - to) / k * share.sum(axis=-1, keepdims=True))
         with np.errstate(divide="ignore"):
             return np.log(p)
+
+    def noising(self, i: int, tokens: Tokens, k: int) -> LogProbs | None:
+        ratio = self._alpha[i] / self._alpha[i + 1] if self._alpha[i + 1] > 0.0 else 0.0
+        with np.errstate(divide="ignore"):
+            return np.log(ratio * (tokens[..., None] == np.arange(k)) + (1.0 - ratio) / k)
+
+    def log_blank(self, length: int, k: int) -> float:
+        return -length * math.log(k)
 
     def reveals(self, i: int) -> bool:
         return i + 1 >= self.steps

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from feynkac.errors import ArgumentError, ModelError
 from feynkac.masks import TokenConstraint
 from feynkac.models.discrete.canvas import Canvas
-from feynkac.models.discrete.denoiser import LogitsDenoiser, Outputs
+from feynkac.models.discrete.composition import Composition, corrector
+from feynkac.models.discrete.denoiser import LogitsDenoiser, LogProbs, Outputs, Tokens
 from feynkac.models.discrete.draws import Draws
 from feynkac.models.discrete.kernels import Kernel, Uniform
 from feynkac.models.discrete.path import Past, Path, Replayed
@@ -32,7 +33,7 @@ class DiscreteDiffusion:
 
     def __init__(
         self,
-        denoiser: LogitsDenoiser,
+        denoiser: LogitsDenoiser | Composition,
         alphabet: Vocabulary | int,
         length: int,
         kernel: Kernel,
@@ -50,6 +51,8 @@ class DiscreteDiffusion:
             raise ArgumentError(f"given must hold {length} token ids from 0 to {k - 1}, or -1 where the canvas is open")
         if isinstance(kernel, Uniform) and (template >= 0).any():
             raise ArgumentError("uniform diffusion has noise at every position, so that none can be given; use Masked")
+        if isinstance(denoiser, Composition) and not (kernel.permanent or isinstance(kernel, Uniform)):
+            raise ArgumentError("a composition of experts has no corrector for tokens that are masked again; remask=0")
         if (template >= 0).all():
             raise ArgumentError("every position of the canvas is given; leave -1 where the model is to write")
         self.given, self.constraints = template[None], tuple[TokenConstraint, ...]()
@@ -119,7 +122,10 @@ class DiscreteDiffusion:
         )
 
     def step(self, t: int, state: Canvas, rng: Rng) -> tuple[Canvas, LogW]:
-        """One reverse step of the unfinished rows, and (N,) log p - log q in nats."""
+        """One reverse step of the unfinished rows, and (N,) log p - log q in nats.
+
+        The normalisers of a composition of experts are in the increment, too.
+        """
         return self._step(t, state, rng, None)
 
     def replay(self, t: int, state: Canvas, rng: Rng, reference: Path) -> tuple[Canvas, LogW]:
@@ -150,11 +156,20 @@ class DiscreteDiffusion:
             moved[0] = False
             moved[0, [place for place, _ in given]] = True
             draws = Replayed(rng, n, rows, [token for _, token in given])
-        law = self.kernel.law(t, tokens[rows], log_probs)
-        tokens[rows], inc[rows] = self.proposal.draw(t, state, rows, moved, law, draws)
+        law, inc[rows] = self._law(t, tokens[rows], state.answers(rows), moved)
+        tokens[rows], ratio = self.proposal.draw(t, state, rows, moved, law, draws)
+        inc[rows] += ratio
         everywhere = np.zeros(tokens.shape, dtype=np.bool_)
         everywhere[rows] = moved
         return state.stepped(tokens, everywhere, inc, rng), inc
+
+    def _law(self, t: int, tokens: Tokens, answers: NDArray[np.float64], moved: Mask) -> tuple[LogProbs, LogW]:
+        """(R, L, C) the law of the new values, and (R,) nats that a composition adds to the weights."""
+        if not isinstance(self.denoiser, Composition):
+            return self.kernel.law(t, tokens, answers[:, 0]), np.zeros(len(tokens))
+        law, log_c = self.denoiser.law(self.kernel, t, tokens, answers)
+        start = self.denoiser.start(self.kernel, self.length, self.k) if t == 0 else 0.0
+        return law, corrector(log_c, moved) + start
 
     def done(self, state: Canvas) -> Mask:
         """(N,) which canvases are finished."""

@@ -20,9 +20,10 @@ from feynkac.models.discrete.analytic import ChainDenoiser
 from feynkac.models.discrete.automata import CanvasAutomaton
 from feynkac.models.discrete.canvas import Canvas
 from feynkac.models.discrete.denoiser import Outputs
-from feynkac.models.discrete.kernels import Masked, Uniform, Unmask, cosine
+from feynkac.models.discrete.kernels import Masked, Uniform, Unmask
 from feynkac.models.discrete.model import DiscreteDiffusion
 from feynkac.models.discrete.proposals import Base, FirstOrder, LocallyOptimal, Unweighted, by_difference, by_gradient
+from feynkac.models.discrete.schedules import cosine
 from feynkac.potentials import product, regex, reward
 from feynkac.potentials.discrete import Lookahead, tempered
 from feynkac.smc.engine import smc
