@@ -1,34 +1,35 @@
-"""The command line: `feynkac demo`, `feynkac generate` and `feynkac run`."""
+"""The command line: `feynkac demo`, `feynkac generate`, `feynkac run` and `feynkac diffuse`."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
-import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 import typer
 
+from feynkac.diffuse import diffuse
 from feynkac.errors import ArgumentError, FeynkacError
+from feynkac.options import (
+    Algorithm,
+    Arg,
+    Device,
+    Dtype,
+    EssThreshold,
+    Islands,
+    Out,
+    Particles,
+    Resampler,
+    Seed,
+    Sweeps,
+    argument,
+    function,
+)
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-    help="Exact steering of language models with sequential Monte Carlo.",
+    help="Exact steering of language and diffusion models with sequential Monte Carlo.",
 )  # fmt: skip
-
-# What every command that steers takes.
-Particles: TypeAlias = Annotated[int, typer.Option("--particles", "-n", help="Number of particles.")]
-Algorithm: TypeAlias = Annotated[str, typer.Option(help="smc, importance or beam.")]
-Resampler: TypeAlias = Annotated[str, typer.Option(help="The resampling scheme.")]
-EssThreshold: TypeAlias = Annotated[float, typer.Option(help="Resample below this fraction of particles.")]
-Islands: TypeAlias = Annotated[int, typer.Option(help="Populations that never mix; 2 or more give a standard error.")]
-Seed: TypeAlias = Annotated[int | None, typer.Option(help="Repeat a run.")]
-Dtype: TypeAlias = Annotated[str, typer.Option(help="auto, float32, bfloat16, ...")]
-Device: TypeAlias = Annotated[str | None, typer.Option(help="cpu, cuda, ...")]
-Out: TypeAlias = Annotated[Path | None, typer.Option(help="Write the result to this JSON file.")]
 
 
 @app.command()
@@ -64,6 +65,7 @@ def generate(
     resampler: Resampler = "ssp",
     ess_threshold: EssThreshold = 0.5,
     islands: Islands = 1,
+    sweeps: Sweeps = None,
     seed: Seed = None,
     dtype: Dtype = "auto",
     device: Device = None,
@@ -79,31 +81,35 @@ def generate(
         potentials.append(fk.json_schema(_read(json_schema)))
     if grammar is not None:
         potentials.append(fk.grammar(_read(grammar)))
-    potentials += [fk.reward(_function(name), scale=scale) for name in reward or []]
+    potentials += [fk.reward(function(name), scale=scale) for name in reward or []]
     lm = fk.CausalLM.from_pretrained(model, dtype=dtype, device=device)
     text, message = (None, prompt) if chat else (prompt, None)
     task = lm.prompt(
         text, chat=message, max_tokens=max_tokens, stop=stop or (), temperature=temperature, at_limit=_limit(at_limit)
     )
-    options = {"resampler": resampler, "ess_threshold": ess_threshold, "islands": islands, "seed": seed}
-    _report(fk.steer(task, *potentials, particles=particles, algorithm=algorithm, **options), out)
+    options = {"resampler": resampler, "ess_threshold": ess_threshold, "islands": islands, "sweeps": sweeps}
+    _report(fk.steer(task, *potentials, particles=particles, algorithm=algorithm, seed=seed, **options), out)
 
 
 @app.command("run")
 def run_program(
     name: Annotated[str, typer.Argument(metavar="FILE.py:NAME", help="A program, by file or as module:name.")],
-    arg: Annotated[
-        list[str] | None,
-        typer.Option("--arg", "-a", metavar="KEY=VALUE", help="An argument: JSON, or else a string as it stands."),
-    ] = None,
+    arg: Arg = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Hub id or folder of the model that the program gets as lm.")
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="[NAME=]MODEL",
+            help="Hub id or folder of the model that the program gets as NAME, or else as lm. May be repeated.",
+        ),
     ] = None,
     particles: Particles = 16,
     algorithm: Algorithm = "smc",
     resampler: Resampler = "ssp",
     ess_threshold: EssThreshold = 0.5,
     islands: Islands = 1,
+    sweeps: Sweeps = None,
     seed: Seed = None,
     dtype: Dtype = "auto",
     device: Device = None,
@@ -112,18 +118,15 @@ def run_program(
     """Run a generation program, and show the posterior of what it returns."""
     import feynkac as fk
 
-    program, arguments = _program(name), dict(map(_argument, arg or []))
-    parameters = inspect.signature(program).parameters
-    if "lm" in parameters and "lm" not in arguments:
-        if model is None:
-            raise ArgumentError(f"{program!r} takes a model; say which with --model")
-        _bound(program, {"lm": None, **arguments})  # a wrong call is told before a model is loaded
-        arguments = {"lm": fk.CausalLM.from_pretrained(model, dtype=dtype, device=device), **arguments}
-    elif model is not None:
-        raise ArgumentError(f"{program!r} has no argument lm; leave --model out")
-    task = _bound(program, arguments)
-    options = {"resampler": resampler, "ess_threshold": ess_threshold, "islands": islands, "seed": seed}
-    _report(fk.steer(task, particles=particles, algorithm=algorithm, **options), out)
+    program, arguments = _program(name), dict(map(argument, arg or []))
+    models = _models(program, model or [], arguments)
+    _bound(program, {**models, **arguments})  # a wrong call is told before a model is loaded
+    task = _bound(program, {**_loaded(models, dtype, device), **arguments})
+    options = {"resampler": resampler, "ess_threshold": ess_threshold, "islands": islands, "sweeps": sweeps}
+    _report(fk.steer(task, particles=particles, algorithm=algorithm, seed=seed, **options), out)
+
+
+app.command()(diffuse)
 
 
 def _report(result: Any, out: Path | None) -> None:
@@ -136,28 +139,50 @@ def _program(name: str) -> Any:
     """The program that "file.py:name" or "module:name" names."""
     from feynkac.programs.program import ProgramFunction
 
-    found = _function(name)
+    found = function(name)
     if not isinstance(found, ProgramFunction):
         raise ArgumentError(f"'{name}' is no program, but {type(found).__name__}; write @feynkac.program above its def")
     return found
 
 
-def _argument(text: str) -> tuple[str, Any]:
-    """The key and the value of "key=value"."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.isidentifier():
-        raise ArgumentError(f"--arg {text!r}: write --arg key=value")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value
+def _models(program: Any, given: list[str], arguments: dict[str, Any]) -> dict[str, str]:
+    """The model that each argument is to be: "NAME=MODEL" for the argument NAME, "MODEL" for lm."""
+    known, models = inspect.signature(program).parameters, dict[str, str]()
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals or not name.isidentifier():  # a path may hold an = itself: write ./a=b
+            name, path = "lm", text
+        if name not in list(known)[1:]:
+            raise ArgumentError(f"--model {text}: {program!r} has no argument {name}; {_advice(program)}")
+        if name in models or name in arguments:
+            raise ArgumentError(f"--model {text}: the argument {name} is given twice; leave one out")
+        models[name] = path
+    if "lm" in known and "lm" not in models and "lm" not in arguments:
+        raise ArgumentError(f"{program!r} takes a model; say which with --model")
+    return models
+
+
+def _advice(program: Any) -> str:
+    others = list(inspect.signature(program).parameters.values())[1:]
+    free = [each.name for each in others if each.default is each.empty]
+    return f"name one of its arguments, as in --model {free[0]}=MODEL" if free else "leave --model out"
+
+
+def _loaded(models: dict[str, str], dtype: str, device: str | None) -> dict[str, Any]:
+    """The models themselves; one that is named twice is loaded once."""
+    import feynkac as fk
+
+    places = {path: str(Path(path).resolve()) if Path(path).exists() else path for path in models.values()}
+    found = {place: fk.CausalLM.from_pretrained(place, dtype=dtype, device=device) for place in set(places.values())}
+    return {name: found[places[path]] for name, path in models.items()}
 
 
 def _bound(program: Any, arguments: dict[str, Any]) -> Any:
     try:
         return program(**arguments)
     except TypeError as cause:
-        raise ArgumentError(f"{program!r}: {cause}; give arguments as --arg key=value") from cause
+        advice = "give arguments as --arg key=value, and models as --model name=MODEL"
+        raise ArgumentError(f"{program!r}: {cause}; {advice}") from cause
 
 
 def _limit(name: str) -> Any:
@@ -169,26 +194,6 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as cause:
         raise ArgumentError(f"cannot read {path}: {cause}") from cause
-
-
-def _function(name: str) -> Any:
-    """The object that "module:function" or "file.py:function" names."""
-    place, _, attribute = name.rpartition(":")
-    if not place or not attribute:
-        raise ArgumentError(f"'{name}' is no function; write module:function or file.py:function")
-    try:
-        if place.endswith(".py"):
-            sys.path.insert(0, str(Path(place).resolve().parent))  # as a script finds what lies beside it
-            spec = importlib.util.spec_from_file_location(f"file_{Path(place).stem}", place)
-            assert spec is not None and spec.loader is not None
-            module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            sys.path.insert(0, str(Path.cwd()))
-            module = importlib.import_module(place)
-        return getattr(module, attribute)
-    except (ImportError, FileNotFoundError, AttributeError, SyntaxError) as cause:
-        raise ArgumentError(f"cannot load '{name}': {cause}") from cause
 
 
 def main() -> None:

@@ -125,13 +125,21 @@ class Result:
 
     def summary(self, rows: int = 10) -> str:
         """The posterior and the run as text, at most `rows` samples."""
-        shown = self._ranked()
+        shown = [] if self._pictures else self._ranked()
         width = max(20, shutil.get_terminal_size((100, 24)).columns - 9)
         lines = [f"{p:6.1%}  {_shortened(str(sample), width)}" for sample, p in shown[:rows]]
         if len(shown) > rows:
             lines.append(f"        ... and {len(shown) - rows} more")
+        if self._pictures:
+            shape = " x ".join(map(str, self.samples[0].shape))
+            lines.append(f"{len(self.samples)} samples of {shape}: see .samples and .weights, or .plot()")
         lines += ["", *self._figures(), *(f"warning: {warning}" for warning in self.warnings)]
         return "\n".join(lines)
+
+    @property
+    def _pictures(self) -> bool:
+        """Whether the samples are arrays, which say nothing as text."""
+        return len(getattr(self.samples[0], "shape", ())) > 1
 
     def _figures(self) -> list[str]:
         error = "" if self.log_evidence_se is None else f" ± {self.log_evidence_se:.2f}"
