@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -67,8 +68,10 @@ def test_paths_of_another_pipeline_are_refused():
     state, _ = walked(model, 2, 0)
     path = model.trace(state, 0)
     _, other, _ = made("sd15")
-    with pytest.raises(ArgumentError, match="starts elsewhere|none of this sampler"):
+    with pytest.raises(ArgumentError, match="none of this sampler"):
         list(csmc(other, REWARD, path, n=2, rng=Streams(0)))
+    with pytest.raises(ArgumentError, match="starts elsewhere"):
+        list(csmc(model, REWARD, dataclasses.replace(path, seed=path.seed + 1), n=2, rng=Streams(0)))
     *_, last = csmc(model, REWARD, path, n=2, rng=Streams(0))
     assert torch.equal(last.state.x[0], path.latents[-1])
 
