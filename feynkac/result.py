@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+TIE = 1e-4
+"""Nats by which the log-weights of equal rewards may differ: a language model's logits are float32."""
+
+
 @dataclass(frozen=True)
 class History:
     """How a run went, one entry a step."""
@@ -55,7 +59,8 @@ class Result:
     """The weighted particles of one run.
 
     The weighted samples estimate the target: `expectation(f)` is consistent as the number of particles grows, and
-    exp(`log_evidence`) is unbiased for the normalising constant at any number of them.
+    exp(`log_evidence`) is unbiased for the normalising constant at any number of them. Under particle Gibbs the samples
+    are the populations of all sweeps but the first, which alone gives the evidence (see `steer`).
     """
 
     samples: list[Any]
@@ -75,6 +80,8 @@ class Result:
     warnings: list[str] = field(default_factory=list)
     complete: bool = True
     """False if the run was stopped early: the weights are then for the target so far, guesses included."""
+    algorithm: str = "smc"
+    """The algorithm of `steer` that made it, which decides what `best` means."""
 
     @property
     def texts(self) -> list[str]:
@@ -88,14 +95,21 @@ class Result:
 
     @property
     def ess(self) -> float:
-        """Effective sample size of the final population, in particles."""
+        """Effective sample size of the samples, in particles; for particle Gibbs as if its sweeps were independent."""
         return effective_sample_size(self.log_weights)
 
     @property
     def best(self) -> Any:
-        """The most probable sample of the posterior, equal samples taken together. Raises AllParticlesDied."""
+        """The most probable sample of the posterior, equal samples taken together.
+
+        Of "best_of_n" it is the sample with the largest log-weight, hence reward, however rare; of equals (within
+        `TIE`) the one that was drawn most often. Raises AllParticlesDied.
+        """
         self._alive()
-        return self._ranked()[0][0]
+        if self.algorithm != "best_of_n":
+            return self._ranked()[0][0]
+        top = np.flatnonzero(self.log_weights >= self.log_weights.max() - TIE)
+        return max(_merged([self.samples[i] for i in top], np.ones(len(top))), key=lambda entry: entry[1])[0]
 
     def posterior(self) -> dict[Any, float]:
         """Each distinct sample with its probability, the likeliest first. Raises ArgumentError if they have no hash."""
@@ -144,12 +158,18 @@ class Result:
     def _figures(self) -> list[str]:
         error = "" if self.log_evidence_se is None else f" ± {self.log_evidence_se:.2f}"
         n, steps = len(self.samples), len(self.history.ess)
+        size = len(self.history.rows[0]) if self.history.rows else n  # of one population: particle Gibbs pools several
+        pooled = ", were the sweeps independent" if self.history.sweeps else ""
         lines = [
             f"log evidence {self.log_evidence:.2f}{error} nats",
-            f"effective sample size {self.ess:.1f} of {n}, resampled at {len(self.history.resampled)} of {steps} steps",
-            f"  ESS by step      {_sparkline(self.history.ess, n)}",
-            f"  first ancestors  {_sparkline(self.history.unique_ancestors, n)}",
+            f"effective sample size {self.ess:.1f} of {n}{pooled}, "
+            f"resampled at {len(self.history.resampled)} of {steps} steps",
+            f"  ESS by step      {_sparkline(self.history.ess, size)}",
+            f"  first ancestors  {_sparkline(self.history.unique_ancestors, size)}",
         ]
+        if self.algorithm == "best_of_n" and self.log_evidence > -math.inf and not self._pictures:
+            reward = self.log_weights.max() + math.log(n)
+            lines.insert(0, f"best of {n}: {_shortened(str(self.best), 60)!r}, log-weight {reward:.2f} nats")
         work = f"{self.timing.total:.2f} s (model {self.timing.model:.2f}, potentials {self.timing.potentials:.2f})"
         if self.forwarded_tokens is not None:
             per_second = self.forwarded_tokens / self.timing.total if self.timing.total else 0.0

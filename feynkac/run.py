@@ -84,27 +84,35 @@ class Recorder:
         part = self.whole.groups[self.group]
         return np.arange(part.start, part.stop)
 
-    def result(self, watch: Stopwatch, seed: int | None, *, complete: bool, warnings: list[str]) -> Result:
+    def history(self) -> History:
+        """How the run went so far."""
+        trace = self.trace
+        resampled = [t for t, resampled in zip(trace["t"], trace["resampled"], strict=True) if resampled]
+        return History(trace["ess"], trace["log_z"], trace["roots"], resampled, self.rows, self.levels)
+
+    def result(
+        self, watch: Stopwatch, seed: int | None, *, complete: bool, warnings: list[str], algorithm: str = "smc"
+    ) -> Result:
         """The Result of the population seen last."""
         if self.step is None or self.whole is None:
             raise ModelError("the run was stopped before its first step, so that there are no particles")
-        state, trace = self.whole.state, self.trace
-        resampled = [t for t, resampled in zip(trace["t"], trace["resampled"], strict=True) if resampled]
-        log_z, error = evidence(self.step.log_weight, self.islands, resampled=bool(resampled))
+        state, history = self.whole.state, self.history()
+        log_z, error = evidence(self.step.log_weight, self.islands, resampled=bool(history.resampled))
         return Result(
-            samples=_samples(state, self.members),
+            samples=samples(state, self.members),
             log_weights=self.step.log_weight,
             log_evidence=log_z,
             log_evidence_se=None if math.isnan(error) else error,
-            history=History(trace["ess"], trace["log_z"], trace["roots"], resampled, self.rows, self.levels),
+            history=history,
             timing=watch.timing(),
-            forwarded_tokens=_forwarded(state, self.group),
+            forwarded_tokens=forwarded(state, self.group),
             seed=seed,
-            warnings=[*warnings, *self._doubts(complete)],
+            warnings=[*warnings, *self._doubts(complete, algorithm)],
             complete=complete,
+            algorithm=algorithm,
         )
 
-    def _doubts(self, complete: bool) -> list[str]:
+    def _doubts(self, complete: bool, algorithm: str) -> list[str]:
         assert self.step is not None
         n, doubts = len(self.step.log_weight), []
         if not complete:
@@ -113,14 +121,17 @@ class Recorder:
                 f"{int((~self.step.done).sum())} of {n} particles are unfinished"
             )
         if 0.0 < self.step.ess < max(FEW * n, 1.5) and n > 1:
+            never = algorithm in ("importance", "best_of_n")
+            other = "algorithm='smc', which resamples" if never else "a higher ess_threshold"
             doubts.append(
-                f"the posterior rests on {self.step.ess:.1f} of {n} particles; use more particles, a higher "
-                "ess_threshold, or a guess (reward every='token', a twist) that is closer to the target"
+                f"the posterior rests on {self.step.ess:.1f} of {n} particles; use more particles, {other}, or a guess "
+                "(reward every='token', a twist) that is closer to the target"
             )
         return doubts
 
 
-def _samples(state: Any, rows: Rows) -> list[Any]:
+def samples(state: Any, rows: Rows) -> list[Any]:
+    """What a result shows for `rows`. Raises ModelError for a state that shows nothing."""
     if hasattr(state, "samples"):
         return list(state.samples(rows))
     try:
@@ -131,9 +142,10 @@ def _samples(state: Any, rows: Rows) -> list[Any]:
         ) from cause
 
 
-def _forwarded(state: Any, group: int) -> int | None:
-    forwarded = getattr(state, "forwarded", None)
-    return None if forwarded is None else int(forwarded[group])
+def forwarded(state: Any, group: int) -> int | None:
+    """Tokens that went through the model for a group; None where the state does not count them."""
+    counts = getattr(state, "forwarded", None)
+    return None if counts is None else int(counts[group])
 
 
 def death_notice(recorder: Recorder, potential: Any) -> str:
@@ -141,7 +153,7 @@ def death_notice(recorder: Recorder, potential: Any) -> str:
     step, whole = recorder.step, recorder.whole
     assert step is not None and whole is not None
     rows, state = recorder.members, whole.state
-    last = [f"{sample!r}" for sample in _samples(state, rows)]
+    last = [f"{sample!r}" for sample in samples(state, rows)]
     shown = ", ".join(last[:3]) + (f" and {len(last) - 3} more" if len(last) > 3 else "")
     culprits = _culprits(step, state, rows, potential)
     blamed = "; ".join(culprits) if culprits else "no token was left that every constraint allows"

@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Literal, overload
 
+from feynkac.algorithms import Algorithm, Batch, Job, Plan
 from feynkac.errors import ArgumentError, FeynkacError
-from feynkac.masks import TokenConstraint
 from feynkac.potentials.base import product
 from feynkac.result import Result
-from feynkac.run import Recorder, Stopwatch, death_notice, raise_if_dead
-from feynkac.smc import resample as schemes
-from feynkac.smc.engine import smc
-from feynkac.smc.observers import Observer, Progress, run
+from feynkac.run import raise_if_dead
+from feynkac.smc.observers import Observer
 from feynkac.smc.protocols import Model, Resample
 from feynkac.smc.rng import Streams
-
-Algorithm = Literal["smc", "importance", "beam"]
-ALGORITHMS = ("smc", "importance", "beam")
-BEAM_WIDTH = 2
-"""Ways in which a beam extends each particle before it chooses among them."""
+from feynkac.sweeps import Chains
 
 
 @overload
@@ -36,6 +30,7 @@ def steer(
     resampler: str | Resample = "ssp",
     ess_threshold: float = 0.5,
     islands: int = 1,
+    sweeps: int | None = None,
     seed: int | None = None,
     progress: bool | None = None,
     on_death: Literal["raise", "return"] = "raise",
@@ -48,64 +43,58 @@ def steer(
 
     - `potentials`: constraints, rewards, functions of the text (bool: a constraint on whole texts; number: a reward
       in nats), or any object with `level` and `final`. Constraints that can mask tokens also guide the proposal.
-    - `algorithm`: "smc" resamples when the effective sample size falls below `ess_threshold` times the particles;
-      "importance" never does; "beam" extends each particle in two ways at every step and keeps half of the outcomes
-      without replacement (Fearnhead and Clifford 2003), so that a result holds twice as many.
+    - `algorithm`: one of those below.
     - `resampler`: the name of a scheme in `feynkac.smc.resample`, or a value that replaces scheme and threshold.
     - `islands`: populations that never mix; with two or more the standard error of the log evidence is known.
+    - `sweeps`: of "gibbs", 10 by default, at least 2.
     - `seed`: the same seed gives the same result; None draws one, and `Result.seed` tells it.
     - `progress`: a progress bar; None shows one on a terminal.
     - `on_death`: "raise" raises AllParticlesDied if every particle has weight zero, "return" gives the dead Result.
     - `observers`: called with every `smc.engine.Step`; one that returns True ends the run there.
 
-    Ctrl-C ends the run and returns the particles there are (`Result.complete` is then False). An error in a potential
-    or in the model carries them as `error.partial`. Raises ArgumentError for bad arguments.
+    All algorithms have the same target. All but the last give an unbiased evidence and properly weighted samples.
+
+    - "smc" resamples when the effective sample size falls below `ess_threshold` times the particles.
+    - "importance" never resamples. Constraints still mask its proposal.
+    - "best_of_n" draws `particles` samples from the model as it stands: nothing is masked, and potentials are asked
+      about whole samples only. `Result.best` is the one with the largest reward (that is, log-weight, into which goes
+      also what a program scores). Weights and evidence are those of importance sampling from p.
+    - "beam" extends each particle in two ways at every step and keeps half of the outcomes without replacement
+      (Fearnhead and Clifford 2003), so that a result holds twice as many.
+    - "gibbs" is particle Gibbs (Andrieu, Doucet, Holenstein 2010): the first of `sweeps` is plain SMC, each later one
+      an SMC run of `particles` about a path drawn from the one before. The samples are the populations of all sweeps
+      but the first, each with the same share of the weight: their mean tends to the posterior as the sweeps grow,
+      for any number of particles. The evidence is that of the first sweep alone, since conditional runs overestimate
+      it. `History.sweeps` says where in the history each begins. Each island is a chain of its own, a list of models
+      takes turns. `resampler` and `ess_threshold` are for the first sweep; the conditional ones must draw ancestors
+      multinomially at every step. Needs a model that can walk a path again, as prompts, programs and samplers can.
+
+    Ctrl-C ends the run and returns the particles there are, of "gibbs" the finished sweeps (`Result.complete` is then
+    False). An error in a potential or in the model carries them as `error.partial`. Raises ArgumentError for bad
+    arguments.
     """
     many = isinstance(model, list | tuple)
     models = list(model) if many else [model]
-    _check(models, particles, on_death, islands)
-    potential = product(*potentials)
-    resample, size = _resampler(algorithm, resampler, ess_threshold, islands, particles)
-    joint = _joint(models, potential)
-    streams, watch = Streams(seed), Stopwatch()
-    recorders = [Recorder(g, islands) for g in range(len(models))]
-    steps = smc(
-        watch.timed("model", joint, "init", "step"),
-        watch.timed("potentials", potential, "level", "final"),
-        n=[size] * len(models),
-        resample=resample,
-        rng=streams,
-    )
-
-    def results(complete: bool) -> list[Result]:
-        notices = [[death_notice(r, potential)] if r.died else [] for r in recorders]
-        return [
-            recorder.result(watch, streams.seed, complete=complete, warnings=notice)
-            for recorder, notice in zip(recorders, notices, strict=True)
-        ]
-
-    watchers = [*recorders, *observers, _bar(progress, models)]
+    plan = Plan(algorithm, particles, islands, resampler, ess_threshold, sweeps)
+    _check(models, on_death)
+    potential, streams = product(*potentials), Streams(seed)
+    job: Job = (Chains if algorithm == "gibbs" else Batch)(models, potential, plan, streams, streams.seed)
     try:
-        complete = run(steps, *watchers).ended
+        complete = job.drive(observers, progress)
     except KeyboardInterrupt:
         complete = False
     except FeynkacError as error:
-        if recorders[0].step is not None:
-            partial = results(False)
+        if job.begun:
+            partial = job.results(False)
             error.partial = partial if many else partial[0]
         raise
-    outcome = results(complete)
+    outcome = job.results(complete)
     if on_death == "raise" and complete:
-        raise_if_dead(recorders, potential, outcome)
+        raise_if_dead(job.recorders(), potential, outcome)
     return outcome if many else outcome[0]
 
 
-def _bar(progress: bool | None, models: list[Any]) -> Progress:
-    limits = [prompt.max_tokens for model in models for prompt in getattr(model, "prompts", ())]
-    return Progress(max(limits, default=None), force=progress)
-
-
-def _check(models: list[Any], particles: int, on_death: str, islands: int) -> None:
+def _check(models: list[Any], on_death: str) -> None:
     if not models:
         raise ArgumentError("an empty list of models; give at least one")
     for model in models:
@@ -113,40 +102,5 @@ def _check(models: list[Any], particles: int, on_death: str, islands: int) -> No
             raise ArgumentError(
                 f"{model!r} is no model; steer a prompt, as in lm.prompt('...'), or an object with init, step and done"
             )
-    if isinstance(particles, bool) or not isinstance(particles, int) or particles < 1:
-        raise ArgumentError(f"particles is {particles!r}; it must be an integer of at least 1")
-    if isinstance(islands, bool) or not isinstance(islands, int) or islands < 1 or particles % islands:
-        raise ArgumentError(f"islands is {islands!r}; it must divide the {particles} particles into equal parts")
     if on_death not in ("raise", "return"):
         raise ArgumentError(f"on_death is {on_death!r}; it must be 'raise' or 'return'")
-
-
-def _resampler(
-    algorithm: str, resampler: str | Resample, ess_threshold: float, islands: int, particles: int
-) -> tuple[Resample, int]:
-    """The resampling of an algorithm, and the size of the population that it works on."""
-    if algorithm not in ALGORITHMS:
-        raise ArgumentError(f"algorithm is {algorithm!r}; it must be one of {', '.join(ALGORITHMS)}")
-    size = particles
-    if algorithm == "importance":
-        chosen: Resample = schemes.never
-    elif algorithm == "beam":
-        chosen, size = schemes.then(schemes.optimal(particles // islands), schemes.split(BEAM_WIDTH)), 2 * particles
-    elif isinstance(resampler, str):
-        chosen = schemes.adaptive(schemes.by_name(resampler), ess=ess_threshold)
-    elif callable(resampler):
-        chosen = resampler
-    else:
-        raise ArgumentError(f"resampler is {resampler!r}; give the name of a scheme, or a function of the log-weights")
-    return (schemes.islands(chosen, islands) if islands > 1 else chosen), size
-
-
-def _joint(models: list[Any], potential: Any) -> Model:
-    """One model of all problems, its proposal masked by the constraints that can mask tokens."""
-    first, *others = models
-    if others:
-        if not hasattr(first, "joined"):
-            raise ArgumentError(f"{type(first).__name__} cannot run with others in one batch; steer them one by one")
-        first = first.joined(others)
-    masks = [f for f in getattr(potential, "factors", (potential,)) if isinstance(f, TokenConstraint)]
-    return first.constrained(masks) if masks and hasattr(first, "constrained") else first

@@ -86,14 +86,16 @@ def _plain(value: Any) -> Any:
 
 
 class Progress:
-    """A progress bar with ESS, live particles and log evidence; `total` steps if known.
+    """A progress bar with ESS, live particles and log evidence; `total` steps, or other units, if known.
 
     Shown on a terminal only, unless `force` is set; with `force=False` never.
     """
 
-    def __init__(self, total: int | None = None, *, force: bool | None = None, file: TextIO | None = None) -> None:
+    def __init__(
+        self, total: int | None = None, *, force: bool | None = None, file: TextIO | None = None, unit: str = "step"
+    ) -> None:
         # tqdm's own rule: None disables the bar where the output is no terminal.
-        self._bar = tqdm(total=total, disable=None if force is None else not force, file=file, unit="step")
+        self._bar = tqdm(total=total, disable=None if force is None else not force, file=file, unit=unit)
 
     def __call__(self, step: Step) -> None:
         n, alive = len(step.log_weight), int((step.log_weight > -np.inf).sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -99,6 +100,13 @@ def coin(p, heads=0.5):
     p.factor(0.0 if side == "tails" else -1.0)
     return side
 
+@fk.program
+def judged(p, lm, critic, prompt="ab"):
+    text, other = lm.context(prompt), critic.context(prompt)
+    token = p.sample(text.next_token())
+    p.observe(other.next_token(), token)
+    return f"{token}, {'one model' if lm is critic else 'two models'}"
+
 def plain(p):
     return 1
 """
@@ -112,7 +120,7 @@ def programs(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("algorithm", ["smc", "importance", "beam"])
+@pytest.mark.parametrize("algorithm", ["smc", "importance", "best_of_n", "beam", "gibbs"])
 def test_run_a_program_on_a_model(folder, programs, algorithm) -> None:
     out = programs / "result.json"
     done = CliRunner().invoke(
@@ -132,6 +140,33 @@ def test_run_a_program_on_a_model(folder, programs, algorithm) -> None:
         "ee",
     }
     assert result.seed == 3 and "log evidence" in done.output
+
+
+def test_run_a_program_on_two_models(folder, tiny_lm, programs) -> None:
+    again = programs / "other"
+    shutil.copytree(folder, again)
+    for critic, shown in ((str(again), "two models"), (f"{folder}/", "one model")):
+        done = CliRunner().invoke(
+            app,
+            ["run", f"{programs}/some.py:judged", "-m", folder, "-m", f"critic={critic}", "-n", "4", "--seed", "0"],
+        )
+        assert done.exit_code == 0, done.output
+        assert shown in done.output
+    named = ["run", f"{programs}/some.py:judged", "-m", f"critic={folder}", "--model", f"lm={folder}", "-n", "2"]
+    assert CliRunner().invoke(app, named).exit_code == 0
+
+
+def test_gibbs_from_the_shell(folder, tmp_path) -> None:
+    out = tmp_path / "result.json"
+    done = CliRunner().invoke(
+        app,
+        ["generate", "-m", folder, "-p", "a", "--regex", "[ab]*", "-n", "4", "--max-tokens", "3", "--algorithm",
+         "gibbs", "--sweeps", "3", "--out", str(out)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert len(Result.from_json(out).samples) == 2 * 4
+    help_ = CliRunner().invoke(app, ["generate", "--help"]).output
+    assert all(name in help_ for name in ("smc", "importance", "best_of_n", "beam", "gibbs", "--sweeps"))
 
 
 def test_run_a_program_without_a_model(programs) -> None:
@@ -163,6 +198,12 @@ def test_run_a_program_of_the_library(folder) -> None:
         (["{}/some.py:without", "-m", "nowhere"], "missing a required argument: 'prompt'"),
         (["{}/some.py:without", "-m", "nowhere", "-a", "prompt=a"], "nowhere"),
         (["{}/some.py:coin", "-m", "nowhere"], "leave --model out"),
+        (["{}/some.py:judged", "-m", "a", "-m", "b"], "the argument lm is given twice"),
+        (["{}/some.py:judged", "-m", "a", "-a", "lm=b"], "the argument lm is given twice"),
+        (["{}/some.py:judged", "-m", "judge=a"], "no argument judge; name one of its arguments, as in --model lm="),
+        (["{}/some.py:judged", "-m", "a"], "'critic'; give arguments as --arg key=value, and models as --model name="),
+        (["{}/some.py:judged", "-m", "p=a"], "no argument p;"),
+        (["{}/some.py:coin", "--sweeps", "4"], "algorithm='gibbs' only"),
         (["{}/some.py:coin", "-a", "tails=1"], "tails"),
         (["{}/some.py:coin", "-a", "heads"], "key=value"),
         (["{}/some.py:coin", "-a", "heads=2"], "between 0 and 1"),

@@ -81,7 +81,7 @@ def test_changing_the_resampler_does_not_change_the_proposals(tiny_lm) -> None:
     assert seen["ssp"] == seen["multinomial"] == seen["killing"]
 
 
-@pytest.mark.parametrize("algorithm", ["smc", "importance", "beam"])
+@pytest.mark.parametrize("algorithm", ["smc", "importance", "best_of_n", "beam"])
 @pytest.mark.parametrize("islands", [1, 2])
 def test_every_algorithm_finds_the_same_evidence(tiny_lm, algorithm, islands) -> None:
     task = tiny_lm().prompt("a", max_tokens=2)
@@ -166,7 +166,13 @@ def test_a_failing_reward_names_itself_and_hands_over_the_particles(tiny_lm) -> 
         ({"particles": 2.5}, "at least 1"),
         ({"particles": True}, "at least 1"),
         ({"islands": 3}, "must divide"),
-        ({"algorithm": "mcmc"}, "smc, importance, beam"),
+        ({"algorithm": "mcmc"}, "smc, importance, best_of_n, beam, gibbs"),
+        ({"sweeps": 3}, "for algorithm='gibbs' only"),
+        ({"algorithm": "gibbs", "sweeps": 1}, "at least 2"),
+        ({"algorithm": "gibbs", "sweeps": True}, "at least 2"),
+        ({"algorithm": "gibbs", "particles": 1}, "at least 2 for each"),
+        ({"algorithm": "gibbs", "particles": 4, "islands": 4}, "at least 2 for each of the 4 islands"),
+        ({"algorithm": "gibbs", "resampler": "systemic"}, "systematic"),
         ({"resampler": "systemic"}, "systematic"),
         ({"resampler": 3}, "name of a scheme"),
         ({"ess_threshold": 1.5}, "ess"),
@@ -187,3 +193,150 @@ def test_bad_models_and_potentials_say_what_is_wrong(tiny_lm) -> None:
         fk.steer(tiny_lm().prompt("a"), "[^e]*")
     with pytest.raises(fk.ArgumentError, match="one CausalLM"):
         fk.steer([tiny_lm().prompt("a"), tiny_lm().prompt("b")])
+
+
+# --- best of N and particle Gibbs ----------------------------------------------------------------------------------
+
+
+def test_best_of_n_draws_from_the_model_itself_and_best_is_the_largest_reward(tiny_lm) -> None:
+    task = tiny_lm().prompt("a", max_tokens=6)
+    plain = fk.steer(task, particles=32, seed=3, algorithm="importance")
+    result = fk.steer(
+        task, fk.regex("[ab]*"), fk.reward(lambda text: 0.2 * len(text)), particles=32, seed=3, algorithm="best_of_n"
+    )
+    assert result.texts == plain.texts and any("e" in text for text in result.texts)
+    obeying = [text for text in result.texts if "e" not in text]
+    assert len(result.best) == max(map(len, obeying)) and "e" not in result.best
+    assert result.history.resampled == [] and result.algorithm == "best_of_n"
+    assert f"best of 32: {result.best!r}, log-weight {0.2 * len(result.best):.2f} nats" in result.summary()
+
+
+def test_best_of_n_when_none_obeys(tiny_lm) -> None:
+    with pytest.raises(fk.AllParticlesDied, match="rejects 4 finished"):
+        fk.steer(tiny_lm().prompt("a", max_tokens=2), fk.constraint(lambda text: False), particles=4,
+                 algorithm="best_of_n")  # fmt: skip
+
+
+def test_gibbs_pools_its_sweeps(tiny_lm) -> None:
+    seen, task = [], tiny_lm().prompt("a", max_tokens=4)
+    result = fk.steer(task, fk.reward(lambda text: text.count("b")), particles=6, algorithm="gibbs", sweeps=5, seed=1,
+                      observers=[lambda step: seen.append(step.t)])  # fmt: skip
+    assert len(result.samples) == 4 * 6 and result.complete and result.algorithm == "gibbs"
+    np.testing.assert_allclose(result.weights.reshape(4, 6).sum(axis=1), 0.25)
+    history = result.history
+    assert len(history.sweeps) == 5 and [seen[start] for start in history.sweeps] == [0] * 5
+    assert len(history.ess) == len(history.rows) == len(seen)
+    first = fk.steer(task, fk.reward(lambda text: text.count("b")), particles=6, algorithm="gibbs", sweeps=2, seed=1)
+    assert result.log_evidence == first.log_evidence == pytest.approx(history.log_evidence[history.sweeps[1] - 1])
+    assert result.forwarded_tokens > first.forwarded_tokens > 0
+    assert "were the sweeps independent" in result.summary() and 0 < result.timing.model < result.timing.total
+
+
+def test_the_error_of_the_evidence_is_that_of_the_first_sweeps(tiny_lm) -> None:
+    task, reward = tiny_lm().prompt("a", max_tokens=3), fk.reward(lambda text: text.count("b"))
+    options = {"particles": 8, "algorithm": "gibbs", "sweeps": 2, "seed": 0, "resampler": "multinomial"}
+    four = fk.steer(task, reward, islands=4, ess_threshold=1.0, **options)
+    ends = [*four.history.sweeps[1:], len(four.history.ess)]
+    z = np.exp([four.history.log_evidence[end - 1] for end in ends[::2]])  # of each chain, the first sweep
+    assert four.log_evidence == pytest.approx(math.log(z.mean()))
+    assert four.log_evidence_se == pytest.approx(z.std(ddof=1) / z.mean() / 2)
+    assert fk.steer(task, reward, ess_threshold=1.0, **options).log_evidence_se is None
+
+
+def test_problems_under_gibbs_take_turns_and_do_not_disturb_each_other(tiny_lm) -> None:
+    lm = tiny_lm()
+    tasks, options = [lm.prompt("a", max_tokens=5), lm.prompt("bb", max_tokens=3)], {"particles": 4, "seed": 2}
+    both = fk.steer(tasks, fk.regex("[ab]*"), algorithm="gibbs", sweeps=3, **options)
+    alone = fk.steer(tasks[0], fk.regex("[ab]*"), algorithm="gibbs", sweeps=3, **options)
+    assert both[0].texts == alone.texts and [len(result.samples) for result in both] == [8, 8]
+    np.testing.assert_array_equal(both[0].log_weights, alone.log_weights)
+
+
+def interrupting(after: int):
+    seen = []
+
+    def interrupt(step: Step) -> None:
+        seen.append(step.t)
+        if seen.count(0) == after:
+            raise KeyboardInterrupt
+
+    return interrupt
+
+
+@pytest.mark.parametrize(("after", "kept"), [(1, 4), (2, 4), (3, 4), (5, 12)])
+def test_ctrl_c_keeps_the_finished_sweeps(tiny_lm, after, kept) -> None:
+    result = fk.steer(tiny_lm().prompt("a", max_tokens=8), particles=4, algorithm="gibbs", sweeps=9, seed=0,
+                      observers=[interrupting(after)])  # fmt: skip
+    assert not result.complete and len(result.samples) == kept
+    assert len(result.history.sweeps) == (after - 1) and "stopped after" in result.warnings[0]
+
+
+def test_an_observer_can_end_gibbs_and_is_closed_once(tiny_lm) -> None:
+    class Observer:
+        steps = closed = 0
+
+        def __call__(self, step: Step) -> bool:
+            self.steps += 1
+            return self.steps == 12
+
+        def close(self) -> None:
+            self.closed += 1
+
+    observer = Observer()
+    result = fk.steer(tiny_lm(eos=()).prompt("a", max_tokens=5), particles=4, algorithm="gibbs", observers=[observer])
+    assert not result.complete and len(result.samples) == 4 and observer.steps == 12 and observer.closed == 1
+    assert "stopped after sweep 2 of 10" in result.warnings[0]
+
+
+def test_gibbs_that_dies_at_once(tiny_lm) -> None:
+    task, never = tiny_lm().prompt("a", max_tokens=3), fk.constraint(lambda text: False)
+    for islands in (1, 2):
+        options = {"particles": 4, "algorithm": "gibbs", "islands": islands, "seed": 0}
+        with pytest.raises(fk.AllParticlesDied, match="particles had died by step"):
+            fk.steer(task, never, **options)
+        dead = fk.steer(task, never, on_death="return", **options)
+        assert dead.log_evidence == -math.inf and len(dead.samples) == 4 and dead.posterior() == {}
+
+
+def test_gibbs_says_when_its_path_stands_still(tiny_lm) -> None:
+    result = fk.steer(tiny_lm(spread=1.0).prompt("a", max_tokens=4), fk.reward(lambda text: -60.0 * len(text)),
+                      particles=2, algorithm="gibbs", sweeps=12, seed=1)  # fmt: skip
+    assert [warning for warning in result.warnings if "the path moved in" in warning]
+
+
+def test_gibbs_needs_a_model_that_walks_a_path_again() -> None:
+    class Forgetful:
+        def init(self, n, rng): ...
+        def step(self, t, state, rng): ...
+        def done(self, state): ...
+
+    with pytest.raises(fk.ArgumentError, match=r"Forgetful cannot run under gibbs.*replay.*trace"):
+        fk.steer(Forgetful(), algorithm="gibbs")
+
+
+def test_an_error_under_gibbs_hands_over_the_sweeps(tiny_lm) -> None:
+    asked = []
+
+    def fussy(text: str) -> float:
+        asked.append(text)
+        if len(asked) > 100:
+            raise RuntimeError("tired")
+        return 0.0
+
+    with pytest.raises(fk.PotentialError, match="tired") as caught:
+        fk.steer(
+            tiny_lm().prompt("a", max_tokens=4), fk.reward(fussy), particles=4, algorithm="gibbs", seed=0, sweeps=99
+        )
+    assert len(caught.value.partial.history.sweeps) > 1 and not caught.value.partial.complete
+
+
+def test_a_result_of_gibbs_survives_a_file(tiny_lm, tmp_path) -> None:
+    result = fk.steer(tiny_lm().prompt("a", max_tokens=3), particles=4, algorithm="gibbs", sweeps=3, seed=0)
+    result.to_json(tmp_path / "gibbs.json")
+    back = fk.Result.from_json(tmp_path / "gibbs.json")
+    assert back.history == result.history and back.algorithm == "gibbs"
+
+
+def test_the_bar_of_gibbs_counts_sweeps(tiny_lm, capsys) -> None:
+    fk.steer(tiny_lm().prompt("a", max_tokens=3), particles=4, islands=2, algorithm="gibbs", sweeps=3, progress=True)
+    assert "6/6" in capsys.readouterr().err
