@@ -123,7 +123,7 @@ class Canvas:
     def log_probs(self, rows: Rows) -> LogProbs:
         """(R, L, K) nats, the denoiser's answer for `rows` as they stand."""
         answers, denoiser = self.answers(rows), self.outputs.denoiser
-        return denoiser.log_probs(answers) if isinstance(denoiser, Composition) else answers[:, 0]
+        return denoiser.together(answers) if isinstance(denoiser, Composition) else answers[:, 0]
 
     def clean(self, rows: Rows) -> LogProbs:
         """(R, L, K) nats, the factorised posterior of the clean tokens; a token under no mask is certain."""

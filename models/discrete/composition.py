@@ -47,7 +47,7 @@ class Composition:
             raise ArgumentError(f"the powers of experts add up to {self.power}; their product needs a sum above 0")
         self.time_independent = all(getattr(each, "time_independent", False) for each in self.experts)
 
-    def log_probs(self, answers: NDArray[np.float64]) -> LogProbs:
+    def together(self, answers: NDArray[np.float64]) -> LogProbs:
         """(R, L, K) nats: the normalised product of the experts' `answers` (R, E, L, K), for guesses to look at."""
         return _normalised(_product(answers, self.powers, infinite=0.0))[0]
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.errors import ModelError
 from feynkac.smc.protocols import Rows
+
+if TYPE_CHECKING:
+    from feynkac.models.discrete.composition import Composition
 
 Tokens = NDArray[np.int64]
 """(N, L) token ids; with K clean tokens, K itself stands for a mask."""
@@ -36,7 +39,7 @@ class Outputs:
     Nothing here is ever written in place, so that children may share it.
     """
 
-    denoiser: LogitsDenoiser
+    denoiser: LogitsDenoiser | Composition
     slot: Rows
     """(N,) the answer that belongs to each row; -1 where there is none yet."""
     table: NDArray[np.float64]
@@ -45,7 +48,7 @@ class Outputs:
     """The answer that belongs to each canvas."""
 
     @classmethod
-    def none(cls, denoiser: LogitsDenoiser, n: int, length: int, k: int) -> Outputs:
+    def none(cls, denoiser: LogitsDenoiser | Composition, n: int, length: int, k: int) -> Outputs:
         """No answers yet, for `n` rows."""
         return cls(denoiser, np.full(n, -1), np.empty((0, len(_experts(denoiser)), length, k)))
 
@@ -96,5 +99,7 @@ class Outputs:
         return answer
 
 
-def _experts(denoiser: Any) -> tuple[LogitsDenoiser, ...]:
-    return getattr(denoiser, "experts", (denoiser,))
+def _experts(denoiser: LogitsDenoiser | Composition) -> tuple[LogitsDenoiser, ...]:
+    from feynkac.models.discrete.composition import Composition
+
+    return denoiser.experts if isinstance(denoiser, Composition) else (denoiser,)
