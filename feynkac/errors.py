@@ -44,3 +44,10 @@ class ProgramError(FeynkacError):
 
 class ReplayDiverged(ProgramError):
     """A program made other requests when it was run again: it depends on more than its arguments and its choices."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, on the host or on a device."""
+    said = str(error).lower()  # torch has a class for CUDA only; on the host it raises a plain RuntimeError
+    signs = ("out of memory", "not enough memory", "can't allocate memory")
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(sign in said for sign in signs))

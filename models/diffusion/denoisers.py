@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from torch import Tensor
 
 from feynkac.errors import ArgumentError
+from feynkac.models.diffusion.checks import within_memory
 from feynkac.models.diffusion.kernel import Level, clean_of, noise_of
 
 
@@ -46,12 +47,16 @@ class Predictor(Protocol):
 
 
 def predict(denoiser: Denoiser | Predictor, x: Tensor, level: Level) -> Prediction:
-    """What `denoiser` says about (R, ...) latents `x`. Raises ArgumentError for another shape than that of `x`."""
-    if isinstance(denoiser, Predictor):
-        prediction = denoiser.predict(x, level)
-    else:
-        x0hat = denoiser.x0hat(x, level)
-        prediction = Prediction(x0hat, noise_of(x, x0hat, level) if x0hat.shape == x.shape else x0hat)
+    """What `denoiser` says about (R, ...) latents `x`.
+
+    Raises ArgumentError for another shape than that of `x`, ModelError where memory runs out.
+    """
+    with within_memory("the network", len(x)):
+        if isinstance(denoiser, Predictor):
+            prediction = denoiser.predict(x, level)
+        else:
+            x0hat = denoiser.x0hat(x, level)
+            prediction = Prediction(x0hat, noise_of(x, x0hat, level) if x0hat.shape == x.shape else x0hat)
     if prediction.x0hat.shape != x.shape or prediction.epshat.shape != x.shape:
         raise ArgumentError(
             f"{type(denoiser).__name__} returned shape {tuple(prediction.x0hat.shape)} for latents of shape "

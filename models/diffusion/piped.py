@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.errors import ArgumentError, ModelError
+from feynkac.models.diffusion.checks import previewed
 from feynkac.models.diffusion.decoding import precise
 from feynkac.models.diffusion.denoisers import Prediction
 from feynkac.models.diffusion.kernel import Level
@@ -75,7 +76,7 @@ class PipelineLatents(Latents):
             return [image for part in self.sampler.batches(rows) for image in self._shown(part)]
 
     def _shown(self, part: Rows) -> list[Tensor]:
-        return list(self.sampler.preview(gather(self.solver.get("denoised", self.x), part)).cpu())
+        return list(previewed(self.sampler, gather(self.solver.get("denoised", self.x), part)).cpu())
 
 
 @dataclass(frozen=True)

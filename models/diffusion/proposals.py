@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from feynkac.errors import ArgumentError, PotentialError
+from feynkac.models.diffusion.checks import previewed, within_memory
 from feynkac.models.diffusion.kernel import Transition, log_ratio, squared
 from feynkac.models.diffusion.state import Latents, View
 from feynkac.models.diffusion.tree import gather
@@ -180,15 +181,19 @@ class Guided:
     def _gradient(self, state: Latents, part: Rows, leaf: Tensor, estimate: Tensor) -> Tensor:
         """(R, ...) the gradient of the guessed log-weights with respect to `leaf`."""
         with torch.enable_grad():
-            view = View(state, part, state.sampler.preview(estimate))
+            view = View(state, part, previewed(state.sampler, estimate))
             value: Any = sum(potential.log_psi(view) for potential in self.potentials)
             total = value.sum()
         names = ", ".join(name_of(potential) for potential in self.potentials)
-        if not value.requires_grad:
+        gradient = None
+        if value.requires_grad:
+            with within_memory("the gradient", len(part)):
+                (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True)  # a reward's own weights may have one
+        if gradient is None:
             raise PotentialError(
-                f"'{names}' has no gradient; compute it from its argument with torch operations, or leave Guided out"
+                f"'{names}' has no gradient with respect to the sample; compute it from its argument with torch "
+                "operations (no numpy, PIL, detach or no_grad on the way, in the decoder neither), or leave Guided out"
             )
-        (gradient,) = torch.autograd.grad(total, leaf)
         bad = ~torch.isfinite(gradient.flatten(1)).all(1)
         if bool(bad.any()):
             row = int(part[int(torch.nonzero(bad)[0])])

@@ -6,6 +6,7 @@ memory of earlier steps is refused by name.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from collections.abc import Callable
@@ -31,7 +32,8 @@ def schedule_of(scheduler: Any, eta: float | None = None) -> NoiseSchedule:
         raise ModelError(f"{name} has no timesteps; call its set_timesteps(steps) first")
     schedule = NoiseSchedule(tuple(_KERNELS[name](scheduler, eta)), float(getattr(scheduler, "init_noise_sigma", 1.0)))
     if not schedule.stochastic:
-        raise ArgumentError(f"{name} draws no noise, so that copies of a particle would stay identical; set eta=1.0")
+        how = "as it is" if eta is None else f"with eta={eta:g}"
+        raise ArgumentError(f"{name} {how} draws no noise, so that copies of a particle stay identical; set eta=1.0")
     return schedule
 
 
@@ -69,14 +71,30 @@ def _bounded(scheduler: Any, x0hat: Tensor) -> Tensor:
 
 
 def _kind(scheduler: Any) -> str:
-    """The name of the known class that `scheduler` is of, or derived from."""
-    for each in type(scheduler).__mro__:
-        if each.__name__ in _KERNELS:
-            return each.__name__
-    raise ModelError(
-        f"{type(scheduler).__name__} cannot be steered: it is no one-step Gaussian kernel, or remembers earlier steps. "
-        f"Use one of {', '.join(_KERNELS)}, as in Scheduler.from_config(pipe.scheduler.config)"
-    )
+    """The name of the known class that `scheduler` is of, or derived from. Raises ModelError for any other."""
+    own, name = type(scheduler), type(scheduler).__name__
+    known = next((each for each in own.__mro__ if each.__name__ in _KERNELS), None)
+    if known is None:
+        instead, options = _instead(name, scheduler)
+        raise ModelError(
+            f"{name} cannot be steered: it draws no noise, or remembers earlier steps, or is unknown. Set "
+            f"pipe.scheduler = {instead}.from_config(pipe.scheduler.config){options}. "
+            f"Those that can be steered are {', '.join(_KERNELS)}"
+        )
+    if inspect.unwrap(own.step) is not inspect.unwrap(known.step):
+        raise ModelError(
+            f"{name} cannot be steered: its own step replaces that of {known.__name__}, so that it is unknown what it "
+            "draws from and what it remembers; use the original"
+        )
+    return known.__name__
+
+
+def _instead(name: str, scheduler: Any) -> tuple[str, str]:
+    """The scheduler to use in place of one that is refused, and what else to set."""
+    config = getattr(scheduler, "config", {})
+    if "Flow" in name or getattr(config, "use_flow_sigmas", False):
+        return "FlowMatchEulerDiscreteScheduler", " and give eta=1.0"
+    return ("EulerAncestralDiscreteScheduler" if "Euler" in name else "DDIMScheduler"), ""
 
 
 def _vp(bar: Any, time: Any) -> Level:

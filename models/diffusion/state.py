@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.models.diffusion.calibration import posterior_variance
+from feynkac.models.diffusion.checks import decoded, previewed
 from feynkac.models.diffusion.denoisers import Prediction
 from feynkac.models.diffusion.kernel import Level
 from feynkac.models.diffusion.paths import Past
@@ -116,14 +117,14 @@ class Latents(Tree):
         estimate = self.prediction.estimate
         for part in self.sampler.batches(rows):
             with torch.no_grad():
-                shown = self.sampler.preview(gather(estimate, part))
+                shown = previewed(self.sampler, gather(estimate, part))
             yield View(self, part, shown)  # outside: a generator's context would leak into its caller
 
     def outputs(self, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
         """Finished rows in batches, each with its decoded samples (R, ...)."""
         for part in self.sampler.batches(rows):
             with torch.no_grad():
-                shown = self.sampler.decode(gather(self.x, part))
+                shown = decoded(self.sampler, gather(self.x, part))
             yield part, shown
 
     def kept(self, key: Hashable) -> NDArray[np.float64]:

@@ -6,6 +6,7 @@ the network's output over and waits for the next latents. While it waits, the pi
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import inspect
@@ -16,7 +17,7 @@ import torch
 from greenlet import GreenletExit, getcurrent, greenlet
 from torch import Tensor
 
-from feynkac.errors import FeynkacError, ModelError
+from feynkac.errors import FeynkacError, ModelError, is_out_of_memory
 
 USUAL = ("self", "model_output", "timestep", "sample", "eta", "generator", "return_dict")
 """Arguments of `step` that are handled; any other must be left at its default."""
@@ -118,7 +119,8 @@ class Call:
 
     def __del__(self) -> None:
         if hasattr(self, "_greenlet"):
-            self.close()
+            with contextlib.suppress(RuntimeError):  # at the end of the program it may be unwound already
+                self.close()
 
     def _ask(self, *reply: Any) -> Question | None:
         if self._greenlet.dead:
@@ -153,9 +155,9 @@ class Call:
 
 def _explained(pipe: Any, cause: Exception) -> str:
     name = type(pipe).__name__
-    if isinstance(cause, torch.OutOfMemoryError) or "not enough memory" in str(cause):
+    if is_out_of_memory(cause):
         return (
-            f"{name} ran out of memory with all particles as one batch; use fewer particles and join several runs, or "
-            "pipe.enable_attention_slicing(), pipe.enable_model_cpu_offload(), half precision"
+            f"{name} ran out of memory: its network takes all particles in one batch (batch= is for the decoder); "
+            "use fewer particles, half precision, pipe.enable_attention_slicing() or pipe.enable_model_cpu_offload()"
         )
     return f"{name} raised {type(cause).__name__}: {cause}"

@@ -83,4 +83,4 @@ def called(f: Callable[[Tensor], Any], x: Tensor, where: str) -> Any:
 
 def step(t: int | None) -> str:
     """When a function was asked, for an error."""
-    return " at the end" if t is None else f" at step {t}"
+    return " at the end" if t is None else " before the first step" if t < 0 else f" at step {t}"

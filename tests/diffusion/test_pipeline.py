@@ -475,5 +475,7 @@ def test_arguments_are_checked():
         text.prompt(["a cat", "a dog"])
     with pytest.raises(ModelError, match="several images"):
         fk.steer([model, model], particles=2)
+    with pytest.raises(ArgumentError, match="3 particles for 2 prompts; give each the same number"):
+        text.prompt("a cat").joined([text.prompt("a dog")]).init(3, Streams(0).at("init", 0))
     with pytest.raises(ArgumentError, match="prompts of one pipeline"):
         fk.steer([text, model], particles=2)

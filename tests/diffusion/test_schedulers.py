@@ -71,14 +71,48 @@ def test_flow_matching_gets_an_eta_with_the_flow_s_own_levels():
         schedule_of(scheduler)
 
 
-@pytest.mark.parametrize(
-    "name", ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "PNDMScheduler", "EulerDiscreteScheduler"]
-)
-def test_schedulers_with_memory_or_without_noise_are_refused_by_name(name):
-    scheduler = getattr(diffusers, name)()
-    scheduler.set_timesteps(5)
-    with pytest.raises(ModelError, match=name):
+REFUSED = {
+    "DPMSolverMultistepScheduler": "DDIMScheduler",
+    "UniPCMultistepScheduler": "DDIMScheduler",
+    "PNDMScheduler": "DDIMScheduler",
+    "HeunDiscreteScheduler": "DDIMScheduler",
+    "EulerDiscreteScheduler": "EulerAncestralDiscreteScheduler",
+    "FlowMatchHeunDiscreteScheduler": "FlowMatchEulerDiscreteScheduler",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_schedulers_with_memory_or_without_noise_are_refused_by_name_with_one_that_works(name):
+    scheduler, instead = getattr(diffusers, name)(), REFUSED[name]
+    with pytest.raises(
+        ModelError, match=rf"{name} cannot.* = {instead}\.from_config\(pipe\.scheduler\.config\)"
+    ) as said:
         schedule_of(scheduler)
+    other = getattr(diffusers, instead).from_config(scheduler.config)
+    other.set_timesteps(5)
+    eta = 1.0 if "give eta=1.0" in str(said.value) else None
+    assert (eta == 1.0) == ("Flow" in name) and schedule_of(other, eta).stochastic
+
+
+def test_a_scheduler_with_a_step_of_its_own_may_remember_anything():
+    class Momentum(diffusers.DDIMScheduler):
+        last = None
+
+        def step(self, output, t, x, **options):
+            mixed, self.last = output if self.last is None else 0.5 * (output + self.last), output
+            return super().step(mixed, t, x, **options)
+
+    class Renamed(diffusers.DDIMScheduler):
+        """The same step."""
+
+    for cls, refused in ((Momentum, True), (Renamed, False)):
+        scheduler = cls()
+        scheduler.set_timesteps(5)
+        if refused:
+            with pytest.raises(ModelError, match=r"Momentum cannot.*replaces that of DDIMScheduler"):
+                schedule_of(scheduler)
+        else:
+            assert schedule_of(scheduler).stochastic
 
 
 def test_ddim_without_noise_is_refused_with_what_to_set():

@@ -1,0 +1,61 @@
+"""What is looked at whenever a network or a decoder has been called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from feynkac.errors import ModelError, is_out_of_memory
+
+if TYPE_CHECKING:
+    from feynkac.models.diffusion.sampler import DiffusionSampler
+
+
+@contextmanager
+def within_memory(what: str, rows: int) -> Iterator[None]:
+    """Raises ModelError where memory runs out while `what` works on so many rows, with what to set."""
+    try:
+        yield
+    except Exception as cause:
+        if not is_out_of_memory(cause):
+            raise
+        less = (
+            f"give the model batch={rows // 2}, or less: it then takes so many rows at a time, with the same result"
+            if rows > 1
+            else "that is the least there is: use half precision, a smaller sample, or a cheaper decode= or preview="
+        )
+        raise ModelError(f"memory ran out while {what} worked on {rows} rows at once; {less}") from cause
+
+
+def decoded(sampler: DiffusionSampler, latents: Tensor) -> Tensor:
+    """(R, ...) the samples that R final latents are.
+
+    Raises ModelError where memory runs out, for another number of samples, and for samples that are not finite.
+    """
+    return _shown(sampler.decode, "decode", latents)
+
+
+def previewed(sampler: DiffusionSampler, latents: Tensor) -> Tensor:
+    """(R, ...) what guesses see of R clean latents. Raises ModelError as `decoded` does."""
+    return _shown(sampler.preview, "decode" if sampler.preview is sampler.decode else "preview", latents)
+
+
+def _shown(decode: Callable[[Tensor], Tensor], name: str, latents: Tensor) -> Tensor:
+    with within_memory(name, len(latents)):
+        samples = decode(latents)
+    if not isinstance(samples, Tensor) or samples.ndim == 0 or len(samples) != len(latents):
+        found = f"shape {tuple(samples.shape)}" if isinstance(samples, Tensor) else type(samples).__name__
+        raise ModelError(f"{name} made {found} of {len(latents)} latents; return a tensor with one sample for each")
+    if not bool(torch.isfinite(samples).all()):
+        known = bool(torch.isfinite(latents).all())
+        raise ModelError(
+            f"{name} made samples with nan or infinity of latents that are finite; it overflows, as happens in half "
+            "precision: run it in float32"
+            if known
+            else "the latents hold nan or infinity, and so must what the network predicted; run it in float32"
+        )
+    return samples
