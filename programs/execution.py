@@ -42,9 +42,18 @@ _CLOSE = {"rel_tol": 1e-6, "abs_tol": 1e-9}  # a neural reward may differ by so 
 
 
 class Strand(greenlet):
-    """The greenlet of an execution."""
+    """A greenlet that runs one execution after the other: a new one, with its stack, would take some 15 microseconds."""
 
-    execution: Any
+    execution: Any = None
+
+    def run(self, _: Any) -> None:
+        while True:
+            try:
+                self.execution.main()
+            except GreenletExit:
+                if not self.execution.dead:
+                    raise  # the strand itself is freed
+            self.parent.switch()
 
 
 class Execution:
@@ -71,9 +80,8 @@ class Execution:
         self._rng: np.random.Generator | None = None
         self._rekeyed = 0
         self._contexts: list[weakref.ref[Context]] = []
-        self.strand: Strand | None = Strand(self._main)
-        self.strand.gr_context = copy_context()
-        self.strand.execution = self
+        self.strand: Strand | None = None
+        """What it runs on; None before it begins, and when it is over."""
 
     # --- what the engine calls
 
@@ -82,20 +90,28 @@ class Execution:
         self.pending = None
         self._requests = 0
         strand, parent = self.strand, getcurrent()
-        assert strand is not None
+        if strand is None:
+            strand = self.strand = self.run.idle.pop() if self.run.idle else Strand()
+            strand.execution, strand.gr_context = self, copy_context()
         if strand.parent is not parent:
             strand.parent = parent
         strand.switch(answer)
-        if strand.dead:
-            self.strand = None  # it refers to us: without the cycle all is freed at once
+        if self.finished or self.dead:
+            self._release(strand)
 
     def close(self) -> None:
         """Unwind the program, whose `finally` clauses run."""
-        strand, self.strand = self.strand, None
+        strand = self.strand
         if strand:
             self.dead = True
             strand.parent = getcurrent()
             strand.throw(GreenletExit)
+            self._release(strand)
+
+    def _release(self, strand: Strand) -> None:
+        strand.execution = self.strand = None
+        if strand:  # else an error has ended it
+            self.run.idle.append(strand)
 
     def waiting(self) -> tuple[str, Any] | None:
         """The kind and the key of the request at which it waits."""
@@ -129,7 +145,8 @@ class Execution:
 
     # --- the program's requests
 
-    def _main(self, _: Any) -> None:
+    def main(self) -> None:
+        """The program from its beginning, on a strand."""
         value = self._function(self, *self._args, **self._kwargs)
         if self.dead:
             return

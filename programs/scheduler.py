@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from feynkac.errors import FeynkacError, ProgramError, ReplayDiverged
+from feynkac.programs.execution import Strand
 from feynkac.programs.output import tagged
 from feynkac.programs.particle import Particle
 from feynkac.programs.record import DEATH, RETURN, SAMPLE, Record, Tail, kind_of
@@ -58,6 +59,8 @@ class Run:
         self._histories: dict[Any, Histories] = {}
         self._prompts: dict[Any, Node] = {}
         self._live: set[Particle] = set()
+        self.idle: list[Strand] = []
+        """Strands without work."""
         self._keys: Any = None
         self._rng: Rng | None = None
         self._size = 0
