@@ -21,6 +21,7 @@ from feynkac.options import (
     Particles,
     Resampler,
     Seed,
+    Sweeps,
     argument,
     function,
 )
@@ -51,6 +52,7 @@ def diffuse(
     resampler: Resampler = "ssp",
     ess_threshold: EssThreshold = 0.5,
     islands: Islands = 1,
+    sweeps: Sweeps = None,
     seed: Seed = None,
     dtype: Dtype = "auto",
     device: Device = None,
@@ -69,7 +71,8 @@ def diffuse(
     pipe = _loaded(pipeline, dtype, device)
     _check_prompt(pipe, prompt)
     model = fk.Diffusion.from_pipeline(pipe, steps, eta).prompt(prompt, **call)
-    options: dict[str, Any] = {"resampler": resampler, "ess_threshold": ess_threshold, "islands": islands, "seed": seed}
+    options: dict[str, Any] = {"resampler": resampler, "ess_threshold": ess_threshold, "islands": islands}
+    options |= {"sweeps": sweeps, "seed": seed}
     if algorithm != "gibbs":  # which counts sweeps by itself
         options |= {"progress": False, "observers": [_bar(steps)]}
     try:

@@ -153,14 +153,16 @@ def death_notice(recorder: Recorder, potential: Any) -> str:
     step, whole = recorder.step, recorder.whole
     assert step is not None and whole is not None
     rows, state = recorder.members, whole.state
-    last = [f"{sample!r}" for sample in samples(state, rows)]
-    shown = ", ".join(last[:3]) + (f" and {len(last) - 3} more" if len(last) > 3 else "")
     culprits = _culprits(step, state, rows, potential)
     blamed = "; ".join(culprits) if culprits else "no token was left that every constraint allows"
-    return (
-        f"all {len(rows)} particles had died by step {step.t}: {blamed}. Their last states: {shown}. "
-        "Use more particles, raise max_tokens, or make the constraint or the reward less severe."
-    )
+    advice = "Use more particles, raise max_tokens, or make the constraint or the reward less severe."
+    last = samples(state, rows)
+    if len(getattr(last[0], "shape", ())) > 1:  # an array says nothing as text
+        blamed = "; ".join(culprits) if culprits else "a guess of -inf promised each that it could not have weight"
+        advice = "Use more particles, or make the constraint or the reward less severe."
+        return f"all {len(rows)} particles had died by step {step.t}: {blamed}. {advice}"
+    shown = ", ".join(map(repr, last[:3])) + (f" and {len(last) - 3} more" if len(last) > 3 else "")
+    return f"all {len(rows)} particles had died by step {step.t}: {blamed}. Their last states: {shown}. {advice}"
 
 
 def _culprits(step: Step, state: Any, rows: Rows, potential: Any) -> list[str]:
