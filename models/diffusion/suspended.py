@@ -17,7 +17,7 @@ import torch
 from greenlet import GreenletExit, getcurrent, greenlet
 from torch import Tensor
 
-from feynkac.errors import FeynkacError, ModelError
+from feynkac.errors import FeynkacError, ModelError, is_out_of_memory
 
 USUAL = ("self", "model_output", "timestep", "sample", "eta", "generator", "return_dict")
 """Arguments of `step` that are handled; any other must be left at its default."""
@@ -155,9 +155,9 @@ class Call:
 
 def _explained(pipe: Any, cause: Exception) -> str:
     name = type(pipe).__name__
-    if isinstance(cause, torch.OutOfMemoryError) or "not enough memory" in str(cause):
+    if is_out_of_memory(cause):
         return (
-            f"{name} ran out of memory with all particles as one batch; use fewer particles and join several runs, or "
-            "pipe.enable_attention_slicing(), pipe.enable_model_cpu_offload(), half precision"
+            f"{name} ran out of memory: its network takes all particles in one batch (batch= is for the decoder); "
+            "use fewer particles, half precision, pipe.enable_attention_slicing() or pipe.enable_model_cpu_offload()"
         )
     return f"{name} raised {type(cause).__name__}: {cause}"
