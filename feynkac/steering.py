@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Literal, overload
 
 from feynkac.algorithms import Algorithm, Batch, Job, Plan
@@ -14,6 +16,11 @@ from feynkac.smc.observers import Observer
 from feynkac.smc.protocols import Model, Resample
 from feynkac.smc.rng import Streams
 from feynkac.sweeps import Chains
+
+BIASED = (
+    "biased: the proposal leaves its weights out, so that samples, weights and evidence follow no declared target, "
+    "however many the particles"
+)
 
 
 @overload
@@ -79,19 +86,31 @@ def steer(
     _check(models, on_death)
     potential, streams = product(*potentials), Streams(seed)
     job: Job = (Chains if algorithm == "gibbs" else Batch)(models, potential, plan, streams, streams.seed)
+
+    def results(complete: bool) -> list[Result]:
+        return [_warned(result, each) for result, each in zip(job.results(complete), models, strict=True)]
+
     try:
         complete = job.drive(observers, progress)
     except KeyboardInterrupt:
         complete = False
     except FeynkacError as error:
         if job.begun:
-            partial = job.results(False)
-            error.partial = partial if many else partial[0]
+            with suppress(FeynkacError):  # what failed may be what shows the particles, too
+                partial = results(False)
+                error.partial = partial if many else partial[0]
         raise
-    outcome = job.results(complete)
+    outcome = results(complete)
     if on_death == "raise" and complete:
         raise_if_dead(job.recorders(), potential, outcome)
     return outcome if many else outcome[0]
+
+
+def _warned(result: Result, model: Any) -> Result:
+    """`result`, which says so where the model's proposal leaves its weights out."""
+    if not getattr(model, "biased", False):
+        return result
+    return replace(result, warnings=[BIASED, *result.warnings])
 
 
 def _check(models: list[Any], on_death: str) -> None:

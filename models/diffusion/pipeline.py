@@ -87,6 +87,11 @@ class Diffusion:
             decoder_of(pipe)
         return cls(pipe, steps, eta, proposal=proposal, decode=decode, preview=preview, batch=batch)
 
+    @property
+    def biased(self) -> bool:
+        """Whether the proposal leaves its weights out, so that the samples follow no declared target."""
+        return not getattr(self.proposal, "weighted", True)
+
     def prompt(self, prompt: Any = None, **call: Any) -> Diffusion:
         """The same pipeline called with `prompt`, and with any other argument of its call, such as guidance_scale.
 

@@ -58,6 +58,11 @@ class DiscreteDiffusion:
         self.given, self.constraints = template[None], tuple[TokenConstraint, ...]()
         self.name = f"DiscreteDiffusion({type(kernel).__name__})"
 
+    @property
+    def biased(self) -> bool:
+        """Whether the proposal leaves its weights out, so that the samples follow no declared target."""
+        return not getattr(self.proposal, "weighted", True)
+
     def with_proposal(self, proposal: Proposal) -> DiscreteDiffusion:
         """The same law, sampled another way."""
         other = copy.copy(self)

@@ -42,6 +42,8 @@ class Unweighted:
     The target is then no longer p(x) exp(final(x)), at any number of particles, and the evidence is not that of p.
     """
 
+    weighted = False
+
     def __init__(self, proposal: Proposal) -> None:
         self.proposal = proposal
 

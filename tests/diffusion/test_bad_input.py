@@ -131,6 +131,18 @@ def test_a_network_that_overflows_is_not_blamed_on_the_reward():
         steered(denoiser=Overflows())
 
 
+def test_a_decoder_that_fails_again_for_the_partial_result_does_not_hide_the_error():
+    calls = []
+
+    def decode(x):
+        calls.append(1)
+        return x / 0.0 if len(calls) > 3 else x
+
+    with pytest.raises(ModelError, match="nan or infinity") as caught:
+        steered(decode=decode)
+    assert len(calls) == 5 and caught.value.partial is None and caught.value.__context__ is None
+
+
 # --- rewards that guide ----------------------------------------------------------------------------------------------
 
 

@@ -367,6 +367,23 @@ def test_prompts_in_one_batch_are_the_prompts_alone():
         fk.steer([models[0], base.prompt("dogs", guidance_scale=2.0, **SIZE)], particles=4)
 
 
+def test_a_function_of_one_image_weighs_like_one_of_batches():
+    _, model, _ = made("sd15")
+    one, many = fk.reward(lambda image: bright(image[None])[0], 50.0), fp.reward(bright, 50.0)
+    found, wanted = (fk.steer(model, each, particles=4, seed=0) for each in (one, many))
+    assert np.allclose(found.log_weights, wanted.log_weights, rtol=1e-6) and np.ptp(wanted.log_weights) > 0
+    guided = fk.Diffusion.from_pipeline(model.pipe, STEPS, 1.0, proposal=fd.Guided(one)).prompt("a cat", **SIZE)
+    assert np.isfinite(fk.steer(guided, one, particles=2, seed=0).log_evidence)
+
+
+def test_guidance_without_weights_comes_with_a_warning():
+    pipe, _, _ = made("ddim")
+    reward = fk.reward(lambda image: image.mean())
+    model = fk.Diffusion.from_pipeline(pipe, STEPS, proposal=fd.Guided(reward, weighted=False))
+    result = fk.steer(model, reward, particles=2, seed=0)
+    assert "no declared target" in result.warnings[0]
+
+
 def test_functions_of_pil_images():
     _, model, _ = made("sd15")
     seen = []

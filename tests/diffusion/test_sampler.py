@@ -222,9 +222,16 @@ def test_the_log_ratio_survives_large_latents_in_float32():
     assert torch.allclose(fd.log_ratio(noise, shift, 0.7), exact, rtol=1e-9, atol=1e-10)
 
 
-def test_unweighted_guidance_says_that_it_is_biased():
+def test_unweighted_guidance_says_that_it_is_biased(capsys):
     sampler = sampler_of(proposal=fd.Guided(fp.reward(bowl), weighted=False))
     assert sampler.biased and "biased" in repr(sampler.proposal) and not sampler_of().biased
+    biased, exact = (fk.steer(each, fp.reward(bowl), particles=8, seed=0) for each in (sampler, sampler_of()))
+    assert [warning for warning in biased.warnings if "no declared target" in warning] == [biased.warnings[0]]
+    assert not any("no declared target" in warning for warning in exact.warnings)
+    biased.show()
+    assert "warning: biased: the proposal leaves its weights out" in capsys.readouterr().out
+    several = fk.steer([sampler, sampler], fp.reward(bowl), particles=4, seed=0)
+    assert all("no declared target" in each.warnings[0] for each in several)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])

@@ -16,7 +16,7 @@ from feynkac.models.discrete.analytic import ChainDenoiser
 from feynkac.models.discrete.automata import canvas_automaton
 from feynkac.models.discrete.kernels import Masked, Uniform, Unmask
 from feynkac.models.discrete.model import DiscreteDiffusion
-from feynkac.models.discrete.proposals import FirstOrder, LocallyOptimal, by_difference, by_gradient
+from feynkac.models.discrete.proposals import FirstOrder, LocallyOptimal, Unweighted, by_difference, by_gradient
 from feynkac.potentials import choices, constraint, length, regex, reward
 from feynkac.potentials.discrete import Lookahead
 from feynkac.smc.engine import smc
@@ -189,6 +189,15 @@ def test_many_particles_agree_on_the_evidence() -> None:
     se = np.array([e.log_evidence_se for e in estimates])
     # Two independent comparisons, each with a false alarm in 15,000 runs of other seeds.
     assert (np.abs(z[1:] - z[0]) < 4.0 * np.hypot(se[1:], se[0])).all()
+
+
+def test_guidance_without_weights_comes_with_a_warning() -> None:
+    model, prize = DiscreteDiffusion(CHAIN, ABC, 3, Masked(6)), reward(len)
+    guided = model.with_proposal(FirstOrder(by_difference(prize)))
+    for other in (model, guided):
+        assert not any("no declared target" in warning for warning in steer(other, prize, seed=0).warnings)
+    biased = guided.with_proposal(Unweighted(guided.proposal))
+    assert "no declared target" in steer(biased, prize, seed=0).warnings[0]
 
 
 def test_a_dead_row_costs_no_evaluation() -> None:
