@@ -42,7 +42,7 @@ _CLOSE = {"rel_tol": 1e-6, "abs_tol": 1e-9}  # a neural reward may differ by so 
 
 
 class Strand(greenlet):
-    """A greenlet that runs one execution after the other: a new one each time, with its stack, takes 15 microseconds."""
+    """A greenlet that runs one execution after the other: a new one, with its stack, takes 15 microseconds."""
 
     execution: Any = None
 
