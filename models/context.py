@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from feynkac.errors import ModelError
-from feynkac.models.contexts import Contexts, open_contexts
+from feynkac.models.contexts import Contexts, device_of, open_contexts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,7 +108,7 @@ class Histories:
         self._serial = itertools.count()
         self._banks: list[Bank] = []
         self._window = getattr(lm.model.config, "max_position_embeddings", None)
-        self._device = _one_device(lm.model)
+        self._device = device_of(lm.model)
 
     def root(self, prompt: tuple[int, ...]) -> Node:
         """The history that is `prompt`. Raises ModelError if it fills the model's window."""
@@ -228,11 +228,3 @@ def _gathered(places: Sequence[tuple[Tensor, int]]) -> Tensor:
     if all(logits is first for logits, _ in places):
         return first if rows == list(range(len(first))) else first[rows]
     return torch.stack([logits[row] for logits, row in places])
-
-
-def _one_device(model: object) -> object:
-    """The device of a model that is on one; one that transformers spread out itself moves its own tensors."""
-    devices = sorted({str(parameter.device) for parameter in model.parameters()})  # pyright: ignore[reportAttributeAccessIssue]
-    if len(devices) > 1 and not hasattr(model, "hf_device_map"):
-        raise ModelError(f"the model's parameters are on {' and '.join(devices)}; move it with lm.model.to(device)")
-    return model.get_input_embeddings().weight.device  # pyright: ignore[reportAttributeAccessIssue]

@@ -18,6 +18,7 @@ from feynkac.errors import ModelError
 from feynkac.smc.protocols import Rows
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _log = logging.getLogger(__name__)
@@ -60,13 +61,15 @@ def open_contexts(model: Any, prompts: Sequence[Sequence[int]], max_new: int) ->
     """A store for continuations of the non-empty `prompts`, up to `max_new` tokens each (a hint to allocate by).
 
     The prompt's keys and values are kept once where the model's attention allows it, else the model's own cache is
-    used. Raises ModelError if a prompt and its continuation do not fit the model's window.
+    used. Raises ModelError if a prompt and its continuation do not fit the model's window, and for a model that is not
+    as a whole on one device.
     """
     from feynkac.models.cache import SharedContexts
     from feynkac.models.plain import PlainContexts
 
     longest = max(len(prompt) for prompt in prompts) + max_new
     _check_fits(model, longest, max_new)
+    device_of(model)
     if shares_prompt(model, longest):
         return SharedContexts(model, prompts, max_new)
     return PlainContexts(model, prompts)
@@ -100,6 +103,20 @@ def attention_window(model: Any) -> float:
     if not kinds:  # one kind of layer: a window counts if there is one
         return windows["sliding_attention"] if getattr(config, "use_sliding_window", True) else float("inf")
     return min(windows.get(kind, 0.0) for kind in kinds)
+
+
+def device_of(model: Any) -> torch.device:
+    """The device of a model that is on one; one that transformers spread out itself moves its own tensors.
+
+    Raises ModelError for a model in parts, and for one whose parameters were never loaded.
+    """
+    devices = sorted({str(parameter.device) for parameter in model.parameters()})
+    if not hasattr(model, "hf_device_map"):
+        if len(devices) > 1:
+            raise ModelError(f"the model's parameters are on {' and '.join(devices)}; move it with lm.model.to(device)")
+        if devices == ["meta"]:
+            raise ModelError("the model's parameters are on the device meta, which holds no numbers; load it again")
+    return model.get_input_embeddings().weight.device
 
 
 def _check_fits(model: Any, longest: int, max_new: int) -> None:

@@ -134,3 +134,20 @@ def test_bad_models_say_what_is_wrong(tiny_lm) -> None:
     with pytest.raises(ModelError, match="end-of-sequence"):
         CausalLM(lm.model, lm.tokenizer)
     assert CausalLM(lm.model, lm.tokenizer, eos=[]).vocabulary.eos == ()
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (lambda model: model, "device meta, which holds no numbers; load it again"),
+        (lambda model: model.model.layers[1], r"are on cpu and meta; move it with lm\.model\.to\(device\)"),
+        (lambda model: model.lm_head, r"are on cpu and meta; move it with lm\.model\.to\(device\)"),
+    ],
+)
+def test_a_model_on_two_devices(tiny_lm, part, message) -> None:
+    lm = tiny_lm()
+    task = lm.prompt("a", max_tokens=3)
+    play(task, n=2)
+    part(lm.model).to("meta")
+    with pytest.raises(ModelError, match=message):
+        play(task, n=2)
