@@ -451,12 +451,19 @@ def test_a_token_of_another_vocabulary(tiny_lm) -> None:
         steered(mixed)
 
 
-def test_steering_in_a_program() -> None:
+def test_steering_in_a_program(tiny_lm) -> None:
     def outer(p):
         return fk.steer(collector(2), particles=2, seed=0).best
 
     with pytest.raises(ProgramError, match=r"p\.call\(other\)"):
         steered(outer)
+
+    def prompted(p):
+        p.sample(Bernoulli(0.5))
+        return fk.steer(tiny_lm("a").prompt("a", max_tokens=2), particles=2).best
+
+    with pytest.raises(ProgramError, match=r"each fork of its particle would do so again.*p\.once\(feynkac\.steer"):
+        steered(prompted)
 
     def once(p):
         p.sample(Bernoulli(0.5))
