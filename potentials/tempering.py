@@ -44,8 +44,8 @@ class Scheduled(Factor):
         self.name = f"tempered({name_of(base)})"
 
     def log_psi(self, view: View) -> Tensor:
-        """(R,) nats: lambda times what the base guesses."""
-        return self._lam(view.state.t - 1) * log_psi(self.base, view)
+        """(R,) nats: lambda times what the base guesses; before the first step, the lambda of that step."""
+        return self._lam(max(view.state.t - 1, 0)) * log_psi(self.base, view)
 
     def level(self, t: int, state: Any, rows: Rows) -> LogW:
         """(R,) nats: lambda(t) times the level of the base; -inf stays."""

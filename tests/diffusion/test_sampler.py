@@ -222,6 +222,13 @@ def test_the_log_ratio_survives_large_latents_in_float32():
     assert torch.allclose(fd.log_ratio(noise, shift, 0.7), exact, rtol=1e-9, atol=1e-10)
 
 
+def test_a_schedule_is_asked_about_steps_that_there_are():
+    asked, reward = [], fp.reward(bowl)
+    potential = fp.tempered(reward, lambda t: asked.append(t) or 0.1 * t)
+    last_of(sampler_of(proposal=fd.Guided(potential)), potential)
+    assert set(asked) == set(range(5)), "the last of 6 steps has no guess"
+
+
 def test_unweighted_guidance_says_that_it_is_biased(capsys):
     sampler = sampler_of(proposal=fd.Guided(fp.reward(bowl), weighted=False))
     assert sampler.biased and "biased" in repr(sampler.proposal) and not sampler_of().biased
