@@ -33,7 +33,8 @@ def csmc(model: Replayable, potential: Potential, reference: Any, *, n: int, rng
     for step in smc(pinned, potential, n=n, resample=_conditional_multinomial, rng=rng):
         if step.log_weight[0] == -np.inf:
             raise ArgumentError(
-                f"the reference path has weight zero at step {step.t}; a reference must have mass under the target"
+                f"the reference path has weight zero at step {step.t}; a reference must have mass under the target, "
+                "and model and potentials must weigh a path the same each time (no clock, no numbers of their own)"
             )
         yield step
 
