@@ -64,9 +64,12 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(self.norms[0](x)).chunk(3, dim=-1)
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2).float()
+            for part in self.qkv(self.norms[0](x)).chunk(3, dim=-1)
         )
-        mixed = F.scaled_dot_product_attention(self._rotated(q), self._rotated(k), v)
+        # In half precision the gradient of attention over so few positions takes longer than all else on a CPU.
+        with torch.autocast(x.device.type, enabled=False):
+            mixed = F.scaled_dot_product_attention(self._rotated(q), self._rotated(k), v)
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
         return x + self.down(F.gelu(self.up(self.norms[1](x))))
 
