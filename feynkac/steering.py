@@ -51,8 +51,8 @@ def steer(
     Returns a `Result`: weighted samples and the log of the normalising constant in nats. A list of models runs as one
     batch and gives a list of Results; each problem has its own weights and its own resampling.
 
-    - `potentials`: constraints, rewards, functions of the text (bool: a constraint on whole texts; number: a reward
-      in nats), or any object with `level` and `final`. Constraints that can mask tokens also guide the proposal.
+    - `potentials`: constraints, rewards, functions of a text or an image (bool: a constraint on whole ones; number: a
+      reward in nats), or any object with `level` and `final`. Constraints that can mask tokens also guide the proposal.
     - `algorithm`: one of those below.
     - `resampler`: the name of a scheme in `feynkac.smc.resample`, or a value that replaces scheme and threshold.
     - `islands`: populations that never mix; with two or more the standard error of the log evidence is known.

@@ -28,7 +28,8 @@ def within_memory(what: str, rows: int) -> Iterator[None]:
             if rows > 1
             else "that is the least there is: use half precision, a smaller sample, or a cheaper decode= or preview="
         )
-        raise ModelError(f"memory ran out while {what} worked on {rows} rows at once; {less}") from cause
+        count = f"{rows} rows at once" if rows > 1 else "1 row"
+        raise ModelError(f"memory ran out while {what} worked on {count}; {less}") from cause
 
 
 def decoded(sampler: DiffusionSampler, latents: Tensor) -> Tensor:
@@ -36,12 +37,12 @@ def decoded(sampler: DiffusionSampler, latents: Tensor) -> Tensor:
 
     Raises ModelError where memory runs out, for another number of samples, and for samples that are not finite.
     """
-    return _shown(sampler.decode, "decode", latents)
+    return _shown(sampler.decode, "the decoder", latents)
 
 
 def previewed(sampler: DiffusionSampler, latents: Tensor) -> Tensor:
     """(R, ...) what guesses see of R clean latents. Raises ModelError as `decoded` does."""
-    return _shown(sampler.preview, "decode" if sampler.preview is sampler.decode else "preview", latents)
+    return _shown(sampler.preview, "the decoder" if sampler.preview is sampler.decode else "the preview", latents)
 
 
 def _shown(decode: Callable[[Tensor], Tensor], name: str, latents: Tensor) -> Tensor:
@@ -49,7 +50,9 @@ def _shown(decode: Callable[[Tensor], Tensor], name: str, latents: Tensor) -> Te
         samples = decode(latents)
     if not isinstance(samples, Tensor) or samples.ndim == 0 or len(samples) != len(latents):
         found = f"shape {tuple(samples.shape)}" if isinstance(samples, Tensor) else type(samples).__name__
-        raise ModelError(f"{name} made {found} of {len(latents)} latents; return a tensor with one sample for each")
+        raise ModelError(
+            f"{name} made {found} of {len(latents)} latents; it must return a tensor with one sample for each"
+        )
     if not bool(torch.isfinite(samples).all()):
         known = bool(torch.isfinite(latents).all())
         raise ModelError(

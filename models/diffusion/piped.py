@@ -28,7 +28,7 @@ from feynkac.models.diffusion.tree import gather
 from feynkac.smc.memory import Memory
 from feynkac.smc.protocols import LogW, Rng, Rows, State
 
-TWICE = "a pipeline that calls its scheduler's step more than once per iteration cannot be steered"
+TWICE = "it calls its scheduler's step more than once per iteration, or goes by times of its own, and cannot be steered"
 
 
 class Prepared:
@@ -110,7 +110,7 @@ class PipelineSampler(DiffusionSampler):
             self.call.skip_step()
         child = replace(child, solver={"denoised": x0hat})
         if child.t == len(self.schedule) and self._resume(child) is not None:
-            raise ModelError(f"the pipeline goes on after its {child.t} steps; {TWICE}")
+            raise ModelError(f"the pipeline goes on after its {child.t} steps: {TWICE}")
         return child, inc
 
     def pinned(self, state: Latents, reference: Path) -> Latents:
@@ -145,12 +145,14 @@ class PipelineSampler(DiffusionSampler):
         if question is None:
             raise ModelError(f"the pipeline ended after {state.t} of {len(self.schedule)} steps")
         if not math.isclose(float(question.time), state.level.time, rel_tol=1e-4, abs_tol=1e-3):
-            raise ModelError(f"the pipeline is at time {float(question.time):g} where {state.level} was due; {TWICE}")
+            raise ModelError(
+                f"the pipeline is at time {float(question.time):g} where {state.level.time:g} was due: {TWICE}"
+            )
         given = state.x.to(question.x.dtype)
         if question.x.shape != given.shape or not torch.allclose(question.x, given, 0.0, 0.0, equal_nan=True):
             raise ModelError(
                 "the pipeline changes its latents between the steps of its scheduler, with what may differ between "
-                "particles; that cannot be steered"
+                "particles and would not fork with them; it cannot be steered"
             )
         said = prediction_of(self.call.scheduler, precise(question.output), precise(state.x), state.level)
         state.leaves.update(output=question.output, x0hat=said.x0hat, epshat=said.epshat)

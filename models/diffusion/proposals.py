@@ -106,7 +106,7 @@ class Guided:
             raise ArgumentError("Guided() needs at least one potential whose guesses have a gradient")
         for each in potentials:
             if not callable(getattr(each, "log_psi", None)):
-                raise ArgumentError(f"Guided({name_of(each)}) has no gradient to follow; give a potential: reward(f)")
+                raise ArgumentError(f"Guided({name_of(each)}): give a potential to follow, such as fk.reward(f)")
         if through not in ("denoiser", "x0hat"):
             raise ArgumentError(f"Guided(through={through!r}): choose 'denoiser' or 'x0hat'")
         if trust is not None and not trust >= 0.0:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.errors import PotentialError
+from feynkac.errors import PotentialError, is_out_of_memory
 from feynkac.potentials.scoring import bare, converted, number
 from feynkac.smc.protocols import Rows
 
@@ -78,7 +78,8 @@ def called(f: Callable[[Tensor], Any], x: Tensor, where: str) -> Any:
     try:
         return f(x)
     except Exception as cause:
-        raise PotentialError(f"{where} raised {type(cause).__name__}: {cause}") from cause
+        less = "; give the model a smaller batch=, and f gets fewer at a time" if is_out_of_memory(cause) else ""
+        raise PotentialError(f"{where} raised {type(cause).__name__}: {cause}{less}") from cause
 
 
 def step(t: int | None) -> str:

@@ -56,12 +56,17 @@ MEMORY = {
 }
 
 
-@pytest.mark.parametrize("where", ["network", "decode", "preview"])
+@pytest.mark.parametrize("where", ["network", "decoder", "preview"])
 @pytest.mark.parametrize("kind", MEMORY)
 def test_memory_that_runs_out_names_the_batch_that_works(where, kind):
     cramped = Cramped(4, MEMORY[kind])
-    options = {"denoiser": cramped} if where == "network" else {where: cramped.check}
-    with pytest.raises(ModelError, match=rf"memory ran out while (the )?{where} worked on 8 rows") as caught:
+    options = {
+        "network": {"denoiser": cramped},
+        "decoder": {"decode": cramped.check},
+        "preview": {"preview": cramped.check},
+    }
+    options = options[where]
+    with pytest.raises(ModelError, match=f"memory ran out while the {where} worked on 8 rows") as caught:
         steered(**options)
     assert caught.value.__cause__ is cramped.error
     batch = int(re.search(r"batch=(\d+)", str(caught.value))[1])
@@ -86,6 +91,13 @@ def test_memory_that_runs_out_in_a_gradient():
     assert np.isfinite(steered(reward, proposal=fd.Guided(reward), batch=4).log_evidence)
 
 
+def test_memory_that_runs_out_in_a_reward():
+    reward = fk.reward(lambda x: bowl(Cramped(4, MEMORY["cuda"]).check(x)), batch=True)
+    with pytest.raises(PotentialError, match=r"OutOfMemoryError.*; give the model a smaller batch="):
+        steered(reward)
+    assert np.isfinite(steered(reward, batch=4).log_evidence)
+
+
 def test_one_row_that_does_not_fit_gets_other_advice():
     with pytest.raises(ModelError, match="half precision") as caught:
         steered(denoiser=Cramped(0, MEMORY["cuda"]), batch=1)
@@ -107,18 +119,18 @@ def test_other_errors_of_a_network_stay_what_they_are():
 # --- networks and decoders -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["decode", "preview"])
+@pytest.mark.parametrize(("where", "name"), [("decode", "the decoder"), ("preview", "the preview")])
 @pytest.mark.parametrize(
     ("decode", "message"),
     [
-        (lambda x: x[:1], r"made shape \(1, 2\) of 8 latents; return a tensor with one sample for each"),
+        (lambda x: x[:1], r"made shape \(1, 2\) of 8 latents; it must return a tensor with one sample for each"),
         (lambda x: x.sum(), r"made shape \(\) of 8 latents"),
-        (lambda x: x.numpy(), "made ndarray of 8 latents; return a tensor"),
+        (lambda x: x.numpy(), "made ndarray of 8 latents; it must return a tensor"),
         (lambda x: x / 0.0, "made samples with nan or infinity of latents that are finite; .*float32"),
     ],
 )
-def test_what_a_decoder_makes_is_looked_at(where, decode, message):
-    with pytest.raises(ModelError, match=f"{where} {message}"):
+def test_what_a_decoder_makes_is_looked_at(where, name, decode, message):
+    with pytest.raises(ModelError, match=f"{name} {message}"):
         steered(**{where: decode})
 
 
@@ -177,7 +189,7 @@ def test_a_decoder_without_gradient_cannot_guide():
 
 
 def test_only_potentials_guide():
-    with pytest.raises(ArgumentError, match=r"Guided\(bowl\).*reward\(f\)"):
+    with pytest.raises(ArgumentError, match=r"Guided\(bowl\).*such as fk\.reward\(f\)"):
         fd.Guided(bowl)
     with pytest.raises(ArgumentError, match="no gradient to follow"):
         guide = fp.reward(bowl) * fp.constraint(lambda x: x[:, 0] > 0)
