@@ -48,6 +48,8 @@ class Guided:
 
     def draw(self, t: int, canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws) -> tuple[Tokens, LogW]:
         p = chances(canvas, rows)
+        if law.shape[-1] > canvas.k:  # tokens that this very step masks again are as good as gone
+            p[moved & (law[..., canvas.k] == 0.0)] = 1.0 / canvas.k
         beta, log_accepted = self.automaton.backward(p)
         lost = log_accepted == -np.inf  # no proposal can help such a row: it follows p to its end
         if canvas.kernel.reveals(t):
