@@ -11,7 +11,7 @@ from feynkac.programs.distributions import Distribution
 from feynkac.programs.particle import Particle, current
 from feynkac.programs.serving import Ask
 from feynkac.programs.tokens import Token, Tokens, TokenSet
-from feynkac.programs.upcoming import InSet, NextText, NextToken
+from feynkac.programs.upcoming import Draft, InSet, NextToken, NextTokens
 
 if TYPE_CHECKING:
     from feynkac.models.context import Histories, Node
@@ -28,7 +28,8 @@ class Context:
     """
 
     __slots__ = (
-        "__weakref__", "_particle", "ended", "given", "heading", "histories", "inverse_temperature", "lm", "node",
+        "__weakref__", "_particle", "drawn", "ended", "given", "heading", "histories", "inverse_temperature", "lm",
+        "node",
     )  # fmt: skip
 
     def __init__(self, particle: Particle, lm: CausalLM, histories: Histories, node: Node, temperature: float) -> None:
@@ -36,6 +37,8 @@ class Context:
         self.inverse_temperature = 1.0 / temperature
         self.given: TokenSet | None = None
         """What is known of the next token: it is in this set."""
+        self.drawn = 0.0
+        """The log-probability of the token that was drawn last, in nats."""
         self.heading: Node | None = None
         """Where it will stand once the text that is being scored is behind it."""
         self.ended = False
@@ -78,7 +81,15 @@ class Context:
     def observe_text(self, text: str) -> None:
         """Observe `text`, spelt as the tokenizer spells it: the weight is its probability, from one forward pass."""
         if text:
-            self._particle.observe(NextText(self.current()), text)
+            self._particle.observe(NextTokens(self.current(), self.encoded(text)), None)
+
+    def draft(self, ahead: Context, tokens: int = 4) -> Draft:
+        """The next `tokens` tokens, to be sampled: drawn one by one from `ahead`, verified by one forward pass.
+
+        Both contexts move on. The weight is the probability of the tokens here over that in `ahead`, so that the target
+        is the law of this context, whatever drafts for it: a small model of the same vocabulary, or another prompt.
+        """
+        return Draft(self, ahead, tokens)
 
     def append(self, text: str | Token | Sequence[int]) -> None:
         """Put text or tokens behind the context, without any weight. A pending `mask` is forgotten."""

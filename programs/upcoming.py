@@ -16,6 +16,7 @@ from feynkac.programs.tokens import Token, TokenSet
 if TYPE_CHECKING:
     from feynkac.models.context import Node
     from feynkac.programs.context import Context
+    from feynkac.programs.particle import Particle
     from feynkac.programs.record import Record
 
 
@@ -58,7 +59,8 @@ class NextToken(InContext):
 
     def settle(self, u: Any, pin: Record | None, answer: Answer) -> tuple[Token, float, Any, float]:
         token = Token.of(self.context.lm.vocabulary, answer.token)
-        return token, answer.log_prob, self.context.advance(answer.token), answer.increment
+        self.context.drawn = answer.log_prob
+        return token, answer.log_prob, (*self.context.advance(answer.token), answer.log_prob), answer.increment
 
     def scored(self, value: Token, answer: Answer) -> float:
         return answer.log_prob
@@ -67,11 +69,13 @@ class NextToken(InContext):
         """Append a token that was observed; returns the new position."""
         return self.context.advance(value.id)
 
-    def follow(self, after: tuple[Node, bool], value: Any) -> Any:
+    def follow(self, after: tuple[Any, ...], value: Any) -> Any:
         """Move to where a replayed token leads."""
         context = self.context
-        context.node, context.ended = after
+        context.node, context.ended, *drawn = after
         context.given = None
+        if drawn:
+            context.drawn = drawn[0]
         return value
 
     def converted(self, value: Any) -> Token:
@@ -112,48 +116,68 @@ class NextToken(InContext):
         return f"next_token of {self.context!r}"
 
 
-class NextText(InContext):
-    """The next tokens of a context, as many as an observed text has."""
+class NextTokens(InContext):
+    """The next tokens of a context, which are given: all are scored by one forward pass."""
 
-    __slots__ = ()
+    __slots__ = ("ids",)
 
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self.key = ("text", context.node, context.given)
+    def __init__(self, context: Context, ids: Sequence[int]) -> None:
+        self.context, self.ids = context, tuple(ids)
+        self.key = ("tokens", context.node, context.given, self.ids)
+        end = next((i for i, token in enumerate(self.ids[:-1]) if token in context.lm.vocabulary.eos), None)
+        if end is not None:
+            before = context.lm.vocabulary.text(self.ids[:end])
+            raise ProgramError(f"an end of sequence comes right after {before!r}; nothing can follow it")
 
-    def ask(self, value: str) -> Block:
-        """What to ask: the probability of each token of `value`."""
+    def ask(self, value: Any) -> Block:
+        """What to ask: the probability of each token."""
         context = self.current()
-        ids = context.encoded(value)
-        ends = [i for i in ids if i in context.lm.vocabulary.eos]
-        if ends and (len(ends) > 1 or ids[-1] != ends[0]):
-            raise ProgramError(f"observe_text({value!r}): the end of sequence ends a text; nothing can follow")
-        block = Block(context.histories, context.node, context.inverse_temperature, context.given, tuple(ids))
+        block = Block(context.histories, context.node, context.inverse_temperature, context.given, self.ids)
         context.heading = block.end(context.lm.vocabulary.eos)
         return block
 
-    def scored(self, value: str, answers: Sequence[Answer]) -> float:
+    def scored(self, value: Any, answers: Sequence[Answer]) -> float:
         return sum(answer.log_prob for answer in answers)
 
-    def move(self, value: str) -> Any:
-        """Append the text that was observed; returns the new position."""
-        context = self.context
-        context.heading = None
-        for token in context.encoded(value):
-            context.advance(token)
-        return context.node, context.ended
+    def move(self, value: Any) -> Any:
+        """Append the tokens; returns the new position."""
+        self.context.heading = None
+        for token in self.ids:
+            self.context.advance(token)
+        return self.context.node, self.context.ended
 
     def follow(self, after: tuple[Node, bool], value: Any) -> Any:
-        """Move to where a replayed text leads."""
+        """Move to where replayed tokens lead."""
         self.context.node, self.context.ended = after
         self.context.given = None
         return value
 
-    def converted(self, value: Any) -> str:
-        return value
-
     def __repr__(self) -> str:
-        return f"next text of {self.context!r}"
+        return f"next tokens of {self.context!r}"
+
+
+class Draft(Distribution):
+    """The next tokens of a context, drawn from another one and weighed all at once (see `Context.draft`)."""
+
+    __slots__ = ("ahead", "context", "tokens")
+    composite = True
+
+    def __init__(self, context: Context, ahead: Context, tokens: int) -> None:
+        if ahead is context or isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
+            raise ArgumentError(f"draft({ahead!r}, {tokens!r}): give another context, and at least 1 token")
+        self.context, self.ahead, self.tokens = context.current(), ahead.current(), tokens
+        self.key = ("draft", tokens)
+
+    def run(self, p: Particle) -> str:
+        """Draw the tokens, each a step of the engine, and weigh them. Returns their text."""
+        target, log_q, drawn = NextToken(self.context), 0.0, list[int]()
+        while not self.ahead.ended and len(drawn) < self.tokens:
+            drawn.append(target.converted(p.sample(NextToken(self.ahead))).id)
+            log_q += self.ahead.drawn
+        start = len(self.context)
+        p.observe(NextTokens(self.context, drawn), None)
+        p.factor(-log_q)
+        return self.context.text(start)
 
 
 class InSet(InContext):

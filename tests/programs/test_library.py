@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 import feynkac as fk
 from feynkac.errors import AllParticlesDied, ArgumentError
+from feynkac.models.cache import SharedContexts
 from feynkac.potentials import constraint, product
 from feynkac.programs import library
 from feynkac.programs.library import (
@@ -123,11 +125,42 @@ def test_the_intersection_of_prompts_is_their_product(tiny_lm, n: int) -> None:
     agree(intersect(lm, prompts, 2), truth, n)
 
 
+@pytest.mark.parametrize("block", [1, 2, 3])
 @pytest.mark.parametrize("n", [1, 2])
-def test_whatever_the_draft_the_law_is_the_target_s(tiny_lm, n: int) -> None:
+def test_whatever_the_draft_the_law_is_the_target_s(tiny_lm, n: int, block: int) -> None:
     lm, draft = tiny_lm("a", "b"), tiny_lm("a", "b", seed=1)
     truth = texts(law(lm, "ab"), "ab", 2)
-    agree(speculate(lm, draft, "ab", 2, temperature=0.7), truth, n)
+    agree(speculate(lm, draft, "ab", 2, block, temperature=0.7), truth, n)
+
+
+class Uneven:
+    """Guesses that favour some rows for nothing, so that others are forked from them."""
+
+    def level(self, t, state, rows):
+        return 1.5 * np.asarray(rows, float) * (-1) ** t
+
+    def final(self, state, rows):
+        return np.zeros(len(rows))
+
+
+def test_a_draft_may_be_forked_within_a_block(tiny_lm) -> None:
+    lm, draft = tiny_lm("a", "b"), tiny_lm("a", "b", seed=1)
+    agree(speculate(lm, draft, "ab", 2, block=2), texts(law(lm, "ab"), "ab", 2), 2, potential=Uneven())
+
+
+def test_a_block_is_verified_in_one_forward_pass(tiny_lm, monkeypatch) -> None:
+    lm, draft, passes = tiny_lm("a", "b", eos=()), tiny_lm("a", "b", seed=1, eos=()), Counter()
+    fk.steer(speculate(lm, draft, "ab", 1), particles=1)  # the first run of a model checks its cache
+    for name in ("extend", "append"):
+        method = getattr(SharedContexts, name)
+
+        def counted(self, *args, method=method, **kwargs):
+            passes[self._model] += 1
+            return method(self, *args, **kwargs)
+
+        monkeypatch.setattr(SharedContexts, name, counted)
+    fk.steer(speculate(lm, draft, "ab", 12, block=4), particles=4, seed=0)
+    assert passes == {lm.model: 3, draft.model: 12 - 1}
 
 
 def test_a_draft_leaves_the_evidence_of_a_constraint_alone(tiny_lm) -> None:

@@ -556,5 +556,5 @@ def test_a_mask_may_hold_the_end(tiny_lm) -> None:
 
 def test_nothing_can_be_observed_behind_the_end(tiny_lm) -> None:
     lm = tiny_lm("a", "b")
-    with pytest.raises(ProgramError, match="the end of sequence ends a text; nothing can follow"):
+    with pytest.raises(ProgramError, match="comes right after 'a'; nothing can follow"):
         fk.steer(at_once(lm, "ab", ["a</s>b"]), particles=2, seed=0)
