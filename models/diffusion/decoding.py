@@ -39,21 +39,32 @@ class Decoder:
     pipe: Any
     height: int | None = None
     width: int | None = None
+    instead: Any = None
+    """A VAE of the same latents, to be used instead of the pipeline's own."""
 
     def __call__(self, latents: Tensor) -> Tensor:
         """Differentiable, unless the pipeline's processor is not."""
-        vae = self.pipe.vae
+        return self.decoded(self.unpacked(latents))
+
+    def decoded(self, latents: Tensor) -> Tensor:
+        """Images of latents (R, C, ...) that are `unpacked`."""
+        vae = self._vae
         upcast = vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
         if upcast:  # it overflows in half precision (SDXL)
             vae.to(dtype=torch.float32)
         try:
-            scaled = self._unscaled(self._unpacked(latents)).to(vae.device, vae.dtype)
+            scaled = self._unscaled(latents).to(vae.device, vae.dtype)
             return precise(self._processed(vae.decode(scaled, return_dict=False)[0]))
         finally:
             if upcast:
                 vae.to(dtype=torch.float16)
 
-    def _unpacked(self, latents: Tensor) -> Tensor:
+    @property
+    def _vae(self) -> Any:
+        return self.pipe.vae if self.instead is None else self.instead
+
+    def unpacked(self, latents: Tensor) -> Tensor:
+        """(R, C, ...) with a place for each pixel or patch, of latents (R, ...) as the pipeline keeps them."""
         if not hasattr(self.pipe, "_unpack_latents"):
             return latents
         scale = self.pipe.vae_scale_factor
@@ -61,7 +72,7 @@ class Decoder:
         return self.pipe._unpack_latents(latents, self.height or side, self.width or side, scale)
 
     def _unscaled(self, latents: Tensor) -> Tensor:
-        config = self.pipe.vae.config
+        config = self._vae.config
         factor, shift = getattr(config, "scaling_factor", None) or 1.0, getattr(config, "shift_factor", None) or 0.0
         mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
         if mean is None or std is None:

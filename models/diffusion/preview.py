@@ -1,0 +1,109 @@
+"""Cheap previews: what guesses see of the clean latents expected, where the whole VAE is not worth its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from feynkac.errors import ArgumentError
+from feynkac.models.diffusion.decoding import Decoder, precise
+
+Preview: TypeAlias = Literal["linear", "full"] | Callable[[Tensor], Tensor] | None
+PIXELS, FIELDS = 2**16, 4
+"""Pixels that a fit takes at most of each field, and how many fields are decoded for it."""
+GRIDS = (4, 8, 16, 32)
+"""Over how many points, in each dimension, a field varies; each adds the same variance, as octaves of pictures do."""
+
+
+class Fit(NamedTuple):
+    """Colours as an affine function of a latent's channels."""
+
+    weight: Tensor
+    """(C + 1, K) float64, the constant last."""
+    size: tuple[int, ...]
+    """(H, W) of an image, (F, H, W) of a video."""
+
+
+class Linear:
+    """Colours that are affine in the channels of the latent, blown up to the size of the sample.
+
+    The weights are the least squares fit to what `decoder` makes of FIELDS smooth random latents of unit variance. They
+    depend on the VAE alone, so that a run depends on no other run, and are kept in `fits`, by shape.
+    """
+
+    def __init__(self, decoder: Decoder, fits: dict[tuple[int, ...], Fit]) -> None:
+        self._decoder, self._fits = decoder, fits
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        """(R, K, H, W), or (R, F, K, H, W) of videos, from 0 to 1; differentiable."""
+        z = precise(self._decoder.unpacked(latents))
+        shape = tuple(z.shape[1:])
+        if shape not in self._fits:
+            self._fits[shape] = self._fitted(shape, z)
+        weight, size = self._fits[shape]
+        weight = weight.to(z)
+        colours = torch.einsum("rc...,ck->rk...", z, weight[:-1]) + weight[-1].reshape(1, -1, *[1] * (z.ndim - 2))
+        return _swapped(_blown_up(colours, size).clamp(0, 1))
+
+    @torch.no_grad()
+    def _fitted(self, shape: tuple[int, ...], like: Tensor) -> Fit:
+        fields = _smooth(FIELDS, shape)
+        images = torch.cat([_swapped(self._decoder.decoded(each.to(like))).cpu() for each in fields.split(1)])
+        size = tuple(images.shape[2:])
+        count, source = images[0, 0].numel(), torch.Generator().manual_seed(1)
+        some = torch.randperm(count, generator=source)[:PIXELS]
+        given, wanted = (
+            each.flatten(2)[..., some].double().movedim(1, -1).flatten(0, 1)
+            for each in (_blown_up(fields, size), images)
+        )
+        given = torch.cat([given, given.new_ones(len(given), 1)], 1)
+        square = given.T @ given
+        ridge = 1e-9 * square.diagonal().mean() * torch.eye(len(square), dtype=torch.float64)
+        return Fit(torch.linalg.solve(square + ridge, given.T @ wanted), size)
+
+
+def preview_of(
+    preview: Any, decode: Callable[[Tensor], Tensor], own: bool, fits: dict[tuple[int, ...], Fit]
+) -> Callable[[Tensor], Tensor]:
+    """What `from_pipeline(..., preview=preview)` means; `own`: whether `decode` is the pipeline's own.
+
+    Raises ArgumentError for anything else than "linear", "full", a VAE of diffusers, a function, or None.
+    """
+    if preview == "full" or (preview is None and not own):
+        return decode
+    if preview is None or preview == "linear":
+        if isinstance(decode, Decoder):
+            return Linear(decode, fits)
+        if own:  # pixels are cheap
+            return decode
+        raise ArgumentError("preview='linear' is fitted to the pipeline's own VAE, and decode= is given in its place")
+    if hasattr(preview, "decode") and hasattr(preview, "config"):
+        if not isinstance(decode, Decoder):
+            raise ArgumentError(f"preview={type(preview).__name__}, but there is no VAE that it could stand for")
+        return Decoder(decode.pipe, decode.height, decode.width, preview)
+    if not callable(preview):
+        raise ArgumentError(f"preview={preview!r}; choose 'linear' or 'full', or give a VAE, or a function of latents")
+    return preview
+
+
+def _smooth(n: int, shape: Sequence[int]) -> Tensor:
+    """(n, *shape) random fields (C, ...) of unit variance, with features of all sizes; always the same."""
+    channels, *size = shape
+    source = torch.Generator().manual_seed(0)
+    grids = [[min(points, side) for side in size] for points in GRIDS]
+    total = sum(_blown_up(torch.randn(n, channels, *grid, generator=source), size) for grid in grids)
+    assert isinstance(total, Tensor)
+    return total / total.std()
+
+
+def _blown_up(x: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(x, tuple(size), mode="bilinear" if x.ndim == 4 else "trilinear", align_corners=False)
+
+
+def _swapped(x: Tensor) -> Tensor:
+    """(R, K, F, H, W) to (R, F, K, H, W), and back; images stay."""
+    return x if x.ndim == 4 else x.transpose(1, 2)
