@@ -28,7 +28,8 @@ class Summary:
         parents, how many rows of the step before have a child; roots, how many first rows have a live descendant;
         resampled.
         """
-        self._roots = np.arange(len(step.rows)) if self._roots is None else self._roots[step.rows]
+        before = self._roots if step.t else None  # particle Gibbs shows one run after the other
+        self._roots = np.arange(len(step.rows)) if before is None else before[step.rows]
         alive = step.log_weight > -np.inf
         log_z = step.log_z
         return {
@@ -76,6 +77,9 @@ class Genealogy:
 
     def __init__(self, *, prune: bool = True) -> None:
         self._prune = prune
+        self._forget()
+
+    def _forget(self) -> None:
         self._last = -1
         self._size = 0
         self._leaves = np.empty(0, dtype=np.int64)
@@ -84,6 +88,8 @@ class Genealogy:
         self._parent, self._children, self._born, self._slot = (np.empty(0, dtype=np.int64) for _ in range(4))
 
     def __call__(self, step: Step) -> None:
+        if step.t == 0:  # another run begins: only the last one has a tree
+            self._forget()
         self._last = step.t
         if not len(self._leaves):
             self._leaves = self._insert(np.full(len(step.rows), -1), step.t)

@@ -127,7 +127,7 @@ class Budget:
 
     def __call__(self, step: Step) -> bool:
         self._seen += 1
-        self.proposals += proposed(self._before, step)
+        self.proposals += proposed(self._before if step.t else None, step)
         self._before = step
         return (
             (self._steps is not None and self._seen >= self._steps)

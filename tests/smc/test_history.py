@@ -215,6 +215,21 @@ def test_budget_counts_the_rows_that_were_extended() -> None:
     assert run(iter(steps), budget).t == 2 and budget.proposals == 9
 
 
+def test_a_second_run_is_seen_as_if_it_were_the_first() -> None:
+    """Particle Gibbs shows all its sweeps to the same observers."""
+    first, second = (random_run(6, itertools.repeat(9), seed) for seed in (1, 2))
+    summary, alone = Summary(), Summary()
+    found, wanted = [summary(each) for each in first + second], [alone(each) for each in second]
+    assert found[6:] == wanted and wanted[-1]["roots"] < 9
+    tree = Genealogy()
+    for each in first + second:
+        tree(each)
+    np.testing.assert_array_equal(tree.paths(), dense_paths(second))
+    budget = Budget()
+    run(iter([*first[:-1], step(5, np.arange(9), done=np.ones(9, bool), resampled=False), *second]), budget)
+    assert budget.proposals == 12 * 9
+
+
 # --- output ---------------------------------------------------------------------------------------------------------
 
 
