@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feynkac.errors import ArgumentError, FeynkacError, ModelError
+from feynkac.errors import ArgumentError, FeynkacError
 from feynkac.options import (
     Algorithm,
     Arg,
@@ -62,13 +61,14 @@ def diffuse(
 ) -> None:
     """Sample images from a diffusion pipeline, steered by a reward of your own, and picture how it went."""
     import feynkac as fk
+    from feynkac.models.diffusion.folder import open_pipeline
 
     _check_outputs(out, json)
     if not reward:
         raise ArgumentError("--reward is missing: name a function of an image, as module:function or file.py:function")
     potentials = [fk.reward(_scorer(name, pil), scale, potential_kind, _every(every), batch) for name in reward]  # type: ignore[arg-type]
     call = dict(map(argument, arg or [])) | ({} if guidance_scale is None else {"guidance_scale": guidance_scale})
-    pipe = _loaded(pipeline, dtype, device)
+    pipe = open_pipeline(pipeline, "float32" if dtype == "auto" else dtype, device)
     _check_prompt(pipe, prompt)
     model = fk.Diffusion.from_pipeline(pipe, steps, eta).prompt(prompt, **call)
     options: dict[str, Any] = {"resampler": resampler, "ess_threshold": ess_threshold, "islands": islands}
@@ -139,31 +139,6 @@ def _scorer(name: str, pil: bool) -> Any:
 
 def _every(text: str) -> Any:
     return int(text) if text.isdecimal() else text  # checked, with advice, by fk.reward
-
-
-def _loaded(folder: Path, dtype: str, device: str | None) -> Any:
-    """The pipeline in `folder`. Raises ModelError with what is the matter."""
-    if not (folder / "model_index.json").is_file():
-        what = "has no model_index.json" if folder.is_dir() else "is no folder"
-        raise ModelError(f"{folder} {what}; give the folder of a pipeline, as pipe.save_pretrained(folder) writes it")
-    import torch
-
-    try:
-        from diffusers import DiffusionPipeline
-        from diffusers.utils import logging
-    except ImportError as cause:
-        raise ModelError("pipelines are run by diffusers: pip install 'feynkac[diffusion]'") from cause
-    precision = None if dtype == "auto" else getattr(torch, dtype, None)
-    if dtype != "auto" and not isinstance(precision, torch.dtype):
-        raise ArgumentError(f"--dtype {dtype}: no type of torch; try auto, float32, float16 or bfloat16")
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=precision or torch.float32)
-        return pipe if device is None else pipe.to(device)
-    except Exception as cause:
-        raise ModelError(f"cannot load the pipeline in {folder}: {cause}") from cause
 
 
 def _check_prompt(pipe: Any, prompt: str | None) -> None:

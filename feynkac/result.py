@@ -181,18 +181,23 @@ class Result:
         print(self.summary(rows))
 
     def plot(
-        self, kind: Literal["images", "molecules", "points", "numbers", "texts"] | None = None, most: int = 64
+        self,
+        kind: Literal["images", "molecules", "points", "numbers", "texts"] | None = None,
+        most: int = 64,
+        *,
+        reference: Any = None,
     ) -> Figure:
         """A figure of matplotlib: the particles, their family tree, and levels, ESS and evidence over the steps.
 
         `kind`: how the samples are drawn; None looks at them, but texts are molecules (SMILES) only if you say so.
-        `most`: particles shown at most. Save it with `.savefig("result.png")`; a notebook shows it.
+        `most`: particles shown at most. `reference`: an image drawn before the others, such as what was given. Save it
+        with `.savefig("result.png")`; a notebook shows it.
 
         Raises FeynkacError where matplotlib is missing, and ArgumentError for bad arguments.
         """
         from feynkac.pictures import picture
 
-        return picture(self, kind, most)
+        return picture(self, kind, most, reference)
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a file that `from_json` reads. Raises ArgumentError for samples that JSON cannot hold."""

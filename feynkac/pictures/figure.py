@@ -22,7 +22,7 @@ SIZE = (13.0, 6.8)
 """Inches."""
 
 
-def picture(result: Result, kind: particles.Kind | None = None, most: int = 64) -> Figure:
+def picture(result: Result, kind: particles.Kind | None = None, most: int = 64, reference: Any = None) -> Figure:
     """See `Result.plot`."""
     figure_class, settings = matplotlib()
     if kind is not None and kind not in particles.KINDS:
@@ -34,7 +34,7 @@ def picture(result: Result, kind: particles.Kind | None = None, most: int = 64) 
         figure.get_layout_engine().set(wspace=0.04, w_pad=0.06, h_pad=0.05)
         left, right = figure.add_gridspec(1, 2)
         axes = figure.add_subplot(left)
-        particles.draw(axes, result, kind or particles.kind_of(result.samples), most)
+        particles.draw(axes, result, kind or particles.kind_of(result.samples), most, reference)
         if result.history.rows:
             _run(figure, right, result)
         left.get_gridspec().set_width_ratios(_widths(axes))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from feynkac.errors import FeynkacError
 
-WIDTH, HEIGHT = 360, 270
+WIDTH, HEIGHT = 320, 240
 """Pixels of a drawing."""
 
 
@@ -29,7 +29,8 @@ def drawn(smiles: str) -> NDArray[np.float64] | None:
         return None
     canvas = rdMolDraw2D.MolDraw2DCairo(WIDTH, HEIGHT)
     canvas.drawOptions().useCDKAtomPalette()
-    canvas.drawOptions().padding = 0.06
+    canvas.drawOptions().padding = 0.05
+    canvas.drawOptions().minFontSize = 14
     rdMolDraw2D.PrepareAndDrawMolecule(canvas, molecule)
     canvas.FinishDrawing()
     with Image.open(io.BytesIO(canvas.GetDrawingText())) as image:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Kind: TypeAlias = Literal["images", "molecules", "points", "numbers", "texts"]
 KINDS = ("images", "molecules", "points", "numbers", "texts")
+Caption: TypeAlias = tuple[str, str, float | None]
+"""What stands below an image, on the left and on the right, and its weight; None for what is no particle."""
 CHANNELS = (1, 3, 4)
 BARS, LINES, COLUMNS, HEIGHT = 12, 3, 90, 43.0
 """Texts shown, lines of each, characters of a line, and lines for which there is room."""
@@ -38,9 +40,11 @@ def kind_of(samples: Sequence[Any]) -> Kind:
     return "numbers" if number else "texts"
 
 
-def draw(axes: Any, result: Result, kind: Kind, most: int) -> None:
+def draw(axes: Any, result: Result, kind: Kind, most: int, reference: Any = None) -> None:
     """Draw the samples of `result`, at most `most` of them where each has a place of its own."""
-    how = {"images": _images, "molecules": _molecules, "points": _points, "numbers": _numbers, "texts": _texts}
+    if kind == "images":
+        return _images(axes, result, most, reference)
+    how = {"molecules": _molecules, "points": _points, "numbers": _numbers, "texts": _texts}
     how[kind](axes, result, most)
 
 
@@ -49,16 +53,18 @@ def rank(result: Result) -> NDArray[np.int64]:
     return np.argsort(-result.weights, kind="stable")
 
 
-def _images(axes: Any, result: Result, most: int) -> None:
+def _images(axes: Any, result: Result, most: int, reference: Any) -> None:
     rows = rank(result)[:most]
-    arrays = [pixels(result.samples[row]) for row in rows]
+    given = [] if reference is None else [pixels(reference)]
+    arrays = given + [pixels(result.samples[row]) for row in rows]
     low, high = min(array.min() for array in arrays), max(array.max() for array in arrays)
     if low < -1e-3 or high > 1.001:  # latents, which have no natural black and white
         arrays = [(array - low) / (high - low) for array in arrays]
     weights = result.weights
     known = result.history.levels and len(result.history.levels[-1]) == len(weights)  # not if sweeps are pooled
     levels = result.history.levels[-1] if known else None
-    captions = [(percent(weights[row]) if weights[row] else "dead", _level(levels, row), weights[row]) for row in rows]
+    captions: list[Caption] = [("given", "", None)] * len(given)
+    captions += [(percent(weights[row]) if weights[row] else "dead", _level(levels, row), weights[row]) for row in rows]
     _grid(axes, arrays, captions)
     notes = [("weight", INK), ("level, nats", SOFT)] if levels is not None else [("weight", INK)]
     order = "the likeliest first" if weights.any() else "all dead"
@@ -66,33 +72,34 @@ def _images(axes: Any, result: Result, most: int) -> None:
 
 
 def _level(levels: Sequence[float] | None, row: int) -> str:
-    return f"{levels[row]:.1f}" if levels is not None and math.isfinite(levels[row]) else ""
+    return f"{round(levels[row], 1) + 0.0:.1f}" if levels is not None and math.isfinite(levels[row]) else ""
 
 
-def _grid(axes: Any, arrays: Sequence[NDArray[Any]], captions: Sequence[tuple[str, str, float]]) -> None:
+def _grid(axes: Any, arrays: Sequence[NDArray[Any]], captions: Sequence[Caption]) -> None:
     """Tiles with, below each, its weight as a bar and in figures, and its level."""
     height, width = arrays[0].shape[:2]
     aspect = height / width
-    columns = columns_for(len(arrays), aspect)
-    heaviest = max(weight for *_, weight in captions) or 1.0
-    for i, (array, (weight, level, share)) in enumerate(zip(arrays, captions, strict=True)):
+    columns, colours = columns_for(len(arrays), aspect), iter([ORANGE])
+    size, heaviest = min(8.5, 52.0 / columns), max(share or 0.0 for *_, share in captions) or 1.0
+    for i, (array, (left, right, share)) in enumerate(zip(arrays, captions, strict=True)):
         x, y = i % columns * GAP, i // columns * (aspect + STEM)
-        smooth = "nearest" if max(array.shape[:2]) <= 64 else "antialiased"
         axes.imshow(
-            array[..., 0] if array.shape[-1] == 1 else array, cmap="gray", vmin=0.0, vmax=1.0, interpolation=smooth,
-            extent=(x, x + 1, y + aspect, y), alpha=1.0 if share else 0.25,
+            array[..., 0] if array.shape[-1] == 1 else array, cmap="gray", vmin=0.0, vmax=1.0,
+            interpolation="nearest" if max(array.shape[:2]) <= 64 else "antialiased",
+            extent=(x, x + 1, y + aspect, y), alpha=0.25 if share == 0.0 else 1.0,
         )  # fmt: skip
-        axes.fill([x, x + 1, x + 1, x], [y + aspect + 0.03 + h for h in (0, 0, 0.05, 0.05)], color=FAINT, lw=0)
-        colour = ORANGE if i == 0 and share else BLUE
-        bar = share / heaviest
-        axes.fill([x, x + bar, x + bar, x], [y + aspect + 0.03 + h for h in (0, 0, 0.05, 0.05)], color=colour, lw=0)
-        size = min(8.5, 52.0 / columns)
-        line = y + aspect + 0.11
-        axes.text(x, line, weight, size=size, va="top", color=INK if share else SOFT)
-        axes.text(x + 1, line, level, size=size, va="top", ha="right", color=SOFT)
+        if share is not None:
+            _bar(axes, x, y + aspect + 0.03, 1.0, FAINT)
+            _bar(axes, x, y + aspect + 0.03, share / heaviest, next(colours, BLUE) if share else BLUE)
+        axes.text(x, y + aspect + 0.11, left, size=size, va="top", color=INK if share else SOFT)
+        axes.text(x + 1, y + aspect + 0.11, right, size=size, va="top", ha="right", color=SOFT)
     axes.set(xlim=(-0.02, columns * GAP), ylim=(math.ceil(len(arrays) / columns) * (aspect + STEM), -0.02))
     axes.set_aspect("equal", anchor="NW")
     axes.set_axis_off()
+
+
+def _bar(axes: Any, x: float, y: float, length: float, colour: str) -> None:
+    axes.fill([x, x + length, x + length, x], [y, y, y + 0.05, y + 0.05], color=colour, linewidth=0)
 
 
 def columns_for(count: int, aspect: float) -> int:

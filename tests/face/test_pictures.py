@@ -97,6 +97,12 @@ def test_only_so_many_images_as_asked_for() -> None:
     assert len(drawn.axes[0].images) == 10 and "10 of 30 particles" in shown(drawn)
 
 
+def test_what_was_given_stands_first() -> None:
+    drawn = result([np.full((1, 2, 2), 0.5)] * 3).plot(reference=np.full((1, 2, 2), 0.25))
+    assert [float(image.get_array().mean()) for image in drawn.axes[0].images] == [0.25, 0.5, 0.5, 0.5]
+    assert "given" in shown(drawn) and "3 particles" in shown(drawn)
+
+
 def test_texts_show_their_posterior() -> None:
     drawn = result(["costs $5 or $6", "天気 is fine", "", "costs $5 or $6"]).plot()
     words = shown(drawn)

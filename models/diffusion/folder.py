@@ -1,0 +1,40 @@
+"""A pipeline of diffusers from its folder."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from feynkac.errors import ArgumentError, ModelError
+
+
+def open_pipeline(folder: str | os.PathLike[str], dtype: str = "float32", device: str | None = None) -> Any:
+    """The pipeline that `pipe.save_pretrained(folder)` wrote, ready for `Diffusion.from_pipeline`.
+
+    `dtype`: a floating type of torch by its name. Raises ModelError for a folder without a pipeline and where
+    diffusers is missing, and ArgumentError for an unknown type.
+    """
+    place = Path(folder)
+    if not (place / "model_index.json").is_file():
+        what = "has no model_index.json" if place.is_dir() else "is no folder"
+        raise ModelError(f"{place} {what}; give the folder of a pipeline, as pipe.save_pretrained(folder) writes it")
+    precision = getattr(torch, dtype, None)
+    if not isinstance(precision, torch.dtype):
+        raise ArgumentError(f"dtype {dtype!r} is no type of torch; try float32, float16 or bfloat16")
+    try:
+        from diffusers import DiffusionPipeline
+        from diffusers.utils import logging
+    except ImportError as cause:
+        raise ModelError("pipelines are run by diffusers: pip install 'feynkac[diffusion]'") from cause
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            pipe = DiffusionPipeline.from_pretrained(place, torch_dtype=precision)
+        return pipe if device is None else pipe.to(device)
+    except Exception as cause:
+        raise ModelError(f"cannot load the pipeline in {place}: {cause}") from cause
