@@ -103,7 +103,8 @@ class Diffusion:
     def prompt(self, prompt: Any = None, **call: Any) -> Diffusion:
         """The same pipeline called with `prompt`, and with any other argument of its call, such as guidance_scale.
 
-        A list of such models, which differ in their prompts, is steered in one batch.
+        A list of such models, which differ in their prompts, is steered in one batch: each prompt has particles, weights
+        and resampling of its own. So has each model of a list whose pipeline takes a batch_size and no prompts.
         """
         given = call if prompt is None else {"prompt": prompt, **call}
         parameters = inspect.signature(type(self.pipe).__call__).parameters
@@ -176,11 +177,12 @@ class Diffusion:
         name, count = type(self.pipe).__name__, len(self.calls)
         parameters = inspect.signature(type(self.pipe).__call__).parameters
         many = next((each for each in COUNTS if each in parameters), None)
-        if many is None or (many == "batch_size" and count > 1):
+        if many is None or (many == "batch_size" and any(call != self.calls[0] for call in self.calls)):
             raise ModelError(f"{name} cannot make several images of each of {count} prompts in one call")
         if n % count:
             raise ArgumentError(f"{n} particles for {count} prompts; give each the same number")
-        arguments = {**_merged(self.calls), "num_inference_steps": self.steps, "generator": sources, many: n // count}
+        arguments = {**_merged(self.calls), "num_inference_steps": self.steps, "generator": sources}
+        arguments[many] = n if many == "batch_size" else n // count
         output = "pt" if getattr(self.pipe, "vae", None) is None else "latent"  # the least work at its end
         return arguments | ({"output_type": output} if "output_type" in parameters else {})
 

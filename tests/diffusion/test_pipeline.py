@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import string
 
@@ -367,6 +368,43 @@ def test_prompts_in_one_batch_are_the_prompts_alone():
         fk.steer([models[0], base.prompt("dogs", guidance_scale=2.0, **SIZE)], particles=4)
 
 
+def problems(name):
+    """Three models that run in one batch: prompts, or for a pipeline without prompts the same problem three times."""
+    _, model, call = made(name)
+    texts = ("a cat", "dogs", "fish")
+    return [model.prompt(**{**call, "prompt": text}) for text in texts] if call else [model] * 3
+
+
+@pytest.mark.parametrize("proposal", [fd.BASE, fd.Guided(fp.reward(bright, 50.0), trust=0.5)], ids=["base", "guided"])
+@pytest.mark.parametrize(("name", "scale"), [("ddim", 200.0), ("ddpm", 200.0), ("sd15", 200.0), ("flux", 3000.0)])
+def test_each_problem_of_a_batch_is_a_population_of_its_own(name, scale, proposal):
+    """Latents, weights, ESS and resampling are those of the problem alone, with the same numbers."""
+    models = [dataclasses.replace(each, proposal=proposal) for each in problems(name)]
+    options = {"resample": schemes.adaptive(schemes.ssp, 0.8)}
+    reward = fp.reward(bright, scale)
+    together = list(smc(models[0].joined(models[1:]), reward, n=[4] * 3, rng=Streams(0), **options))
+    for g, model in enumerate(models):
+        alone = list(smc(model, reward, n=4, rng=Streams(0, group=g), **options))
+        here = slice(4 * g, 4 * g + 4)
+        for both, mine in zip(together, alone, strict=True):
+            part = both.group(g)
+            assert part.resampled == mine.resampled and np.array_equal(part.rows, mine.rows)
+            assert np.allclose(part.log_weight, mine.log_weight, atol=1e-5 * scale) and abs(part.ess - mine.ess) < 0.1
+            assert torch.allclose(both.state.x[here], mine.state.x, atol=1e-4)
+    resampled = np.array([step.resampled for step in together])
+    assert resampled.any() and not resampled.all()
+    assert len({round(step.log_z, 4) for step in map(together[-1].group, range(3))}) == 3
+
+
+def test_a_pipeline_without_prompts_is_steered_as_a_list():
+    _, model, _ = made("ddim")
+    results = fk.steer([model] * 3, fp.reward(bright, 50.0), particles=5, seed=0)
+    assert [len(result.samples) for result in results] == [5] * 3
+    assert len({result.log_evidence for result in results}) == 3
+    alone = fk.steer(model, fp.reward(bright, 50.0), particles=5, seed=0)
+    assert abs(results[0].log_evidence - alone.log_evidence) < 1e-3
+
+
 def test_a_function_of_one_image_weighs_like_one_of_batches():
     _, model, _ = made("sd15")
     one, many = fk.reward(lambda image: bright(image[None])[0], 50.0), fp.reward(bright, 50.0)
@@ -490,8 +528,6 @@ def test_arguments_are_checked():
         text.prompt("a cat", latents=torch.zeros(1))
     with pytest.raises(ArgumentError, match="list of models"):
         text.prompt(["a cat", "a dog"])
-    with pytest.raises(ModelError, match="several images"):
-        fk.steer([model, model], particles=2)
     with pytest.raises(ArgumentError, match="3 particles for 2 prompts; give each the same number"):
         text.prompt("a cat").joined([text.prompt("a dog")]).init(3, Streams(0).at("init", 0))
     with pytest.raises(ArgumentError, match="prompts of one pipeline"):
