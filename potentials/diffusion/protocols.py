@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.smc.memory import Memory
-from feynkac.smc.protocols import LogW, Rows
+from feynkac.smc.protocols import Rows
 
 
 class Level(Protocol):
@@ -35,10 +35,6 @@ class Latents(Protocol):
     """N latents at one level."""
 
     memory: Memory
-    group: NDArray[Any]
-    """(N,) which problem each row belongs to."""
-    since: LogW
-    """(N,) nats of log-weight since the group was last resampled."""
 
     @property
     def t(self) -> int:
