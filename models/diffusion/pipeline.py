@@ -103,8 +103,8 @@ class Diffusion:
     def prompt(self, prompt: Any = None, **call: Any) -> Diffusion:
         """The same pipeline called with `prompt`, and with any other argument of its call, such as guidance_scale.
 
-        A list of such models, which differ in their prompts, is steered in one batch: each prompt has its particles, its
-        weights and its resampling. So has each model of a list whose pipeline takes a batch_size and no prompts.
+        A list of such models, which differ in their prompts, is steered in one batch: each prompt has its particles,
+        weights and resampling. So has each model of a list whose pipeline takes a batch_size and no prompts.
         """
         given = call if prompt is None else {"prompt": prompt, **call}
         parameters = inspect.signature(type(self.pipe).__call__).parameters
