@@ -70,7 +70,7 @@ class Plan:
         return self.particles * (BEAM_WIDTH if self.algorithm == "beam" else 1)
 
     def resample(self) -> Resample:
-        """How one island resamples, unless it is told to by `on_islands`."""
+        """How one island resamples."""
         if self.algorithm in ("importance", "best_of_n"):
             return schemes.never
         if self.algorithm == "beam":
