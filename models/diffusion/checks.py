@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -53,7 +54,8 @@ def _shown(decode: Callable[[Tensor], Tensor], name: str, latents: Tensor) -> Te
         raise ModelError(
             f"{name} made {found} of {len(latents)} latents; it must return a tensor with one sample for each"
         )
-    if not bool(torch.isfinite(samples).all()):
+    # A sum is one pass over the samples, and finite unless they are not, or overflow it.
+    if not math.isfinite(samples.detach().sum().item()) and not bool(torch.isfinite(samples).all()):
         known = bool(torch.isfinite(latents).all())
         raise ModelError(
             f"{name} made samples with nan or infinity of latents that are finite; it overflows, as happens in half "
