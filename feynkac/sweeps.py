@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from feynkac.algorithms import SWEEPS, Plan, joint
-from feynkac.errors import AllParticlesDied, ArgumentError
+from feynkac.errors import AllParticlesDied, ArgumentError, ModelError
 from feynkac.result import History, Result
 from feynkac.run import Recorder, Stopwatch, death_notice, forwarded, samples
 from feynkac.smc.conditional import Sweep, gibbs
@@ -128,8 +128,17 @@ class Chains:
         return True
 
     def results(self, complete: bool) -> list[Result]:
-        """What there is, one Result for each problem."""
-        return [self._result(chains, complete) for chains in self._chains]
+        """What there is, one Result for each problem. Raises ModelError, with the others, if some have none yet."""
+        begun = [chains for chains in self._chains if chains and chains[0].recorder.step is not None]
+        found = [self._result(chains, complete) for chains in begun]
+        if len(found) < len(self._chains):
+            error = ModelError(
+                f"the run was stopped when {len(found)} of {len(self._chains)} problems had begun; their results are "
+                "in the error's `partial`"
+            )
+            error.partial = found or None
+            raise error
+        return found
 
     def recorders(self) -> list[Recorder]:
         """For each problem the population of a chain that lives, or else of a dead one."""

@@ -271,6 +271,16 @@ def test_ctrl_c_keeps_the_finished_sweeps(tiny_lm, after, kept) -> None:
     assert len(result.history.sweeps) == (after - 1) and "stopped after" in result.warnings[0]
 
 
+def test_ctrl_c_before_every_problem_has_begun(tiny_lm) -> None:
+    lm = tiny_lm(eos=())
+    tasks = [lm.prompt(prompt, max_tokens=4) for prompt in ("a", "b", "ab")]
+    with pytest.raises(fk.ModelError, match="when 2 of 3 problems had begun") as caught:
+        fk.steer(tasks, particles=4, algorithm="gibbs", observers=[interrupting(2)])
+    assert [len(result.samples) for result in caught.value.partial] == [4, 4]
+    with pytest.raises(fk.ModelError, match="when 1 of 3 problems had begun"):
+        fk.steer(tasks, particles=4, algorithm="gibbs", observers=[interrupting(1)])
+
+
 def test_an_observer_can_end_gibbs_and_is_closed_once(tiny_lm) -> None:
     class Observer:
         steps = closed = 0
