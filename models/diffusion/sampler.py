@@ -164,7 +164,9 @@ class DiffusionSampler:
                 prediction = self.predict(state, part, x)
             state.tape = (x, prediction.estimate) if graph else None
             for name, value in prediction._asdict().items():
-                if value is not None:
+                if value is not None and len(part) == len(state):
+                    leaves[name] = value.detach().clone()  # a compiled network may write to the same memory again
+                elif value is not None:
                     whole = leaves.setdefault(name, value.new_zeros(len(state), *value.shape[1:]))
                     whole[torch.as_tensor(part, device=whole.device)] = value.detach()
         state.leaves.update(leaves)

@@ -74,7 +74,7 @@ class Latents(Tree):
     """Latents and estimates with their graph, while a gradient through the denoiser is being taken."""
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.alive)
 
     def fork(self, rows: Rows) -> Latents:
         """The population whose row `i` continues from `rows[i]`: every leaf is gathered by the same rows."""
@@ -121,11 +121,20 @@ class Latents(Tree):
             yield View(self, part, shown)  # outside: a generator's context would leak into its caller
 
     def outputs(self, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
-        """Finished rows in batches, each with its decoded samples (R, ...)."""
+        """Finished rows in batches, each with its decoded samples (R, ...); a row is decoded once."""
         for part in self.sampler.batches(rows):
+            yield part, self._decoded(part)
+
+    def _decoded(self, part: Rows) -> Tensor:
+        # Each reward asks for them, and at last the result, which has them on the host: so that is where they are kept.
+        known = self.leaves.setdefault("decoded", np.zeros(len(self), np.bool_))
+        new = part[~known[part]]
+        if len(new):
             with torch.no_grad():
-                shown = decoded(self.sampler, gather(self.x, part))
-            yield part, shown
+                shown = decoded(self.sampler, gather(self.x, new)).cpu()
+            whole = self.leaves.setdefault("samples", shown.new_empty((len(self), *shown.shape[1:])))
+            whole[torch.as_tensor(new)], known[new] = shown, True
+        return gather(self.leaves["samples"], part).to(self.x.device)
 
     def kept(self, key: Hashable) -> NDArray[np.float64]:
         """(N,) numbers about the latents at this level under `key`, nan where none was computed."""
@@ -134,5 +143,5 @@ class Latents(Tree):
     def samples(self, rows: Rows) -> list[Tensor]:
         """What a result shows for `rows`: decoded samples, or of unfinished rows the estimates, on the host."""
         if self.t == len(self.sampler.schedule):
-            return [sample.cpu() for _, part in self.outputs(rows) for sample in part]
-        return [sample.cpu() for view in self.views(rows) for sample in view.estimate]
+            return [sample for _, part in self.outputs(rows) for sample in part.cpu()]
+        return [sample for view in self.views(rows) for sample in view.estimate.cpu()]
