@@ -113,6 +113,20 @@ def test_a_guess_is_shared_between_weight_and_gradient():
     assert asked == [True] * 6 * 8 + [False] * 8
 
 
+def test_samples_are_decoded_once_for_all_rewards_and_the_result():
+    rows = []
+
+    def counted(x):
+        rows.append(len(x))
+        return pixels(x)
+
+    sampler = fd.DiffusionSampler(Flat(), fd.ddpm(6), SHAPE, dtype=torch.float64, decode=counted, batch=3)
+    most = fk.constraint(lambda image: bool(image.mean() < 0.5))
+    result = fk.steer(sampler, fk.reward(red, every="end"), most, particles=8, seed=0)
+    assert rows == [3, 3, 2] and (result.weights == 0).any()
+    assert all(0.0 <= float(image.mean()) < 0.5 for image, w in zip(result.samples, result.weights, strict=True) if w)
+
+
 def test_pil_images_one_by_one_and_in_batches():
     seen = []
 
