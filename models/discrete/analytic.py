@@ -34,17 +34,29 @@ class ChainDenoiser:
     def log_probs(self, tokens: Tokens, t: float) -> LogProbs:
         """(U, L, K) nats."""
         seen = self._emission(tokens, t)
-        length = tokens.shape[1]
-        forward, backward = np.ones(seen.shape), np.ones(seen.shape)
-        for i in range(length):
+        forward, backward = np.ones(seen.shape), self._backward(seen)
+        for i in range(tokens.shape[1]):
             before = forward[:, i - 1] * seen[:, i - 1] @ self.transition if i else self.initial
             forward[:, i] = before / np.sum(before, axis=-1, keepdims=True)
-        for i in reversed(range(length - 1)):
-            after = (backward[:, i + 1] * seen[:, i + 1]) @ self.transition.T
-            backward[:, i] = after / after.sum(axis=-1, keepdims=True)
         joint = forward * seen * backward
         with np.errstate(divide="ignore"):
             return np.log(joint / joint.sum(axis=-1, keepdims=True))
+
+    def transitions(self, tokens: Tokens, t: float) -> NDArray[np.float64]:
+        """(U, L - 1, K, K) nats; anything follows a token from which the canvas cannot go on, for it is impossible."""
+        seen = self._emission(tokens, t)
+        p = self.transition * (seen * self._backward(seen))[:, 1:, None]
+        total = p.sum(axis=-1, keepdims=True)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.log(np.where(total > 0.0, p / total, 1.0 / p.shape[-1]))
+
+    def _backward(self, seen: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(U, L, K) the probability of what is seen after each position, up to a factor for each."""
+        result = np.ones(seen.shape)
+        for i in reversed(range(seen.shape[1] - 1)):
+            after = (result[:, i + 1] * seen[:, i + 1]) @ self.transition.T
+            result[:, i] = after / after.sum(axis=-1, keepdims=True)
+        return result
 
     def _emission(self, tokens: Tokens, t: float) -> NDArray[np.float64]:
         k = len(self.initial)

@@ -22,7 +22,7 @@ from feynkac.smc.protocols import Mask
 from feynkac.vocabulary import Vocabulary
 
 MAX_STATES = 20_000
-_FAINT = 1e-150
+FAINT = 1e-150
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _backward(pc, delta, accept, start):
             log_p[r] += np.log(top)
             for s in range(states):
                 if beta[r, i, s] > 0.0:  # neither does a sum of positive terms underflow at the next position
-                    beta[r, i, s] = max(beta[r, i, s] / top, _FAINT)
+                    beta[r, i, s] = max(beta[r, i, s] / top, FAINT)
         log_p[r] += np.log(beta[r, 0, start]) if beta[r, 0, start] > 0.0 else -np.inf
     return beta, log_p
 
@@ -98,7 +98,7 @@ def forward(alpha, pc, delta):
             top = max(top, after[r, s])
         for s in range(alpha.shape[1]):
             if after[r, s] > 0.0:
-                after[r, s] = max(after[r, s] / top, _FAINT)
+                after[r, s] = max(after[r, s] / top, FAINT)
     return after
 
 

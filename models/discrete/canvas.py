@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from feynkac.errors import ModelError
 from feynkac.masks import States, TokenConstraint
 from feynkac.models.discrete.composition import Composition
-from feynkac.models.discrete.denoiser import LogProbs, Outputs, Tokens
+from feynkac.models.discrete.denoiser import ChainedDenoiser, LogProbs, Outputs, Tokens
 from feynkac.models.discrete.draws import Draws
 from feynkac.models.discrete.path import Past
 from feynkac.smc.memory import Memory
@@ -128,6 +128,16 @@ class Canvas:
     def clean(self, rows: Rows) -> LogProbs:
         """(R, L, K) nats, the factorised posterior of the clean tokens; a token under no mask is certain."""
         return self.kernel.clean(self.tokens_now[rows], self.log_probs(rows))
+
+    def pairs(self, rows: Rows) -> NDArray[np.float64] | None:
+        """(R, L - 1, K, K) nats, the law of each clean token given the one before it, where the denoiser tells it.
+
+        Only for steps that reveal tokens for good: None otherwise.
+        """
+        denoiser = self.outputs.denoiser
+        if not (self.kernel.permanent and isinstance(denoiser, ChainedDenoiser)):
+            return None
+        return denoiser.transitions(self.tokens_now[rows], self.kernel.noise(self.time))
 
     def estimate(self, rows: Rows) -> Tokens:
         """(R, L) the likeliest clean token at each position; the tokens themselves of finished rows."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,18 @@ class LogitsDenoiser(Protocol):
 
     def log_probs(self, tokens: Tokens, t: float) -> LogProbs:
         """(U, L, K) nats, normalised, for U canvases at noise level `t` in [0, 1]; -inf where a token cannot be."""
+        ...
+
+
+@runtime_checkable
+class ChainedDenoiser(LogitsDenoiser, Protocol):
+    """A denoiser that also knows how a token depends on the one before it: its posterior is a Markov chain.
+
+    Constraints are then foreseen, and met, without error. Who knows it only nearly may say so, too: it only guides.
+    """
+
+    def transitions(self, tokens: Tokens, t: float) -> NDArray[np.float64]:
+        """(U, L - 1, K, K) nats: the law of each clean token (last index) given the one before it and the canvas."""
         ...
 
 

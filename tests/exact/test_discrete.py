@@ -14,7 +14,7 @@ from discrete_truth import Law, WildDenoiser, WildPotential, masked_law, uniform
 from toys import assert_equal_masses
 
 from feynkac import steer
-from feynkac.models.discrete import acceptance, proposals
+from feynkac.models.discrete import acceptance, messages, proposals
 from feynkac.models.discrete.acceptance import Guided
 from feynkac.models.discrete.analytic import ChainDenoiser
 from feynkac.models.discrete.automata import CanvasAutomaton
@@ -284,6 +284,85 @@ def test_a_regex_over_independent_positions_has_no_variance(kernel: Any) -> None
         assert abs(result.ess - n) < 1e-8 * n
 
 
+@pytest.mark.parametrize("order", ["random", "left", "confident"])
+def test_regular_expressions_over_a_markov_chain_have_no_variance(order: Any) -> None:
+    # The denoiser tells how neighbours depend on each other, and the model's law is the chain's own.
+    constraints = [regex("([^a]*a[^a]*a)*[^a]*"), regex("([^c]|c+[^cd])*c*")]
+    parity_and_last = {(x, int(x == 0)): INITIAL[x] for x in range(CHAIN_K)}
+    for _ in range(CHAIN_L - 1):
+        after: dict[tuple[int, int], float] = {}
+        for (x, odd), mass in parity_and_last.items():
+            for y in range(CHAIN_K):
+                if (x, y) != (2, 3):
+                    key = y, odd ^ (y == 0)
+                    after[key] = after.get(key, 0.0) + mass * TRANSITION[x, y]
+        parity_and_last = after
+    log_z = math.log(sum(mass for (_, odd), mass in parity_and_last.items() if not odd))
+    model = DiscreteDiffusion(EXACT, Vocabulary((b"a", b"b", b"c", b"d")), CHAIN_L, Unmask(CHAIN_L, order=order))
+    for n, seed in ((1, 0), (1, 1), (8, 2)):
+        result = steer(model, *constraints, particles=n, seed=seed)
+        assert abs(result.log_evidence - log_z) < 1e-8
+        assert abs(result.ess - n) < 1e-8 * n
+
+
+class WildChain(WildDenoiser):
+    """Tells of its neighbours what has nothing to do with what it says of positions, zeros included."""
+
+    def transitions(self, tokens: np.ndarray, t: float) -> np.ndarray:
+        n, length = tokens.shape
+        p = np.random.default_rng([5, n, round(1000 * t)]).dirichlet(np.ones(self.k), (n, length - 1, self.k))
+        p[:, :, 0] = [0.0, 1.0]
+        with np.errstate(divide="ignore"):
+            return np.log(p)
+
+
+TALKATIVE = WildChain(K, seed=4)
+CHAINED = {
+    "masked": (Masked(2), lambda: masked_law(TALKATIVE.p, 2, K, grid(2))),
+    "one by one": (Unmask(2), lambda: unmask_law(TALKATIVE.p, 2, K, 1, "random")),
+    "remasked": (Masked(3, remask=0.5), lambda: masked_law(TALKATIVE.p, 2, K, grid(3), 0.5)),
+}
+
+
+@pytest.mark.parametrize("kernel", CHAINED)
+@pytest.mark.parametrize("pattern", ["a[ab]", "ab|b", "ba?|aa"])
+def test_what_a_denoiser_tells_of_neighbours_only_guides(kernel: str, pattern: str) -> None:
+    steps, law = CHAINED[kernel]
+    constraint = regex(pattern)
+    model = DiscreteDiffusion(TALKATIVE, AB, 2, steps).constrained([constraint])
+    truth = target(in_text(law()), lambda text: 0.0 if re.fullmatch(pattern, text) else -math.inf)
+    n = 1 if kernel == "remasked" else 2
+    assert_exact(model, constraint, truth, n=n, resample=systematic)
+
+
+def test_mutant_the_zeros_between_neighbours_are_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    constraint = regex("aa|b[ab]")
+    model = DiscreteDiffusion(TALKATIVE, AB, 2, Unmask(2)).constrained([constraint])
+    law = unmask_law(TALKATIVE.p, 2, K, 1, "random")
+    truth = target(in_text(law), lambda text: 0.0 if re.fullmatch("aa|b[ab]", text) else -math.inf)
+    assert_exact(model, constraint, truth)
+    monkeypatch.setattr(acceptance, "UNLIKELY", 0.0)
+    fails(model, constraint, truth)
+
+
+def test_mutant_a_token_that_may_be_masked_again_is_believed_to_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    constraint = regex("a[ab]")
+    model = DiscreteDiffusion(WILD, AB, 2, Masked(3, remask=0.5)).constrained([constraint])
+    law = masked_law(WILD.p, 2, K, grid(3), 0.5)
+    truth = target(in_text(law), lambda text: 0.0 if text.startswith("a") else -math.inf)
+    assert_exact(model, constraint, truth)
+    weights = messages.Factorised.weights
+
+    def believed(self: Any, *args: Any) -> np.ndarray:
+        kept, self.redrawn = self.redrawn, 0.0
+        result = weights(self, *args)
+        self.redrawn = kept
+        return result
+
+    monkeypatch.setattr(messages.Factorised, "weights", believed)
+    fails(model, constraint, truth)
+
+
 # --- the laws themselves ---------------------------------------------------------------------------------------------
 
 SMALL_CHAIN = ChainDenoiser(np.array([0.3, 0.7]), np.array([[0.2, 0.8], [1.0, 0.0]]))
@@ -319,7 +398,12 @@ def test_the_chain_denoiser_is_the_posterior(uniform: bool) -> None:
         if not (z := sum(joint.values())):
             continue
         marginals = [[sum(m for c, m in joint.items() if c[j] == x) / z for x in range(K)] for j in range(3)]
-        np.testing.assert_allclose(np.exp(chain.log_probs(np.array([seen]), t))[0], marginals, atol=1e-14)
+        told = np.exp(chain.log_probs(np.array([seen]), t))[0]
+        np.testing.assert_allclose(told, marginals, atol=1e-14)
+        pairs = np.exp(chain.transitions(np.array([seen]), t))[0]
+        for x, y, j in itertools.product(range(K), range(K), range(2)):
+            both = sum(m for c, m in joint.items() if c[j : j + 2] == (x, y)) / z
+            assert both == pytest.approx(told[j, x] * pairs[j, x, y], abs=1e-14)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
@@ -393,7 +477,7 @@ def test_mutant_remasking_is_not_made_up_for(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_mutant_the_tokens_shown_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     # The guided proposal draws each position as though the others were still open.
-    monkeypatch.setattr(acceptance, "forward", lambda alpha, pc, delta: np.ones_like(alpha) * [1.0, 1.0, 0.0])
+    monkeypatch.setattr(messages, "forward", lambda alpha, pc, delta: np.ones_like(alpha) * [1.0, 1.0, 0.0])
     model, potential, truth = problem("masked", "guided")
     assert_exact(model, potential, truth)  # a worse proposal, but its ratio is the one of what it did draw
     monkeypatch.setattr(acceptance, "_at", lambda log_p, drawn: np.zeros(len(drawn)))

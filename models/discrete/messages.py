@@ -1,0 +1,136 @@
+"""Where an automaton will be, and whether it will accept: messages from the left and from the right of a canvas.
+
+With them the law of a text given that it is accepted is drawn from left to right, exactly for what the denoiser says:
+positions independent of each other (`Factorised`), or each dependent on the one before (`Chained`).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.models.discrete.automata import FAINT, CanvasAutomaton, forward
+from feynkac.smc.protocols import LogW, Rows
+
+Floats = NDArray[np.float64]
+
+
+class Messages(Protocol):
+    """For R canvases, what is known of the automaton's way through them."""
+
+    log_accepted: LogW
+    """(R,) nats, the log-probability that the finished text is accepted."""
+
+    def begin(self) -> Floats:
+        """The weights of where a canvas may stand before its first position: `alpha` of the methods below."""
+        ...
+
+    def weights(self, alpha: Floats, i: int, asked: Rows, p: Floats) -> Floats:
+        """(A, K) weights of each token at position `i` of the rows `asked` given acceptance; `p` (A, K) is its law."""
+        ...
+
+    def show(self, i: int, rows: Rows, tokens: Rows) -> None:
+        """At position `i` of `rows` the `tokens` (A,) have been drawn."""
+        ...
+
+    def advance(self, alpha: Floats, i: int) -> Floats:
+        """The weights after position `i`."""
+        ...
+
+
+class Factorised:
+    """Positions independent of each other, with probabilities `p` (R, L, K). `alpha` is (R, S).
+
+    `redrawn`: the probability that a token drawn now is replaced by another one before the end.
+    """
+
+    def __init__(self, automaton: CanvasAutomaton, p: Floats, redrawn: float = 0.0) -> None:
+        self.automaton, self.p, self.redrawn, self._classes = automaton, p, redrawn, automaton.classes(p)
+        self._beta, self.log_accepted = automaton.backward(p)
+
+    def begin(self) -> Floats:
+        alpha = np.zeros((len(self._classes), len(self.automaton.delta)))
+        alpha[:, self.automaton.start] = 1.0
+        return alpha
+
+    def weights(self, alpha: Floats, i: int, asked: Rows, p: Floats) -> Floats:
+        beta, alpha = self._beta[asked, i + 1], alpha[asked]
+        reached = np.stack([(alpha * beta[:, after]).sum(axis=1) for after in self.automaton.delta.T], axis=1)
+        reached = reached[:, self.automaton.token_class]
+        return p * ((1.0 - self.redrawn) * reached + self.redrawn * reached.mean(axis=1, keepdims=True))
+
+    def show(self, i: int, rows: Rows, tokens: Rows) -> None:
+        stays = (tokens[:, None] == np.arange(self.p.shape[2])).astype(np.float64)
+        self._classes[rows, i] = self.automaton.classes(maybe_redrawn(stays, self.redrawn))
+
+    def advance(self, alpha: Floats, i: int) -> Floats:
+        return forward(alpha, self._classes[:, i], self.automaton.delta)
+
+    def posterior(self) -> Floats:
+        """(R, L, K) weights of the tokens of each position by itself, given acceptance."""
+        alpha, result, every = self.begin(), np.empty(self.p.shape), np.arange(len(self.p))
+        for i in range(result.shape[1]):
+            result[:, i] = self.weights(alpha, i, every, self.p[:, i])
+            alpha = self.advance(alpha, i)
+        return result
+
+
+class Chained:
+    """Each position dependent on the one before it. `alpha` (R, S, K) is over states and last tokens.
+
+    `first` (R, K) are the probabilities of the first token, `pairs` (R, L - 1, K, K) those of a token (last index)
+    given the one before it, both given the canvas.
+    """
+
+    def __init__(self, automaton: CanvasAutomaton, first: Floats, pairs: Floats) -> None:
+        self._after = automaton.delta[:, automaton.token_class]  # (S, K)
+        self._start, self._token = automaton.start, np.arange(first.shape[1])
+        # Before the first position stands token 0, whatever it is.
+        self._pairs = np.concatenate(
+            [np.broadcast_to(first[:, None, None], (len(first), 1, *pairs.shape[2:])), pairs], 1
+        )
+        beta = np.broadcast_to(automaton.accept[:, None].astype(np.float64), self._after.shape)
+        self._beta, self.log_accepted = [np.repeat(beta[None], len(first), axis=0)], np.zeros(len(first))
+        for i in reversed(range(self._pairs.shape[1])):
+            before, log_top = _scaled(self._ahead(self._beta[-1]) @ self._pairs[:, i].swapaxes(1, 2))
+            self._beta.append(before)
+            self.log_accepted += log_top
+        self._beta.reverse()
+        with np.errstate(divide="ignore"):
+            self.log_accepted += np.log(self._beta[0][:, self._start, 0])
+
+    def _ahead(self, beta: Floats) -> Floats:
+        """(R, S, K) the `beta` (R, S, K) where each token leads from each state."""
+        return beta[:, self._after, self._token]
+
+    def begin(self) -> Floats:
+        alpha = np.zeros(self._beta[0].shape)
+        alpha[:, self._start, 0] = 1.0
+        return alpha
+
+    def weights(self, alpha: Floats, i: int, asked: Rows, p: Floats) -> Floats:
+        return (alpha[asked] @ self._pairs[asked, i] * self._ahead(self._beta[i + 1][asked])).sum(axis=1)
+
+    def show(self, i: int, rows: Rows, tokens: Rows) -> None:
+        self._pairs[rows, i] *= tokens[:, None, None] == self._token
+
+    def advance(self, alpha: Floats, i: int) -> Floats:
+        reached, after = alpha @ self._pairs[:, i], np.zeros(alpha.shape)
+        np.add.at(after, (slice(None), self._after, self._token), reached)
+        return _scaled(after)[0]
+
+
+def maybe_redrawn(p: Floats, chance: float) -> Floats:
+    """The probabilities (..., K) if, with probability `chance`, any token at all takes the place of the one drawn."""
+    return (1.0 - chance) * p + chance / p.shape[-1]
+
+
+def _scaled(x: Floats) -> tuple[Floats, LogW]:
+    """(R, S, K) scaled to a largest entry of 1, positive ones kept positive, and (R,) the log of the factor."""
+    top = x.max(axis=(1, 2))
+    with np.errstate(divide="ignore"):
+        log_top = np.log(top)
+    scaled = x / np.where(top > 0.0, top, 1.0)[:, None, None]
+    return np.where(x > 0.0, np.maximum(scaled, FAINT), 0.0), log_top
