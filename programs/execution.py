@@ -214,7 +214,7 @@ class Execution:
             self._arrived(kind, key)
         self._requests += 1
         if self._requests > MAX_REQUESTS:
-            raise self.run.endless(self, f"{MAX_REQUESTS} requests without a sample")
+            raise self.run.endless(self, f"{MAX_REQUESTS} requests without a sample", "Let each round of a loop sample")
         self.tail = (self.tail, kind, key, value, after)
 
     def _add(self, log_weight: float) -> None:

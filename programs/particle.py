@@ -61,7 +61,8 @@ class Particle(Execution):
         if holds is True:
             return
         if not isinstance(holds, bool | np.bool_):
-            raise ArgumentError(f"p.condition({holds!r}): give a bool; for a log-weight use p.factor")
+            advice = "a bool, as in `is not None`" if holds is None else "a bool; for a log-weight use p.factor"
+            raise ArgumentError(f"p.condition({holds!r}): give {advice}")
         if not holds:
             if self._past:
                 self._diverged(*self._past[-1][1:3], "condition", False)

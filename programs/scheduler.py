@@ -39,6 +39,7 @@ class Row(NamedTuple):
         return kind_of(self.tail) in (RETURN, DEATH)
 
 
+_ALLOW_MORE = "Bound its loops, or allow more with `.limited(max_steps=, max_tokens=)`"
 _new = tuple.__new__  # Row(...) would take twice as long, and there is one a particle and step
 
 
@@ -117,11 +118,11 @@ class Run:
         if self.limits.max_tokens is not None and tokens > self.limits.max_tokens:
             raise self.endless(particle, f"a context of more than {self.limits.max_tokens} tokens (max_tokens)")
 
-    def endless(self, particle: Particle, what: str) -> ProgramError:
+    def endless(self, particle: Particle, what: str, advice: str = _ALLOW_MORE) -> ProgramError:
         """The error of a program that does not stop."""
         return ProgramError(
             f"program '{self.name}', particle {particle.row}, does not stop: {what}. Its text so far: "
-            f"{_shown(particle)}. Bound its loops, or allow more with `.limited(max_steps=, max_tokens=)`"
+            f"{_shown(particle)}. {advice}"
         )
 
     # --- inner workings

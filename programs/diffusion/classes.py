@@ -48,7 +48,7 @@ def digit_classifier() -> Callable[[Tensor], Tensor]:
         from sklearn.linear_model import LogisticRegression
     except ImportError as cause:
         raise ModelError("the digits come with scikit-learn: pip install 'feynkac[digits]'") from cause
-    data = load_digits()
+    data: Any = load_digits()
     fitted = LogisticRegression(max_iter=500).fit(data.data / 16, data.target)
     weight, bias = (torch.as_tensor(each, dtype=torch.float32) for each in (fitted.coef_, fitted.intercept_))
     return lambda images: (images.flatten(1) @ weight.to(images).T + bias.to(images)).log_softmax(1)

@@ -57,7 +57,10 @@ def digit(which: int = 2) -> Tensor:
         from sklearn.datasets import load_digits
     except ImportError as cause:
         raise ModelError("the digits come with scikit-learn: pip install 'feynkac[digits]'") from cause
-    return torch.as_tensor(load_digits().images[which] / 16, dtype=torch.float32)[None]
+    data: Any = load_digits()
+    if not 0 <= which < len(data.images):
+        raise ArgumentError(f"there is no digit {which}; give a number from 0 to {len(data.images) - 1}")
+    return torch.as_tensor(data.images[which] / 16, dtype=torch.float32)[None]
 
 
 def photo(path: str) -> Tensor:
