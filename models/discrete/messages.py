@@ -86,13 +86,12 @@ class Chained:
 
     def __init__(self, automaton: CanvasAutomaton, first: Floats, pairs: Floats) -> None:
         self._after = automaton.delta[:, automaton.token_class]  # (S, K)
-        self._start, self._token = automaton.start, np.arange(first.shape[1])
+        n, k = first.shape
+        self._start, self._token = automaton.start, np.arange(k)
         # Before the first position stands token 0, whatever it is.
-        self._pairs = np.concatenate(
-            [np.broadcast_to(first[:, None, None], (len(first), 1, *pairs.shape[2:])), pairs], 1
-        )
-        beta = np.broadcast_to(automaton.accept[:, None].astype(np.float64), self._after.shape)
-        self._beta, self.log_accepted = [np.repeat(beta[None], len(first), axis=0)], np.zeros(len(first))
+        self._pairs = np.concatenate([np.broadcast_to(first[:, None, None], (n, 1, k, k)), pairs], axis=1)
+        beta = np.broadcast_to(automaton.accept[:, None].astype(np.float64), (n, *self._after.shape))
+        self._beta, self.log_accepted = [beta], np.zeros(n)
         for i in reversed(range(self._pairs.shape[1])):
             before, log_top = _scaled(self._ahead(self._beta[-1]) @ self._pairs[:, i].swapaxes(1, 2))
             self._beta.append(before)
@@ -118,7 +117,8 @@ class Chained:
 
     def advance(self, alpha: Floats, i: int) -> Floats:
         reached, after = alpha @ self._pairs[:, i], np.zeros(alpha.shape)
-        np.add.at(after, (slice(None), self._after, self._token), reached)
+        for s, there in enumerate(self._after):
+            after[:, there, self._token] += reached[:, s]
         return _scaled(after)[0]
 
 
