@@ -71,7 +71,7 @@ class Factorised:
     def posterior(self) -> Floats:
         """(R, L, K) weights of the tokens of each position by itself, given acceptance."""
         alpha, result, every = self.begin(), np.empty(self.p.shape), np.arange(len(self.p))
-        for i in range(result.shape[1]):
+        for i in range(self.p.shape[1]):
             result[:, i] = self.weights(alpha, i, every, self.p[:, i])
             alpha = self.advance(alpha, i)
         return result
