@@ -107,7 +107,7 @@ class Call:
                 self.scheduler._init_step_index(self.question.time)
             self.scheduler._step_index += 1
 
-    @property
+    @functools.cached_property
     def takes_eta(self) -> bool:
         """Whether the scheduler's own `step` has an eta."""
         return "eta" in inspect.signature(self._base.step).parameters
