@@ -35,7 +35,9 @@ class Proposal(Protocol):
         """
         ...
 
-    # Only conditional SMC and particle Gibbs ask for the following two.
+
+class Replayable(Proposal, Protocol):
+    """A proposal that can also weigh latents that it did not draw, as conditional SMC and particle Gibbs need."""
 
     def start_ratio(self, std: float, x: Tensor) -> Tensor:
         """(N,) float64 nats log p/q of given first latents `x`: for `x` of `start`, what it returned."""

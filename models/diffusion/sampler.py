@@ -208,7 +208,7 @@ class DiffusionSampler:
         if found is None:
             raise ArgumentError(
                 f"{type(self.proposal).__name__} cannot weigh a latent that it did not draw, as conditional SMC must; "
-                f"give it the method {method} that returns log p/q (see feynkac.models.diffusion.Proposal)"
+                f"give it the method {method} that returns log p/q (see feynkac.models.diffusion.proposals.Replayable)"
             )
         return found
 
