@@ -60,13 +60,13 @@ def _run(figure: Any, place: Any, result: Result) -> None:
     title(axes, "Family tree" + " of the last sweep" * swept, [("width by final weight", SOFT)])
     axes.tick_params(bottom=False, labelbottom=False)
     axes.spines["bottom"].set_visible(False)
-    for draw, other in zip(panels, others, strict=True):
-        below = figure.add_subplot(other, sharex=axes)
-        draw(below)
-        below.tick_params(labelbottom=other is others[-1])
-    below.set_xlabel("step")
-    below.set_xlim(-0.2, max(len(history.rows) - 1, 1) + 0.2)
-    below.xaxis.get_major_locator().set_params(integer=True)
+    below = [figure.add_subplot(other, sharex=axes) for other in others]
+    for draw, each in zip(panels, below, strict=True):
+        draw(each)
+        each.tick_params(labelbottom=each is below[-1])
+    below[-1].set_xlabel("step")
+    below[-1].set_xlim(-0.2, max(len(history.rows) - 1, 1) + 0.2)
+    below[-1].xaxis.get_major_locator().set_params(integer=True)
 
 
 def last_sweep(result: Result) -> Result:

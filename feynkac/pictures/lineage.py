@@ -54,7 +54,7 @@ def forest(rows: Sequence[Sequence[int]], weights: NDArray[np.float64]) -> Fores
         places[-1][order] = np.arange(len(each))
     mass, lives = [weights], [weights > 0.0]
     for t in range(len(parents) - 1, 0, -1):
-        mass.append(np.bincount(parents[t], mass[-1], minlength=len(parents[t - 1])))
+        mass.append(np.bincount(parents[t], mass[-1], minlength=len(parents[t - 1])).astype(np.float64))
         lives.append(np.bincount(parents[t], lives[-1], minlength=len(parents[t - 1])) > 0)
     return Forest(parents, places, mass[::-1], lives[::-1])
 

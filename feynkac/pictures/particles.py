@@ -30,13 +30,13 @@ STEM, GAP = 0.34, 1.1
 def kind_of(samples: Sequence[Any]) -> Kind:
     """How samples are best drawn, by the first of them; molecules cannot be told from texts."""
     first = samples[0]
-    shape = tuple(getattr(first, "shape", ()))
+    shape = list(getattr(first, "shape", ()))
     if hasattr(first, "getbands") or (len(shape) in (3, 4) and shape[-3] in CHANNELS):
         return "images"
-    if shape == (2,):
+    if shape == [2]:
         return "points"
     number = isinstance(first, int | float | np.number) and not isinstance(first, bool)
-    number = number or (shape in ((1,), ()) and hasattr(first, "item"))
+    number = number or (shape in ([1], []) and hasattr(first, "item"))
     return "numbers" if number else "texts"
 
 
@@ -64,7 +64,8 @@ def _images(axes: Any, result: Result, most: int, reference: Any) -> None:
     known = result.history.levels and len(result.history.levels[-1]) == len(weights)  # not if sweeps are pooled
     levels = result.history.levels[-1] if known else None
     captions: list[Caption] = [("given", "", None)] * len(given)
-    captions += [(percent(weights[row]) if weights[row] else "dead", _level(levels, row), weights[row]) for row in rows]
+    for row, share in zip(rows.tolist(), weights[rows].tolist(), strict=True):
+        captions.append((percent(share) if share else "dead", _level(levels, row), share))
     _grid(axes, arrays, captions)
     notes = [("weight", INK), ("level, nats", SOFT)] if levels is not None else [("weight", INK)]
     order = "the likeliest first" if weights.any() else "all dead"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import warnings
 from pathlib import Path
@@ -26,15 +27,14 @@ def open_pipeline(folder: str | os.PathLike[str], dtype: str = "float32", device
     if not isinstance(precision, torch.dtype):
         raise ArgumentError(f"dtype {dtype!r} is no type of torch; try float32, float16 or bfloat16")
     try:
-        from diffusers import DiffusionPipeline
-        from diffusers.utils import logging
+        diffusers: Any = importlib.import_module("diffusers")
     except ImportError as cause:
         raise ModelError("pipelines are run by diffusers: pip install 'feynkac[diffusion]'") from cause
-    logging.disable_progress_bar()
+    diffusers.utils.logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            pipe = DiffusionPipeline.from_pretrained(place, torch_dtype=precision)
+            pipe = diffusers.DiffusionPipeline.from_pretrained(place, torch_dtype=precision)
         return pipe if device is None else pipe.to(device)
     except Exception as cause:
         raise ModelError(f"cannot load the pipeline in {place}: {cause}") from cause
