@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feynkac.errors import ModelError
+from feynkac.errors import ArgumentError, ModelError
 from feynkac.models.discrete.kernels import Kernel, Unmask
 from feynkac.models.discrete.model import DiscreteDiffusion
 from feynkac.vocabulary import Vocabulary
@@ -80,18 +80,24 @@ class Block(nn.Module):
 
 
 class NetworkDenoiser:
-    """A `LogitsDenoiser` from a network that maps tokens (U, L) to logits (U, L, K), `batch` canvases at a time."""
+    """A `LogitsDenoiser` from a network that maps tokens (U, L) to logits (U, L, K), `batch` canvases at a time.
+
+    The logits are divided by `temperature`: below 1, p is the law of a more decided sampler. Raises ArgumentError.
+    """
 
     time_independent = True
 
-    def __init__(self, network: nn.Module, *, batch: int = 512, device: str = "cpu") -> None:
+    def __init__(self, network: nn.Module, *, batch: int = 512, device: str = "cpu", temperature: float = 1.0) -> None:
+        if not temperature > 0.0:
+            raise ArgumentError(f"temperature={temperature}; it divides the logits, and must be above 0")
         self.network, self.batch, self.device = network.to(device).eval(), batch, device
+        self.temperature = temperature
 
     @torch.inference_mode()
     def log_probs(self, tokens: NDArray[np.int64], t: float) -> NDArray[np.float64]:
         """(U, L, K) nats, normalised in float64."""
         parts = [
-            F.log_softmax(self.network(part.to(self.device)).double(), dim=-1).cpu()
+            F.log_softmax(self.network(part.to(self.device)).double() / self.temperature, dim=-1).cpu()
             for part in torch.from_numpy(tokens).split(self.batch)
         ]
         return torch.cat(parts).numpy()
@@ -120,11 +126,14 @@ def load(path: str | os.PathLike[str]) -> tuple[CanvasTransformer, Vocabulary]:
     return network.eval(), Vocabulary(tuple(piece.encode() for piece in pieces), ends)
 
 
-def open_model(path: str | os.PathLike[str], kernel: Kernel | None = None, **options: Any) -> DiscreteDiffusion:
+def open_model(
+    path: str | os.PathLike[str], kernel: Kernel | None = None, *, temperature: float = 1.0, **options: Any
+) -> DiscreteDiffusion:
     """The masked diffusion in a file that `save` wrote, by default revealed token by token in random order.
 
-    `options`: those of `DiscreteDiffusion` (proposal, given). Raises ModelError.
+    `temperature`: see `NetworkDenoiser`. `options`: those of `DiscreteDiffusion` (proposal, given). Raises ModelError.
     """
     network, vocabulary = load(path)
     length = network.shape["length"]
-    return DiscreteDiffusion(NetworkDenoiser(network), vocabulary, length, kernel or Unmask(length), **options)
+    denoiser = NetworkDenoiser(network, temperature=temperature)
+    return DiscreteDiffusion(denoiser, vocabulary, length, kernel or Unmask(length), **options)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from feynkac import steer
-from feynkac.errors import ModelError
+from feynkac.errors import ArgumentError, ModelError
 from feynkac.models.discrete.network import CanvasTransformer, NetworkDenoiser, load, open_model, save
 from feynkac.potentials import regex
 
@@ -36,6 +36,16 @@ def test_canvases_are_answered_alike_in_any_batch() -> None:
     tokens = np.random.default_rng(0).integers(0, 5, (5, 6))
     whole, parts = (NetworkDenoiser(network, batch=b).log_probs(tokens, 0.0) for b in (5, 2))
     np.testing.assert_allclose(whole, parts, atol=1e-5)
+
+
+def test_the_temperature_divides_the_logits() -> None:
+    torch.manual_seed(0)
+    network, tokens = CanvasTransformer(4, 6, 16, 2, 2), np.random.default_rng(0).integers(0, 5, (5, 6))
+    warm, cold = (NetworkDenoiser(network, temperature=each).log_probs(tokens, 0.0) for each in (1.0, 0.5))
+    squared = np.exp(2.0 * warm)
+    np.testing.assert_allclose(np.exp(cold), squared / squared.sum(axis=-1, keepdims=True), rtol=1e-9)
+    with pytest.raises(ArgumentError, match="must be above 0"):
+        NetworkDenoiser(network, temperature=0.0)
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
