@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -62,11 +62,10 @@ class Prepared:
 class PipelineLatents(Latents):
     """The latents of a pipeline in the middle of its call."""
 
-    sampler: PipelineSampler
-
     def record(self) -> None:
         """Keep the paths of all particles from now on, and of each the seed of its first latent."""
-        self.past = Past.begun(self.x, [each.initial_seed() for each in self.sampler.generators])
+        sources = cast("PipelineSampler", self.sampler).generators
+        self.past = Past.begun(self.x, [each.initial_seed() for each in sources])
 
     def samples(self, rows: Rows) -> list[Tensor]:
         """Images for `rows`; of unfinished rows the estimates, without a further call of the network."""

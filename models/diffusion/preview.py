@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -87,7 +87,7 @@ def preview_of(
         return Decoder(decode.pipe, decode.height, decode.width, preview)
     if not callable(preview):
         raise ArgumentError(f"preview={preview!r}; choose 'linear' or 'full', or give a VAE, or a function of latents")
-    return preview
+    return cast("Callable[[Tensor], Tensor]", preview)
 
 
 def _smooth(n: int, shape: Sequence[int]) -> Tensor:
