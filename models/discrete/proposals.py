@@ -184,23 +184,27 @@ def by_gradient(reward: Callable[[Any], Any], scale: float = 1.0) -> Guide:
     return by_gradient
 
 
-def by_difference(potential: Potential, *, worst: float = -10.0) -> Guide:
+def by_difference(potential: Potential, *, worst: float = -10.0, top: int | None = None) -> Guide:
     """Scores from the potential's final value of the denoised estimate with one token exchanged.
 
-    No network runs, but the potential is asked about K sequences for each moved position. `worst`: the score in nats
-    of a sequence without mass; it only guides, so that it need not be -inf.
+    No network runs, but the potential is asked about K sequences for each moved position, or about those with the `top`
+    likeliest tokens. `worst`: the score in nats of a sequence without mass, and of one that is not asked about; it only
+    guides, so that it need not be -inf.
     """
 
     def by_difference(canvas: Canvas, rows: Rows, moved: Mask) -> NDArray[np.float64]:
-        estimate, k = canvas.estimate(rows), canvas.k
         which, places = np.nonzero(moved)
-        scores = np.zeros((*moved.shape, k))
+        scores = np.zeros((*moved.shape, canvas.k))
         if len(which):
-            tokens = np.repeat(estimate[which], k, axis=0)
-            tokens[np.arange(len(tokens)), np.repeat(places, k)] = np.tile(np.arange(k), len(which))
-            completed = canvas.completed(np.repeat(rows[which], k), tokens)
-            values = potential.final(completed, np.arange(len(tokens)))
-            scores[which, places] = np.maximum(values, worst).reshape(len(which), k)
+            likeliest = np.argsort(-canvas.log_probs(rows)[which, places], axis=1, kind="stable")[:, :top]
+            count = likeliest.shape[1]
+            tokens = np.repeat(canvas.estimate(rows)[which], count, axis=0)
+            tokens[np.arange(len(tokens)), np.repeat(places, count)] = likeliest.ravel()
+            completed = canvas.completed(np.repeat(rows[which], count), tokens)
+            values = np.maximum(potential.final(completed, np.arange(len(tokens))), worst)
+            found = np.full((len(which), canvas.k), worst)
+            np.put_along_axis(found, likeliest, values.reshape(likeliest.shape), axis=1)
+            scores[which, places] = found
         return scores
 
     return by_difference

@@ -102,6 +102,19 @@ def test_a_row_does_not_depend_on_the_others_under_a_proposal(proposal: str) -> 
     np.testing.assert_allclose(few.log_weight + np.log(3), many.log_weight[:3] + np.log(9), rtol=1e-12)
 
 
+def test_differences_are_asked_about_the_likeliest_tokens() -> None:
+    state = DiscreteDiffusion(CHAIN, ABC, 5, Unmask(5)).init(2, Streams(0).at("init", 0))
+    rows, moved = np.arange(2), np.eye(2, 5, dtype=np.bool_)
+    prize = reward(lambda text: 1.0 + text.count("b"))
+    every, some = (by_difference(prize, worst=-7.0, top=top)(state, rows, moved) for top in (None, 2))
+    likeliest = np.argsort(-CHAIN.log_probs(state.tokens_now, 1.0)[rows, rows], axis=1)
+    for row in rows:
+        assert (some[row, row, likeliest[row, :2]] == every[row, row, likeliest[row, :2]]).all()
+        assert (some[row, row, likeliest[row, 2:]] == -7.0).all()
+        assert every[row, row].min() >= 1.0
+    assert not some[~moved].any() and not every[~moved].any()
+
+
 def test_forking_commutes_with_stepping() -> None:
     # Every leaf is gathered: the answers of a forked population are those of a population made afresh.
     model = DiscreteDiffusion(CHAIN, ABC, 6, Masked(6))
