@@ -61,7 +61,7 @@ def molecules(quick: bool) -> Any:
 def overhead(quick: bool) -> Any:
     from steered.costs import analytic_overhead, network_overhead
 
-    return network_overhead(1 if quick else 9) | analytic_overhead(1 if quick else 9)
+    return network_overhead(1 if quick else 7) | analytic_overhead(1 if quick else 9)
 
 
 def gradients(quick: bool) -> Any:

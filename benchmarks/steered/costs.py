@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import resource
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,21 +16,37 @@ import torch
 import feynkac as fk
 from feynkac.models import diffusion as fd
 from feynkac.potentials import diffusion as fp
-from steered.tables import interleaved, table
+from steered.tables import table, turns
 
 DIGITS = Path(__file__).parents[1] / "train" / "digits"
-SIDE, CHANNELS, CHUNK = 128, 64, 8
+SIDE, CHANNELS, CHUNK = 192, 64, 8
 
 
-def network_overhead(repeats: int, particles: int = 64, steps: int = 20) -> dict[str, float]:
+def network_overhead(repeats: int, particles: int = 64, steps: int = 50) -> dict[str, float]:
     """A pipeline of diffusers by itself, and steered with a reward at every step; processor time."""
     from diffusers import DDIMPipeline
 
-    pipe = DDIMPipeline.from_pretrained(DIGITS)
+    rows = []
+    for name in ("the digits network", "none"):
+        pipe = DDIMPipeline.from_pretrained(DIGITS)
+        if name == "none":  # what is left is the pipeline's work and ours
+            pipe.unet.forward = lambda x, t, **options: SimpleNamespace(sample=0.5 * x)
+        alone, ours, paired = _pipelines(pipe, repeats, particles, steps)
+        rows.append({"network": name, "pipeline, ms a step": alone, "steered": ours, "ratio in turns": paired})
+    own = rows[1]["steered"] - rows[1]["pipeline, ms a step"]
+    share = own / rows[0]["pipeline, ms a step"]
+    title = (
+        f"DDIM pipeline, N={particles}, {steps} steps, one thread: steering adds {own:.2f} ms, {share:.1%} of a step"
+    )
+    table(rows, title)
+    return {"network_ratio": rows[0]["ratio in turns"], "overhead_of_a_step": share}
+
+
+def _pipelines(pipe: Any, repeats: int, particles: int, steps: int) -> tuple[float, float, float]:
+    """Median ms a step alone and steered, and the median of the ratios of neighbours in time."""
     pipe.set_progress_bar_config(disable=True)
     model = fk.Diffusion.from_pipeline(pipe, steps=steps, batch=particles)
     reward = fp.reward(lambda x: x.mean((1, 2, 3)), scale=20.0)
-    counts: list[int] = []
 
     def bare(seed: int) -> float:
         began = time.process_time()
@@ -39,15 +56,12 @@ def network_overhead(repeats: int, particles: int = 64, steps: int = 20) -> dict
 
     def steered(seed: int) -> float:
         began = time.process_time()
-        result = fk.steer(model, reward, particles=particles, seed=seed, progress=False)
-        counts.append(len(result.history.resampled))
+        fk.steer(model, reward, particles=particles, seed=seed, progress=False)
         return 1e3 * (time.process_time() - began) / steps
 
-    alone, ours = interleaved(repeats, bare, steered)
-    row = {"N": particles, "pipeline, ms a step": alone, "steered": ours, "overhead": ours / alone - 1.0}
-    row["resampled"] = float(np.mean(counts))
-    table([row], f"digits pipeline, {steps} steps, one thread: wanted, at most 0.05 overhead")
-    return {"network_overhead": row["overhead"]}
+    rounds = turns(repeats, bare, steered)
+    ratio = statistics.median(ours / alone for alone, ours in rounds)
+    return *(statistics.median(column) for column in zip(*rounds, strict=True)), ratio  # type: ignore[return-value]
 
 
 def analytic_overhead(repeats: int, particles: int = 4096, steps: int = 50) -> dict[str, float]:
@@ -73,14 +87,14 @@ def analytic_overhead(repeats: int, particles: int = 4096, steps: int = 50) -> d
             fk.steer(sampler, reward, particles=particles, seed=seed, progress=False)
             return 1e3 * (time.process_time() - began) / steps
 
-        alone, ours = interleaved(repeats, bare, steered)
+        alone, ours = map(statistics.median, zip(*turns(repeats, bare, steered), strict=True))
         rows.append({"N": particles, "D": size, "plain loop, ms a step": alone, "steered": ours, "more": ours - alone})
     table(rows, f"analytic denoiser, {steps} steps, one thread: wanted, at most 2 ms a step")
     return {f"analytic_ms_{row['D']}": row["steered"] for row in rows}
 
 
 class Heavy(torch.nn.Module):
-    """Latents (R, 4, 16, 16) to images (R, 3, SIDE, SIDE), by way of CHANNELS maps of that size: 4 MiB a map stack."""
+    """Latents (R, 4, 16, 16) to images (R, 3, SIDE, SIDE), by way of CHANNELS maps of that size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -100,27 +114,34 @@ def measure_memory(particles: int, batch: int) -> None:
     sampler = fd.DiffusionSampler(prior, fd.ddpm(4), shape, decode=decoder, batch=batch)
     reward = fp.reward(lambda x: x.mean((1, 2, 3)), scale=100.0)
     fk.steer(sampler, reward, particles=2, seed=0, progress=False)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten: loading took more than a small run
+    before = resident("VmRSS")
     result = fk.steer(sampler, reward, particles=particles, seed=0, progress=False)
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    peak = resident("VmHWM") - before
     returned = sum(sample.numel() * sample.element_size() for sample in result.samples) / 2**20
     print(peak, returned, particles * 4 * 16 * 16 * 4 / 2**20)
 
 
+def resident(name: str) -> float:
+    """MB of this process: "VmRSS" now, "VmHWM" at most so far (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+
+
 def memory(sizes: tuple[int, ...]) -> dict[str, float]:
-    """Decoding in parts and at once, each run in its own process."""
+    """Decoding in parts and at once, each run in its own process (Linux only)."""
     rows: list[dict[str, Any]] = []
-    for particles, batch in [*((n, CHUNK) for n in sizes), *((n, n) for n in sizes[:3])]:
+    for particles, batch in [*((n, CHUNK) for n in sizes), *((n, n) for n in sizes[1:3])]:
         code = f"from steered.costs import measure_memory; measure_memory({particles}, {batch})"
         command = [sys.executable, "-c", code]
         said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]).stdout
         peak, returned, latents = map(float, said.split())
         rows.append({
-            "decoded": "at once" if batch == particles else f"{batch} at a time", "N": particles, "peak, MB": peak,
-            "latents, MB": latents, "samples returned, MB": returned, "peak without those": peak - returned,
+            "decoded": "at once" if batch > CHUNK else f"{batch} at a time", "N": particles, "peak, MB": peak,
+            "latents, MB": latents, "samples returned, MB": returned, "rest": peak - returned - latents,
         })  # fmt: skip
     table(rows, f"memory above that of the loaded model; the decoder needs {memory_of_one():.0f} MB for one sample")
-    flat = [row["peak without those"] for row in rows if row["decoded"] != "at once"]
+    flat = [row["rest"] for row in rows if row["decoded"] != "at once"]
     return {"memory_growth_MB": flat[-1] - flat[0]}
 
 

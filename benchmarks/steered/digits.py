@@ -97,9 +97,12 @@ class Task:
         return np.concatenate([[weight @ right, weight @ nats / SCALE, top / SCALE], mass])
 
 
-def methods(task: Task) -> dict[str, Method]:
-    """What is compared; all evaluate the network once for each particle and step."""
-    network, target, base = task.network, fp.reward(task.reward), task.base
+def methods(task: Task, pool: Tensor) -> dict[str, Method]:
+    """What is compared; all evaluate the network once for each particle and step.
+
+    `pool`: other samples of the base model, (M, 1, 8, 8), for the methods that choose among such.
+    """
+    network, target = task.network, fp.reward(task.reward)
 
     def ours(proposal: Any = fd.BASE, **options: Any) -> Method:
         sampler = fd.DiffusionSampler(network, network.schedule, SHAPE, proposal=proposal)
@@ -116,14 +119,15 @@ def methods(task: Task) -> dict[str, Method]:
         )
 
     def blocks(n: int) -> Tensor:
-        return base[: len(base) // n * n].reshape(-1, n, *SHAPE)
+        return pool[: len(pool) // n * n].reshape(-1, n, *SHAPE)
 
     def exact(n: int, runs: int) -> Drawn:
-        rows = np.random.default_rng(0).choice(len(base), (runs, n), p=task.share)
-        return even(base[torch.as_tensor(rows)])
+        rows = np.random.default_rng(0).choice(len(task.base), (runs, n), p=task.share)
+        return even(task.base[torch.as_tensor(rows)])
 
     def importance(n: int, runs: int) -> Drawn:
-        return task.reward(base)[: len(base) // n * n].reshape(-1, n).double().numpy(), blocks(n)
+        drawn = blocks(n)
+        return task.reward(drawn.flatten(0, 1)).reshape(-1, n).double().numpy(), drawn
 
     return {
         "exact draws": exact,
@@ -143,15 +147,19 @@ def methods(task: Task) -> dict[str, Method]:
 
 
 def compare(samples: int, many: int, classes: range = range(10)) -> list[dict[str, Any]]:
-    """Print the table; `samples` particles for each class, method and N, and the truth from `many`."""
+    """Print the table; `samples` particles for each class, method and N.
+
+    Three quarters of `many` samples of the base model are the truth, the others what methods choose from.
+    """
     from diffusers import DDIMPipeline
 
     network, judges = Network(DDIMPipeline.from_pretrained(FOLDER)), Judges()
     model = fd.DiffusionSampler(network, network.schedule, SHAPE)
     nothing = fp.reward(lambda x: torch.zeros(len(x)), every="end")
     base = torch.cat([steered(model, nothing, 256, 1, seed=chunk)[1][0] for chunk in range(many // 256)])
+    base, pool = base[: 3 * len(base) // 4], base[3 * len(base) // 4 :]
     tasks, rows = [Task(network, judges, wanted, base) for wanted in classes], []
-    law, every = sum(task.law for task in tasks), [methods(task) for task in tasks]
+    law, every = sum(task.law for task in tasks), [methods(task, pool) for task in tasks]
     for name in every[0]:
         row: dict[str, Any] = {"method": name}
         for n in SIZES:
@@ -163,5 +171,7 @@ def compare(samples: int, many: int, classes: range = range(10)) -> list[dict[st
             }
         rows.append(row)
     ess = np.mean([task.ess for task in tasks])
-    table(rows, f"digits, p(class)^{SCALE:g}; the truth of each class rests on {ess:.0f} effective of {many} samples")
+    table(
+        rows, f"digits, p(class)^{SCALE:g}; the truth of each class rests on {ess:.0f} effective of {len(base)} samples"
+    )
     return rows

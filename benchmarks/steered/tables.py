@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,10 +22,10 @@ def _shown(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
-def interleaved(repeats: int, *measures: Callable[[int], float]) -> list[float]:
-    """The median of each measure, taken in turns; the first round warms up and does not count."""
+def turns(repeats: int, *measures: Callable[[int], float]) -> list[list[float]]:
+    """Rounds in which each measure has one turn; the first warms up and does not count."""
     rounds = []
     for seed in range(repeats + 1):
         rounds.append([measure(seed) for measure in measures])
         gc.collect()
-    return [statistics.median(column) for column in zip(*rounds[1:], strict=True)]
+    return rounds[1:]
