@@ -27,7 +27,7 @@ FAINT = 1e-150
 
 @dataclass(frozen=True)
 class CanvasAutomaton:
-    """S states over C classes of tokens; the last state is dead. What follows the end of a text is not looked at."""
+    """S states over C classes of tokens. What follows the end of a text is not looked at."""
 
     delta: NDArray[np.int64]
     """(S, C) next state."""
@@ -130,8 +130,19 @@ def canvas_automaton(vocabulary: Vocabulary, constraints: Sequence[TokenConstrai
         delta[: len(moves)] = np.where(np.array(moves) >= 0, moves, dead)
     delta[: len(number), ends] = np.where(accept, ended, dead)[:, None]
     delta[ended] = ended
-    columns, token_class = np.unique(delta, axis=1, return_inverse=True)
-    return CanvasAutomaton(np.ascontiguousarray(columns), np.r_[accept, True, False], token_class.reshape(-1))
+    return _minimal(delta, np.r_[accept, True, False])
+
+
+def _minimal(delta: NDArray[np.int64], accept: NDArray[np.bool_]) -> CanvasAutomaton:
+    """The smallest automaton that accepts the same from state 0, by Moore's refinement; equal tokens are one class."""
+    block, count = accept.astype(np.int64), 0
+    while block.max() + 1 > count:
+        count = int(block.max()) + 1
+        _, block = np.unique(np.column_stack([block, block[delta]]), axis=0, return_inverse=True)
+        block = block.reshape(-1)
+    _, one_of = np.unique(block, return_index=True)
+    columns, token_class = np.unique(block[delta[one_of]], axis=1, return_inverse=True)
+    return CanvasAutomaton(np.ascontiguousarray(columns), accept[one_of], token_class.reshape(-1), start=int(block[0]))
 
 
 @lru_cache(maxsize=16)

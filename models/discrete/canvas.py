@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.clock import costs
 from feynkac.errors import ModelError
 from feynkac.masks import States, TokenConstraint
 from feynkac.models.discrete.composition import Composition
@@ -112,6 +113,7 @@ class Canvas:
         """(N,) which canvases are finished."""
         return self.kernel.done(self.time, self.tokens_now, self.k)
 
+    @costs("model")
     def answers(self, rows: Rows) -> NDArray[np.float64]:
         """(R, E, L, K) nats, what each expert says of `rows` as they stand; evaluated where it is not known."""
         self.outputs, asked = self.outputs.having(rows, self.tokens_now, self.kernel.noise(self.time))

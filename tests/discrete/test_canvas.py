@@ -180,6 +180,16 @@ def test_several_constraints_are_one_automaton() -> None:
     assert accepted == {(0, 1, 3, x) for x in range(4)} | {(0, 1, 1, 3)}
 
 
+def test_an_automaton_has_no_more_states_than_it_needs() -> None:
+    even = [regex(f"[^{x}]*({x}[^{x}]*{x}[^{x}]*)*") for x in "ab"]
+    automaton = canvas_automaton(ABC, even, 6)
+    assert len(automaton.delta) == 4 + 2  # two parities, the end of a text, and death
+    assert automaton.token_class[2] not in automaton.token_class[[0, 1, 3]]
+    canvases = np.array(list(itertools.product(range(4), repeat=6)))
+    texts = [ABC.text(list(itertools.takewhile(lambda x: x != 3, canvas))) for canvas in canvases.tolist()]
+    np.testing.assert_array_equal(automaton.runs(canvases), [not (t.count("a") % 2 or t.count("b") % 2) for t in texts])
+
+
 @pytest.mark.parametrize(
     "kernel", [Masked(6), Masked(6, remask=0.4), Unmask(6), Uniform(6)], ids=lambda k: type(k).__name__
 )
