@@ -196,10 +196,10 @@ def sweeps(sampler, n, count, seed, potential=REWARD):
     return np.array(found)
 
 
-def assert_target_stays(sampler, n, expected, seed, count=CHAINS, **options):
+def assert_target_stays(sampler, n, expected, seed, **options):
     """E[sum W f] = E_target[f], so that a path drawn from the weights is from the target; and E[1 / Z_hat] = 1 / Z."""
-    off = sweeps(sampler, n, count, seed, **options) - expected
-    z = off.mean(0) / (off.std(0, ddof=1) / math.sqrt(count))
+    off = sweeps(sampler, n, CHAINS, seed, **options) - expected
+    z = off.mean(0) / (off.std(0, ddof=1) / math.sqrt(CHAINS))
     assert np.abs(z).max() < Z_LIMIT, f"z = {z}"
 
 
@@ -228,16 +228,16 @@ class FreeStart(fd.DiffusionSampler):
 
 
 class FreeEnd(fd.DiffusionSampler):
-    """Row 0 leaves the reference before the last latent with noise."""
+    """Row 0 leaves the reference after the first step, and comes back for the last."""
 
     def advance(self, state, rng, reference=None):
-        return super().advance(state, rng, None if state.t == 1 else reference)
+        return super().advance(state, rng, None if state.t in (1, 2) else reference)
 
 
-@pytest.mark.parametrize(("mutant", "count"), [(OwnRatio, 300), (FreeStart, 300), (FreeEnd, 600)])
-def test_wrong_replays_are_found(mutant, count, expected):
+@pytest.mark.parametrize("mutant", [OwnRatio, FreeStart, FreeEnd])
+def test_wrong_replays_are_found(mutant, expected):
     with pytest.raises(AssertionError, match="z ="):
-        assert_target_stays(short("denoiser", cls=mutant), 6, expected, 5, count)
+        assert_target_stays(short("denoiser", cls=mutant), 6, expected, 5)
 
 
 def test_gibbs_finds_the_target_from_anywhere(expected):
