@@ -127,6 +127,15 @@ def test_lineages_share_their_past_and_the_dead_are_freed():
     assert all(x.untyped_storage().nbytes() == x.nbytes for x in paths[0].latents), "a view keeps its population alive"
 
 
+def test_a_resampled_population_keeps_few_latents():
+    """About T + N log N of T N."""
+    sampler = fd.DiffusionSampler(PRIOR, fd.ddpm(50), (1,))
+    *_, sweep = gibbs(sampler, REWARD, n=64, sweeps=2, rng=Streams(0), resample=systematic)
+    paths = [sampler.trace(sweep.step.state, row) for row in range(64)]
+    held = len({id(x) for path in paths for x in path.latents})
+    assert held < 2 * (50 + 64 * math.log(64)) < 64 * 51 / 4
+
+
 def test_paths_are_kept_on_request_only():
     *_, last = smc(short(), REWARD, n=4, resample=systematic, rng=Streams(0))
     assert last.state.past is None
