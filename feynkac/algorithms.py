@@ -11,10 +11,11 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
+from feynkac.clock import Stopwatch
 from feynkac.errors import ArgumentError
 from feynkac.masks import TokenConstraint
 from feynkac.result import Result
-from feynkac.run import Recorder, Stopwatch, death_notice
+from feynkac.run import Recorder, death_notice
 from feynkac.smc import resample as schemes
 from feynkac.smc.checks import name_of
 from feynkac.smc.engine import RandomSource, smc

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import numpy as np
 
+from feynkac.clock import Stopwatch
 from feynkac.errors import AllParticlesDied, ModelError
 from feynkac.result import History, Result, Timing
 from feynkac.smc.checks import name_of
@@ -20,38 +20,9 @@ FEW = 0.1
 """Below this share of effective particles, or of surviving first ancestors, a result carries a warning."""
 
 
-class Stopwatch:
-    """Seconds spent in the model and in the potentials."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._spent = {"model": 0.0, "potentials": 0.0}
-
-    def timing(self) -> Timing:
-        """The wall clock so far."""
-        return Timing(time.perf_counter() - self._began, self._spent["model"], self._spent["potentials"])
-
-    def timed(self, part: str, of: Any, *methods: str) -> Any:
-        """`of`, with the time that its `methods` take put down to `part`."""
-        return _Timed(of, {method: self._wrap(part, getattr(of, method)) for method in methods})
-
-    def _wrap(self, part: str, method: Any) -> Any:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            began = time.perf_counter()
-            try:
-                return method(*args, **kwargs)
-            finally:
-                self._spent[part] += time.perf_counter() - began
-
-        return run
-
-
-class _Timed:
-    def __init__(self, of: Any, methods: dict[str, Any]) -> None:
-        self.__dict__.update(methods, _of=of)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._of, name)
+def timing(watch: Stopwatch) -> Timing:
+    """Where the time went so far."""
+    return Timing(watch.total, watch.spent["model"], watch.spent["potentials"])
 
 
 class Recorder:
@@ -104,7 +75,7 @@ class Recorder:
             log_evidence=log_z,
             log_evidence_se=None if math.isnan(error) else error,
             history=history,
-            timing=watch.timing(),
+            timing=timing(watch),
             forwarded_tokens=forwarded(state, self.group),
             seed=seed,
             warnings=[*warnings, *self._doubts(complete, algorithm)],

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from feynkac.algorithms import SWEEPS, Plan, joint
+from feynkac.clock import Stopwatch
 from feynkac.errors import AllParticlesDied, ArgumentError, ModelError
 from feynkac.result import History, Result
-from feynkac.run import Recorder, Stopwatch, death_notice, forwarded, samples
+from feynkac.run import Recorder, death_notice, forwarded, samples, timing
 from feynkac.smc.conditional import Sweep, gibbs
 from feynkac.smc.engine import RandomSource, Step
 from feynkac.smc.evidence import evidence
@@ -164,7 +165,7 @@ class Chains:
             log_evidence=log_z,
             log_evidence_se=None if math.isnan(error) else error,
             history=_joined([kept.history for kept in finished]),
-            timing=self._watch.timing(),
+            timing=timing(self._watch),
             forwarded_tokens=None if None in counts else sum(filter(None, counts)),
             seed=self._seed,
             warnings=self._warnings(chains, complete),

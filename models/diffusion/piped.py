@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from feynkac.clock import costs
 from feynkac.errors import ArgumentError, ModelError
 from feynkac.models.diffusion.checks import previewed
 from feynkac.models.diffusion.decoding import precise
@@ -119,6 +120,7 @@ class PipelineSampler(DiffusionSampler):
         state.record()
         return state
 
+    @costs("model")
     def look(self, state: Latents) -> None:
         """Resume the pipeline with the latents of `state`, and keep what its network says about them."""
         if self.call.asked != state.t:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from feynkac.clock import costs
 from feynkac.errors import ArgumentError
 from feynkac.models.diffusion.composition import corrector, start_of
 from feynkac.models.diffusion.denoisers import Denoiser, Prediction, Predictor, predict
@@ -152,6 +153,7 @@ class DiffusionSampler:
         """(N,) whether the last level is reached, which all rows do together."""
         return np.full(len(state), state.t == len(self.schedule))
 
+    @costs("model")
     def look(self, state: Latents) -> None:
         """Call the network once for the rows alive, and keep what it says among the leaves of `state`."""
         parts = list(self.batches(np.flatnonzero(state.alive)))

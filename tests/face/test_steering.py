@@ -350,3 +350,23 @@ def test_a_result_of_gibbs_survives_a_file(tiny_lm, tmp_path) -> None:
 def test_the_bar_of_gibbs_counts_sweeps(tiny_lm, capsys) -> None:
     fk.steer(tiny_lm().prompt("a", max_tokens=3), particles=4, islands=2, algorithm="gibbs", sweeps=3, progress=True)
     assert "6/6" in capsys.readouterr().err
+
+
+def test_a_network_that_runs_when_a_potential_looks_is_the_model_s_time() -> None:
+    import time
+
+    import torch
+
+    from feynkac.models.diffusion import DiffusionSampler, ddpm
+
+    class Slow:
+        def x0hat(self, x, level):
+            time.sleep(0.02)
+            return 0.5 * x
+
+    def quick(x: torch.Tensor) -> torch.Tensor:
+        return x.sum()
+
+    result = fk.steer(DiffusionSampler(Slow(), ddpm(10), (2,)), fk.reward(quick), particles=2, seed=0)
+    assert result.timing.model > 0.15 and result.timing.model > result.timing.potentials
+    assert result.timing.model + result.timing.potentials <= result.timing.total
