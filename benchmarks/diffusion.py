@@ -67,7 +67,7 @@ def overhead(quick: bool) -> Any:
 def gradients(quick: bool) -> Any:
     from steered.gradients import compare
 
-    return compare(32, 20, 1, 2) if quick else compare(256, 100, 4, 6)
+    return compare(32, 20, 1, 2) if quick else compare(256, 100, 4, 3)
 
 
 def memory(quick: bool) -> Any:
