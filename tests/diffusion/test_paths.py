@@ -110,3 +110,12 @@ def test_the_target_stays_and_the_inverse_evidence_is_unbiased(proposal):
     errors = [(weights * (f - expected[0])).std() / z, weights.std() / z**2] / np.sqrt(1024)
     error = np.sqrt(found.var(0, ddof=1) / len(found) + errors**2)
     assert len(kept) == 60 and np.abs((found.mean(0) - expected) / error).max() < 3.0
+
+
+@pytest.mark.parametrize("proposal", [fd.BASE, GUIDED], ids=["base", "guided"])
+def test_paths_in_half_precision(proposal):
+    pipe, _, _ = made("ddim")
+    model = fk.Diffusion.from_pipeline(pipe.to(torch.bfloat16), STEPS, proposal=proposal)
+    state, increments = walked(model, 3, 0)
+    again, others = walked(model, 3, 0, model.trace(state, 0))
+    assert torch.equal(state.x, again.x) and np.array_equal(increments, others)
