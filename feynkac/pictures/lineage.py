@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from feynkac.pictures.style import BLUE, GONE, ORANGE
 from feynkac.smc.protocols import Rows
 
-THICK = 3.5
-"""Points by which a line that carries all of the final weight is wider than one that carries hardly any."""
+THICK, ROOM = 3.5, 100
+"""Points by which a line that carries all of the final weight is wider; particles from which on lines get thinner."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ def draw(axes: Any, tree: Forest, best: int | None) -> None:
 
     lines, mass, kind = branches(tree, best)
     n = len(tree.rows[-1])
+    thin = min(1.0, ROOM / n)
     for which, colour in enumerate((GONE, BLUE, ORANGE)):
         chosen = np.flatnonzero(kind == which)
         if not len(chosen):
@@ -103,14 +104,15 @@ def draw(axes: Any, tree: Forest, best: int | None) -> None:
         axes.add_collection(
             LineCollection(
                 list(lines[chosen]), colors=colour, alpha=strength, capstyle="round", joinstyle="round",
-                linewidths=0.6 if which == 0 else 0.9 + THICK * mass[chosen], zorder=1 + which,
+                linewidths=0.6 * thin if which == 0 else 0.9 * (thin if which == 1 else 1.0) + THICK * mass[chosen],
+                zorder=1 + which,
             )
         )  # fmt: skip
     weights, colours = tree.mass[-1], np.where(tree.lives[-1], BLUE, GONE)
     if best is not None:
         colours[best] = ORANGE
     heights, last = _heights(tree.places[-1]), np.full(n, len(tree.rows) - 1)
-    axes.scatter(last, heights, s=4.0 + 60.0 * weights, c=colours, linewidths=0, zorder=4, clip_on=False)
+    axes.scatter(last, heights, s=4.0 * thin + 60.0 * weights, c=colours, linewidths=0, zorder=4, clip_on=False)
     axes.set(ylim=(1.02, -0.02), yticks=[])
     axes.spines["left"].set_visible(False)
 
