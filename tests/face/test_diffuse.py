@@ -158,16 +158,26 @@ def test_mistakes_are_one_line(folder, capsys, arguments: list[str], message: st
     assert not any("Traceback" in line for line in shown) and not (folder / "grid.png").exists()
 
 
-def test_a_prompt_that_is_missing(folder, capsys) -> None:
-    from feynkac.diffuse import _check_prompt
-    from feynkac.errors import ArgumentError
+def test_prompt_and_arguments_reach_the_pipeline(folder, capsys, monkeypatch) -> None:
+    from diffusers import DDIMPipeline
 
-    class Prompted:
-        def __call__(self, prompt=None): ...
+    from feynkac.models.diffusion import folder as folders
 
-    with pytest.raises(ArgumentError, match="needs --prompt"):
-        _check_prompt(Prompted(), None)
-    _check_prompt(Prompted(), "")
+    heard = []
+
+    class Prompted(DDIMPipeline):
+        def __call__(self, prompt, guidance_scale=7.5, style="", batch_size=1, generator=None, num_inference_steps=50,
+                     output_type="pil"):  # fmt: skip
+            heard.append((prompt, guidance_scale, style))
+            return super().__call__(batch_size, generator, 0.0, num_inference_steps, None, output_type)
+
+    pipe = folders.open_pipeline(DIGITS)
+    monkeypatch.setattr(folders, "open_pipeline", lambda *_: Prompted(pipe.unet, pipe.scheduler))
+    invoke("--reward", "rewards.py:bright", "-p", "a cat", "--guidance-scale", "3", "-a", "style=plain")
+    assert heard == [("a cat", 3.0, "plain")]
+    with pytest.raises(SystemExit):
+        run_main(DIGITS, *FAST, "--reward", "rewards.py:bright")
+    assert "Prompted needs --prompt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("module", "extra"), [("diffusers", "diffusion"), ("matplotlib", "plot")])
