@@ -41,11 +41,22 @@ def kind_of(samples: Sequence[Any]) -> Kind:
 
 
 def draw(axes: Any, result: Result, kind: Kind, most: int, reference: Any = None) -> None:
-    """Draw the samples of `result`, at most `most` of them where each has a place of its own."""
-    if kind == "images":
-        return _images(axes, result, most, reference)
+    """Draw the samples of `result`, at most `most` of them where each has a place of its own.
+
+    Raises ArgumentError for samples that are not of that kind.
+    """
+    if reference is not None and kind != "images":
+        raise ArgumentError(f"plot(reference=...) is for images, but these samples are drawn as {kind}")
     how = {"molecules": _molecules, "points": _points, "numbers": _numbers, "texts": _texts}
-    how[kind](axes, result, most)
+    try:
+        if kind == "images":
+            _images(axes, result, most, reference)
+        else:
+            how[kind](axes, result, most)
+    except (TypeError, ValueError, IndexError) as cause:
+        if isinstance(cause, ArgumentError):
+            raise
+        raise ArgumentError(f"these samples cannot be drawn as {kind}: {cause}") from cause
 
 
 def rank(result: Result) -> NDArray[np.int64]:
@@ -155,6 +166,8 @@ def _texts(axes: Any, result: Result, most: int) -> None:
 
 def _points(axes: Any, result: Result, most: int) -> None:
     points, weights = np.stack([_array(sample) for sample in result.samples]), result.weights
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError(f"one has the shape {points.shape[1:]}, not (2,)")
     dead = weights == 0.0
     axes.scatter(*points[dead].T, s=10, c=GONE, linewidths=0)
     size = 12.0 + 300.0 * weights[~dead]

@@ -165,6 +165,11 @@ def test_what_cannot_be_drawn(monkeypatch) -> None:
         result(["a"]).plot(kind="pie")  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="most=0"):
         result(["a"]).plot(most=0)
+    for kind in ("images", "points", "numbers"):
+        with pytest.raises(ArgumentError, match=f"cannot be drawn as {kind}"):
+            result(["a", "b"]).plot(kind=kind)
+    with pytest.raises(ArgumentError, match="for images"):
+        result(["a", "b"]).plot(reference=np.zeros((1, 2, 2)))
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(FeynkacError, match=r"pip install 'feynkac\[plot\]'"):
         result(["a"]).plot()
