@@ -27,7 +27,7 @@ from steered.runs import Numbers, cells, engine, quantiles, shares, total_variat
 from steered.tables import table
 
 FOLDER = Path(__file__).parents[1] / "train"
-LENGTH, SCALE, PARTS = 32, 10.0, 3
+LENGTH, SCALE, PARTS = 16, 10.0, 3
 SIZES = (16, 64)
 Texts = tuple[Numbers, NDArray[np.object_]]
 """(runs, N) log-weights in nats and (runs, N) texts."""

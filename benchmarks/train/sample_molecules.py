@@ -1,8 +1,10 @@
 """What the molecule model writes by itself, and steered towards drug-likeness, at equal numbers of particles.
 
 Needs rdkit: pip install 'feynkac[molecules]'. Prints a table and one JSON line. Of the unique valid molecules of each
-method: mean QED (the reward) and mean logP (not rewarded, a sign of over-optimisation if it moves). The evidence
-Z = E[exp(scale QED) 1{valid}] under the model is estimated by every weighted method; they must agree.
+method: mean QED (the reward) and mean logP (not rewarded, a sign of over-optimisation if it moves). The evidence Z =
+E[exp(scale QED) 1{valid}] under the model is estimated by every weighted method; they must agree ("model, syntax
+foreseen" is weighted for the syntax alone, whose probability it estimates). The mean QED of 3,000 molecules of the
+data's test set is 0.814, their mean logP 2.37.
 """
 
 from __future__ import annotations
@@ -24,6 +26,15 @@ from feynkac.models.discrete.proposals import FirstOrder, by_difference
 from feynkac.potentials.discrete import Lookahead
 
 MODEL = Path(__file__).with_name("molecules.safetensors")
+
+
+def syntax() -> Any:
+    """What all molecules of the data meet: the ends of rings come in pairs, and brackets match, three deep at most."""
+    pairs = [fk.regex(rf"[^{ring}]*({ring}[^{ring}]*{ring}[^{ring}]*)*") for ring in "1234"]
+    inside = "[^()]"
+    for _ in range(3):
+        inside = rf"([^()]|\({inside}+\))"
+    return fk.product(*pairs, fk.regex(f"{inside}*"))
 
 
 def described(texts: Iterable[str], weights: np.ndarray | None = None) -> dict[str, float]:
@@ -66,16 +77,20 @@ def main() -> None:
     target = fk.constraint(valid) * fk.reward(qed, scale=args.scale, every="end")
     # Half-written molecules are almost never valid when the rest is filled in at once: believe it only towards the end.
     guess = Lookahead(target, samples=8, worst=0.25 * args.scale, power=lambda t: ((t + 1) / model.length) ** 4)
-    first_order = FirstOrder(by_difference(target, worst=0.0), trust=1.0)
-    n = args.particles
+    first_order = FirstOrder(by_difference(target, worst=0.0, top=16), trust=1.0)
+    n, surest = args.particles, Unmask(model.length, order="confident")
     rows = [
         unsteered("model, one by one", model, n),
-        unsteered("model, surest first", open_model(MODEL, Unmask(model.length, order="confident")), n),
-        unsteered("model, 16 steps", open_model(MODEL, Masked(16)), n),
-        unsteered("model, 48 steps, remasked", open_model(MODEL, Masked(48, remask=0.2)), n),
+        unsteered("  at temperature 0.8", open_model(MODEL, temperature=0.8), n),
+        unsteered("model, surest first", open_model(MODEL, surest), n),
+        unsteered("  at temperature 0.8", open_model(MODEL, surest, temperature=0.8), n),
+        unsteered("model, 8 steps", open_model(MODEL, Masked(8)), n),
+        unsteered("model, 32 steps, remasked", open_model(MODEL, Masked(32, remask=0.2)), n),
+        steered("model, syntax foreseen", model, syntax(), n, islands=4),
         steered("importance sampling", model, target, n, algorithm="importance"),
         steered("SMC, difference", model, guess, n, islands=4),
         steered("SMC, first order", model.with_proposal(first_order), guess, n, islands=4),
+        steered("SMC, syntax foreseen", model, guess * syntax(), n, islands=4),
     ]
     for row in rows:
         shown = [key for key in ("valid", "unique", "qed", "posterior_qed", "logp", "ess") if key in row]
