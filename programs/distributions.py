@@ -35,7 +35,9 @@ class Distribution:
     key: Any
     """What must be equal when the program is run again: the name and the parameters."""
     composite = False
+    """Whether a value takes several requests, which `run` makes."""
     in_context = False
+    """Whether a value depends on the logits of a context."""
 
     def draw(self, u: Any) -> Any:
         """The value at a uniform `u` in [0, 1), found by comparisons where the support is finite."""
@@ -60,6 +62,10 @@ class Distribution:
     def follow(self, after: Any, value: Any) -> Any:
         """The recorded `value` as a replay gives it to the program; `after` is where it led."""
         return value
+
+    def run(self, p: Any) -> Any:
+        """A value of a composite distribution, by samples and weights of the particle `p`."""
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         name, *parameters = self.key

@@ -46,14 +46,20 @@ class Strand(greenlet):
 
     execution: Any = None
 
-    def run(self, _: Any) -> None:
-        while True:
-            try:
-                self.execution.main()
-            except GreenletExit:
-                if not self.execution.dead:
-                    raise  # the strand itself is freed
-            self.parent.switch()
+    def __init__(self) -> None:
+        super().__init__(_work)
+
+
+def _work(_: Any) -> None:
+    # It looks itself up each time: a reference to the strand in its own frame would keep it for ever.
+    here: Any = getcurrent
+    while True:
+        try:
+            here().execution.main()
+        except GreenletExit:
+            if not here().execution.dead:
+                raise  # the strand itself is freed
+        here().parent.switch()
 
 
 class Execution:
@@ -151,7 +157,7 @@ class Execution:
         if self.dead:
             return
         if self._past:
-            self._diverged(*self._past[-1][1:3], RETURN, None)
+            self._off_record(RETURN, None)
         if value is None and self.opened:
             raise ProgramError(
                 f"program '{self.run.name}' returned nothing, so that its sample would be None; "
@@ -257,6 +263,10 @@ class Execution:
             was, self.expected = self.expected, None
             if was != (kind, key):
                 self._diverged(*was, kind, key)
+
+    def _off_record(self, now: str, now_key: Any) -> NoReturn:
+        _, was, was_key, _, _ = self._past[-1]
+        self._diverged(was, was_key, now, now_key)
 
     def _diverged(self, was: str, was_key: Any, now: str, now_key: Any) -> NoReturn:
         number = len(backwards(self.tail)) - len(self._past)

@@ -65,7 +65,7 @@ class Particle(Execution):
             raise ArgumentError(f"p.condition({holds!r}): give {advice}")
         if not holds:
             if self._past:
-                self._diverged(*self._past[-1][1:3], "condition", False)
+                self._off_record("condition", False)
             self._die()
 
     def factor(self, log_weight: float) -> None:

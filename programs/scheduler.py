@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from feynkac.errors import FeynkacError, ProgramError, ReplayDiverged
-from feynkac.programs.execution import Strand
+from feynkac.programs.execution import Execution, Strand
 from feynkac.programs.output import tagged
 from feynkac.programs.particle import Particle
 from feynkac.programs.record import DEATH, RETURN, SAMPLE, Record, Tail, kind_of
@@ -118,7 +118,7 @@ class Run:
         if self.limits.max_tokens is not None and tokens > self.limits.max_tokens:
             raise self.endless(particle, f"a context of more than {self.limits.max_tokens} tokens (max_tokens)")
 
-    def endless(self, particle: Particle, what: str, advice: str = _ALLOW_MORE) -> ProgramError:
+    def endless(self, particle: Execution, what: str, advice: str = _ALLOW_MORE) -> ProgramError:
         """The error of a program that does not stop."""
         return ProgramError(
             f"program '{self.name}', particle {particle.row}, does not stop: {what}. Its text so far: "
@@ -227,6 +227,6 @@ class Run:
         return _new(Row, (row.call, row.group, particle.tail, particle.waiting(), places, particle))
 
 
-def _shown(particle: Particle) -> str:
+def _shown(particle: Execution) -> str:
     texts = [str(context) for context in particle.contexts()]
     return " | ".join(repr(text if len(text) <= 200 else "..." + text[-200:]) for text in texts) or "(none)"

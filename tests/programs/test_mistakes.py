@@ -63,7 +63,9 @@ def test_a_program_that_scores_forever(monkeypatch) -> None:
         while True:
             p.factor(-0.1)
 
-    with pytest.raises(ProgramError, match="does not stop: 100 requests without a sample.*Let each round of a loop sample"):
+    with pytest.raises(
+        ProgramError, match=r"does not stop: 100 requests without a sample.*Let each round of a loop sample"
+    ):
         steered(endless)
 
 

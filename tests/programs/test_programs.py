@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import random
 import time
 
@@ -558,3 +559,25 @@ def test_nothing_can_be_observed_behind_the_end(tiny_lm) -> None:
     lm = tiny_lm("a", "b")
     with pytest.raises(ProgramError, match="comes right after 'a'; nothing can follow"):
         fk.steer(at_once(lm, "ab", ["a</s>b"]), particles=2, seed=0)
+
+
+def test_a_run_leaves_nothing_behind() -> None:
+    from feynkac.programs.execution import Execution, Strand
+
+    def alive() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), (Strand, Execution)) for thing in gc.get_objects())
+
+    before = alive()
+    fk.steer(collector(8), particles=16, seed=0, resampler=multinomial)
+    assert alive() == before
+    with pytest.raises(ZeroDivisionError):
+        fk.steer(broken(), particles=16, seed=0)
+    assert alive() == before
+
+
+@program
+def broken(p):
+    if p.sample(Bernoulli(0.5)):
+        p.sample(Bernoulli(1 / 0))
+    return p.sample(Bernoulli(0.5))
