@@ -86,18 +86,18 @@ def diffuse(
 
 
 def _report(result: Result, out: Path, json: Path | None, samples: Path | None) -> None:
-    """Write what was asked for, and say what it is."""
-    names: list[Any] = [None] * len(result.samples)
-    written = [out]
-    result.plot().savefig(out)
-    if samples is not None:
-        names = _saved(result.samples, samples)
-        written.append(samples)
-    if json is not None:
-        replace(result, samples=names).to_json(json)
-        written.append(json)
+    """Say how it went, and write what was asked for."""
     result.show()
-    typer.echo(f"wrote {', '.join(map(str, written))}")
+    names: list[Any] = [None] * len(result.samples)
+    try:
+        if samples is not None:
+            names = _saved(result.samples, samples)
+        if json is not None:
+            replace(result, samples=names).to_json(json)
+        result.plot().savefig(out)
+    except OSError as cause:
+        raise ArgumentError(f"cannot write what came out: {cause}") from cause
+    typer.echo(f"wrote {', '.join(str(path) for path in (out, samples, json) if path is not None)}")
 
 
 def _saved(images: list[Any], folder: Path) -> list[str]:

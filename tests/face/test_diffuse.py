@@ -158,6 +158,13 @@ def test_mistakes_are_one_line(folder, capsys, arguments: list[str], message: st
     assert not any("Traceback" in line for line in shown) and not (folder / "grid.png").exists()
 
 
+def test_what_cannot_be_written_is_told_after_the_figures(folder, capsys) -> None:
+    with pytest.raises(SystemExit):
+        run_main(DIGITS, *FAST, "--reward", "rewards.py:bright", "--samples", "rewards.py")
+    said = capsys.readouterr()
+    assert "log evidence" in said.out and "error: cannot write" in said.err and "Traceback" not in said.err
+
+
 def test_prompt_and_arguments_reach_the_pipeline(folder, capsys, monkeypatch) -> None:
     from diffusers import DDIMPipeline
 
