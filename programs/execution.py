@@ -13,7 +13,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-from greenlet import GreenletExit, getcurrent, greenlet
+from greenlet import GreenletExit, getcurrent
 
 from feynkac.errors import ArgumentError, ProgramError
 from feynkac.programs.foreign import generator
@@ -29,6 +29,7 @@ from feynkac.programs.record import (
     described,
     diverged,
 )  # fmt: skip
+from feynkac.programs.strand import Strand
 
 if TYPE_CHECKING:
     from feynkac.models.context import Node
@@ -39,27 +40,6 @@ if TYPE_CHECKING:
 MAX_REQUESTS = 1_000_000
 """Requests between two samples, after which a program is taken to run forever."""
 _CLOSE = {"rel_tol": 1e-6, "abs_tol": 1e-9}  # a neural reward may differ by so much when it is asked again
-
-
-class Strand(greenlet):
-    """A greenlet that runs one execution after the other: a new one, with its stack, takes 15 microseconds."""
-
-    execution: Any = None
-
-    def __init__(self) -> None:
-        super().__init__(_work)
-
-
-def _work(_: Any) -> None:
-    # It looks itself up each time: a reference to the strand in its own frame would keep it for ever.
-    here: Any = getcurrent
-    while True:
-        try:
-            here().execution.main()
-        except GreenletExit:
-            if not here().execution.dead:
-                raise  # the strand itself is freed
-        here().parent.switch()
 
 
 class Execution:

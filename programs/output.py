@@ -9,7 +9,7 @@ from typing import Any
 
 from greenlet import getcurrent
 
-from feynkac.programs.execution import Strand
+from feynkac.programs.strand import Strand
 
 
 class Tagged:

@@ -12,9 +12,10 @@ from greenlet import getcurrent
 
 from feynkac.errors import ArgumentError, ProgramError
 from feynkac.programs.distributions import Distribution, missed
-from feynkac.programs.execution import Execution, Strand, fingerprint
+from feynkac.programs.execution import Execution, fingerprint
 from feynkac.programs.foreign import adapted, generator
 from feynkac.programs.record import FACTOR, OBSERVE, ONCE, QUERY, SAMPLE, TWIST
+from feynkac.programs.strand import Strand
 
 
 class Particle(Execution):

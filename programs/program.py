@@ -12,10 +12,10 @@ import numpy as np
 from greenlet import getcurrent
 
 from feynkac.errors import ArgumentError, ProgramError
-from feynkac.programs.execution import Strand
 from feynkac.programs.particle import Particle
 from feynkac.programs.record import DEATH, RETURN, SAMPLE, Record, backwards, kind_of
 from feynkac.programs.scheduler import Limits, Row, Run
+from feynkac.programs.strand import Strand
 from feynkac.smc.memory import Memory
 from feynkac.smc.protocols import LogW, Mask, Rng, Rows
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from feynkac.errors import FeynkacError, ProgramError, ReplayDiverged
-from feynkac.programs.execution import Execution, Strand
+from feynkac.programs.execution import Execution
 from feynkac.programs.output import tagged
 from feynkac.programs.particle import Particle
 from feynkac.programs.record import DEATH, RETURN, SAMPLE, Record, Tail, kind_of
 from feynkac.programs.serving import Ask, Block, served
+from feynkac.programs.strand import Strand
 from feynkac.smc.protocols import LogW, Rng
 
 if TYPE_CHECKING:

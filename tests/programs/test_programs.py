@@ -562,7 +562,8 @@ def test_nothing_can_be_observed_behind_the_end(tiny_lm) -> None:
 
 
 def test_a_run_leaves_nothing_behind() -> None:
-    from feynkac.programs.execution import Execution, Strand
+    from feynkac.programs.execution import Execution
+    from feynkac.programs.strand import Strand
 
     def alive() -> int:
         gc.collect()
