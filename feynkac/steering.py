@@ -12,7 +12,7 @@ from greenlet import getcurrent
 from feynkac.algorithms import Algorithm, Batch, Job, Plan
 from feynkac.errors import ArgumentError, FeynkacError, ProgramError
 from feynkac.potentials.base import product
-from feynkac.programs.execution import Strand
+from feynkac.programs.strand import Strand
 from feynkac.result import Result
 from feynkac.run import raise_if_dead
 from feynkac.smc.observers import Observer
