@@ -124,6 +124,12 @@ def methods(base: NDArray[np.object_]) -> dict[str, Method]:
     }
 
 
+def drawn(log_w: Numbers, texts: NDArray[np.object_]) -> NDArray[np.object_]:
+    """N texts of each run, drawn by its weights."""
+    rows = [schemes.systematic(row, Streams(run).at("resample", 0))[0] for run, row in enumerate(log_w)]
+    return np.concatenate([row if kept is None else row[kept] for row, kept in zip(texts, rows, strict=True)])
+
+
 class Truth:
     """The target law, from many samples of the base model."""
 
@@ -150,7 +156,7 @@ class Truth:
         dead = (log_w == -np.inf).all(axis=1)
         w = shares(np.where(dead[:, None], 0.0, log_w)) / len(log_w)
         alive = [(text, share) for text, share in zip(texts.ravel(), w.ravel(), strict=True) if share > 0]
-        unique = {canonical(text): text for text, _ in alive if valid(text)}.values()
+        unique = {canonical(text): text for text in drawn(log_w, texts) if valid(text)}.values()
         top = [max(row[log_w[i] > -np.inf], key=qed, default="") for i, row in enumerate(texts)]
         found = self.cells([text for text, _ in alive], np.array([share for _, share in alive]))
         return {

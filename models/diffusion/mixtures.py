@@ -30,8 +30,8 @@ class GaussianMixture:
         self.covariances = torch.diag_embed(cov) if cov.ndim == 2 else cov
         if self.weights.shape != (k,) or self.covariances.shape != (k, d, d):
             raise ArgumentError(f"{k} means of {d} coordinates need (K,) weights and K covariances, not {cov.shape}")
-        # Eigenvectors once: at every level the covariance alpha^2 C + sigma^2 I keeps them.
-        self._values, self._vectors = torch.linalg.eigh(self.covariances)
+        # Eigenvectors once: at every level the covariance alpha^2 C + sigma^2 I keeps them. Diagonal ones need none.
+        self._values, self._vectors = (cov, None) if cov.ndim == 2 else torch.linalg.eigh(self.covariances)
         if not bool((self.weights >= 0).all()) or not bool((self._values > 0).all()):
             raise ArgumentError("a mixture has weights of at least 0 and positive variances")
         self.weights = self.weights / self.weights.sum()
@@ -39,7 +39,9 @@ class GaussianMixture:
     def _at(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
         """(R, K) log joint density in nats, (R, K, d) offsets in eigen-coordinates, (K, d) variances of x."""
         variance = level.alpha**2 * self._values + level.sigma**2
-        offset = torch.einsum("rkd,kde->rke", x.double()[:, None] - level.alpha * self.means, self._vectors)
+        offset = x.double()[:, None] - level.alpha * self.means
+        if self._vectors is not None:
+            offset = torch.einsum("rkd,kde->rke", offset, self._vectors)
         density = -0.5 * (offset**2 / variance + torch.log(2 * math.pi * variance)).sum(-1)
         return density + self.weights.log(), offset, variance
 
@@ -47,8 +49,11 @@ class GaussianMixture:
         """(R, d) E[x0 | x] of (R, d) latents."""
         joint, offset, variance = self._at(x, t)
         gain = t.alpha * self._values / variance
-        inside = self.means + torch.einsum("rke,kde->rkd", gain * offset, self._vectors)
-        return torch.einsum("rk,rkd->rd", joint.softmax(1), inside).to(x.dtype)
+        return torch.einsum("rk,rkd->rd", joint.softmax(1), self.means + self._turned(gain * offset)).to(x.dtype)
+
+    def _turned(self, offset: Tensor) -> Tensor:
+        """(R, K, d) offsets in eigen-coordinates, back in those of samples."""
+        return offset if self._vectors is None else torch.einsum("rke,kde->rkd", offset, self._vectors)
 
     def log_prob(self, x: Tensor, level: Level = CLEAN) -> Tensor:
         """(R,) nats: the log-density of (R, d) latents at `level`, or of samples."""
@@ -58,7 +63,7 @@ class GaussianMixture:
         """(n, d) draws."""
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         z = torch.randn(n, self.means.shape[1], generator=generator, dtype=torch.float64) * self._values[k].sqrt()
-        return self.means[k] + torch.einsum("ne,nde->nd", z, self._vectors[k])
+        return self.means[k] + (z if self._vectors is None else torch.einsum("ne,nde->nd", z, self._vectors[k]))
 
     def observed(self, matrix: object, y: object, variance: float) -> tuple[float, GaussianMixture]:
         """Log evidence in nats and posterior of y = A x + N(0, variance I); `matrix` A is (m, d), `y` (m,)."""

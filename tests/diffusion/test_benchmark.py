@@ -80,3 +80,18 @@ def test_memory_and_gradients_are_measured(capsys):
     torch.set_num_threads(threads)
     assert len(capsys.readouterr().out.split()) == 3
     assert set(gradients.compare(16, 8, 1, 1)) >= {"gradient of x0hat, RMSE, nats"}
+
+
+def test_a_diagonal_mixture_is_the_dense_one():
+    from feynkac.models import diffusion as fd
+
+    source = torch.Generator().manual_seed(0)
+    means, variances, x = (torch.rand(n, 4, generator=source, dtype=torch.float64) + 0.1 for n in (3, 3, 7))
+    plain, dense = (fd.GaussianMixture([1, 2, 3], means, cov) for cov in (variances, torch.diag_embed(variances)))
+    for level in (fd.Level(0.6, 0.8), fd.Level(1.0, 0.0)):
+        assert torch.allclose(plain.x0hat(x, level), dense.x0hat(x, level), atol=1e-12)
+        assert torch.allclose(plain.log_prob(x, level), dense.log_prob(x, level), atol=1e-12)
+    drawn = plain.sample(50_000, source)
+    expected = (plain.weights @ means, plain.weights @ (variances + means**2))
+    for found, true in zip((drawn.mean(0), (drawn**2).mean(0)), expected, strict=True):
+        assert torch.allclose(found, true, atol=0.05)
