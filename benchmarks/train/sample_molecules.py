@@ -90,7 +90,7 @@ def main() -> None:
         steered("importance sampling", model, target, n, algorithm="importance"),
         steered("SMC, difference", model, guess, n, islands=4),
         steered("SMC, first order", model.with_proposal(first_order), guess, n, islands=4),
-        steered("SMC, syntax foreseen", model, guess * syntax(), n, islands=4),
+        steered("SMC, syntax foreseen", model, target * syntax(), n, islands=4),
     ]
     for row in rows:
         shown = [key for key in ("valid", "unique", "qed", "posterior_qed", "logp", "ess") if key in row]
