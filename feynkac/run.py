@@ -69,8 +69,11 @@ class Recorder:
             raise ModelError("the run was stopped before its first step, so that there are no particles")
         state, history = self.whole.state, self.history()
         log_z, error = evidence(self.step.log_weight, self.islands, resampled=bool(history.resampled))
+        shown = samples(state, self.members)
+        if all(sample is None for sample in shown):
+            warnings = [*warnings, "every sample is None: a program gives what it returns"]
         return Result(
-            samples=samples(state, self.members),
+            samples=shown,
             log_weights=self.step.log_weight,
             log_evidence=log_z,
             log_evidence_se=None if math.isnan(error) else error,

@@ -93,3 +93,10 @@ def test_an_impure_program_loses_the_path_of_gibbs() -> None:
 
     with pytest.raises(ArgumentError, match=r"reference path has weight zero at step 0.*the same each time"):
         steered(impure, algorithm="gibbs")
+
+
+def test_a_program_without_a_text_that_returns_nothing_is_told() -> None:
+    def silent(p):
+        p.sample(Bernoulli(0.5))
+
+    assert steered(silent).warnings == ["every sample is None: a program gives what it returns"]
