@@ -14,6 +14,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from feynkac.errors import ModelError
 
 Piece: TypeAlias = str | bytes
@@ -47,6 +50,16 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+    @functools.cached_property
+    def ends(self) -> NDArray[np.bool_]:
+        """(V,) the end-of-sequence tokens; read-only."""
+        return _fixed(np.isin(np.arange(self.size), self.eos))
+
+    @functools.cached_property
+    def with_text(self) -> NDArray[np.bool_]:
+        """(V,) the tokens that have a text, which ends and control tokens have not; read-only."""
+        return _fixed(np.array([bool(token) for token in self.tokens], np.bool_))
 
     def bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes that the tokens stand for."""
@@ -194,3 +207,8 @@ def _word_piece(piece: str, prefix: str, cleanup: bool) -> str:
     for old, new in _CLEANED if cleanup else ():
         text = text.replace(old, new)
     return text
+
+
+def _fixed(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    mask.setflags(write=False)
+    return mask

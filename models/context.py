@@ -132,18 +132,17 @@ class Histories:
         `held`: all nodes on which some context stands; they stay resident, and are forwarded along where that takes
         one token each, for their logits are likely to be wanted next. Raises ModelError where the window is full.
         """
-        where = {node: (node.logits, node.row) for node in wanted if node.logits is not None}
-        if len(where) < len(wanted):
-            where |= self._forward(wanted, set(held))
+        resident = all(node.logits is not None for node in wanted)
+        where = _resident(wanted) if resident else self._forward(wanted, set(held))
         return _gathered([where[node] for node in wanted])
 
     def _forward(self, wanted: Sequence[Node], held: set[Node]) -> Where:
-        """Forward what is missing of `wanted`, and what of `held` takes one token more."""
+        """Forward what is missing of `wanted`, and what of `held` takes one token more; all of `wanted` is in it."""
         self._check(wanted)
         known = {*wanted}
         paths = [_missing(node) for node in (*wanted, *(node for node in held if self._near(node, known)))]
         self._open({path[0] for path in paths if path and path[0].parent is None})
-        where = {node: (node.logits, node.row) for node in wanted if node.logits is not None}
+        where = _resident(wanted)  # now, for the passes may let go of them
         chains = _ends([[node for node in path if node.bank is None] for path in paths], held)
         while chains:
             size = max(1, PASS // len(chains))
@@ -213,6 +212,10 @@ def _ends(chains: Iterable[Sequence[Node]], held: Collection[Node]) -> list[Sequ
     inner = {node for chain in chains for node in chain[:-1]}
     ends = {chain[-1]: chain for chain in chains if chain[-1] in held or chain[-1] not in inner}
     return list(ends.values())
+
+
+def _resident(nodes: Iterable[Node]) -> Where:
+    return {node: (node.logits, node.row) for node in nodes if node.logits is not None}
 
 
 def before(node: Node) -> Node:

@@ -178,9 +178,7 @@ class Prompted:
 
     @cached_property
     def _eos_mask(self) -> TokenMask:
-        is_eos = np.zeros(self.lm.vocabulary.size, np.bool_)
-        is_eos[list(self.lm.vocabulary.eos)] = True
-        return pack(is_eos)
+        return pack(self.lm.vocabulary.ends)
 
 
 _CHANGED = ("context", "pending", "ids", "length", "log_prob", "ended", "automata")

@@ -28,10 +28,8 @@ class CountAutomaton:
 
     start = 0
 
-    def __init__(self, allowed: NDArray[np.bool_], eos: tuple[int, ...], low: int, high: int | None) -> None:
+    def __init__(self, allowed: NDArray[np.bool_], ends: NDArray[np.bool_], low: int, high: int | None) -> None:
         self._allowed, self._low, self._high = allowed, low, high
-        ends = np.zeros_like(allowed)
-        ends[list(eos)] = True
         nothing = np.zeros_like(allowed)
         self._rows = pack(np.array([nothing, allowed, ends, allowed | ends]))
 
@@ -63,7 +61,7 @@ class TokenChoice(TokenFactor):
         self._ban, self._allow = ban, allow
 
     def _compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
-        allowed = _with_text(vocabulary)
+        allowed = vocabulary.with_text.copy()
         if self._allow is not None:
             chosen = np.zeros_like(allowed)
             for each in self._allow:
@@ -71,7 +69,7 @@ class TokenChoice(TokenFactor):
             allowed &= chosen
         for each in self._ban:
             allowed[self._meant(each, vocabulary, whole=False)] = False
-        return CountAutomaton(allowed, vocabulary.eos, 0, None)
+        return CountAutomaton(allowed, vocabulary.ends, 0, None)
 
     def _meant(self, each: int | str, vocabulary: Vocabulary, whole: bool) -> list[int]:
         if isinstance(each, int):
@@ -102,7 +100,7 @@ class TokenLength(TokenFactor):
         self._low, self._high = low, high
 
     def _compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
-        return CountAutomaton(_with_text(vocabulary), vocabulary.eos, self._low, self._high)
+        return CountAutomaton(vocabulary.with_text, vocabulary.ends, self._low, self._high)
 
 
 def tokens(ban: Named = (), allow: Named | None = None) -> TokenChoice:
@@ -151,10 +149,3 @@ def _named(what: str, names: Named) -> tuple[int | str, ...]:
         if isinstance(name, bool) or not isinstance(name, (int, str, np.integer)) or name == "":
             raise ArgumentError(f"tokens({what}=...): {name!r} is neither a token id nor a text")
     return tuple(int(name) if isinstance(name, np.integer) else name for name in listed)
-
-
-def _with_text(vocabulary: Vocabulary) -> NDArray[np.bool_]:
-    """(V,) the tokens that have a text: control tokens are never allowed, and ends are for the states to allow."""
-    allowed = np.array([bool(token) for token in vocabulary.tokens])
-    allowed[list(vocabulary.eos)] = False
-    return allowed

@@ -40,9 +40,7 @@ class GuideAutomaton:
         self._matchers: OrderedDict[int, LLMatcher] = OrderedDict()
         self._rows: OrderedDict[int, TokenMask] = OrderedDict()
         self._remade: set[int] = set()
-        ends = np.isin(np.arange(vocabulary.size), vocabulary.eos)
-        self._eos = pack(ends)
-        self._text = pack(np.array([bool(token) for token in vocabulary.tokens]) & ~ends)
+        self._eos, self._text = pack(vocabulary.ends), pack(vocabulary.with_text)
         if not self._row(0).any() and not self.accepts(np.zeros(1, dtype=np.int64))[0]:
             raise ConstraintError(f"{name}: no sequence of this vocabulary's tokens spells a text that it accepts")
 

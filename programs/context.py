@@ -57,7 +57,7 @@ class Context:
         """
         allowed = TokenSet.where(self.current().lm.vocabulary, tokens)
         if or_end:
-            allowed |= TokenSet.where(self.lm.vocabulary, list(self.lm.vocabulary.eos))
+            allowed |= TokenSet.where(self.lm.vocabulary, self.lm.vocabulary.ends)
         return InSet(self, allowed)
 
     def gen(

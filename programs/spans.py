@@ -130,9 +130,7 @@ class Constrained:
     def __init__(self, constraint: TokenConstraint, automaton: TokenAutomaton, vocabulary: Vocabulary) -> None:
         self.name, self.start = constraint.name, automaton.start
         self._automaton, self._size = automaton, vocabulary.size
-        ends = np.zeros(vocabulary.size, np.bool_)
-        ends[list(vocabulary.eos)] = True
-        self._no_eos = ~pack(ends)
+        self._no_eos = ~pack(vocabulary.ends)
         self._known: dict[int, Options] = {}
 
     def options(self, state: int) -> Options:
@@ -185,9 +183,7 @@ class Unit:
         self.name, self.start = unit, b""
         self._unit, self._tokens = unit, vocabulary.tokens
         spaces = np.array([token[:1].isspace() for token in vocabulary.tokens])
-        ends = np.isin(np.arange(vocabulary.size), vocabulary.eos)
-        leaving = TokenSet.where(vocabulary, spaces | ends)
-        self._leaving = leaving
+        self._leaving = TokenSet.where(vocabulary, spaces | vocabulary.ends)
 
     def options(self, state: bytes) -> Options:
         # Everything continues or leaves, so that a unit weighs nothing.

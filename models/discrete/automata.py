@@ -109,7 +109,7 @@ def canvas_automaton(vocabulary: Vocabulary, constraints: Sequence[TokenConstrai
     """
     automata = [constraint.automaton(vocabulary) for constraint in constraints]
     name = " * ".join(constraint.name for constraint in constraints)
-    ends = np.isin(np.arange(vocabulary.size), vocabulary.eos)
+    ends = vocabulary.ends
     start = tuple(int(automaton.start) for automaton in automata)
     number: dict[tuple[int, ...], int] = {start: 0}
     moves, frontier = list[NDArray[np.int64]](), [start]
