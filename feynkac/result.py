@@ -119,8 +119,7 @@ class Result:
             raise ArgumentError(f"the samples cannot be told apart: {cause}; use .samples and .weights") from cause
 
     def _ranked(self) -> list[tuple[Any, float]]:
-        entries = _merged(self.samples, self.weights)
-        return sorted([entry for entry in entries if entry[1] > 0.0], key=lambda entry: -entry[1])
+        return ranked(self.samples, self.weights)
 
     def sample(self, k: int | None = None, *, seed: int | None = None) -> Any:
         """One draw from the weighted samples, or a list of `k`. Raises AllParticlesDied."""
@@ -234,6 +233,11 @@ class Result:
 
     def __repr__(self) -> str:
         return f"Result({len(self.samples)} particles, log evidence {self.log_evidence:.3f}, ess {self.ess:.1f})"
+
+
+def ranked(samples: list[Any], weights: NDArray[np.float64]) -> list[tuple[Any, float]]:
+    """Each distinct sample that has weight, with all of it, the heaviest first."""
+    return sorted([entry for entry in _merged(samples, weights) if entry[1] > 0.0], key=lambda entry: -entry[1])
 
 
 def _merged(samples: list[Any], weights: NDArray[np.float64]) -> list[tuple[Any, float]]:

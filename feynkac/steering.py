@@ -7,12 +7,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal, overload
 
-from greenlet import getcurrent
-
 from feynkac.algorithms import Algorithm, Batch, Job, Plan
-from feynkac.errors import ArgumentError, FeynkacError, ProgramError
+from feynkac.errors import ArgumentError, FeynkacError
 from feynkac.potentials.base import product
-from feynkac.programs.strand import Strand
+from feynkac.programs.strand import check_not_forked
 from feynkac.result import Result
 from feynkac.run import raise_if_dead
 from feynkac.smc.observers import Observer
@@ -83,7 +81,7 @@ def steer(
     False). An error in a potential or in the model carries them as `error.partial`. Raises ArgumentError for bad
     arguments, ProgramError inside of a program, except through p.once.
     """
-    _check_not_forked()
+    check_not_forked()
     many = isinstance(model, list | tuple)
     models = list(model) if many else [model]
     plan = Plan(algorithm, particles, islands, resampler, ess_threshold, sweeps)
@@ -115,15 +113,6 @@ def _warned(result: Result, model: Any) -> Result:
     if not getattr(model, "biased", False):
         return result
     return replace(result, warnings=[BIASED, *result.warnings])
-
-
-def _check_not_forked() -> None:
-    strand = getcurrent()
-    if isinstance(strand, Strand) and not strand.execution.inside_once:
-        raise ProgramError(
-            "a program calls steer: each fork of its particle would do so again. Run another program as a part with "
-            "p.call(other), or steer once with p.once(feynkac.steer, ..., seed=int(p.rng.integers(2**62)))"
-        )
 
 
 def _check(models: list[Any], on_death: str) -> None:

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, overload
 
 import numpy as np
-from greenlet import getcurrent
 
-from feynkac.errors import ArgumentError, ProgramError
+from feynkac.errors import ArgumentError
 from feynkac.programs.particle import Particle
 from feynkac.programs.record import DEATH, RETURN, SAMPLE, Record, backwards, kind_of
 from feynkac.programs.scheduler import Limits, Row, Run
-from feynkac.programs.strand import Strand
+from feynkac.programs.strand import check_not_forked
 from feynkac.smc.memory import Memory
 from feynkac.smc.protocols import LogW, Mask, Rng, Rows
 
@@ -114,12 +113,7 @@ class Program:
 
     def init(self, n: int, rng: Rng) -> Particles:
         """`n` programs that have not begun, the same number of each."""
-        strand = getcurrent()
-        if isinstance(strand, Strand) and not strand.execution.inside_once:
-            raise ProgramError(
-                "a program steers another one: each fork would do so again. Run it as a part with p.call(other), or "
-                "steer once with p.once(feynkac.steer, other(...), seed=int(p.rng.integers(2**62)))"
-            )
+        check_not_forked()
         programs = (self, *self.others)
         if n % len(programs):
             raise ArgumentError(f"{n} particles for {len(programs)} programs; give each the same number")

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.errors import ArgumentError
 from feynkac.pictures.style import BLUE, FAINT, GONE, INK, ORANGE, SOFT, percent, printable, title
-
-if TYPE_CHECKING:
-    from feynkac.result import Result
+from feynkac.result import Result, ranked
 
 Kind: TypeAlias = Literal["images", "molecules", "points", "numbers", "texts"]
 KINDS = ("images", "molecules", "points", "numbers", "texts")
@@ -122,26 +120,17 @@ def columns_for(count: int, aspect: float) -> int:
 def _molecules(axes: Any, result: Result, most: int) -> None:
     from feynkac.pictures.molecules import drawn
 
-    entries = _posterior(result)[:most]
-    tiles = [(drawn(text), percent(share), share) for text, share in entries]
+    entries = ranked(result.texts, result.weights)
+    tiles = [(drawn(text), percent(share), share) for text, share in entries[:most]]
     known = [(image, caption, share) for image, caption, share in tiles if image is not None]
     if not known:
         raise ArgumentError("plot(kind='molecules'): none of the samples is a molecule in SMILES")
     _grid(axes, [image for image, *_ in known], [(caption, "", share) for _, caption, share in known])
-    title(
-        axes, f"{_count(len(known), len(_posterior(result)), 'molecule')}, the likeliest first", [("probability", INK)]
-    )
-
-
-def _posterior(result: Result) -> list[tuple[str, float]]:
-    shares: dict[str, float] = {}
-    for text, weight in zip(result.texts, result.weights.tolist(), strict=True):
-        shares[text] = shares.get(text, 0.0) + weight
-    return sorted([entry for entry in shares.items() if entry[1] > 0.0], key=lambda entry: -entry[1])
+    title(axes, f"{_count(len(known), len(entries), 'molecule')}, the likeliest first", [("probability", INK)])
 
 
 def _texts(axes: Any, result: Result, most: int) -> None:
-    entries, y, top = _posterior(result), 0.0, 0.0
+    entries, y, top = ranked(result.texts, result.weights), 0.0, 0.0
     shown = entries[: min(most, BARS)]
     top = shown[0][1] if shown else 1.0
     for i, (text, share) in enumerate(shown):

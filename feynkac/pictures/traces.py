@@ -17,8 +17,7 @@ def levels(axes: Any, history: History, tree: Forest, best: int | None) -> None:
     """The levels of the particles alive: their median, where 80 % of them lie, and the best particle's own."""
     steps, spread = [], []
     for t, each in enumerate(history.levels):
-        alive = np.array(each)[np.isfinite(each)]
-        if len(alive):
+        if len(alive := _finite(each)):
             steps.append(t)
             spread.append(np.percentile(alive, [10, 50, 90]))
     low, middle, high = np.array(spread).T
