@@ -54,7 +54,7 @@ bench: $(VENV)/dev.stamp model ## Every benchmark, or BENCH=FILE; against `parti
 peers: $(PEERS)/done.stamp ## Set up .venv-peers, with what the benchmarks compare to
 
 model: $(VENV)/demo.stamp
-	@$(PY) -P -c "from feynkac.models.demo import demo_model_path; demo_model_path()"
+	@$(PY) -P -c "from feynkac.models.language.demo import demo_model_path; demo_model_path()"
 
 clean: ## Remove what these targets made here (the converted model stays in the user's cache folder)
 	rm -rf $(VENV) $(PEERS) build dist feynkac.egg-info .pytest_cache .ruff_cache .hypothesis

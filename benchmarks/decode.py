@@ -167,7 +167,7 @@ def row(name: str, ours: float, other: float, ratio: float, wanted: str) -> None
 
 def load() -> Any:
     import feynkac as fk
-    from feynkac.models.demo import demo_model_path
+    from feynkac.models.language.demo import demo_model_path
 
     return fk.CausalLM.from_pretrained(str(demo_model_path()), dtype="float32")
 

@@ -117,12 +117,12 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=900.0, help="seconds for each side")
     parser.add_argument("--python", default=".venv-llamppl/bin/python", help="of the environment with LLaMPPL")
     arguments = parser.parse_args()
-    from feynkac.models.demo import demo_model_path
+    from feynkac.models.language.demo import demo_model_path
 
     path = demo_model_path()
     rates = {"program": ours(arguments, path, arguments.repeats)}
     show("program", rates)
-    rates["unchanged"] = measured(sys.executable, "feynkac.programs.llamppl", arguments, path, arguments.repeats)
+    rates["unchanged"] = measured(sys.executable, "feynkac.programs.compat.llamppl", arguments, path, arguments.repeats)
     show("unchanged", rates)
     if Path(arguments.python).exists():
         rates["llamppl"] = measured(arguments.python, "llamppl", arguments, path, 1)

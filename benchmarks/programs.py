@@ -144,7 +144,7 @@ def main() -> None:
     if options.part in ("all", "alone"):
         figures |= alone(options.repeats)
     if options.part in ("all", "model"):
-        from feynkac.models.demo import demo_model_path
+        from feynkac.models.language.demo import demo_model_path
 
         lm = fk.CausalLM.from_pretrained(options.model or str(demo_model_path()), dtype="float32")
         figures |= against_potentials(lm, options.repeats, options.tokens)

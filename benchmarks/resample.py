@@ -29,8 +29,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.contract import Resample
 from feynkac.smc import kernels, schemes
-from feynkac.smc.protocols import Resample
 from feynkac.smc.rng import Streams
 
 Jobs = dict[str, Callable[[], Any]]

@@ -16,13 +16,13 @@ __version__ = "0.1.0"
 
 # Loaded on first use: `import feynkac` must not cost the seconds that torch and transformers take.
 _HOMES = {
-    "feynkac.steering": ("steer",),
-    "feynkac.result": ("Result", "History", "Timing"),
-    "feynkac.errors": (
+    "feynkac.steering.steer": ("steer",),
+    "feynkac.results.result": ("Result", "History", "Timing"),
+    "feynkac.base.errors": (
         "FeynkacError", "ArgumentError", "ModelError", "ConstraintError", "PotentialError", "WeightError",
         "AllParticlesDied", "ProgramError", "ReplayDiverged",
     ),
-    "feynkac.models.lm": ("CausalLM",),
+    "feynkac.models.language.lm": ("CausalLM",),
     "feynkac.models.diffusion.pipeline": ("Diffusion",),
     "feynkac.programs": (
         "program", "Bernoulli", "Categorical", "Geometric", "Normal", "Uniform", "Token",
@@ -36,7 +36,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [*_HOME, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
-    from feynkac.errors import (
+    from feynkac.base.errors import (
         AllParticlesDied as AllParticlesDied,
         ArgumentError as ArgumentError,
         ConstraintError as ConstraintError,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         WeightError as WeightError,
     )
     from feynkac.models.diffusion.pipeline import Diffusion as Diffusion
-    from feynkac.models.lm import CausalLM as CausalLM
+    from feynkac.models.language.lm import CausalLM as CausalLM
     from feynkac.potentials import (
         choices as choices,
         constraint as constraint,
@@ -69,8 +69,8 @@ if TYPE_CHECKING:
         Uniform as Uniform,
         program as program,
     )
-    from feynkac.result import History as History, Result as Result, Timing as Timing
-    from feynkac.steering import steer as steer
+    from feynkac.results.result import History as History, Result as Result, Timing as Timing
+    from feynkac.steering.steer import steer as steer
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,1 @@
+"""What proposes: language models, diffusion samplers, discrete diffusion."""

@@ -1,10 +1,10 @@
 """What weighs: constraints, rewards, and how they combine."""
 
 from feynkac.potentials.base import Factor, as_potential, product
-from feynkac.potentials.counts import length, tokens
-from feynkac.potentials.grammars import grammar, json_schema
-from feynkac.potentials.rewards import constraint, reward
-from feynkac.potentials.texts import choices, regex
+from feynkac.potentials.constraints.counts import length, tokens
+from feynkac.potentials.constraints.grammars import grammar, json_schema
+from feynkac.potentials.constraints.texts import choices, regex
+from feynkac.potentials.rewards.functions import constraint, reward
 
 __all__ = [
     "Factor",

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from feynkac.errors import ArgumentError
-from feynkac.smc.checks import checked, name_of
-from feynkac.smc.protocols import LogW, Potential, Rows
+from feynkac.base.capabilities import Foresees, is_hard
+from feynkac.base.contract import LogW, Potential, Rows
+from feynkac.base.errors import ArgumentError
+from feynkac.smc.checks import check_log_weights, name_of
 
 
 class Factor:
@@ -93,11 +94,11 @@ class Power(Factor):
         return Power(self.base, self.exponent * exponent)
 
     def _scaled(self, values: Any, what: str, t: int | None, rows: Rows) -> LogW:
-        values = checked(values, source=name_of(self.base), what=what, t=t, rows=rows)
+        values = check_log_weights(values, source=name_of(self.base), what=what, t=t, rows=rows)
         dead = values == -np.inf
         scaled = self.exponent * np.where(dead, 0.0, values)
         scaled[dead] = -np.inf if self.exponent >= 0 else np.inf  # +inf is refused, by the name of this power
-        return checked(scaled, source=self.name, what=what, t=t, rows=rows)
+        return check_log_weights(scaled, source=self.name, what=what, t=t, rows=rows)
 
 
 class Product(Factor):
@@ -105,9 +106,9 @@ class Product(Factor):
 
     def __init__(self, factors: Sequence[Potential]) -> None:
         self._factors = tuple(factors)
-        self._order = sorted(self._factors, key=lambda factor: not getattr(factor, "hard", False))
+        self._order = sorted(self._factors, key=lambda factor: not is_hard(factor))
         self.name = " * ".join(name_of(factor) for factor in self._factors) or "1"
-        self.hard = all(getattr(factor, "hard", False) for factor in self._factors)
+        self.hard = all(map(is_hard, self._factors))
 
     @property
     def factors(self) -> tuple[Potential, ...]:
@@ -124,7 +125,7 @@ class Product(Factor):
 
     def log_psi(self, view: Any) -> Any:
         """(R,) nats, the sum of what the factors foresee; those that only forbid have no part."""
-        soft = [factor for factor in self._factors if not getattr(factor, "hard", False)]
+        soft = [factor for factor in self._factors if not is_hard(factor)]
         if not soft:
             raise _without_gradient(self)
         return sum(log_psi(factor, view) for factor in soft)
@@ -138,17 +139,16 @@ class Product(Factor):
             if not len(alive):
                 break
             asked = rows[alive]
-            total[alive] += checked(ask(factor, asked), source=name_of(factor), what=what, t=t, rows=asked)
+            total[alive] += check_log_weights(ask(factor, asked), source=name_of(factor), what=what, t=t, rows=asked)
             alive = alive[total[alive] > -np.inf]
         return total
 
 
 def log_psi(potential: Potential, view: Any) -> Any:
     """(R,) nats, what `potential` foresees of the rows in `view`. Raises ArgumentError if it gives no gradient."""
-    own = getattr(potential, "log_psi", None)
-    if own is None:
+    if not isinstance(potential, Foresees):
         raise _without_gradient(potential)
-    return own(view)
+    return potential.log_psi(view)
 
 
 def _without_gradient(potential: Potential) -> ArgumentError:
@@ -177,11 +177,11 @@ def as_potential(source: Any) -> Potential:
     A function that returns bool is a constraint on whole samples; one that returns a number is a reward in nats,
     asked after every step. Raises ArgumentError for anything else.
     """
-    from feynkac.potentials.rewards import plain_function
+    from feynkac.potentials.rewards.functions import plain_function
 
     if isinstance(source, type):
         raise ArgumentError(f"{source.__name__} is a class; pass an instance: {source.__name__}(...)")
-    if callable(getattr(source, "level", None)) and callable(getattr(source, "final", None)):
+    if isinstance(source, Potential):
         return source
     if callable(source):
         return plain_function(source)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.errors import ArgumentError, PotentialError
+from feynkac.base.capabilities import Weighed, require
+from feynkac.base.contract import LogW, Potential, Rows
+from feynkac.base.errors import ArgumentError, PotentialError
 from feynkac.potentials.base import Factor, log_psi
 from feynkac.smc.checks import name_of
-from feynkac.smc.memory import Memory
-from feynkac.smc.protocols import LogW, Potential, Rows
 from feynkac.smc.weights import effective_sample_size
 
 if TYPE_CHECKING:
@@ -23,17 +23,6 @@ if TYPE_CHECKING:
 _MEMORY = np.array((0.0, 0.0), dtype=[("lam", np.float64), ("level", np.float64)])
 """Of each particle: the last lambda of its group, and its last level."""
 HALVINGS = 30
-
-
-@runtime_checkable
-class Weighed(Protocol):
-    """Particles that know the weights they have got since they were last resampled."""
-
-    memory: Memory
-    group: NDArray[Any]
-    """(N,) which problem each row belongs to."""
-    since: LogW
-    """(N,) nats of log-weight since the group was last resampled, as far as the model and tempering know it."""
 
 
 class Scheduled(Factor):
@@ -100,12 +89,12 @@ class Adaptive(Factor):
         return self.base.final(state, rows)
 
     def _weighed(self, state: Any) -> Weighed:
-        if not isinstance(state, Weighed):
-            raise PotentialError(
-                f"'{self.name}' looks at the weights so far, which {type(state).__name__} does not keep; "
-                "give a schedule instead of ess="
-            )
-        return cast(Weighed, state)
+        return require(
+            state,
+            Weighed,
+            f"'{self.name}' looks at the weights so far, which {type(state).__name__} does not keep; "
+            "give a schedule instead of ess=",
+        )
 
     def _largest(self, log_w: LogW, base: LogW, lam: float) -> float:
         """The largest lambda, not below the last, with enough effective particles; by bisection."""

@@ -1,11 +1,11 @@
 """Generation programs: plain Python functions that the engine runs as particles."""
 
-from feynkac.errors import ProgramError, ReplayDiverged
+from feynkac.base.errors import ProgramError, ReplayDiverged
+from feynkac.base.tokens import Token, TokenSet
 from feynkac.programs.context import Context
 from feynkac.programs.distributions import Bernoulli, Categorical, Distribution, Geometric, Normal, Uniform
 from feynkac.programs.particle import Particle
 from feynkac.programs.program import Program, program
-from feynkac.programs.tokens import Token, TokenSet
 
 __all__ = [
     "Bernoulli",

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from feynkac.errors import ArgumentError, ProgramError
+from feynkac.base.errors import ArgumentError, ProgramError
+from feynkac.base.tokens import Token, Tokens, TokenSet
 from feynkac.programs.distributions import Distribution
-from feynkac.programs.particle import Particle, current
-from feynkac.programs.serving import Ask
-from feynkac.programs.tokens import Token, Tokens, TokenSet
+from feynkac.programs.particle import Particle
+from feynkac.programs.runtime.serving import Ask
 from feynkac.programs.upcoming import Draft, InSet, NextToken, NextTokens
 
 if TYPE_CHECKING:
-    from feynkac.models.context import Histories, Node
-    from feynkac.models.lm import CausalLM
-    from feynkac.potentials.tokenwise import TokenFactor
+    from feynkac.models.language.histories import Histories, Node
+    from feynkac.models.language.lm import CausalLM
+    from feynkac.potentials.constraints.tokenwise import TokenFactor
     from feynkac.programs.spans import Span
 
 
@@ -173,17 +172,6 @@ class Context:
 
     def __repr__(self) -> str:
         return f"<context {_tail_of(str(self))!r}{' (ended)' if self.ended else ''}>"
-
-
-def open_context(
-    lm: CausalLM, prompt: tuple[Any, ...], read: Callable[..., tuple[int, ...]], temperature: float
-) -> Context:
-    """A context of the running particle behind the token ids `read(*prompt)` (see `CausalLM.context`)."""
-    if not temperature > 0.0 or temperature == math.inf:
-        raise ArgumentError(f"temperature is {temperature}; it must be positive (a small one is nearly greedy)")
-    particle = current()
-    histories, root = particle.run.root(lm, prompt, read)
-    return Context(particle, lm, histories, root, temperature)
 
 
 def _tail_of(text: str, length: int = 60) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from feynkac.errors import ArgumentError
+from feynkac.base.errors import ArgumentError
 
 _STANDARD = NormalDist()
 _HALF_STEP = 2.0**-54

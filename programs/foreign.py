@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from feynkac.errors import ArgumentError
+from feynkac.base.errors import ArgumentError
 from feynkac.programs.distributions import Distribution, Interval
 
 _FEW = 10_000

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from greenlet import getcurrent
 
-from feynkac.errors import ArgumentError, ProgramError
+from feynkac.base.errors import ArgumentError
 from feynkac.programs.distributions import Distribution, missed
-from feynkac.programs.execution import Execution, fingerprint
 from feynkac.programs.foreign import adapted, generator
-from feynkac.programs.record import FACTOR, OBSERVE, ONCE, QUERY, SAMPLE, TWIST
-from feynkac.programs.strand import Strand
+from feynkac.programs.runtime.execution import Execution, fingerprint
+from feynkac.programs.runtime.record import FACTOR, OBSERVE, ONCE, QUERY, SAMPLE, TWIST
+
+if TYPE_CHECKING:
+    from feynkac.models.language.lm import CausalLM
+    from feynkac.programs.context import Context
 
 
 class Particle(Execution):
@@ -137,6 +139,15 @@ class Particle(Execution):
         self._note(QUERY, key, log_p)
         return log_p
 
+    def open_context(
+        self, lm: CausalLM, prompt: tuple[Any, ...], read: Callable[..., tuple[int, ...]], temperature: float
+    ) -> Context:
+        """A context of this particle behind the token ids `read(*prompt)` (see `CausalLM.context`)."""
+        from feynkac.programs.context import Context
+
+        histories, root = self.run.root(lm, prompt, read)
+        return Context(self, lm, histories, root, temperature)
+
     def __repr__(self) -> str:
         return f"<particle {self.row} of '{self.run.name}', step {self.run.t}>"
 
@@ -171,14 +182,6 @@ class Particle(Execution):
         assert log_p is not None
         self._add(log_p - log_q)
         return dist.converted(value)
-
-
-def current() -> Particle:
-    """The particle whose program is running. Raises ProgramError outside of programs."""
-    strand = getcurrent()
-    if not isinstance(strand, Strand):
-        raise ProgramError("a context belongs to one particle; open it inside of a program (see feynkac.program)")
-    return strand.execution
 
 
 def _nats(what: str, value: Any) -> float:

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from feynkac.errors import ArgumentError
+from feynkac.base.contract import LogW, Mask, Rng, Rows
+from feynkac.base.errors import ArgumentError
+from feynkac.base.host import check_not_forked
+from feynkac.base.memory import Memory
 from feynkac.programs.particle import Particle
-from feynkac.programs.record import DEATH, RETURN, SAMPLE, Record, backwards, kind_of
-from feynkac.programs.scheduler import Limits, Row, Run
-from feynkac.programs.strand import check_not_forked
-from feynkac.smc.memory import Memory
-from feynkac.smc.protocols import LogW, Mask, Rng, Rows
+from feynkac.programs.runtime.record import DEATH, RETURN, SAMPLE, Record, backwards, kind_of
+from feynkac.programs.runtime.scheduler import Limits, Row, Run
 
 
 class Unfinished(str):
@@ -92,7 +92,7 @@ class Program:
     kwargs: dict[str, Any] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     others: tuple[Program, ...] = ()
-    """Programs that run in the same batch (see `joined`)."""
+    """Programs that run in the same batch (see `join`)."""
 
     @property
     def name(self) -> str:
@@ -105,7 +105,7 @@ class Program:
         """
         return replace(self, limits=Limits(max_steps, max_tokens))
 
-    def joined(self, others: Sequence[Any]) -> Program:
+    def join(self, others: Sequence[Any]) -> Program:
         """One model of several problems, in one batch: this program, then the others."""
         if any(not isinstance(other, Program) for other in others):
             raise ArgumentError("problems run in one batch only if all are programs; run them apart")

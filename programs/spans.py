@@ -15,18 +15,18 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from feynkac.errors import ArgumentError
-from feynkac.masks import TokenAutomaton, TokenConstraint, pack
+from feynkac.base.errors import ArgumentError
+from feynkac.base.masks import TokenAutomaton, TokenConstraint, pack
+from feynkac.base.tokens import TokenSet
 from feynkac.programs.context import Context
 from feynkac.programs.distributions import Distribution
-from feynkac.programs.serving import Answer, Ask
-from feynkac.programs.tokens import TokenSet
+from feynkac.programs.runtime.serving import Answer, Ask
 from feynkac.programs.upcoming import InContext
 
 if TYPE_CHECKING:
+    from feynkac.base.vocabulary import Vocabulary
     from feynkac.programs.particle import Particle
-    from feynkac.programs.record import Record
-    from feynkac.vocabulary import Vocabulary
+    from feynkac.programs.runtime.record import Record
 
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*$|[。！？]+[」』”’]*$")
 
@@ -190,7 +190,7 @@ class Unit:
         return Options(None, self._leaving) if self._may_end(state) else Options(None, None)
 
     def advance(self, state: bytes, token: int) -> bytes | None:
-        from feynkac.potentials.boundaries import boundaries
+        from feynkac.potentials.rewards.boundaries import boundaries
 
         text = state + self._tokens[token]
         beyond = boundaries(text.decode("utf-8", "replace"), 0, "word" if self._unit == "word" else "sentence")
@@ -251,6 +251,6 @@ def _made(vocabulary: Vocabulary, kind: str, what: Any) -> Rule:
 
 
 def _constraint(kind: str, what: Any) -> Any:
-    from feynkac import potentials
+    from feynkac.potentials import choices, json_schema, regex
 
-    return getattr(potentials, kind)(what)
+    return {"choices": choices, "json_schema": json_schema, "regex": regex}[kind](what)

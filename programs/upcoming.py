@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feynkac.errors import ArgumentError, ProgramError
+from feynkac.base.errors import ArgumentError, ProgramError
+from feynkac.base.tokens import Token, TokenSet
 from feynkac.programs.distributions import Distribution
-from feynkac.programs.serving import Answer, Ask, Block
-from feynkac.programs.tokens import Token, TokenSet
+from feynkac.programs.runtime.serving import Answer, Ask, Block
 
 if TYPE_CHECKING:
-    from feynkac.models.context import Node
+    from feynkac.models.language.histories import Node
     from feynkac.programs.context import Context
     from feynkac.programs.particle import Particle
-    from feynkac.programs.record import Record
+    from feynkac.programs.runtime.record import Record
 
 
 class InContext(Distribution):

@@ -1,0 +1,1 @@
+"""The engine: particles and weights, and nothing of text or images."""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
-from feynkac.errors import FeynkacError, PotentialError, WeightError
-from feynkac.smc.protocols import LogW, Mask, Rows
+from feynkac.base.capabilities import Named
+from feynkac.base.contract import LogW, Mask, Rows
+from feynkac.base.errors import FeynkacError, PotentialError, WeightError
 
 
 def name_of(potential: Any) -> str:
     """The name that errors give a potential, a model or a move."""
-    return getattr(potential, "name", None) or getattr(potential, "__name__", None) or type(potential).__name__
+    if isinstance(potential, Named) and potential.name:
+        return potential.name
+    return potential.__name__ if isinstance(potential, FunctionType) else type(potential).__name__
 
 
-def checked(
+def check_log_weights(
     values: Any, *, source: str, what: str, t: int | None, rows: Rows, error: type[FeynkacError] = PotentialError
 ) -> LogW:
     """The (R,) log-weights that `source` returned for `rows`, or an error that names source, step and row.
@@ -36,10 +40,10 @@ def checked(
     return result
 
 
-def checked_increment(increment: Any, *, model: Any, t: int, n: int, finished: Mask) -> LogW:
+def check_increment(increment: Any, *, model: Any, t: int, n: int, finished: Mask) -> LogW:
     """The (N,) increments of `model.step`, or a WeightError; finished rows must not gain or lose weight."""
     rows = np.arange(n)
-    increment = checked(increment, source=name_of(model), what="step", t=t, rows=rows, error=WeightError)
+    increment = check_log_weights(increment, source=name_of(model), what="step", t=t, rows=rows, error=WeightError)
     moved = finished & (increment != 0.0)
     if moved.any():
         raise WeightError(
@@ -49,7 +53,7 @@ def checked_increment(increment: Any, *, model: Any, t: int, n: int, finished: M
     return increment
 
 
-def checked_done(done: Any, *, model: Any, t: int, finished: Mask) -> Mask:
+def check_done(done: Any, *, model: Any, t: int, finished: Mask) -> Mask:
     """The (N,) rows that have finished by step `t`; a finished row stays finished."""
     result = np.asarray(done, dtype=np.bool_)
     if result.shape != finished.shape:
@@ -60,10 +64,10 @@ def checked_done(done: Any, *, model: Any, t: int, finished: Mask) -> Mask:
     return finished | result
 
 
-def checked_levels(levels: Any, *, move: Any, t: int, log_weight: LogW) -> LogW:
+def check_levels(levels: Any, *, move: Any, t: int, log_weight: LogW) -> LogW:
     """The (N,) levels that a move returned; a move keeps its target, so it cannot kill a live row."""
     rows = np.arange(len(log_weight))
-    levels = checked(levels, source=name_of(move), what="move", t=t, rows=rows, error=WeightError)
+    levels = check_log_weights(levels, source=name_of(move), what="move", t=t, rows=rows, error=WeightError)
     killed = (levels == -np.inf) & (log_weight > -np.inf)
     if killed.any():
         raise WeightError(

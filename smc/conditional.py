@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from feynkac.errors import AllParticlesDied, ArgumentError
+from feynkac.base.capabilities import Records, Replayable
+from feynkac.base.contract import LogW, Mask, Potential, Resample, Rng, Rows, State
+from feynkac.base.errors import AllParticlesDied, ArgumentError
 from feynkac.smc.checks import name_of
 from feynkac.smc.engine import RandomSource, Step, smc
 from feynkac.smc.observers import Observer
-from feynkac.smc.protocols import LogW, Mask, Potential, Records, Replayable, Resample, Rng, Rows, State
 from feynkac.smc.schemes import iid_rows
 from feynkac.smc.weights import log_sum_exp, relative
 

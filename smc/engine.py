@@ -14,9 +14,10 @@ from typing import Protocol
 
 import numpy as np
 
-from feynkac.errors import ArgumentError
-from feynkac.smc.checks import checked, checked_done, checked_increment, checked_levels, name_of
-from feynkac.smc.protocols import LogW, Mask, Model, Move, Potential, Resample, Retires, Rng, Rows, State
+from feynkac.base.capabilities import Retires
+from feynkac.base.contract import LogW, Mask, Model, Move, Potential, Resample, Rng, Rows, State
+from feynkac.base.errors import ArgumentError
+from feynkac.smc.checks import check_done, check_increment, check_levels, check_log_weights, name_of
 from feynkac.smc.resample import in_place
 from feynkac.smc.rng import Stream
 from feynkac.smc.weights import effective_sample_size, log_sum_exp
@@ -123,8 +124,8 @@ def smc(
                 state, level = _rejuvenate(t, state, level, log_w, forked, moves, rng.at("move", t, _sizes(groups)))
         finished = done
         state, inc = model.step(t, state, rng.at("propose", t, _sizes(groups)))
-        done = checked_done(model.done(state), model=model, t=t, finished=finished)
-        inc = checked_increment(inc, model=model, t=t, n=len(log_w), finished=finished)
+        done = check_done(model.done(state), model=model, t=t, finished=finished)
+        inc = check_increment(inc, model=model, t=t, n=len(log_w), finished=finished)
         moved = ~finished & (log_w + inc > -np.inf)
         log_w, level = _weigh(t, state, potential, log_w + inc, level, moved, done)
         step = Step(t, state, log_w, level, rows, resampled, done, groups, parents)
@@ -158,7 +159,7 @@ def _rejuvenate(
     """Apply the moves one after the other; they share one stream, so that each has fresh numbers."""
     for move in moves:
         state, level = move(t, state, level, forked, rng)
-        level = checked_levels(level, move=move, t=t, log_weight=log_w)
+        level = check_levels(level, move=move, t=t, log_weight=log_w)
     return state, level
 
 
@@ -170,10 +171,10 @@ def _weigh(
     running, ended = np.flatnonzero(moved & ~done), np.flatnonzero(moved & done)
     if len(running):
         values = potential.level(t, state, running)
-        new[running] = checked(values, source=source, what="level", t=t, rows=running)
+        new[running] = check_log_weights(values, source=source, what="level", t=t, rows=running)
     if len(ended):
         values = potential.final(state, ended)
-        new[ended] = checked(values, source=source, what="final", t=t, rows=ended)
+        new[ended] = check_log_weights(values, source=source, what="final", t=t, rows=ended)
     dead = (log_w == -np.inf) | (new == -np.inf)
     log_w = np.where(dead, -np.inf, log_w + (new - level))
     new[dead] = 0.0  # the level that is subtracted next is finite, so that no -inf - -inf arises

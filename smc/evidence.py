@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from feynkac.errors import ArgumentError
-from feynkac.smc.protocols import LogW
+from feynkac.base.contract import LogW
+from feynkac.base.errors import ArgumentError
 from feynkac.smc.weights import log_sum_exp
 
 

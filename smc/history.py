@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from feynkac.base.contract import Rows
 from feynkac.smc.engine import Step
-from feynkac.smc.protocols import Rows
 
 PYTHON_UP_TO = 256
 """Rows up to which pruning takes less than a millisecond uncompiled, so that small populations wait for no compiler."""

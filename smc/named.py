@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from feynkac.smc.protocols import LogW, Rng, Rows
+from feynkac.base.contract import LogW, Rng, Rows
 
 
 class Named:

@@ -17,7 +17,8 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 from tqdm.auto import tqdm
 
-from feynkac.errors import ArgumentError
+from feynkac.base.capabilities import Closes
+from feynkac.base.errors import ArgumentError
 from feynkac.smc.engine import Step
 from feynkac.smc.history import Summary
 
@@ -51,8 +52,8 @@ def run(steps: Iterator[Step], *observers: Observer) -> Step:
 def close(*observers: Observer) -> None:
     """Close the observers that can be closed."""
     for observer in observers:
-        if hasattr(observer, "close"):
-            observer.close()  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(observer, Closes):
+            observer.close()
 
 
 class JsonLines:

@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from feynkac.errors import ArgumentError
+from feynkac.base.contract import LogW, Resample, Rng, Rows
+from feynkac.base.errors import ArgumentError
 from feynkac.smc import kernels
 from feynkac.smc.named import Named
-from feynkac.smc.protocols import LogW, Resample, Rng, Rows
 from feynkac.smc.schemes import (
     NUMPY_UP_TO,
     Draw,

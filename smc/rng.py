@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.errors import ArgumentError
+from feynkac.base.errors import ArgumentError
 
 Stream = Literal["init", "propose", "resample", "move", "output"]
 _STREAMS: dict[str, int] = {name: i for i, name in enumerate(("init", "propose", "resample", "move", "output"))}

@@ -15,9 +15,9 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.errors import ArgumentError
+from feynkac.base.contract import LogW, Rng, Rows
+from feynkac.base.errors import ArgumentError
 from feynkac.smc import kernels
-from feynkac.smc.protocols import LogW, Rng, Rows
 from feynkac.smc.weights import relative
 
 Floats = NDArray[np.float64]

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.errors import ArgumentError
+from feynkac.base.contract import LogW, Rng, Rows
+from feynkac.base.errors import ArgumentError
 from feynkac.smc.named import Named
-from feynkac.smc.protocols import LogW, Rng, Rows
 from feynkac.smc.schemes import Draw, Floats, size_of, stratified_rows
 from feynkac.smc.weights import relative, top
 

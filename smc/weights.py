@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.errors import WeightError
-from feynkac.smc.protocols import LogW
+from feynkac.base.contract import LogW
+from feynkac.base.errors import WeightError
 
 
 def top(log_weight: LogW) -> float:

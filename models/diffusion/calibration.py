@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from feynkac.base.contract import Mask
 from feynkac.models.diffusion.kernel import Level
-from feynkac.smc.protocols import Mask
 
 
 def posterior_variance(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from feynkac.errors import ModelError, is_out_of_memory
+from feynkac.base.errors import ModelError, is_out_of_memory
 
 if TYPE_CHECKING:
     from feynkac.models.diffusion.sampler import DiffusionSampler

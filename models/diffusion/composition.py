@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from feynkac.errors import ArgumentError
+from feynkac.base.errors import ArgumentError
 from feynkac.models.diffusion.denoisers import Denoiser, Prediction, Predictor, predict
 from feynkac.models.diffusion.kernel import Level, Transition, squared
 

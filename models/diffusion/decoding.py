@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from feynkac.errors import ArgumentError
+from feynkac.base.errors import ArgumentError
 
 PACKING = ["latents", "height", "width", "vae_scale_factor"]
 """The arguments of `_unpack_latents` where its meaning is known (Flux)."""

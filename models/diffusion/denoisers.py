@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 from torch import Tensor
 
-from feynkac.errors import ArgumentError
+from feynkac.base.errors import ArgumentError
 from feynkac.models.diffusion.checks import within_memory
 from feynkac.models.diffusion.kernel import Level, clean_of, noise_of
 

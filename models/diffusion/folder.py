@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from feynkac.errors import ArgumentError, ModelError
+from feynkac.base.errors import ArgumentError, ModelError
 
 
 def open_pipeline(folder: str | os.PathLike[str], dtype: str = "float32", device: str | None = None) -> Any:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from feynkac.errors import ArgumentError
+from feynkac.base.errors import ArgumentError
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from feynkac.errors import ArgumentError
+from feynkac.base.errors import ArgumentError
 from feynkac.models.diffusion.kernel import Level
 
 CLEAN = Level(1.0, 0.0)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from feynkac.smc.protocols import Rows
+from feynkac.base.contract import Rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from feynkac.clock import costs
-from feynkac.errors import ArgumentError, ModelError
+from feynkac.base.clock import costs
+from feynkac.base.contract import LogW, Rng, Rows, State
+from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.memory import Memory
 from feynkac.models.diffusion.checks import previewed
 from feynkac.models.diffusion.decoding import precise
 from feynkac.models.diffusion.denoisers import Prediction
@@ -26,8 +28,6 @@ from feynkac.models.diffusion.schedulers import prediction_of
 from feynkac.models.diffusion.state import Latents
 from feynkac.models.diffusion.suspended import Call, Question
 from feynkac.models.diffusion.tree import gather
-from feynkac.smc.memory import Memory
-from feynkac.smc.protocols import LogW, Rng, Rows, State
 
 TWICE = "it calls its scheduler's step more than once per iteration, or goes by times of its own, and cannot be steered"
 

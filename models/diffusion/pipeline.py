@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.errors import ArgumentError, ModelError
+from feynkac.base.contract import LogW, Mask, Rng
+from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.diffusion.decoding import decoder_of
 from feynkac.models.diffusion.paths import Path
 from feynkac.models.diffusion.piped import Piped, PipelineLatents, PipelineSampler, Prepared, part_from
@@ -24,7 +25,6 @@ from feynkac.models.diffusion.preview import Fit, Preview, preview_of
 from feynkac.models.diffusion.proposals import BASE, Proposal
 from feynkac.models.diffusion.schedulers import schedule_of
 from feynkac.models.diffusion.suspended import Call
-from feynkac.smc.protocols import LogW, Mask, Rng
 
 COUNTS = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "batch_size")
 OURS = (*COUNTS, "num_inference_steps", "generator", "latents", "output_type", "return_dict", "eta")
@@ -117,7 +117,7 @@ class Diffusion:
             raise ArgumentError("one prompt at a time; for several, steer a list of models, one for each")
         return replace(self, calls=(given,))
 
-    def joined(self, others: Sequence[Any]) -> Diffusion:
+    def join(self, others: Sequence[Any]) -> Diffusion:
         """One model of several prompts in one batch."""
         for other in others:
             if not isinstance(other, Diffusion) or replace(other, calls=self.calls) != self:

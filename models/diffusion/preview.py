@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from feynkac.errors import ArgumentError
+from feynkac.base.errors import ArgumentError
 from feynkac.models.diffusion.decoding import Decoder, precise
 
 Preview: TypeAlias = Literal["linear", "full"] | Callable[[Tensor], Tensor] | None

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.errors import ArgumentError, PotentialError
+from feynkac.base.contract import Potential, Rows
+from feynkac.base.errors import ArgumentError, PotentialError
 from feynkac.models.diffusion.checks import previewed, within_memory
 from feynkac.models.diffusion.kernel import Transition, log_ratio, squared
 from feynkac.models.diffusion.state import Latents, View
 from feynkac.models.diffusion.tree import gather
 from feynkac.smc.checks import name_of
-from feynkac.smc.protocols import Potential, Rows
 
 
 class Proposal(Protocol):

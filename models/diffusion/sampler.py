@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.clock import costs
-from feynkac.errors import ArgumentError
+from feynkac.base.clock import costs
+from feynkac.base.contract import LogW, Mask, Rng, Rows
+from feynkac.base.errors import ArgumentError
+from feynkac.base.memory import Memory
 from feynkac.models.diffusion.composition import corrector, start_of
 from feynkac.models.diffusion.denoisers import Denoiser, Prediction, Predictor, predict
 from feynkac.models.diffusion.kernel import Transition
@@ -20,8 +22,6 @@ from feynkac.models.diffusion.proposals import BASE, Proposal
 from feynkac.models.diffusion.schedule import NoiseSchedule
 from feynkac.models.diffusion.state import Latents
 from feynkac.models.diffusion.tree import gather
-from feynkac.smc.memory import Memory
-from feynkac.smc.protocols import LogW, Mask, Rng, Rows
 
 
 def _latents(x: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class DiffusionSampler:
     dtype: torch.dtype = field(default=torch.float32, kw_only=True)
     device: torch.device | str = field(default="cpu", kw_only=True)
     others: tuple[Denoiser | Predictor, ...] = field(default=(), kw_only=True)
-    """Denoisers of further problems that run in the same batch (see `joined`)."""
+    """Denoisers of further problems that run in the same batch (see `join`)."""
 
     name = "diffusion sampler"
 
@@ -73,7 +73,7 @@ class DiffusionSampler:
         """The number of coordinates of a latent."""
         return int(np.prod(self.shape))
 
-    def joined(self, others: Sequence[Any]) -> DiffusionSampler:
+    def join(self, others: Sequence[Any]) -> DiffusionSampler:
         """One model of several problems in one batch: samplers that differ in nothing but their denoiser."""
         for other in others:
             if not isinstance(other, DiffusionSampler) or replace(other, denoiser=self.denoiser) != self:

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from feynkac.errors import ArgumentError, ModelError
+from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.diffusion.denoisers import Prediction
 from feynkac.models.diffusion.kernel import Level, Transition, ancestral, clean_of, noise_of, renoise
 from feynkac.models.diffusion.schedule import NoiseSchedule

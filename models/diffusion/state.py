@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from feynkac.base.contract import LogW, Mask, Rows
+from feynkac.base.memory import Memory
 from feynkac.models.diffusion.calibration import posterior_variance
 from feynkac.models.diffusion.checks import decoded, previewed
 from feynkac.models.diffusion.denoisers import Prediction
 from feynkac.models.diffusion.kernel import Level
 from feynkac.models.diffusion.paths import Past
 from feynkac.models.diffusion.tree import SHARED, Tree, gather
-from feynkac.smc.memory import Memory
-from feynkac.smc.protocols import LogW, Mask, Rows
 
 if TYPE_CHECKING:
     from feynkac.models.diffusion.sampler import DiffusionSampler

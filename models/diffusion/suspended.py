@@ -17,7 +17,7 @@ import torch
 from greenlet import GreenletExit, getcurrent, greenlet
 from torch import Tensor
 
-from feynkac.errors import FeynkacError, ModelError, is_out_of_memory
+from feynkac.base.errors import FeynkacError, ModelError, is_out_of_memory
 
 USUAL = ("self", "model_output", "timestep", "sample", "eta", "generator", "return_dict")
 """Arguments of `step` that are handled; any other must be left at its default."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.smc.protocols import Rows
+from feynkac.base.contract import Rows
 
 SHARED: dict[str, Any] = {"shared": True}
 """Metadata of a field that is the same for all particles; every other field has one row a particle."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.masks import TokenConstraint
+from feynkac.base.contract import LogW, Mask, Rows
+from feynkac.base.masks import TokenConstraint
 from feynkac.models.discrete.automata import CanvasAutomaton, compiled
 from feynkac.models.discrete.canvas import Canvas
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
@@ -13,7 +14,6 @@ from feynkac.models.discrete.draws import Draws
 from feynkac.models.discrete.kernels import Uniform
 from feynkac.models.discrete.messages import Chained, Factorised, Messages, maybe_redrawn
 from feynkac.models.discrete.proposals import log_ratio, normalised
-from feynkac.smc.protocols import LogW, Mask, Rows
 
 UNLIKELY = 1e-30
 """The least probability of a token at an open position, here only: what a denoiser thinks impossible now it may not

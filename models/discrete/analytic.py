@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.errors import ArgumentError
+from feynkac.base.errors import ArgumentError
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
 from feynkac.models.discrete.schedules import Schedule, linear
 

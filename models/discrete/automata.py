@@ -15,11 +15,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from feynkac.errors import ConstraintError
-from feynkac.masks import TokenAutomaton, TokenConstraint
+from feynkac.base.contract import Mask
+from feynkac.base.errors import ConstraintError
+from feynkac.base.masks import TokenAutomaton, TokenConstraint
+from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.discrete.denoiser import Tokens
-from feynkac.smc.protocols import Mask
-from feynkac.vocabulary import Vocabulary
 
 MAX_STATES = 20_000
 FAINT = 1e-150

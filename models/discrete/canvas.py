@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.clock import costs
-from feynkac.errors import ModelError
-from feynkac.masks import States, TokenConstraint
+from feynkac.base.clock import costs
+from feynkac.base.contract import LogW, Mask, Rng, Rows
+from feynkac.base.errors import ModelError
+from feynkac.base.masks import States, TokenConstraint
+from feynkac.base.memory import Memory
+from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.discrete.composition import Composition
 from feynkac.models.discrete.denoiser import ChainedDenoiser, LogProbs, Outputs, Tokens
 from feynkac.models.discrete.draws import Draws
 from feynkac.models.discrete.path import Past
-from feynkac.smc.memory import Memory
-from feynkac.smc.protocols import LogW, Mask, Rng, Rows
-from feynkac.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from feynkac.models.discrete.kernels import Kernel
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Canvas:
-    """N canvases (see `feynkac.text.TextState`). Every array has one row a particle and forks by gathering.
+    """N canvases, with the capabilities `Writes`, `Tokenised` and `Completes`. Every array has one row a particle.
 
     The text of a canvas is what stands before its first end-of-sequence token. Until it is finished, texts and tokens
     are those of the denoised estimate: the likeliest clean token at every position that is still open.

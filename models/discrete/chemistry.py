@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from feynkac.errors import ModelError
+from feynkac.base.errors import ModelError
 
 
 @functools.lru_cache(maxsize=1)

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.errors import ArgumentError, ModelError
+from feynkac.base.contract import LogW, Mask
+from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.discrete.denoiser import LogitsDenoiser, LogProbs, Tokens
-from feynkac.smc.protocols import LogW, Mask
 
 if TYPE_CHECKING:
     from feynkac.models.discrete.kernels import Kernel

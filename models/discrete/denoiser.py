@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.errors import ModelError
-from feynkac.smc.protocols import Rows
+from feynkac.base.contract import Rows
+from feynkac.base.errors import ModelError
 
 if TYPE_CHECKING:
     from feynkac.models.discrete.composition import Composition

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.smc.protocols import Mask, Rng, Rows
+from feynkac.base.contract import Mask, Rng, Rows
 
 
 class Draws:

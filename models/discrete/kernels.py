@@ -14,11 +14,11 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.errors import ArgumentError
+from feynkac.base.contract import Mask
+from feynkac.base.errors import ArgumentError
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
 from feynkac.models.discrete.draws import Draws
 from feynkac.models.discrete.schedules import Schedule, grid, linear
-from feynkac.smc.protocols import Mask
 
 
 class Kernel(Protocol):

@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.contract import LogW, Rows
 from feynkac.models.discrete.automata import FAINT, CanvasAutomaton, forward
-from feynkac.smc.protocols import LogW, Rows
 
 Floats = NDArray[np.float64]
 

@@ -9,8 +9,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.errors import ArgumentError, ModelError
-from feynkac.masks import TokenConstraint
+from feynkac.base.contract import LogW, Mask, Rng
+from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.masks import TokenConstraint
+from feynkac.base.memory import Memory
+from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.discrete.canvas import Canvas
 from feynkac.models.discrete.composition import Composition, corrector
 from feynkac.models.discrete.denoiser import LogitsDenoiser, LogProbs, Outputs, Tokens
@@ -18,9 +21,6 @@ from feynkac.models.discrete.draws import Draws
 from feynkac.models.discrete.kernels import Kernel, Uniform
 from feynkac.models.discrete.path import Past, Path, Replayed
 from feynkac.models.discrete.proposals import Base, Proposal
-from feynkac.smc.memory import Memory
-from feynkac.smc.protocols import LogW, Mask, Rng
-from feynkac.vocabulary import Vocabulary
 
 
 class DiscreteDiffusion:
@@ -69,7 +69,7 @@ class DiscreteDiffusion:
         other.proposal = proposal
         return other
 
-    def constrained(self, constraints: Sequence[TokenConstraint]) -> DiscreteDiffusion:
+    def constrain(self, constraints: Sequence[TokenConstraint]) -> DiscreteDiffusion:
         """The same law, sampled with an eye on constraints; a proposal that was chosen stays."""
         from feynkac.models.discrete.acceptance import Guided
         from feynkac.models.discrete.automata import compiled
@@ -84,7 +84,7 @@ class DiscreteDiffusion:
             other.proposal = Guided(compiled(self.alphabet, other.constraints, self.length))
         return other
 
-    def joined(self, others: Sequence[DiscreteDiffusion]) -> DiscreteDiffusion:
+    def join(self, others: Sequence[DiscreteDiffusion]) -> DiscreteDiffusion:
         """One model of several problems in one batch, which may differ in what is given."""
         for other in others:
             if not (isinstance(other, DiscreteDiffusion) and other._shared() == self._shared()):

@@ -20,10 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feynkac.errors import ArgumentError, ModelError
+from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.discrete.kernels import Kernel, Unmask
 from feynkac.models.discrete.model import DiscreteDiffusion
-from feynkac.vocabulary import Vocabulary
 
 FORMAT = "feynkac canvas 1"
 

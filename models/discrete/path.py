@@ -9,9 +9,9 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.contract import Mask, Rng, Rows
 from feynkac.models.discrete.denoiser import Tokens
 from feynkac.models.discrete.draws import Draws
-from feynkac.smc.protocols import Mask, Rng, Rows
 
 Path: TypeAlias = tuple[tuple[tuple[int, int], ...], ...]
 """The (position, token) pairs drawn, by position: those of the noise at the start, then those of each step."""

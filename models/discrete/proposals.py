@@ -9,11 +9,11 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.errors import ArgumentError, ModelError
+from feynkac.base.contract import LogW, Mask, Potential, Rows
+from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.discrete.canvas import Canvas
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
 from feynkac.models.discrete.draws import Draws
-from feynkac.smc.protocols import LogW, Mask, Potential, Rows
 
 
 class Proposal(Protocol):

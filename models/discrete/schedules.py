@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.errors import ArgumentError
+from feynkac.base.errors import ArgumentError
 
 Schedule: TypeAlias = Callable[[float], float]
 """alpha(t), the probability that a clean token is still visible at time t: 1 at 0, falling to 0 at 1."""

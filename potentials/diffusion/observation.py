@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.errors import ArgumentError
+from feynkac.base.contract import LogW, Rows
+from feynkac.base.errors import ArgumentError
 from feynkac.potentials.diffusion.operators import Operator
 from feynkac.potentials.diffusion.protocols import View
 from feynkac.potentials.diffusion.roles import Guess, keep
-from feynkac.smc.protocols import LogW, Rows
 
 
 class Observation(Guess):

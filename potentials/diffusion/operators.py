@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from feynkac.errors import ArgumentError
+from feynkac.base.errors import ArgumentError
 
 
 @dataclass(frozen=True)

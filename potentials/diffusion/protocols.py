@@ -8,8 +8,8 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 from torch import Tensor
 
-from feynkac.smc.memory import Memory
-from feynkac.smc.protocols import Rows
+from feynkac.base.contract import Rows
+from feynkac.base.memory import Memory
 
 
 class Level(Protocol):

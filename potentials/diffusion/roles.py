@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from feynkac.errors import ArgumentError
+from feynkac.base.contract import LogW, Potential, Rows
+from feynkac.base.errors import ArgumentError
 from feynkac.potentials.base import Factor
 from feynkac.potentials.diffusion.protocols import Level, View
-from feynkac.potentials.diffusion.scoring import Batched, Scorer
-from feynkac.potentials.rewards import check_kind, check_scale
-from feynkac.potentials.textwise import Kind
-from feynkac.smc.checks import checked
-from feynkac.smc.protocols import LogW, Potential, Rows
+from feynkac.potentials.rewards.batches import Batched, Scorer
+from feynkac.potentials.rewards.functions import check_kind, check_scale
+from feynkac.potentials.rewards.texts import Kind
+from feynkac.smc.checks import check_log_weights
 
 Every: TypeAlias = int | Literal["end"]
 _FOLD: dict[str, Callable[[NDArray[Any], NDArray[Any]], NDArray[Any]]] = {
@@ -65,7 +65,7 @@ class Guess(Factor):
         for view in state.views(rows[np.isnan(kept[rows])]):
             with torch.no_grad():
                 keep(self, view, self.log_psi(view))
-        return checked(kept[rows], source=self.name, what="level", t=t, rows=rows)
+        return check_log_weights(kept[rows], source=self.name, what="level", t=t, rows=rows)
 
 
 def keep(potential: Potential, view: View, values: Tensor) -> Tensor:

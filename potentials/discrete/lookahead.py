@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from feynkac.errors import ArgumentError
+from feynkac.base.capabilities import Completes, require
+from feynkac.base.contract import LogW, Potential, Rows, Schedule
+from feynkac.base.errors import ArgumentError
 from feynkac.potentials.base import Factor
-from feynkac.potentials.discrete.canvas import Canvas, canvas
-from feynkac.smc.checks import checked, name_of
-from feynkac.smc.protocols import LogW, Potential, Rows, Schedule
+from feynkac.smc.checks import check_log_weights, name_of
 
 _FOLD = {"difference": lambda past, new: new, "max": np.maximum, "sum": np.add}
 
@@ -34,7 +34,7 @@ class Lookahead(Factor):
         worst: float = -10.0,
         power: float | Schedule = 1.0,
     ) -> None:
-        if not callable(getattr(potential, "final", None)):
+        if not isinstance(potential, Potential):
             raise ArgumentError(f"Lookahead({potential!r}): give a potential, such as reward(f) or constraint(f)")
         if samples < 0 or kind not in _FOLD or not np.isfinite(worst):
             raise ArgumentError(
@@ -47,7 +47,12 @@ class Lookahead(Factor):
 
     def level(self, t: int, state: Any, rows: Rows) -> LogW:
         """(R,) nats, the folded estimates so far."""
-        state = canvas(state, self.name, "the potential itself")
+        state = require(
+            state,
+            Completes,
+            f"'{self.name}' looks at the canvas of a discrete diffusion, not at {type(state).__name__}; "
+            "give another model the potential itself",
+        )
         memory = state.memory.array((self, "level"), np.nan)
         new, past = self.power(t) * self._estimate(state, rows), memory[rows]
         memory[rows] = np.where(np.isnan(past), new, _FOLD[self.kind](past, new))
@@ -57,11 +62,11 @@ class Lookahead(Factor):
         """(R,) nats, the final value of the potential itself."""
         return self.potential.final(state, rows)
 
-    def _estimate(self, state: Canvas, rows: Rows) -> LogW:
+    def _estimate(self, state: Completes, rows: Rows) -> LogW:
         filled = [state.drawn(rows) for _ in range(self.samples)] or [state.estimate(rows)]
         completed = state.completed(np.tile(rows, len(filled)), np.concatenate(filled))
         asked = np.arange(len(completed))
         values = self.potential.final(completed, asked)
-        values = checked(values, source=name_of(self.potential), what="final", t=None, rows=asked)
+        values = check_log_weights(values, source=name_of(self.potential), what="final", t=None, rows=asked)
         mean = np.logaddexp.reduce(values.reshape(len(filled), -1), axis=0) - np.log(len(filled))
         return np.maximum(mean, self.worst)

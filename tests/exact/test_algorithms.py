@@ -14,14 +14,14 @@ from test_language_model import FLOAT32, Remembered, law, truth
 from toys import ChainModel, TextModel, Toy, chain, text
 
 import feynkac as fk
-from feynkac import steering
-from feynkac.models import prompted
+from feynkac.models.language import prompted
 from feynkac.potentials import product
 from feynkac.programs import Bernoulli, Categorical, program
 from feynkac.smc.conditional import csmc, select
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import adaptive, ssp
 from feynkac.smc.testing import Choices, enumerate_runs, expectation
+from feynkac.steering import steer as steering
 
 UNBIASED = ("smc", "importance", "best_of_n", "beam")
 
@@ -289,7 +289,7 @@ def test_gibbs_over_a_language_model(steered: Any, tiny_lm: Any, monkeypatch: An
     lm = tiny_lm("a", "b", seed=3)
     target = truth(law(lm, "a", 1, "truncate"), lambda text: math.exp(0.7 * text.count("a")) * (text != "b"), lm)
     task, potentials = lm.prompt("a", max_tokens=1), (fk.regex("a?"), fk.reward(lambda text: 0.7 * text.count("a")))
-    outcomes, start, step = kernel(task.constrained(potentials[:1]), product(*potentials), 2)
+    outcomes, start, step = kernel(task.constrain(potentials[:1]), product(*potentials), 2)
     pi = np.array([target[outcome] for outcome in outcomes])
     np.testing.assert_allclose(pi @ step, pi, rtol=FLOAT32)
 

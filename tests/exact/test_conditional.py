@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from toys import Problem, TextModel, TextPotential, Toy, chain, text, text_truth
 
-from feynkac.errors import AllParticlesDied, ArgumentError
+from feynkac.base.errors import AllParticlesDied, ArgumentError
 from feynkac.smc import conditional
 from feynkac.smc.conditional import csmc, gibbs, sandwich, select
 from feynkac.smc.engine import Step

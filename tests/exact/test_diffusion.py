@@ -23,7 +23,7 @@ from feynkac.models.diffusion.denoisers import predict
 from feynkac.models.diffusion.state import Latents
 from feynkac.potentials import as_potential, diffusion as fp
 from feynkac.potentials.diffusion.roles import Reward
-from feynkac.potentials.diffusion.scoring import Batched
+from feynkac.potentials.rewards.batches import Batched
 from feynkac.smc import resample as schemes
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import adaptive, systematic
@@ -75,7 +75,7 @@ def truth(denoiser, schedule, log_weight):
 def run(sampler, potential, n, resample=SSP, *, replicates=None, seed=0):
     """Final log-weights (n,) and samples (n, ...) of independent replicates, which share one batch."""
     replicates = replicates or {4: 300, 16: 200, 64: 100}[n]
-    joint = sampler.joined([sampler] * (replicates - 1))
+    joint = sampler.join([sampler] * (replicates - 1))
     *_, last = smc(joint, potential, n=[n] * replicates, resample=resample, rng=Streams(seed))
     assert last.done.all()
     sizes = [part.stop - part.start for part in last.groups]

@@ -25,7 +25,7 @@ from test_diffusion import (
     seen,
 )
 
-from feynkac.errors import ArgumentError
+from feynkac.base.errors import ArgumentError
 from feynkac.models import diffusion as fd
 from feynkac.potentials import diffusion as fp
 from feynkac.smc.conditional import csmc, gibbs, sandwich

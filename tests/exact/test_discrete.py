@@ -14,6 +14,7 @@ from discrete_truth import Law, WildDenoiser, WildPotential, masked_law, uniform
 from toys import assert_equal_masses
 
 from feynkac import steer
+from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.discrete import acceptance, messages, proposals
 from feynkac.models.discrete.acceptance import Guided
 from feynkac.models.discrete.analytic import ChainDenoiser
@@ -30,7 +31,6 @@ from feynkac.smc.engine import smc
 from feynkac.smc.resample import adaptive, killing, multinomial, never, ssp, systematic
 from feynkac.smc.rng import Streams
 from feynkac.smc.testing import expectation
-from feynkac.vocabulary import Vocabulary
 
 K = 2
 WILD = WildDenoiser(K)
@@ -167,7 +167,7 @@ def test_regular_expressions_on_a_canvas(kernel: str, patterns: list[str]) -> No
     # Zeros of a denoiser are no promises: a twist that believed them would lose mass here.
     length, steps, denoiser, law = SMALL[kernel]
     constraints = [regex(pattern) for pattern in patterns]
-    model = DiscreteDiffusion(denoiser, AB, length, steps).constrained(constraints)
+    model = DiscreteDiffusion(denoiser, AB, length, steps).constrain(constraints)
     assert isinstance(model.proposal, Guided)
     truth = target(in_text(law()), lambda text: 0.0 if text in ("a", "ba", "b") else -math.inf)
     assert_exact(model, product(*constraints), truth, n=2, resample=systematic)
@@ -329,7 +329,7 @@ CHAINED = {
 def test_what_a_denoiser_tells_of_neighbours_only_guides(kernel: str, pattern: str) -> None:
     steps, law = CHAINED[kernel]
     constraint = regex(pattern)
-    model = DiscreteDiffusion(TALKATIVE, AB, 2, steps).constrained([constraint])
+    model = DiscreteDiffusion(TALKATIVE, AB, 2, steps).constrain([constraint])
     truth = target(in_text(law()), lambda text: 0.0 if re.fullmatch(pattern, text) else -math.inf)
     n = 1 if kernel == "remasked" else 2
     assert_exact(model, constraint, truth, n=n, resample=systematic)
@@ -337,7 +337,7 @@ def test_what_a_denoiser_tells_of_neighbours_only_guides(kernel: str, pattern: s
 
 def test_mutant_the_zeros_between_neighbours_are_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     constraint = regex("aa|b[ab]")
-    model = DiscreteDiffusion(TALKATIVE, AB, 2, Unmask(2)).constrained([constraint])
+    model = DiscreteDiffusion(TALKATIVE, AB, 2, Unmask(2)).constrain([constraint])
     law = unmask_law(TALKATIVE.p, 2, K, 1, "random")
     truth = target(in_text(law), lambda text: 0.0 if re.fullmatch("aa|b[ab]", text) else -math.inf)
     assert_exact(model, constraint, truth)
@@ -347,7 +347,7 @@ def test_mutant_the_zeros_between_neighbours_are_believed(monkeypatch: pytest.Mo
 
 def test_mutant_a_token_that_may_be_masked_again_is_believed_to_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     constraint = regex("a[ab]")
-    model = DiscreteDiffusion(WILD, AB, 2, Masked(3, remask=0.5)).constrained([constraint])
+    model = DiscreteDiffusion(WILD, AB, 2, Masked(3, remask=0.5)).constrain([constraint])
     law = masked_law(WILD.p, 2, K, grid(3), 0.5)
     truth = target(in_text(law), lambda text: 0.0 if text.startswith("a") else -math.inf)
     assert_exact(model, constraint, truth)
@@ -523,7 +523,7 @@ class Changing(WildDenoiser):
 
 def test_mutant_the_zeros_of_a_denoiser_are_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     denoiser, constraint = Changing(K, zeros=False, time_independent=True), regex("a[ab]")
-    model = DiscreteDiffusion(denoiser, AB, 2, Masked(3)).constrained([constraint])
+    model = DiscreteDiffusion(denoiser, AB, 2, Masked(3)).constrain([constraint])
     truth = target(
         in_text(masked_law(denoiser.p, 2, K, grid(3))), lambda text: 0.0 if text.startswith("a") else -math.inf
     )

@@ -12,7 +12,7 @@ import pytest
 from discrete_truth import Law, WildDenoiser, WildPotential, masked_law, unmask_law
 from test_discrete import PROPOSALS, assert_exact, fails, grid, target
 
-from feynkac.errors import ArgumentError, ModelError
+from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.discrete import composition, model as model_module
 from feynkac.models.discrete.analytic import ChainDenoiser
 from feynkac.models.discrete.composition import Composition, annealed, guidance, product

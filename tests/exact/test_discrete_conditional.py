@@ -12,7 +12,7 @@ from test_conditional import assert_invariant
 from test_discrete import PROPOSALS, TIMELESS, WILD, K, NoBB, grid
 from toys import Toy
 
-from feynkac.errors import ArgumentError
+from feynkac.base.errors import ArgumentError
 from feynkac.models.discrete.draws import Draws
 from feynkac.models.discrete.kernels import Masked, Uniform, Unmask
 from feynkac.models.discrete.model import DiscreteDiffusion

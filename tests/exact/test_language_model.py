@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import feynkac as fk
-from feynkac.models import prompted
+from feynkac.models.language import prompted
 from feynkac.potentials.base import product
 from feynkac.smc.conditional import csmc, select
 from feynkac.smc.engine import smc
@@ -111,7 +111,7 @@ def test_every_run_enumerated(tiny_lm, remembered, case, at_limit) -> None:
     z, mean = sum(target.values()), sum(w * (len(x) + x.count("b")) for x, w in target.items())
     potential = product(*make())
     masks = [factor for factor in potential.factors if hasattr(factor, "automaton")]
-    model = lm.prompt("a", max_tokens=2, at_limit=at_limit).constrained(masks)
+    model = lm.prompt("a", max_tokens=2, at_limit=at_limit).constrain(masks)
 
     for resample in (adaptive(systematic, ess=0.99), killing):
 

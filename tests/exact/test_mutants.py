@@ -28,9 +28,9 @@ from toys import (
     text,
 )
 
+from feynkac.base.memory import Memory
 from feynkac.smc import engine
 from feynkac.smc.engine import Step, smc
-from feynkac.smc.memory import Memory
 from feynkac.smc.resample import adaptive, mean_partition, multinomial, optimal, systematic
 from feynkac.smc.weights import effective_sample_size, log_sum_exp, normalised
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from feynkac.models import context as histories
+from feynkac.models.language import histories
 from feynkac.potentials import constraint, product, regex
 from feynkac.programs import Bernoulli, Categorical, program
 from feynkac.smc.conditional import csmc, select

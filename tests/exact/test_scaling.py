@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from feynkac.errors import ArgumentError
+from feynkac.base.errors import ArgumentError
 from feynkac.smc.engine import Step, smc
 from feynkac.smc.evidence import evidence
 from feynkac.smc.resample import adaptive, islands, multinomial, never, ssp, systematic

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from feynkac.base.memory import Memory
 from feynkac.smc.engine import Step, smc
-from feynkac.smc.memory import Memory
 from feynkac.smc.testing import expectation
 
 Outcome = tuple[int, ...]

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from feynkac.masks import TokenAutomaton, unpack
-from feynkac.smc.memory import Memory
-from feynkac.vocabulary import Vocabulary
+from feynkac.base.masks import TokenAutomaton, unpack
+from feynkac.base.memory import Memory
+from feynkac.base.vocabulary import Vocabulary
 
 
 class Texts:
-    """A `TextState` made of strings, or of token ids where there is a vocabulary."""
+    """A state of texts made of strings, or of token ids where there is a vocabulary."""
 
     def __init__(self, rows: Sequence[Any], vocabulary: Vocabulary | None = None, memory: Memory | None = None) -> None:
         self.rows, self.memory = list(rows), memory or Memory(len(rows))

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from feynkac.errors import ArgumentError, PotentialError
-from feynkac.masks import TokenConstraint
+from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.base.masks import TokenConstraint
+from feynkac.base.vocabulary import Vocabulary
 from feynkac.potentials import (
     Factor,
     as_potential,
@@ -25,7 +26,6 @@ from feynkac.potentials import (
     tokens,
 )
 from feynkac.smc.checks import name_of
-from feynkac.vocabulary import Vocabulary
 
 NONE = -np.inf
 ROWS = np.arange(3)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from feynkac.errors import ArgumentError, ConstraintError
+from feynkac.base.errors import ArgumentError, ConstraintError
+from feynkac.base.vocabulary import Vocabulary
 from feynkac.potentials import choices, length, tokens
-from feynkac.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(
     (b"a", b"", b" a", b"\xc3", b"\xa9", "é".encode(), b" ", b"ab ", b"a", b"", b"\n", b""), (1, 9)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from feynkac.errors import ArgumentError, ConstraintError
-from feynkac.masks import unpack
-from feynkac.potentials import grammar, json_schema, table
-from feynkac.potentials.table import GuideAutomaton
-from feynkac.vocabulary import Vocabulary
+from feynkac.base.errors import ArgumentError, ConstraintError
+from feynkac.base.masks import unpack
+from feynkac.base.vocabulary import Vocabulary
+from feynkac.potentials import grammar, json_schema
+from feynkac.potentials.constraints.engines.llguidance import table
+from feynkac.potentials.constraints.engines.llguidance.table import GuideAutomaton
 
 JSON = Vocabulary(
     (b"", b"{", b"}", b'"', b'"a"', b"a", b'":', b":", b"1", b"12", b" ", b"a", b"true", b"", b",", b"[", b"]", b"[1"),
@@ -171,7 +172,7 @@ def test_wrong_grammars_are_refused_with_the_place(lark: str, culprit: str) -> N
 def test_a_resource_limit_is_an_error_and_not_an_end() -> None:
     from llguidance import LLMatcher, LLParserLimits
 
-    from feynkac.potentials.guide import tokenizer
+    from feynkac.potentials.constraints.engines.llguidance.matchers import tokenizer
 
     lark = 'start: /(a|b)*a(a|b){14}/\n%llguidance {"no_forcing": true}'
     limited = LLMatcher(tokenizer(JSON), lark, log_level=0, limits=LLParserLimits(max_lexer_states=20))

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from feynkac.errors import ArgumentError, ConstraintError
-from feynkac.masks import unpack
-from feynkac.potentials import regex, trie
-from feynkac.potentials.alphabet import matching
-from feynkac.potentials.expressions import compiled, parsed
-from feynkac.vocabulary import Vocabulary
+from feynkac.base.errors import ArgumentError, ConstraintError
+from feynkac.base.masks import unpack
+from feynkac.base.vocabulary import Vocabulary
+from feynkac.potentials import regex
+from feynkac.potentials.constraints.automata import trie
+from feynkac.potentials.constraints.automata.alphabet import matching
+from feynkac.potentials.constraints.automata.expressions import compiled, parsed
 
 # Tokens that overlap, halves of characters, duplicates, control tokens in the middle, several ends.
 PIECES = [b"a", b"b", b"ab", b"ba", b"aab", "é".encode(), b"\xc3", b"\xa9", b"\xa9a", b"b\xc3", b"\n", b"a", b""]

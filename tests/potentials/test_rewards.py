@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from feynkac.errors import ArgumentError, PotentialError
+from feynkac.base.errors import ArgumentError, PotentialError
 from feynkac.potentials import as_potential, constraint, reward
-from feynkac.potentials.boundaries import boundaries
+from feynkac.potentials.rewards.boundaries import boundaries
 
 NONE = -np.inf
 
@@ -250,7 +250,7 @@ def test_states_without_text_or_memory(population: Any) -> None:
     ):
         reward(len).final(Latents(), np.array([0]))
     state = population(["a"])
-    state.memory = None
+    del state.memory
     with pytest.raises(PotentialError, match="no `memory`"):
         reward(len, kind="sum").level(0, state, np.array([0]))
 

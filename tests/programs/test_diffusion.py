@@ -10,13 +10,13 @@ import pytest
 import torch
 
 import feynkac as fk
-from feynkac.errors import ArgumentError, ModelError
-from feynkac.programs import diffusion as programs
-from feynkac.programs.diffusion import drug_like, inpaint, of_class, rewarded
-from feynkac.programs.diffusion.__main__ import main
-from feynkac.programs.diffusion.classes import digit_classifier
-from feynkac.programs.diffusion.inpainting import digit, left_half, photo
-from feynkac.programs.diffusion.rewards import brightness, symmetry
+from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.programs.recipes import diffusion as programs
+from feynkac.programs.recipes.diffusion import drug_like, inpaint, of_class, rewarded
+from feynkac.programs.recipes.diffusion.__main__ import main
+from feynkac.programs.recipes.diffusion.classes import digit_classifier
+from feynkac.programs.recipes.diffusion.inpainting import digit, left_half, photo
+from feynkac.programs.recipes.diffusion.rewards import brightness, symmetry
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 

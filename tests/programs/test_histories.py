@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from feynkac.errors import ModelError
-from feynkac.models import context
-from feynkac.models.cache import SharedContexts
-from feynkac.models.context import Histories
+from feynkac.base.errors import ModelError
+from feynkac.models.language import histories as context
+from feynkac.models.language.histories import Histories
+from feynkac.models.language.shared_cache import SharedContexts
 
 
 def alone(lm, node):

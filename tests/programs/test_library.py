@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 import feynkac as fk
-from feynkac.errors import AllParticlesDied, ArgumentError
-from feynkac.models.cache import SharedContexts
+from feynkac.base.errors import AllParticlesDied, ArgumentError
+from feynkac.models.language.shared_cache import SharedContexts
 from feynkac.potentials import constraint, product
-from feynkac.programs import library
-from feynkac.programs.library import (
+from feynkac.programs import recipes as library
+from feynkac.programs.recipes import (
     avoid,
     extract,
     haiku,
@@ -30,8 +30,8 @@ from feynkac.programs.library import (
     speculate,
     vote,
 )  # fmt: skip
-from feynkac.programs.library.reasoning import arithmetic
-from feynkac.programs.library.syllables import syllables, vowel_groups
+from feynkac.programs.recipes.reasoning import arithmetic
+from feynkac.programs.recipes.syllables import syllables, vowel_groups
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import systematic
 from feynkac.smc.testing import expectation

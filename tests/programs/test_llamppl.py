@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import feynkac as fk
-from feynkac.errors import ArgumentError
-from feynkac.programs.llamppl import (
+from feynkac.base.errors import ArgumentError
+from feynkac.programs.compat.llamppl import (
     Bernoulli,
     CachedCausalLM,
     Distribution,

@@ -8,8 +8,9 @@ import re
 import pytest
 
 import feynkac as fk
-from feynkac.errors import ArgumentError, ProgramError, ReplayDiverged
-from feynkac.programs import Bernoulli, execution, program
+from feynkac.base.errors import ArgumentError, ProgramError, ReplayDiverged
+from feynkac.programs import Bernoulli, program
+from feynkac.programs.runtime import execution
 from feynkac.smc.resample import multinomial
 
 

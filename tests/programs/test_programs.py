@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import feynkac as fk
-from feynkac.errors import ArgumentError, ProgramError, ReplayDiverged
+from feynkac.base.errors import ArgumentError, ProgramError, ReplayDiverged
 from feynkac.programs import Bernoulli, Categorical, Geometric, Normal, Uniform, program
 from feynkac.smc.resample import multinomial
 
@@ -199,7 +199,7 @@ def test_a_context_is_its_text(tiny_lm) -> None:
 
 
 def test_two_contexts_are_forwarded_together(tiny_lm) -> None:
-    from feynkac.models import context as histories
+    from feynkac.models.language import histories
 
     lm, calls = tiny_lm("a", "b", eos=()), []
     opened = histories.open_contexts
@@ -562,8 +562,8 @@ def test_nothing_can_be_observed_behind_the_end(tiny_lm) -> None:
 
 
 def test_a_run_leaves_nothing_behind() -> None:
-    from feynkac.programs.execution import Execution
-    from feynkac.programs.strand import Strand
+    from feynkac.programs.runtime.execution import Execution
+    from feynkac.programs.runtime.strand import Strand
 
     def alive() -> int:
         gc.collect()

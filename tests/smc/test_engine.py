@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from feynkac.errors import ArgumentError, PotentialError, WeightError
+from feynkac.base.errors import ArgumentError, PotentialError, WeightError
 from feynkac.smc.engine import Step, smc
 from feynkac.smc.resample import adaptive, multinomial, systematic
 from feynkac.smc.rng import Streams

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from feynkac.errors import ArgumentError
+from feynkac.base.errors import ArgumentError
 from feynkac.smc import history
 from feynkac.smc.engine import Step
 from feynkac.smc.history import Genealogy, Summary, Trace, prune_branches

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from feynkac.errors import ArgumentError, WeightError
+from feynkac.base.errors import ArgumentError, WeightError
 from feynkac.smc import resample as r
 from feynkac.smc.rng import Streams
 from feynkac.smc.testing import enumerate_runs, expectation

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from feynkac.errors import ArgumentError
+from feynkac.base.errors import ArgumentError
 from feynkac.smc.rng import KeyedRng, Streams
 
 STREAMS = ("init", "propose", "resample", "move", "output")

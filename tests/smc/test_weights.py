@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from feynkac.errors import WeightError
+from feynkac.base.errors import WeightError
 from feynkac.smc.weights import effective_sample_size, largest_share, log_sum_exp, normalised
 
 DEAD = np.full(3, -np.inf)

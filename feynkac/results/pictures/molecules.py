@@ -1,0 +1,37 @@
+"""Molecules as drawings, by rdkit (the extra `molecules`)."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.base.errors import FeynkacError
+
+WIDTH, HEIGHT = 320, 240
+"""Pixels of a drawing."""
+
+
+def drawn(smiles: str) -> NDArray[np.float64] | None:
+    """(H, W, 3) from 0 to 1; None for a text that is no molecule. Raises FeynkacError where rdkit is missing."""
+    try:
+        from rdkit import Chem, RDLogger  # pyright: ignore[reportMissingImports]
+        from rdkit.Chem.Draw import rdMolDraw2D  # pyright: ignore[reportMissingImports]
+    except ImportError as cause:
+        raise FeynkacError("molecules are drawn by rdkit: pip install 'feynkac[molecules]'") from cause
+    from PIL import Image
+
+    RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined]  # it writes a line for each text that is no molecule
+    molecule: Any = Chem.MolFromSmiles(smiles) if smiles else None
+    if molecule is None:
+        return None
+    canvas = rdMolDraw2D.MolDraw2DCairo(WIDTH, HEIGHT)
+    canvas.drawOptions().useCDKAtomPalette()
+    canvas.drawOptions().padding = 0.05
+    canvas.drawOptions().minFontSize = 14
+    rdMolDraw2D.PrepareAndDrawMolecule(canvas, molecule)
+    canvas.FinishDrawing()
+    with Image.open(io.BytesIO(canvas.GetDrawingText())) as image:
+        return np.asarray(image.convert("RGB"), dtype=np.float64) / 255

@@ -1,0 +1,268 @@
+"""What a run gives back: weighted samples, the evidence, and how the run went."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.base.errors import AllParticlesDied, ArgumentError
+from feynkac.smc.weights import effective_sample_size, normalised
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+TIE = 1e-4
+"""Nats by which the log-weights of equal rewards may differ: a language model's logits are float32."""
+
+
+@dataclass(frozen=True)
+class History:
+    """How a run went, one entry a step."""
+
+    ess: list[float]
+    """Effective sample size of the weighted population."""
+    log_evidence: list[float]
+    """Estimate of the log normalising constant so far, in nats; guesses of the potentials included."""
+    unique_ancestors: list[int]
+    """How many particles of the first step still have descendants."""
+    resampled: list[int]
+    """The steps that began with a resampling."""
+    rows: list[list[int]]
+    """The parent of each particle in the population of the step before: the family tree."""
+    levels: list[list[float]] = field(default_factory=list)
+    """What the potentials foresee for each particle, in nats to six decimals; -inf for those that died."""
+    sweeps: list[int] = field(default_factory=list)
+    """Particle Gibbs: the entries at which a sweep begins, one sweep after the other. Empty for other algorithms."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall-clock seconds of the whole batch, and where they went."""
+
+    total: float
+    model: float
+    potentials: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """The weighted particles of one run.
+
+    The weighted samples estimate the target: `expectation(f)` is consistent as the number of particles grows, and
+    exp(`log_evidence`) is unbiased for the normalising constant at any number of them. Under particle Gibbs the samples
+    are the populations of all sweeps but the first, which alone gives the evidence (see `steer`).
+    """
+
+    samples: list[Any]
+    """What each particle became: texts for a language model."""
+    log_weights: NDArray[np.float64]
+    """(N,) absolute log-weights in nats: their log-sum-exp is `log_evidence`."""
+    log_evidence: float
+    """Log of the estimated normalising constant, in nats: for a constraint, the log-probability of meeting it."""
+    log_evidence_se: float | None
+    """Its standard error in nats; None where one run cannot tell (resampled, and no `islands`)."""
+    history: History
+    timing: Timing
+    forwarded_tokens: int | None = None
+    """Tokens that went through the model for this result, prompt included; None for models without tokens."""
+    seed: int | None = None
+    """The seed that repeats this run."""
+    warnings: list[str] = field(default_factory=list)
+    complete: bool = True
+    """False if the run was stopped early: the weights are then for the target so far, guesses included."""
+    algorithm: str = "smc"
+    """The algorithm of `steer` that made it, which decides what `best` means."""
+
+    @property
+    def texts(self) -> list[str]:
+        """The samples as text."""
+        return [str(sample) for sample in self.samples]
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """(N,) normalised weights; all zero if every particle died."""
+        return normalised(self.log_weights)
+
+    @property
+    def ess(self) -> float:
+        """Effective sample size of the samples, in particles; for particle Gibbs as if its sweeps were independent."""
+        return effective_sample_size(self.log_weights)
+
+    @property
+    def best(self) -> Any:
+        """The most probable sample of the posterior, equal samples taken together.
+
+        Of "best_of_n" it is the sample with the largest log-weight, hence reward, however rare; of equals (within
+        `TIE`) the one that was drawn most often. Raises AllParticlesDied.
+        """
+        self._alive()
+        if self.algorithm != "best_of_n":
+            return self._ranked()[0][0]
+        top = np.flatnonzero(self.log_weights >= self.log_weights.max() - TIE)
+        return max(_merged([self.samples[i] for i in top], np.ones(len(top))), key=lambda entry: entry[1])[0]
+
+    def posterior(self) -> dict[Any, float]:
+        """Each distinct sample with its probability, the likeliest first. Raises ArgumentError if they have no hash."""
+        try:
+            return dict(self._ranked())
+        except TypeError as cause:
+            raise ArgumentError(f"the samples cannot be told apart: {cause}; use .samples and .weights") from cause
+
+    def _ranked(self) -> list[tuple[Any, float]]:
+        return ranked(self.samples, self.weights)
+
+    def sample(self, k: int | None = None, *, seed: int | None = None) -> Any:
+        """One draw from the weighted samples, or a list of `k`. Raises AllParticlesDied."""
+        self._alive()
+        drawn = np.random.default_rng(seed).choice(len(self.samples), size=k or 1, p=self.weights)
+        return self.samples[drawn[0]] if k is None else [self.samples[i] for i in drawn]
+
+    def expectation(self, f: Callable[[Any], Any]) -> Any:
+        """The posterior mean of `f(sample)`, a number or an array. Raises AllParticlesDied."""
+        self._alive()
+        return sum(w * np.asarray(f(x)) for x, w in zip(self.samples, self.weights, strict=True) if w > 0.0)
+
+    def _alive(self) -> None:
+        if self.log_evidence == -math.inf:
+            raise AllParticlesDied("every particle died, so that there is no posterior; see result.warnings")
+
+    def summary(self, rows: int = 10) -> str:
+        """The posterior and the run as text, at most `rows` samples."""
+        shown = [] if self._pictures else self._ranked()
+        width = max(20, shutil.get_terminal_size((100, 24)).columns - 9)
+        lines = [f"{p:6.1%}  {_shortened(str(sample), width)}" for sample, p in shown[:rows]]
+        if len(shown) > rows:
+            lines.append(f"        ... and {len(shown) - rows} more")
+        if self._pictures:
+            shape = " x ".join(map(str, self.samples[0].shape))
+            lines.append(f"{len(self.samples)} samples of {shape}: see .samples and .weights, or .plot()")
+        lines += ["", *self._figures(), *(f"warning: {warning}" for warning in self.warnings)]
+        return "\n".join(lines)
+
+    @property
+    def _pictures(self) -> bool:
+        """Whether the samples are arrays, which say nothing as text."""
+        return len(getattr(self.samples[0], "shape", ())) > 1
+
+    def _figures(self) -> list[str]:
+        error = "" if self.log_evidence_se is None else f" ± {self.log_evidence_se:.2f}"
+        n, steps = len(self.samples), len(self.history.ess)
+        size = len(self.history.rows[0]) if self.history.rows else n  # of one population: particle Gibbs pools several
+        pooled = ", were the sweeps independent" if self.history.sweeps else ""
+        lines = [
+            f"log evidence {self.log_evidence:.2f}{error} nats",
+            f"effective sample size {self.ess:.1f} of {n}{pooled}, "
+            f"resampled at {len(self.history.resampled)} of {steps} steps",
+            f"  ESS by step      {_sparkline(self.history.ess, size)}",
+            f"  first ancestors  {_sparkline(self.history.unique_ancestors, size)}",
+        ]
+        if self.algorithm == "best_of_n" and self.log_evidence > -math.inf and not self._pictures:
+            reward = self.log_weights.max() + math.log(n)
+            lines.insert(0, f"best of {n}: {_shortened(str(self.best), 60)!r}, log-weight {reward:.2f} nats")
+        work = f"{self.timing.total:.2f} s (model {self.timing.model:.2f}, potentials {self.timing.potentials:.2f})"
+        if self.forwarded_tokens is not None:
+            per_second = self.forwarded_tokens / self.timing.total if self.timing.total else 0.0
+            work = f"{self.forwarded_tokens} tokens forwarded in {work}, {per_second:.0f} tokens/s"
+        return [*lines, work]
+
+    def show(self, rows: int = 10) -> None:
+        """Print the posterior and how the run went."""
+        print(self.summary(rows))
+
+    def plot(
+        self,
+        kind: Literal["images", "molecules", "points", "numbers", "texts"] | None = None,
+        most: int = 64,
+        *,
+        reference: Any = None,
+    ) -> Figure:
+        """A figure of matplotlib: the particles, their family tree, and levels, ESS and evidence over the steps.
+
+        `kind`: how the samples are drawn; None looks at them, but texts are molecules (SMILES) only if you say so.
+        `most`: particles shown at most. `reference`: an image drawn before the others, such as what was given. Save it
+        with `.savefig("result.png")`; a notebook shows it.
+
+        Raises FeynkacError where matplotlib is missing, and ArgumentError for bad arguments.
+        """
+        from feynkac.results.pictures import picture
+
+        return picture(self, kind, most, reference)
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to a file that `from_json` reads. Raises ArgumentError for samples that JSON cannot hold."""
+        data = {**asdict(self), "log_weights": [_to_json(w) for w in self.log_weights.tolist()]}
+        data["log_evidence"] = _to_json(self.log_evidence)
+        data["history"]["log_evidence"] = [_to_json(z) for z in self.history.log_evidence]
+        data["history"]["levels"] = [[_to_json(x) for x in levels] for levels in self.history.levels]
+        try:
+            text = json.dumps({"feynkac": 1, **data}, ensure_ascii=False, allow_nan=False)
+        except (TypeError, ValueError) as cause:
+            raise ArgumentError(f"the samples cannot be written as JSON: {cause}") from cause
+        Path(path).write_text(text, encoding="utf-8")
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike[str]) -> Result:
+        """Read what `to_json` wrote. Raises ArgumentError for any other file."""
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            if data.pop("feynkac") != 1:
+                raise KeyError("feynkac")
+            data["history"]["log_evidence"] = [_from_json(z) for z in data["history"]["log_evidence"]]
+            data["history"]["levels"] = [[_from_json(x) for x in levels] for levels in data["history"]["levels"]]
+            return cls(
+                **{
+                    **data,
+                    "log_weights": np.array([_from_json(w) for w in data["log_weights"]], np.float64),
+                    "log_evidence": _from_json(data["log_evidence"]),
+                    "history": History(**data["history"]),
+                    "timing": Timing(**data["timing"]),
+                }
+            )
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as cause:
+            raise ArgumentError(f"{path} was not written by Result.to_json of this version") from cause
+
+    def __repr__(self) -> str:
+        return f"Result({len(self.samples)} particles, log evidence {self.log_evidence:.3f}, ess {self.ess:.1f})"
+
+
+def ranked(samples: list[Any], weights: NDArray[np.float64]) -> list[tuple[Any, float]]:
+    """Each distinct sample that has weight, with all of it, the heaviest first."""
+    return sorted([entry for entry in _merged(samples, weights) if entry[1] > 0.0], key=lambda entry: -entry[1])
+
+
+def _merged(samples: list[Any], weights: NDArray[np.float64]) -> list[tuple[Any, float]]:
+    """Equal samples with their weights added; samples that cannot be hashed stay apart."""
+    total: dict[Any, tuple[Any, float]] = {}
+    for i, (sample, weight) in enumerate(zip(samples, weights.tolist(), strict=True)):
+        key = sample if isinstance(sample, Hashable) else ("row", i)
+        total[key] = (sample, total.get(key, (sample, 0.0))[1] + weight)
+    return list(total.values())
+
+
+def _shortened(text: str, width: int) -> str:
+    flat = text.replace("\n", "⏎")
+    return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def _sparkline(values: Sequence[float], top: float) -> str:
+    """One block a value, at most 60 of them, 0 to `top`."""
+    shown = [values[i * len(values) // 60] for i in range(60)] if len(values) > 60 else values
+    return "".join("▁▂▃▄▅▆▇█"[min(7, int(8 * value / max(top, 1e-12)))] for value in shown)
+
+
+def _to_json(x: float) -> float | str:
+    return x if math.isfinite(x) else str(x)
+
+
+def _from_json(x: float | str) -> float:
+    return float(x)

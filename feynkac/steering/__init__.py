@@ -1,0 +1,1 @@
+"""The call that steers: `steer`, its algorithms, and what it records of a run."""

@@ -1,0 +1,181 @@
+"""What the algorithms of `steer` have in common, and those that are one run of the engine.
+
+Particle Gibbs, which is many runs, is in `feynkac.steering.sweeps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+
+from feynkac.base.capabilities import Bounded, Joins, Masks, list_factors, require
+from feynkac.base.clock import Stopwatch
+from feynkac.base.contract import LogW, Model, Potential, Resample, Rows
+from feynkac.base.errors import ArgumentError
+from feynkac.base.masks import TokenConstraint
+from feynkac.results.result import Result
+from feynkac.smc import resample as schemes
+from feynkac.smc.checks import name_of
+from feynkac.smc.engine import RandomSource, smc
+from feynkac.smc.observers import Observer, Progress, run
+from feynkac.steering.recorder import Recorder, death_notice
+
+Algorithm = Literal["smc", "importance", "best_of_n", "beam", "gibbs"]
+ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+BEAM_WIDTH = 2
+"""Ways in which a beam extends each particle before it chooses among them."""
+SWEEPS = 10
+"""Sweeps of particle Gibbs where none are asked for."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The arguments of `steer` that say how to sample. Raises ArgumentError for what cannot be."""
+
+    algorithm: Algorithm
+    particles: int
+    islands: int
+    resampler: str | Resample
+    ess_threshold: float
+    sweeps: int | None
+
+    def __post_init__(self) -> None:
+        if self.algorithm not in ALGORITHMS:
+            raise ArgumentError(f"algorithm is {self.algorithm!r}; it must be one of {', '.join(ALGORITHMS)}")
+        if not _whole(self.particles):
+            raise ArgumentError(f"particles is {self.particles!r}; it must be an integer of at least 1")
+        if not _whole(self.islands) or self.particles % self.islands:
+            parts = f"it must divide the {self.particles} particles into equal parts"
+            raise ArgumentError(f"islands is {self.islands!r}; {parts}")
+        if self.algorithm == "gibbs":
+            self._check_chains()
+        elif self.sweeps is not None:
+            raise ArgumentError(f"sweeps={self.sweeps!r} is for algorithm='gibbs' only; leave it out")
+
+    def _check_chains(self) -> None:
+        if self.sweeps is not None and (not _whole(self.sweeps) or self.sweeps < 2):
+            raise ArgumentError(
+                f"sweeps is {self.sweeps!r}; give at least 2: the first, from plain SMC, is a start only"
+            )
+        if self.particles < 2 * self.islands:
+            raise ArgumentError(
+                f"gibbs with {self.particles // self.islands} particles a chain cannot move; give at least 2 for each "
+                f"of the {self.islands} islands"
+            )
+
+    @property
+    def size(self) -> int:
+        """Particles in the population of one problem; a beam holds all its extensions."""
+        return self.particles * (BEAM_WIDTH if self.algorithm == "beam" else 1)
+
+    def resample(self) -> Resample:
+        """How one island resamples."""
+        if self.algorithm in ("importance", "best_of_n"):
+            return schemes.never
+        if self.algorithm == "beam":
+            return schemes.then(schemes.optimal(self.particles // self.islands), schemes.split(BEAM_WIDTH))
+        if isinstance(self.resampler, str):
+            return schemes.adaptive(schemes.by_name(self.resampler), ess=self.ess_threshold)
+        if callable(self.resampler):
+            return self.resampler
+        raise ArgumentError(
+            f"resampler is {self.resampler!r}; give the name of a scheme, or a function of the log-weights"
+        )
+
+    def on_islands(self) -> Resample:
+        """How a population resamples, each island apart."""
+        return schemes.islands(self.resample(), self.islands) if self.islands > 1 else self.resample()
+
+
+def _whole(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
+
+
+class Job(Protocol):
+    """A call of `steer` on its way."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether there are particles to hand over."""
+        ...
+
+    def drive(self, observers: Iterable[Observer], progress: bool | None) -> bool:
+        """Run to the end, or to where an observer stops it; whether it came to the end."""
+        ...
+
+    def results(self, complete: bool) -> list[Result]:
+        """What there is, one Result for each problem."""
+        ...
+
+    def recorders(self) -> list[Recorder]:
+        """For each problem a population that has survived, or else one that died."""
+        ...
+
+
+class Batch:
+    """One run of the engine over all problems at once."""
+
+    def __init__(self, models: list[Any], potential: Any, plan: Plan, streams: RandomSource, seed: int) -> None:
+        self._potential, self._plan, self._seed, self._watch = potential, plan, seed, Stopwatch()
+        self._limits = [model.max_steps for model in models if isinstance(model, Bounded)]
+        self._recorders = [Recorder(g, plan.islands) for g in range(len(models))]
+        whole = plan.algorithm == "best_of_n"
+        weigh = AtTheEnd(potential) if whole else potential
+        self._steps = smc(
+            self._watch.timed("model", joint(models, None if whole else potential), "init", "step"),
+            self._watch.timed("potentials", weigh, "level", "final"),
+            n=[plan.size] * len(models),
+            resample=plan.on_islands(),
+            rng=streams,
+        )
+
+    @property
+    def begun(self) -> bool:
+        """Whether there are particles to hand over."""
+        return self._recorders[0].step is not None
+
+    def drive(self, observers: Iterable[Observer], progress: bool | None) -> bool:
+        """Run to the end, or to where an observer stops it; whether it came to the end."""
+        bar = Progress(max(filter(None, self._limits), default=None), force=progress)
+        return run(self._steps, *self._recorders, *observers, bar).ended
+
+    def results(self, complete: bool) -> list[Result]:
+        """What there is, one Result for each problem."""
+        notices = [[death_notice(r, self._potential)] if r.died else [] for r in self._recorders]
+        options = {"complete": complete, "algorithm": self._plan.algorithm}
+        return [
+            recorder.result(self._watch, self._seed, warnings=notice, **options)
+            for recorder, notice in zip(self._recorders, notices, strict=True)
+        ]
+
+    def recorders(self) -> list[Recorder]:
+        """The last population of each problem."""
+        return self._recorders
+
+
+class AtTheEnd:
+    """A potential that foresees nothing: it weighs whole samples only, as best-of-N does."""
+
+    def __init__(self, potential: Potential) -> None:
+        self._potential, self.name = potential, name_of(potential)
+
+    def level(self, t: int, state: Any, rows: Rows) -> LogW:
+        """(R,) zeros."""
+        return np.zeros(len(rows))
+
+    def final(self, state: Any, rows: Rows) -> LogW:
+        """(R,) nats, as the potential has it."""
+        return self._potential.final(state, rows)
+
+
+def joint(models: list[Any], potential: Any) -> Model:
+    """One model of all problems, its proposal masked by those constraints of `potential` that can mask tokens."""
+    first, *others = models
+    if others:
+        alone = f"{type(first).__name__} cannot run with others in one batch; steer them one by one"
+        first = require(first, Joins, alone, ArgumentError).join(others)
+    masks = [factor for factor in list_factors(potential) if isinstance(factor, TokenConstraint)]
+    return first.constrain(masks) if masks and isinstance(first, Masks) else first

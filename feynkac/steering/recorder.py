@@ -1,0 +1,156 @@
+"""What `steer` keeps of a run: the last population, the history, where the time went, and why particles died."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from feynkac.base.capabilities import CountsTokens, Shows, list_factors
+from feynkac.base.clock import Stopwatch
+from feynkac.base.contract import LogW, Rows
+from feynkac.base.errors import AllParticlesDied, ModelError
+from feynkac.results.result import History, Result, Timing
+from feynkac.smc.checks import name_of
+from feynkac.smc.engine import Step
+from feynkac.smc.evidence import evidence
+from feynkac.smc.history import Trace
+
+FEW = 0.1
+"""Below this share of effective particles, or of surviving first ancestors, a result carries a warning."""
+
+
+def timing(watch: Stopwatch) -> Timing:
+    """Where the time went so far."""
+    return Timing(watch.total, watch.spent["model"], watch.spent["potentials"])
+
+
+class Recorder:
+    """Follows one group of a run and makes its Result."""
+
+    def __init__(self, group: int, islands: int) -> None:
+        self.group, self.islands = group, islands
+        self.trace, self.rows, self.levels = Trace(), list[list[int]](), list[list[float]]()
+        self.step: Step | None = None
+        self.whole: Step | None = None
+
+    def __call__(self, whole: Step) -> None:
+        step = whole.group(self.group)
+        if self.step is not None and self.step.ended:
+            return
+        self.trace(step)
+        self.rows.append(step.rows.tolist())
+        self.levels.append(np.where(step.log_weight > -np.inf, step.level, -np.inf).round(6).tolist())
+        self.step, self.whole = step, whole
+
+    @property
+    def died(self) -> bool:
+        """Whether every particle has weight zero."""
+        return self.step is not None and self.step.log_z == -math.inf
+
+    @property
+    def members(self) -> Rows:
+        """(N,) the rows of this group in the whole batch."""
+        assert self.whole is not None
+        part = self.whole.groups[self.group]
+        return np.arange(part.start, part.stop)
+
+    def history(self) -> History:
+        """How the run went so far."""
+        trace = self.trace
+        resampled = [t for t, resampled in zip(trace["t"], trace["resampled"], strict=True) if resampled]
+        return History(trace["ess"], trace["log_z"], trace["roots"], resampled, self.rows, self.levels)
+
+    def result(
+        self, watch: Stopwatch, seed: int | None, *, complete: bool, warnings: list[str], algorithm: str = "smc"
+    ) -> Result:
+        """The Result of the population seen last."""
+        if self.step is None or self.whole is None:
+            raise ModelError("the run was stopped before its first step, so that there are no particles")
+        state, history = self.whole.state, self.history()
+        log_z, error = evidence(self.step.log_weight, self.islands, resampled=bool(history.resampled))
+        shown = samples(state, self.members)
+        if all(sample is None for sample in shown):
+            warnings = [*warnings, "every sample is None: a program gives what it returns"]
+        return Result(
+            samples=shown,
+            log_weights=self.step.log_weight,
+            log_evidence=log_z,
+            log_evidence_se=None if math.isnan(error) else error,
+            history=history,
+            timing=timing(watch),
+            forwarded_tokens=forwarded(state, self.group),
+            seed=seed,
+            warnings=[*warnings, *self._doubts(complete, algorithm)],
+            complete=complete,
+            algorithm=algorithm,
+        )
+
+    def _doubts(self, complete: bool, algorithm: str) -> list[str]:
+        assert self.step is not None
+        n, doubts = len(self.step.log_weight), []
+        if not complete:
+            doubts.append(
+                f"stopped after step {self.step.t}: the weights are for the target so far, guesses included, and "
+                f"{int((~self.step.done).sum())} of {n} particles are unfinished"
+            )
+        if 0.0 < self.step.ess < max(FEW * n, 1.5) and n > 1:
+            never = algorithm in ("importance", "best_of_n")
+            other = "algorithm='smc', which resamples" if never else "a higher ess_threshold"
+            doubts.append(
+                f"the posterior rests on {self.step.ess:.1f} of {n} particles; use more particles, {other}, or a guess "
+                "(reward every='token', a twist) that is closer to the target"
+            )
+        return doubts
+
+
+def samples(state: Any, rows: Rows) -> list[Any]:
+    """What a result holds for `rows`: what the state shows of them, or else the state of each row alone."""
+    return list(state.samples(rows)) if isinstance(state, Shows) else [state.fork(rows[[i]]) for i in range(len(rows))]
+
+
+def forwarded(state: Any, group: int) -> int | None:
+    """Tokens that went through the model for a group; None where the state does not count them."""
+    counts = state.forwarded if isinstance(state, CountsTokens) else None
+    return None if counts is None else int(counts[group])
+
+
+def death_notice(recorder: Recorder, potential: Any) -> str:
+    """Why every particle of a group died, as far as the last population tells, and what to do."""
+    step, whole = recorder.step, recorder.whole
+    assert step is not None and whole is not None
+    rows, state = recorder.members, whole.state
+    culprits = _culprits(step, state, rows, potential)
+    blamed = "; ".join(culprits) if culprits else "no token was left that every constraint allows"
+    advice = "Use more particles, raise max_tokens, or make the constraint or the reward less severe."
+    last = samples(state, rows)
+    if len(getattr(last[0], "shape", ())) > 1:  # an array says nothing as text
+        blamed = "; ".join(culprits) if culprits else "a guess of -inf promised each that it could not have weight"
+        advice = "Use more particles, or make the constraint or the reward less severe."
+        return f"all {len(rows)} particles had died by step {step.t}: {blamed}. {advice}"
+    shown = ", ".join(map(repr, last[:3])) + (f" and {len(last) - 3} more" if len(last) > 3 else "")
+    return f"all {len(rows)} particles had died by step {step.t}: {blamed}. Their last states: {shown}. {advice}"
+
+
+def _culprits(step: Step, state: Any, rows: Rows, potential: Any) -> list[str]:
+    """Which factors give the last population no weight."""
+    found = []
+    for factor in list_factors(potential):
+        levels: LogW = np.zeros(len(rows))
+        finished = np.flatnonzero(step.done)
+        if len(finished):
+            levels[finished] = factor.final(state, rows[finished])
+        killed = int((levels == -np.inf).sum())
+        if killed:
+            found.append(f"'{name_of(factor)}' rejects {killed} finished")
+    return found
+
+
+def raise_if_dead(recorders: list[Recorder], potential: Any, results: list[Result]) -> None:
+    """Raise AllParticlesDied for the first group without a survivor; the error carries all results."""
+    for recorder, result in zip(recorders, results, strict=True):
+        if recorder.died:
+            error = AllParticlesDied(death_notice(recorder, potential))
+            error.partial = result if len(results) == 1 else results
+            raise error

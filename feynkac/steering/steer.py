@@ -1,0 +1,128 @@
+"""The front door: one call that steers a model with potentials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any, Literal, overload
+
+from feynkac.base.capabilities import Biased
+from feynkac.base.contract import Model, Resample
+from feynkac.base.errors import ArgumentError, FeynkacError
+from feynkac.base.host import check_not_forked
+from feynkac.potentials.base import product
+from feynkac.results.result import Result
+from feynkac.smc.observers import Observer
+from feynkac.smc.rng import Streams
+from feynkac.steering.algorithms import Algorithm, Batch, Job, Plan
+from feynkac.steering.recorder import raise_if_dead
+from feynkac.steering.sweeps import Chains
+
+BIASED = (
+    "biased: the proposal leaves its weights out, so that samples, weights and evidence follow no declared target, "
+    "however many the particles"
+)
+
+
+@overload
+def steer(model: list[Any] | tuple[Any, ...], *potentials: Any, **options: Any) -> list[Result]: ...
+@overload
+def steer(model: Model, *potentials: Any, **options: Any) -> Result: ...
+
+
+def steer(
+    model: Any,
+    *potentials: Any,
+    particles: int = 16,
+    algorithm: Algorithm = "smc",
+    resampler: str | Resample = "ssp",
+    ess_threshold: float = 0.5,
+    islands: int = 1,
+    sweeps: int | None = None,
+    seed: int | None = None,
+    progress: bool | None = None,
+    on_death: Literal["raise", "return"] = "raise",
+    observers: Iterable[Observer] = (),
+) -> Any:
+    """Sample from p(x) prod_k exp(potential_k(x)), where p is the law of `model`, with particles.
+
+    Returns a `Result`: weighted samples and the log of the normalising constant in nats. A list of models runs as one
+    batch and gives a list of Results; each problem has its own weights and its own resampling.
+
+    - `potentials`: constraints, rewards, functions of a text or an image (bool: a constraint on whole ones; number: a
+      reward in nats), or any object with `level` and `final`. Constraints that can mask tokens also guide the proposal.
+    - `algorithm`: one of those below.
+    - `resampler`: the name of a scheme in `feynkac.smc.resample`, or a value that replaces scheme and threshold.
+    - `islands`: populations that never mix; with two or more the standard error of the log evidence is known.
+    - `sweeps`: of "gibbs", 10 by default, at least 2.
+    - `seed`: the same seed gives the same result; None draws one, and `Result.seed` tells it.
+    - `progress`: a progress bar; None shows one on a terminal.
+    - `on_death`: "raise" raises AllParticlesDied if every particle has weight zero, "return" gives the dead Result.
+    - `observers`: called with every `smc.engine.Step`; one that returns True ends the run there.
+
+    All algorithms have the same target. All but the last give an unbiased evidence and properly weighted samples.
+
+    - "smc" resamples when the effective sample size falls below `ess_threshold` times the particles.
+    - "importance" never resamples. Constraints still mask its proposal.
+    - "best_of_n" draws `particles` samples from the model as it stands: nothing is masked, and potentials are asked
+      about whole samples only. `Result.best` is the one with the largest reward (that is, log-weight, into which goes
+      also what a program scores). Weights and evidence are those of importance sampling from p.
+    - "beam" extends each particle in two ways at every step and keeps half of the outcomes without replacement
+      (Fearnhead and Clifford 2003), so that a result holds twice as many.
+    - "gibbs" is particle Gibbs (Andrieu, Doucet, Holenstein 2010): the first of `sweeps` is plain SMC, each later one
+      an SMC run of `particles` about a path drawn from the one before. The samples are the populations of all sweeps
+      but the first, each with the same share of the weight: their mean tends to the posterior as the sweeps grow,
+      for any number of particles. The evidence is that of the first sweep alone, since conditional runs overestimate
+      it. `History.sweeps` says where in the history each begins. Each island is a chain of its own, a list of models
+      takes turns. `resampler` and `ess_threshold` are for the first sweep; the conditional ones must draw ancestors
+      multinomially at every step. Needs a model that can walk a path again, as prompts, programs and samplers can.
+
+    Ctrl-C ends the run and returns the particles there are, of "gibbs" the finished sweeps (`Result.complete` is then
+    False). An error in a potential or in the model carries them as `error.partial`. Raises ArgumentError for bad
+    arguments, ProgramError inside of a program, except through p.once.
+    """
+    check_not_forked()
+    many = isinstance(model, list | tuple)
+    models = list(model) if many else [model]
+    plan = Plan(algorithm, particles, islands, resampler, ess_threshold, sweeps)
+    _check(models, on_death)
+    potential, streams = product(*potentials), Streams(seed)
+    job: Job = (Chains if algorithm == "gibbs" else Batch)(models, potential, plan, streams, streams.seed)
+
+    def results(complete: bool) -> list[Result]:
+        return [_warned(result, each) for result, each in zip(job.results(complete), models, strict=True)]
+
+    try:
+        complete = job.drive(observers, progress)
+    except KeyboardInterrupt:
+        complete = False
+    except FeynkacError as error:
+        if job.begun:
+            with suppress(FeynkacError):  # what failed may be what shows the particles, too
+                partial = results(False)
+                error.partial = partial if many else partial[0]
+        raise
+    outcome = results(complete)
+    if on_death == "raise" and complete:
+        raise_if_dead(job.recorders(), potential, outcome)
+    return outcome if many else outcome[0]
+
+
+def _warned(result: Result, model: Any) -> Result:
+    """`result`, which says so where the model's proposal leaves its weights out."""
+    if not (isinstance(model, Biased) and model.biased):
+        return result
+    return replace(result, warnings=[BIASED, *result.warnings])
+
+
+def _check(models: list[Any], on_death: str) -> None:
+    if not models:
+        raise ArgumentError("an empty list of models; give at least one")
+    for model in models:
+        if isinstance(model, type) or not isinstance(model, Model):
+            raise ArgumentError(
+                f"{model!r} is no model; steer a prompt, as in lm.prompt('...'), or an object with init, step and done"
+            )
+    if on_death not in ("raise", "return"):
+        raise ArgumentError(f"on_death is {on_death!r}; it must be 'raise' or 'return'")

@@ -1,0 +1,224 @@
+"""Particle Gibbs behind `steer`: chains of conditional SMC runs, pooled into one Result.
+
+Andrieu, Doucet, Holenstein 2010. Each problem has one chain for each island. Its first sweep is plain SMC, each later
+one conditional SMC about the path that the sweep before drew from its weights; `smc.conditional` has the kernel.
+
+A sweep that starts from the target leaves E[sum_i W_i f(x_i)] = E_target[f] for its whole population, since the next
+path is drawn from these very weights: all particles are kept rather than one path a sweep, which only takes noise away.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from feynkac.base.capabilities import Replays
+from feynkac.base.clock import Stopwatch
+from feynkac.base.contract import LogW
+from feynkac.base.errors import AllParticlesDied, ArgumentError, ModelError
+from feynkac.results.result import History, Result
+from feynkac.smc.conditional import Sweep, gibbs
+from feynkac.smc.engine import RandomSource, Step
+from feynkac.smc.evidence import evidence
+from feynkac.smc.observers import Observer, Progress, close
+from feynkac.smc.weights import log_sum_exp
+from feynkac.steering.algorithms import SWEEPS, Plan, joint
+from feynkac.steering.recorder import Recorder, death_notice, forwarded, samples, timing
+
+
+class Kept(NamedTuple):
+    """What is kept of a sweep: its population, without the model's state."""
+
+    samples: list[Any]
+    log_weight: LogW
+    history: History
+    forwarded: int | None
+    moved: bool
+    """Whether the next path is another particle than the reference."""
+
+
+class Chain:
+    """One chain as far as it has come."""
+
+    def __init__(self, model: Any, potential: Any, plan: Plan, source: RandomSource, observers: Sequence[Observer]):
+        self.kept: list[Kept] = []
+        self.recorder = Recorder(0, 1)
+        self.stopped = False
+        self._observers = observers
+        self._sweeps: Iterator[Sweep] = gibbs(
+            model,
+            potential,
+            n=plan.particles // plan.islands,
+            sweeps=plan.sweeps or SWEEPS,
+            rng=source,
+            resample=plan.resample(),
+            observers=[self._see],
+        )
+
+    @property
+    def dead(self) -> bool:
+        """Whether the first sweep left no particle; a later one always has its reference."""
+        return self.recorder.died
+
+    def sweep(self) -> Step | None:
+        """Go on by one sweep and give its last population; None if the chain is dead, or an observer stopped it."""
+        try:
+            row = next(self._sweeps).row
+        except StopIteration:
+            self.stopped = True
+            return None
+        except AllParticlesDied:
+            if not self.dead:  # then it was another run, inside of a potential or a program
+                raise
+            row = 0
+        step, whole = self.recorder.step, self.recorder.whole
+        assert step is not None and whole is not None
+        population = samples(whole.state, self.recorder.members)
+        self.kept.append(
+            Kept(population, step.log_weight, self.recorder.history(), forwarded(whole.state, 0), row != 0)
+        )
+        return step
+
+    def _see(self, step: Step) -> bool:
+        if step.t == 0:
+            self.recorder = Recorder(0, 1)
+        self.recorder(step)
+        return any([observer(step) is True for observer in self._observers])
+
+
+class Chains:
+    """All chains of a call of `steer`, a sweep of each in turn."""
+
+    def __init__(self, models: list[Any], potential: Any, plan: Plan, streams: RandomSource, seed: int) -> None:
+        self._models, self._potential, self._plan, self._streams = models, potential, plan, streams
+        self._seed, self._watch = seed, Stopwatch()
+        for model in models:
+            if not isinstance(model, Replays):
+                raise ArgumentError(
+                    f"{type(model).__name__} cannot run under gibbs, which walks a path again: give it the methods "
+                    "replay(t, state, rng, reference) and trace(state, row) of feynkac.base.capabilities.Replays, as "
+                    "prompts, programs and samplers have them, or take another algorithm"
+                )
+        plan.resample()  # refused now rather than in the first sweep
+        self._chains: list[list[Chain]] = [[] for _ in models]
+
+    @property
+    def begun(self) -> bool:
+        """Whether every problem has particles to hand over."""
+        return all(chains and chains[0].recorder.step is not None for chains in self._chains)
+
+    def drive(self, observers: Iterable[Observer], progress: bool | None) -> bool:
+        """Run all sweeps; whether an observer let them. An observer that returns True ends all chains."""
+        watching = list(observers)
+        self._chains = [self._started(g, model, watching) for g, model in enumerate(self._models)]
+        chains, sweeps = list(itertools.chain(*self._chains)), self._plan.sweeps or SWEEPS
+        bar = Progress(len(chains) * sweeps, force=progress, unit="sweep")
+        try:
+            for _ in range(sweeps):
+                for chain in chains:
+                    if not chain.dead and (last := chain.sweep()) is not None:
+                        bar(last)
+                    if chain.stopped:
+                        return False
+        finally:
+            close(*watching, bar)
+        return True
+
+    def results(self, complete: bool) -> list[Result]:
+        """What there is, one Result for each problem. Raises ModelError, with the others, if some have none yet."""
+        begun = [chains for chains in self._chains if chains and chains[0].recorder.step is not None]
+        found = [self._result(chains, complete) for chains in begun]
+        if len(found) < len(self._chains):
+            error = ModelError(
+                f"the run was stopped when {len(found)} of {len(self._chains)} problems had begun; their results are "
+                "in the error's `partial`"
+            )
+            error.partial = found or None
+            raise error
+        return found
+
+    def recorders(self) -> list[Recorder]:
+        """For each problem the population of a chain that lives, or else of a dead one."""
+        return [min(chains, key=lambda chain: chain.dead).recorder for chains in self._chains]
+
+    def _started(self, g: int, model: Any, observers: Sequence[Observer]) -> list[Chain]:
+        model = self._watch.timed("model", joint([model], self._potential), "init", "step", "replay")
+        potential = self._watch.timed("potentials", self._potential, "level", "final")
+        islands = self._plan.islands
+        sources = [self._streams.child(g * islands + b) for b in range(islands)]
+        return [Chain(model, potential, self._plan, source, observers) for source in sources]
+
+    def _result(self, chains: list[Chain], complete: bool) -> Result:
+        finished = [kept for chain in chains for kept in chain.kept]
+        if not finished:
+            return chains[0].recorder.result(self._watch, self._seed, complete=False, warnings=[], algorithm="gibbs")
+        log_z, error = _evidence(chains)
+        weighted = _pooled(chains, log_z)
+        counts = [kept.forwarded for kept in finished]
+        return Result(
+            samples=[sample for kept, _ in weighted for sample in kept.samples],
+            log_weights=np.concatenate([log_weight for _, log_weight in weighted]),
+            log_evidence=log_z,
+            log_evidence_se=None if math.isnan(error) else error,
+            history=_joined([kept.history for kept in finished]),
+            timing=timing(self._watch),
+            forwarded_tokens=None if None in counts else sum(filter(None, counts)),
+            seed=self._seed,
+            warnings=self._warnings(chains, complete),
+            complete=complete,
+            algorithm="gibbs",
+        )
+
+    def _warnings(self, chains: list[Chain], complete: bool) -> list[str]:
+        found, dead = [], sum(chain.dead for chain in chains)
+        if dead == len(chains):
+            found.append(death_notice(chains[0].recorder, self._potential))
+        elif dead:
+            found.append(f"{dead} of {len(chains)} chains died in their first sweep, and have no part in the posterior")
+        if not complete:
+            done = max(len(chain.kept) for chain in chains)
+            found.append(
+                f"stopped after sweep {done} of {self._plan.sweeps or SWEEPS}: the samples are those of the sweeps "
+                "that had ended"
+            )
+        later = [kept for chain in chains for kept in chain.kept[1:]]
+        moved = sum(kept.moved for kept in later)
+        if 2 * moved < len(later):
+            found.append(f"the path moved in {moved} of {len(later)} sweeps; use more particles, or more sweeps")
+        return found
+
+
+def _evidence(chains: Sequence[Chain]) -> tuple[float, float]:
+    """log Z and its standard error from the first sweeps: conditional SMC overestimates it (`conditional.sandwich`)."""
+    first = [chain.kept[0] for chain in chains if chain.kept]
+    resampled = any(kept.history.resampled for kept in first)
+    return evidence(
+        np.concatenate([kept.log_weight for kept in first]) - math.log(len(first)), len(first), resampled=resampled
+    )
+
+
+def _pooled(chains: Sequence[Chain], log_z: float) -> list[tuple[Kept, LogW]]:
+    """The sweeps that count, with log-weights whose log-sum-exp is `log_z`: each sweep has the same part in it.
+
+    The first sweep of a chain is its burn-in. Where there is nothing else it counts as the plain SMC run that it is.
+    """
+    later = [kept for chain in chains for kept in chain.kept[1:]]
+    if later:
+        share = log_z - math.log(len(later))
+        return [(kept, kept.log_weight - log_sum_exp(kept.log_weight) + share) for kept in later]
+    first = [chain.kept[0] for chain in chains if chain.kept]
+    return [(kept, kept.log_weight - math.log(len(first))) for kept in first]
+
+
+def _joined(histories: Sequence[History]) -> History:
+    """One history of all sweeps, one after the other."""
+    starts = list(itertools.accumulate((len(history.ess) for history in histories[:-1]), initial=0))
+    parts = {f.name: [getattr(history, f.name) for history in histories] for f in fields(History)}
+    parts["resampled"] = [[t + start for t in h.resampled] for start, h in zip(starts, histories, strict=True)]
+    parts["sweeps"] = [starts]
+    return History(**{name: list(itertools.chain(*lists)) for name, lists in parts.items()})

@@ -1,0 +1,1 @@
+"""Causal language models, with one key-value cache for all particles."""

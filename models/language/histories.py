@@ -1,0 +1,233 @@
+"""The histories of language model contexts as one tree a model and run, forwarded on demand.
+
+A history is a prompt, or another history and one more token. Contexts with the same history stand on the same node,
+so that it is forwarded once, and forking a context copies one reference.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+from weakref import WeakValueDictionary
+
+import numpy as np
+
+from feynkac.base.errors import ModelError
+from feynkac.models.language.stores import Contexts, device_of, open_contexts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from feynkac.models.language.lm import CausalLM
+
+ROOM = 1024
+"""Tokens by which contexts may grow before their store asks again what it needs: a program does not say."""
+PASS = 512
+"""Tokens that one forward pass takes where contexts grow by several each: their logits are all in memory at once."""
+
+
+class Node:
+    """One history. It is *resident* while its keys and values, and the logits of its next token, are there."""
+
+    __slots__ = ("__weakref__", "bank", "depth", "logits", "parent", "prompt", "row", "serial", "slot", "token")
+
+    def __init__(self, serial: int, parent: Node | None, token: int, prompt: tuple[int, ...]) -> None:
+        self.serial, self.parent, self.token, self.prompt = serial, parent, token, prompt
+        self.depth: int = 0 if parent is None else parent.depth + 1
+        self.bank: Bank | None = None
+        self.slot = self.row = -1
+        self.logits: Tensor | None = None
+
+    def tokens(self, after: int = 0) -> list[int]:
+        """The tokens behind the prompt, from number `after` on."""
+        found, node = [], self
+        while node.depth > after:
+            found.append(node.token)
+            assert node.parent is not None
+            node = node.parent
+        return found[::-1]
+
+
+Where: TypeAlias = "dict[Node, tuple[Tensor, int]]"
+"""The logits of nodes: a tensor, and the row in it."""
+
+
+class Bank:
+    """Resident nodes of prompts that were opened together: `members[i]` is context i of the store."""
+
+    def __init__(self, contexts: Contexts, roots: Sequence[Node]) -> None:
+        self.contexts, self.members = contexts, list[Node]()
+        self._settle(roots, {root: (logits, row) for logits in [contexts.start()] for row, root in enumerate(roots)})
+
+    def extend(self, kept: Collection[Node], chains: Sequence[Sequence[Node]]) -> Where:
+        """Forward `chains` of nodes, each behind a member, in one pass, and let go of all other members than `kept`.
+
+        Returns the logits of all nodes of the chains. The last one of each becomes resident.
+        """
+        pairs = [(node.slot, (), [node]) for node in self.members if node in kept]
+        pairs += [(before(chain[0]).slot, tuple(node.token for node in chain), chain) for chain in chains]
+        pairs.sort(key=lambda pair: pair[:2])
+        slots, tokens = np.array([slot for slot, _, _ in pairs], np.int64), [some for _, some, _ in pairs]
+        if all(len(chain) == 1 for chain in chains):
+            logits = self.contexts.extend(slots, np.array([some[0] if some else -1 for some in tokens], np.int64))
+        else:
+            logits = self.contexts.append(slots, tokens, every=True)
+        for node in self.members:
+            if node not in kept:
+                node.bank = node.logits = None
+            elif node.logits is not None and len(node.logits) > 1:
+                node.logits, node.row = node.logits[node.row : node.row + 1].clone(), 0  # lets go of its whole batch
+        forwarded = (node for _, some, chain in pairs if some for node in chain)
+        found = {node: (logits, row) for row, node in enumerate(forwarded)}
+        self._settle([chain[-1] for _, _, chain in pairs], found)
+        return found
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for node in self.members:
+            node.bank = node.logits = None
+        self.members = []
+
+    def _settle(self, members: Sequence[Node], found: Where) -> None:
+        self.members = list(members)
+        for slot, node in enumerate(members):
+            node.bank, node.slot = self, slot
+            if node in found:
+                node.logits, node.row = found[node]
+
+
+class Histories:
+    """All histories of one language model in one run."""
+
+    def __init__(self, lm: CausalLM) -> None:
+        self.lm, self.forwarded = lm, 0
+        self._roots: dict[tuple[int, ...], Node] = {}
+        # A node lives as long as a context or a record of a particle leads to it.
+        self._children: WeakValueDictionary[tuple[int, int], Node] = WeakValueDictionary()
+        self._serial = itertools.count()
+        self._banks: list[Bank] = []
+        self._window = getattr(lm.model.config, "max_position_embeddings", None)
+        self._device = device_of(lm.model)
+
+    def root(self, prompt: tuple[int, ...]) -> Node:
+        """The history that is `prompt`. Raises ModelError if it fills the model's window."""
+        if prompt not in self._roots:
+            if self._window is not None and len(prompt) >= self._window:
+                raise ModelError(f"the prompt has {len(prompt)} tokens; the model's window holds {self._window}")
+            self._roots[prompt] = Node(next(self._serial), None, -1, prompt)
+        return self._roots[prompt]
+
+    def child(self, node: Node, token: int) -> Node:
+        """The history that is `node`, then `token`."""
+        key = (node.serial, token)
+        found = self._children.get(key)
+        if found is None:
+            found = self._children[key] = Node(next(self._serial), node, token, node.prompt)
+        return found
+
+    def logits(self, wanted: Sequence[Node], held: Collection[Node]) -> Tensor:
+        """(U, V) float32 next-token logits of U distinct nodes, whose steps of several tokens are forwarded as one.
+
+        `held`: all nodes on which some context stands; they stay resident, and are forwarded along where that takes
+        one token each, for their logits are likely to be wanted next. Raises ModelError where the window is full.
+        """
+        resident = all(node.logits is not None for node in wanted)
+        where = _resident(wanted) if resident else self._forward(wanted, set(held))
+        return _gathered([where[node] for node in wanted])
+
+    def _forward(self, wanted: Sequence[Node], held: set[Node]) -> Where:
+        """Forward what is missing of `wanted`, and what of `held` takes one token more; all of `wanted` is in it."""
+        self._check(wanted)
+        known = {*wanted}
+        paths = [_missing(node) for node in (*wanted, *(node for node in held if self._near(node, known)))]
+        self._open({path[0] for path in paths if path and path[0].parent is None})
+        where = _resident(wanted)  # now, for the passes may let go of them
+        chains = _ends([[node for node in path if node.bank is None] for path in paths], held)
+        while chains:
+            size = max(1, PASS // len(chains))
+            now = list({part[-1]: part for part in (chain[:size] for chain in chains)}.values())
+            chains = [chain[size:] for chain in chains if len(chain) > size]
+            for bank in self._banks:
+                where |= self._extend(bank, [chain for chain in now if before(chain[0]).bank is bank], held)
+        for bank in self._banks:
+            if not any(node in held for node in bank.members):
+                bank.close()
+        self._banks = [bank for bank in self._banks if bank.members]
+        return where
+
+    def _near(self, node: Node, wanted: Collection[Node]) -> bool:
+        """Whether `node` can be forwarded at little cost along with `wanted`."""
+        near = node.parent is None or node.parent.bank is not None or node.parent in wanted
+        return node.bank is None and near and self._fits(node)
+
+    def _extend(self, bank: Bank, chains: Sequence[Sequence[Node]], held: set[Node]) -> Where:
+        """One forward pass for single tokens, and one for longer chains, so that nothing is padded to much longer."""
+        single = [chain for chain in chains if len(chain) == 1]
+        longer = [chain for chain in chains if len(chain) > 1]
+        where: Where = {}
+        if longer:
+            where |= bank.extend(held | {before(chain[0]) for chain in single}, longer)
+        if single:
+            where |= bank.extend(held | {chain[-1] for chain in longer}, single)
+        self.forwarded += sum(map(len, chains))
+        return where
+
+    def _open(self, roots: Iterable[Node]) -> None:
+        """Forward prompts, in one store."""
+        roots = sorted(roots, key=lambda node: node.serial)
+        if roots:
+            longest = max(len(root.prompt) for root in roots)
+            room = ROOM if self._window is None else min(ROOM, self._window - longest)
+            store = open_contexts(self.lm.model, [root.prompt for root in roots], room)
+            self._banks.append(Bank(store, roots))
+            self.forwarded += sum(len(root.prompt) for root in roots)
+
+    def _fits(self, node: Node) -> bool:
+        return self._window is None or len(node.prompt) + node.depth <= self._window
+
+    def _check(self, wanted: Sequence[Node]) -> None:
+        for node in wanted:
+            if not self._fits(node):
+                raise ModelError(
+                    f"a context of {len(node.prompt)} prompt tokens and {node.depth} more is longer than the model's "
+                    f"window of {self._window}; bound the loop that extends it by len(context)"
+                )
+        if self.lm.model.get_input_embeddings().weight.device != self._device:
+            raise ModelError(f"the model was moved away from {self._device} during the run; leave it on one device")
+
+
+def _missing(node: Node) -> list[Node]:
+    """The nodes to forward before `node` is resident, in order; its root among them if that is not resident either."""
+    path, here = [], node
+    while here is not None and here.bank is None:
+        path.append(here)
+        here = here.parent
+    return path[::-1]
+
+
+def _ends(chains: Iterable[Sequence[Node]], held: Collection[Node]) -> list[Sequence[Node]]:
+    """The chains that lead somewhere: not those that another one passes through, unless a context stands there."""
+    chains = [chain for chain in chains if chain]
+    inner = {node for chain in chains for node in chain[:-1]}
+    ends = {chain[-1]: chain for chain in chains if chain[-1] in held or chain[-1] not in inner}
+    return list(ends.values())
+
+
+def _resident(nodes: Iterable[Node]) -> Where:
+    return {node: (node.logits, node.row) for node in nodes if node.logits is not None}
+
+
+def before(node: Node) -> Node:
+    """The parent of a node that is no root."""
+    assert node.parent is not None
+    return node.parent
+
+
+def _gathered(places: Sequence[tuple[Tensor, int]]) -> Tensor:
+    import torch
+
+    first, rows = places[0][0], [row for _, row in places]
+    if all(logits is first for logits, _ in places):
+        return first if rows == list(range(len(first))) else first[rows]
+    return torch.stack([logits[row] for logits, row in places])

@@ -1,0 +1,190 @@
+"""A prompted language model as a Feynman-Kac model: one step draws one token for every particle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.base.contract import LogW, Mask, Rng, Rows
+from feynkac.base.errors import ArgumentError
+from feynkac.base.masks import TokenAutomaton, TokenConstraint, TokenMask, pack, words
+from feynkac.models.language import texts
+from feynkac.models.language.next_token import next_tokens
+from feynkac.models.language.stores import open_contexts
+from feynkac.models.language.texts import Texts
+
+if TYPE_CHECKING:
+    from feynkac.models.language.lm import CausalLM
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a language model is to continue, and the law of its continuations."""
+
+    tokens: tuple[int, ...]
+    max_tokens: int
+    stop: tuple[bytes, ...] = ()
+    temperature: float = 1.0
+    at_limit: Literal["truncate", "end"] = "truncate"
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """The continuations of one or several prompts by one language model (see `CausalLM.prompt`).
+
+    The law p of a text is the product of its token probabilities at the prompt's temperature, up to and including
+    what ends it: an end-of-sequence token, a stop string, or the length limit. With `at_limit="truncate"` a text that
+    reaches `max_tokens` is cut there; with `"end"` the end of sequence is forced there and its probability weighted,
+    which is p restricted to the texts that end within the limit.
+
+    Constraints mask the proposal, token by token; the mass that a mask removes goes into the weight, so that masking
+    changes the variance and never the target (Lew et al. 2023; Loula et al. 2025).
+    """
+
+    lm: CausalLM
+    prompts: tuple[Prompt, ...]
+    constraints: tuple[TokenConstraint, ...] = ()
+
+    name = "language model"
+
+    def constrain(self, constraints: Sequence[TokenConstraint]) -> Prompted:
+        """The same model with a proposal that obeys `constraints`, which must then also weigh as potentials."""
+        return replace(self, constraints=(*self.constraints, *constraints))
+
+    def join(self, others: Sequence[Any]) -> Prompted:
+        """One model of several problems, in one batch: its prompts, then those of `others`."""
+        if any(not isinstance(other, Prompted) or other.lm is not self.lm for other in others):
+            raise ArgumentError("problems run in one batch only if all are prompts of one CausalLM; run them apart")
+        return replace(self, prompts=self.prompts + tuple(p for other in others for p in other.prompts))
+
+    @property
+    def max_steps(self) -> int:
+        """The longest limit of the prompts, in tokens."""
+        return max(prompt.max_tokens for prompt in self.prompts)
+
+    def init(self, n: int, rng: Rng) -> Texts:
+        """`n` empty texts, the same number for each prompt."""
+        if n % len(self.prompts):
+            raise ArgumentError(f"{n} particles for {len(self.prompts)} prompts; give each the same number")
+        longest = max(prompt.max_tokens for prompt in self.prompts)
+        contexts = open_contexts(self.lm.model, [prompt.tokens for prompt in self.prompts], longest)
+        start = np.array([automaton.start for automaton in self._automata], np.int64)
+        group = np.repeat(np.arange(len(self.prompts)), n // len(self.prompts))
+        return texts.empty(self.lm.vocabulary, contexts, self.constraints, group, start)
+
+    def step(self, t: int, state: Texts, rng: Rng) -> tuple[Texts, LogW]:
+        """Draw the next token of every running text; the increment is the log of the mass its mask left, in nats."""
+        return self._step(state, rng.uniform(len(state)), None)
+
+    def replay(self, t: int, state: Texts, rng: Rng, reference: NDArray[np.int64]) -> tuple[Texts, LogW]:
+        """Like `step`, but row 0 takes token `t` of `reference` (conditional SMC)."""
+        pinned = int(reference[t]) if t < len(reference) else None
+        return self._step(state, rng.uniform(len(state)), pinned)
+
+    def trace(self, state: Texts, row: int) -> NDArray[np.int64]:
+        """The tokens of `row`, its end-of-sequence token included: what makes `replay` retrace it."""
+        return state.ids[row, : state.length[row] + (state.ended[row] == texts.BY_EOS)].copy()
+
+    def done(self, state: Texts) -> Mask:
+        """(N,) which texts have ended."""
+        return ~state.running
+
+    def _step(self, state: Texts, uniforms: NDArray[Any], pinned: int | None) -> tuple[Texts, LogW]:
+        state = replace(state, **{name: getattr(state, name).copy() for name in _CHANGED})
+        increment = np.zeros(len(state))
+        rows = np.flatnonzero(state.running)
+        if len(rows):
+            logits, context = self._forward(state, rows)
+            first = np.unique(context, return_index=True)[1]
+            heads = rows[first]
+            mask = self._mask(state, heads)
+            scale = self._inverse_temperature[state.group[heads]]
+            drawn = next_tokens(logits, mask, scale, context, uniforms[rows], pinned if rows[0] == 0 else None)
+            increment[rows] = drawn.log_mass[context]
+            state.log_prob[rows] += drawn.log_prob
+            state.context[rows] = context
+            self._append(state, rows, drawn.tokens)
+        return state, increment
+
+    def _forward(self, state: Texts, rows: Rows) -> tuple[Any, NDArray[np.int64]]:
+        """(U, V) logits of the distinct histories of `rows`, and for each row the number of its history."""
+        if (state.pending[rows] == texts.NOTHING).all():
+            for g, prompt in enumerate(self.prompts):
+                state.forwarded[g] += len(prompt.tokens)
+            return state.contexts.start(), state.context[rows]
+        key = state.context[rows] * self.lm.vocabulary.size + state.pending[rows]
+        distinct, first, inverse = np.unique(key, return_index=True, return_inverse=True)
+        for g in state.group[rows[first]]:
+            state.forwarded[g] += 1
+        parents, tokens = np.divmod(distinct, self.lm.vocabulary.size)
+        return state.contexts.extend(parents, tokens), inverse
+
+    def _mask(self, state: Texts, heads: Rows) -> TokenMask:
+        """(U, ceil(V / 32)) the tokens that each history allows; `heads` are one row of each."""
+        everything = np.uint32(0xFFFFFFFF)
+        mask = np.full((len(heads), words(self.lm.vocabulary.size)), everything)
+        for i, automaton in enumerate(self._automata):
+            distinct, inverse = np.unique(state.automata[heads, i], return_inverse=True)
+            mask &= automaton.masks(distinct)[inverse]
+        at_limit = state.length[heads] == self._limits[state.group[heads]]
+        mask[at_limit] &= self._eos_mask
+        return mask
+
+    def _append(self, state: Texts, rows: Rows, tokens: NDArray[np.int64]) -> None:
+        """Write the drawn tokens and note which texts have ended."""
+        if state.length.max() + 1 >= state.ids.shape[1]:
+            state.ids = np.pad(state.ids, ((0, 0), (0, texts.EXTEND)))
+        dead = tokens < 0
+        state.ended[rows[dead]] = texts.DEAD
+        state.ids[rows[~dead], state.length[rows[~dead]]] = tokens[~dead]
+        at_end = np.isin(tokens, self.lm.vocabulary.eos)
+        state.ended[rows[at_end]] = texts.BY_EOS
+        grown, tokens = rows[~dead & ~at_end], tokens[~dead & ~at_end]
+        state.length[grown] += 1
+        state.pending[grown] = tokens
+        for i, automaton in enumerate(self._automata):
+            state.automata[grown, i] = automaton.advance(state.automata[grown, i], tokens)
+        group = state.group[grown]
+        cut = (state.length[grown] == self._limits[group]) & self._truncates[group]
+        state.ended[grown[cut]] = texts.AT_LIMIT
+        for row in grown[self._stops[group]]:
+            if self._stopped(state, row):
+                state.ended[row] = texts.BY_STOP
+
+    def _stopped(self, state: Texts, row: int) -> bool:
+        stops = self.prompts[state.group[row]].stop
+        written = self.lm.vocabulary.bytes(state.ids[row, : state.length[row]])
+        return any(stop in written for stop in stops)
+
+    @cached_property
+    def _automata(self) -> list[TokenAutomaton]:
+        return [constraint.automaton(self.lm.vocabulary) for constraint in self.constraints]
+
+    @cached_property
+    def _limits(self) -> NDArray[np.int64]:
+        return np.array([prompt.max_tokens for prompt in self.prompts])
+
+    @cached_property
+    def _truncates(self) -> Mask:
+        return np.array([prompt.at_limit == "truncate" for prompt in self.prompts])
+
+    @cached_property
+    def _stops(self) -> Mask:
+        return np.array([bool(prompt.stop) for prompt in self.prompts])
+
+    @cached_property
+    def _inverse_temperature(self) -> NDArray[np.float32]:
+        return np.array([1.0 / prompt.temperature for prompt in self.prompts], np.float32)
+
+    @cached_property
+    def _eos_mask(self) -> TokenMask:
+        return pack(self.lm.vocabulary.ends)
+
+
+_CHANGED = ("context", "pending", "ids", "length", "log_prob", "ended", "automata")
+"""The arrays that a step writes; copied first, so that a yielded population stays what it was."""

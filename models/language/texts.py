@@ -1,0 +1,113 @@
+"""The particles of a language model: texts that grow token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.base.contract import Mask, Rows
+from feynkac.base.masks import States, TokenConstraint
+from feynkac.base.memory import Memory
+from feynkac.base.vocabulary import Vocabulary
+from feynkac.models.language.stores import Contexts
+
+
+@dataclass
+class Texts:
+    """N texts (the capabilities `Writes` and `Tokenised`). All arrays have one row a particle and fork by gathering."""
+
+    vocabulary: Vocabulary
+    contexts: Contexts
+    """The distinct histories alive, with their keys and values, shared by all particles."""
+    constraints: tuple[TokenConstraint, ...]
+    group: NDArray[np.int64]
+    """(N,) which prompt each text continues."""
+    context: NDArray[np.int64]
+    """(N,) the history each text extends, as a number among those last forwarded."""
+    pending: NDArray[np.int64]
+    """(N,) the token drawn last, not yet forwarded; -1 before the first."""
+    ids: NDArray[np.int64]
+    """(N, T) generated tokens, of which the first `length` count."""
+    length: NDArray[np.int64]
+    """(N,) generated tokens, the end-of-sequence token not among them."""
+    log_prob: NDArray[np.float64]
+    """(N,) log-probability of each text under the model, in nats, its ending included."""
+    ended: NDArray[np.int64]
+    """(N,) how each text ended: RUNNING, BY_EOS, BY_STOP, AT_LIMIT or DEAD."""
+    automata: NDArray[np.int64]
+    """(N, C) automaton states of the constraints."""
+    memory: Memory
+    forwarded: list[int]
+    """Tokens forwarded so far for each prompt; one list for the whole run."""
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+    def fork(self, rows: Rows) -> Texts:
+        """The population whose row `i` continues from `rows[i]`; keys and values are not touched."""
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
+        gathered = {name: value[rows] for name, value in arrays.items() if isinstance(value, np.ndarray)}
+        return replace(self, **gathered, memory=self.memory.fork(rows))
+
+    def retire(self, rows: Rows) -> None:
+        """Mark rows as dead: they leave the batch."""
+        self.ended[rows] = DEAD
+
+    @property
+    def running(self) -> Mask:
+        return self.ended == RUNNING
+
+    def tokens(self, rows: Rows) -> Sequence[NDArray[np.int64]]:
+        """The generated token ids of `rows`."""
+        return [self.ids[i, : self.length[i]] for i in rows]
+
+    def texts(self, rows: Rows) -> list[str]:
+        """The decoded texts of `rows`; bytes that do not (yet) form a character are left out at the end."""
+        return [self.vocabulary.text(tokens) for tokens in self.tokens(rows)]
+
+    def states(self, constraint: TokenConstraint) -> States | None:
+        """(N,) automaton states of a constraint that masks the proposal; None of any other."""
+        for i, carried in enumerate(self.constraints):
+            if carried is constraint:
+                return self.automata[:, i]
+        return None
+
+    def samples(self, rows: Rows) -> list[str]:
+        """What a result shows for `rows`."""
+        return self.texts(rows)
+
+
+RUNNING, BY_EOS, BY_STOP, AT_LIMIT, DEAD = range(5)
+EXTEND = 64
+"""Tokens by which the table of generated ids grows."""
+NOTHING = -1
+"""No token is pending: the text is empty."""
+
+
+def empty(
+    vocabulary: Vocabulary,
+    contexts: Contexts,
+    constraints: Sequence[TokenConstraint],
+    group: NDArray[np.int64],
+    start: NDArray[np.int64],
+) -> Texts:
+    """Empty texts, one for each entry of `group`; `start` (C,) are the automata's start states."""
+    n = len(group)
+    return Texts(
+        vocabulary=vocabulary,
+        contexts=contexts,
+        constraints=tuple(constraints),
+        group=group,
+        context=group.copy(),
+        pending=np.full(n, NOTHING),
+        ids=np.zeros((n, EXTEND), np.int64),
+        length=np.zeros(n, np.int64),
+        log_prob=np.zeros(n),
+        ended=np.full(n, RUNNING),
+        automata=np.tile(start, (n, 1)),
+        memory=Memory(n),
+        forwarded=[0] * (int(group.max()) + 1),
+    )

@@ -1,0 +1,1 @@
+"""Constraints that mask tokens: by pattern, by count, by grammar."""

@@ -1,0 +1,133 @@
+"""Constraints that are finite automata over characters, as automata over tokens.
+
+A state is the integer q * U + u: state q of the character automaton, and u bytes' worth of an unfinished character.
+No table of states grows: what is kept is one mask for each state that was asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.base.errors import ConstraintError
+from feynkac.base.masks import States, TokenMask, words
+from feynkac.potentials.constraints.automata.nfa import CharDfa
+from feynkac.potentials.constraints.automata.trie import (
+    DEAD,
+    LIVE,
+    PASSAGE,
+    UNKNOWN,
+    Trie,
+    advance,
+    fill,
+    trie as trie_of,
+)
+
+if TYPE_CHECKING:
+    from feynkac.base.vocabulary import Vocabulary
+
+_ROWS = 4096  # masks kept: 25 MB for a vocabulary of 49,152 tokens
+_SMALL = 300_000  # entries of a transition table in which to look for states that allow the same tokens
+
+
+class DfaAutomaton:
+    """A `TokenAutomaton` whose masks are exact: a token is allowed iff some sequence of tokens after it is accepted."""
+
+    start = 0
+
+    def __init__(self, dfa: CharDfa, tokens: Trie, eos: tuple[int, ...], name: str) -> None:
+        self._dfa, self._tokens, self._partial = dfa, tokens, len(dfa.alphabet.step)
+        self._alive = _alive(dfa, tokens.single)
+        self._tables = (self._alive, dfa.alphabet.step, dfa.delta)
+        path = np.empty((2, tokens.height + 1), dtype=np.int64)
+        self._nodes = (tokens.byte, tokens.depth, tokens.skip, tokens.first, tokens.token, path)
+        # Far from the bounds of a counted repeat all states allow the same tokens: those share one row.
+        worth_it = dfa.delta.size <= _SMALL and not (self._alive == UNKNOWN).any()
+        self._alike = dfa.alike(tokens.height) if worth_it else np.arange(len(dfa.delta))
+        self._rows: dict[tuple[int, int], TokenMask] = {}
+        self._eos = np.zeros(words(tokens.size), dtype=np.uint32)
+        np.bitwise_or.at(self._eos, np.array(eos, dtype=np.int64) // 32, np.uint32(1) << np.array(eos, np.uint32) % 32)
+        self._resolve([self.start])
+        if self._alive[0, 0] != LIVE:
+            raise ConstraintError(f"{name}: no sequence of this vocabulary's tokens spells a text that it accepts")
+
+    def masks(self, states: States) -> TokenMask:
+        """(U, ceil(V / 32)) allowed next tokens, the end-of-sequence tokens among them where the state accepts."""
+        masks = np.zeros((len(states), len(self._eos)), dtype=np.uint32)
+        for i, state in enumerate(states.tolist()):
+            if state >= 0:
+                masks[i] = self._row(*divmod(state, self._partial))
+        masks[self.accepts(states)] |= self._eos
+        return masks
+
+    def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
+        """(N,) states after one more token each; -1 where the token is not allowed."""
+        after = advance(states, tokens, *self._tables, self._tokens.flat, self._tokens.offset)
+        alive = self._alive.reshape(-1)
+        if (alive[after] == UNKNOWN).any():
+            self._resolve(after.tolist())
+        after[alive[after] != LIVE] = -1
+        return after
+
+    def accepts(self, states: States) -> NDArray[np.bool_]:
+        """(N,) whether the text so far is accepted as it stands."""
+        q, u = np.divmod(states, self._partial)
+        return (states >= 0) & (u == 0) & self._dfa.accept[q]
+
+    def _row(self, q: int, u: int) -> TokenMask:
+        key = (int(self._alike[q]), u)
+        if key not in self._rows:
+            if len(self._rows) >= _ROWS:
+                self._rows.clear()
+            row = self._rows[key] = np.zeros(len(self._eos), dtype=np.uint32)
+            if fill(row, q, u, *self._tables, *self._nodes):
+                self._resolve(self._successors(q * self._partial + u))
+                fill(row, q, u, *self._tables, *self._nodes)
+        return self._rows[key]
+
+    def _resolve(self, states: list[int]) -> None:
+        """Find out from which of `states` some sequence of tokens leads to acceptance, where that is unknown."""
+        alive = self._alive.reshape(-1)
+        todo = [state for state in states if state >= 0 and alive[state] == UNKNOWN]
+        ends: dict[int, NDArray[np.int64]] = {}
+        while todo:
+            state = todo.pop()
+            if state not in ends:
+                ends[state] = np.array(self._successors(state), dtype=np.int64)
+                todo += ends[state][alive[ends[state]] == UNKNOWN].tolist()
+        while found := [state for state in ends if (alive[ends[state]] == LIVE).any()]:
+            alive[found] = LIVE
+            for state in found:
+                del ends[state]
+        alive[list(ends)] = PASSAGE
+
+    def _successors(self, state: int) -> list[int]:
+        """Where the tokens of the vocabulary lead, one by one."""
+        every = np.arange(self._tokens.size)
+        ends = advance(np.full(len(every), state), every, *self._tables, self._tokens.flat, self._tokens.offset)
+        return np.unique(ends[ends >= 0]).tolist()
+
+
+def compiled(dfa: CharDfa, vocabulary: Vocabulary, name: str) -> DfaAutomaton:
+    """The automaton over the tokens of a vocabulary. Raises ConstraintError if they can spell no accepted text."""
+    return DfaAutomaton(dfa, trie_of(vocabulary), vocabulary.eos, name)
+
+
+def _alive(dfa: CharDfa, single: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """(Q, U): LIVE where tokens of one byte lead to acceptance, DEAD where no bytes do, UNKNOWN between them."""
+    goes = dfa.delta >= 0
+    bytes_lead = _leads(dfa, goes, dfa.alphabet.reach)
+    bytes_lead[:, 0] = True
+    reach = dfa.alphabet.reached_by(single)
+    sure = dfa.leading_to(dfa.accept, reach[0])
+    tokens_lead = _leads(dfa, goes & sure[dfa.delta], reach)
+    tokens_lead[:, 0] = sure
+    alive = np.where(tokens_lead, LIVE, np.where(bytes_lead, UNKNOWN, DEAD))
+    return alive.astype(np.uint8)
+
+
+def _leads(dfa: CharDfa, goes: NDArray[np.bool_], reach: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(Q, U) whether a character that can be completed from u has a move in `goes` (Q, C) from q."""
+    return goes.astype(np.float32) @ reach.T.astype(np.float32) > 0

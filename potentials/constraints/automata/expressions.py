@@ -1,0 +1,161 @@
+"""Regular expressions, with Python's syntax and meaning: a text is accepted if `re.fullmatch` accepts it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from re import (
+    _constants as sre,  # pyright: ignore  # the parser is Python's own, so its syntax is exact
+    _parser,  # pyright: ignore
+)
+from typing import Any
+
+from feynkac.base.errors import ArgumentError, ConstraintError
+from feynkac.potentials.constraints.automata.alphabet import Ranges, matching
+from feynkac.potentials.constraints.automata.nfa import CharDfa, Nfa, TooLarge, determinised
+
+_CATEGORY = {
+    sre.CATEGORY_DIGIT: r"\d",
+    sre.CATEGORY_NOT_DIGIT: r"\D",
+    sre.CATEGORY_SPACE: r"\s",
+    sre.CATEGORY_NOT_SPACE: r"\S",
+    sre.CATEGORY_WORD: r"\w",
+    sre.CATEGORY_NOT_WORD: r"\W",
+}
+_UNSUPPORTED = {
+    sre.ASSERT: ("look-around (?=...), (?<=...)", "spell out what it allows, or add a second constraint"),
+    sre.ASSERT_NOT: ("negative look-around (?!...), (?<!...)", "use a negated class [^...], or constraint(f)"),
+    sre.GROUPREF: ("back-reference", "spell the alternatives out, or use constraint(f)"),
+    sre.GROUPREF_EXISTS: ("conditional group (?(...)...)", "spell the alternatives out"),
+    sre.ATOMIC_GROUP: ("atomic group (?>...)", "use a plain group (?:...)"),
+    sre.POSSESSIVE_REPEAT: ("possessive quantifier such as *+", "use the plain quantifier"),
+}
+_CLASS_FLAGS = re.IGNORECASE | re.ASCII | re.DOTALL
+
+
+def parsed(pattern: str | re.Pattern[str]) -> tuple[str, int, Any]:
+    """(source, flags, parse tree). Raises ArgumentError for no pattern of text, ConstraintError for bad syntax."""
+    source, flags = (pattern.pattern, pattern.flags) if isinstance(pattern, re.Pattern) else (pattern, 0)
+    if not isinstance(source, str):
+        raise ArgumentError(f"regex({pattern!r}): give the pattern as str")
+    try:
+        tree = _parser.parse(source, flags)
+    except re.error as error:
+        raise ConstraintError(f"regex({source!r}): {error}") from None
+    _Builder(source, tree.state.flags, Nfa()).check(tree)
+    return source, tree.state.flags, tree
+
+
+def compiled(source: str, flags: int, tree: Any) -> CharDfa:
+    """The automaton of a parsed pattern. Raises ConstraintError if it is too large, or matches nothing."""
+    nfa = Nfa()
+    try:
+        start = nfa.new()
+        end = _Builder(source, flags, nfa).sequence(tree, start, flags)
+        return determinised(nfa, start, end, f"regex({source!r})")
+    except TooLarge:
+        raise ConstraintError(
+            f"regex({source!r}) needs too large an automaton; shorten counted repeats such as {{0,1000}}, split it "
+            "into several constraints, or use grammar('start: /.../'), which builds its automaton as it goes"
+        ) from None
+
+
+class _Builder:
+    """Thompson's construction: each method adds a piece of the pattern after `state` and returns its last state."""
+
+    def __init__(self, source: str, flags: int, nfa: Nfa) -> None:
+        self._source, self._flags, self._nfa = source, flags, nfa
+
+    def check(self, tree: Any) -> None:
+        """Raise ConstraintError for any construct without an automaton, repeats left unexpanded."""
+        for op, arg in tree:
+            if op in _UNSUPPORTED:
+                raise self._unsupported(*_UNSUPPORTED[op])
+            if op is sre.AT:
+                self._anchor(arg, self._flags)
+            elif op is sre.BRANCH:
+                for branch in arg[1]:
+                    self.check(branch)
+            elif op in (sre.SUBPATTERN, sre.MAX_REPEAT, sre.MIN_REPEAT):
+                self.check(arg[-1])
+
+    def sequence(self, tree: Any, state: int, flags: int) -> int:
+        for op, arg in tree:
+            state = self._piece(op, arg, state, flags)
+        return state
+
+    def _piece(self, op: Any, arg: Any, state: int, flags: int) -> int:
+        if op is sre.BRANCH:
+            return self._branch([lambda s, b=branch: self.sequence(b, s, flags) for branch in arg[1]], state)
+        if op is sre.SUBPATTERN:
+            _, added, removed, inner = arg
+            return self.sequence(inner, state, (flags | added) & ~removed)
+        if op in (sre.MAX_REPEAT, sre.MIN_REPEAT):  # greedy or lazy, the same texts match as a whole
+            low, high, inner = arg
+            return self._repeat(inner, low, high, state, flags)
+        if op is sre.AT:
+            return self._anchored(arg, state, flags)
+        return self._nfa.move(state, self._chars(op, arg, flags))
+
+    def _branch(self, branches: Sequence[Callable[[int], int]], state: int) -> int:
+        ends = []
+        for branch in branches:
+            head = self._nfa.new()
+            self._nfa.free[state].append(head)
+            ends.append(branch(head))
+        join = self._nfa.new()
+        for end in ends:
+            self._nfa.free[end].append(join)
+        return join
+
+    def _repeat(self, inner: Any, low: int, high: Any, state: int, flags: int) -> int:
+        for _ in range(low):
+            state = self.sequence(inner, state, flags)
+        if high is sre.MAXREPEAT:
+            head = self._nfa.new()
+            self._nfa.free[state].append(head)
+            self._nfa.free[self.sequence(inner, head, flags)].append(head)
+            return head
+        skips = [state]
+        for _ in range(high - low):
+            skips.append(self.sequence(inner, skips[-1], flags))
+        last = self._nfa.new()
+        for skip in skips:
+            self._nfa.free[skip].append(last)
+        return last
+
+    def _anchored(self, arg: Any, state: int, flags: int) -> int:
+        after = self._nfa.new()
+        table = self._nfa.at_start if self._anchor(arg, flags) else self._nfa.at_end
+        table[state].append(after)
+        return after
+
+    def _anchor(self, arg: Any, flags: int) -> bool:
+        """Whether an anchor stands for the start of the text (or else its end)."""
+        if arg in (sre.AT_BOUNDARY, sre.AT_NON_BOUNDARY):
+            raise self._unsupported(r"word boundary \b or \B", r"spell out the neighbours, as in (?:\w+\W+)*")
+        if flags & re.MULTILINE and arg in (sre.AT_BEGINNING, sre.AT_END):
+            raise self._unsupported("line anchor ^ or $ under (?m)", r"spell the line breaks out as \n")
+        return arg in (sre.AT_BEGINNING, sre.AT_BEGINNING_STRING)
+
+    def _chars(self, op: Any, arg: Any, flags: int) -> Ranges:
+        if op is sre.LITERAL and not flags & re.IGNORECASE:
+            return ((arg, arg + 1),)
+        if op is sre.ANY:
+            return matching(".", flags & _CLASS_FLAGS)
+        items = {sre.LITERAL: [(op, arg)], sre.NOT_LITERAL: [(sre.NEGATE, None), (sre.LITERAL, arg)]}.get(op, arg)
+        return matching(f"[{''.join(map(_spelled, items))}]", flags & _CLASS_FLAGS)
+
+    def _unsupported(self, what: str, advice: str) -> ConstraintError:
+        return ConstraintError(f"regex({self._source!r}): {what} has no finite automaton here; {advice}")
+
+
+def _spelled(item: tuple[Any, Any]) -> str:
+    """One item of a parsed character class, written so that Python's engine reads it back."""
+    op, arg = item
+    if op is sre.NEGATE:
+        return "^"
+    if op is sre.CATEGORY:
+        return _CATEGORY[arg]
+    low, high = arg if op is sre.RANGE else (arg, arg)
+    return f"\\U{low:08x}-\\U{high:08x}"

@@ -1,0 +1,151 @@
+"""Constraints that look at tokens one by one: `tokens` by what they are, `length` by how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.base.errors import ArgumentError, ConstraintError
+from feynkac.base.masks import States, TokenAutomaton, TokenMask, pack
+from feynkac.potentials.constraints.texts import TextConstraint, characters, separated
+from feynkac.potentials.constraints.tokenwise import TokenFactor, short
+
+if TYPE_CHECKING:
+    from feynkac.base.vocabulary import Vocabulary
+
+Named: TypeAlias = int | str | Iterable[int | str | np.integer]
+_MAX_LENGTH = 100_000
+
+
+class CountAutomaton:
+    """A `TokenAutomaton` that counts: `allowed` tokens may come while there are fewer than `high`.
+
+    A state is the number of tokens so far, capped at `low` where there is no `high`.
+    """
+
+    start = 0
+
+    def __init__(self, allowed: NDArray[np.bool_], ends: NDArray[np.bool_], low: int, high: int | None) -> None:
+        self._allowed, self._low, self._high = allowed, low, high
+        nothing = np.zeros_like(allowed)
+        self._rows = pack(np.array([nothing, allowed, ends, allowed | ends]))
+
+    def masks(self, states: States) -> TokenMask:
+        """(U, ceil(V / 32)) allowed next tokens, the end-of-sequence tokens among them where the state accepts."""
+        more = (states >= 0) & (True if self._high is None else states < self._high)
+        return self._rows[more + 2 * self.accepts(states)]
+
+    def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
+        """(N,) states after one more token each; -1 where the token is not allowed."""
+        cap = self._low if self._high is None else self._high + 1
+        after = np.minimum(states + 1, cap)
+        inside = (tokens >= 0) & (tokens < len(self._allowed))
+        fits = inside & self._allowed[np.where(inside, tokens, 0)] & (states >= 0)
+        return np.where(fits if self._high is None else fits & (after <= self._high), after, -1)
+
+    def accepts(self, states: States) -> NDArray[np.bool_]:
+        """(N,) whether there are enough tokens; never too many, since those states are dead."""
+        return states >= self._low
+
+
+class TokenChoice(TokenFactor):
+    """See `tokens`."""
+
+    def __init__(self, ban: tuple[int | str, ...], allow: tuple[int | str, ...] | None) -> None:
+        shown = [f"ban={list(ban)!r}"] if ban else []
+        shown += [] if allow is None else [f"allow={list(allow)!r}"]
+        super().__init__(short(f"tokens({', '.join(shown)})"))
+        self._ban, self._allow = ban, allow
+
+    def _compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
+        allowed = vocabulary.with_text.copy()
+        if self._allow is not None:
+            chosen = np.zeros_like(allowed)
+            for each in self._allow:
+                chosen[self._meant(each, vocabulary, whole=True)] = True
+            allowed &= chosen
+        for each in self._ban:
+            allowed[self._meant(each, vocabulary, whole=False)] = False
+        return CountAutomaton(allowed, vocabulary.ends, 0, None)
+
+    def _meant(self, each: int | str, vocabulary: Vocabulary, whole: bool) -> list[int]:
+        if isinstance(each, int):
+            if not 0 <= each < vocabulary.size:
+                raise ConstraintError(f"{self.name}: there is no token {each} in a vocabulary of {vocabulary.size}")
+            if each in vocabulary.eos:
+                raise ConstraintError(
+                    f"{self.name}: token {each} ends a text; when a text may end is for other constraints to say, "
+                    "such as length(min=...)"
+                )
+            return [each]  # where it is a control token: those are never allowed, banned or not
+        text = each.encode()
+        if not whole:
+            return [v for v, token in enumerate(vocabulary.tokens) if text in token]
+        if found := [v for v, token in enumerate(vocabulary.tokens) if text == token]:
+            return found
+        raise ConstraintError(
+            f"{self.name}: no single token has the text {each!r}, it takes several; "
+            "allow those one by one, or constrain the text with regex(...)"
+        )
+
+
+class TokenLength(TokenFactor):
+    """See `length`."""
+
+    def __init__(self, low: int, high: int | None, name: str) -> None:
+        super().__init__(name)
+        self._low, self._high = low, high
+
+    def _compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
+        return CountAutomaton(vocabulary.with_text, vocabulary.ends, self._low, self._high)
+
+
+def tokens(ban: Named = (), allow: Named | None = None) -> TokenChoice:
+    """The texts made of some tokens only: those named in `allow` (all, by default) without those in `ban`.
+
+    An int is a token id. A string in `ban` names every token whose text contains it: ban=["e"] leaves no token with
+    an e. A string in `allow` names the tokens with exactly that text, leading space included.
+
+    This is about tokens, not about text: a banned string of several characters can still be spelled by smaller
+    tokens. To forbid it in the text use constraint or regex. Raises ArgumentError for names of another type,
+    and ConstraintError, when it is compiled, for ids and texts that the vocabulary does not have.
+    """
+    banned, allowed = _named("ban", ban), None if allow is None else _named("allow", allow)
+    if not banned and allowed is None:
+        raise ArgumentError("tokens(): name the tokens to ban=... or the only ones to allow=...")
+    return TokenChoice(banned, allowed)
+
+
+def length(
+    min: int = 0, max: int | None = None, unit: Literal["token", "char", "word"] = "token"
+) -> TokenLength | TextConstraint:
+    """The texts of `min` to `max` tokens, characters or words, both included.
+
+    Tokens are counted without the end-of-sequence token, characters as Unicode code points; words are what
+    `str.split` makes of the text. Texts of bytes that are no UTF-8 have no characters nor words and are not accepted.
+    Raises ArgumentError for limits that are no whole numbers with 0 <= min <= max, or another unit.
+    """
+    for limit in (min, 0 if max is None else max):
+        if isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or not 0 <= limit <= _MAX_LENGTH:
+            raise ArgumentError(f"length: the limits are whole numbers from 0 to {_MAX_LENGTH:,}, not {limit!r}")
+    if max is not None and min > max:
+        raise ArgumentError(f"length(min={min}, max={max}): no text is that long and that short; exchange them")
+    name = f"length(min={min}, max={max}, unit={unit!r})"
+    if unit == "token":
+        return TokenLength(min, max, name)
+    if unit == "char":
+        return TextConstraint(name, lambda: characters(min, max))
+    if unit == "word":
+        return TextConstraint(name, lambda: separated(min, max))
+    raise ArgumentError(f"length(unit={unit!r}): choose one of 'token', 'char', 'word'")
+
+
+def _named(what: str, names: Named) -> tuple[int | str, ...]:
+    listed = [names] if isinstance(names, (int, str, np.integer)) else list(names)
+    for name in listed:
+        if isinstance(name, bool) or not isinstance(name, (int, str, np.integer)) or name == "":
+            raise ArgumentError(f"tokens({what}=...): {name!r} is neither a token id nor a text")
+    return tuple(int(name) if isinstance(name, np.integer) else name for name in listed)

@@ -1,0 +1,1 @@
+"""Constraint engines of other libraries, each behind the protocol `TokenAutomaton`."""

@@ -1,0 +1,1 @@
+"""The automaton of a schema or a grammar, by llguidance."""

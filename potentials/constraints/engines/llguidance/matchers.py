@@ -1,0 +1,72 @@
+"""The one place that speaks to llguidance: its tokenizer, its matchers, and what its errors mean."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from feynkac.base.errors import ConstraintError
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher, LLTokenizer
+
+    from feynkac.base.vocabulary import Vocabulary
+
+# Without this the mask is not the set of valid tokens: where bytes are forced it holds their one canonical
+# token, and the target would be another. Of several such lines the last one counts.
+_EXACT = '\n%llguidance {"no_forcing": true}\n'
+_tokenizers: WeakKeyDictionary[Vocabulary, LLTokenizer] = WeakKeyDictionary()
+
+
+class _Tokens:
+    """A vocabulary in the shape that LLTokenizer reads. Tokens without text can be matched by nothing."""
+
+    is_tokenizer_wrapper = True
+    bos_token_id = None
+    special_token_ids: tuple[int, ...] = ()
+
+    def __init__(self, vocabulary: Vocabulary, eos: int) -> None:
+        self.tokens = list(vocabulary.tokens)
+        self.eos_token_id = eos
+
+    def __call__(self, text: str | bytes) -> list[int]:
+        raise NotImplementedError("constraints spell texts by tokens in every possible way, not in the canonical one")
+
+
+def tokenizer(vocabulary: Vocabulary) -> LLTokenizer:
+    """The vocabulary as llguidance knows it, built once (0.2 s for 49,152 tokens)."""
+    if vocabulary not in _tokenizers:
+        from llguidance import LLTokenizer
+
+        # It wants an end of sequence also where there is none; the bits of both are ours to set in any case.
+        blank = next((v for v, token in enumerate(vocabulary.tokens) if not token), None)
+        ends = list(vocabulary.eos) or ([] if blank is None else [blank])
+        wrapper: Any = _Tokens(vocabulary, ends[0] if ends else vocabulary.size)
+        if not ends:
+            wrapper.tokens.append(b"")
+        _tokenizers[vocabulary] = LLTokenizer(wrapper, eos_token=ends or [vocabulary.size])
+    return _tokenizers[vocabulary]
+
+
+def matcher(vocabulary: Vocabulary, lark: str, name: str) -> LLMatcher:
+    """A matcher at the start of a grammar in llguidance's Lark. Raises ConstraintError with its complaint."""
+    from llguidance import LLMatcher
+
+    made = LLMatcher(tokenizer(vocabulary), lark + _EXACT, log_level=0)
+    if made.is_error():
+        raise ConstraintError(f"{name}: {complaint(made)}")
+    return made
+
+
+def complaint(made: LLMatcher) -> str:
+    """What is wrong with a matcher, without the dump of its state and without the line that we added."""
+    text = made.get_error().split("\n<state>")[0]
+    ours = re.compile(r"\s*\d+ \|\s*(%llguidance.*)?")
+    kept = "\n".join(line for line in text.splitlines() if not ours.fullmatch(line)).strip()
+    return re.sub(r"^(?:at )?(\d+)\((\d+)\):", r"line \1, column \2:", kept)
+
+
+def is_dead_end(made: LLMatcher) -> bool:
+    """Whether a matcher in error has merely found that no token fits, which is legal."""
+    return made.get_error().startswith("NoExtension")

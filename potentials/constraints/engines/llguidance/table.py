@@ -1,0 +1,167 @@
+"""The automaton of a grammar: a table of states, each the place of a particle in llguidance's parser.
+
+llguidance cannot tell whether two of its matchers are in the same state, so a state is a path of tokens. Particles
+with the same path share it, and each is masked once. All memory is bounded: masks and matchers are dropped when not
+asked for in a while, and a matcher is remade, when needed after all, by replaying its tokens.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.base.errors import ConstraintError
+from feynkac.base.masks import States, TokenMask, pack
+from feynkac.potentials.constraints.engines.llguidance.matchers import complaint, is_dead_end
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+    from feynkac.base.vocabulary import Vocabulary
+
+_ROWS = 1024  # masks kept, or four times as many as are asked for at once
+_MATCHERS = 256  # matchers kept, or twice as many; each holds some 0.1 KB a token of its text, and more
+_CHILDREN = 1 << 16  # pairs of state and token whose next state is kept; a forgotten one is a new state
+_PATHS = 1 << 22  # states whose tokens are kept: 70 MB at most
+
+
+class GuideAutomaton:
+    """A `TokenAutomaton` over the matchers of llguidance, exact within the limits of its lexer (see `grammar`)."""
+
+    start = 0
+
+    def __init__(self, root: LLMatcher, vocabulary: Vocabulary, name: str) -> None:
+        self._root, self._name = root, name
+        self._paths = _Paths(root.is_accepting())
+        self._children: OrderedDict[tuple[int, int], int] = OrderedDict()
+        self._matchers: OrderedDict[int, LLMatcher] = OrderedDict()
+        self._rows: OrderedDict[int, TokenMask] = OrderedDict()
+        self._remade: set[int] = set()
+        self._eos, self._text = pack(vocabulary.ends), pack(vocabulary.with_text)
+        if not self._row(0).any() and not self.accepts(np.zeros(1, dtype=np.int64))[0]:
+            raise ConstraintError(f"{name}: no sequence of this vocabulary's tokens spells a text that it accepts")
+
+    def masks(self, states: States) -> TokenMask:
+        """(U, ceil(V / 32)) allowed next tokens, the end-of-sequence tokens among them where the state accepts.
+
+        Raises ConstraintError where llguidance gives up, which by itself would look like the end of a text.
+        """
+        masks = np.zeros((len(states), len(self._text)), dtype=np.uint32)
+        for i, state in enumerate(states.tolist()):
+            if state >= 0:
+                masks[i] = self._row(state)
+        masks[self.accepts(states)] |= self._eos
+        self._forget(len(states))
+        return masks
+
+    def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
+        """(N,) states after one more token each; -1 where the token is not allowed. Raises as `masks` does."""
+        pairs = list(zip(states.tolist(), tokens.tolist(), strict=True))
+        fresh: dict[int, list[int]] = {}
+        for state, token in dict.fromkeys(pairs):
+            if (state, token) not in self._children and self._allows(state, token):
+                fresh.setdefault(state, []).append(token)
+        for state, children in fresh.items():
+            self._grow(state, children)
+        after = np.array([self._children.get(pair, -1) for pair in pairs], dtype=np.int64)
+        self._forget(len(states))
+        return after
+
+    def accepts(self, states: States) -> NDArray[np.bool_]:
+        """(N,) whether the text so far is accepted as it stands."""
+        return self._paths.accepts(states)
+
+    def _allows(self, state: int, token: int) -> bool:
+        if state < 0 or not 0 <= token < 32 * len(self._text):
+            return False
+        return bool(self._row(state)[token >> 5] >> np.uint32(token & 31) & 1)
+
+    def _grow(self, state: int, tokens: list[int]) -> None:
+        """Add the states after `state` and each of its `tokens`, which are allowed."""
+        parent = self._matcher(state)
+        for token in tokens:
+            # The last child takes the matcher over: a text that does not branch is never copied. If the parent is
+            # asked for more children all the same, its matcher is remade, and from then on kept.
+            takes = token == tokens[-1] and state != 0 and state not in self._remade
+            matcher = self._matchers.pop(state) if takes else parent.deep_copy()
+            if not matcher.consume_token(token):
+                raise self._gave_up(matcher, state)
+            child = self._paths.add(state, token, matcher.is_accepting())
+            self._children[state, token], self._matchers[child] = child, matcher
+
+    def _row(self, state: int) -> TokenMask:
+        """The allowed tokens that have a text."""
+        if state in self._rows:
+            self._rows.move_to_end(state)
+            return self._rows[state]
+        matcher = self._matcher(state)
+        bits = np.frombuffer(matcher.compute_bitmask(), dtype="<u4")[: len(self._text)]
+        if matcher.is_error() and not is_dead_end(matcher):
+            raise self._gave_up(matcher, state)
+        self._rows[state] = np.zeros_like(self._text) if matcher.is_error() else bits & self._text
+        return self._rows[state]
+
+    def _matcher(self, state: int) -> LLMatcher:
+        if state == 0:
+            return self._root
+        if state not in self._matchers:
+            self._matchers[state] = self._root.deep_copy()
+            self._remade.add(state)
+            if not self._matchers[state].consume_tokens(self._paths.tokens(state)):
+                raise self._gave_up(self._matchers.pop(state), state)
+        self._matchers.move_to_end(state)
+        return self._matchers[state]
+
+    def _forget(self, n: int) -> None:
+        """Keep what `n` particles can need soon."""
+        while len(self._rows) > max(_ROWS, 4 * n):
+            self._rows.popitem(last=False)
+        while len(self._matchers) > max(_MATCHERS, 2 * n):
+            self._remade.discard(self._matchers.popitem(last=False)[0])
+        while len(self._children) > max(_CHILDREN, n):
+            self._children.popitem(last=False)
+
+    def _gave_up(self, matcher: LLMatcher, state: int) -> ConstraintError:
+        n = len(self._paths.tokens(state))
+        return ConstraintError(
+            f"{self._name}: llguidance gave up after {n} tokens: {complaint(matcher)}; make the grammar simpler"
+        )
+
+
+class _Paths:
+    """The tokens that lead to each state, as a tree; the oldest states are forgotten when there are millions."""
+
+    def __init__(self, accepting: bool) -> None:
+        self._table = np.zeros(1024, dtype=[("parent", np.int64), ("token", np.int64), ("accepts", np.bool_)])
+        self._table["accepts"][0] = self._root_accepts = accepting
+        self._count = 1
+
+    def add(self, parent: int, token: int, accepts: bool) -> int:
+        """The number of a new state, one token after `parent`."""
+        if self._count == len(self._table) < _PATHS:
+            self._table = np.concatenate([self._table, np.zeros_like(self._table)])
+        state, self._count = self._count, self._count + 1
+        self._table[state % len(self._table)] = parent, token, accepts
+        return state
+
+    def accepts(self, states: States) -> NDArray[np.bool_]:
+        """(N,) whether the text of each state is accepted as it stands."""
+        self._check(states)
+        accepts = self._table["accepts"][states % len(self._table)]
+        return np.where(states == 0, self._root_accepts, accepts) & (states >= 0)
+
+    def tokens(self, state: int) -> list[int]:
+        """The tokens from the start to a state."""
+        path = []
+        while state > 0:
+            self._check(np.array([state]))
+            state, token, _ = self._table[state % len(self._table)].tolist()
+            path.append(token)
+        return path[::-1]
+
+    def _check(self, states: States) -> None:
+        if ((states > 0) & (states < self._count - len(self._table))).any():
+            raise ConstraintError(f"a particle's state is older than {_PATHS} others; run fewer particles at a time")

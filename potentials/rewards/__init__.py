@@ -1,0 +1,1 @@
+"""Functions of the sample as potentials: called, scaled, folded."""

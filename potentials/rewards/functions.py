@@ -1,0 +1,155 @@
+"""Any function of the sample as a potential: `constraint` for bool, `reward` for numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from feynkac.base.capabilities import Decodes, Writes
+from feynkac.base.contract import LogW, Rows
+from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.potentials.base import Factor
+from feynkac.potentials.rewards.boundaries import BOUNDARIES
+from feynkac.potentials.rewards.scoring import Scorer, boolean, number, plain
+from feynkac.potentials.rewards.texts import Every, Kind, PlainText, TextFactor
+
+
+class SampleFactor(Factor):
+    """A function of the sample, whatever the model samples: of the text, or else of what is decoded from latents.
+
+    `on_texts` weighs states that have texts; `on_decoded` makes what weighs states that have decoded samples, when it
+    is first needed. Which of the two is asked is decided here and nowhere else.
+    """
+
+    def __init__(self, on_texts: Factor, on_decoded: Callable[[], Factor], *, hard: bool = False) -> None:
+        self.name, self.hard = on_texts.name, hard
+        self._on_texts, self._make = on_texts, on_decoded
+
+    def level(self, t: int, state: Any, rows: Rows) -> LogW:
+        """(R,) nats: what the function foresees from the text so far, or from the clean sample expected."""
+        return self._on(state).level(t, state, rows)
+
+    def final(self, state: Any, rows: Rows) -> LogW:
+        """(R,) nats: what the function says of the samples."""
+        return self._on(state).final(state, rows)
+
+    def log_psi(self, view: Any) -> Any:
+        """(R,) nats, differentiable if the function is: what it foresees of the rows in `view`."""
+        return self._on_decoded.log_psi(view)
+
+    @cached_property
+    def _on_decoded(self) -> Factor:
+        return self._make()
+
+    def _on(self, state: Any) -> Factor:
+        if isinstance(state, Writes):
+            return self._on_texts
+        if isinstance(state, Decodes):
+            return self._on_decoded
+        raise PotentialError(
+            f"'{self.name}' is a function of texts or of decoded samples, and {type(state).__name__} has neither; "
+            "write a potential with level(t, state, rows) and final(state, rows) for it"
+        )
+
+
+def plain_function(f: Callable[[Any], Any]) -> SampleFactor:
+    """A plain function given where a potential is expected: bool constrains whole samples, a number is in nats."""
+    name = _name("", f)
+
+    def on_decoded() -> Factor:
+        from feynkac.potentials.rewards import samples as functions
+
+        return functions.plain_function(f, name)
+
+    return SampleFactor(PlainText(Scorer(f, name=name, convert=plain)), on_decoded)
+
+
+def constraint(f: Callable[[Any], Any], every: Every = "end") -> SampleFactor:
+    """The samples for which f is True: f of a text, or of a decoded sample such as an image (C, H, W) from 0 to 1.
+
+    By default f is asked about whole samples only, and any f will do. With any other `every` (see `reward`) you
+    promise more: that once f is False of a text, or of the image expected, it stays so in every continuation. Particles
+    then die early.
+
+    Raises PotentialError, when it is used, if f raises or returns anything but a bool.
+    """
+    _check(f, every, "constraint")
+    name = _name("constraint", f)
+    scorer = Scorer(f, name=name, convert=boolean)
+
+    def on_decoded() -> Factor:
+        from feynkac.potentials.rewards import samples as functions
+
+        return functions.constraint(f, every, name)
+
+    # "sum", so that no boundary may be passed over
+    return SampleFactor(TextFactor(scorer, every=every, kind="sum", scale=1.0), on_decoded, hard=True)
+
+
+def reward(
+    f: Callable[..., Any],
+    scale: float = 1.0,
+    kind: Kind = "difference",
+    every: Every = "token",
+    batch: bool = False,
+) -> SampleFactor:
+    """Weight samples by exp(scale * f(sample)), f(sample) being a number (True counts 1, False 0).
+
+    A sample is a text, or what a diffusion model decodes: a tensor, such as an image (C, H, W) from 0 to 1. With
+    `batch`, f takes all at once, a list of texts or a tensor (R, C, H, W), and returns as many numbers. Each distinct
+    text is scored once a step. Where f is made of torch operations, guided proposals can follow its gradient.
+
+    That is the target for every `kind`; the kind sets what is foreseen for unfinished samples (Singhal et al. 2025,
+    "A general framework for inference-time scaling and steering of diffusion models"). With r_s the score at
+    boundary s, the level is scale * r_t ("difference"), scale * max r_s ("max") or scale * sum r_s ("sum") over
+    the boundaries so far. Boundaries are each step of the model (`every="token"`), every so many steps (a number), or
+    the ends of complete words or sentences of a text, where f sees the text up to that end; of an unfinished image it
+    sees the clean image expected. Between boundaries the last level stays, and before the first it is 0, which has no
+    part in the maximum. With every="end" f sees whole samples only.
+
+    Returning -inf kills a particle (whatever the scale): before the end, do so only if no continuation has weight.
+
+    Raises PotentialError, when it is used, if f raises or returns NaN, +inf or no number.
+    """
+    _check(f, every, "reward")
+    check_kind(kind)
+    check_scale(scale)
+    name = _name("reward", f)
+    scorer = Scorer(f, name=name, convert=number, batch=batch)
+
+    def on_decoded() -> Factor:
+        from feynkac.potentials.rewards import samples as functions
+
+        return functions.reward(f, float(scale), kind, every, batch, name)
+
+    return SampleFactor(TextFactor(scorer, every=every, kind=kind, scale=float(scale)), on_decoded)
+
+
+def check_kind(kind: str) -> None:
+    """Raises ArgumentError for an unknown kind of reward."""
+    if kind not in ("difference", "max", "sum"):
+        raise ArgumentError(f"reward(kind={kind!r}): choose one of 'difference', 'max', 'sum'")
+
+
+def check_scale(scale: Any) -> None:
+    """Raises ArgumentError for a scale that is no finite number."""
+    if isinstance(scale, bool) or not isinstance(scale, int | float | np.number) or not math.isfinite(scale):
+        raise ArgumentError(f"reward(scale={scale!r}): the scale is a finite number, in nats per unit of reward")
+
+
+def _check(f: Any, every: Any, what: str) -> None:
+    if not callable(f):
+        raise ArgumentError(f"{what}({f!r}): give a function of the sample, which is a text or a decoded image")
+    number_of_steps = isinstance(every, int) and not isinstance(every, bool) and every >= 1
+    if every not in BOUNDARIES and not number_of_steps:
+        names = ", ".join(map(repr, BOUNDARIES))
+        raise ArgumentError(f"{what}(every={every!r}): choose one of {names}, or a number of steps, at least 1")
+
+
+def _name(what: str, f: Any) -> str:
+    inner = getattr(f, "__name__", None) or type(f).__name__
+    return f"{what}({inner})" if what else inner

@@ -1,0 +1,167 @@
+"""Models and sub-models: what a LLaMPPL program subclasses."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from feynkac.base.errors import ArgumentError
+
+
+class Model:
+    """One particle. A subclass calls `super().__init__()` and has `async def step(self)`, called until `finish()`.
+
+    `weight` is its log-weight in nats, such that the log of the mean of exp(weight) estimates the evidence.
+    """
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget weight, twist, and having finished."""
+        self.weight, self.twist_amount, self.finished = 0.0, 0.0, False
+        self.mode, self.beam_idx, self.force_eos = "sample", 0, False
+
+    async def start(self) -> None:
+        """Called once, before the first step."""
+
+    async def step(self) -> None:
+        """One step; particles are resampled between steps."""
+        raise NotImplementedError(f"{type(self).__name__} has no step(); write `async def step(self)`")
+
+    def finish(self) -> None:
+        """Take no further step. The twist is taken back."""
+        self.untwist()
+        self.finished = True
+
+    def done_stepping(self) -> bool:
+        return self.finished
+
+    async def sample(self, dist: Any, proposal: Any = None) -> Any:
+        """A value from `dist`; drawn from `proposal`, where one is given, and weighed by dist / proposal."""
+        if proposal is None:
+            return (await dist.sample())[0]
+        value, log_q = await proposal.sample()
+        self.score(await dist.log_prob(value) - log_q)
+        return value
+
+    async def observe(self, dist: Any, x: Any) -> Any:
+        """Weigh by the probability of `x` under `dist`."""
+        self.score(await dist.log_prob(x))
+        return x
+
+    async def intervene(self, dist: Any, x: Any) -> Any:
+        """Let `dist` take the value `x`, without any weight."""
+        await dist.log_prob(x)
+        return x
+
+    def condition(self, b: Any) -> None:
+        """Go on only if `b` holds; else the weight is zero."""
+        if not b:
+            self.score(-math.inf)
+            self.finish()
+
+    def score(self, score: float) -> None:
+        """Multiply the weight by exp(score); -inf is final."""
+        score = float(score)
+        if not score < math.inf:  # NaN, too
+            raise ArgumentError(f"{type(self).__name__} scores {score}; use -inf to kill a particle")
+        self.weight += score
+
+    def twist(self, amt: float) -> None:
+        """Multiply the weight by exp(amt) until the next step: a guess of what is to come."""
+        self.score(amt)
+        self.twist_amount += float(amt)
+
+    def untwist(self) -> None:
+        """Take the twist back."""
+        if self.weight > -math.inf:
+            self.score(-self.twist_amount)
+        self.twist_amount = 0.0
+
+    async def call(self, submodel: SubModel) -> Any:
+        """Run a sub-model as a part of this one; returns what it returns."""
+        return await submodel.run_with_parent(self)
+
+    def immutable_properties(self) -> Iterable[str]:
+        """Names of attributes that no step changes: all particles share them."""
+        return set()
+
+    def string_for_serialization(self) -> str:
+        """What a record of the run shows for this particle."""
+        return str(self)
+
+    def __str__(self) -> str:
+        return "Particle"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        shared = set(self.immutable_properties())
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        for name, value in self.__dict__.items():
+            setattr(twin, name, value if name in shared else copy.deepcopy(value, memo))
+        return twin
+
+
+class SubModel:
+    """A part of a model: a subclass has `async def forward(self)`, and samples and weighs as a model does."""
+
+    def __init__(self) -> None:
+        self.parent: Any = None
+
+    async def run_with_parent(self, parent: Any) -> Any:
+        """Run as a part of `parent`; returns what `forward` does."""
+        before, self.parent = self.parent, parent
+        try:
+            return await self.forward()
+        finally:
+            self.parent = before
+
+    async def forward(self) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} has no forward(); write `async def forward(self)`")
+
+    async def sample(self, dist: Any, proposal: Any = None) -> Any:
+        return await self.parent.sample(dist, proposal)
+
+    async def observe(self, dist: Any, x: Any) -> Any:
+        return await self.parent.observe(dist, x)
+
+    async def intervene(self, dist: Any, x: Any) -> Any:
+        return await self.parent.intervene(dist, x)
+
+    async def call(self, submodel: SubModel) -> Any:
+        return await submodel.run_with_parent(self.parent)
+
+    def condition(self, b: Any) -> None:
+        self.parent.condition(b)
+
+    def score(self, score: float) -> None:
+        self.parent.score(score)
+
+    def twist(self, amt: float) -> None:
+        self.parent.twist(amt)
+
+
+def submodel(f: Callable[..., Any]) -> Callable[..., SubModel]:
+    """Make a sub-model of an async function whose first argument is the sub-model.
+
+        @submodel
+        async def two_tokens(self, context):
+            return await self.sample(context.next_token()), await self.sample(context.next_token())
+
+    It is run by `await self.call(two_tokens(context))`.
+    """
+
+    @functools.wraps(f, updated=())
+    class OfFunction(SubModel):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__()
+            self.args, self.kwargs = args, kwargs
+
+        async def forward(self) -> Any:
+            return await f(self, *self.args, **self.kwargs)
+
+    return OfFunction

@@ -1,0 +1,277 @@
+"""Runs the coroutines of all particles side by side; what they ask is answered once every one of them waits."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar, copy_context
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakSet
+
+import numpy as np
+from greenlet import greenlet
+from numpy.typing import NDArray
+
+from feynkac.base.contract import LogW, Mask, Rng, Rows
+from feynkac.base.errors import ProgramError
+from feynkac.models.language.histories import Histories, Node
+from feynkac.programs.runtime.serving import Ask, served
+
+if TYPE_CHECKING:
+    from feynkac.programs.compat.llamppl.lmcontext import LMContext
+    from feynkac.programs.compat.llamppl.modeling import Model
+
+MAX_STEPS = 10_000
+"""Steps after which a model is taken to run forever."""
+
+
+class Logits(NamedTuple):
+    """A question for all log-probabilities behind a history."""
+
+    histories: Histories
+    node: Node
+
+    def now(self) -> NDArray[np.float32]:
+        """(V,) the answer at once; contexts of the same run are forwarded along."""
+        row = _HERE.get()
+        held = {} if row is None else row.run.held()
+        return _log_probs(self.histories, [self.node], held)[0]
+
+
+class _Dead(BaseException):
+    """Ends the coroutine of a particle of weight zero; no `except Exception` of a user stops it."""
+
+
+class Row:
+    """One particle: its model, and what the engine must know of it."""
+
+    def __init__(self, model: Model, run: Population) -> None:
+        self.model, self.run = model, run
+        self.dead = False
+        self.uniforms: Sequence[Any] = ()
+        self.number = self.used = 0
+        self.contexts: WeakSet[LMContext] = WeakSet()
+        self.places: list[tuple[Histories, Node]] = []
+        """Histories without a context that it asked about last."""
+
+    @property
+    def over(self) -> bool:
+        return self.dead or bool(self.model.done_stepping())
+
+    def fork(self) -> Row:
+        """A copy; the contexts that are copied with it are known by what the copying left in its memory."""
+        memo: dict[int, Any] = {}
+        twin = Row(copy.deepcopy(self.model, memo), self.run)
+        twin.contexts.update(memo[id(context)] for context in self.contexts if id(context) in memo)
+        twin.dead, twin.places = self.dead, list(self.places)
+        return twin
+
+    async def turn(self, first: bool) -> None:
+        """One step of its model."""
+        try:
+            if first:
+                await self.model.start()
+            self.model.untwist()
+            if not self.over and self.model.weight > -math.inf:
+                await self.model.step()
+            if self.model.done_stepping():
+                self.model.untwist()
+        except _Dead:
+            pass
+        except Exception as error:
+            error.add_note(f"in {type(self.model).__name__}, particle {self.number}, step {self.run.t}")
+            raise
+
+    def uniform(self) -> Any:
+        """Its next uniform of this step."""
+        self.used += 1
+        return self.run.uniforms(self.used)[self.number]
+
+
+_HERE: ContextVar[Row | None] = ContextVar("particle", default=None)
+
+
+def uniform() -> Any:
+    """A uniform in [0, 1) of the particle that is running; of numpy's global generator outside of runs."""
+    row = _HERE.get()
+    return float(np.random.random()) if row is None else row.uniform()  # noqa: NPY002
+
+
+async def answered(question: Ask | Logits, of: LMContext | Node | None = None) -> Any:
+    """The answer, once all particles of the run wait for one; `of` is what the question is about."""
+    row = _HERE.get()
+    if row is None:
+        return _answers([question], [uniform()], {})[0]
+    if isinstance(of, Node):
+        row.places = [*row.places[-1:], (question.histories, of)]
+    elif of is not None:
+        row.contexts.add(of)
+    return await row.run.ask(row, question)
+
+
+class Population:
+    """All particles of a run, as a model of the engine and as its population; it is changed in place.
+
+    The engine is a plain function, and runs on a greenlet; `wait` hands an awaitable to the event loop around it.
+    """
+
+    def __init__(self, model: Model, wait: Callable[[Awaitable[Any]], Any]) -> None:
+        self.model, self.wait = model, wait
+        self.rows: list[Row] = []
+        self.t = 0
+        self._asked: list[tuple[Row, Ask | Logits, Any, asyncio.Future[Any]]] = []
+        self._awaited: set[Row] = set()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    # --- what the engine calls
+
+    def init(self, n: int, rng: Rng) -> Population:
+        """`n` copies of the model."""
+        self.rows = [Row(copy.deepcopy(self.model), self) for _ in range(n)]
+        return self
+
+    def step(self, t: int, state: Population, rng: Rng) -> tuple[Population, LogW]:
+        """One step of every model; (N,) increments in nats."""
+        self.t, self._rng, self._uniforms = t, rng, list[Sequence[Any]]()
+        for number, row in enumerate(self.rows):
+            row.number, row.used = number, 0
+        moving = [row for row in self.rows if not row.over]
+        if moving and t >= MAX_STEPS:
+            raise ProgramError(f"{type(self.model).__name__} does not stop within {MAX_STEPS} steps; call finish()")
+        before = [row.model.weight for row in moving]
+        self.wait(self._advance(moving))
+        increment = np.zeros(len(self.rows))
+        for row, weight in zip(moving, before, strict=True):
+            row.dead = row.model.weight == -math.inf
+            increment[row.number] = row.model.weight - weight
+        return self, increment
+
+    def done(self, state: Population) -> Mask:
+        """(N,) which models have finished."""
+        return np.array([row.over for row in self.rows], np.bool_)
+
+    def fork(self, rows: Rows) -> Population:
+        """Row `i` continues from `rows[i]`; the first child of each keeps the model itself, the others copy it."""
+        kept = {parent: i for i, parent in reversed(list(enumerate(rows.tolist())))}
+        old = self.rows
+        self.rows = [old[parent] if kept[parent] == i else old[parent].fork() for i, parent in enumerate(rows.tolist())]
+        return self
+
+    def retire(self, rows: Rows) -> None:
+        """Mark rows as dead."""
+        for i in rows.tolist():
+            self.rows[i].dead = True
+
+    def __getitem__(self, row: int) -> Model:
+        return self.rows[row].model
+
+    # --- what particles call
+
+    def uniforms(self, number: int) -> Sequence[Any]:
+        """(N,) the uniforms that each row uses as its number `number` of this step."""
+        while len(self._uniforms) < number:
+            self._uniforms.append(self._rng.uniform(len(self.rows)).tolist())
+        return self._uniforms[number - 1]
+
+    async def ask(self, row: Row, question: Ask | Logits) -> Any:
+        """Wait for an answer."""
+        if row.model.weight == -math.inf:
+            raise _Dead
+        u = row.uniform() if isinstance(question, Ask) and question.draws else 0.0
+        future = asyncio.get_running_loop().create_future()
+        self._asked.append((row, question, u, future))
+        self._serve_soon()
+        return await future
+
+    def held(self) -> dict[Histories, set[Node]]:
+        """Where the contexts of all particles that go on stand."""
+        held: dict[Histories, set[Node]] = {}
+        for row in self.rows:
+            if not row.over:
+                places = [*row.places, *((context.histories, context.node) for context in row.contexts)]
+                for histories, node in places:
+                    held.setdefault(histories, set()).add(node)
+        return held
+
+    # --- inner workings
+
+    async def _advance(self, rows: Sequence[Row]) -> None:
+        loop, tasks = asyncio.get_running_loop(), []
+        self._asked, self._awaited = [], set(rows)
+        for row in rows:
+            here = copy_context()
+            here.run(_HERE.set, row)
+            tasks.append(loop.create_task(self._turn(row), context=here))
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _turn(self, row: Row) -> None:
+        try:
+            await row.turn(self.t == 0)
+        finally:
+            self._awaited.discard(row)
+            self._serve_soon()
+
+    def _serve_soon(self) -> None:
+        if self._asked and self._complete():
+            asyncio.get_running_loop().call_soon(self._serve)
+
+    def _complete(self) -> bool:
+        return self._awaited <= {row for row, _, _, _ in self._asked}
+
+    def _serve(self) -> None:
+        """Answer all that was asked, if by now no particle can go on without."""
+        if not self._asked or not self._complete():
+            return
+        asked, self._asked = [one for one in self._asked if not one[3].done()], []
+        try:
+            answers = _answers([one[1] for one in asked], [one[2] for one in asked], self.held())
+        except Exception as error:
+            for *_, future in asked:
+                future.set_exception(error)
+        else:
+            for (*_, future), answer in zip(asked, answers, strict=True):
+                future.set_result(answer)
+
+
+async def bridged(function: Callable[[Callable[[Awaitable[Any]], Any]], Any]) -> Any:
+    """`function(wait)`, a plain function that may `wait` for awaitables of the running event loop."""
+    strand = greenlet(function)
+    strand.gr_context = copy_context()
+    result = strand.switch(lambda awaitable: strand.parent.switch(awaitable))  # pyright: ignore[reportOptionalMemberAccess]
+    while not strand.dead:
+        try:
+            value = await result
+        except BaseException as error:
+            result = strand.throw(error)
+        else:
+            result = strand.switch(value)
+    return result
+
+
+def _answers(questions: Sequence[Ask | Logits], uniforms: Sequence[Any], held: dict[Any, set[Node]]) -> list[Any]:
+    asks = [(i, question) for i, question in enumerate(questions) if isinstance(question, Ask)]
+    found: dict[int, Any] = dict(
+        zip([i for i, _ in asks], served([a for _, a in asks], [uniforms[i] for i, _ in asks], held), strict=True)
+    )
+    others = [(i, question) for i, question in enumerate(questions) if isinstance(question, Logits)]
+    for histories in dict.fromkeys(question.histories for _, question in others):
+        mine = [(i, question.node) for i, question in others if question.histories is histories]
+        found.update(zip([i for i, _ in mine], _log_probs(histories, [node for _, node in mine], held), strict=True))
+    return [found[i] for i in range(len(questions))]
+
+
+def _log_probs(histories: Histories, nodes: Sequence[Node], held: dict[Any, set[Node]]) -> list[NDArray[np.float32]]:
+    """(V,) log-probabilities behind each node."""
+    distinct = list(dict.fromkeys(nodes))
+    law = histories.logits(distinct, held.get(histories, ())).log_softmax(-1).cpu().numpy()
+    place = {node: row for row, node in enumerate(distinct)}
+    return [law[place[node]] for node in nodes]

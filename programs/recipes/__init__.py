@@ -1,0 +1,13 @@
+"""Programs that are ready to run; each is short enough to be read, copied and changed."""
+
+from feynkac.programs.recipes.extraction import extract
+from feynkac.programs.recipes.infilling import infill
+from feynkac.programs.recipes.intersection import intersect
+from feynkac.programs.recipes.letters import avoid
+from feynkac.programs.recipes.reasoning import reason
+from feynkac.programs.recipes.speculation import speculate
+from feynkac.programs.recipes.syllables import haiku
+from feynkac.programs.recipes.voting import vote
+from feynkac.programs.recipes.words import short_words
+
+__all__ = ["avoid", "extract", "haiku", "infill", "intersect", "reason", "short_words", "speculate", "vote"]

@@ -1,0 +1,231 @@
+"""The command line, on a tiny model in a folder and on the demo's model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from feynkac.commands.cli import app, main
+from feynkac.results.result import Result
+
+
+@pytest.fixture
+def folder(tiny_lm, tmp_path):
+    lm = tiny_lm()
+    lm.model.generation_config.eos_token_id = 0
+    lm.model.save_pretrained(tmp_path / "model")
+    lm.tokenizer.save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+def test_generate_under_everything_at_once(folder, tmp_path) -> None:
+    (tmp_path / "score.py").write_text("def score(text):\n    return 1.0 * text.count('b')\n")
+    out = tmp_path / "result.json"
+    done = CliRunner().invoke(
+        app,
+        ["generate", "-m", folder, "-p", "ab", "--regex", "[ab]*", "--reward", f"{tmp_path}/score.py:score", "--scale",
+         "2", "-n", "8", "--islands", "2", "--max-tokens", "6", "--seed", "1", "--out", str(out)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "log evidence" in done.output and "effective sample size" in done.output
+    result = Result.from_json(out)
+    assert len(result.samples) == 8 and all(set(text) <= {"a", "b"} for text in result.texts) and result.seed == 1
+
+
+def test_generate_from_files(folder, tmp_path) -> None:
+    grammar = tmp_path / "g.lark"
+    grammar.write_text('start: ("a" | "b")+')
+    done = CliRunner().invoke(app, ["generate", "-m", folder, "-p", "a", "--grammar", str(grammar), "-n", "4"])
+    assert done.exit_code == 0, done.output
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps({"enum": ["never"]}))
+    with pytest.raises(SystemExit):
+        run_main("generate", "-m", folder, "-p", "a", "--json-schema", str(schema), "-n", "4")
+
+
+def run_main(*arguments: str) -> None:
+    before, sys.argv = sys.argv, ["feynkac", *arguments]
+    try:
+        main()
+    finally:
+        sys.argv = before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--regex", "("], "regex"),
+        (["--reward", "score"], "module:function"),
+        (["--reward", "nowhere.py:score"], "nowhere.py:score"),
+        (["--json-schema", "nowhere.json"], "cannot read"),
+        (["--resampler", "lottery"], "lottery"),
+        (["--particles", "0"], "at least 1"),
+        (["--at-limit", "stop"], "at_limit"),
+    ],
+)
+def test_errors_are_one_line(folder, capsys, arguments, message) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run_main("generate", "-m", folder, "-p", "a", *arguments)
+    shown = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 1
+    assert [line for line in shown if line.startswith("error: ") and message in line]
+    assert not any("Traceback" in line for line in shown)
+
+
+PROGRAM = """
+from __future__ import annotations
+from dataclasses import dataclass
+import feynkac as fk
+from feynkac_test_helper import LETTER
+
+@dataclass
+class Settings:
+    letter: str = LETTER
+
+@fk.program
+def without(p, lm, prompt, banned="b", max_tokens=4):
+    text = lm.context(prompt)
+    while not text.ended and len(text) < max_tokens:
+        p.condition(banned not in p.sample(text.next_token()))
+    return str(text)
+
+@fk.program
+def coin(p, heads=0.5):
+    side = Settings().letter if p.sample(fk.Bernoulli(heads)) else "tails"
+    p.factor(0.0 if side == "tails" else -1.0)
+    return side
+
+@fk.program
+def judged(p, lm, critic, prompt="ab"):
+    text, other = lm.context(prompt), critic.context(prompt)
+    token = p.sample(text.next_token())
+    p.observe(other.next_token(), token)
+    return f"{token}, {'one model' if lm is critic else 'two models'}"
+
+def plain(p):
+    return 1
+"""
+
+
+@pytest.fixture
+def programs(tmp_path):
+    (tmp_path / "feynkac_test_helper.py").write_text("LETTER = 'heads'\n")
+    (tmp_path / "some.py").write_text(PROGRAM)
+    (tmp_path / "broken.py").write_text("def f(:\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("algorithm", ["smc", "importance", "best_of_n", "beam", "gibbs"])
+def test_run_a_program_on_a_model(folder, programs, algorithm) -> None:
+    out = programs / "result.json"
+    done = CliRunner().invoke(
+        app,
+        ["run", f"{programs}/some.py:without", "-m", folder, "--arg", "prompt=ab", "-a", "max_tokens=2", "-n", "4",
+         "--algorithm", algorithm, "--seed", "3", "--out", str(out)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    result = Result.from_json(out)
+    assert {text for text, w in zip(result.texts, result.weights, strict=True) if w} <= {
+        "",
+        "a",
+        "e",
+        "aa",
+        "ae",
+        "ea",
+        "ee",
+    }
+    assert result.seed == 3 and "log evidence" in done.output
+
+
+def test_run_a_program_on_two_models(folder, tiny_lm, programs) -> None:
+    again = programs / "other"
+    shutil.copytree(folder, again)
+    for critic, shown in ((str(again), "two models"), (f"{folder}/", "one model")):
+        done = CliRunner().invoke(
+            app,
+            ["run", f"{programs}/some.py:judged", "-m", folder, "-m", f"critic={critic}", "-n", "4", "--seed", "0"],
+        )
+        assert done.exit_code == 0, done.output
+        assert shown in done.output
+    named = ["run", f"{programs}/some.py:judged", "-m", f"critic={folder}", "--model", f"lm={folder}", "-n", "2"]
+    assert CliRunner().invoke(app, named).exit_code == 0
+
+
+def test_gibbs_from_the_shell(folder, tmp_path) -> None:
+    out = tmp_path / "result.json"
+    done = CliRunner().invoke(
+        app,
+        ["generate", "-m", folder, "-p", "a", "--regex", "[ab]*", "-n", "4", "--max-tokens", "3", "--algorithm",
+         "gibbs", "--sweeps", "3", "--out", str(out)],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert len(Result.from_json(out).samples) == 2 * 4
+    help_ = CliRunner().invoke(app, ["generate", "--help"]).output
+    assert all(name in help_ for name in ("smc", "importance", "best_of_n", "beam", "gibbs", "--sweeps"))
+
+
+def test_run_a_program_without_a_model(programs) -> None:
+    done = CliRunner().invoke(
+        app, ["run", f"{programs}/some.py:coin", "-a", "heads=1", "-n", "6", "--islands", "2", "--seed", "0"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "heads" in done.output and "log evidence -1.00 ± 0.00" in done.output
+
+
+def test_run_a_program_of_the_library(folder) -> None:
+    done = CliRunner().invoke(
+        app,
+        ["run", "feynkac.programs.recipes:intersect", "-m", folder, "-a", 'prompts=["a", "b"]', "-a", "max_tokens=2",
+         "-n", "4", "--seed", "0"],
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere.py:f"], "nowhere.py:f"),
+        (["{}/some.py"], "module:function"),
+        (["{}/some.py:missing"], "missing"),
+        (["{}/some.py:plain"], "no program"),
+        (["{}/broken.py:f"], "broken.py"),
+        (["{}/some.py:without"], "--model"),
+        (["{}/some.py:without", "-m", "nowhere"], "missing a required argument: 'prompt'"),
+        (["{}/some.py:without", "-m", "nowhere", "-a", "prompt=a"], "nowhere"),
+        (["{}/some.py:coin", "-m", "nowhere"], "leave --model out"),
+        (["{}/some.py:judged", "-m", "a", "-m", "b"], "the argument lm is given twice"),
+        (["{}/some.py:judged", "-m", "a", "-a", "lm=b"], "the argument lm is given twice"),
+        (["{}/some.py:judged", "-m", "judge=a"], "no argument judge; name one of its arguments, as in --model lm="),
+        (["{}/some.py:judged", "-m", "a"], "'critic'; give arguments as --arg key=value, and models as --model name="),
+        (["{}/some.py:judged", "-m", "p=a"], "no argument p;"),
+        (["{}/some.py:coin", "--sweeps", "4"], "algorithm='gibbs' only"),
+        (["{}/some.py:coin", "-a", "tails=1"], "tails"),
+        (["{}/some.py:coin", "-a", "heads"], "key=value"),
+        (["{}/some.py:coin", "-a", "heads=2"], "between 0 and 1"),
+        (["{}/some.py:coin", "--algorithm", "lottery"], "lottery"),
+    ],
+)
+def test_errors_of_run_are_one_line(programs, capsys, arguments, message) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run_main("run", *(argument.format(programs) for argument in arguments))
+    shown = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 1
+    assert [line for line in shown if line.startswith("error: ") and message in line]
+    assert not any("Traceback" in line for line in shown)
+
+
+def test_importing_the_face_loads_nothing_heavy() -> None:
+    code = "import feynkac, sys; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'numba')))"
+    assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_demo_runs(smollm2) -> None:
+    done = CliRunner().invoke(app, ["demo", "-n", "8"])
+    assert done.exit_code == 0, done.output
+    assert done.output.count("log evidence") == 3 and "plain sampling" in done.output

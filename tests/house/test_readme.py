@@ -1,0 +1,71 @@
+"""The README's five minutes, typed as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from feynkac.commands.cli import app
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def run(section: str) -> tuple[dict, int]:
+    """The names that the Python of a section of the README leaves behind, and the number of its blocks."""
+    text = README.read_text(encoding="utf-8").split(f"## {section}\n")[1].split("\n## ")[0]
+    blocks, names = re.findall(r"```python\n(.*?)```", text, re.DOTALL), {}
+    for block in blocks:
+        exec(compile(block, str(README), "exec"), names)
+    return names, len(blocks)
+
+
+@pytest.fixture
+def beside_the_benchmarks(tmp_path, monkeypatch):
+    """A folder to work in that has the repository's trained models where the README says."""
+    for package in ("diffusers", "matplotlib", "sklearn"):
+        pytest.importorskip(package)
+    os.symlink(README.parent / "benchmarks", tmp_path / "benchmarks")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_first_five_minutes(smollm2, capsys) -> None:
+    names, blocks = run("The first five minutes")
+    assert blocks >= 5
+    assert "log evidence" in capsys.readouterr().out
+    assert names["result"].log_evidence > -50 and len(names["two"].samples) == 16
+
+
+def test_the_shell_line_is_a_command(smollm2) -> None:
+    line = re.search(r"`feynkac (generate[^`]*)`", README.read_text(encoding="utf-8"))
+    assert line is not None
+    arguments = [str(smollm2) if word == "MODEL" else word for word in shlex.split(line.group(1))]
+    done = CliRunner().invoke(app, [*arguments, "--max-tokens", "4"])
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_diffusion_in_five_minutes(beside_the_benchmarks) -> None:
+    names, blocks = run("Diffusion in five minutes")
+    assert blocks >= 3 and {"bright.png", "whole.png"} <= {file.name for file in beside_the_benchmarks.iterdir()}
+    assert names["result"].expectation(lambda image: image.mean()) > 0.32  # by itself the model makes 0.305 +- 0.005
+    assert -8 < names["threes"].log_evidence < 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_the_shell_line_of_diffusion_is_a_command(beside_the_benchmarks) -> None:
+    line = re.search(r"`feynkac (diffuse[^`]*)`", README.read_text(encoding="utf-8"))
+    assert line is not None
+    done = CliRunner().invoke(app, [*shlex.split(line.group(1)), "--steps", "5", "--seed", "0"])
+    assert done.exit_code == 0, done.output
+    assert (beside_the_benchmarks / "grid.png").exists()
+
+
+def test_pictures_of_the_readme_are_there_and_small() -> None:
+    pictures = re.findall(r"!\[.*?\]\((.*?)\)", README.read_text(encoding="utf-8"))
+    assert pictures and all((README.parent / picture).stat().st_size < 150_000 for picture in pictures)

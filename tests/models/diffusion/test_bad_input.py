@@ -1,0 +1,205 @@
+"""What goes wrong in a user's hands: one clear error each, with what to set."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+import feynkac as fk
+from feynkac.base.errors import ArgumentError, ModelError, PotentialError, is_out_of_memory
+from feynkac.models import diffusion as fd
+from feynkac.potentials import diffusion as fp
+from feynkac.smc import resample as schemes
+from feynkac.smc.engine import smc
+from feynkac.smc.rng import Streams
+
+PRIOR = fd.GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.5]], 0.2)
+
+
+def bowl(x):
+    return -((x - 0.5) ** 2).sum(1)
+
+
+def steered(potential=None, denoiser=PRIOR, particles=8, **options):
+    sampler = fd.DiffusionSampler(denoiser, fd.ddpm(6), (2,), **options)
+    return fk.steer(sampler, potential or fp.reward(bowl), particles=particles, seed=0, progress=False)
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+class Cramped:
+    """PRIOR, which runs out of memory above so many rows, as torch says it on the host or on a device."""
+
+    def __init__(self, rows, error):
+        self.rows, self.error = rows, error
+
+    def check(self, x):
+        if len(x) > self.rows:
+            raise self.error
+        return x
+
+    def x0hat(self, x, t):
+        return PRIOR.x0hat(self.check(x), t)
+
+
+MEMORY = {
+    "cuda": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    "host": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to"
+    ),
+    "mps": RuntimeError("MPS backend out of memory (MPS allocated: 8 GB)"),
+    "python": MemoryError("Unable to allocate 8 GiB"),
+}
+
+
+@pytest.mark.parametrize("where", ["network", "decoder", "preview"])
+@pytest.mark.parametrize("kind", MEMORY)
+def test_memory_that_runs_out_names_the_batch_that_works(where, kind):
+    cramped = Cramped(4, MEMORY[kind])
+    options = {
+        "network": {"denoiser": cramped},
+        "decoder": {"decode": cramped.check},
+        "preview": {"preview": cramped.check},
+    }
+    options = options[where]
+    with pytest.raises(ModelError, match=f"memory ran out while the {where} worked on 8 rows") as caught:
+        steered(**options)
+    assert caught.value.__cause__ is cramped.error
+    batch = int(re.search(r"batch=(\d+)", str(caught.value))[1])
+    assert np.isclose(steered(**options, batch=batch).log_evidence, steered().log_evidence)
+
+
+def test_memory_that_runs_out_in_a_gradient():
+    class Heavy(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            if len(gradient) > 4:
+                raise MEMORY["cuda"]
+            return gradient
+
+    reward = fp.reward(lambda x: bowl(Heavy.apply(x)))
+    with pytest.raises(ModelError, match="the gradient worked on 8 rows at once; give the model batch=4"):
+        steered(reward, proposal=fd.Guided(reward))
+    assert np.isfinite(steered(reward, proposal=fd.Guided(reward), batch=4).log_evidence)
+
+
+def test_memory_that_runs_out_in_a_reward():
+    reward = fk.reward(lambda x: bowl(Cramped(4, MEMORY["cuda"]).check(x)), batch=True)
+    with pytest.raises(PotentialError, match=r"OutOfMemoryError.*; give the model a smaller batch="):
+        steered(reward)
+    assert np.isfinite(steered(reward, batch=4).log_evidence)
+
+
+def test_one_row_that_does_not_fit_gets_other_advice():
+    with pytest.raises(ModelError, match="half precision") as caught:
+        steered(denoiser=Cramped(0, MEMORY["cuda"]), batch=1)
+    assert "batch=" not in str(caught.value)
+
+
+def test_what_torch_itself_says_is_recognised():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50)
+    assert is_out_of_memory(caught.value)
+    assert not is_out_of_memory(RuntimeError("shapes do not match"))
+
+
+def test_other_errors_of_a_network_stay_what_they_are():
+    with pytest.raises(RuntimeError, match="shapes"):
+        steered(denoiser=Cramped(4, RuntimeError("shapes do not match")))
+
+
+# --- networks and decoders -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("where", "name"), [("decode", "the decoder"), ("preview", "the preview")])
+@pytest.mark.parametrize(
+    ("decode", "message"),
+    [
+        (lambda x: x[:1], r"made shape \(1, 2\) of 8 latents; it must return a tensor with one sample for each"),
+        (lambda x: x.sum(), r"made shape \(\) of 8 latents"),
+        (lambda x: x.numpy(), "made ndarray of 8 latents; it must return a tensor"),
+        (lambda x: x / 0.0, "made samples with nan or infinity of latents that are finite; .*float32"),
+    ],
+)
+def test_what_a_decoder_makes_is_looked_at(where, name, decode, message):
+    with pytest.raises(ModelError, match=f"{name} {message}"):
+        steered(**{where: decode})
+
+
+def test_a_network_that_overflows_is_not_blamed_on_the_reward():
+    class Overflows:
+        def x0hat(self, x, t):
+            return PRIOR.x0hat(x, t) * float("nan")
+
+    with pytest.raises(ModelError, match="the latents hold nan or infinity, and so must what the network predicted"):
+        steered(denoiser=Overflows())
+
+
+def test_a_decoder_that_fails_again_for_the_partial_result_does_not_hide_the_error():
+    calls = []
+
+    def decode(x):
+        calls.append(1)
+        return x / 0.0 if len(calls) > 3 else x
+
+    with pytest.raises(ModelError, match="nan or infinity") as caught:
+        steered(decode=decode)
+    assert len(calls) == 5 and caught.value.partial is None and caught.value.__context__ is None
+
+
+# --- rewards that guide ----------------------------------------------------------------------------------------------
+
+
+def judged_by_weights():
+    """A reward with weights of its own that want a gradient, as CLIP has, of images that have left torch."""
+    weights = torch.nn.Linear(2, 1)
+    return lambda x: weights(torch.as_tensor(x.detach().numpy()))[:, 0]
+
+
+WITHOUT_GRADIENT = {
+    "numpy": lambda: fp.reward(lambda x: x.detach().numpy()[:, 0]),
+    "one by one": lambda: fk.reward(lambda x: float(x.detach()[0])),
+    "own weights": lambda: fp.reward(judged_by_weights()),
+    "pil": lambda: fk.reward(lambda x: fd.on_pil(lambda image: np.asarray(image).mean())(x.reshape(1, 1, 2))),
+    "power": lambda: fk.reward(lambda x: float(x.detach()[0])) ** 0.5,
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_GRADIENT)
+@pytest.mark.parametrize("through", ["denoiser", "x0hat"])
+def test_a_reward_without_gradient_cannot_guide_but_weigh(case, through):
+    reward = WITHOUT_GRADIENT[case]()
+    with pytest.raises(PotentialError, match=r"reward.* has no gradient with respect to the sample.*leave Guided out"):
+        steered(reward, proposal=fd.Guided(reward, through=through))
+    assert np.isfinite(steered(reward).log_evidence)
+
+
+def test_a_decoder_without_gradient_cannot_guide():
+    reward = fp.reward(bowl)
+    with pytest.raises(PotentialError, match="in the decoder neither"):
+        steered(reward, proposal=fd.Guided(reward), preview=lambda x: x.detach())
+
+
+def test_only_potentials_guide():
+    with pytest.raises(ArgumentError, match=r"Guided\(bowl\).*such as fk\.reward\(f\)"):
+        fd.Guided(bowl)
+    with pytest.raises(ArgumentError, match="no gradient to follow"):
+        guide = fp.reward(bowl) * fp.constraint(lambda x: x[:, 0] > 0)
+        steered(proposal=fd.Guided(guide.factors[1]))
+
+
+# --- prompts and particles -------------------------------------------------------------------------------------------
+
+
+def test_problems_share_the_particles_equally():
+    sampler = fd.DiffusionSampler(PRIOR, fd.ddpm(6), (2,))
+    with pytest.raises(ArgumentError, match="7 particles for 2 problems; give each the same number"):
+        list(smc(sampler.join([sampler]), fp.reward(bowl), n=7, resample=schemes.never, rng=Streams(0)))

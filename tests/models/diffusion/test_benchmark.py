@@ -1,0 +1,97 @@
+"""The benchmark of steered diffusion: it runs, its baselines are what their description says, its truths are truths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def parts(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[3] / "benchmarks")
+
+
+def test_the_mixture_is_compared(capsys, monkeypatch):
+    from steered import mixture
+
+    monkeypatch.setattr(mixture, "SIZES", (16,))
+    rows = {row["method"]: row for row in mixture.compare(256)}
+    assert "published FK, max, floor 0" in capsys.readouterr().out
+    assert all(0.0 <= value <= 1.0 for row in rows.values() for key, value in row.items() if key.startswith("TV"))
+    assert rows["feynkac, reward"]["TV N=16"] < rows["published FK, difference, adaptive"]["TV N=16"]
+
+
+def test_the_quadrature_of_the_chain_tends_to_the_tilted_mixture():
+    from steered import mixture
+
+    x, mass = mixture.chain()
+    nats = mixture.reward(torch.as_tensor(x)[:, None]).numpy()
+    log_z, tilted = mixture.PRIOR.tilted([1.0], 1.0)
+    assert mass.sum() == pytest.approx(1.0, abs=1e-9)
+    assert np.log(mass @ np.exp(nats)) == pytest.approx(log_z, abs=0.05)
+    right = (mass * np.exp(nats))[x > 0.5].sum() / (mass @ np.exp(nats))
+    assert right == pytest.approx(float(tilted.weights[1]), abs=0.02)
+
+
+def ancestors(logic, *rewards):
+    rng, rows = np.random.default_rng(0), []
+    for r in rewards:
+        rows.append(logic(np.array([r]), False, rng)[0])
+    return rows
+
+
+def test_published_weights_are_forgotten_where_nothing_is_resampled():
+    from steered.published import Published
+
+    logic = Published(adaptive=True)
+    kept, again = ancestors(logic, [0.0, 0.5, 0.0, 0.5], [0.0, 0.5, 0.0, 0.5])
+    assert kept.tolist() == again.tolist() == [0, 1, 2, 3]
+    assert logic.past.tolist() == [[0.0, 0.5, 0.0, 0.5]]  # two such steps together would count e^1 for rows 1 and 3
+
+
+def test_published_max_sees_no_difference_below_its_floor():
+    from steered.published import Published
+
+    weight = Published("max")
+    ancestors(weight, [-9.0, -1.0, -5.0, -2.0])
+    assert (weight.past == 0.0).all() and (weight.so_far == 1.0).all()
+
+
+def test_published_last_weight_of_sum_is_that_of_all_rewards():
+    from steered.published import Published
+
+    logic = Published("sum")
+    ancestors(logic, [0.0, 0.0], [1.0, 1.0])
+    r, weight = logic._weighed(np.array([[2.0, 3.0]]), True)
+    assert r.tolist() == [[3.0, 4.0]]
+    assert weight[0] == pytest.approx(np.exp([3.0 - 1.0, 4.0 - 1.0]))  # and not exp(2), exp(3) over the product
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks of memory are read from /proc")
+def test_memory_and_gradients_are_measured(capsys):
+    from steered import gradients
+    from steered.costs import measure_memory
+
+    threads = torch.get_num_threads()
+    measure_memory(4, 2)
+    torch.set_num_threads(threads)
+    assert len(capsys.readouterr().out.split()) == 3
+    assert set(gradients.compare(16, 8, 1, 1)) >= {"gradient of x0hat, RMSE, nats"}
+
+
+def test_a_diagonal_mixture_is_the_dense_one():
+    from feynkac.models import diffusion as fd
+
+    source = torch.Generator().manual_seed(0)
+    means, variances, x = (torch.rand(n, 4, generator=source, dtype=torch.float64) + 0.1 for n in (3, 3, 7))
+    plain, dense = (fd.GaussianMixture([1, 2, 3], means, cov) for cov in (variances, torch.diag_embed(variances)))
+    for level in (fd.Level(0.6, 0.8), fd.Level(1.0, 0.0)):
+        assert torch.allclose(plain.x0hat(x, level), dense.x0hat(x, level), atol=1e-12)
+        assert torch.allclose(plain.log_prob(x, level), dense.log_prob(x, level), atol=1e-12)
+    drawn = plain.sample(50_000, source)
+    expected = (plain.weights @ means, plain.weights @ (variances + means**2))
+    for found, true in zip((drawn.mean(0), (drawn**2).mean(0)), expected, strict=True):
+        assert torch.allclose(found, true, atol=0.05)

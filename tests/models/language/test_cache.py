@@ -1,0 +1,213 @@
+"""The two context stores against a full recompute of every context, over random programs of extensions and forks."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from feynkac.base.errors import ModelError
+from feynkac.models.language import attention
+from feynkac.models.language.plain_cache import PlainContexts
+from feynkac.models.language.shared_cache import SharedContexts, SharedLayer
+from feynkac.models.language.stores import attention_window, open_contexts, shares_prompt
+
+_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("tiny.py"))
+assert _spec and _spec.loader
+_tiny = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_tiny)
+tiny, VOCAB = _tiny.tiny, _tiny.VOCAB
+
+
+def recompute(model: Any, texts: list[list[int]]) -> torch.Tensor:
+    """(F, V) next-token logits of each text by a forward pass of its own."""
+    with torch.inference_mode():
+        return torch.stack([model(input_ids=torch.tensor([text])).logits[0, -1].float() for text in texts])
+
+
+def run_program(
+    model: Any, contexts: Any, prompts: list[list[int]], seed: int, steps: int, keep: float, most: int = 1
+) -> None:
+    """Random forks, keeps and drops, by up to `most` tokens; the oracle is a list of token lists."""
+    rng = np.random.default_rng(seed)
+    texts, prefilled = [list(prompt) for prompt in prompts], contexts.forwarded
+    torch.testing.assert_close(contexts.start(), recompute(model, texts), atol=1e-4, rtol=1e-4)
+    forwarded = contexts.forwarded
+    assert forwarded - prefilled <= sum(map(len, prompts))
+    for _ in range(steps):
+        children = random_children(rng, len(texts), keep, most)
+        parents, new = np.array([parent for parent, _ in children]), [list(tokens) for _, tokens in children]
+        if most == 1:
+            logits = contexts.extend(parents, np.array([tokens[0] if tokens else -1 for tokens in new]))
+        else:
+            logits = contexts.append(parents, new)
+        texts = [texts[parent] + tokens for parent, tokens in zip(parents, new, strict=True)]
+        grown = [text for text, tokens in zip(texts, new, strict=True) if tokens]
+        forwarded += sum(map(len, new))
+        assert logits.dtype == torch.float32
+        assert logits.shape[0] == len(grown)
+        if grown:
+            torch.testing.assert_close(logits, recompute(model, grown), atol=1e-4, rtol=1e-4)
+        assert contexts.lengths.tolist() == [len(text) for text in texts]
+        assert contexts.forwarded == forwarded
+
+
+def random_children(rng: np.random.Generator, n: int, keep: float, most: int) -> list[tuple[int, tuple[int, ...]]]:
+    """Distinct pairs of a parent and its new tokens, for some of `n` parents, in no order."""
+    survivors = rng.permutation(n)[: rng.integers(1, n + 1)]
+    pairs = set()
+    for parent in np.repeat(survivors, rng.integers(1, 4, len(survivors))).tolist():
+        n_new = 0 if rng.random() < keep else rng.integers(1, most + 1)
+        pairs.add((parent, tuple(rng.integers(VOCAB, size=n_new).tolist())))
+    return [sorted(pairs)[i] for i in rng.permutation(len(pairs))[:9]]
+
+
+PROMPTS = [[5, 9, 3, 7, 1], [4], [5, 9, 3, 7, 1], [8, 2, 6, 11, 30]]
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "granite"])
+def test_shared_cache_is_exact(name: str, keep: float) -> None:
+    model = tiny(name)
+    for seed, prompts in enumerate([PROMPTS[:1], PROMPTS]):
+        contexts = open_contexts(model, prompts, 20)
+        assert isinstance(contexts, SharedContexts)
+        run_program(model, contexts, prompts, seed, steps=12, keep=keep)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_several_tokens_at_once(name: str) -> None:
+    model = tiny(name)
+    for seed, (prompts, most) in enumerate([(PROMPTS[:1], 2), (PROMPTS, 7)]):
+        run_program(model, SharedContexts(model, prompts, 20), prompts, seed, steps=8, keep=0.2, most=most)
+    run_program(model, PlainContexts(model, PROMPTS), PROMPTS, 2, steps=5, keep=0.2, most=4)
+
+
+def test_memory_that_was_never_written_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = torch.Tensor.new_empty
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *args, **kwargs: empty(*args, **kwargs).fill_(torch.nan))
+    model = tiny("llama")
+    run_program(model, SharedContexts(model, PROMPTS, 3), PROMPTS, 5, steps=12, keep=0.5, most=5)
+
+
+def test_an_output_layer_that_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("llama")
+    monkeypatch.setattr(model, "get_output_embeddings", lambda: None)
+    run_program(model, SharedContexts(model, PROMPTS, 20), PROMPTS, 4, steps=6, keep=0.2, most=3)
+
+
+def test_without_the_flash_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("feynkac.models.language.attention._flash_for_cpu", None)
+    model = tiny("llama")
+    run_program(model, SharedContexts(model, PROMPTS, 20), PROMPTS, 3, steps=12, keep=0.3)
+
+
+@pytest.mark.parametrize("name", ["llama", "bloom", "gemma2", "gemma3", "mamba", "lfm2"])
+def test_plain_cache_is_exact(name: str) -> None:
+    model = tiny(name)
+    for keep, prompts in ((0.0, PROMPTS[:1]), (0.3, PROMPTS)):
+        run_program(model, PlainContexts(model, prompts), prompts, 1, steps=12, keep=keep)
+
+
+def test_who_shares_the_prompt() -> None:
+    assert all(shares_prompt(tiny(name), 100) for name in ("llama", "qwen3", "gpt2", "granite", "mixtral"))
+    # position bias, soft caps, recurrence: their own cache
+    assert not any(shares_prompt(tiny(name), 10) for name in ("bloom", "gemma2", "mamba", "lfm2"))
+
+
+def test_sliding_window_that_is_never_full_is_shared() -> None:
+    model = tiny("mistral", sliding_window=16)
+    assert attention_window(model) == 16
+    assert isinstance(open_contexts(model, [[1, 2, 3]], 13), SharedContexts)
+    assert isinstance(open_contexts(model, [[1, 2, 3]], 14), PlainContexts)
+    run_program(model, open_contexts(model, [[1, 2, 3]], 14), [[1, 2, 3]], 0, steps=16, keep=0.1)
+
+
+def test_half_precision() -> None:
+    model = tiny("llama", scale=1.0).to(torch.bfloat16)
+    assert shares_prompt(model, 20)
+    for contexts in (SharedContexts(model, PROMPTS, 8), PlainContexts(model, PROMPTS)):
+        contexts.start()
+        contexts.extend(np.array([0, 0, 1, 2]), np.array([1, 2, 3, -1]))
+        logits = contexts.extend(np.array([2, 0, 3]), np.array([5, 6, 7]))
+        assert logits.dtype == torch.float32
+        wanted = recompute(model, [[4, 3, 5], [*PROMPTS[0], 1, 6], [*PROMPTS[0], 7]])
+        assert (logits - wanted).abs().max() < 0.1 * wanted.std()
+
+
+def test_the_model_is_left_as_found() -> None:
+    model = tiny("llama")
+    config, hooks = model.config.to_dict(), len(model.lm_head._forward_pre_hooks)
+    contexts = open_contexts(model, PROMPTS, 4)
+    contexts.start()
+    contexts.extend(np.array([0, 1]), np.array([3, 4]))
+    with pytest.raises(IndexError):
+        contexts.extend(np.array([0, 1]), np.array([3, VOCAB + 4]))
+    assert model.config._attn_implementation == "sdpa"
+    assert model.config.to_dict() == config
+    assert len(model.lm_head._forward_pre_hooks) == hooks
+
+
+def test_only_new_branches_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One child of each parent stays in its slot; prompts are never copied, nor what is longer than a context."""
+    copies: list[tuple[list[int], list[int], int]] = []
+    copy = SharedLayer.copy
+
+    def counted(self: SharedLayer, source: torch.Tensor, target: torch.Tensor, length: int) -> None:
+        if self is self.cache.shared[0]:
+            copies.append((source.tolist(), target.tolist(), length))
+        copy(self, source, target, length)
+
+    monkeypatch.setattr(SharedLayer, "copy", counted)
+    contexts = SharedContexts(tiny("llama"), [[1, 2, 3]], 40)
+    contexts.start()
+    contexts.extend(np.zeros(6, np.int64), np.arange(6))  # the first branching has nothing to copy
+    contexts.extend(np.arange(6), np.arange(6))
+    contexts.extend(np.array([5, 4, 3, 2, 1, 0]), np.arange(6))  # renumbering is free
+    assert copies == []
+    address = contexts._cache.shared[0].own[0].data_ptr()
+    contexts.extend(np.array([0, 0, 0, 1, 2, 3]), np.arange(6))  # two die, two are born
+    assert [(len(source), length) for source, _, length in copies] == [(2, 3)]
+    contexts.extend(np.array([0, 1]), np.array([0, 1]))  # fewer: at most moved down into the free slots
+    for source, target, _ in copies:
+        assert not set(source) & set(target)
+    assert contexts._cache.shared[0].own[0].data_ptr() == address
+    assert contexts._cache.shared[0].prefixes[0][0].shape[0] == 1
+
+
+def test_a_kept_context_is_not_forwarded() -> None:
+    for contexts in (SharedContexts(tiny("llama"), [[1, 2, 3]], 9), PlainContexts(tiny("llama"), [[1, 2, 3]])):
+        contexts.start()
+        contexts.extend(np.zeros(3, np.int64), np.array([4, -1, 5]))
+        assert contexts.forwarded == 3 + 2
+        assert contexts.extend(np.array([0, 1]), np.array([-1, -1])).shape[0] == 0
+        assert contexts.lengths.tolist() == [4, 3]
+        assert contexts.forwarded == 5
+
+
+def test_the_window_of_the_model() -> None:
+    with pytest.raises(ModelError, match=r"120 tokens and 20 new ones do not fit the 128 .* at most 8 tokens"):
+        open_contexts(tiny("llama"), [[1] * 120], 20)
+
+
+def test_a_shared_cache_that_disagrees_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = attention._attend_prefix
+    monkeypatch.setattr(attention, "_attend_prefix", lambda query, key, value: right(query * 0.9, key, value))
+    assert isinstance(open_contexts(tiny("llama"), [[1, 2]], 5), PlainContexts)
+
+
+def test_a_real_model(smollm2: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModelForCausalLM.from_pretrained(smollm2)
+    prompts = [list(range(300, 340)), [504, 2000]]
+    contexts = open_contexts(model, prompts, 8)
+    assert isinstance(contexts, SharedContexts)
+    contexts.start()
+    contexts.extend(np.array([0, 0, 1]), np.array([7, 8, 9]))
+    logits = contexts.append(np.array([2, 1, 1]), [[10], [11, 12, 13], [14]])
+    wanted = recompute(model, [[*prompts[1], 9, 10], [*prompts[0], 8, 11, 12, 13], [*prompts[0], 8, 14]])
+    torch.testing.assert_close(logits, wanted, atol=1e-3, rtol=1e-3)

@@ -1,0 +1,115 @@
+"""The fused kernel against float64 numpy, at the edges, and against the device path."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+
+from feynkac.base.masks import pack
+from feynkac.models.language.draw import BLOCK, draw, normalise
+from feynkac.models.language.next_token import _next_tokens_on_device, next_tokens
+from feynkac.smc.testing import Choices, enumerate_runs
+
+
+def cases(seed: int, n: int = 5, n_tokens: int = 2 * BLOCK + 37, spread: float = 8.0):
+    rng = np.random.default_rng(seed)
+    logits = (rng.standard_normal((n, n_tokens)) * spread).astype(np.float32)
+    allowed = rng.random((n, n_tokens)) < 0.3
+    scale = rng.uniform(0.5, 2.0, n).astype(np.float32)
+    return logits, allowed, scale
+
+
+def log_sums(logits, allowed, scale):
+    scaled = np.float64(logits * scale[:, None])
+    masked = np.where(allowed, scaled, -np.inf)
+    with np.errstate(divide="ignore"):
+        return np.logaddexp.reduce(scaled, axis=1), np.logaddexp.reduce(masked, axis=1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([1, 5, 31, 32, 33, BLOCK - 1, BLOCK, BLOCK + 1, 5000]))
+def test_normalisers_equal_float64(seed: int, n_tokens: int) -> None:
+    logits, allowed, scale = cases(seed, n_tokens=n_tokens)
+    allowed[0] = False
+    law = normalise(logits, pack(allowed), scale)
+    total, within = log_sums(logits, allowed, scale)
+    np.testing.assert_allclose(law.log_total, total, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(law.log_allowed, within, rtol=0, atol=2e-6)
+    assert law.log_allowed[0] == -np.inf
+
+
+def test_a_mask_that_leaves_almost_nothing_keeps_its_exact_mass() -> None:
+    """Tokens 300 nats below the best one underflow in float32 unless they are summed relative to their own peak."""
+    logits = np.full((1, 3000), -300.0, np.float32)
+    logits[0, 0] = 0.0
+    logits[0, 2999] = -301.0
+    allowed = np.ones((1, 3000), bool)
+    allowed[0, 0] = False
+    law = normalise(logits, pack(allowed), np.ones(1, np.float32))
+    np.testing.assert_allclose(law.log_mass, np.log(2998 * np.exp(-300.0) + np.exp(-301.0)), atol=2e-6)
+    tokens = draw(logits, pack(allowed), np.ones(1, np.float32), law, np.zeros(50, int), np.linspace(0, 1, 50, False))
+    assert allowed[0, tokens].all() and len(set(tokens)) == 50
+
+
+@pytest.mark.parametrize("u", [0.0, 1.0 - 2.0**-53])
+def test_extreme_uniforms_choose_tokens_with_mass(u: float) -> None:
+    logits, allowed, scale = cases(1)
+    logits[:, 10:20] = -np.inf
+    allowed[:, 10:20] = True
+    mask, context = pack(allowed), np.arange(len(logits))
+    law = normalise(logits, mask, scale)
+    tokens = draw(logits, mask, scale, law, context, np.full(len(logits), u))
+    assert allowed[context, tokens].all() and np.isfinite(logits[context, tokens]).all()
+
+
+def test_the_draw_inverts_the_law() -> None:
+    """At the middle of each token's stretch of the cumulated law the draw gives that token."""
+    logits, allowed, scale = cases(2, n=3, spread=1.0)
+    mask = pack(allowed)
+    law = normalise(logits, mask, scale)
+    for c in range(3):
+        p = np.where(allowed[c], np.exp(np.float64(logits[c] * scale[c]) - law.log_allowed[c]), 0.0)
+        cdf, wanted = np.cumsum(p), np.flatnonzero(allowed[c])
+        middle = cdf[wanted] - p[wanted] / 2
+        drawn = draw(logits, mask, scale, law, np.full(len(wanted), c), middle)
+        np.testing.assert_array_equal(drawn, wanted)
+
+
+def test_enumeration_gives_the_masked_law() -> None:
+    logits = np.log(np.array([[0.1, 0.2, 0.3, 0.4]], np.float32))
+    mask, one = pack(np.array([[True, False, True, True]])), np.ones(1, np.float32)
+
+    def run(rng: Choices) -> int:
+        return int(draw(logits, mask, one, normalise(logits, mask, one), np.zeros(1, int), rng.uniform(1))[0])
+
+    law: dict[int, float] = {}
+    for p, token in enumerate_runs(run):
+        law[token] = law.get(token, 0.0) + p
+    assert law == pytest.approx({0: 0.125, 2: 0.375, 3: 0.5}, abs=1e-7)
+
+
+def test_dead_ends_and_pinned_tokens() -> None:
+    logits, allowed, scale = cases(3)
+    allowed[2] = False
+    context = np.arange(len(logits))
+    drawn = next_tokens(torch.from_numpy(logits), pack(allowed), scale, context, np.full(len(logits), 0.5), pinned=7)
+    assert drawn.tokens[0] == 7 and drawn.tokens[2] == -1
+    assert drawn.log_prob[2] == drawn.log_mass[2] == -np.inf
+    total = log_sums(logits, allowed, scale)[0]
+    np.testing.assert_allclose(drawn.log_prob[0], logits[0, 7] * scale[0] - total[0], atol=2e-6)
+
+
+def test_the_device_path_agrees_with_the_kernel() -> None:
+    logits, allowed, scale = cases(4, n=40, spread=2.0)
+    allowed[3] = False
+    rng = np.random.default_rng(0)
+    context, uniforms = rng.integers(0, 40, 500), rng.random(500)
+    arguments = (torch.from_numpy(logits), pack(allowed), scale, context, uniforms)
+    ours, device = next_tokens(*arguments), _next_tokens_on_device(*arguments, None)
+    # A uniform within rounding of a boundary may fall on its other side: 500 draws x 1e-6 x 2000 boundaries.
+    assert (ours.tokens == device.tokens).mean() > 0.99
+    same = (ours.tokens == device.tokens) & (ours.tokens >= 0)
+    np.testing.assert_allclose(ours.log_prob[same], device.log_prob[same], atol=1e-5)
+    np.testing.assert_allclose(ours.log_mass, device.log_mass, atol=1e-5)
