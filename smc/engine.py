@@ -90,10 +90,11 @@ def smc(
     model: Model,
     potential: Potential,
     *,
-    n: int | Sequence[int],
+    n: int | Sequence[int] | None = None,
     resample: Resample,
     rng: RandomSource,
     moves: Sequence[Move] = (),
+    start: Step | None = None,
 ) -> Iterator[Step]:
     """Run sequential Monte Carlo and yield the weighted population of every step.
 
@@ -103,37 +104,61 @@ def smc(
     die costs no work, and the last population is never resampled.
 
     `n` is the number of particles, or one number for each of several independent problems whose rows `model` carries
-    in one batch; these share the model's work and nothing else. Raises WeightError and PotentialError for NaN, +inf
-    and wrong shapes. Extinction is no error here: every log-weight is then -inf.
+    in one batch; these share the model's work and nothing else. `start`, instead of `n`, is a population to go on from,
+    such as the last step of a run that was stopped: with the same random source the rest is what it would have been.
+    Its state must be one that the model can still extend (a language model's cache and a pipeline only move forward),
+    and nothing is yielded if it has ended.
+
+    Raises ArgumentError for bad arguments, WeightError and PotentialError for NaN, +inf and wrong shapes. Extinction is
+    no error here: every log-weight is then -inf.
     """
-    sizes = tuple(operator.index(size) for size in np.atleast_1d(n))
+    step = _draw(model, n, rng) if start is None else _check_start(start, n)
+    while not step.ended:
+        step = _extend(step, model, potential, resample, rng, moves)
+        yield step
+
+
+def _draw(model: Model, n: int | Sequence[int] | None, rng: RandomSource) -> Step:
+    """The population before the first step, as a step of its own."""
+    sizes = () if n is None else tuple(operator.index(size) for size in np.atleast_1d(n))
     if not sizes or min(sizes) < 1:
         raise ArgumentError(f"{n} particles; give at least one for each problem")
     state = model.init(sum(sizes), rng.at("init", 0, sizes))
     log_w = np.concatenate([np.full(size, -math.log(size)) for size in sizes])
-    level, done = np.zeros(len(log_w)), np.zeros(len(log_w), dtype=np.bool_)
-    groups = _slices(sizes)
-    for t in itertools.count():
-        parents, rows, resampled = groups, np.arange(len(log_w)), (False,) * len(groups)
-        if t:
-            rows, log_w, resampled, groups = _select(t, log_w, done, groups, resample, rng)
-            if any(resampled):
-                state, level, done = state.fork(rows), level[rows], done[rows]
-            if moves:
-                forked = np.repeat(resampled, _sizes(groups))
-                state, level = _rejuvenate(t, state, level, log_w, forked, moves, rng.at("move", t, _sizes(groups)))
-        finished = done
-        state, inc = model.step(t, state, rng.at("propose", t, _sizes(groups)))
-        done = check_done(model.done(state), model=model, t=t, finished=finished)
-        inc = check_increment(inc, model=model, t=t, n=len(log_w), finished=finished)
-        moved = ~finished & (log_w + inc > -np.inf)
-        log_w, level = _weigh(t, state, potential, log_w + inc, level, moved, done)
-        step = Step(t, state, log_w, level, rows, resampled, done, groups, parents)
-        yield step
-        if step.ended:
-            return
+    level, done, groups = np.zeros(len(log_w)), np.zeros(len(log_w), dtype=np.bool_), _slices(sizes)
+    return Step(-1, state, log_w, level, np.arange(len(log_w)), (False,) * len(groups), done, groups, groups)
+
+
+def _check_start(start: Step, n: int | Sequence[int] | None) -> Step:
+    if n is not None:
+        raise ArgumentError(f"n={n!r} with start=, which says itself how many particles there are; leave n out")
+    return start
+
+
+def _extend(
+    before: Step, model: Model, potential: Potential, resample: Resample, rng: RandomSource, moves: Sequence[Move]
+) -> Step:
+    """The step after `before`: resample, rejuvenate, propose, weigh."""
+    t, state, log_w, level, done, groups = (
+        before.t + 1, before.state, before.log_weight, before.level, before.done, before.groups,
+    )  # fmt: skip
+    rows, resampled = np.arange(len(log_w)), (False,) * len(groups)
+    if t:
         if isinstance(state, Retires):
             state.retire(np.flatnonzero(log_w == -np.inf))
+        rows, log_w, resampled, groups = _select(t, log_w, done, groups, resample, rng)
+        if any(resampled):
+            state, level, done = state.fork(rows), level[rows], done[rows]
+        if moves:
+            forked = np.repeat(resampled, _sizes(groups))
+            state, level = _rejuvenate(t, state, level, log_w, forked, moves, rng.at("move", t, _sizes(groups)))
+    finished = done
+    state, inc = model.step(t, state, rng.at("propose", t, _sizes(groups)))
+    done = check_done(model.done(state), model=model, t=t, finished=finished)
+    inc = check_increment(inc, model=model, t=t, n=len(log_w), finished=finished)
+    moved = ~finished & (log_w + inc > -np.inf)
+    log_w, level = _weigh(t, state, potential, log_w + inc, level, moved, done)
+    return Step(t, state, log_w, level, rows, resampled, done, groups, before.groups)
 
 
 def _select(

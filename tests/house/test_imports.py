@@ -1,4 +1,4 @@
-"""Imports point one way: `programs -> models, potentials -> smc`, and `models` and `potentials` never meet."""
+"""Imports point one way: each room may import only what `ROOMS` lets it, by way of others, too. No exceptions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,36 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("feynkac", "smc", "models", "potentials", "programs")
 HEAVY = ("torch", "transformers", "diffusers")
+ROOMS: dict[str, tuple[str, ...]] = {
+    # Each room, after the rooms that it may import. This is the diagram of docs/architecture.md.
+    "feynkac.base": (),
+    "feynkac.smc": ("feynkac.base",),
+    "feynkac.models.language": ("feynkac.base", "feynkac.smc"),
+    "feynkac.models.diffusion": ("feynkac.base", "feynkac.smc"),
+    "feynkac.models.discrete": ("feynkac.base", "feynkac.smc"),
+    "feynkac.potentials.base": ("feynkac.base", "feynkac.smc"),
+    "feynkac.potentials.rewards": ("feynkac.potentials.base",),
+    "feynkac.potentials.tempering": ("feynkac.potentials.base",),
+    "feynkac.potentials.constraints.automata": ("feynkac.base",),
+    "feynkac.potentials.constraints.engines": ("feynkac.base",),
+    "feynkac.potentials.constraints": (
+        "feynkac.potentials.base", "feynkac.potentials.constraints.automata", "feynkac.potentials.constraints.engines",
+    ),
+    "feynkac.potentials.diffusion": ("feynkac.potentials.rewards", "feynkac.potentials.tempering"),
+    "feynkac.potentials.discrete": ("feynkac.potentials.rewards", "feynkac.potentials.tempering"),
+    "feynkac.potentials": ("feynkac.potentials.rewards", "feynkac.potentials.constraints"),
+    "feynkac.programs.runtime": ("feynkac.models.language",),
+    "feynkac.programs": ("feynkac.programs.runtime", "feynkac.potentials"),
+    "feynkac.programs.compat": ("feynkac.programs",),
+    "feynkac.results": ("feynkac.base", "feynkac.smc"),
+    "feynkac.steering": ("feynkac.results", "feynkac.potentials"),
+    "feynkac.programs.recipes": (
+        "feynkac", "feynkac.programs", "feynkac.models.diffusion", "feynkac.models.discrete",
+        "feynkac.potentials.diffusion", "feynkac.potentials.discrete",
+    ),
+    "feynkac.commands": ("feynkac", "feynkac.programs", "feynkac.models.diffusion", "feynkac.models.language"),
+    "feynkac": ("feynkac.steering", "feynkac.programs", "feynkac.models.diffusion", "feynkac.models.language"),
+}  # fmt: skip
 
 
 def name_of(file: Path) -> str:
@@ -19,6 +49,21 @@ def name_of(file: Path) -> str:
 
 
 MODULES = {name_of(file): file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py"))}
+
+
+def below(name: str, *parents: str) -> bool:
+    return any(name == parent or name.startswith(f"{parent}.") for parent in parents)
+
+
+def room_of(module: str) -> str:
+    """The smallest room that a module stands in; a package's own `__init__` is its face, and stands in no smaller one."""
+    return max((room for room in ROOMS if below(module, room)), key=len)
+
+
+def let(room: str) -> set[str]:
+    """The rooms that `room` may import, those that these may import among them."""
+    found = set(ROOMS[room])
+    return found.union(*map(let, found))
 
 
 def running(node: ast.AST) -> Iterator[ast.AST]:
@@ -39,59 +84,48 @@ def imported(source: str, module: str = "") -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             package = module.split(".")[: -node.level] if node.level else []
             base = ".".join([*package, *([node.module] if node.module else [])])
-            # `from package import module` imports the module
-            names |= {base} | {f"{base}.{alias.name}" for alias in node.names if f"{base}.{alias.name}" in MODULES}
+            submodules = {f"{base}.{alias.name}" for alias in node.names if f"{base}.{alias.name}" in MODULES}
+            # `from package import module` imports the module; what else it names is the package's own.
+            names |= submodules if len(submodules) == len(node.names) else {base} | submodules
     return names
 
 
 IMPORTS = {module: imported(file.read_text(encoding="utf-8"), module) for module, file in MODULES.items()}
 
 
-def below(name: str, *parents: str) -> bool:
-    return any(name == parent or name.startswith(f"{parent}.") for parent in parents)
+@pytest.mark.parametrize("module", MODULES)
+def test_a_room_imports_only_what_it_may(module: str) -> None:
+    room = room_of(module)
+    allowed = {room} | let(room)
+    upward = [name for name in IMPORTS[module] if name in MODULES and room_of(name) not in allowed]
+    assert upward == [], f"{module} stands in {room}"
 
 
-def reached(module: str) -> set[str]:
-    """The modules of feynkac that `module` imports, by way of others, too."""
-    seen, todo = set[str](), [module]
-    while todo:
-        new = {name for name in IMPORTS[todo.pop()] if name in MODULES} - seen
-        seen |= new
-        todo.extend(new)
-    return seen
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_room_is_above_itself(room: str) -> None:
+    assert room not in let(room)
 
 
-def of(folder: str) -> list[str]:
-    return [module for module in MODULES if below(module, f"feynkac.{folder}")]
-
-
-@pytest.mark.parametrize("module", of("smc"))
-def test_the_engine_knows_nothing_of_models_and_potentials(module: str) -> None:
-    outer = [f"feynkac.{folder}" for folder in ("models", "potentials", "programs")]
-    assert not [name for name in IMPORTS[module] | reached(module) if below(name, *outer, *HEAVY)]
-
-
-@pytest.mark.parametrize("module", of("models"))
-def test_models_never_import_potentials(module: str) -> None:
-    assert not [name for name in reached(module) if below(name, "feynkac.potentials", "feynkac.programs")]
-
-
-@pytest.mark.parametrize("module", of("potentials"))
-def test_potentials_never_import_models(module: str) -> None:
-    assert not [name for name in reached(module) if below(name, "feynkac.models", "feynkac.programs")]
+@pytest.mark.parametrize("module", [name for name in MODULES if below(name, "feynkac.smc", "feynkac.base")])
+def test_the_engine_knows_no_tensors(module: str) -> None:
+    assert not [name for name in IMPORTS[module] if below(name, *HEAVY)]
 
 
 def test_the_walk_sees_every_way_to_import() -> None:
     source = """
 if TYPE_CHECKING:
-    import feynkac.models.language.shared_cache
+    import feynkac.models.cache
 else:
     import a
 def f():
     from feynkac.models.language import lm
+    from feynkac.smc.engine import smc
     if x:
         from .near import y
 """
     found = imported(source, "feynkac.potentials.here")
-    assert found == {"a", "feynkac.models.language", "feynkac.models.language.lm", "feynkac.potentials.near"}
-    assert "feynkac.base.contract" in reached("feynkac.potentials.base")
+    assert found == {"a", "feynkac.models.language.lm", "feynkac.smc.engine", "feynkac.potentials.near"}
+    assert {"feynkac.base", "feynkac.smc"} < let("feynkac.steering") and "feynkac.programs" not in let(
+        "feynkac.steering"
+    )
+    assert room_of("feynkac.potentials.base") == "feynkac.potentials.base" and room_of("feynkac.cli") == "feynkac"

@@ -322,3 +322,26 @@ def test_another_resampler_leaves_the_proposals_as_they_are() -> None:
 
     for ours, theirs in zip(draws(multinomial), draws(adaptive(systematic, 0.5)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_run_goes_on_from_any_of_its_steps() -> None:
+    def begin(stop: int | None = None, start: Step | None = None) -> list[Step]:
+        model = Scripted([4, 7, 2, 6, 5, 7], lambda t, state: np.where(state.steps <= t, 0.0, -0.3 * state.ids))
+        steps = smc(model, Levels(), n=None if start else [4, 2], resample=multinomial, rng=Streams(3), start=start)
+        return list(itertools.islice(steps, stop))
+
+    whole = begin()
+    assert len(whole) > 4
+    for k in range(len(whole)):
+        rest = begin(start=begin(stop=k + 1)[k])
+        assert len(rest) == len(whole) - k - 1
+        for one, other in zip(whole[k + 1 :], rest, strict=True):
+            for name in ("t", "resampled", "groups", "parents", "log_weight", "level", "rows", "done"):
+                np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+            np.testing.assert_array_equal(one.state.ids, other.state.ids)
+
+
+def test_a_start_says_how_many_particles_there_are() -> None:
+    first = next(smc(Scripted([2, 2]), Levels(), n=2, resample=multinomial, rng=Streams(0)))
+    with pytest.raises(ArgumentError, match="leave n out"):
+        next(smc(Scripted([2, 2]), Levels(), n=2, resample=multinomial, rng=Streams(0), start=first))
