@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 # Loaded on first use: `import feynkac` must not cost the seconds that torch and transformers take.
 _HOMES = {
     "feynkac.steering.steer": ("steer",),
+    "feynkac.steering.check": ("check",),
     "feynkac.results.result": ("Result", "History", "Timing"),
     "feynkac.base.errors": (
         "FeynkacError", "ArgumentError", "ModelError", "ConstraintError", "PotentialError", "WeightError",
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
         program as program,
     )
     from feynkac.results.result import History as History, Result as Result, Timing as Timing
+    from feynkac.steering.check import check as check
     from feynkac.steering.steer import steer as steer
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from feynkac.base.capabilities import Named
-from feynkac.base.contract import LogW, Mask, Rows
+from feynkac.base.contract import LogW, Mask, Rows, State
 from feynkac.base.errors import FeynkacError, PotentialError, WeightError
 
 
@@ -38,6 +38,16 @@ def check_log_weights(
         first = int(np.flatnonzero(bad)[0])
         raise error(f"{where} returned {result[first]} for row {rows[first]}; return -inf to kill a particle")
     return result
+
+
+def check_size(state: State, *, model: Any, what: str, n: int) -> State:
+    """The state that `what` of a model returned, which must have `n` rows. Raises WeightError."""
+    if len(state) != n:
+        raise WeightError(
+            f"'{name_of(model)}'.{what} returned a state of length {len(state)} where there are {n} rows; len(state) is "
+            "the number of rows"
+        )
+    return state
 
 
 def check_increment(increment: Any, *, model: Any, t: int, n: int, finished: Mask) -> LogW:

@@ -17,7 +17,7 @@ import numpy as np
 from feynkac.base.capabilities import Retires
 from feynkac.base.contract import LogW, Mask, Model, Move, Potential, Resample, Rng, Rows, State
 from feynkac.base.errors import ArgumentError
-from feynkac.smc.checks import check_done, check_increment, check_levels, check_log_weights, name_of
+from feynkac.smc.checks import check_done, check_increment, check_levels, check_log_weights, check_size, name_of
 from feynkac.smc.resample import in_place
 from feynkac.smc.rng import Stream
 from feynkac.smc.weights import effective_sample_size, log_sum_exp
@@ -123,7 +123,7 @@ def _draw(model: Model, n: int | Sequence[int] | None, rng: RandomSource) -> Ste
     sizes = () if n is None else tuple(operator.index(size) for size in np.atleast_1d(n))
     if not sizes or min(sizes) < 1:
         raise ArgumentError(f"{n} particles; give at least one for each problem")
-    state = model.init(sum(sizes), rng.at("init", 0, sizes))
+    state = check_size(model.init(sum(sizes), rng.at("init", 0, sizes)), model=model, what="init", n=sum(sizes))
     log_w = np.concatenate([np.full(size, -math.log(size)) for size in sizes])
     level, done, groups = np.zeros(len(log_w)), np.zeros(len(log_w), dtype=np.bool_), _slices(sizes)
     return Step(-1, state, log_w, level, np.arange(len(log_w)), (False,) * len(groups), done, groups, groups)
@@ -148,7 +148,8 @@ def _extend(
             state.retire(np.flatnonzero(log_w == -np.inf))
         rows, log_w, resampled, groups = _select(t, log_w, done, groups, resample, rng)
         if any(resampled):
-            state, level, done = state.fork(rows), level[rows], done[rows]
+            state = check_size(state.fork(rows), model=model, what="init(...).fork", n=len(rows))
+            level, done = level[rows], done[rows]
         if moves:
             forked = np.repeat(resampled, _sizes(groups))
             state, level = _rejuvenate(t, state, level, log_w, forked, moves, rng.at("move", t, _sizes(groups)))

@@ -1,8 +1,8 @@
 """The optional capabilities: what an object may offer beyond the contract (`feynkac.base.contract`), one class each.
 
-Each class says who asks for it and what happens without. An object has a capability by having the methods; it need not
-derive from anything. Nothing else is looked up by name on models, states, potentials, proposals and observers: ask with
-`isinstance`, or with `require`, whose error says what is missing.
+Each class says what happens without it. An object has a capability by having the methods; it need not derive from
+anything. Nothing else is looked up by name on models, states, potentials, proposals and observers: ask with
+`isinstance`, or with `require`, whose error says what is missing. `feynkac.check` tells which of them an object has.
 
 Shapes: `N` particles in the population, `R` rows asked about.
 """
@@ -40,7 +40,7 @@ def require(thing: object, capability: type[C], message: str, error: type[Feynka
 
 @runtime_checkable
 class Named(Protocol):
-    """A name for errors and results. Without it the name of the class is used."""
+    """A name, for errors and results. Without it: the name of the class."""
 
     name: str
 
@@ -50,7 +50,7 @@ class Named(Protocol):
 
 @runtime_checkable
 class Joins(Protocol):
-    """A model that can run with others in one batch. `steer` asks for it for a list of models; without it refuses."""
+    """A model that can run with others in one batch. Without it: `steer` refuses a list of models."""
 
     def join(self, others: Sequence[Any], /) -> Model:
         """One model of this problem and of the problems of `others`, in this order, the same number of rows each."""
@@ -59,7 +59,7 @@ class Joins(Protocol):
 
 @runtime_checkable
 class Masks(Protocol):
-    """A model whose proposal can obey token constraints. Without it they weigh the samples, and nothing is masked."""
+    """A model whose proposal can obey token constraints. Without it: constraints weigh, and nothing is masked."""
 
     def constrain(self, constraints: Sequence[TokenConstraint], /) -> Model:
         """The same model with a proposal that obeys `constraints`, which then also weigh as potentials."""
@@ -68,7 +68,7 @@ class Masks(Protocol):
 
 @runtime_checkable
 class Bounded(Protocol):
-    """A model that knows how long its runs last, for the progress bar. Without it the bar has no end."""
+    """A model that knows how long its runs last. Asked by the progress bar. Without it: the bar has no end."""
 
     @property
     def max_steps(self) -> int | None:
@@ -78,7 +78,7 @@ class Bounded(Protocol):
 
 @runtime_checkable
 class Biased(Protocol):
-    """A model or a proposal that can leave its weights out. `steer` warns if it does. Without: weights are proper."""
+    """A model or proposal that can leave its weights out, which `steer` warns of. Without it: weights are proper."""
 
     @property
     def biased(self) -> bool:
@@ -88,7 +88,7 @@ class Biased(Protocol):
 
 @runtime_checkable
 class Replays(Protocol):
-    """A model that can walk a given path again. Conditional SMC and `algorithm="gibbs"` ask; without it they refuse."""
+    """A model that can walk a given path again. Asked by conditional SMC and "gibbs". Without it: they refuse."""
 
     def replay(self, t: int, state: Any, rng: Rng, reference: Any) -> tuple[State, LogW]:
         """Like `step`, except that row 0 takes the choices of `reference`, with the increment they have in `step`.
@@ -111,14 +111,14 @@ class Replayable(Model, Replays, Protocol):
 
 @runtime_checkable
 class Retires(Protocol):
-    """A state that can be told that rows have died. The engine tells it; without it dead rows go on costing work."""
+    """A state that can be told that rows have died. Told by the engine. Without it: dead rows go on costing work."""
 
     def retire(self, rows: Rows) -> None: ...
 
 
 @runtime_checkable
 class Records(Protocol):
-    """A state that keeps paths only when told to, since they take memory. Told before the first step of a replay."""
+    """A state that keeps paths, which take memory, only when told to. Without it: paths are taken to be kept anyway."""
 
     def record(self) -> None:
         """Keep from now on, before the first step, what `Replays.trace` needs."""
@@ -127,7 +127,7 @@ class Records(Protocol):
 
 @runtime_checkable
 class Shows(Protocol):
-    """A state that shows its rows as samples. Without it the sample of a row is the state of that row alone."""
+    """A state that shows its rows as samples. Asked by `steer`. Without it: a sample is the state of its row alone."""
 
     def samples(self, rows: Rows) -> Sequence[Any]:
         """(R,) what a result holds for `rows`, finished or not."""
@@ -136,7 +136,7 @@ class Shows(Protocol):
 
 @runtime_checkable
 class CountsTokens(Protocol):
-    """A state that counts the tokens that went through its model. Without it a result says None."""
+    """A state that counts the tokens that went through its model. Without it: `Result.forwarded_tokens` is None."""
 
     @property
     def forwarded(self) -> Sequence[int] | None:
@@ -149,14 +149,14 @@ class CountsTokens(Protocol):
 
 @runtime_checkable
 class Remembers(Protocol):
-    """A state in which potentials keep running values that fork with the rows. Without it those potentials refuse."""
+    """A state in which potentials keep running values that fork with the rows. Without it: those potentials refuse."""
 
     memory: Memory
 
 
 @runtime_checkable
 class Writes(Protocol):
-    """A state of texts. Functions of the text and rewards ask for it; without it they look for decoded samples."""
+    """A state of texts. Asked by functions of the sample. Without it: they look for decoded samples instead."""
 
     def texts(self, rows: Rows) -> list[str]:
         """(R,) decoded texts so far; bytes that do not (yet) form a character are left out at the end."""
@@ -165,7 +165,7 @@ class Writes(Protocol):
 
 @runtime_checkable
 class Tokenised(Protocol):
-    """A state of token sequences. Token constraints ask for it; without it they refuse.
+    """A state of token sequences. Asked by token constraints. Without it: they refuse.
 
     A sequence holds neither the prompt nor an end-of-sequence token.
     """
@@ -180,7 +180,7 @@ class Tokenised(Protocol):
 
 @runtime_checkable
 class CarriesAutomata(Protocol):
-    """A state that carries automaton states along. Without it a constraint walks over the tokens of each row."""
+    """A state that carries automaton states along. Without it: a constraint walks over the tokens of each row."""
 
     def states(self, constraint: TokenConstraint) -> States | None:
         """(N,) states of the constraint's automaton; None for a constraint that is not carried."""
@@ -189,7 +189,7 @@ class CarriesAutomata(Protocol):
 
 @runtime_checkable
 class ForeseesAcceptance(Protocol):
-    """A state that knows how likely a text is to meet a constraint. Without it the level is 0, or -inf when it can't.
+    """A state that knows how likely a text is to meet a constraint. Without it: the level is 0, or -inf where none can.
 
     The canvases of a discrete diffusion have it.
     """
@@ -201,7 +201,7 @@ class ForeseesAcceptance(Protocol):
 
 @runtime_checkable
 class Weighed(Protocol):
-    """A state that knows the weights it has got since it was last resampled. `tempered(ess=)` asks, or else refuses."""
+    """A state that knows its weights since it was last resampled. Without it: `tempered(ess=)` refuses."""
 
     memory: Memory
     group: NDArray[Any]
@@ -212,7 +212,7 @@ class Weighed(Protocol):
 
 @runtime_checkable
 class Decodes(Protocol):
-    """A state whose finished rows are decoded to tensors, such as images. Rewards of such samples ask for it."""
+    """A state whose finished rows decode to tensors, such as images. Without it: functions of such samples refuse."""
 
     def outputs(self, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
         """Finished `rows` in batches, each with its decoded samples (R, ...)."""
@@ -221,7 +221,7 @@ class Decodes(Protocol):
 
 @runtime_checkable
 class Completes(Protocol):
-    """A state of canvases that can be filled in. `Lookahead` asks for it, or else refuses."""
+    """A state of canvases that can be filled in. Asked by `Lookahead`. Without it: that refuses."""
 
     memory: Memory
 
@@ -243,7 +243,7 @@ class Completes(Protocol):
 
 @runtime_checkable
 class Factored(Protocol):
-    """A potential that is a product. `steer` looks at its factors to mask, and to say which one killed a row."""
+    """A potential that is a product. `steer` masks by its factors, and says which one killed. Without it: it is one."""
 
     @property
     def factors(self) -> tuple[Potential, ...]: ...
@@ -256,7 +256,7 @@ def list_factors(potential: Any) -> tuple[Any, ...]:
 
 @runtime_checkable
 class Hard(Protocol):
-    """A potential that may only forbid. Those are asked first, for the others are not asked about dead rows."""
+    """A potential that may only forbid, and is asked before others. Without it: it is asked in turn."""
 
     hard: bool
     """Whether all log-weights are 0 or -inf, so that a positive power changes nothing."""
@@ -269,7 +269,7 @@ def is_hard(potential: Any) -> bool:
 
 @runtime_checkable
 class Foresees(Protocol):
-    """A potential whose guesses have a gradient. Guided proposals ask for it, or else refuse."""
+    """A potential whose guesses have a gradient. Asked by guided proposals. Without it: they refuse."""
 
     def log_psi(self, view: Any) -> Any:
         """(R,) nats, a tensor: what is foreseen of the rows in `view`, differentiable in `view.estimate`."""
@@ -281,6 +281,15 @@ class Foresees(Protocol):
 
 @runtime_checkable
 class Closes(Protocol):
-    """An observer with something to close. Called once when the run ends, however it ends."""
+    """An observer with something to close when the run ends, however it ends. Without it: nothing is called."""
 
     def close(self) -> None: ...
+
+
+OF_MODELS: tuple[type, ...] = (Named, Joins, Masks, Bounded, Biased, Replays)
+OF_STATES: tuple[type, ...] = (
+    Shows, Retires, Records, CountsTokens, Remembers, Writes, Tokenised, CarriesAutomata, ForeseesAcceptance, Weighed,
+    Decodes, Completes,
+)  # fmt: skip
+OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees)
+OF_OBSERVERS: tuple[type, ...] = (Closes,)

@@ -56,7 +56,7 @@ def below(name: str, *parents: str) -> bool:
 
 
 def room_of(module: str) -> str:
-    """The smallest room that a module stands in; a package's own `__init__` is its face, and stands in no smaller one."""
+    """The smallest room that a module stands in."""
     return max((room for room in ROOMS if below(module, room)), key=len)
 
 
