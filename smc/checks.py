@@ -44,8 +44,8 @@ def check_size(state: State, *, model: Any, what: str, n: int) -> State:
     """The state that `what` of a model returned, which must have `n` rows. Raises WeightError."""
     if len(state) != n:
         raise WeightError(
-            f"'{name_of(model)}'.{what} returned a state of length {len(state)} where there are {n} rows; len(state) is "
-            "the number of rows"
+            f"'{name_of(model)}'.{what} returned a state of length {len(state)} where there are {n} rows; len(state) "
+            "is the number of rows"
         )
     return state
 

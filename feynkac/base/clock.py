@@ -30,14 +30,14 @@ class Stopwatch:
     @contextmanager
     def on(self, part: Part) -> Iterator[None]:
         """Put time down to `part`, and to what was on before once that is over."""
-        before, token = self._turned(part), _RUNNING.set(self)
+        before, token = self._turn(part), _RUNNING.set(self)
         try:
             yield
         finally:
-            self._turned(before)
+            self._turn(before)
             _RUNNING.reset(token)
 
-    def timed(self, part: Part, of: Any, *methods: str) -> Any:
+    def time(self, part: Part, of: Any, *methods: str) -> Any:
         """`of`, with the time that its `methods` take put down to `part`."""
 
         def wrapped(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,7 +49,7 @@ class Stopwatch:
 
         return _Timed(of, {name: wrapped(getattr(of, name)) for name in methods})
 
-    def _turned(self, part: Part | None) -> Part | None:
+    def _turn(self, part: Part | None) -> Part | None:
         now, before = time.perf_counter(), self._part
         if before is not None:
             self.spent[before] += now - self._since

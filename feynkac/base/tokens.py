@@ -61,10 +61,10 @@ class TokenSet:
                 raise ArgumentError(f"a mask of shape {what.shape} for a vocabulary of {vocabulary.size} tokens")
             return cls(pack(what), vocabulary.size)
         if callable(what):
-            return _where(vocabulary, what)
+            return _ask_function(vocabulary, what)
         if isinstance(what, str | bytes) or not isinstance(what, Iterable):
             raise ArgumentError(f"{what!r} is no set of tokens; give ids, texts, or a function of a token's text")
-        return cls(pack(_listed(vocabulary, list(what))), vocabulary.size)
+        return cls(pack(_mark(vocabulary, list(what))), vocabulary.size)
 
     def __and__(self, other: TokenSet) -> TokenSet:
         return TokenSet(self.packed & other.packed, self.size)
@@ -105,7 +105,7 @@ _asked: WeakKeyDictionary[Vocabulary, WeakKeyDictionary[Callable[..., Any], Toke
 _texts: WeakKeyDictionary[Vocabulary, dict[str, list[int]]] = WeakKeyDictionary()
 
 
-def texts_of(vocabulary: Vocabulary) -> dict[str, list[int]]:
+def index_texts(vocabulary: Vocabulary) -> dict[str, list[int]]:
     """The ids of each text that is a token, more than one where tokens are duplicate."""
     if vocabulary not in _texts:
         table: dict[str, list[int]] = {}
@@ -116,25 +116,25 @@ def texts_of(vocabulary: Vocabulary) -> dict[str, list[int]]:
     return _texts[vocabulary]
 
 
-def _where(vocabulary: Vocabulary, f: Callable[..., Any]) -> TokenSet:
+def _ask_function(vocabulary: Vocabulary, f: Callable[..., Any]) -> TokenSet:
     known = _asked.setdefault(vocabulary, WeakKeyDictionary())
     if f not in known:
         allowed = np.zeros(vocabulary.size, np.bool_)
-        for text, ids in texts_of(vocabulary).items():
+        for text, ids in index_texts(vocabulary).items():
             allowed[ids] = bool(f(text))
         known[f] = TokenSet(pack(allowed), vocabulary.size)
     return known[f]
 
 
-def _listed(vocabulary: Vocabulary, items: list[Any]) -> NDArray[np.bool_]:
+def _mark(vocabulary: Vocabulary, items: list[Any]) -> NDArray[np.bool_]:
     allowed = np.zeros(vocabulary.size, np.bool_)
     for item in items:
         if isinstance(item, Token):
             allowed[item.id] = True
         elif isinstance(item, str):
-            if item not in texts_of(vocabulary):
+            if item not in index_texts(vocabulary):
                 raise ArgumentError(f"no token of this model reads {item!r}; give texts that are single tokens")
-            allowed[texts_of(vocabulary)[item]] = True
+            allowed[index_texts(vocabulary)[item]] = True
         elif isinstance(item, int | np.integer) and not isinstance(item, bool) and 0 <= item < vocabulary.size:
             allowed[int(item)] = True
         else:

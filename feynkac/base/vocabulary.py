@@ -54,12 +54,12 @@ class Vocabulary:
     @functools.cached_property
     def ends(self) -> NDArray[np.bool_]:
         """(V,) the end-of-sequence tokens; read-only."""
-        return _fixed(np.isin(np.arange(self.size), self.eos))
+        return _freeze(np.isin(np.arange(self.size), self.eos))
 
     @functools.cached_property
     def with_text(self) -> NDArray[np.bool_]:
         """(V,) the tokens that have a text, which ends and control tokens have not; read-only."""
-        return _fixed(np.array([bool(token) for token in self.tokens], np.bool_))
+        return _freeze(np.array([bool(token) for token in self.tokens], np.bool_))
 
     def bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes that the tokens stand for."""
@@ -84,28 +84,28 @@ class Vocabulary:
             raise ModelError(f"{name} has no definition to read the bytes of its tokens from; load the fast tokenizer")
         added = backend.get_added_tokens_decoder()
         vocab: dict[str, int] = backend.get_vocab(with_added_tokens=False)
-        decode, unknown = _decoder(backend.decoder, name), _unknown(backend.model)
+        decode, unknown = _make_decoder(backend.decoder, name), _find_unknown(backend.model)
         n = max([*vocab.values(), *added, -1]) + 1 if size is None else size
         tokens = [b""] * n
         for piece, i in vocab.items():
             if i < n and i not in added and piece != unknown:
-                tokens[i] = _utf8(decode(piece))
+                tokens[i] = _encode(decode(piece))
         for i, token in added.items():
             if i < n and not token.special and token.content != unknown:
                 # Written as they are, past the decoder, unless the normalizer rewrote what they match ("▁<tool>").
                 piece = backend.id_to_token(i)
-                tokens[i] = _utf8(piece if piece == token.content else decode(piece))
+                tokens[i] = _encode(piece if piece == token.content else decode(piece))
         if eos is None:
             own = getattr(tokenizer, "eos_token_id", None)
             eos = () if own is None else (own,)
         return cls(tuple(tokens), tuple(eos))
 
 
-def _utf8(piece: Piece) -> bytes:
+def _encode(piece: Piece) -> bytes:
     return piece if isinstance(piece, bytes) else piece.encode()
 
 
-def _unknown(model: Any) -> str | None:
+def _find_unknown(model: Any) -> str | None:
     """The piece that stands for what a tokenizer cannot write: it has no text."""
     if type(model).__name__ != "Unigram":
         return getattr(model, "unk_token", None)
@@ -113,11 +113,11 @@ def _unknown(model: Any) -> str | None:
     return None if unk_id is None else model.id_to_token(unk_id)
 
 
-def _decoder(decoder: Any, name: str) -> Stage:
+def _make_decoder(decoder: Any, name: str) -> Stage:
     """The function from a token's piece to its text or bytes."""
     if decoder is None:  # the tokenizer joins its tokens by spaces
         return lambda piece: " " + piece if isinstance(piece, str) else piece
-    stages = _stages(json.loads(decoder.__getstate__()), name)
+    stages = _make_stages(json.loads(decoder.__getstate__()), name)
 
     def decode(piece: Piece) -> Piece:
         for stage in stages:
@@ -127,23 +127,23 @@ def _decoder(decoder: Any, name: str) -> Stage:
     return decode
 
 
-def _stages(spec: dict[str, Any], name: str, fused: bool = False) -> list[Stage]:
+def _make_stages(spec: dict[str, Any], name: str, fused: bool = False) -> list[Stage]:
     """The stages of a decoder definition that act on one token; `fused`: on the whole text, from here on."""
     kind = spec["type"]
     if kind == "Sequence":
         stages: list[Stage] = []
         for part in spec["decoders"]:
-            stages += _stages(part, name, fused)
+            stages += _make_stages(part, name, fused)
             fused |= part["type"] == "Fuse"
         return stages
     if kind in ("Fuse", "ByteFallback", "ByteLevel", "Metaspace", "BPEDecoder", "WordPiece", "Replace", "Strip"):
-        stage = _stage(kind, spec, fused)
+        stage = _make_stage(kind, spec, fused)
         if stage is not None:
             return [stage]
     raise ModelError(f"{name}: the bytes of its tokens do not follow from its decoder {json.dumps(spec)}")
 
 
-def _stage(kind: str, spec: dict[str, Any], fused: bool) -> Stage | None:
+def _make_stage(kind: str, spec: dict[str, Any], fused: bool) -> Stage | None:
     """One stage; None where a token's bytes would depend on its neighbours."""
     match kind:
         case "Fuse":
@@ -209,6 +209,6 @@ def _word_piece(piece: str, prefix: str, cleanup: bool) -> str:
     return text
 
 
-def _fixed(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _freeze(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     mask.setflags(write=False)
     return mask

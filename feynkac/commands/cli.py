@@ -22,8 +22,8 @@ from feynkac.commands.options import (
     Resampler,
     Seed,
     Sweeps,
-    argument,
-    function,
+    find_function,
+    parse_argument,
 )
 
 app = typer.Typer(
@@ -81,7 +81,7 @@ def generate(
         potentials.append(fk.json_schema(_read(json_schema)))
     if grammar is not None:
         potentials.append(fk.grammar(_read(grammar)))
-    potentials += [fk.reward(function(name), scale=scale) for name in reward or []]
+    potentials += [fk.reward(find_function(name), scale=scale) for name in reward or []]
     lm = fk.CausalLM.from_pretrained(model, dtype=dtype, device=device)
     text, message = (None, prompt) if chat else (prompt, None)
     task = lm.prompt(
@@ -118,10 +118,10 @@ def run_program(
     """Run a generation program, and show the posterior of what it returns."""
     import feynkac as fk
 
-    program, arguments = _program(name), dict(map(argument, arg or []))
-    models = _models(program, model or [], arguments)
-    _bound(program, {**models, **arguments})  # a wrong call is told before a model is loaded
-    task = _bound(program, {**_loaded(models, dtype, device), **arguments})
+    program, arguments = _find_program(name), dict(map(parse_argument, arg or []))
+    models = _assign_models(program, model or [], arguments)
+    _bind(program, {**models, **arguments})  # a wrong call is told before a model is loaded
+    task = _bind(program, {**_load(models, dtype, device), **arguments})
     options = {"resampler": resampler, "ess_threshold": ess_threshold, "islands": islands, "sweeps": sweeps}
     _report(fk.steer(task, particles=particles, algorithm=algorithm, seed=seed, **options), out)
 
@@ -135,17 +135,17 @@ def _report(result: Any, out: Path | None) -> None:
         result.to_json(out)
 
 
-def _program(name: str) -> Any:
+def _find_program(name: str) -> Any:
     """The program that "file.py:name" or "module:name" names."""
     from feynkac.programs.program import ProgramFunction
 
-    found = function(name)
+    found = find_function(name)
     if not isinstance(found, ProgramFunction):
         raise ArgumentError(f"'{name}' is no program, but {type(found).__name__}; write @feynkac.program above its def")
     return found
 
 
-def _models(program: Any, given: list[str], arguments: dict[str, Any]) -> dict[str, str]:
+def _assign_models(program: Any, given: list[str], arguments: dict[str, Any]) -> dict[str, str]:
     """The model that each argument is to be: "NAME=MODEL" for the argument NAME, "MODEL" for lm."""
     known, models = inspect.signature(program).parameters, dict[str, str]()
     for text in given:
@@ -153,7 +153,7 @@ def _models(program: Any, given: list[str], arguments: dict[str, Any]) -> dict[s
         if not equals or not name.isidentifier():  # a path may hold an = itself: write ./a=b
             name, path = "lm", text
         if name not in list(known)[1:]:
-            raise ArgumentError(f"--model {text}: {program!r} has no argument {name}; {_advice(program)}")
+            raise ArgumentError(f"--model {text}: {program!r} has no argument {name}; {_advise(program)}")
         if name in models or name in arguments:
             raise ArgumentError(f"--model {text}: the argument {name} is given twice; leave one out")
         models[name] = path
@@ -162,13 +162,13 @@ def _models(program: Any, given: list[str], arguments: dict[str, Any]) -> dict[s
     return models
 
 
-def _advice(program: Any) -> str:
+def _advise(program: Any) -> str:
     others = list(inspect.signature(program).parameters.values())[1:]
     free = [each.name for each in others if each.default is each.empty]
     return f"name one of its arguments, as in --model {free[0]}=MODEL" if free else "leave --model out"
 
 
-def _loaded(models: dict[str, str], dtype: str, device: str | None) -> dict[str, Any]:
+def _load(models: dict[str, str], dtype: str, device: str | None) -> dict[str, Any]:
     """The models themselves; one that is named twice is loaded once."""
     import feynkac as fk
 
@@ -177,7 +177,7 @@ def _loaded(models: dict[str, str], dtype: str, device: str | None) -> dict[str,
     return {name: found[places[path]] for name, path in models.items()}
 
 
-def _bound(program: Any, arguments: dict[str, Any]) -> Any:
+def _bind(program: Any, arguments: dict[str, Any]) -> Any:
     try:
         return program(**arguments)
     except TypeError as cause:

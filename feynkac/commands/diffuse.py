@@ -21,8 +21,8 @@ from feynkac.commands.options import (
     Resampler,
     Seed,
     Sweeps,
-    argument,
-    function,
+    find_function,
+    parse_argument,
 )
 
 if TYPE_CHECKING:
@@ -66,15 +66,16 @@ def diffuse(
     _check_outputs(out, json)
     if not reward:
         raise ArgumentError("--reward is missing: name a function of an image, as module:function or file.py:function")
-    potentials = [fk.reward(_scorer(name, pil), scale, potential_kind, _every(every), batch) for name in reward]  # type: ignore[arg-type]
-    call = dict(map(argument, arg or [])) | ({} if guidance_scale is None else {"guidance_scale": guidance_scale})
+    kind: Any = potential_kind  # checked, with advice, by fk.reward
+    potentials = [fk.reward(_make_scorer(name, pil), scale, kind, _parse_every(every), batch) for name in reward]
+    call = dict(map(parse_argument, arg or [])) | ({} if guidance_scale is None else {"guidance_scale": guidance_scale})
     pipe = open_pipeline(pipeline, "float32" if dtype == "auto" else dtype, device)
     _check_prompt(pipe, prompt)
     model = fk.Diffusion.from_pipeline(pipe, steps, eta).prompt(prompt, **call)
     options: dict[str, Any] = {"resampler": resampler, "ess_threshold": ess_threshold, "islands": islands}
     options |= {"sweeps": sweeps, "seed": seed}
     if algorithm != "gibbs":  # which counts sweeps by itself
-        options |= {"progress": False, "observers": [_bar(steps)]}
+        options |= {"progress": False, "observers": [_make_bar(steps)]}
     try:
         result = fk.steer(model, *potentials, particles=particles, algorithm=algorithm, **options)
     except FeynkacError as error:
@@ -91,7 +92,7 @@ def _report(result: Result, out: Path, json: Path | None, samples: Path | None) 
     names: list[Any] = [None] * len(result.samples)
     try:
         if samples is not None:
-            names = _saved(result.samples, samples)
+            names = _save(result.samples, samples)
         if json is not None:
             replace(result, samples=names).to_json(json)
         result.plot().savefig(out)
@@ -100,7 +101,7 @@ def _report(result: Result, out: Path, json: Path | None, samples: Path | None) 
     typer.echo(f"wrote {', '.join(str(path) for path in (out, samples, json) if path is not None)}")
 
 
-def _saved(images: list[Any], folder: Path) -> list[str]:
+def _save(images: list[Any], folder: Path) -> list[str]:
     """Save each particle by its number: images as PNG, videos as GIF."""
     from feynkac.models.diffusion.decoding import on_pil
 
@@ -130,14 +131,14 @@ def _check_outputs(out: Path, json: Path | None) -> None:
             raise ArgumentError(f"cannot write {path}: there is no folder {path.parent}")
 
 
-def _scorer(name: str, pil: bool) -> Any:
+def _make_scorer(name: str, pil: bool) -> Any:
     from feynkac.models.diffusion.decoding import on_pil
 
-    f = function(name)
+    f = find_function(name)
     return on_pil(f) if pil and callable(f) else f
 
 
-def _every(text: str) -> Any:
+def _parse_every(text: str) -> Any:
     return int(text) if text.isdecimal() else text  # checked, with advice, by fk.reward
 
 
@@ -150,7 +151,7 @@ def _check_prompt(pipe: Any, prompt: str | None) -> None:
         raise ArgumentError(f"{name} needs --prompt; an empty one will do: --prompt ''")
 
 
-def _bar(steps: int) -> Any:
+def _make_bar(steps: int) -> Any:
     from feynkac.smc.observers import Progress
 
     return Progress(steps)

@@ -31,7 +31,7 @@ Arg: TypeAlias = Annotated[
 ]
 
 
-def argument(text: str) -> tuple[str, Any]:
+def parse_argument(text: str) -> tuple[str, Any]:
     """The key and the value of "key=value"."""
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
@@ -42,7 +42,7 @@ def argument(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def function(name: str) -> Any:
+def find_function(name: str) -> Any:
     """The object that "module:function" or "file.py:function" names."""
     place, _, attribute = name.rpartition(":")
     if not place or not attribute:

@@ -105,56 +105,56 @@ class Result:
         Of "best_of_n" it is the sample with the largest log-weight, hence reward, however rare; of equals (within
         `TIE`) the one that was drawn most often. Raises AllParticlesDied.
         """
-        self._alive()
+        self._check_alive()
         if self.algorithm != "best_of_n":
-            return self._ranked()[0][0]
+            return self._rank()[0][0]
         top = np.flatnonzero(self.log_weights >= self.log_weights.max() - TIE)
-        return max(_merged([self.samples[i] for i in top], np.ones(len(top))), key=lambda entry: entry[1])[0]
+        return max(_merge([self.samples[i] for i in top], np.ones(len(top))), key=lambda entry: entry[1])[0]
 
     def posterior(self) -> dict[Any, float]:
         """Each distinct sample with its probability, the likeliest first. Raises ArgumentError if they have no hash."""
         try:
-            return dict(self._ranked())
+            return dict(self._rank())
         except TypeError as cause:
             raise ArgumentError(f"the samples cannot be told apart: {cause}; use .samples and .weights") from cause
 
-    def _ranked(self) -> list[tuple[Any, float]]:
-        return ranked(self.samples, self.weights)
+    def _rank(self) -> list[tuple[Any, float]]:
+        return rank_samples(self.samples, self.weights)
 
     def sample(self, k: int | None = None, *, seed: int | None = None) -> Any:
         """One draw from the weighted samples, or a list of `k`. Raises AllParticlesDied."""
-        self._alive()
+        self._check_alive()
         drawn = np.random.default_rng(seed).choice(len(self.samples), size=k or 1, p=self.weights)
         return self.samples[drawn[0]] if k is None else [self.samples[i] for i in drawn]
 
     def expectation(self, f: Callable[[Any], Any]) -> Any:
         """The posterior mean of `f(sample)`, a number or an array. Raises AllParticlesDied."""
-        self._alive()
+        self._check_alive()
         return sum(w * np.asarray(f(x)) for x, w in zip(self.samples, self.weights, strict=True) if w > 0.0)
 
-    def _alive(self) -> None:
+    def _check_alive(self) -> None:
         if self.log_evidence == -math.inf:
             raise AllParticlesDied("every particle died, so that there is no posterior; see result.warnings")
 
     def summary(self, rows: int = 10) -> str:
         """The posterior and the run as text, at most `rows` samples."""
-        shown = [] if self._pictures else self._ranked()
+        shown = [] if self._has_pictures else self._rank()
         width = max(20, shutil.get_terminal_size((100, 24)).columns - 9)
-        lines = [f"{p:6.1%}  {_shortened(str(sample), width)}" for sample, p in shown[:rows]]
+        lines = [f"{p:6.1%}  {_shorten(str(sample), width)}" for sample, p in shown[:rows]]
         if len(shown) > rows:
             lines.append(f"        ... and {len(shown) - rows} more")
-        if self._pictures:
+        if self._has_pictures:
             shape = " x ".join(map(str, self.samples[0].shape))
             lines.append(f"{len(self.samples)} samples of {shape}: see .samples and .weights, or .plot()")
-        lines += ["", *self._figures(), *(f"warning: {warning}" for warning in self.warnings)]
+        lines += ["", *self._tell_run(), *(f"warning: {warning}" for warning in self.warnings)]
         return "\n".join(lines)
 
     @property
-    def _pictures(self) -> bool:
+    def _has_pictures(self) -> bool:
         """Whether the samples are arrays, which say nothing as text."""
         return len(getattr(self.samples[0], "shape", ())) > 1
 
-    def _figures(self) -> list[str]:
+    def _tell_run(self) -> list[str]:
         error = "" if self.log_evidence_se is None else f" ± {self.log_evidence_se:.2f}"
         n, steps = len(self.samples), len(self.history.ess)
         size = len(self.history.rows[0]) if self.history.rows else n  # of one population: particle Gibbs pools several
@@ -163,12 +163,12 @@ class Result:
             f"log evidence {self.log_evidence:.2f}{error} nats",
             f"effective sample size {self.ess:.1f} of {n}{pooled}, "
             f"resampled at {len(self.history.resampled)} of {steps} steps",
-            f"  ESS by step      {_sparkline(self.history.ess, size)}",
-            f"  first ancestors  {_sparkline(self.history.unique_ancestors, size)}",
+            f"  ESS by step      {_draw_sparkline(self.history.ess, size)}",
+            f"  first ancestors  {_draw_sparkline(self.history.unique_ancestors, size)}",
         ]
-        if self.algorithm == "best_of_n" and self.log_evidence > -math.inf and not self._pictures:
+        if self.algorithm == "best_of_n" and self.log_evidence > -math.inf and not self._has_pictures:
             reward = self.log_weights.max() + math.log(n)
-            lines.insert(0, f"best of {n}: {_shortened(str(self.best), 60)!r}, log-weight {reward:.2f} nats")
+            lines.insert(0, f"best of {n}: {_shorten(str(self.best), 60)!r}, log-weight {reward:.2f} nats")
         work = f"{self.timing.total:.2f} s (model {self.timing.model:.2f}, potentials {self.timing.potentials:.2f})"
         if self.forwarded_tokens is not None:
             per_second = self.forwarded_tokens / self.timing.total if self.timing.total else 0.0
@@ -235,12 +235,12 @@ class Result:
         return f"Result({len(self.samples)} particles, log evidence {self.log_evidence:.3f}, ess {self.ess:.1f})"
 
 
-def ranked(samples: list[Any], weights: NDArray[np.float64]) -> list[tuple[Any, float]]:
+def rank_samples(samples: list[Any], weights: NDArray[np.float64]) -> list[tuple[Any, float]]:
     """Each distinct sample that has weight, with all of it, the heaviest first."""
-    return sorted([entry for entry in _merged(samples, weights) if entry[1] > 0.0], key=lambda entry: -entry[1])
+    return sorted([entry for entry in _merge(samples, weights) if entry[1] > 0.0], key=lambda entry: -entry[1])
 
 
-def _merged(samples: list[Any], weights: NDArray[np.float64]) -> list[tuple[Any, float]]:
+def _merge(samples: list[Any], weights: NDArray[np.float64]) -> list[tuple[Any, float]]:
     """Equal samples with their weights added; samples that cannot be hashed stay apart."""
     total: dict[Any, tuple[Any, float]] = {}
     for i, (sample, weight) in enumerate(zip(samples, weights.tolist(), strict=True)):
@@ -249,12 +249,12 @@ def _merged(samples: list[Any], weights: NDArray[np.float64]) -> list[tuple[Any,
     return list(total.values())
 
 
-def _shortened(text: str, width: int) -> str:
+def _shorten(text: str, width: int) -> str:
     flat = text.replace("\n", "⏎")
     return flat if len(flat) <= width else flat[: width - 1] + "…"
 
 
-def _sparkline(values: Sequence[float], top: float) -> str:
+def _draw_sparkline(values: Sequence[float], top: float) -> str:
     """One block a value, at most 60 of them, 0 to `top`."""
     shown = [values[i * len(values) // 60] for i in range(60)] if len(values) > 60 else values
     return "".join("▁▂▃▄▅▆▇█"[min(7, int(8 * value / max(top, 1e-12)))] for value in shown)

@@ -21,7 +21,7 @@ from feynkac.smc import resample as schemes
 from feynkac.smc.checks import name_of
 from feynkac.smc.engine import RandomSource, smc
 from feynkac.smc.observers import Observer, Progress, run
-from feynkac.steering.recorder import Recorder, death_notice
+from feynkac.steering.recorder import Recorder, explain_death
 
 Algorithm = Literal["smc", "importance", "best_of_n", "beam", "gibbs"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
@@ -45,9 +45,9 @@ class Plan:
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
             raise ArgumentError(f"algorithm is {self.algorithm!r}; it must be one of {', '.join(ALGORITHMS)}")
-        if not _whole(self.particles):
+        if not _is_whole(self.particles):
             raise ArgumentError(f"particles is {self.particles!r}; it must be an integer of at least 1")
-        if not _whole(self.islands) or self.particles % self.islands:
+        if not _is_whole(self.islands) or self.particles % self.islands:
             parts = f"it must divide the {self.particles} particles into equal parts"
             raise ArgumentError(f"islands is {self.islands!r}; {parts}")
         if self.algorithm == "gibbs":
@@ -56,7 +56,7 @@ class Plan:
             raise ArgumentError(f"sweeps={self.sweeps!r} is for algorithm='gibbs' only; leave it out")
 
     def _check_chains(self) -> None:
-        if self.sweeps is not None and (not _whole(self.sweeps) or self.sweeps < 2):
+        if self.sweeps is not None and (not _is_whole(self.sweeps) or self.sweeps < 2):
             raise ArgumentError(
                 f"sweeps is {self.sweeps!r}; give at least 2: the first, from plain SMC, is a start only"
             )
@@ -85,12 +85,12 @@ class Plan:
             f"resampler is {self.resampler!r}; give the name of a scheme, or a function of the log-weights"
         )
 
-    def on_islands(self) -> Resample:
+    def resample_islands(self) -> Resample:
         """How a population resamples, each island apart."""
         return schemes.islands(self.resample(), self.islands) if self.islands > 1 else self.resample()
 
 
-def _whole(number: Any) -> bool:
+def _is_whole(number: Any) -> bool:
     return isinstance(number, int) and not isinstance(number, bool) and number >= 1
 
 
@@ -98,7 +98,7 @@ class Job(Protocol):
     """A call of `steer` on its way."""
 
     @property
-    def begun(self) -> bool:
+    def has_particles(self) -> bool:
         """Whether there are particles to hand over."""
         ...
 
@@ -106,11 +106,11 @@ class Job(Protocol):
         """Run to the end, or to where an observer stops it; whether it came to the end."""
         ...
 
-    def results(self, complete: bool) -> list[Result]:
+    def collect(self, complete: bool) -> list[Result]:
         """What there is, one Result for each problem."""
         ...
 
-    def recorders(self) -> list[Recorder]:
+    def find_recorders(self) -> list[Recorder]:
         """For each problem a population that has survived, or else one that died."""
         ...
 
@@ -125,15 +125,15 @@ class Batch:
         whole = plan.algorithm == "best_of_n"
         weigh = AtTheEnd(potential) if whole else potential
         self._steps = smc(
-            self._watch.timed("model", joint(models, None if whole else potential), "init", "step"),
-            self._watch.timed("potentials", weigh, "level", "final"),
+            self._watch.time("model", join_models(models, None if whole else potential), "init", "step"),
+            self._watch.time("potentials", weigh, "level", "final"),
             n=[plan.size] * len(models),
-            resample=plan.on_islands(),
+            resample=plan.resample_islands(),
             rng=streams,
         )
 
     @property
-    def begun(self) -> bool:
+    def has_particles(self) -> bool:
         """Whether there are particles to hand over."""
         return self._recorders[0].step is not None
 
@@ -142,16 +142,16 @@ class Batch:
         bar = Progress(max(filter(None, self._limits), default=None), force=progress)
         return run(self._steps, *self._recorders, *observers, bar).ended
 
-    def results(self, complete: bool) -> list[Result]:
+    def collect(self, complete: bool) -> list[Result]:
         """What there is, one Result for each problem."""
-        notices = [[death_notice(r, self._potential)] if r.died else [] for r in self._recorders]
+        notices = [[explain_death(r, self._potential)] if r.died else [] for r in self._recorders]
         options = {"complete": complete, "algorithm": self._plan.algorithm}
         return [
-            recorder.result(self._watch, self._seed, warnings=notice, **options)
+            recorder.make_result(self._watch, self._seed, warnings=notice, **options)
             for recorder, notice in zip(self._recorders, notices, strict=True)
         ]
 
-    def recorders(self) -> list[Recorder]:
+    def find_recorders(self) -> list[Recorder]:
         """The last population of each problem."""
         return self._recorders
 
@@ -171,7 +171,7 @@ class AtTheEnd:
         return self._potential.final(state, rows)
 
 
-def joint(models: list[Any], potential: Any) -> Model:
+def join_models(models: list[Any], potential: Any) -> Model:
     """One model of all problems, its proposal masked by those constraints of `potential` that can mask tokens."""
     first, *others = models
     if others:

@@ -17,7 +17,7 @@ from feynkac.smc.conditional import gibbs
 from feynkac.smc.engine import Step, smc
 from feynkac.smc.resample import multinomial
 from feynkac.smc.rng import Streams
-from feynkac.steering.recorder import samples
+from feynkac.steering.recorder import show_samples
 
 REQUIRED = {
     "model": (Model, ("init", "step", "done")),
@@ -125,7 +125,7 @@ class _Trial:
         return walked
 
     def _show(self, last: Step) -> None:
-        shown = samples(last.state, np.arange(self._n))
+        shown = show_samples(last.state, np.arange(self._n))
         if len(shown) != self._n:
             raise ArgumentError(f"samples(rows) gave {len(shown)} samples of {self._n} rows; give one for each")
         self._report.passed.append(f"the samples are shown, e.g. {shown[0]!r:.60}")
@@ -133,7 +133,7 @@ class _Trial:
     def _compare(self, first: list[Step], again: list[Step]) -> None:
         for one, other in itertools.zip_longest(first, again):
             if one is None or other is None or not np.array_equal(one.log_weight, other.log_weight):
-                t = (one or other).t
+                t = one.t if one is not None else other.t if other is not None else 0
                 self._report.faults.append(
                     f"the same seed gave other weights at step {t}: take all random numbers from the rng given, and "
                     "keep nothing from one run to the next"
@@ -149,8 +149,8 @@ class _Trial:
             first = next(chain)
         except AllParticlesDied:
             return
-        wanted = repr(samples(first.step.state, np.array([first.row])))
-        found = repr(samples(next(chain).step.state, np.array([0])))
+        wanted = repr(show_samples(first.step.state, np.array([first.row])))
+        found = repr(show_samples(next(chain).step.state, np.array([0])))
         if found != wanted:
             raise ArgumentError(f"replay led row 0 to {found:.60}, but the path was that of {wanted:.60}")
         self._report.passed.append("a path that is walked again ends in the same sample")

@@ -21,7 +21,7 @@ FEW = 0.1
 """Below this share of effective particles, or of surviving first ancestors, a result carries a warning."""
 
 
-def timing(watch: Stopwatch) -> Timing:
+def read_watch(watch: Stopwatch) -> Timing:
     """Where the time went so far."""
     return Timing(watch.total, watch.spent["model"], watch.spent["potentials"])
 
@@ -56,21 +56,21 @@ class Recorder:
         part = self.whole.groups[self.group]
         return np.arange(part.start, part.stop)
 
-    def history(self) -> History:
+    def make_history(self) -> History:
         """How the run went so far."""
         trace = self.trace
         resampled = [t for t, resampled in zip(trace["t"], trace["resampled"], strict=True) if resampled]
         return History(trace["ess"], trace["log_z"], trace["roots"], resampled, self.rows, self.levels)
 
-    def result(
+    def make_result(
         self, watch: Stopwatch, seed: int | None, *, complete: bool, warnings: list[str], algorithm: str = "smc"
     ) -> Result:
         """The Result of the population seen last."""
         if self.step is None or self.whole is None:
             raise ModelError("the run was stopped before its first step, so that there are no particles")
-        state, history = self.whole.state, self.history()
+        state, history = self.whole.state, self.make_history()
         log_z, error = evidence(self.step.log_weight, self.islands, resampled=bool(history.resampled))
-        shown = samples(state, self.members)
+        shown = show_samples(state, self.members)
         if all(sample is None for sample in shown):
             warnings = [*warnings, "every sample is None: a program gives what it returns"]
         return Result(
@@ -79,15 +79,15 @@ class Recorder:
             log_evidence=log_z,
             log_evidence_se=None if math.isnan(error) else error,
             history=history,
-            timing=timing(watch),
-            forwarded_tokens=forwarded(state, self.group),
+            timing=read_watch(watch),
+            forwarded_tokens=count_forwarded(state, self.group),
             seed=seed,
-            warnings=[*warnings, *self._doubts(complete, algorithm)],
+            warnings=[*warnings, *self._list_doubts(complete, algorithm)],
             complete=complete,
             algorithm=algorithm,
         )
 
-    def _doubts(self, complete: bool, algorithm: str) -> list[str]:
+    def _list_doubts(self, complete: bool, algorithm: str) -> list[str]:
         assert self.step is not None
         n, doubts = len(self.step.log_weight), []
         if not complete:
@@ -105,26 +105,26 @@ class Recorder:
         return doubts
 
 
-def samples(state: Any, rows: Rows) -> list[Any]:
+def show_samples(state: Any, rows: Rows) -> list[Any]:
     """What a result holds for `rows`: what the state shows of them, or else the state of each row alone."""
     return list(state.samples(rows)) if isinstance(state, Shows) else [state.fork(rows[[i]]) for i in range(len(rows))]
 
 
-def forwarded(state: Any, group: int) -> int | None:
+def count_forwarded(state: Any, group: int) -> int | None:
     """Tokens that went through the model for a group; None where the state does not count them."""
     counts = state.forwarded if isinstance(state, CountsTokens) else None
     return None if counts is None else int(counts[group])
 
 
-def death_notice(recorder: Recorder, potential: Any) -> str:
+def explain_death(recorder: Recorder, potential: Any) -> str:
     """Why every particle of a group died, as far as the last population tells, and what to do."""
     step, whole = recorder.step, recorder.whole
     assert step is not None and whole is not None
     rows, state = recorder.members, whole.state
-    culprits = _culprits(step, state, rows, potential)
+    culprits = _find_culprits(step, state, rows, potential)
     blamed = "; ".join(culprits) if culprits else "no token was left that every constraint allows"
     advice = "Use more particles, raise max_tokens, or make the constraint or the reward less severe."
-    last = samples(state, rows)
+    last = show_samples(state, rows)
     if len(getattr(last[0], "shape", ())) > 1:  # an array says nothing as text
         blamed = "; ".join(culprits) if culprits else "a guess of -inf promised each that it could not have weight"
         advice = "Use more particles, or make the constraint or the reward less severe."
@@ -133,7 +133,7 @@ def death_notice(recorder: Recorder, potential: Any) -> str:
     return f"all {len(rows)} particles had died by step {step.t}: {blamed}. Their last states: {shown}. {advice}"
 
 
-def _culprits(step: Step, state: Any, rows: Rows, potential: Any) -> list[str]:
+def _find_culprits(step: Step, state: Any, rows: Rows, potential: Any) -> list[str]:
     """Which factors give the last population no weight."""
     found = []
     for factor in list_factors(potential):
@@ -151,6 +151,6 @@ def raise_if_dead(recorders: list[Recorder], potential: Any, results: list[Resul
     """Raise AllParticlesDied for the first group without a survivor; the error carries all results."""
     for recorder, result in zip(recorders, results, strict=True):
         if recorder.died:
-            error = AllParticlesDied(death_notice(recorder, potential))
+            error = AllParticlesDied(explain_death(recorder, potential))
             error.partial = result if len(results) == 1 else results
             raise error

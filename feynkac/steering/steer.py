@@ -91,25 +91,25 @@ def steer(
     job: Job = (Chains if algorithm == "gibbs" else Batch)(models, potential, plan, streams, streams.seed)
 
     def results(complete: bool) -> list[Result]:
-        return [_warned(result, each) for result, each in zip(job.results(complete), models, strict=True)]
+        return [_warn(result, each) for result, each in zip(job.collect(complete), models, strict=True)]
 
     try:
         complete = job.drive(observers, progress)
     except KeyboardInterrupt:
         complete = False
     except FeynkacError as error:
-        if job.begun:
+        if job.has_particles:
             with suppress(FeynkacError):  # what failed may be what shows the particles, too
                 partial = results(False)
                 error.partial = partial if many else partial[0]
         raise
     outcome = results(complete)
     if on_death == "raise" and complete:
-        raise_if_dead(job.recorders(), potential, outcome)
+        raise_if_dead(job.find_recorders(), potential, outcome)
     return outcome if many else outcome[0]
 
 
-def _warned(result: Result, model: Any) -> Result:
+def _warn(result: Result, model: Any) -> Result:
     """`result`, which says so where the model's proposal leaves its weights out."""
     if not (isinstance(model, Biased) and model.biased):
         return result

@@ -27,8 +27,8 @@ from feynkac.smc.engine import RandomSource, Step
 from feynkac.smc.evidence import evidence
 from feynkac.smc.observers import Observer, Progress, close
 from feynkac.smc.weights import log_sum_exp
-from feynkac.steering.algorithms import SWEEPS, Plan, joint
-from feynkac.steering.recorder import Recorder, death_notice, forwarded, samples, timing
+from feynkac.steering.algorithms import SWEEPS, Plan, join_models
+from feynkac.steering.recorder import Recorder, count_forwarded, explain_death, read_watch, show_samples
 
 
 class Kept(NamedTuple):
@@ -78,9 +78,9 @@ class Chain:
             row = 0
         step, whole = self.recorder.step, self.recorder.whole
         assert step is not None and whole is not None
-        population = samples(whole.state, self.recorder.members)
+        population = show_samples(whole.state, self.recorder.members)
         self.kept.append(
-            Kept(population, step.log_weight, self.recorder.history(), forwarded(whole.state, 0), row != 0)
+            Kept(population, step.log_weight, self.recorder.make_history(), count_forwarded(whole.state, 0), row != 0)
         )
         return step
 
@@ -108,14 +108,14 @@ class Chains:
         self._chains: list[list[Chain]] = [[] for _ in models]
 
     @property
-    def begun(self) -> bool:
+    def has_particles(self) -> bool:
         """Whether every problem has particles to hand over."""
         return all(chains and chains[0].recorder.step is not None for chains in self._chains)
 
     def drive(self, observers: Iterable[Observer], progress: bool | None) -> bool:
         """Run all sweeps; whether an observer let them. An observer that returns True ends all chains."""
         watching = list(observers)
-        self._chains = [self._started(g, model, watching) for g, model in enumerate(self._models)]
+        self._chains = [self._start(g, model, watching) for g, model in enumerate(self._models)]
         chains, sweeps = list(itertools.chain(*self._chains)), self._plan.sweeps or SWEEPS
         bar = Progress(len(chains) * sweeps, force=progress, unit="sweep")
         try:
@@ -129,10 +129,10 @@ class Chains:
             close(*watching, bar)
         return True
 
-    def results(self, complete: bool) -> list[Result]:
+    def collect(self, complete: bool) -> list[Result]:
         """What there is, one Result for each problem. Raises ModelError, with the others, if some have none yet."""
         begun = [chains for chains in self._chains if chains and chains[0].recorder.step is not None]
-        found = [self._result(chains, complete) for chains in begun]
+        found = [self._make_result(chains, complete) for chains in begun]
         if len(found) < len(self._chains):
             error = ModelError(
                 f"the run was stopped when {len(found)} of {len(self._chains)} problems had begun; their results are "
@@ -142,42 +142,43 @@ class Chains:
             raise error
         return found
 
-    def recorders(self) -> list[Recorder]:
+    def find_recorders(self) -> list[Recorder]:
         """For each problem the population of a chain that lives, or else of a dead one."""
         return [min(chains, key=lambda chain: chain.dead).recorder for chains in self._chains]
 
-    def _started(self, g: int, model: Any, observers: Sequence[Observer]) -> list[Chain]:
-        model = self._watch.timed("model", joint([model], self._potential), "init", "step", "replay")
-        potential = self._watch.timed("potentials", self._potential, "level", "final")
+    def _start(self, g: int, model: Any, observers: Sequence[Observer]) -> list[Chain]:
+        model = self._watch.time("model", join_models([model], self._potential), "init", "step", "replay")
+        potential = self._watch.time("potentials", self._potential, "level", "final")
         islands = self._plan.islands
         sources = [self._streams.child(g * islands + b) for b in range(islands)]
         return [Chain(model, potential, self._plan, source, observers) for source in sources]
 
-    def _result(self, chains: list[Chain], complete: bool) -> Result:
+    def _make_result(self, chains: list[Chain], complete: bool) -> Result:
         finished = [kept for chain in chains for kept in chain.kept]
         if not finished:
-            return chains[0].recorder.result(self._watch, self._seed, complete=False, warnings=[], algorithm="gibbs")
-        log_z, error = _evidence(chains)
-        weighted = _pooled(chains, log_z)
+            first = chains[0].recorder
+            return first.make_result(self._watch, self._seed, complete=False, warnings=[], algorithm="gibbs")
+        log_z, error = _estimate_evidence(chains)
+        weighted = _pool(chains, log_z)
         counts = [kept.forwarded for kept in finished]
         return Result(
             samples=[sample for kept, _ in weighted for sample in kept.samples],
             log_weights=np.concatenate([log_weight for _, log_weight in weighted]),
             log_evidence=log_z,
             log_evidence_se=None if math.isnan(error) else error,
-            history=_joined([kept.history for kept in finished]),
-            timing=timing(self._watch),
+            history=_join_histories([kept.history for kept in finished]),
+            timing=read_watch(self._watch),
             forwarded_tokens=None if None in counts else sum(filter(None, counts)),
             seed=self._seed,
-            warnings=self._warnings(chains, complete),
+            warnings=self._list_warnings(chains, complete),
             complete=complete,
             algorithm="gibbs",
         )
 
-    def _warnings(self, chains: list[Chain], complete: bool) -> list[str]:
+    def _list_warnings(self, chains: list[Chain], complete: bool) -> list[str]:
         found, dead = [], sum(chain.dead for chain in chains)
         if dead == len(chains):
-            found.append(death_notice(chains[0].recorder, self._potential))
+            found.append(explain_death(chains[0].recorder, self._potential))
         elif dead:
             found.append(f"{dead} of {len(chains)} chains died in their first sweep, and have no part in the posterior")
         if not complete:
@@ -193,7 +194,7 @@ class Chains:
         return found
 
 
-def _evidence(chains: Sequence[Chain]) -> tuple[float, float]:
+def _estimate_evidence(chains: Sequence[Chain]) -> tuple[float, float]:
     """log Z and its standard error from the first sweeps: conditional SMC overestimates it (`conditional.sandwich`)."""
     first = [chain.kept[0] for chain in chains if chain.kept]
     resampled = any(kept.history.resampled for kept in first)
@@ -202,7 +203,7 @@ def _evidence(chains: Sequence[Chain]) -> tuple[float, float]:
     )
 
 
-def _pooled(chains: Sequence[Chain], log_z: float) -> list[tuple[Kept, LogW]]:
+def _pool(chains: Sequence[Chain], log_z: float) -> list[tuple[Kept, LogW]]:
     """The sweeps that count, with log-weights whose log-sum-exp is `log_z`: each sweep has the same part in it.
 
     The first sweep of a chain is its burn-in. Where there is nothing else it counts as the plain SMC run that it is.
@@ -215,7 +216,7 @@ def _pooled(chains: Sequence[Chain], log_z: float) -> list[tuple[Kept, LogW]]:
     return [(kept, kept.log_weight - math.log(len(first))) for kept in first]
 
 
-def _joined(histories: Sequence[History]) -> History:
+def _join_histories(histories: Sequence[History]) -> History:
     """One history of all sweeps, one after the other."""
     starts = list(itertools.accumulate((len(history.ess) for history in histories[:-1]), initial=0))
     parts = {f.name: [getattr(history, f.name) for history in histories] for f in fields(History)}

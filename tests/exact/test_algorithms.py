@@ -42,7 +42,7 @@ def steered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 def _shown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Toys show their particles."""
     for state in (type(TextModel.population([], *3 * [np.zeros(0)])), type(ChainModel(1).init(0, None))):
-        monkeypatch.setattr(state, "__getitem__", lambda self, row: self.outcomes()[row], raising=False)
+        monkeypatch.setattr(state, "samples", lambda self, rows: [self.outcomes()[row] for row in rows], raising=False)
 
 
 def posterior(result: Any, outcomes: list[Any]) -> np.ndarray:

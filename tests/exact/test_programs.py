@@ -185,7 +185,7 @@ def no_e(p, lm, prompt, max_tokens):
     return str(text)
 
 
-def texts_of(lm: Any, prompts: list[str], limit: int) -> dict[str, np.ndarray]:
+def index_texts(lm: Any, prompts: list[str], limit: int) -> dict[str, np.ndarray]:
     """The probability of each text of up to `limit` tokens, cut there, behind each prompt: by plain forwards."""
     import torch
 
@@ -207,7 +207,7 @@ def texts_of(lm: Any, prompts: list[str], limit: int) -> dict[str, np.ndarray]:
 
 def test_a_program_has_the_evidence_of_the_same_potential(tiny_lm) -> None:
     lm = tiny_lm("a", "e")
-    truth = {text: p[0] * ("e" not in text) for text, p in texts_of(lm, ["aa"], 2).items()}
+    truth = {text: p[0] * ("e" not in text) for text, p in index_texts(lm, ["aa"], 2).items()}
     found = masses(no_e(lm, "aa", 2), list(truth), 2, systematic)
     np.testing.assert_allclose(found, list(truth.values()), rtol=0, atol=FLOAT32)
     task = lm.prompt("aa", max_tokens=2)
@@ -228,7 +228,7 @@ def masked(p, lm, prompt, max_tokens):
 
 def test_masks_divide_the_law_of_the_next_token(tiny_lm) -> None:
     lm = tiny_lm("a", "b", "e")
-    truth = {text: p[0] * ("b" not in text) for text, p in texts_of(lm, ["ab"], 1).items()}
+    truth = {text: p[0] * ("b" not in text) for text, p in index_texts(lm, ["ab"], 1).items()}
     found = masses(masked(lm, "ab", 1), list(truth), 2, multinomial)
     np.testing.assert_allclose(found, list(truth.values()), rtol=0, atol=FLOAT32)
 
@@ -256,7 +256,7 @@ def guided(p, lm, prompts, max_tokens):
 @pytest.mark.parametrize("make", [both, guided])
 def test_the_intersection_of_two_prompts(tiny_lm, make) -> None:
     lm = tiny_lm("a", "b")
-    truth = {text: p.prod() for text, p in texts_of(lm, ["ab", "b"], 2).items()}
+    truth = {text: p.prod() for text, p in index_texts(lm, ["ab", "b"], 2).items()}
     found = masses(make(lm, ["ab", "b"], 2), list(truth), 2, systematic)
     np.testing.assert_allclose(found, list(truth.values()), rtol=0, atol=FLOAT32)
 
@@ -272,7 +272,7 @@ def spanned(p, lm, rest):
 
 def test_a_span_ends_where_the_model_leaves_it(tiny_lm) -> None:
     lm = tiny_lm("a", "b")
-    law = texts_of(lm, ["ab"], 3)
+    law = index_texts(lm, ["ab"], 3)
     truth: dict[str, float] = {}
     for text, p in law.items():
         for end in range(len(text), -1, -1):
@@ -301,7 +301,7 @@ def whole(p, lm):
 
 def test_a_span_and_an_end_are_a_constraint(tiny_lm) -> None:
     lm = tiny_lm("a", "b")
-    truth = {text: p[0] for text, p in texts_of(lm, ["ab"], 3).items() if text in ("b", "ab")}
+    truth = {text: p[0] for text, p in index_texts(lm, ["ab"], 3).items() if text in ("b", "ab")}
     found = masses(whole(lm), list(truth), 2, multinomial)
     np.testing.assert_allclose(found, list(truth.values()), rtol=0, atol=FLOAT32)
 
@@ -320,7 +320,7 @@ def infilled(p, lm):
 
 def test_forced_text_and_scores_read_off(tiny_lm) -> None:
     lm = tiny_lm("a", "b")
-    law = texts_of(lm, ["ab"], 4)
+    law = index_texts(lm, ["ab"], 4)
     three = {start: sum(law[text][0] for text in law if text.startswith(start)) for start in ("aba", "bba")}
     four = {start: sum(law[text][0] for text in law if text.startswith(start + "b")) for start in three}
     truth = {start + "bb": three[start] * (four[start] / three[start]) ** 2 for start in three}

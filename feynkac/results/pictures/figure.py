@@ -47,7 +47,7 @@ def _run(figure: Any, place: Any, result: Result) -> None:
     """The family tree and the traces, over a common axis of steps."""
     swept = bool(result.history.sweeps)
     result = last_sweep(result) if swept else result
-    history, best = result.history, heaviest(result)
+    history, best = result.history, find_heaviest(result)
     tree = lineage.forest(history.rows, result.weights)
     panels: list[Callable[[Any], None]] = [lambda axes: traces.effective(axes, history, len(result.samples))]
     if traces.has_levels(history):
@@ -88,7 +88,7 @@ def _widths(axes: Any) -> tuple[float, float]:
     return width, SIZE[0] - width
 
 
-def heaviest(result: Result) -> int | None:
+def find_heaviest(result: Result) -> int | None:
     """The heaviest row of those that hold the likeliest sample; None if all have died."""
     weights = result.weights
     if not weights.any():

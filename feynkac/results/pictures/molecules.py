@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 320, 240
 """Pixels of a drawing."""
 
 
-def drawn(smiles: str) -> NDArray[np.float64] | None:
+def draw_molecules(smiles: str) -> NDArray[np.float64] | None:
     """(H, W, 3) from 0 to 1; None for a text that is no molecule. Raises FeynkacError where rdkit is missing."""
     try:
         from rdkit import Chem, RDLogger  # pyright: ignore[reportMissingImports]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError
 from feynkac.results.pictures.style import BLUE, FAINT, GONE, INK, ORANGE, SOFT, percent, printable, title
-from feynkac.results.result import Result, ranked
+from feynkac.results.result import Result, rank_samples
 
 Kind: TypeAlias = Literal["images", "molecules", "points", "numbers", "texts"]
 KINDS = ("images", "molecules", "points", "numbers", "texts")
@@ -118,10 +118,10 @@ def columns_for(count: int, aspect: float) -> int:
 
 
 def _molecules(axes: Any, result: Result, most: int) -> None:
-    from feynkac.results.pictures.molecules import drawn
+    from feynkac.results.pictures.molecules import draw_molecules
 
-    entries = ranked(result.texts, result.weights)
-    tiles = [(drawn(text), percent(share), share) for text, share in entries[:most]]
+    entries = rank_samples(result.texts, result.weights)
+    tiles = [(draw_molecules(text), percent(share), share) for text, share in entries[:most]]
     known = [(image, caption, share) for image, caption, share in tiles if image is not None]
     if not known:
         raise ArgumentError("plot(kind='molecules'): none of the samples is a molecule in SMILES")
@@ -130,7 +130,7 @@ def _molecules(axes: Any, result: Result, most: int) -> None:
 
 
 def _texts(axes: Any, result: Result, most: int) -> None:
-    entries, y, top = ranked(result.texts, result.weights), 0.0, 0.0
+    entries, y, top = rank_samples(result.texts, result.weights), 0.0, 0.0
     shown = entries[: min(most, BARS)]
     top = shown[0][1] if shown else 1.0
     for i, (text, share) in enumerate(shown):
