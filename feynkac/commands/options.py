@@ -60,3 +60,10 @@ def find_function(name: str) -> Any:
         return getattr(module, attribute)
     except (ImportError, FileNotFoundError, AttributeError, SyntaxError) as cause:
         raise ArgumentError(f"cannot load '{name}': {cause}") from cause
+
+
+def report(result: Any, out: Path | None) -> None:
+    """Show a result, and write it where that was asked for."""
+    result.show()
+    if out is not None:
+        result.to_json(out)

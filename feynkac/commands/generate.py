@@ -1,0 +1,78 @@
+"""`feynkac generate`: continue a prompt under constraints and rewards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from feynkac.base.errors import ArgumentError
+from feynkac.commands.options import (
+    Algorithm,
+    Device,
+    Dtype,
+    EssThreshold,
+    Islands,
+    Out,
+    Particles,
+    Resampler,
+    Seed,
+    Sweeps,
+    find_function,
+    report,
+)
+
+
+def generate(
+    prompt: Annotated[str, typer.Option("--prompt", "-p", help="The text to continue.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Hub id or folder of a causal language model.")],
+    regex: Annotated[str | None, typer.Option(help="The generated text matches this regular expression.")] = None,
+    json_schema: Annotated[Path | None, typer.Option(help="It is valid under the JSON Schema in this file.")] = None,
+    grammar: Annotated[
+        Path | None, typer.Option(help="It is in the language of the Lark grammar in this file.")
+    ] = None,
+    reward: Annotated[list[str] | None, typer.Option(help="module:function or file.py:function of the text.")] = None,
+    scale: Annotated[float, typer.Option(help="Nats for each unit of reward.")] = 1.0,
+    chat: Annotated[bool, typer.Option("--chat", help="The prompt is a user's message to a chat model.")] = False,
+    max_tokens: Annotated[int, typer.Option(help="Generated tokens at most.")] = 100,
+    at_limit: Annotated[str, typer.Option(help="What the limit means: truncate or end.")] = "truncate",
+    stop: Annotated[list[str] | None, typer.Option(help="End the text with this string.")] = None,
+    temperature: Annotated[float, typer.Option(help="Of the model's law.")] = 1.0,
+    particles: Particles = 16,
+    algorithm: Algorithm = "smc",
+    resampler: Resampler = "ssp",
+    ess_threshold: EssThreshold = 0.5,
+    islands: Islands = 1,
+    sweeps: Sweeps = None,
+    seed: Seed = None,
+    dtype: Dtype = "auto",
+    device: Device = None,
+    out: Out = None,
+) -> None:
+    """Continue a prompt under constraints and rewards, and show the posterior."""
+    import feynkac as fk
+
+    potentials: list[Any] = []
+    if regex is not None:
+        potentials.append(fk.regex(regex))
+    if json_schema is not None:
+        potentials.append(fk.json_schema(_read(json_schema)))
+    if grammar is not None:
+        potentials.append(fk.grammar(_read(grammar)))
+    potentials += [fk.reward(find_function(name), scale=scale) for name in reward or []]
+    lm = fk.CausalLM.from_pretrained(model, dtype=dtype, device=device)
+    text, message = (None, prompt) if chat else (prompt, None)
+    limit: Any = at_limit  # checked, with advice, by CausalLM.prompt
+    task = lm.prompt(
+        text, chat=message, max_tokens=max_tokens, stop=stop or (), temperature=temperature, at_limit=limit
+    )
+    options = {"resampler": resampler, "ess_threshold": ess_threshold, "islands": islands, "sweeps": sweeps}
+    report(fk.steer(task, *potentials, particles=particles, algorithm=algorithm, seed=seed, **options), out)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as cause:
+        raise ArgumentError(f"cannot read {path}: {cause}") from cause
