@@ -97,7 +97,7 @@ def against_potentials(lm: Any, repeats: int, tokens: int) -> dict[str, float]:
 
 def alone(repeats: int) -> dict[str, float]:
     """Without a model: N=256, 200 steps, systematic resampling at each; and one replay of 2000 choices."""
-    from feynkac.programs.particle import Particle
+    from feynkac.programs.runtime.execution import Execution
     from feynkac.smc.engine import smc
     from feynkac.smc.resample import systematic
     from feynkac.smc.rng import Streams
@@ -115,8 +115,8 @@ def alone(repeats: int) -> dict[str, float]:
     row_ = state.rows[0]
 
     def replay(seed: int) -> float:
-        twin = Particle(state.run, 0, (row_.call.function, row_.call.args, row_.call.kwargs), row_.tail)
-        twin.expected = row_.pending
+        twin = Execution(state.run, 0, row_.call, row_.tail)
+        twin.expected = row_.request
         began = time.perf_counter()
         twin.resume(None)
         return (time.perf_counter() - began) / 2000

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from feynkac.base.errors import ArgumentError, ProgramError
 from feynkac.base.tokens import Token, Tokens, TokenSet
 from feynkac.programs.distributions import Distribution
-from feynkac.programs.particle import Particle
+from feynkac.programs.runtime.execution import Execution
 from feynkac.programs.runtime.serving import Ask
-from feynkac.programs.upcoming import Draft, InSet, NextToken, NextTokens
+from feynkac.programs.upcoming import Draft, GivenTokens, InSet, NextToken
 
 if TYPE_CHECKING:
     from feynkac.models.language.histories import Histories, Node
@@ -27,25 +27,30 @@ class Context:
     """
 
     __slots__ = (
-        "__weakref__", "_particle", "drawn", "ended", "given", "heading", "histories", "inverse_temperature", "lm",
+        "__weakref__", "_execution", "ended", "given", "heading", "histories", "inverse_temperature", "lm", "log_drawn",
         "node",
     )  # fmt: skip
 
-    def __init__(self, particle: Particle, lm: CausalLM, histories: Histories, node: Node, temperature: float) -> None:
-        self._particle, self.lm, self.histories, self.node = particle, lm, histories, node
+    def __init__(
+        self, execution: Execution, lm: CausalLM, histories: Histories, node: Node, temperature: float
+    ) -> None:
+        self._execution = execution
+        self.lm = lm
+        self.histories = histories
+        self.node = node
         self.inverse_temperature = 1.0 / temperature
         self.given: TokenSet | None = None
         """What is known of the next token: it is in this set."""
-        self.drawn = 0.0
+        self.log_drawn = 0.0
         """The log-probability of the token that was drawn last, in nats."""
         self.heading: Node | None = None
         """Where it will stand once the text that is being scored is behind it."""
         self.ended = False
-        particle.add_context(self)
+        execution.add_context(self)
 
     def next_token(self) -> NextToken:
         """The distribution of the next token. Sampling it or observing it appends the token."""
-        return NextToken(self.current())
+        return NextToken(self.check_open())
 
     def mask(self, tokens: Tokens, *, or_end: bool = False) -> InSet:
         """Whether the next token is in a set (ids, texts, or a function of a token's text): True or False.
@@ -54,7 +59,7 @@ class Context:
         Once it is sampled or observed, the next token is drawn given the answer. So
         `p.observe(text.mask(short_tokens), True)` makes the next token short, and weighs by the probability of that.
         """
-        allowed = TokenSet.where(self.current().lm.vocabulary, tokens)
+        allowed = TokenSet.where(self.check_open().lm.vocabulary, tokens)
         if or_end:
             allowed |= TokenSet.where(self.lm.vocabulary, self.lm.vocabulary.ends)
         return InSet(self, allowed)
@@ -71,16 +76,16 @@ class Context:
         max_tokens: int | None = None,
     ) -> Span:
         """A whole span of text, to be sampled: `p.sample(text.gen(regex="[0-9]+"))` returns its text (see `Span`)."""
-        from feynkac.programs.spans import span
+        from feynkac.programs.spans import make_span
 
         given = {"constraint": constraint, "regex": regex, "json_schema": json_schema, "choices": choices,
                  "until": until, "unit": unit}  # fmt: skip
-        return span(self, {name: value for name, value in given.items() if value is not None}, max_tokens)
+        return make_span(self, {name: value for name, value in given.items() if value is not None}, max_tokens)
 
     def observe_text(self, text: str) -> None:
         """Observe `text`, spelt as the tokenizer spells it: the weight is its probability, from one forward pass."""
         if text:
-            self._particle.observe(NextTokens(self.current(), self.encoded(text)), None)
+            self._execution.observe(GivenTokens(self.check_open(), self.encode(text)), None)
 
     def draft(self, ahead: Context, tokens: int = 4) -> Draft:
         """The next `tokens` tokens, to be sampled: drawn one by one from `ahead`, verified by one forward pass.
@@ -92,18 +97,19 @@ class Context:
 
     def append(self, text: str | Token | Sequence[int]) -> None:
         """Put text or tokens behind the context, without any weight. A pending `mask` is forgotten."""
-        self.current()
+        self.check_open()
         if isinstance(text, Token):
-            ids: Sequence[int] = [NextToken(self).converted(text).id]
+            ids: Sequence[int] = [NextToken(self).convert(text).id]
         else:
-            ids = self.encoded(text) if isinstance(text, str) else [int(i) for i in text]
+            ids = self.encode(text) if isinstance(text, str) else [int(i) for i in text]
         for token in ids:
             self.advance(int(token))
 
     def fork(self) -> Context:
         """A second context that stands where this one does; both go on by themselves. It costs nothing."""
-        twin = Context(self._particle, self.lm, self.histories, self.node, 1.0 / self.inverse_temperature)
-        twin.given, twin.ended = self.given, self.ended
+        twin = Context(self._execution, self.lm, self.histories, self.node, 1.0 / self.inverse_temperature)
+        twin.given = self.given
+        twin.ended = self.ended
         return twin
 
     @property
@@ -127,10 +133,10 @@ class Context:
         """The text behind the first `start` tokens."""
         return self.lm.vocabulary.text(self.node.tokens(start))
 
-    def current(self) -> Context:
-        """This context, to which something is to be added. Raises ProgramError if it has ended."""
+    def check_open(self) -> Context:
+        """This context, if something can be put behind it. Raises ProgramError if it has ended."""
         if self.ended:
-            raise ProgramError(f"this text has ended, after {_tail_of(str(self))!r}; ask text.ended before going on")
+            raise ProgramError(f"this text has ended, after {_shorten(str(self))!r}; ask text.ended before going on")
         return self
 
     def advance(self, token: int) -> tuple[Node, bool]:
@@ -140,7 +146,7 @@ class Context:
             self.ended = True
         else:
             self.node = self.histories.child(self.node, token)
-            self._particle.run.spend(self._particle, self.node.depth)
+            self._execution.run.spend(self._execution, self.node.depth)
         return self.node, self.ended
 
     def ask(self, *, among: TokenSet | None = None, token: int | None = None, draws: bool = False) -> Ask:
@@ -149,9 +155,9 @@ class Context:
 
     def query(self, dist: Distribution, value: Any) -> float:
         """The log-probability of a value, without any effect."""
-        return self._particle.query(dist, value)
+        return self._execution.query(dist, value)
 
-    def encoded(self, text: str) -> list[int]:
+    def encode(self, text: str) -> list[int]:
         """Token ids of `text`, as the tokenizer spells it."""
         return self.lm.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
 
@@ -171,8 +177,8 @@ class Context:
         return self.fork()
 
     def __repr__(self) -> str:
-        return f"<context {_tail_of(str(self))!r}{' (ended)' if self.ended else ''}>"
+        return f"<context {_shorten(str(self))!r}{' (ended)' if self.ended else ''}>"
 
 
-def _tail_of(text: str, length: int = 60) -> str:
+def _shorten(text: str, length: int = 60) -> str:
     return text if len(text) <= length else f"...{text[-length:]}"

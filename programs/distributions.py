@@ -51,9 +51,23 @@ class Distribution:
         """The values of positive probability, or the interval of a density; None where it is not known."""
         return None
 
-    def converted(self, value: Any) -> Any:
+    def convert(self, value: Any) -> Any:
         """An observed `value` in the form that `draw` gives."""
         return value
+
+    def find_missed(self, proposal: Distribution) -> tuple[Any] | None:
+        """A value that this may take and `proposal` cannot, as a 1-tuple; None where there is none that can be told."""
+        wanted = self.support()
+        offered = proposal.support()
+        if wanted is None or offered is None:
+            return None
+        if not isinstance(wanted, Interval):
+            return next(((x,) for x in wanted if proposal.log_prob(x) == -math.inf), None)
+        if not isinstance(offered, Interval):
+            return (f"a number from {wanted.low} to {wanted.high}",)
+        if wanted.low < offered.low:
+            return (wanted.low,)
+        return (wanted.high,) if wanted.high > offered.high else None
 
     def settle(self, u: Any, pin: Any, answer: Any) -> tuple[Any, float | None, Any, float]:
         """The value at `u` (or that of a record `pin`), its log-probability if known, where it leads, the increment."""
@@ -113,22 +127,24 @@ class Categorical(Distribution):
             raise ArgumentError("Categorical takes either probabilities or logits=")
         self._log = probabilities is None
         if isinstance(given, Mapping):
-            self._values, self._weights = tuple(given), tuple(given.values())
+            self._values = tuple(given)
+            self._weights = tuple(given.values())
         else:
-            self._values, self._weights = None, tuple(given.tolist() if hasattr(given, "tolist") else given)  # pyright: ignore[reportAttributeAccessIssue]
+            self._values = None
+            self._weights = tuple(given.tolist() if hasattr(given, "tolist") else given)  # pyright: ignore[reportAttributeAccessIssue]
         self._cache: tuple[Sequence[float], Sequence[float]] | None = None
         self.key = ("Categorical", self._values, self._weights, self._log)
 
     def draw(self, u: Any) -> Any:
-        _, cdf = self._masses()
+        _, cdf = self._find_masses()
         if isinstance(u, float) and len(cdf) > 32:
-            drawn = int(np.searchsorted(np.asarray(cdf), u, side="right"))
+            index = int(np.searchsorted(np.asarray(cdf), u, side="right"))
         else:
-            drawn = next(i for i, below in enumerate(cdf) if u < below)
-        return drawn if self._values is None else self._values[drawn]
+            index = next(i for i, below in enumerate(cdf) if u < below)
+        return index if self._values is None else self._values[index]
 
     def log_prob(self, value: Any) -> float:
-        p, _ = self._masses()
+        p, _ = self._find_masses()
         if self._values is not None:
             index = self._values.index(value) if value in self._values else -1
         else:
@@ -136,10 +152,10 @@ class Categorical(Distribution):
         return _log(p[index]) if 0 <= index < len(p) else -math.inf
 
     def support(self) -> list[Any]:
-        positive = [i for i, p in enumerate(self._masses()[0]) if p > 0.0]
+        positive = [i for i, p in enumerate(self._find_masses()[0]) if p > 0.0]
         return positive if self._values is None else [self._values[i] for i in positive]
 
-    def _masses(self) -> tuple[Sequence[float], Sequence[float]]:
+    def _find_masses(self) -> tuple[Sequence[float], Sequence[float]]:
         """The probabilities, checked and normalised on first use, and their cumulated sums."""
         if self._cache is None:
             weights = [float(w) for w in self._weights]
@@ -190,7 +206,8 @@ class Uniform(Distribution):
     def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
         if not -math.inf < low < high < math.inf:
             raise ArgumentError(f"Uniform({low}, {high}): give two finite numbers, the lower one first")
-        self.low, self.high = low, high
+        self.low = low
+        self.high = high
         self.key = ("Uniform", low, high)
 
     def draw(self, u: Any) -> float:
@@ -211,7 +228,8 @@ class Normal(Distribution):
     def __init__(self, mean: float = 0.0, sd: float = 1.0) -> None:
         if not (0.0 < sd < math.inf and -math.inf < mean < math.inf):
             raise ArgumentError(f"Normal({mean}, {sd}): mean and standard deviation are finite, the latter positive")
-        self.mean, self.sd = mean, sd
+        self.mean = mean
+        self.sd = sd
         self.key = ("Normal", mean, sd)
 
     def draw(self, u: Any) -> float:
@@ -223,20 +241,6 @@ class Normal(Distribution):
 
     def support(self) -> Interval:
         return Interval(-math.inf, math.inf)
-
-
-def missed(target: Distribution, proposal: Distribution) -> Any:
-    """A value that `target` can take and `proposal` cannot, as a 1-tuple; None where there is none that can be told."""
-    wanted, offered = target.support(), proposal.support()
-    if wanted is None or offered is None:
-        return None
-    if not isinstance(wanted, Interval):
-        return next(((x,) for x in wanted if proposal.log_prob(x) == -math.inf), None)
-    if not isinstance(offered, Interval):
-        return (f"a number from {wanted.low} to {wanted.high}",)
-    if wanted.low < offered.low:
-        return (wanted.low,)
-    return (wanted.high,) if wanted.high > offered.high else None
 
 
 def _log(p: float) -> float:

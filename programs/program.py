@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -14,9 +14,11 @@ from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.base.host import check_not_forked
 from feynkac.base.memory import Memory
+from feynkac.programs.context import Context
 from feynkac.programs.particle import Particle
-from feynkac.programs.runtime.record import DEATH, RETURN, SAMPLE, Record, backwards, kind_of
-from feynkac.programs.runtime.scheduler import Limits, Row, Run
+from feynkac.programs.runtime.record import DEATH, RETURN, Record, get_kind, list_choices
+from feynkac.programs.runtime.rows import ProgramCall, ProgramRow
+from feynkac.programs.runtime.scheduler import Limits, Run
 
 
 class Unfinished(str):
@@ -26,20 +28,17 @@ class Unfinished(str):
         return f"<unfinished {str(self)!r}>"
 
 
-class Call(NamedTuple):
-    """A program with its arguments."""
-
-    function: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-
 @dataclass
 class Particles:
-    """N runs of programs. What a row is follows from its record alone, so that a population never changes."""
+    """N runs of programs. What a row is follows from its record alone, so that a population never changes.
+
+    To save one, save for each row its group and its records as plain tuples (kind, key, value, after), the first one
+    first, a history (`Node`) among them as its prompt and its tokens; and the arrays of `memory`. Nothing else counts:
+    executions are made again by a replay, caches by a forward pass.
+    """
 
     run: Run
-    rows: list[Row]
+    rows: list[ProgramRow]
     memory: Memory
 
     def __len__(self) -> int:
@@ -54,11 +53,11 @@ class Particles:
         for i in rows.tolist():
             row = self.rows[i]
             if not row.over:
-                self.rows[i] = Row(row.call, row.group, (row.tail, DEATH, None, row.places, None))
+                self.rows[i] = row.retire()
 
     def samples(self, rows: Rows) -> list[Any]:
         """What the programs returned; the text so far of one that has not."""
-        return [self._sample(self.rows[int(i)]) for i in rows]
+        return [self._show(self.rows[int(i)]) for i in rows]
 
     def texts(self, rows: Rows) -> list[str]:
         """The samples as text; of an unfinished program, the text of the context that it opened first."""
@@ -69,7 +68,7 @@ class Particles:
         """Tokens forwarded so far; None where nothing was, or where it was for several problems at once."""
         return self.run.forwarded
 
-    def _sample(self, row: Row) -> Any:
+    def _show(self, row: ProgramRow) -> Any:
         tail = row.tail
         if tail is not None and tail[1] is RETURN:
             return tail[3]
@@ -117,9 +116,9 @@ class Program:
         programs = (self, *self.others)
         if n % len(programs):
             raise ArgumentError(f"{n} particles for {len(programs)} programs; give each the same number")
-        run = Run(self.name, self.limits, len(programs))
-        calls = [Call(program.function, program.args, program.kwargs) for program in programs]
-        rows = [Row(call, g) for g, call in enumerate(calls) for _ in range(n // len(programs))]
+        run = Run(self.name, self.limits, len(programs), make_handle=Particle, make_context=Context)
+        calls = [ProgramCall(program.function, program.args, program.kwargs) for program in programs]
+        rows = [ProgramRow(call, g) for g, call in enumerate(calls) for _ in range(n // len(programs))]
         return Particles(run, rows, Memory(n))
 
     def step(self, t: int, state: Particles, rng: Rng) -> tuple[Particles, LogW]:
@@ -129,7 +128,7 @@ class Program:
 
     def done(self, state: Particles) -> Mask:
         """(N,) which programs have returned."""
-        return np.array([kind_of(row.tail) is RETURN for row in state.rows], np.bool_)
+        return np.array([get_kind(row.tail) is RETURN for row in state.rows], np.bool_)
 
     def replay(self, t: int, state: Particles, rng: Rng, reference: list[list[Record]]) -> tuple[Particles, LogW]:
         """Like `step`, but row 0 takes the choices of `reference` (conditional SMC)."""
@@ -139,21 +138,20 @@ class Program:
 
     def trace(self, state: Particles, row: int) -> list[list[Record]]:
         """The choices of `row`, step by step: what makes `replay` retrace it."""
-        steps: list[list[Record]] = [[]]
-        for record in (Record(*fields) for fields in reversed(backwards(state.rows[row].tail))):
-            if record.kind is SAMPLE and any(earlier.kind is SAMPLE for earlier in steps[-1]):
-                steps.append([])
-            if record.kind in CHOICES:
-                steps[-1].append(record._replace(before=None))
-        return steps
+        return list_choices(state.rows[row].tail)
+
+    def __call__(self, p: Particle, *args: Any, **kwargs: Any) -> Any:
+        """Run as a part of the program whose particle is `p`, on these arguments behind its own.
+
+        Raises ArgumentError if `p` is no particle.
+        """
+        if not isinstance(p, Particle):
+            raise ArgumentError(f"{self!r} has its arguments already; steer it, or run it as a part: p.call(program)")
+        return self.function(p, *self.args, *args, **{**self.kwargs, **kwargs})
 
     def __repr__(self) -> str:
         given = [repr(value) for value in self.args] + [f"{name}={value!r}" for name, value in self.kwargs.items()]
         return f"{self.name}({', '.join(given)})"
-
-
-CHOICES = ("sample", "once", "rng")
-"""Records whose value did not follow from what went before."""
 
 
 class ProgramFunction:
@@ -164,7 +162,8 @@ class ProgramFunction:
 
     def __init__(self, function: Callable[..., Any], limits: Limits) -> None:
         functools.update_wrapper(self, function)
-        self.function, self.limits = function, limits
+        self.function = function
+        self.limits = limits
         self._signature = inspect.signature(function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -208,7 +207,9 @@ def program(
         return lambda decorated: program(decorated, max_steps=max_steps, max_tokens=max_tokens)  # pyright: ignore[reportCallIssue]
     if not callable(function) or isinstance(function, type):
         raise ArgumentError(f"{function!r} is no function; write @program above `def name(p, ...)`")
-    for kind in ("iscoroutinefunction", "isgeneratorfunction", "isasyncgenfunction"):
-        if getattr(inspect, kind)(function):
-            raise ArgumentError(f"{function.__name__}: a program is a plain function, without async, await and yield")
+    if any(is_kind(function) for is_kind in _NO_PROGRAMS):
+        raise ArgumentError(f"{function.__name__}: a program is a plain function, without async, await and yield")
     return ProgramFunction(function, Limits(max_steps, max_tokens))
+
+
+_NO_PROGRAMS = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)

@@ -30,15 +30,12 @@ class InContext(Distribution):
     def log_prob(self, value: Any) -> float:
         return self.context.query(self, value)
 
-    def missed(self, proposal: Distribution) -> tuple[Any] | None:
+    def find_missed(self, proposal: Distribution) -> tuple[Any] | None:
         """A value that this may take and `proposal` cannot, where that can be told."""
         return None
 
-    def converted(self, value: Any) -> Any:
-        return value
-
-    def current(self) -> Context:
-        """The context, which must not have moved since."""
+    def check_current(self) -> Context:
+        """The context. Raises ProgramError if it has moved on since."""
         if self.key[1] is not self.context.node or self.context.ended:
             raise ProgramError(f"{self!r}: the context has moved on; call next_token() or mask() anew for each token")
         return self.context
@@ -55,14 +52,14 @@ class NextToken(InContext):
 
     def ask(self, value: Any = None) -> Ask:
         """What to ask: the probability of `value`, or a draw."""
-        return self.current().ask(token=None if value is None else value.id, draws=value is None)
+        return self.check_current().ask(token=None if value is None else value.id, draws=value is None)
 
     def settle(self, u: Any, pin: Record | None, answer: Answer) -> tuple[Token, float, Any, float]:
         token = Token.of(self.context.lm.vocabulary, answer.token)
-        self.context.drawn = answer.log_prob
+        self.context.log_drawn = answer.log_prob
         return token, answer.log_prob, (*self.context.advance(answer.token), answer.log_prob), answer.increment
 
-    def scored(self, value: Token, answer: Answer) -> float:
+    def score(self, value: Token, answer: Answer) -> float:
         return answer.log_prob
 
     def move(self, value: Token) -> Any:
@@ -72,13 +69,13 @@ class NextToken(InContext):
     def follow(self, after: tuple[Any, ...], value: Any) -> Any:
         """Move to where a replayed token leads."""
         context = self.context
-        context.node, context.ended, *drawn = after
+        context.node, context.ended, *drawn = after  # the log-probability comes where it was drawn, not observed
         context.given = None
         if drawn:
-            context.drawn = drawn[0]
+            context.log_drawn = drawn[0]
         return value
 
-    def converted(self, value: Any) -> Token:
+    def convert(self, value: Any) -> Token:
         """A token of this model from a Token, an id, or a text that is one token."""
         vocabulary = self.context.lm.vocabulary
         if isinstance(value, Token):
@@ -89,7 +86,7 @@ class NextToken(InContext):
                 return Token.of(vocabulary, value.id)
             raise ArgumentError(f"token {value!r} is of another model's vocabulary; use observe_text or append")
         if isinstance(value, str):
-            ids = self.context.encoded(value)
+            ids = self.context.encode(value)
             if len(ids) != 1:
                 raise ArgumentError(f"{value!r} is {len(ids)} tokens; use text.observe_text({value!r})")
             return Token.of(vocabulary, ids[0])
@@ -97,7 +94,7 @@ class NextToken(InContext):
             return Token.of(vocabulary, int(value))
         raise ArgumentError(f"{value!r} is no token; give a Token, an id, or a text that is one token")
 
-    def missed(self, proposal: Distribution) -> tuple[Any] | None:
+    def find_missed(self, proposal: Distribution) -> tuple[Any] | None:
         vocabulary = self.context.lm.vocabulary
         if isinstance(proposal, NextToken):
             if proposal.context.given is None:
@@ -108,7 +105,7 @@ class NextToken(InContext):
             offered = proposal.support()
             if not isinstance(offered, Sequence):
                 return None
-            left = ~TokenSet.where(vocabulary, [self.converted(value).id for value in offered])
+            left = ~TokenSet.where(vocabulary, [self.convert(value).id for value in offered])
             left = left if self.context.given is None else left & self.context.given
         return (Token.of(vocabulary, i),) if (i := left.first()) is not None else None
 
@@ -116,13 +113,14 @@ class NextToken(InContext):
         return f"next_token of {self.context!r}"
 
 
-class NextTokens(InContext):
+class GivenTokens(InContext):
     """The next tokens of a context, which are given: all are scored by one forward pass."""
 
     __slots__ = ("ids",)
 
     def __init__(self, context: Context, ids: Sequence[int]) -> None:
-        self.context, self.ids = context, tuple(ids)
+        self.context = context
+        self.ids = tuple(ids)
         self.key = ("tokens", context.node, context.given, self.ids)
         end = next((i for i, token in enumerate(self.ids[:-1]) if token in context.lm.vocabulary.eos), None)
         if end is not None:
@@ -131,12 +129,12 @@ class NextTokens(InContext):
 
     def ask(self, value: Any) -> Block:
         """What to ask: the probability of each token."""
-        context = self.current()
+        context = self.check_current()
         block = Block(context.histories, context.node, context.inverse_temperature, context.given, self.ids)
-        context.heading = block.end(context.lm.vocabulary.eos)
+        context.heading = block.find_end(context.lm.vocabulary.eos)
         return block
 
-    def scored(self, value: Any, answers: Sequence[Answer]) -> float:
+    def score(self, value: Any, answers: Sequence[Answer]) -> float:
         return sum(answer.log_prob for answer in answers)
 
     def move(self, value: Any) -> Any:
@@ -165,17 +163,21 @@ class Draft(Distribution):
     def __init__(self, context: Context, ahead: Context, tokens: int) -> None:
         if ahead is context or isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
             raise ArgumentError(f"draft({ahead!r}, {tokens!r}): give another context, and at least 1 token")
-        self.context, self.ahead, self.tokens = context.current(), ahead.current(), tokens
+        self.context = context.check_open()
+        self.ahead = ahead.check_open()
+        self.tokens = tokens
         self.key = ("draft", tokens)
 
     def run(self, p: Particle) -> str:
         """Draw the tokens, each a step of the engine, and weigh them. Returns their text."""
-        target, log_q, drawn = NextToken(self.context), 0.0, list[int]()
+        target = NextToken(self.context)
+        log_q = 0.0
+        drawn = list[int]()
         while not self.ahead.ended and len(drawn) < self.tokens:
-            drawn.append(target.converted(p.sample(NextToken(self.ahead))).id)
-            log_q += self.ahead.drawn
+            drawn.append(target.convert(p.sample(NextToken(self.ahead))).id)
+            log_q += self.ahead.log_drawn
         start = len(self.context)
-        p.observe(NextTokens(self.context, drawn), None)
+        p.observe(GivenTokens(self.context, drawn), None)
         p.factor(-log_q)
         return self.context.text(start)
 
@@ -186,17 +188,18 @@ class InSet(InContext):
     __slots__ = ("tokens",)
 
     def __init__(self, context: Context, tokens: TokenSet) -> None:
-        self.context, self.tokens = context, tokens
+        self.context = context
+        self.tokens = tokens
         self.key = ("mask", context.node, context.given, tokens)
 
     def ask(self, value: Any = None) -> Ask:
-        return self.current().ask(among=self.tokens)
+        return self.check_current().ask(among=self.tokens)
 
     def settle(self, u: Any, pin: Record | None, answer: Answer) -> tuple[bool, float, Any, float]:
         value = bool(u < math.exp(answer.increment)) if pin is None else pin.value
-        return value, self.scored(value, answer), self.move(value), 0.0
+        return value, self.score(value, answer), self.move(value), 0.0
 
-    def scored(self, value: bool, answer: Answer) -> float:
+    def score(self, value: bool, answer: Answer) -> float:
         if value:
             return answer.increment
         left = -math.expm1(min(answer.increment, 0.0))
@@ -213,7 +216,7 @@ class InSet(InContext):
         self.context.given = after
         return value
 
-    def converted(self, value: Any) -> bool:
+    def convert(self, value: Any) -> bool:
         if not isinstance(value, bool | np.bool_):
             raise ArgumentError(f"{value!r}: whether the next token is in a set is True or False")
         return bool(value)

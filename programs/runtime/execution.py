@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,71 +17,59 @@ from greenlet import GreenletExit, getcurrent
 
 from feynkac.base.errors import ArgumentError, ProgramError
 from feynkac.base.host import HOST
-from feynkac.programs.foreign import generator
-from feynkac.programs.runtime.record import (
-    DEATH,
-    OBSERVE,
-    RETURN,
-    RNG,
-    SAMPLE,
-    Record,
-    Tail,
-    backwards,
-    described,
-    diverged,
-)  # fmt: skip
+from feynkac.programs.runtime.generators import make_generator
+from feynkac.programs.runtime.output import end_line
+from feynkac.programs.runtime.record import DEATH, OBSERVE, ONCE, QUERY, RETURN, RNG, SAMPLE, Request, Tail
+from feynkac.programs.runtime.recorder import Recorder, fingerprint
+from feynkac.programs.runtime.rows import ProgramCall
 from feynkac.programs.runtime.strand import Strand
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
     from feynkac.models.language.histories import Node
-    from feynkac.programs.context import Context
+    from feynkac.programs.runtime.protocols import AnyDistribution, ContextDistribution, OpenContext
     from feynkac.programs.runtime.scheduler import Run
 
-MAX_REQUESTS = 1_000_000
-"""Requests between two samples, after which a program is taken to run forever."""
-_CLOSE = {"rel_tol": 1e-6, "abs_tol": 1e-9}  # a neural reward may differ by so much when it is asked again
 
+class Execution(Recorder):
+    """One run of one program, as the engine and the handle `p` see it. All weights are in nats."""
 
-class Execution:
-    """What the engine sees of a particle (`Particle` is what its program sees). All weights are in nats."""
-
-    def __init__(self, run: Run, row: int, call: tuple[Any, Sequence[Any], dict[str, Any]], tail: Tail = None) -> None:
-        self.run, self.row = run, row
+    def __init__(self, run: Run, row: int, call: ProgramCall, tail: Tail = None) -> None:
+        super().__init__(run, row, tail)
         self.increment = 0.0
+        self.twist = 0.0
+        """The guess of the weight to come that is in the weight now."""
         self.pending: tuple[str, Any] | None = None
-        self.finished = self.dead = False
-        self.tail = tail
-        self.pins: list[Record] = []
-        """Choices to take instead of drawing them, the next one last."""
-        self.expected: tuple[str, Any] | None = None
-        """The request at which the parent waits, until a replay arrives there."""
+        """The kind of the request at which it waits, and what is asked."""
+        self.finished = False
+        self.dead = False
         self.inside_once = False
         """Whether `once` is running, where another run may be started."""
         self.opened = False
         """Whether the program has opened a context."""
-        self._past = backwards(tail)
-        self._function, self._args, self._kwargs = call
-        self._twist = 0.0
-        self._requests = 0
-        self._rng: np.random.Generator | None = None
-        self._rekeyed = 0
-        self._contexts: list[weakref.ref[Context]] = []
+        self.generator: np.random.Generator | None = None
+        """What `p.rng` gives; None before it is asked for."""
         self.strand: Strand | None = None
         """What it runs on; None before it begins, and when it is over."""
+        self.line = ""
+        """What it has printed of a line that has not ended."""
+        self._call = call
+        self._rekeyed = 0
+        self._contexts: list[weakref.ref[OpenContext]] = []
 
     # --- what the engine calls
 
     def resume(self, answer: Any) -> None:
         """Run on with `answer` to the next request, to the end, or to death."""
         self.pending = None
-        self._requests = 0
+        self.requests = 0
         strand, parent = self.strand, getcurrent()
         if strand is None:
             strand = self.strand = self.run.idle.pop() if self.run.idle else Strand()
             context = copy_context()
             context.run(HOST.set, self)
-            strand.execution, strand.gr_context = self, context
+            strand.execution = self
+            strand.gr_context = context
         if strand.parent is not parent:
             strand.parent = parent
         strand.switch(answer)
@@ -98,178 +86,179 @@ class Execution:
             self._release(strand)
 
     def _release(self, strand: Strand) -> None:
+        if self.line:
+            end_line(self)
         strand.execution = self.strand = None
         if strand:  # else an error has ended it
             strand.gr_context = None  # which knows this execution as its host
             self.run.idle.append(strand)
 
-    def waiting(self) -> tuple[str, Any] | None:
-        """The kind and the key of the request at which it waits."""
+    @property
+    def request(self) -> Request | None:
+        """The request at which it waits; None while it runs and when it is over."""
         pending = self.pending
         return None if pending is None else (pending[0], pending[1].key)
 
     @property
     def over(self) -> bool:
+        """Whether the program has returned, or the particle is dead."""
         return self.finished or self.dead
 
-    @property
-    def replaying(self) -> bool:
-        return bool(self._past) or self.expected is not None
+    def main(self) -> None:
+        """The program from its beginning, on a strand."""
+        function, args, kwargs = self._call
+        value = function(self.run.make_handle(self), *args, **kwargs)
+        if self.dead:
+            return
+        if self.past:
+            self.leave_record(RETURN, None)
+        if value is None and self.opened:
+            raise ProgramError(
+                f"program '{self.run.name}' returned nothing, so that its sample would be None; "
+                "end it with `return str(text)`, or with whatever a sample is to be"
+            )
+        self.note(RETURN, None, value)
+        self.weigh(-self.twist)
+        self.finished = True
 
     # --- its contexts
 
-    def add_context(self, context: Context) -> None:
+    def open_context(self, lm: Any, prompt: tuple[Any, ...], read: Callable[..., Any], temperature: float) -> Any:
+        """A context of this particle behind the token ids `read(*prompt)` (see `CausalLM.context`)."""
+        histories, root = self.run.find_root(lm, prompt, read)
+        return self.run.make_context(self, lm, histories, root, temperature)
+
+    def add_context(self, context: OpenContext) -> None:
+        """Keep the place of a context in the model's cache for as long as the program holds it."""
         self.opened = True
         self._contexts.append(weakref.ref(context))
 
-    def contexts(self) -> list[Context]:
+    def list_contexts(self) -> list[OpenContext]:
         """Those that are still in use, in the order they were opened."""
         found = [context for ref in self._contexts if (context := ref()) is not None]
         if len(found) < len(self._contexts):
             self._contexts = [weakref.ref(context) for context in found]
         return found
 
-    def places(self) -> tuple[tuple[Vocabulary, Node], ...]:
+    def list_places(self) -> tuple[tuple[Vocabulary, Node], ...]:
         """Where each context stands, with its vocabulary: what its text can be read from later."""
-        return tuple((context.lm.vocabulary, context.node) for context in self.contexts()) if self.opened else ()
+        if not self.opened:
+            return ()
+        return tuple((context.lm.vocabulary, context.node) for context in self.list_contexts())
 
-    # --- the program's requests
+    # --- what the program asks for
 
-    def main(self) -> None:
-        """The program from its beginning, on a strand."""
-        value = self._function(self, *self._args, **self._kwargs)
-        if self.dead:
-            return
-        if self._past:
-            self._off_record(RETURN, None)
-        if value is None and self.opened:
-            raise ProgramError(
-                f"program '{self.run.name}' returned nothing, so that its sample would be None; "
-                "end it with `return str(text)`, or with whatever a sample is to be"
-            )
-        self._note(RETURN, None, value)
-        self._add(-self._twist)
-        self.finished = True
-
-    def _drawn(self, dist: Any) -> tuple[Any, float | None]:
+    def draw(self, dist: AnyDistribution) -> tuple[Any, float | None]:
         """A fresh value, and its log-probability where the draw told it."""
         if self.expected is not None:
-            self._arrived(SAMPLE, dist.key)
+            self.arrive(SAMPLE, dist.key)
         if dist.in_context:
-            dist.current()
-        u, pin, answer = self._wait(SAMPLE, dist)
-        if pin is not None and pin.kind is not SAMPLE:
-            raise self._off_reference()
+            dist.check_current()  # pyright: ignore[reportAttributeAccessIssue]
+        u, pin, answer = self.wait(SAMPLE, dist)
+        if pin is not None:
+            self.check_pin(pin, SAMPLE)
         value, log_q, after, increment = dist.settle(u, pin, answer)
         if increment != 0.0:
-            self._add(increment)
-        self._note(SAMPLE, dist.key, value, after)
-        if self._rng is not None:
-            self._rekey()
+            self.weigh(increment)
+        self.note(SAMPLE, dist.key, value, after)
+        if self.generator is not None:
+            self.rekey()
         return value, log_q
 
-    def _scored(self, dist: Any, value: Any) -> float | None:
+    def score(self, dist: Any, value: Any) -> float | None:
         """The log-probability of `value`, whose context goes on; None in a replay: it is in the weight already."""
-        if self._past:
-            _, kind, key, was, after = self._past.pop()
+        if self.past:
+            _, kind, key, was, after = self.past.pop()
             if kind is not OBSERVE or key != dist.key or fingerprint(was) != fingerprint(value):
-                self._diverged(kind, (key, was), OBSERVE, (dist.key, value))
+                self.diverge(kind, (key, was), OBSERVE, (dist.key, value))
             if after is not None:
                 dist.follow(after, value)
             return None
         after = None
         if dist.in_context:
-            log_p = dist.scored(value, self._wait(OBSERVE, dist.ask(value)))
+            log_p = dist.score(value, self.wait(OBSERVE, dist.ask(value)))
             after = dist.move(value)
         else:
             log_p = dist.log_prob(value)
-        self._note(OBSERVE, dist.key, value, after)
+        self.note(OBSERVE, dist.key, value, after)
         return log_p
 
-    def _wait(self, kind: str, request: Any) -> Any:
-        """Hand `request` to the engine; returns its answer."""
+    def observe(self, dist: AnyDistribution, value: Any) -> None:
+        """Weigh by the probability of `value`, whose context goes on."""
+        log_p = self.score(dist, value)
+        if log_p is not None:
+            self.weigh(log_p)
+
+    def query(self, dist: ContextDistribution, value: Any) -> float:
+        """The log-probability of a value under a distribution of a context, without any effect."""
+        value = dist.convert(value)
+        key = (dist.key, fingerprint(value))
+        if self.past:
+            return self.retrace(QUERY, key)
+        log_p = dist.score(value, self.wait(QUERY, dist.ask(value)))
+        self.note(QUERY, key, log_p)
+        return log_p
+
+    def call_once(self, name: str, f: Callable[[], Any]) -> Any:
+        """The value of `f()`; a replay is given the recorded one."""
+        if self.past:
+            return self.retrace(ONCE, name)
+        self.arrive(ONCE, name)
+        if self.pins:
+            value = self.take_pin(ONCE)
+        else:
+            before, self.inside_once = self.inside_once, True
+            try:
+                value = f()
+            finally:
+                self.inside_once = before
+        self.note(ONCE, name, value)
+        return value
+
+    def open_generator(self) -> np.random.Generator:
+        """A generator of the particle's own, which starts anew at each sample."""
+        if self.generator is None:
+            self.generator = make_generator(0.0)
+            self.rekey()
+        return self.generator
+
+    def rekey(self) -> None:
+        """Start the generator anew, with a key of this step and particle."""
+        assert self.generator is not None
+        self._rekeyed += 1
+        if self.past:
+            key = self.retrace(RNG, self._rekeyed)
+        else:
+            key = self.take_pin(RNG) if self.pins else self.run.draw_key(self.row)
+            self.note(RNG, self._rekeyed, key)
+        self.generator.bit_generator.state = make_generator(key, self._rekeyed).bit_generator.state
+
+    def wait(self, kind: str, request: Any) -> Any:
+        """Hand `request` to the engine; returns its answer. Raises ProgramError outside of the program's own run."""
         if self.dead:
             raise GreenletExit
         strand = self.strand
         if strand is None or getcurrent() is not strand:
             raise ProgramError(f"{self!r} was used outside of its own run; a program uses the p that it was given")
         if kind is not SAMPLE and self.expected is not None:
-            self._arrived(kind, None)
+            self.arrive(kind, None)
         self.pending = (kind, request)
         return strand.parent.switch()  # pyright: ignore[reportOptionalMemberAccess]
 
-    def _note(self, kind: str, key: Any, value: Any = None, after: Any = None) -> None:
-        """Record a request."""
-        if self.expected is not None:
-            self._arrived(kind, key)
-        self._requests += 1
-        if self._requests > MAX_REQUESTS:
-            raise self.run.endless(self, f"{MAX_REQUESTS} requests without a sample", "Let each round of a loop sample")
-        self.tail = (self.tail, kind, key, value, after)
-
-    def _add(self, log_weight: float) -> None:
+    def weigh(self, log_weight: float) -> None:
+        """Add nats to the increment; -inf kills the particle. Raises ArgumentError for NaN and infinity."""
         if not log_weight < math.inf:  # NaN, too
             raise ArgumentError(f"a log-weight of {log_weight}; use -inf to kill a particle")
         self.increment += log_weight
         if log_weight == -math.inf:
-            self._die()
+            self.die()
 
-    def _die(self) -> NoReturn:
+    def die(self) -> NoReturn:
+        """End the program here, with weight zero."""
         self.dead = True
         self.increment = -math.inf
-        self.tail = (self.tail, DEATH, None, self.places(), None)
+        self.tail = (self.tail, DEATH, None, self.list_places(), None)
         raise GreenletExit
 
-    def _rekey(self) -> None:
-        """Start the generator anew, with a key of this step and particle."""
-        assert self._rng is not None
-        self._rekeyed += 1
-        if self._past:
-            key = self._retrace(RNG, self._rekeyed)
-        else:
-            key = self._pinned(RNG) if self.pins else self.run.key(self.row)
-            self._note(RNG, self._rekeyed, key)
-        self._rng.bit_generator.state = generator(key, self._rekeyed).bit_generator.state
-
-    # --- walking a record again
-
-    def _retrace(self, kind: str, key: Any) -> Any:
-        """The value of the next record, which must be of this request."""
-        _, was, was_key, value, _ = self._past.pop()
-        close = was_key == key or (isinstance(key, float) and math.isclose(was_key, key, **_CLOSE))
-        if was is not kind or not close:
-            self._diverged(was, was_key, kind, key)
-        return value
-
-    def _arrived(self, kind: str, key: Any) -> None:
-        """The first request after a replay must be the one at which the parent waits."""
-        if self.expected is not None:
-            was, self.expected = self.expected, None
-            if was != (kind, key):
-                self._diverged(*was, kind, key)
-
-    def _off_record(self, now: str, now_key: Any) -> NoReturn:
-        _, was, was_key, _, _ = self._past[-1]
-        self._diverged(was, was_key, now, now_key)
-
-    def _diverged(self, was: str, was_key: Any, now: str, now_key: Any) -> NoReturn:
-        number = len(backwards(self.tail)) - len(self._past)
-        raise diverged(self.run.name, self.row, number, described(was, was_key), described(now, now_key))
-
-    def _pinned(self, kind: str) -> Any:
-        """The value of the next choice to take."""
-        pin = self.pins.pop()
-        if pin.kind is not kind:
-            raise self._off_reference()
-        return pin.value
-
-    def _off_reference(self) -> ProgramError:
-        return ProgramError(f"the reference path of program '{self.run.name}' is not one of its paths")
-
-
-def fingerprint(value: Any) -> Any:
-    """What of an observed value is compared in a replay."""
-    number = getattr(value, "id", None)
-    if number is not None:
-        return number
-    return value if isinstance(value, bool | int | float | str) else type(value).__name__
+    def __repr__(self) -> str:
+        return f"<particle {self.row} of '{self.run.name}', step {self.run.t}>"

@@ -6,9 +6,19 @@ from typing import Any, NamedTuple, TypeAlias
 
 from feynkac.base.errors import ReplayDiverged
 
-SAMPLE, OBSERVE, CONDITION, FACTOR, TWIST, QUERY, ONCE, RNG, RETURN, DEATH = (
-    "sample", "observe", "condition", "factor", "twist", "log_prob", "once", "rng", "return", "death",
-)  # fmt: skip
+SAMPLE = "sample"
+OBSERVE = "observe"
+CONDITION = "condition"
+FACTOR = "factor"
+TWIST = "twist"
+QUERY = "log_prob"
+ONCE = "once"
+RNG = "rng"
+RETURN = "return"
+DEATH = "death"
+
+CHOICES = (SAMPLE, ONCE, RNG)
+"""Kinds of records whose value does not follow from what went before."""
 
 
 class Record(NamedTuple):
@@ -30,13 +40,16 @@ A run makes as many as it makes requests, and Python's collector forgets a plain
 named tuples again and again: they made a program without a model a fifth slower.
 """
 
+Request: TypeAlias = "tuple[str, Any]"
+"""The kind and the key of a request, by which a record is compared."""
 
-def kind_of(tail: Tail) -> str | None:
+
+def get_kind(tail: Tail) -> str | None:
     """The kind of the last request; None before the first."""
     return None if tail is None else tail[1]
 
 
-def backwards(tail: Tail) -> list[Any]:
+def list_backwards(tail: Tail) -> list[Any]:
     """All records up to `tail`, the last one first: popped from the end they come in order."""
     found = []
     while tail is not None:
@@ -45,7 +58,18 @@ def backwards(tail: Tail) -> list[Any]:
     return found
 
 
-def described(kind: str, key: Any) -> str:
+def list_choices(tail: Tail) -> list[list[Record]]:
+    """The choices of a record, one list for each step of the engine: a step ends before the next sample."""
+    steps: list[list[Record]] = [[]]
+    for record in (Record(*fields) for fields in reversed(list_backwards(tail))):
+        if record.kind is SAMPLE and any(earlier.kind is SAMPLE for earlier in steps[-1]):
+            steps.append([])
+        if record.kind in CHOICES:
+            steps[-1].append(record._replace(before=None))
+    return steps
+
+
+def describe(kind: str, key: Any) -> str:
     """A request as the user wrote it, more or less."""
     if isinstance(key, tuple) and key and isinstance(key[0], str):
         name, *rest = key
@@ -54,7 +78,7 @@ def described(kind: str, key: Any) -> str:
     return text if len(text) <= 160 else f"{text[:120]} ... {text[-30:]}"
 
 
-def diverged(name: str, row: int, number: int, was: str, now: str) -> ReplayDiverged:
+def make_divergence(name: str, row: int, number: int, was: str, now: str) -> ReplayDiverged:
     """The error of a program that is not a function of its choices."""
     return ReplayDiverged(
         f"program '{name}', particle {row}: when it was run again to fork a particle, request {number} was {now}, but "

@@ -4,44 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from feynkac.base.contract import LogW, Rng
 from feynkac.base.errors import FeynkacError, ProgramError, ReplayDiverged
-from feynkac.programs.particle import Particle
 from feynkac.programs.runtime.execution import Execution
-from feynkac.programs.runtime.output import tagged
-from feynkac.programs.runtime.record import DEATH, RETURN, SAMPLE, Record, Tail, kind_of
-from feynkac.programs.runtime.serving import Ask, Block, served
-from feynkac.programs.runtime.strand import Strand
+from feynkac.programs.runtime.output import tag_lines
+from feynkac.programs.runtime.record import SAMPLE, Record
+from feynkac.programs.runtime.rows import ProgramRow
+from feynkac.programs.runtime.serving import Ask, Block, serve
 
 if TYPE_CHECKING:
     from feynkac.models.language.histories import Histories, Node
     from feynkac.models.language.lm import CausalLM
-    from feynkac.programs.program import Call
-
-
-class Row(NamedTuple):
-    """One particle between two steps. All that counts is in its record; the running program only saves a replay."""
-
-    call: Call
-    group: int
-    tail: Tail = None
-    pending: tuple[str, Any] | None = None
-    """The request at which the program waits; None before it has begun."""
-    places: tuple[Any, ...] = ()
-    """Where its contexts stand (see `Particle.places`)."""
-    particle: Particle | None = None
-
-    @property
-    def over(self) -> bool:
-        return kind_of(self.tail) in (RETURN, DEATH)
-
+    from feynkac.programs.runtime.protocols import MakeContext, MakeHandle
+    from feynkac.programs.runtime.strand import Strand
 
 _ALLOW_MORE = "Bound its loops, or allow more with `.limited(max_steps=, max_tokens=)`"
-_new = tuple.__new__  # Row(...) would take twice as long, and there is one a particle and step
+_new = tuple.__new__  # ProgramRow(...) would take twice as long, and there is one a particle and step
 
 
 @dataclass(frozen=True)
@@ -53,40 +35,55 @@ class Limits:
 
 
 class Run:
-    """One run of the engine over programs: their language models' histories, and what is running now."""
+    """One run of the engine over programs: their language models' histories, and what is running now.
 
-    def __init__(self, name: str, limits: Limits, groups: int) -> None:
-        self.name, self.limits, self.t = name, limits, 0
+    `make_handle` and `make_context` come from the language that the programs are written in.
+    """
+
+    def __init__(
+        self, name: str, limits: Limits, groups: int, *, make_handle: MakeHandle, make_context: MakeContext
+    ) -> None:
+        self.name = name
+        self.limits = limits
         self.groups = groups
-        self._histories: dict[Any, Histories] = {}
-        self._prompts: dict[Any, Node] = {}
-        self._live: set[Particle] = set()
+        self.make_handle = make_handle
+        self.make_context = make_context
+        self.t = 0
         self.idle: list[Strand] = []
         """Strands without work."""
+        self._histories: dict[Any, Histories] = {}
+        self._prompts: dict[Any, Node] = {}
+        self._live: set[Execution] = set()
         self._keys: Any = None
         self._rng: Rng | None = None
         self._size = 0
 
-    def step(self, t: int, rows: Sequence[Row], rng: Rng, pins: Sequence[Record] = ()) -> tuple[list[Row], LogW]:
+    def step(
+        self, t: int, rows: Sequence[ProgramRow], rng: Rng, pins: Sequence[Record] = ()
+    ) -> tuple[list[ProgramRow], LogW]:
         """Serve the sample at which each row waits, and run it on to the next one; row 0 takes `pins` instead.
 
         Returns the new rows and their (N,) increments in nats.
         """
-        self.t, self._rng, self._size, self._keys = t, rng, len(rows), None
+        self.t = t
+        self._rng = rng
+        self._size = len(rows)
+        self._keys = None
         uniforms = rng.uniform(len(rows)).tolist()
         try:
-            with tagged():
-                running = self._running(rows, list(pins)[::-1])
+            with tag_lines():
+                running = self._start(rows, list(pins)[::-1])
                 self._settle(list(running.values()))
-                self._sample([p for p in running.values() if p.pending is not None], uniforms)
+                self._sample([each for each in running.values() if each.pending is not None], uniforms)
         except BaseException:
             self._keep(set())
             raise
         increment = np.zeros(len(rows))
         result = list(rows)
-        for i, particle in running.items():
-            increment[i], particle.increment = particle.increment, 0.0
-            result[i] = self._row(rows[i], particle)
+        for i, execution in running.items():
+            increment[i] = execution.increment
+            execution.increment = 0.0
+            result[i] = self._make_row(rows[i], execution)
         return result, increment
 
     @property
@@ -94,7 +91,7 @@ class Run:
         """Tokens forwarded so far; None for several problems in one batch, which share their forward passes."""
         return [sum(h.forwarded for h in self._histories.values())] if self.groups == 1 and self._histories else None
 
-    def root(
+    def find_root(
         self, lm: CausalLM, prompt: tuple[Any, ...], read: Callable[..., tuple[int, ...]]
     ) -> tuple[Histories, Node]:
         """The history of `read(*prompt)`, which are token ids; read once a run."""
@@ -107,127 +104,129 @@ class Run:
             self._prompts[key] = self._histories[lm].root(read(*prompt))
         return self._histories[lm], self._prompts[key]
 
-    def key(self, row: int) -> float:
+    def draw_key(self, row: int) -> float:
         """A second uniform of each row, for `p.rng`."""
         if self._keys is None:
             assert self._rng is not None
             self._keys = self._rng.uniform(self._size).tolist()
         return self._keys[row]
 
-    def spend(self, particle: Particle, tokens: int) -> None:
+    def spend(self, execution: Execution, tokens: int) -> None:
         """Raise ProgramError if a context has grown past the budget."""
         if self.limits.max_tokens is not None and tokens > self.limits.max_tokens:
-            raise self.endless(particle, f"a context of more than {self.limits.max_tokens} tokens (max_tokens)")
+            raise self.make_endless(execution, f"a context of more than {self.limits.max_tokens} tokens (max_tokens)")
 
-    def endless(self, particle: Execution, what: str, advice: str = _ALLOW_MORE) -> ProgramError:
+    def make_endless(self, execution: Execution, what: str, advice: str = _ALLOW_MORE) -> ProgramError:
         """The error of a program that does not stop."""
         return ProgramError(
-            f"program '{self.name}', particle {particle.row}, does not stop: {what}. Its text so far: "
-            f"{_shown(particle)}. {advice}"
+            f"program '{self.name}', particle {execution.row}, does not stop: {what}. Its text so far: "
+            f"{_show(execution)}. {advice}"
         )
 
     # --- inner workings
 
-    def _running(self, rows: Sequence[Row], pins: list[Record]) -> dict[int, Particle]:
-        """A particle for each row that is not over: the one that runs already, or one that replays its record."""
-        running: dict[int, Particle] = {}
-        taken = set[Particle]()
+    def _start(self, rows: Sequence[ProgramRow], pins: list[Record]) -> dict[int, Execution]:
+        """An execution for each row that is not over: the one that runs already, or one that replays its record."""
+        running: dict[int, Execution] = {}
+        taken = set[Execution]()
         replaying = []
         for i, row in enumerate(rows):
-            particle = row.particle
+            execution = row.execution
             if row.over:
                 continue
-            if particle is None or particle in taken or particle.tail is not row.tail or not particle.strand:
-                particle = Particle(self, i, (row.call.function, row.call.args, row.call.kwargs), row.tail)
-                replaying.append((particle, row))
-            particle.row, particle.pins = i, [] if i else pins
-            taken.add(particle)
-            running[i] = particle
+            if execution is None or execution in taken or execution.tail is not row.tail or not execution.strand:
+                execution = Execution(self, i, row.call, row.tail)
+                replaying.append((execution, row))
+            execution.row = i
+            execution.pins = [] if i else pins
+            taken.add(execution)
+            running[i] = execution
         self._keep(taken)
-        for particle, row in replaying:
-            particle.expected = row.pending
-            self._replay(particle, fresh=row.pending is None)
+        for execution, row in replaying:
+            execution.expected = row.request
+            self._replay(execution, fresh=row.request is None)
         if self.limits.max_steps is not None and self.t >= self.limits.max_steps and running:
-            raise self.endless(next(iter(running.values())), f"{self.limits.max_steps} steps (max_steps)")
+            raise self.make_endless(next(iter(running.values())), f"{self.limits.max_steps} steps (max_steps)")
         return running
 
-    def _keep(self, particles: set[Particle]) -> None:
+    def _keep(self, executions: set[Execution]) -> None:
         """Close all others."""
-        for stale in self._live - particles:
+        for stale in self._live - executions:
             stale.close()
-        self._live = particles
+        self._live = executions
 
-    def _replay(self, particle: Particle, fresh: bool) -> None:
+    def _replay(self, execution: Execution, fresh: bool) -> None:
         """Run a program up to the request at which the record of its parent ends."""
         try:
-            self._resume(particle, None)
+            self._resume(execution, None)
         except FeynkacError:
             raise
         except Exception as cause:
             if fresh:
                 raise
             raise ReplayDiverged(
-                f"program '{self.name}', particle {particle.row}: when it was run again to fork a particle, it raised "
+                f"program '{self.name}', particle {execution.row}: when it was run again to fork a particle, it raised "
                 f"{type(cause).__name__}: {cause}. A program may depend only on its arguments and on what p returns"
             ) from cause
-        if not fresh and (particle.pending is None or particle.expected is not None):
+        if not fresh and (execution.pending is None or execution.expected is not None):
             raise ReplayDiverged(
-                f"program '{self.name}', particle {particle.row}: when it was run again to fork a particle, it ended "
+                f"program '{self.name}', particle {execution.row}: when it was run again to fork a particle, it ended "
                 "where it had gone on before. A program may depend only on its arguments and on what p returns"
             )
 
-    def _sample(self, waiting: Sequence[Particle], uniforms: Sequence[Any]) -> None:
+    def _sample(self, waiting: Sequence[Execution], uniforms: Sequence[Any]) -> None:
         """Draw for all that wait for a sample, and run them on."""
         asking, asks, pins = [], [], []
-        for particle in waiting:
-            assert particle.pending is not None
-            pin = particle.pins.pop() if particle.pins else None
-            dist = particle.pending[1]
+        for execution in waiting:
+            assert execution.pending is not None
+            pin = execution.pins.pop() if execution.pins else None
+            dist = execution.pending[1]
             if dist.in_context:
-                asking.append(particle)
+                asking.append(execution)
                 asks.append(dist.ask(*(() if pin is None else (pin.value,))))
                 pins.append(pin)
             else:
-                self._resume(particle, (uniforms[particle.row], pin, None))
-        drawn = [uniforms[particle.row] for particle in asking]
-        for particle, u, pin, answer in zip(asking, drawn, pins, self._answers(asks, drawn), strict=True):
-            self._resume(particle, (u, pin, answer))
+                self._resume(execution, (uniforms[execution.row], pin, None))
+        drawn = [uniforms[execution.row] for execution in asking]
+        for execution, u, pin, answer in zip(asking, drawn, pins, self._answer(asks, drawn), strict=True):
+            self._resume(execution, (u, pin, answer))
         self._settle(waiting)
 
-    def _settle(self, particles: Sequence[Particle]) -> None:
-        """Answer what particles ask between two samples, until each waits for its next sample or is over."""
-        while asking := [p for p in particles if p.pending is not None and p.pending[0] is not SAMPLE]:
-            asks = [particle.pending[1] for particle in asking if particle.pending is not None]
-            for particle, answer in zip(asking, self._answers(asks, [0.0] * len(asks)), strict=True):
-                self._resume(particle, answer)
+    def _settle(self, executions: Sequence[Execution]) -> None:
+        """Answer what programs ask between two samples, until each waits for its next sample or is over."""
+        while asking := [each for each in executions if each.pending is not None and each.pending[0] is not SAMPLE]:
+            asks = [each.pending[1] for each in asking if each.pending is not None]
+            for execution, answer in zip(asking, self._answer(asks, [0.0] * len(asks)), strict=True):
+                self._resume(execution, answer)
 
-    def _answers(self, asks: Sequence[Ask | Block], uniforms: Sequence[Any]) -> Sequence[Any]:
+    def _answer(self, asks: Sequence[Ask | Block], uniforms: Sequence[Any]) -> Sequence[Any]:
         if not asks:
             return ()
         held: dict[Histories, set[Node]] = {}
-        for particle in self._live:
-            for context in particle.contexts() if not particle.over else ():
+        for execution in self._live:
+            for context in execution.list_contexts() if not execution.over else ():
                 if not context.ended:
                     held.setdefault(context.histories, set()).add(context.heading or context.node)
-        return served(asks, uniforms, held)
+        return serve(asks, uniforms, held)
 
-    def _resume(self, particle: Particle, answer: Any) -> None:
+    def _resume(self, execution: Execution, answer: Any) -> None:
         try:
-            particle.resume(answer)
+            execution.resume(answer)
         except Exception as error:
             if not isinstance(error, ReplayDiverged):
-                where = f"in program '{self.name}', particle {particle.row}, step {self.t}"
-                error.add_note(f"{where}, text {_shown(particle)}" if particle.opened else where)
+                where = f"in program '{self.name}', particle {execution.row}, step {self.t}"
+                error.add_note(f"{where}, text {_show(execution)}" if execution.opened else where)
             raise
 
-    def _row(self, row: Row, particle: Particle) -> Row:
-        if particle.finished or particle.dead:
-            self._live.discard(particle)
-            return Row(row.call, row.group, particle.tail)
-        places = particle.places() if particle.opened else ()
-        return _new(Row, (row.call, row.group, particle.tail, particle.waiting(), places, particle))
+    def _make_row(self, row: ProgramRow, execution: Execution) -> ProgramRow:
+        if execution.finished or execution.dead:
+            self._live.discard(execution)
+            return ProgramRow(row.call, row.group, execution.tail)
+        places = execution.list_places() if execution.opened else ()
+        return _new(ProgramRow, (row.call, row.group, execution.tail, execution.request, places, execution))
 
 
-def _shown(particle: Execution) -> str:
-    texts = [str(context) for context in particle.contexts()]
+def _show(execution: Execution) -> str:
+    """The texts of an execution, shortened."""
+    texts = [str(context) for context in execution.list_contexts()]
     return " | ".join(repr(text if len(text) <= 200 else "..." + text[-200:]) for text in texts) or "(none)"

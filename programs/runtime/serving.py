@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,19 +42,22 @@ class Block(NamedTuple):
     given: TokenSet | None
     tokens: tuple[int, ...]
 
-    def end(self, eos: Collection[int]) -> Node:
+    def find_end(self, eos: Collection[int]) -> Node:
         """Where the context stands behind the tokens; an end of sequence adds nothing to it."""
         node = self.node
         for token in self.tokens:
             node = node if token in eos else self.histories.child(node, token)
         return node
 
-    def asks(self) -> list[Ask]:
+    def split(self) -> list[Ask]:
         """One question for each token."""
-        found, node, given = [], self.node, self.given
+        found = []
+        node = self.node
+        given = self.given
         for token in self.tokens:
             found.append(Ask(self.histories, node, self.inverse_temperature, given, None, token, False))
-            node, given = self.histories.child(node, token), None
+            node = self.histories.child(node, token)
+            given = None
         return found
 
 
@@ -72,55 +75,64 @@ class Answer(NamedTuple):
 _NO_TOKEN = -1
 
 
-def served(
+def serve(
     asks: Sequence[Ask | Block], uniforms: Sequence[Any], held: Mapping[Histories, Collection[Node]]
 ) -> list[Any]:
     """The answers, in order, a list of them to each block; `uniforms` has one for each.
 
     `held`: for each model the nodes that contexts stand on.
     """
-    parts = [ask.asks() if isinstance(ask, Block) else [ask] for ask in asks]
+    parts = [ask.split() if isinstance(ask, Block) else [ask] for ask in asks]
     draws = [u for u, part in zip(uniforms, parts, strict=True) for _ in part]
-    answers = iter(_answered([ask for part in parts for ask in part], draws, held))
+    answers = iter(_answer_each([ask for part in parts for ask in part], draws, held))
     each = [[next(answers) for _ in part] for part in parts]
     return [some if isinstance(ask, Block) else some[0] for ask, some in zip(asks, each, strict=True)]
 
 
-def _answered(asks: Sequence[Ask], uniforms: Sequence[Any], held: Mapping[Histories, Collection[Node]]) -> list[Answer]:
+def _answer_each(
+    asks: Sequence[Ask], uniforms: Sequence[Any], held: Mapping[Histories, Collection[Node]]
+) -> list[Answer]:
     answers: list[Answer | None] = [None] * len(asks)
     for histories in dict.fromkeys(ask.histories for ask in asks):
         mine = [i for i, ask in enumerate(asks) if ask.histories is histories]
         batch = _Batch(histories, [asks[i] for i in mine], held.get(histories, ()))
-        for i, answer in zip(mine, batch.answers([uniforms[i] for i in mine]), strict=True):
+        for i, answer in zip(mine, batch.answer_all([uniforms[i] for i in mine]), strict=True):
             answers[i] = answer
     return [answer for answer in answers if answer is not None]
+
+
+_Law: TypeAlias = "tuple[int, float, TokenSet | None]"
+"""The row of a context's logits, one over its temperature, and the tokens that are allowed; None for all."""
 
 
 class _Batch:
     """Questions to one model. A *law* is a context with the tokens allowed there: each is normalised once."""
 
     def __init__(self, histories: Histories, asks: Sequence[Ask], held: Collection[Node]) -> None:
-        self._asks, self._size = asks, histories.lm.vocabulary.size
+        self._asks = asks
+        self._size = histories.lm.vocabulary.size
         nodes = list(dict.fromkeys(ask.node for ask in asks))
         self._number = {node: i for i, node in enumerate(nodes)}
         self._logits = histories.logits(nodes, held)
 
-    def answers(self, uniforms: Sequence[Any]) -> list[Answer]:
+    def answer_all(self, uniforms: Sequence[Any]) -> list[Answer]:
         drawing = [i for i, ask in enumerate(self._asks) if ask.draws]
-        drawn = dict(zip(drawing, self._drawn(drawing, [uniforms[i] for i in drawing]), strict=True))
-        wanted = dict.fromkeys(law for ask in self._asks for law in self._needed(ask))
-        masses = dict(zip(wanted, self._masses(list(wanted)), strict=True))
+        drawn = dict(zip(drawing, self._draw(drawing, [uniforms[i] for i in drawing]), strict=True))
+        wanted = dict.fromkeys(law for ask in self._asks for law in self._list_laws(ask))
+        masses = dict(zip(wanted, self._sum_masses(list(wanted)), strict=True))
         return [self._answer(ask, drawn.get(i), masses) for i, ask in enumerate(self._asks)]
 
-    def _needed(self, ask: Ask) -> Iterator[tuple[int, float, TokenSet | None]]:
+    def _list_laws(self, ask: Ask) -> Iterator[_Law]:
         """The laws whose masses the answer takes; that of all tokens comes with any other of the same context."""
         if ask.token is not None or ask.among is not None:
-            yield self._law(ask, _both(ask))
+            yield self._make_law(ask, _intersect(ask))
         if ask.among is not None and ask.given is not None:
-            yield self._law(ask, ask.given)
+            yield self._make_law(ask, ask.given)
 
     def _answer(self, ask: Ask, drawn: tuple[int, float] | None, masses: dict[Any, tuple[float, float]]) -> Answer:
-        increment, given, proposal = 0.0, self._law(ask, ask.given), self._law(ask, _both(ask))
+        increment = 0.0
+        given = self._make_law(ask, ask.given)
+        proposal = self._make_law(ask, _intersect(ask))
         if ask.among is not None:
             total = masses[given][1] if ask.given is not None else masses[proposal][0]
             increment = min(masses[proposal][1] - total, 0.0)
@@ -133,31 +145,31 @@ class _Batch:
         log_prob = float(np.float64(logit) - masses[proposal][1]) if allowed else -np.inf
         return Answer(ask.token, log_prob, increment)
 
-    def _law(self, ask: Ask, allowed: TokenSet | None) -> tuple[int, float, TokenSet | None]:
+    def _make_law(self, ask: Ask, allowed: TokenSet | None) -> _Law:
         return self._number[ask.node], ask.inverse_temperature, allowed
 
-    def _drawn(self, which: Sequence[int], uniforms: Sequence[Any]) -> list[tuple[int, float]]:
+    def _draw(self, which: Sequence[int], uniforms: Sequence[Any]) -> list[tuple[int, float]]:
         """A token for each question, and its log-probability under its proposal; token -1 where there is none."""
         if not which:
             return []
-        laws = [self._law(self._asks[i], _both(self._asks[i])) for i in which]
+        laws = [self._make_law(self._asks[i], _intersect(self._asks[i])) for i in which]
         distinct = list(dict.fromkeys(laws))
         place = {law: row for row, law in enumerate(distinct)}
         context = np.array([place[law] for law in laws])
         u = np.array(uniforms, dtype=float if isinstance(uniforms[0], float) else object)
-        drawn = next_tokens(*self._arrays(distinct), context, u)
+        drawn = next_tokens(*self._stack(distinct), context, u)
         with np.errstate(invalid="ignore"):  # where nothing is allowed there is no token either
             log_prob = drawn.log_prob - drawn.log_mass[context]
         return list(zip(drawn.tokens.tolist(), log_prob.tolist(), strict=True))
 
-    def _masses(self, laws: Sequence[tuple[int, float, TokenSet | None]]) -> list[tuple[float, float]]:
+    def _sum_masses(self, laws: Sequence[_Law]) -> list[tuple[float, float]]:
         """For each law log sum exp(logit / temperature), over all tokens and over the allowed ones."""
         if not laws:
             return []
-        total, allowed = _log_sums(*self._arrays(laws))
+        total, allowed = _sum_logs(*self._stack(laws))
         return list(zip(total.tolist(), allowed.tolist(), strict=True))
 
-    def _arrays(self, laws: Sequence[tuple[int, float, TokenSet | None]]) -> tuple[Tensor, Any, NDArray[np.float32]]:
+    def _stack(self, laws: Sequence[_Law]) -> tuple[Tensor, Any, NDArray[np.float32]]:
         rows = [row for row, _, _ in laws]
         logits = self._logits if rows == list(range(len(self._logits))) else self._logits[rows]
         mask = np.full((len(laws), (self._size + 31) // 32), 0xFFFFFFFF, np.uint32)
@@ -167,13 +179,14 @@ class _Batch:
         return logits, mask, np.array([scale for _, scale, _ in laws], np.float32)
 
 
-def _both(ask: Ask) -> TokenSet | None:
+def _intersect(ask: Ask) -> TokenSet | None:
+    """The tokens that may be drawn; None for all."""
     if ask.given is None or ask.among is None:
         return ask.among if ask.given is None else ask.given
     return ask.given & ask.among
 
 
-def _log_sums(logits: Tensor, mask: Any, scale: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _sum_logs(logits: Tensor, mask: Any, scale: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
     if logits.device.type == "cpu":
         from feynkac.models.language.draw import normalise
 
@@ -185,5 +198,6 @@ def _log_sums(logits: Tensor, mask: Any, scale: NDArray[np.float32]) -> tuple[ND
 
     scaled = (logits * torch.as_tensor(scale, device=logits.device)[:, None]).double()
     forbidden = torch.as_tensor(~unpack(mask, logits.shape[1]), device=logits.device)
-    sums = torch.logsumexp(scaled, 1), torch.logsumexp(scaled.masked_fill(forbidden, -torch.inf), 1)
-    return sums[0].cpu().numpy(), sums[1].cpu().numpy()
+    total = torch.logsumexp(scaled, 1)
+    allowed = torch.logsumexp(scaled.masked_fill(forbidden, -torch.inf), 1)
+    return total.cpu().numpy(), allowed.cpu().numpy()

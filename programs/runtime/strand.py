@@ -11,6 +11,8 @@ class Strand(greenlet):
     """A greenlet that runs one execution after the other: a new one, with its stack, takes 15 microseconds."""
 
     execution: Any = None
+    printing = False
+    """Whether a line of its execution is being written."""
 
     def __init__(self) -> None:
         super().__init__(_work)

@@ -10,7 +10,7 @@ import pytest
 import feynkac as fk
 from feynkac.base.errors import ArgumentError, ProgramError, ReplayDiverged
 from feynkac.programs import Bernoulli, program
-from feynkac.programs.runtime import execution
+from feynkac.programs.runtime import recorder
 from feynkac.smc.resample import multinomial
 
 
@@ -58,7 +58,7 @@ def test_every_way_to_go_on_after_the_end(tiny_lm, what) -> None:
 
 def test_a_program_that_scores_forever(monkeypatch) -> None:
 
-    monkeypatch.setattr(execution, "MAX_REQUESTS", 100)
+    monkeypatch.setattr(recorder, "MAX_REQUESTS", 100)
 
     def endless(p):
         while True:

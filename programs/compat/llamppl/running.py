@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ProgramError
 from feynkac.models.language.histories import Histories, Node
-from feynkac.programs.runtime.serving import Ask, served
+from feynkac.programs.runtime.serving import Ask, serve
 
 if TYPE_CHECKING:
     from feynkac.programs.compat.llamppl.lmcontext import LMContext
@@ -260,7 +260,7 @@ async def bridged(function: Callable[[Callable[[Awaitable[Any]], Any]], Any]) ->
 def _answers(questions: Sequence[Ask | Logits], uniforms: Sequence[Any], held: dict[Any, set[Node]]) -> list[Any]:
     asks = [(i, question) for i, question in enumerate(questions) if isinstance(question, Ask)]
     found: dict[int, Any] = dict(
-        zip([i for i, _ in asks], served([a for _, a in asks], [uniforms[i] for i, _ in asks], held), strict=True)
+        zip([i for i, _ in asks], serve([a for _, a in asks], [uniforms[i] for i, _ in asks], held), strict=True)
     )
     others = [(i, question) for i, question in enumerate(questions) if isinstance(question, Logits)]
     for histories in dict.fromkeys(question.histories for _, question in others):

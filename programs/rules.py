@@ -1,0 +1,176 @@
+"""What spans are made of: a rule says which tokens go on, which leave, and where the span is over."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from feynkac.base.errors import ArgumentError
+from feynkac.base.masks import TokenAutomaton, TokenConstraint, pack
+from feynkac.base.tokens import TokenSet
+
+if TYPE_CHECKING:
+    from feynkac.base.vocabulary import Vocabulary
+
+_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*$|[。！？]+[」』”’]*$")
+
+
+class Options(NamedTuple):
+    """What may come next in a span; None stands for all tokens that have a text, and for no token that leaves."""
+
+    continuing: TokenSet | None
+    leaving: TokenSet | None
+
+
+class Rule(Protocol):
+    """What a span is made of. States are immutable."""
+
+    name: str
+    start: Any
+
+    def options(self, state: Any) -> Options: ...
+    def advance(self, state: Any, token: int) -> Any: ...
+    def over(self, state: Any) -> bool:
+        """Whether nothing can follow."""
+        ...
+
+    def accepts(self, state: Any) -> bool:
+        """Whether the span may end here."""
+        ...
+
+
+class Constrained:
+    """A token constraint as a rule; states are those of its automaton."""
+
+    def __init__(self, constraint: TokenConstraint, automaton: TokenAutomaton, vocabulary: Vocabulary) -> None:
+        self.name = constraint.name
+        self.start = automaton.start
+        self._automaton = automaton
+        self._size = vocabulary.size
+        self._no_eos = ~pack(vocabulary.ends)
+        self._known: dict[int, Options] = {}
+
+    def options(self, state: int) -> Options:
+        found = self._known.get(state)
+        if found is None:
+            if len(self._known) > 4096:
+                self._known.clear()
+            row = TokenSet(self._automaton.masks(np.array([state]))[0] & self._no_eos, self._size)
+            found = self._known[state] = Options(row, ~row if self.accepts(state) else None)
+        return found
+
+    def advance(self, state: int, token: int) -> int:
+        return int(self._automaton.advance(np.array([state]), np.array([token]))[0])
+
+    def over(self, state: int) -> bool:
+        continuing, leaving = self.options(state)
+        return leaving is not None and continuing is not None and continuing.first() is None
+
+    def accepts(self, state: int) -> bool:
+        return bool(self._automaton.accepts(np.array([state]))[0])
+
+
+class Until:
+    """Free text up to a stop string; the state is the end of the text so far, None once a stop string is in it."""
+
+    def __init__(self, stops: Sequence[bytes], vocabulary: Vocabulary) -> None:
+        self.name = f"until {', '.join(map(repr, stops))}" if stops else "free"
+        self.start = b""
+        self._stops = stops
+        self._tokens = vocabulary.tokens
+        self._keep = max(map(len, stops), default=1) - 1
+
+    def options(self, state: bytes) -> Options:
+        return Options(None, None)
+
+    def advance(self, state: bytes, token: int) -> bytes | None:
+        text = state + self._tokens[token]
+        if any(stop in text for stop in self._stops):
+            return None
+        return text[len(text) - self._keep :] if self._keep else b""
+
+    def over(self, state: bytes | None) -> bool:
+        return state is None
+
+    def accepts(self, state: bytes | None) -> bool:
+        return True
+
+
+class Unit:
+    """A word or a sentence; the state is the text so far as bytes, None once more than the unit has been written."""
+
+    def __init__(self, unit: str, vocabulary: Vocabulary) -> None:
+        self.name = unit
+        self.start = b""
+        self._unit = unit
+        self._tokens = vocabulary.tokens
+        spaces = np.array([token[:1].isspace() for token in vocabulary.tokens])
+        self._leaving = TokenSet.where(vocabulary, spaces | vocabulary.ends)
+
+    def options(self, state: bytes) -> Options:
+        # Everything continues or leaves, so that a unit weighs nothing.
+        return Options(None, self._leaving) if self._may_end(state) else Options(None, None)
+
+    def advance(self, state: bytes, token: int) -> bytes | None:
+        from feynkac.potentials.rewards.boundaries import boundaries
+
+        text = state + self._tokens[token]
+        beyond = boundaries(text.decode("utf-8", "replace"), 0, "word" if self._unit == "word" else "sentence")
+        return None if beyond else text
+
+    def over(self, state: bytes | None) -> bool:
+        return state is None
+
+    def accepts(self, state: bytes | None) -> bool:
+        return True
+
+    def _may_end(self, state: bytes) -> bool:
+        text = state.decode("utf-8", "replace")
+        if self._unit == "word":
+            return bool(text.strip()) and not text[-1].isspace()
+        return bool(_SENTENCE_END.search(text))
+
+
+_RULES: WeakKeyDictionary[Vocabulary, dict[Any, Rule]] = WeakKeyDictionary()
+
+
+def find_rule(vocabulary: Vocabulary, kind: str, what: Any) -> Rule:
+    """The rule of `kind` (an argument of `Context.gen`) and `what` is given for it; made once a vocabulary.
+
+    Raises ArgumentError for what is none.
+    """
+    known = _RULES.setdefault(vocabulary, {})
+    key = (kind, what if isinstance(what, str) or kind == "constraint" else json.dumps(what, default=list))
+    found = known.get(key)
+    if found is None:
+        if len(known) > 256:  # a program that makes up ever new patterns
+            known.clear()
+        found = known[key] = _make_rule(vocabulary, kind, what)
+    return found
+
+
+def _make_rule(vocabulary: Vocabulary, kind: str, what: Any) -> Rule:
+    if kind == "until":
+        stops = [what] if isinstance(what, str) else list(what)
+        if not all(isinstance(stop, str) and stop for stop in stops):
+            raise ArgumentError(f"until={what!r}: give a string that is not empty, or a list of such")
+        return Until([stop.encode() for stop in stops], vocabulary)
+    if kind == "unit":
+        if what not in ("word", "sentence"):
+            raise ArgumentError(f"unit={what!r}: choose 'word' or 'sentence'")
+        return Unit(what, vocabulary)
+    constraint = what if kind == "constraint" else _make_constraint(kind, what)
+    if not isinstance(constraint, TokenConstraint):
+        raise ArgumentError(f"gen({constraint!r}): give a token constraint, such as feynkac.grammar(...)")
+    return Constrained(constraint, constraint.automaton(vocabulary), vocabulary)
+
+
+def _make_constraint(kind: str, what: Any) -> Any:
+    from feynkac.potentials import choices, json_schema, regex
+
+    return {"choices": choices, "json_schema": json_schema, "regex": regex}[kind](what)

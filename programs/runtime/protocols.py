@@ -1,0 +1,77 @@
+"""What the runtime asks of the language that programs are written in: it imports nothing of it.
+
+The handle `p`, contexts and distributions are made above; these protocols are all that the runtime knows of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from feynkac.base.tokens import TokenSet
+    from feynkac.models.language.histories import Histories, Node
+    from feynkac.programs.runtime.execution import Execution
+    from feynkac.programs.runtime.record import Record
+    from feynkac.programs.runtime.serving import Ask, Block
+
+
+class AnyDistribution(Protocol):
+    """A distribution, as an execution sees it."""
+
+    key: Any
+    """What must be equal when the program is run again."""
+    in_context: bool
+    """Whether it is a `ContextDistribution`."""
+
+    def log_prob(self, value: Any, /) -> float: ...
+
+    def settle(self, u: Any, pin: Record | None, answer: Any, /) -> tuple[Any, float | None, Any, float]:
+        """A value, its log-probability in nats if known, where it leads, and the increment in nats."""
+        ...
+
+    def follow(self, after: Any, value: Any, /) -> Any:
+        """A recorded value as a replay gives it to the program; `after` is where it led."""
+        ...
+
+
+class ContextDistribution(AnyDistribution, Protocol):
+    """A distribution that depends on the logits of a context."""
+
+    def check_current(self) -> None:
+        """Raises ProgramError if the context has moved on."""
+        ...
+
+    def ask(self, value: Any = None, /) -> Ask | Block:
+        """What to ask the model: the probability of `value`, or a draw."""
+        ...
+
+    def convert(self, value: Any, /) -> Any:
+        """An observed value in the form that a draw has."""
+        ...
+
+    def score(self, value: Any, answer: Any, /) -> float:
+        """The log-probability of `value` in nats, by the answer of the model."""
+        ...
+
+    def move(self, value: Any, /) -> Any:
+        """Move the context on by an observed value; returns where it leads."""
+        ...
+
+
+class OpenContext(Protocol):
+    """A context: a place in a tree of histories."""
+
+    lm: Any
+    histories: Histories
+    node: Node
+    heading: Node | None
+    """Where it will stand once the text that is being scored is behind it."""
+    given: TokenSet | None
+    ended: bool
+
+
+MakeHandle: TypeAlias = "Callable[[Execution], Any]"
+"""Makes the first argument of a program."""
+MakeContext: TypeAlias = "Callable[[Execution, Any, Histories, Node, float], Any]"
+"""Makes a context of an execution: its model, its histories, where it stands, and its temperature."""
