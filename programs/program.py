@@ -20,6 +20,8 @@ from feynkac.programs.runtime.record import DEATH, RETURN, Record, get_kind, lis
 from feynkac.programs.runtime.rows import ProgramCall, ProgramRow
 from feynkac.programs.runtime.scheduler import Limits, Run
 
+_NO_PROGRAMS = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+
 
 class Unfinished(str):
     """The text so far of a particle that has not returned, which stands for its sample."""
@@ -210,6 +212,3 @@ def program(
     if any(is_kind(function) for is_kind in _NO_PROGRAMS):
         raise ArgumentError(f"{function.__name__}: a program is a plain function, without async, await and yield")
     return ProgramFunction(function, Limits(max_steps, max_tokens))
-
-
-_NO_PROGRAMS = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)

@@ -36,13 +36,13 @@ def extract(
     text = lm.context(chat=f"{passage}\n\n{instruction}")
     answer = p.sample(text.gen(json_schema=schema, max_tokens=max_tokens))
     if verbatim:
-        p.condition(all(found in passage for found in _strings(json.loads(answer))))
+        p.condition(all(found in passage for found in _list_strings(json.loads(answer))))
     return answer
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _list_strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _strings(part)
+            yield from _list_strings(part)

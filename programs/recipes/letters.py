@@ -23,8 +23,9 @@ def avoid(p: Particle, lm: CausalLM, prompt: str, letters: str = "e", max_tokens
     Exact: that the next token is free of them is observed before the token is drawn, so that no particle runs into a
     wall, and its probability is in the weight. The target is the model's law given that the letters do not occur.
     """
-    text, end = lm.context(prompt), TokenSet.where(lm.vocabulary, lm.vocabulary.eos)
-    allowed = TokenSet.where(lm.vocabulary, without(letters)) | end
+    text = lm.context(prompt)
+    end = TokenSet.where(lm.vocabulary, lm.vocabulary.eos)
+    allowed = TokenSet.where(lm.vocabulary, forbid(letters)) | end
     while not text.ended and len(text) < max_tokens:
         p.observe(text.mask(allowed), True)
         p.sample(text.next_token())
@@ -32,7 +33,7 @@ def avoid(p: Particle, lm: CausalLM, prompt: str, letters: str = "e", max_tokens
 
 
 @lru_cache(maxsize=256)
-def without(letters: str) -> Callable[[str], bool]:
+def forbid(letters: str) -> Callable[[str], bool]:
     """Whether a token is free of `letters`, as a function that the vocabulary is asked by only once."""
     unwanted = set(letters.lower())
     return lambda token: unwanted.isdisjoint(token.lower())

@@ -38,7 +38,8 @@ def reason(
     Exact: the target is the model's law times exp(scale * verifier(answer)), of the whole answer. The verdicts on the
     way are twists: they choose which particles go on, and the last one gives way to the factor.
     """
-    text, verdict = lm.context(chat=question), 0.0
+    text = lm.context(chat=question)
+    verdict = 0.0
     for _ in range(steps):
         p.sample(text.gen(unit="sentence", max_tokens=step_tokens))
         verdict = scale * p.once(verifier, str(text))

@@ -30,7 +30,8 @@ def speculate(
     of `lm`, whatever the draft; a draft that knows more (a longer prompt, a tuned model) leads the particles, and the
     effective sample size tells how far it leads them away. `lm` verifies a block in one forward pass.
     """
-    text, ahead = lm.context(prompt), draft.context(prompt, temperature=temperature)
+    text = lm.context(prompt)
+    ahead = draft.context(prompt, temperature=temperature)
     while not text.ended and len(text) < max_tokens:
         p.sample(text.draft(ahead, min(block, max_tokens - len(text))))
     return str(text)

@@ -26,17 +26,18 @@ def short_words(p: Particle, lm: CausalLM, prompt: str, longest: int = 5, max_to
     Exact: which tokens fit follows from how many letters the last word has so far; that the next one fits is observed
     before it is drawn, and weighs by its probability. Tokens that are parts of a character are left out.
     """
-    text, end = lm.context(prompt), TokenSet.where(lm.vocabulary, lm.vocabulary.eos)
+    text = lm.context(prompt)
+    end = TokenSet.where(lm.vocabulary, lm.vocabulary.eos)
     while not text.ended and len(text) < max_tokens:
         room = longest - len(_BETWEEN.split(str(text))[-1])
-        allowed = TokenSet.where(lm.vocabulary, fitting(longest, room)) | end
+        allowed = TokenSet.where(lm.vocabulary, bound_words(longest, room)) | end
         p.observe(text.mask(allowed), True)
         p.sample(text.next_token())
     return str(text)
 
 
 @lru_cache(maxsize=1024)
-def fitting(longest: int, room: int) -> Callable[[str], bool]:
+def bound_words(longest: int, room: int) -> Callable[[str], bool]:
     """Whether a token adds at most `room` letters to the word before it, and has no word longer than `longest`."""
 
     def fits(token: str) -> bool:

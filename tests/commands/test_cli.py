@@ -177,7 +177,7 @@ def test_run_a_program_without_a_model(programs) -> None:
     assert "heads" in done.output and "log evidence -1.00 ± 0.00" in done.output
 
 
-def test_run_a_program_of_the_library(folder) -> None:
+def test_run_a_recipe(folder) -> None:
     done = CliRunner().invoke(
         app,
         ["run", "feynkac.programs.recipes:intersect", "-m", folder, "-a", 'prompts=["a", "b"]', "-a", "max_tokens=2",

@@ -15,8 +15,9 @@ async def sample_word(
     self: Any, context: LMContext, max_tokens: int = 5, allow_punctuation: bool = True
 ) -> tuple[str, str]:
     """A word of at most `max_tokens` tokens with the space before it, and a punctuation mark or ""."""
-    masks, word = context.lm.masks, ""
-    await self.observe(context.mask_dist(_first_of_word(context)), True)
+    masks = context.lm.masks
+    word = ""
+    await self.observe(context.mask_dist(_list_starts(context)), True)
     for left in range(max_tokens - 1, -1, -1):
         word += str(await self.sample(context.next_token()))
         if await _ends(self, context, forced=left == 0):
@@ -34,8 +35,9 @@ async def sample_word_2(
     """A word of at most `max_chars` characters, and a mark of punctuation in and at the end of a sentence, or ""."""
     if max_chars is not None and max_chars < 1:
         raise ArgumentError(f"max_chars is {max_chars}; a word has at least one character")
-    masks, word = context.lm.masks, ""
-    starts = _first_of_word(context)
+    masks = context.lm.masks
+    word = ""
+    starts = _list_starts(context)
     await self.observe(context.mask_dist(starts), True)
     while True:
         if max_chars is not None:
@@ -55,7 +57,7 @@ async def sample_word_2(
     return word, "", ""
 
 
-def _first_of_word(context: LMContext) -> frozenset[int]:
+def _list_starts(context: LMContext) -> frozenset[int]:
     """What a word can begin with: a space, unless one stands there already, or a hyphen or a quotation mark."""
     last = context.lm.str_vocab[context.tokens[-1]][-1:]
     inside = not last or last in string.whitespace or last in "-'\""

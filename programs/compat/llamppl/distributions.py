@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError
 from feynkac.programs import distributions as plain
+from feynkac.programs.compat.llamppl.answering import Logits
 from feynkac.programs.compat.llamppl.llms import CachedCausalLM, Token, TokenSequence
-from feynkac.programs.compat.llamppl.running import Logits, answered, uniform
+from feynkac.programs.compat.llamppl.running import draw_uniform, fetch_answer
 
 
 class Distribution:
@@ -39,7 +40,7 @@ class _Plain(Distribution):
         self._law = law
 
     async def sample(self) -> tuple[Any, float]:
-        value = self._law.draw(uniform())
+        value = self._law.draw(draw_uniform())
         return value, self._law.log_prob(value)
 
     async def log_prob(self, x: Any) -> float:
@@ -75,7 +76,7 @@ class LogCategorical(Distribution):
         self.log_probs = log_softmax(logits)
 
     async def sample(self) -> tuple[Any, float]:
-        number = _drawn(self.log_probs, uniform())
+        number = _draw(self.log_probs, draw_uniform())
         return number, float(self.log_probs[number])
 
     async def log_prob(self, x: Any) -> float:
@@ -107,21 +108,22 @@ class Transformer(Distribution):
     """The next token behind a prompt: a text, a TokenSequence or ids."""
 
     def __init__(self, lm: CachedCausalLM, prompt: str | TokenSequence | Sequence[int], temp: float = 1.0) -> None:
-        self.lm, self.temp = lm, temp
+        self.lm = lm
+        self.temp = temp
         self.prompt = list(prompt.seq if isinstance(prompt, TokenSequence) else TokenSequence(lm, prompt).seq)
 
     async def sample(self) -> tuple[Token, float]:
-        return await (await self._law()).sample()
+        return await (await self._find_law()).sample()
 
     async def log_prob(self, x: Any) -> float:
-        return await (await self._law()).log_prob(x)
+        return await (await self._find_law()).log_prob(x)
 
-    async def _law(self) -> TokenCategorical:
-        node = self.lm.node(self.prompt)
-        return TokenCategorical(self.lm, await answered(Logits(self.lm.histories, node), node) / self.temp)
+    async def _find_law(self) -> TokenCategorical:
+        node = self.lm.find_node(self.prompt)
+        return TokenCategorical(self.lm, await fetch_answer(Logits(self.lm.histories, node), node) / self.temp)
 
 
-def _drawn(log_p: NDArray[Any], u: Any) -> int:
+def _draw(log_p: NDArray[Any], u: Any) -> int:
     """The number at which the distribution function passes `u`."""
     cdf = np.cumsum(np.exp(log_p, dtype=np.float64))
     last = int(np.flatnonzero(log_p > -np.inf)[-1])

@@ -14,7 +14,7 @@ import numpy as np
 from feynkac.base.contract import LogW, Resample, Rng
 from feynkac.potentials import product
 from feynkac.programs.compat.llamppl.modeling import Model
-from feynkac.programs.compat.llamppl.running import Population, bridged
+from feynkac.programs.compat.llamppl.running import Population, bridge
 from feynkac.smc.engine import RandomSource, Step, smc
 from feynkac.smc.resample import adaptive, by_name, never, optimal
 from feynkac.smc.rng import Streams
@@ -51,9 +51,9 @@ async def smc_standard(
     def run(wait: Callable[[Any], Any]) -> Particles:
         population = Population(model, wait)
         step = _run(population, n_particles, scheme, seed, records if keeps else None)
-        return _particles(population, step.log_weight)
+        return _collect(population, step.log_weight)
 
-    particles = await bridged(run)
+    particles = await bridge(run)
     if keeps:
         name = json_file or f"{type(model).__name__}-{time.strftime('%Y%m%d-%H%M%S')}.json"
         path = Path(visualization_dir or ".", name)
@@ -72,7 +72,8 @@ async def smc_steer(
     """
 
     def run(wait: Callable[[Any], Any]) -> Particles:
-        population, choose = Population(model, wait), optimal(n_particles)
+        population = Population(model, wait)
+        choose = optimal(n_particles)
 
         def branch(log_weight: LogW, rng: Rng) -> Draw:
             rows, chosen = choose(log_weight, rng)
@@ -80,29 +81,29 @@ async def smc_steer(
             counts = np.where(population.done(population)[rows], 1, n_beam)
             return np.repeat(rows, counts), np.repeat(chosen - np.log(counts), counts)
 
-        streams = _streams(seed)
+        streams = _open_streams(seed)
         step = _run(population, n_particles * n_beam, branch, streams, None)
         rows, log_weight = choose(step.log_weight, streams.at("output", 0))
         if rows is not None:
             population.rows = [population.rows[i] for i in rows.tolist()]
-        return _particles(population, log_weight)
+        return _collect(population, log_weight)
 
-    return await bridged(run)
+    return await bridge(run)
 
 
 def _run(population: Population, n: int, resample: Resample, seed: Any, records: list[dict[str, Any]] | None) -> Step:
     step = None
-    for step in smc(population, product(), n=n, resample=resample, rng=_streams(seed)):
+    for step in smc(population, product(), n=n, resample=resample, rng=_open_streams(seed)):
         weighed = step.log_weight + math.log(len(population))
         for row, weight in zip(population.rows, weighed.tolist(), strict=True):
             row.model.weight = weight
         if records is not None:
-            records.append(_record(step, population, weighed, records))
+            records.append(_describe(step, population, weighed, records))
     assert step is not None
     return step
 
 
-def _particles(population: Population, log_weight: LogW) -> Particles:
+def _collect(population: Population, log_weight: LogW) -> Particles:
     particles = Particles(row.model for row in population.rows)
     for particle, weight in zip(particles, (log_weight + math.log(len(log_weight))).tolist(), strict=True):
         particle.weight = weight
@@ -110,13 +111,13 @@ def _particles(population: Population, log_weight: LogW) -> Particles:
     return particles
 
 
-def _streams(seed: Any) -> Any:
+def _open_streams(seed: Any) -> Any:
     if seed is None:
         return Streams(int(np.random.randint(2**31 - 1)))  # noqa: NPY002
     return Streams(seed) if isinstance(seed, int) else seed
 
 
-def _record(step: Step, population: Population, weight: LogW, earlier: list[dict[str, Any]]) -> dict[str, Any]:
+def _describe(step: Step, population: Population, weight: LogW, earlier: list[dict[str, Any]]) -> dict[str, Any]:
     """One step as LLaMPPL's viewer reads it."""
     last = [float(particle["logweight"]) for particle in earlier[-1]["particles"]] if earlier else [0.0] * len(weight)
     before = [last[parent] for parent in step.rows.tolist()]
@@ -125,12 +126,12 @@ def _record(step: Step, population: Population, weight: LogW, earlier: list[dict
         text = row.model.string_for_serialization()
         shown = text if "<<<" in text or ">>>" in text else f"<<<>>>{text}"
         gain = now - was if was > -math.inf else 0.0
-        particles.append({"contents": shown, "logweight": _number(now), "weight_incr": str(gain)})
+        particles.append({"contents": shown, "logweight": _format(now), "weight_incr": str(gain)})
     resampled = any(step.resampled)
     mode = "init" if step.t == 0 else "resample" if resampled else "smc_step"
     ancestors = {"ancestors": step.rows.tolist()} if resampled else {}
     return {"step": step.t + 1, "mode": mode, **ancestors, "particles": particles}
 
 
-def _number(x: float) -> str:
+def _format(x: float) -> str:
     return "-Infinity" if x == -math.inf else str(x)

@@ -16,7 +16,8 @@ from feynkac.base.masks import pack
 from feynkac.base.tokens import TokenSet
 from feynkac.models.language.histories import Histories, Node
 from feynkac.models.language.lm import CausalLM
-from feynkac.programs.compat.llamppl.running import Logits, answered
+from feynkac.programs.compat.llamppl.answering import Logits
+from feynkac.programs.compat.llamppl.running import answer_now, fetch_answer
 
 _MID_PUNCTUATION = (",", ":", ";", "-", '"')
 _END_PUNCTUATION = (".", "!", "?")
@@ -33,8 +34,11 @@ class CachedCausalLM:
     def __init__(self, lm: CausalLM) -> None:
         if not isinstance(lm, CausalLM):
             raise ArgumentError(f"CachedCausalLM({lm!r}): give a feynkac.CausalLM, or use from_pretrained(name)")
-        self.lm, self.model, self.tokenizer = lm, lm.model, lm.tokenizer
-        self.batch_size, self.timeout = 1, 0.0
+        self.lm = lm
+        self.model = lm.model
+        self.tokenizer = lm.tokenizer
+        self.batch_size = 1
+        self.timeout = 0.0
         self.clear_cache()
 
     @classmethod
@@ -71,11 +75,11 @@ class CachedCausalLM:
 
     async def next_token_logprobs(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """(V,) log-probabilities of the next token; those that wait for some are served together."""
-        return await answered(Logits(self.histories, self.node(token_ids)))
+        return await fetch_answer(Logits(self.histories, self.find_node(token_ids)))
 
     def next_token_logprobs_unbatched(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
         """(V,) log-probabilities of the next token, at once."""
-        return Logits(self.histories, self.node(token_ids)).now()
+        return answer_now(Logits(self.histories, self.find_node(token_ids)))
 
     def cache_kv(self, prompt_tokens: Sequence[int]) -> None:
         """Nothing: what particles have in common is always cached."""
@@ -87,7 +91,7 @@ class CachedCausalLM:
 
     clear_kv_cache = reset_async_queries = clear_cache
 
-    def node(self, token_ids: Sequence[int]) -> Node:
+    def find_node(self, token_ids: Sequence[int]) -> Node:
         """The history `token_ids`: a prompt, or a known one and a few tokens more."""
         ids = tuple(int(i) for i in token_ids)
         if not ids:
@@ -160,7 +164,9 @@ class Token:
     """A token: equal to a token, to its id, or to its text."""
 
     def __init__(self, lm: CachedCausalLM, token_id: int, token_str: str) -> None:
-        self.lm, self.token_id, self.token_str = lm, token_id, token_str
+        self.lm = lm
+        self.token_id = token_id
+        self.token_str = token_str
 
     def __add__(self, other: Any) -> TokenSequence:
         return TokenSequence(self.lm, [self.token_id]) + other
@@ -197,25 +203,25 @@ class TokenSequence:
     def __init__(self, lm: CachedCausalLM, seq: str | Sequence[int] | None = None) -> None:
         self.lm = lm
         start: Any = [lm.tokenizer.bos_token_id] if seq is None else seq
-        self.seq: list[int] = _encoded(lm, start, True) if isinstance(start, str) else [int(i) for i in start]
+        self.seq: list[int] = _encode(lm, start, True) if isinstance(start, str) else [int(i) for i in start]
 
     def __iadd__(self, other: Any) -> TokenSequence:
-        self.seq.extend(self._ids(other))
+        self.seq.extend(self._read_ids(other))
         return self
 
     def __add__(self, other: Any) -> TokenSequence:
-        return TokenSequence(self.lm, self.seq + self._ids(other))
+        return TokenSequence(self.lm, self.seq + self._read_ids(other))
 
     def __radd__(self, other: Any) -> TokenSequence:
-        return TokenSequence(self.lm, self._ids(other) + self.seq)
+        return TokenSequence(self.lm, self._read_ids(other) + self.seq)
 
-    def _ids(self, other: Any) -> list[int]:
+    def _read_ids(self, other: Any) -> list[int]:
         if isinstance(other, Token | TokenSequence) and other.lm is not self.lm:
             raise ArgumentError("tokens of two language models cannot be joined; join their texts")
         if isinstance(other, TokenSequence):
             return list(other.seq)
         if isinstance(other, str):
-            return _encoded(self.lm, other, False)
+            return _encode(self.lm, other, False)
         if isinstance(other, Token | int | np.integer):
             return [int(other)]
         raise ArgumentError(f"{other!r} cannot be added to tokens; give tokens, ids or text")
@@ -224,5 +230,5 @@ class TokenSequence:
         return str(self.lm.tokenizer.decode(self.seq))
 
 
-def _encoded(lm: CachedCausalLM, text: str, special: bool) -> list[int]:
+def _encode(lm: CachedCausalLM, text: str, special: bool) -> list[int]:
     return list(lm.tokenizer(text, add_special_tokens=special)["input_ids"]) if text else []  # pyright: ignore[reportArgumentType]

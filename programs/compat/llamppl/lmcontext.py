@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from feynkac.base.errors import ArgumentError, ProgramError
 from feynkac.base.masks import unpack
 from feynkac.base.tokens import TokenSet
+from feynkac.programs.compat.llamppl.answering import Logits
 from feynkac.programs.compat.llamppl.distributions import Distribution, log_softmax
 from feynkac.programs.compat.llamppl.llms import CachedCausalLM, Token
-from feynkac.programs.compat.llamppl.running import Logits, answered, uniform
+from feynkac.programs.compat.llamppl.running import answer_now, draw_uniform, fetch_answer
 from feynkac.programs.runtime.serving import Ask
 
 
@@ -30,10 +31,15 @@ class LMContext:
     ) -> None:
         if not 0.0 < temp < math.inf:
             raise ArgumentError(f"temp is {temp}; it must be positive (a small one is nearly greedy)")
-        self.lm, self.temp, self.show_prompt, self.show_eos = lm, temp, show_prompt, show_eos
+        self.lm = lm
+        self.temp = temp
+        self.show_prompt = show_prompt
+        self.show_eos = show_eos
         ids = list(lm.tokenizer(prompt)["input_ids"]) if prompt else []  # pyright: ignore[reportArgumentType]
-        self.prompt_token_count, self.prompt_string_length = len(ids), len(str(lm.tokenizer.decode(ids)))
-        self.histories, self.node = lm.histories, lm.node(ids)
+        self.prompt_token_count = len(ids)
+        self.prompt_string_length = len(str(lm.tokenizer.decode(ids)))
+        self.histories = lm.histories
+        self.node = lm.find_node(ids)
         self.given: TokenSet | None = None
 
     @classmethod
@@ -69,14 +75,15 @@ class LMContext:
     @property
     def next_token_logprobs(self) -> NDArray[np.float32]:
         """(V,) log-probabilities of the next token, given the masks."""
-        log_p = Logits(self.histories, self.node).now() / np.float32(self.temp)
+        log_p = answer_now(Logits(self.histories, self.node)) / np.float32(self.temp)
         if self.given is not None:
             log_p = np.where(unpack(self.given.packed, self.given.size), log_p, -np.inf)
         return log_softmax(log_p)
 
     def advance(self, token: int) -> None:
         """Append a token, without any weight."""
-        self.node, self.given = self.histories.child(self.node, token), None
+        self.node = self.histories.child(self.node, token)
+        self.given = None
 
     def ask(self, *, among: TokenSet | None = None, token: int | None = None, draws: bool = False) -> Ask:
         """A question about the next token."""
@@ -105,7 +112,7 @@ class LMNextToken(Distribution):
         self.ctx = ctx
 
     async def sample(self) -> tuple[Token, float]:
-        answer = await answered(self.ctx.ask(draws=True), self.ctx)
+        answer = await fetch_answer(self.ctx.ask(draws=True), self.ctx)
         if answer.token < 0 or answer.log_prob == -np.inf:
             raise ProgramError("no token is left that the masks of this context allow; observe them, to be weighed")
         self.ctx.advance(answer.token)
@@ -115,7 +122,7 @@ class LMNextToken(Distribution):
         token = int(x)
         if not 0 <= token < self.ctx.lm.lm.vocabulary.size:
             raise ArgumentError(f"{x!r} is no token of a vocabulary of {self.ctx.lm.lm.vocabulary.size}")
-        answer = await answered(self.ctx.ask(token=token), self.ctx)
+        answer = await fetch_answer(self.ctx.ask(token=token), self.ctx)
         self.ctx.advance(token)
         return answer.log_prob
 
@@ -124,22 +131,24 @@ class LMTokenMask(Distribution):
     """Whether the next token of a context is in a set."""
 
     def __init__(self, ctx: LMContext, mask: Iterable[int]) -> None:
-        self.ctx, self.mask = ctx, mask
+        self.ctx = ctx
+        self.mask = mask
 
     async def sample(self) -> tuple[bool, float]:
-        u, (yes, no) = uniform(), await self._log_probs()
+        u = draw_uniform()
+        yes, no = await self._find_log_probs()
         value = bool(u < math.exp(yes))
         self._decide(value)
         return value, yes if value else no
 
     async def log_prob(self, x: bool) -> float:
-        yes, no = await self._log_probs()
+        yes, no = await self._find_log_probs()
         self._decide(bool(x))
         return yes if x else no
 
-    async def _log_probs(self) -> tuple[float, float]:
+    async def _find_log_probs(self) -> tuple[float, float]:
         self._set = self.ctx.lm.token_set(self.mask)
-        yes = (await answered(self.ctx.ask(among=self._set), self.ctx)).increment
+        yes = (await fetch_answer(self.ctx.ask(among=self._set), self.ctx)).increment
         left = -math.expm1(min(yes, 0.0))
         return yes, math.log(left) if left > 0.0 else -math.inf
 

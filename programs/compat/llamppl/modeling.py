@@ -22,8 +22,12 @@ class Model:
 
     def reset(self) -> None:
         """Forget weight, twist, and having finished."""
-        self.weight, self.twist_amount, self.finished = 0.0, 0.0, False
-        self.mode, self.beam_idx, self.force_eos = "sample", 0, False
+        self.weight = 0.0
+        self.twist_amount = 0.0
+        self.finished = False
+        self.mode = "sample"
+        self.beam_idx = 0
+        self.force_eos = False
 
     async def start(self) -> None:
         """Called once, before the first step."""
@@ -159,7 +163,8 @@ def submodel(f: Callable[..., Any]) -> Callable[..., SubModel]:
     class OfFunction(SubModel):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__()
-            self.args, self.kwargs = args, kwargs
+            self.args = args
+            self.kwargs = kwargs
 
         async def forward(self) -> Any:
             return await f(self, *self.args, **self.kwargs)

@@ -7,7 +7,7 @@ import copy
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar, copy_context
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 import numpy as np
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ProgramError
 from feynkac.models.language.histories import Histories, Node
-from feynkac.programs.runtime.serving import Ask, serve
+from feynkac.programs.compat.llamppl.answering import Logits, answer
+from feynkac.programs.runtime.serving import Ask
 
 if TYPE_CHECKING:
     from feynkac.programs.compat.llamppl.lmcontext import LMContext
@@ -27,31 +28,21 @@ MAX_STEPS = 10_000
 """Steps after which a model is taken to run forever."""
 
 
-class Logits(NamedTuple):
-    """A question for all log-probabilities behind a history."""
-
-    histories: Histories
-    node: Node
-
-    def now(self) -> NDArray[np.float32]:
-        """(V,) the answer at once; contexts of the same run are forwarded along."""
-        row = _HERE.get()
-        held = {} if row is None else row.run.held()
-        return _log_probs(self.histories, [self.node], held)[0]
-
-
 class _Dead(BaseException):
     """Ends the coroutine of a particle of weight zero; no `except Exception` of a user stops it."""
 
 
-class Row:
+class ModelRow:
     """One particle: its model, and what the engine must know of it."""
 
     def __init__(self, model: Model, run: Population) -> None:
-        self.model, self.run = model, run
+        self.model = model
+        self.run = run
         self.dead = False
-        self.uniforms: Sequence[Any] = ()
-        self.number = self.used = 0
+        self.number = 0
+        """Which row of the population it is."""
+        self.used = 0
+        """How many uniforms of this step it has used."""
         self.contexts: WeakSet[LMContext] = WeakSet()
         self.places: list[tuple[Histories, Node]] = []
         """Histories without a context that it asked about last."""
@@ -60,15 +51,16 @@ class Row:
     def over(self) -> bool:
         return self.dead or bool(self.model.done_stepping())
 
-    def fork(self) -> Row:
+    def fork(self) -> ModelRow:
         """A copy; the contexts that are copied with it are known by what the copying left in its memory."""
         memo: dict[int, Any] = {}
-        twin = Row(copy.deepcopy(self.model, memo), self.run)
+        twin = ModelRow(copy.deepcopy(self.model, memo), self.run)
         twin.contexts.update(memo[id(context)] for context in self.contexts if id(context) in memo)
-        twin.dead, twin.places = self.dead, list(self.places)
+        twin.dead = self.dead
+        twin.places = list(self.places)
         return twin
 
-    async def turn(self, first: bool) -> None:
+    async def take_turn(self, first: bool) -> None:
         """One step of its model."""
         try:
             if first:
@@ -84,31 +76,37 @@ class Row:
             error.add_note(f"in {type(self.model).__name__}, particle {self.number}, step {self.run.t}")
             raise
 
-    def uniform(self) -> Any:
+    def draw_uniform(self) -> Any:
         """Its next uniform of this step."""
         self.used += 1
-        return self.run.uniforms(self.used)[self.number]
+        return self.run.find_uniforms(self.used)[self.number]
 
 
-_HERE: ContextVar[Row | None] = ContextVar("particle", default=None)
+_HERE: ContextVar[ModelRow | None] = ContextVar("particle", default=None)
 
 
-def uniform() -> Any:
+def draw_uniform() -> Any:
     """A uniform in [0, 1) of the particle that is running; of numpy's global generator outside of runs."""
     row = _HERE.get()
-    return float(np.random.random()) if row is None else row.uniform()  # noqa: NPY002
+    return float(np.random.random()) if row is None else row.draw_uniform()  # noqa: NPY002
 
 
-async def answered(question: Ask | Logits, of: LMContext | Node | None = None) -> Any:
+async def fetchanswer(question: Ask | Logits, of: LMContext | Node | None = None) -> Any:
     """The answer, once all particles of the run wait for one; `of` is what the question is about."""
     row = _HERE.get()
     if row is None:
-        return _answers([question], [uniform()], {})[0]
+        return answer([question], [draw_uniform()], {})[0]
     if isinstance(of, Node):
         row.places = [*row.places[-1:], (question.histories, of)]
     elif of is not None:
         row.contexts.add(of)
     return await row.run.ask(row, question)
+
+
+def answer_now(question: Logits) -> NDArray[np.float32]:
+    """(V,) log-probabilities without waiting for others; contexts of the same run are forwarded along."""
+    row = _HERE.get()
+    return answer([question], [0.0], {} if row is None else row.run.list_held())[0]
 
 
 class Population:
@@ -118,11 +116,12 @@ class Population:
     """
 
     def __init__(self, model: Model, wait: Callable[[Awaitable[Any]], Any]) -> None:
-        self.model, self.wait = model, wait
-        self.rows: list[Row] = []
+        self.model = model
+        self.wait = wait
+        self.rows: list[ModelRow] = []
         self.t = 0
-        self._asked: list[tuple[Row, Ask | Logits, Any, asyncio.Future[Any]]] = []
-        self._awaited: set[Row] = set()
+        self._asked: list[tuple[ModelRow, Ask | Logits, Any, asyncio.Future[Any]]] = []
+        self._awaited: set[ModelRow] = set()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -131,14 +130,17 @@ class Population:
 
     def init(self, n: int, rng: Rng) -> Population:
         """`n` copies of the model."""
-        self.rows = [Row(copy.deepcopy(self.model), self) for _ in range(n)]
+        self.rows = [ModelRow(copy.deepcopy(self.model), self) for _ in range(n)]
         return self
 
     def step(self, t: int, state: Population, rng: Rng) -> tuple[Population, LogW]:
         """One step of every model; (N,) increments in nats."""
-        self.t, self._rng, self._uniforms = t, rng, list[Sequence[Any]]()
+        self.t = t
+        self._rng = rng
+        self._uniforms = list[Sequence[Any]]()
         for number, row in enumerate(self.rows):
-            row.number, row.used = number, 0
+            row.number = number
+            row.used = 0
         moving = [row for row in self.rows if not row.over]
         if moving and t >= MAX_STEPS:
             raise ProgramError(f"{type(self.model).__name__} does not stop within {MAX_STEPS} steps; call finish()")
@@ -171,23 +173,23 @@ class Population:
 
     # --- what particles call
 
-    def uniforms(self, number: int) -> Sequence[Any]:
+    def find_uniforms(self, number: int) -> Sequence[Any]:
         """(N,) the uniforms that each row uses as its number `number` of this step."""
         while len(self._uniforms) < number:
             self._uniforms.append(self._rng.uniform(len(self.rows)).tolist())
         return self._uniforms[number - 1]
 
-    async def ask(self, row: Row, question: Ask | Logits) -> Any:
+    async def ask(self, row: ModelRow, question: Ask | Logits) -> Any:
         """Wait for an answer."""
         if row.model.weight == -math.inf:
             raise _Dead
-        u = row.uniform() if isinstance(question, Ask) and question.draws else 0.0
+        u = row.draw_uniform() if isinstance(question, Ask) and question.draws else 0.0
         future = asyncio.get_running_loop().create_future()
         self._asked.append((row, question, u, future))
         self._serve_soon()
         return await future
 
-    def held(self) -> dict[Histories, set[Node]]:
+    def list_held(self) -> dict[Histories, set[Node]]:
         """Where the contexts of all particles that go on stand."""
         held: dict[Histories, set[Node]] = {}
         for row in self.rows:
@@ -199,9 +201,11 @@ class Population:
 
     # --- inner workings
 
-    async def _advance(self, rows: Sequence[Row]) -> None:
-        loop, tasks = asyncio.get_running_loop(), []
-        self._asked, self._awaited = [], set(rows)
+    async def _advance(self, rows: Sequence[ModelRow]) -> None:
+        loop = asyncio.get_running_loop()
+        tasks = []
+        self._asked = []
+        self._awaited = set(rows)
         for row in rows:
             here = copy_context()
             here.run(_HERE.set, row)
@@ -213,36 +217,37 @@ class Population:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _turn(self, row: Row) -> None:
+    async def _turn(self, row: ModelRow) -> None:
         try:
-            await row.turn(self.t == 0)
+            await row.take_turn(self.t == 0)
         finally:
             self._awaited.discard(row)
             self._serve_soon()
 
     def _serve_soon(self) -> None:
-        if self._asked and self._complete():
+        if self._asked and self._is_complete():
             asyncio.get_running_loop().call_soon(self._serve)
 
-    def _complete(self) -> bool:
+    def _is_complete(self) -> bool:
         return self._awaited <= {row for row, _, _, _ in self._asked}
 
     def _serve(self) -> None:
         """Answer all that was asked, if by now no particle can go on without."""
-        if not self._asked or not self._complete():
+        if not self._asked or not self._is_complete():
             return
-        asked, self._asked = [one for one in self._asked if not one[3].done()], []
+        asked = [one for one in self._asked if not one[3].done()]
+        self._asked = []
         try:
-            answers = _answers([one[1] for one in asked], [one[2] for one in asked], self.held())
+            found = answer([one[1] for one in asked], [one[2] for one in asked], self.list_held())
         except Exception as error:
             for *_, future in asked:
                 future.set_exception(error)
         else:
-            for (*_, future), answer in zip(asked, answers, strict=True):
-                future.set_result(answer)
+            for (*_, future), value in zip(asked, found, strict=True):
+                future.set_result(value)
 
 
-async def bridged(function: Callable[[Callable[[Awaitable[Any]], Any]], Any]) -> Any:
+async def bridge(function: Callable[[Callable[[Awaitable[Any]], Any]], Any]) -> Any:
     """`function(wait)`, a plain function that may `wait` for awaitables of the running event loop."""
     strand = greenlet(function)
     strand.gr_context = copy_context()
@@ -255,23 +260,3 @@ async def bridged(function: Callable[[Callable[[Awaitable[Any]], Any]], Any]) ->
         else:
             result = strand.switch(value)
     return result
-
-
-def _answers(questions: Sequence[Ask | Logits], uniforms: Sequence[Any], held: dict[Any, set[Node]]) -> list[Any]:
-    asks = [(i, question) for i, question in enumerate(questions) if isinstance(question, Ask)]
-    found: dict[int, Any] = dict(
-        zip([i for i, _ in asks], serve([a for _, a in asks], [uniforms[i] for i, _ in asks], held), strict=True)
-    )
-    others = [(i, question) for i, question in enumerate(questions) if isinstance(question, Logits)]
-    for histories in dict.fromkeys(question.histories for _, question in others):
-        mine = [(i, question.node) for i, question in others if question.histories is histories]
-        found.update(zip([i for i, _ in mine], _log_probs(histories, [node for _, node in mine], held), strict=True))
-    return [found[i] for i in range(len(questions))]
-
-
-def _log_probs(histories: Histories, nodes: Sequence[Node], held: dict[Any, set[Node]]) -> list[NDArray[np.float32]]:
-    """(V,) log-probabilities behind each node."""
-    distinct = list(dict.fromkeys(nodes))
-    law = histories.logits(distinct, held.get(histories, ())).log_softmax(-1).cpu().numpy()
-    place = {node: row for row, node in enumerate(distinct)}
-    return [law[place[node]] for node in nodes]

@@ -1,4 +1,4 @@
-"""The ready programs: tiny models against brute force, to float32; the demo's model, that they do what they say."""
+"""The recipes: tiny models against brute force, to float32; the demo's model, that they do what they say."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import feynkac as fk
 from feynkac.base.errors import AllParticlesDied, ArgumentError
 from feynkac.models.language.shared_cache import SharedContexts
 from feynkac.potentials import constraint, product
-from feynkac.programs import recipes as library
+from feynkac.programs import recipes
 from feynkac.programs.recipes import (
     avoid,
     extract,
@@ -31,7 +31,7 @@ from feynkac.programs.recipes import (
     vote,
 )  # fmt: skip
 from feynkac.programs.recipes.reasoning import arithmetic
-from feynkac.programs.recipes.syllables import syllables, vowel_groups
+from feynkac.programs.recipes.syllables import count_syllables, count_vowel_groups
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import systematic
 from feynkac.smc.testing import expectation
@@ -219,7 +219,7 @@ def test_a_vote_sums_over_thoughts(tiny_lm) -> None:
 def test_lines_have_their_syllables(tiny_lm) -> None:
     lm = tiny_lm("a", " ", "\n", "ba")
     for poem in alive(fk.steer(haiku(lm, "a", lines=(1, 2)), particles=60, seed=0)):
-        assert [syllables(line) for line in poem.split("\n")] == [1, 2]
+        assert [count_syllables(line) for line in poem.split("\n")] == [1, 2]
 
 
 # --- on the demo's model -------------------------------------------------------------------------------------------
@@ -276,18 +276,18 @@ def test_reasoning_and_voting_on_a_real_model(real) -> None:
 def test_a_haiku_has_its_syllables(real) -> None:
     result = fk.steer(haiku(real, "autumn"), particles=128, seed=0)
     for poem in alive(result):
-        assert [syllables(line) for line in poem.split("\n")] == [5, 7, 5]
+        assert [count_syllables(line) for line in poem.split("\n")] == [5, 7, 5]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", library.__all__)
+@pytest.mark.parametrize("name", recipes.__all__)
 def test_the_example_runs_as_typed(real, name: str) -> None:
     """But for fewer particles, all of which may die."""
-    lines = re.findall(r"^ {8}(.*)$", getattr(library, name).__doc__, re.MULTILINE)
+    lines = re.findall(r"^ {8}(.*)$", getattr(recipes, name).__doc__, re.MULTILINE)
     example = re.sub(r"particles=\d+", "particles=8, on_death='return'", "\n".join(lines))
     assert "feynkac.steer" in example
     with contextlib.suppress(AllParticlesDied):  # there is no posterior then
-        exec(example, {"feynkac": fk, "lm": real, **vars(library)})
+        exec(example, {"feynkac": fk, "lm": real, **vars(recipes)})
 
 
 # --- what they count with ------------------------------------------------------------------------------------------
@@ -295,14 +295,14 @@ def test_the_example_runs_as_typed(real, name: str) -> None:
 
 def test_syllables() -> None:
     for word, count in {"strength": 1, "make": 1, "autumn": 2, "little": 2, "banana": 3, "the": 1, "zxqy": 1}.items():
-        assert vowel_groups(word) == count
-    assert syllables("") == syllables(" — 12") == 0
-    assert syllables("Banana, don’t make") == 5
+        assert count_vowel_groups(word) == count
+    assert count_syllables("") == count_syllables(" — 12") == 0
+    assert count_syllables("Banana, don’t make") == 5
 
 
 def test_syllables_of_the_dictionary() -> None:
     pytest.importorskip("pronouncing")
-    assert syllables("area") == 3 and syllables("moved") == 1 and syllables("poem") == 2
+    assert count_syllables("area") == 3 and count_syllables("moved") == 1 and count_syllables("poem") == 2
 
 
 def test_arithmetic() -> None:
