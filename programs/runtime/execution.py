@@ -84,6 +84,8 @@ class Execution(Recorder):
             strand.parent = getcurrent()
             strand.throw(GreenletExit)
             self._release(strand)
+        elif self.line:  # an error has ended it
+            end_line(self)
 
     def _release(self, strand: Strand) -> None:
         if self.line:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,11 +15,11 @@ from feynkac.programs import Bernoulli, program
 from feynkac.programs.runtime.output import Tagged, tag_lines
 
 
-@pytest.fixture
-def stream(monkeypatch) -> io.StringIO:
-    mine = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", mine)
-    return mine
+@contextlib.contextmanager
+def replaced_stream() -> Iterator[io.StringIO]:
+    """In the test itself, since pytest assigns `sys.stdout` between the parts of a test."""
+    with contextlib.redirect_stdout(io.StringIO()) as stream:
+        yield stream
 
 
 @program
@@ -30,71 +31,81 @@ def talk(p):
     return 0
 
 
-def test_a_line_is_written_when_it_is_whole(stream) -> None:
-    fk.steer(talk(), particles=2, seed=0, algorithm="importance", progress=False)
-    assert stream.getvalue().splitlines() == [
-        f"[particle {i}, step 0] {text}" for i in range(2) for text in ("one line", "two", "lines")
-    ]
-    assert sys.stdout is stream
+def test_a_line_is_written_when_it_is_whole() -> None:
+    with replaced_stream() as stream:
+        fk.steer(talk(), particles=2, seed=0, algorithm="importance", progress=False)
+        assert stream.getvalue().splitlines() == [
+            f"[particle {i}, step 0] {text}" for i in range(2) for text in ("one line", "two", "lines")
+        ]
+        assert sys.stdout is stream
 
 
-def test_the_lines_of_a_program_that_fails_are_written(stream) -> None:
-    @program
-    def fails(p):
-        print("before", end="")
-        raise ValueError
+def test_the_lines_of_a_program_that_fails_are_written() -> None:
+    with replaced_stream() as stream:
 
-    with pytest.raises(ValueError):
-        fk.steer(fails(), particles=1, seed=0, progress=False)
-    assert stream.getvalue() == "[particle 0, step 0] before\n" and sys.stdout is stream
+        @program
+        def fails(p):
+            print("before", end="")
+            raise ValueError
 
-
-def test_whoever_comes_first_installs_and_whoever_goes_last_removes(stream) -> None:
-    with tag_lines():
-        installed = sys.stdout
-        assert isinstance(installed, Tagged) and installed.stream is stream
-        second = tag_lines()
-        second.__enter__()
-        assert sys.stdout is installed
-    assert sys.stdout is installed  # the second one still needs it
-    second.__exit__(None, None, None)
-    assert sys.stdout is stream
+        with pytest.raises(ValueError):
+            fk.steer(fails(), particles=1, seed=0, progress=False)
+        assert stream.getvalue() == "[particle 0, step 0] before\n" and sys.stdout is stream
 
 
-def test_a_stream_that_somebody_assigns_meanwhile_stays(stream) -> None:
-    other = io.StringIO()
-    with tag_lines():
-        sys.stdout = other
+def test_whoever_comes_first_installs_and_whoever_goes_last_removes() -> None:
+    with replaced_stream() as stream:
         with tag_lines():
-            assert isinstance(sys.stdout, Tagged) and sys.stdout.stream is other
+            installed = sys.stdout
+            assert isinstance(installed, Tagged) and installed.stream is stream
+            second = tag_lines()
+            second.__enter__()
+            assert sys.stdout is installed
+        assert sys.stdout is installed  # the second one still needs it
+        second.__exit__(None, None, None)
+        assert sys.stdout is stream
+
+
+def test_a_stream_that_somebody_assigns_meanwhile_stays() -> None:
+    with replaced_stream():
+        other = io.StringIO()
+        with tag_lines():
+            sys.stdout = other
+            with tag_lines():
+                assert isinstance(sys.stdout, Tagged) and sys.stdout.stream is other
+            assert sys.stdout is other
         assert sys.stdout is other
-    assert sys.stdout is other
 
 
-def test_a_stream_that_was_put_back_too_late_is_found_again(stream) -> None:
+def test_a_stream_that_was_put_back_too_late_is_found_again() -> None:
     """As `redirect_stdout` does that began during a step and ended after it."""
-    redirection = contextlib.redirect_stdout(io.StringIO())
-    with tag_lines():
-        redirection.__enter__()
-    redirection.__exit__(None, None, None)
-    assert isinstance(sys.stdout, Tagged)
-    print("not of a program")
-    fk.steer(talk(), particles=1, seed=0, progress=False)
-    assert sys.stdout is stream and stream.getvalue().startswith("not of a program\n[particle 0, step 0] one line\n")
+    with replaced_stream() as stream:
+        redirection = contextlib.redirect_stdout(io.StringIO())
+        with tag_lines():
+            redirection.__enter__()
+        redirection.__exit__(None, None, None)
+        assert isinstance(sys.stdout, Tagged)
+        print("not of a program")
+        fk.steer(talk(), particles=1, seed=0, progress=False)
+        assert sys.stdout is stream and stream.getvalue().startswith(
+            "not of a program\n[particle 0, step 0] one line\n"
+        )
 
 
-def test_a_stream_of_ours_that_was_wrapped_tags_once(stream) -> None:
-    class Twice:
-        def __init__(self, inner):
-            self.inner = inner
+def test_a_stream_of_ours_that_was_wrapped_tags_once() -> None:
+    with replaced_stream() as stream:
 
-        def write(self, text):
-            return self.inner.write(text)
+        class Twice:
+            def __init__(self, inner):
+                self.inner = inner
 
-    with tag_lines():
-        sys.stdout = Twice(sys.stdout)
-    fk.steer(talk(), particles=1, seed=0, progress=False)
-    assert all(re.fullmatch(r"\[particle 0, step 0\] [^\[]*", line) for line in stream.getvalue().splitlines())
+            def write(self, text):
+                return self.inner.write(text)
+
+        with tag_lines():
+            sys.stdout = Twice(sys.stdout)
+        fk.steer(talk(), particles=1, seed=0, progress=False)
+        assert all(re.fullmatch(r"\[particle 0, step 0\] [^\[]*", line) for line in stream.getvalue().splitlines())
 
 
 def test_without_a_stream_nothing_is_written(monkeypatch) -> None:
