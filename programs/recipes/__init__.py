@@ -1,4 +1,4 @@
-"""Programs that are ready to run; each is short enough to be read, copied and changed."""
+"""Recipes: programs that are ready to run, each short enough to be read, copied and changed."""
 
 from feynkac.programs.recipes.extraction import extract
 from feynkac.programs.recipes.infilling import infill
