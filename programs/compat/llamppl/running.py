@@ -91,7 +91,7 @@ def draw_uniform() -> Any:
     return float(np.random.random()) if row is None else row.draw_uniform()  # noqa: NPY002
 
 
-async def fetchanswer(question: Ask | Logits, of: LMContext | Node | None = None) -> Any:
+async def fetch_answer(question: Ask | Logits, of: LMContext | Node | None = None) -> Any:
     """The answer, once all particles of the run wait for one; `of` is what the question is about."""
     row = _HERE.get()
     if row is None:
