@@ -38,7 +38,7 @@ class AnyDistribution(Protocol):
 class ContextDistribution(AnyDistribution, Protocol):
     """A distribution that depends on the logits of a context."""
 
-    def check_current(self) -> None:
+    def check_current(self) -> Any:
         """Raises ProgramError if the context has moved on."""
         ...
 
