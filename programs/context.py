@@ -9,7 +9,7 @@ from feynkac.base.errors import ArgumentError, ProgramError
 from feynkac.base.tokens import Token, Tokens, TokenSet
 from feynkac.programs.runtime.execution import Execution
 from feynkac.programs.runtime.serving import Ask
-from feynkac.programs.upcoming import Draft, GivenTokens, InContext, InSet, NextToken
+from feynkac.programs.upcoming import Draft, GivenTokens, InSet, NextToken
 
 if TYPE_CHECKING:
     from feynkac.models.language.histories import Histories, Node
@@ -152,7 +152,7 @@ class Context:
         """A question about the next token, for the engine to answer."""
         return Ask(self.histories, self.node, self.inverse_temperature, self.given, among, token, draws)
 
-    def query(self, dist: InContext, value: Any) -> float:
+    def query(self, dist: Any, value: Any) -> float:
         """The log-probability of a value, without any effect."""
         return self._execution.query(dist, value)
 
