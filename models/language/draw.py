@@ -2,6 +2,9 @@
 
 A step of N particles reads U x V logits, U <= N distinct contexts. Softmax followed by a multinomial draw would go
 over them eight times; here each context is read twice (maximum, then sum), and each particle looks at one block.
+
+Threads may call at once: the kernels hold the interpreter's lock (no `nogil`), so that no two of them are in numba's
+thread pool at a time, whose "workqueue" layer would abort the process.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
 
-from feynkac.base.masks import TokenMask, unpack
+from feynkac.base.masks import TokenMask
 
 BLOCK = 1024
 """Tokens whose probabilities are summed together; a draw finds its block first, then its token in the block."""
@@ -26,7 +29,7 @@ _C3, _C4, _C5 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.flo
 _SMALLEST = np.float32(-87.0)
 
 
-class NextTokens(NamedTuple):
+class NextTokenLaw(NamedTuple):
     """The next-token law of U contexts under their masks."""
 
     log_total: NDArray[np.float64]
@@ -157,14 +160,14 @@ def _draw(logits, mask, scale, peak, blocks, context, uniforms, out):
         out[i] = _locate(logits[c], mask[c], scale[c], peak[c], blocks[c], uniforms[i]) if peak[c] > -np.inf else -1
 
 
-def normalise(logits: NDArray[np.float32], mask: TokenMask, scale: NDArray[np.float32]) -> NextTokens:
+def normalise(logits: NDArray[np.float32], mask: TokenMask, scale: NDArray[np.float32]) -> NextTokenLaw:
     """The next-token law of U contexts.
 
     `logits` (U, V) float32, `mask` (U, ceil(V / 32)), `scale` (U,) float32, one over the temperature.
     """
     n, n_tokens = logits.shape
     blocks = np.zeros((n, -(-n_tokens // BLOCK)))
-    law = NextTokens(np.empty(n), np.empty(n), np.empty(n, np.float32), blocks)
+    law = NextTokenLaw(np.empty(n), np.empty(n), np.empty(n, np.float32), blocks)
     _normalise(logits, mask, scale, *law)
     return law
 
@@ -173,7 +176,7 @@ def draw(
     logits: NDArray[np.float32],
     mask: TokenMask,
     scale: NDArray[np.float32],
-    law: NextTokens,
+    law: NextTokenLaw,
     context: NDArray[np.int64],
     uniforms: NDArray[Any],
 ) -> NDArray[np.int64]:
@@ -181,20 +184,6 @@ def draw(
 
     `context` (R,) the row of `logits` that each particle draws from, `uniforms` (R,) in [0, 1).
     """
-    if uniforms.dtype == object:
-        return _draw_enumerated(logits, mask, scale, law, context, uniforms)
     tokens = np.empty(len(context), np.int64)
     _draw(logits, mask, scale, law.peak, law.blocks, context, uniforms, tokens)
-    return tokens
-
-
-def _draw_enumerated(logits, mask, scale, law, context, uniforms) -> NDArray[np.int64]:
-    """The same draw by comparisons alone, for the symbolic uniforms of `smc.testing`."""
-    allowed = unpack(mask, logits.shape[1])
-    p = np.where(allowed, np.exp(np.float64(logits) * scale[:, None] - law.log_allowed[:, None]), 0.0)
-    cdf = np.cumsum(p, axis=1)
-    tokens = np.full(len(context), -1, np.int64)
-    for i, c in enumerate(context):
-        support = np.flatnonzero(p[c]) if law.log_allowed[c] > -np.inf else []
-        tokens[i] = next((v for v in support if uniforms[i] < cdf[c, v] / cdf[c, -1]), -1)
     return tokens
