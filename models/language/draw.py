@@ -3,16 +3,18 @@
 A step of N particles reads U x V logits, U <= N distinct contexts. Softmax followed by a multinomial draw would go
 over them eight times; here each context is read twice (maximum, then sum), and each particle looks at one block.
 
-Threads may call at once: the kernels hold the interpreter's lock (no `nogil`), so that no two of them are in numba's
-thread pool at a time, whose "workqueue" layer would abort the process.
+Threads may call at once, also where numba has only its "workqueue" layer of threads, which aborts the process if two
+are in it: then one kernel runs at a time.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import njit, prange, threading_layer
 from numpy.typing import NDArray
 
 from feynkac.base.masks import TokenMask
@@ -160,6 +162,22 @@ def _draw(logits, mask, scale, peak, blocks, context, uniforms, out):
         out[i] = _locate(logits[c], mask[c], scale[c], peak[c], blocks[c], uniforms[i]) if peak[c] > -np.inf else -1
 
 
+_LAYERS_FOR_THREADS = ("omp", "tbb")
+_one_kernel = threading.Lock()
+_layer: str | None = None
+"""The threading layer of numba; not known before the first parallel kernel has run."""
+
+
+def _run_parallel(kernel: Callable[..., None], *args: Any) -> None:
+    global _layer
+    if _layer in _LAYERS_FOR_THREADS:
+        kernel(*args)
+        return
+    with _one_kernel:
+        kernel(*args)
+        _layer = threading_layer()
+
+
 def normalise(logits: NDArray[np.float32], mask: TokenMask, scale: NDArray[np.float32]) -> NextTokenLaw:
     """The next-token law of U contexts.
 
@@ -168,7 +186,7 @@ def normalise(logits: NDArray[np.float32], mask: TokenMask, scale: NDArray[np.fl
     n, n_tokens = logits.shape
     blocks = np.zeros((n, -(-n_tokens // BLOCK)))
     law = NextTokenLaw(np.empty(n), np.empty(n), np.empty(n, np.float32), blocks)
-    _normalise(logits, mask, scale, *law)
+    _run_parallel(_normalise, logits, mask, scale, *law)
     return law
 
 
@@ -185,5 +203,5 @@ def draw(
     `context` (R,) the row of `logits` that each particle draws from, `uniforms` (R,) in [0, 1).
     """
     tokens = np.empty(len(context), np.int64)
-    _draw(logits, mask, scale, law.peak, law.blocks, context, uniforms, tokens)
+    _run_parallel(_draw, logits, mask, scale, law.peak, law.blocks, context, uniforms, tokens)
     return tokens

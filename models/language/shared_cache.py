@@ -94,11 +94,11 @@ def _write(store: Tensor, new: Tensor, step: Pass) -> Tensor:
     n_new = new.shape[2]
     if step.slots is None and isinstance(step.at, int):
         own = store[: step.rows, :, : step.length]
-        own[:, :, step.at : step.at + n_new] = new
+        own[:, :, step.at : step.at + n_new] = new  # also converts, which a write by index does not
         return own
     slots = torch.arange(step.rows, device=new.device) if step.slots is None else step.slots
     at = step.at[:, None] if isinstance(step.at, Tensor) else step.at
-    store[slots[:, None], :, at + torch.arange(n_new, device=new.device)] = new.transpose(1, 2)
+    store[slots[:, None], :, at + torch.arange(n_new, device=new.device)] = new.transpose(1, 2).to(store.dtype)
     own = store[:, :, : step.length]
     return own[: step.rows] if step.slots is None else own.index_select(0, step.slots)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_language_model import FLOAT32, law, truth
+from test_language_model import FLOAT32, law, remember, truth
 from toys import ChainModel, TextModel, Toy, chain, text
 
 import feynkac as fk
