@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from feynkac.base.errors import ModelError
-from feynkac.models.language import attention
+from feynkac.models.language import agreement, attention, forward, plain_cache
 from feynkac.models.language.opening import attention_window, open_contexts, shares_prompt
 from feynkac.models.language.plain_cache import PlainContexts
 from feynkac.models.language.shared_cache import SharedContexts, SharedLayer
@@ -107,7 +107,7 @@ def test_without_the_flash_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     run_program(model, SharedContexts(Twins(model), PROMPTS, 20), PROMPTS, 3, steps=12, keep=0.3)
 
 
-@pytest.mark.parametrize("name", ["llama", "bloom", "gemma2", "gemma3", "mamba", "lfm2"])
+@pytest.mark.parametrize("name", ["llama", "bloom", "gemma2", "gemma3", "mamba", "bamba", "lfm2"])
 def test_plain_cache_is_exact(name: str) -> None:
     model = tiny(name)
     for keep, prompts in ((0.0, PROMPTS[:1]), (0.3, PROMPTS)):
@@ -202,6 +202,63 @@ def test_a_shared_cache_that_disagrees_is_not_used(monkeypatch: pytest.MonkeyPat
     right = attention._attend_prefix
     monkeypatch.setattr(attention, "_attend_prefix", lambda query, key, value: right(query * 0.9, key, value))
     assert isinstance(open_contexts(Twins(tiny("llama")), [[1, 2]], 5), PlainContexts)
+
+
+def test_a_text_beyond_the_attention_window_is_an_error() -> None:
+    """Contexts may grow past what they were opened for; the shared cache has no sliding window."""
+    contexts = SharedContexts(Twins(tiny("mistral", sliding_window=5)), [[1, 2, 3]], 2)
+    contexts.start()
+    for token in (4, 5):
+        contexts.extend(np.array([0]), np.array([token]))
+    with pytest.raises(ModelError, match="a text of 6 tokens is longer than the attention window of 5 tokens"):
+        contexts.extend(np.array([0]), np.array([6]))
+
+
+# --- the self-check
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("llama", "shared"), ("gpt2", "shared"), ("mixtral", "shared"), ("gemma2", "plain"), ("bloom", "plain"),
+     ("mamba", "plain"), ("mamba2", "plain"), ("bamba", "plain"), ("lfm2", "plain")],
+)  # fmt: skip
+def test_the_cache_in_use_is_checked_once(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    twins = Twins(tiny(name))
+    open_contexts(twins, [[1, 2, 3]], 5)
+    assert twins.errors[kind, None] < 1e-4
+    monkeypatch.setattr(agreement, "_walk_and_compare", lambda *_: pytest.fail("checked twice"))
+    open_contexts(twins, [[1, 2, 3]], 5)
+
+
+def test_a_cache_that_cannot_be_reordered_is_refused() -> None:
+    with pytest.raises(ModelError, match="MiniMaxForCausalLM"):
+        open_contexts(Twins(tiny("minimax")), [[1, 2, 3]], 5)
+
+
+def keep_first(cache: Any, rows: torch.Tensor) -> None:
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys[: len(rows)], layer.values[: len(rows)]
+
+
+@pytest.mark.parametrize("fault", ["order", "positions", "split", "merge"])
+def test_the_check_sees_every_fault_of_a_plain_cache(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the four is exercised by the walk: left out, it is refused with its figure."""
+    model: Any = tiny("bloom")
+    if fault == "order":
+        monkeypatch.setattr("transformers.DynamicCache.reorder_cache", keep_first)
+    elif fault == "positions":
+        model = tiny("llama", sliding_window=None)
+        monkeypatch.setattr(type(model), "_supports_attention_backend", False)
+        last = forward.Forward.last
+        monkeypatch.setattr(forward.Forward, "last", lambda self, ids, cache=None, start=0: last(self, ids, cache))
+    elif fault == "split":
+        monkeypatch.setattr(plain_cache, "_duplicate", lambda cache: cache)
+    else:
+        monkeypatch.setattr(plain_cache, "_stack", lambda layer, other: [
+            setattr(layer, name, torch.cat([getattr(layer, name)] * 2)) for name in ("keys", "values")
+        ])  # fmt: skip
+    with pytest.raises(ModelError, match=r"off by [0-9.]+ standard deviations|does not run on its own cache"):
+        open_contexts(Twins(model), [[1, 2, 3]], 5)
 
 
 def test_a_real_model(smollm2: Path) -> None:
