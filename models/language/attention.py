@@ -145,7 +145,7 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> tu
     return out, mass.unsqueeze(-1)
 
 
-def attention_configs(model: Any) -> list[Any]:
+def list_attention_configs(model: Any) -> list[Any]:
     """The configurations that a model's modules read the name of their attention function from."""
     configs = [module.config for module in model.modules() if hasattr(module, "config")]
     distinct = {id(config): config for config in configs if hasattr(config, "_attn_implementation_internal")}
@@ -153,7 +153,7 @@ def attention_configs(model: Any) -> list[Any]:
 
 
 @contextmanager
-def shared_attention_in(configs: Sequence[Any]) -> Iterator[None]:
+def select_shared_attention(configs: Sequence[Any]) -> Iterator[None]:
     """Select `shared_attention` for the calls inside, and put back what was there."""
     before = [config._attn_implementation_internal for config in configs]
     try:

@@ -21,7 +21,7 @@ class Forward:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        known = _arguments(model)
+        known = _list_arguments(model)
         self._keeps, self._places = "logits_to_keep" in known, "position_ids" in known
         named = [name for name in CACHE if name in known]
         if not named:
@@ -56,7 +56,7 @@ class Forward:
         return f"a model without a cache is not supported, and {type(self.model).__name__}"
 
 
-def _arguments(model: Any) -> Collection[str]:
+def _list_arguments(model: Any) -> Collection[str]:
     """The names of a model's arguments; where a wrapper passes on whatever it is given, those of the model within."""
     own = inspect.signature(model.forward).parameters
     if all(argument.kind != argument.VAR_KEYWORD for argument in own.values()):
@@ -66,7 +66,7 @@ def _arguments(model: Any) -> Collection[str]:
 
 
 @contextmanager
-def selected_rows(model: Any, order: Tensor, last: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
+def select_rows(model: Any, order: Tensor, last: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
     """Select position `last[i]` of row `order[i]` before the output layer, whose result is some 100 times larger.
 
     Gives a function from the model's logits to the (F, V) float32 selected ones, which selects only now if the output

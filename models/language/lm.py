@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ModelError
 from feynkac.models.language.language_model import LanguageModel
-from feynkac.models.language.opening import check_whole, device_of, open_contexts, window_of
+from feynkac.models.language.opening import check_whole, find_device, open_contexts, find_window
 
 if TYPE_CHECKING:
     import torch
@@ -77,12 +77,12 @@ class CausalLM(LanguageModel):
     @property
     def window(self) -> int | None:
         """Tokens that a text may have, its prompt included; None where the model sets no limit."""
-        return window_of(self.model)
+        return find_window(self.model)
 
     @property
     def device(self) -> torch.device:
         """The device of the model's embeddings."""
-        return device_of(self.model)
+        return find_device(self.model)
 
     @property
     def n_logits(self) -> int:

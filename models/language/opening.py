@@ -41,15 +41,15 @@ def shares_prompt(twins: Twins, longest: int) -> bool:
     from feynkac.models.language.agreement import shares_prompts
 
     supported = getattr(twins.model, "_supports_attention_backend", False)
-    return supported and longest <= attention_window(twins.model) and shares_prompts(twins)
+    return supported and longest <= find_attention_window(twins.model) and shares_prompts(twins)
 
 
-def window_of(model: Any) -> int | None:
+def find_window(model: Any) -> int | None:
     """Tokens that a text may have, its prompt included; None where the model sets no limit."""
     return getattr(_text_config(model), "max_position_embeddings", None)
 
 
-def attention_window(model: Any) -> float:
+def find_attention_window(model: Any) -> float:
     """How far back every layer attends, in tokens; 0 if some layer does not attend at all (recurrent, hybrid)."""
     config = _text_config(model)
     kinds = set(getattr(config, "layer_types", None) or ())
@@ -63,7 +63,7 @@ def attention_window(model: Any) -> float:
     return min(windows.get(kind, 0.0) for kind in kinds)
 
 
-def device_of(model: Any) -> torch.device:
+def find_device(model: Any) -> torch.device:
     """The device that a model takes its tokens on."""
     return model.get_input_embeddings().weight.device
 
@@ -88,7 +88,7 @@ def _text_config(model: Any) -> Any:
 
 
 def _check_fits(model: Any, longest: int, max_new: int) -> None:
-    window = window_of(model)
+    window = find_window(model)
     if window is not None and longest > window:
         raise ModelError(
             f"a prompt of {longest - max_new} tokens and {max_new} new ones do not fit the {window} positions of "

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.base.contract import Rows
-from feynkac.models.language.opening import device_of
+from feynkac.models.language.opening import find_device
 
 if TYPE_CHECKING:
     from feynkac.models.language.twin import Twins
@@ -38,7 +38,7 @@ class PlainContexts:
     def __init__(self, twins: Twins, prompts: Sequence[Sequence[int]]) -> None:
         self.forwarded = 0
         self._twins = twins
-        self._device = device_of(twins.model)
+        self._device = find_device(twins.model)
         self._prompts = prompts
         self._cohorts: list[Cohort] = []
 

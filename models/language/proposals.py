@@ -117,7 +117,6 @@ def follow(lm: LanguageModel, frontier: Frontier) -> Tensor:
         for g, prompt in enumerate(prompts):
             state.forwarded[g] += len(prompt.tokens)
         return contexts.start()
-    first = np.unique(frontier.context, return_index=True)[1]
-    for g in state.group[frontier.rows[first]]:
+    for g in state.group[frontier.heads]:
         state.forwarded[g] += 1
     return state.companions[lm].extend(frontier.parents, frontier.tokens)

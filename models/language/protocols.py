@@ -78,6 +78,11 @@ class Frontier:
     tokens: NDArray[np.int64] | None
     """(U,) by which token."""
 
+    @property
+    def heads(self) -> Rows:
+        """(U,) one row of `state` for each context."""
+        return self.rows[np.unique(self.context, return_index=True)[1]]
+
 
 class Proposed(NamedTuple):
     """The next tokens of R rows."""

@@ -14,9 +14,9 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from feynkac.base.contract import Rows
-from feynkac.models.language.attention import shared_attention_in
-from feynkac.models.language.forward import selected_rows
-from feynkac.models.language.opening import device_of
+from feynkac.models.language.attention import select_shared_attention
+from feynkac.models.language.forward import select_rows
+from feynkac.models.language.opening import find_device
 from feynkac.models.language.plan import Layout, Plan, plan_step
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class SharedContexts:
     def __init__(self, twins: Twins, prompts: Sequence[Sequence[int]], max_new: int) -> None:
         self.forwarded = 0
         self._twins = twins
-        self._device = device_of(twins.model)
+        self._device = find_device(twins.model)
         self._max_new = max_new
         self._prompts = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
         self._prompt_lengths = np.array([len(prompt) for prompt in self._prompts], np.int64)
@@ -194,8 +194,8 @@ class SharedContexts:
         row, at = self._to_device(plan.picked)
         with (
             self._twins.borrow() as twin,
-            shared_attention_in(twin.configs),
-            selected_rows(twin.model, row, at) as select,
+            select_shared_attention(twin.configs),
+            select_rows(twin.model, row, at) as select,
         ):
             logits, _ = twin.forward.all(ids, self._cache, position_ids=positions, particles=self._cache)
             return select(logits)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules import module as torch_module
 
-from feynkac.models.language.attention import attention_configs
+from feynkac.models.language.attention import list_attention_configs
 from feynkac.models.language.forward import Forward
 
 _log = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 _LARGE = 65536
 """Elements from which on a tensor is shared even if it is working memory."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+"""Where a module keeps what runs with its forward pass."""
 
 
 class Twin:
@@ -36,7 +37,7 @@ class Twin:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.forward = Forward(model)
-        self.configs = attention_configs(model)
+        self.configs = list_attention_configs(model)
 
 
 class Twins:
@@ -100,6 +101,8 @@ class Snapshot:
 
 
 _END = object()
+_IRRELEVANT = set(vars(torch.nn.Module())) - {"_parameters", "_buffers", "_modules", *_HOOKS}
+"""Hooks for training and saving, and `training` itself: twins are in evaluation mode, whatever the model is in."""
 _PLAIN = (bool, int, float, str, torch.device)
 """Types that are compared by value; others are the same only if identical."""
 
@@ -109,10 +112,10 @@ def _is_same(a: Any, b: Any) -> bool:
 
 
 def _list_parts(model: Any) -> Iterator[Any]:
-    for thing in (*model.modules(), *attention_configs(model)):
+    for thing in (*model.modules(), *list_attention_configs(model)):
         yield thing
         for name, value in list(vars(thing).items()):
-            if name != "training":  # twins are in evaluation mode, whatever the model is in
+            if name not in _IRRELEVANT:
                 yield name
                 yield from _list_values(value)
     yield from _list_values(torch_module._global_forward_hooks)

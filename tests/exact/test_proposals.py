@@ -22,11 +22,12 @@ from feynkac.smc.testing import enumerate_runs
 
 @dataclass(frozen=True)
 class Critic:
-    """A user's proposal: token 1 is three times as likely as the model says."""
+    """A user's proposal: behind a text without "b", token 1 is three times as likely as the model says."""
 
     def draw(self, frontier):
         logits = frontier.logits.clone()
-        logits[:, 1] += math.log(3.0)
+        for u, text in enumerate(frontier.state.texts(frontier.heads)):
+            logits[u, 1] += math.log(3.0) * ("b" not in text)
         return draw_and_weigh(frontier, logits, frontier.scale)
 
 

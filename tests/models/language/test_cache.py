@@ -12,7 +12,7 @@ import torch
 
 from feynkac.base.errors import ModelError
 from feynkac.models.language import agreement, attention, forward, plain_cache
-from feynkac.models.language.opening import attention_window, open_contexts, shares_prompt
+from feynkac.models.language.opening import find_attention_window, open_contexts, shares_prompt
 from feynkac.models.language.plain_cache import PlainContexts
 from feynkac.models.language.shared_cache import SharedContexts, SharedLayer
 from feynkac.models.language.twin import Twins
@@ -122,7 +122,7 @@ def test_who_shares_the_prompt() -> None:
 
 def test_sliding_window_that_is_never_full_is_shared() -> None:
     model = tiny("mistral", sliding_window=16)
-    assert attention_window(model) == 16
+    assert find_attention_window(model) == 16
     assert isinstance(open_contexts(Twins(model), [[1, 2, 3]], 13), SharedContexts)
     assert isinstance(open_contexts(Twins(model), [[1, 2, 3]], 14), PlainContexts)
     run_program(model, open_contexts(Twins(model), [[1, 2, 3]], 14), [[1, 2, 3]], 0, steps=16, keep=0.1)
