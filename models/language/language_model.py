@@ -56,6 +56,12 @@ class LanguageModel(ABC):
     def n_logits(self) -> int:
         """The size of the next-token law, V; the tokenizer may know fewer tokens, or more."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.RLock())
+
     @property
     def vocabulary(self) -> Vocabulary:
         """The bytes of every token; as many entries as the model has logits."""

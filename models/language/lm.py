@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ModelError
 from feynkac.models.language.language_model import LanguageModel
-from feynkac.models.language.opening import check_whole, find_device, open_contexts, find_window
+from feynkac.models.language.opening import check_whole, find_device, find_window, open_contexts
 
 if TYPE_CHECKING:
     import torch
@@ -68,6 +68,9 @@ class CausalLM(LanguageModel):
                 "hub, or the path of a folder that holds config.json, weights and tokenizer."
             ) from cause
         return cls(model if device is None else model.to(device), tokenizer, eos=eos)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_twins": None}
 
     def open(self, prompts: Sequence[Sequence[int]], max_new: int) -> Contexts:
         """See `LanguageModel.open`. Raises ModelError also for a model that no cache serves right."""

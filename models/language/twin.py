@@ -57,6 +57,7 @@ class Twins:
         self._found = Snapshot(model)
         self._pristine = _copy_if_possible(model)  # never run, so that a twin made later is like the first
         self._free: list[Twin] = []
+        self._itself: Twin | None = None
 
     @property
     def are_copies(self) -> bool:
@@ -73,7 +74,8 @@ class Twins:
         """A twin that no one else uses meanwhile."""
         if self._pristine is None:
             with _lock_of(self.model), _evaluation_mode(self.model):
-                yield Twin(self.model)
+                self._itself = self._itself or Twin(self.model)
+                yield self._itself
             return
         try:
             twin = self._free.pop()  # atomic, unlike asking first

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import importlib.util
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -49,7 +50,7 @@ def inside_of(model: Any) -> list[Any]:
 
 
 @pytest.fixture
-def generating(tiny_lm: Any) -> Any:
+def generating() -> Any:
     """Runs `model.generate` over and over in a thread of its own, and checks that it always says the same."""
 
     def start(model: Any) -> Any:
@@ -122,7 +123,7 @@ def test_passes_at_one_time_share_no_module(name: str) -> None:
     assert len(twins._free) == 2
 
 
-def test_training_mode_is_the_user_s(tiny_lm: Any) -> None:
+def test_training_mode_is_the_user_s() -> None:
     model = tiny("gpt2").train()
     assert model.config.attn_pdrop > 0.0  # dropout: runs in training mode would differ from each other
     first, second = (open_contexts(Twins(model), [[1, 2, 3]], 4).start() for _ in range(2))
@@ -130,7 +131,7 @@ def test_training_mode_is_the_user_s(tiny_lm: Any) -> None:
     assert all(module.training for module in model.modules())
 
 
-def test_a_model_that_cannot_be_copied_runs_behind_a_lock(tiny_lm: Any, monkeypatch: Any, generating: Any) -> None:
+def test_a_model_that_cannot_be_copied_runs_behind_a_lock(tiny_lm: Any) -> None:
     alone = [outcome(tiny_lm(), seed) for seed in range(4)]
     lm = tiny_lm()
     lm.model.train()
@@ -202,6 +203,26 @@ def test_a_hook_is_the_user_s_own_object(tiny_lm: Any) -> None:
     recorder.calls = 0
     first_logits(lm)
     assert recorder.calls == 2
+
+
+def test_a_replaced_forward_that_holds_the_user_s_module(tiny_lm: Any) -> None:
+    """It takes the user's attention into the twin, where the shared cache cannot be right, and the plain one is."""
+    lm = tiny_lm()
+    plain = first_logits(lm)
+    attention = lm.model.model.layers[0].self_attn
+    original = attention.forward
+    attention.forward = lambda *args, **kwargs: original(*args, **kwargs)
+    contexts = lm.open([[1, 2]], 4)
+    assert isinstance(contexts, PlainContexts)
+    contexts.start()
+    torch.testing.assert_close(contexts.extend(np.array([0]), np.array([3])), direct(lm), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(direct(lm), plain, atol=1e-5, rtol=1e-5)
+
+
+def test_a_language_model_can_be_copied_and_pickled(tiny_lm: Any) -> None:
+    lm = tiny_lm()
+    wanted = outcome(lm, 0)
+    assert outcome(copy.deepcopy(lm), 0) == outcome(pickle.loads(pickle.dumps(lm)), 0) == wanted
 
 
 @pytest.mark.parametrize(
