@@ -66,8 +66,10 @@ def check(plan: Plan, store: np.ndarray, texts: list[list[int]], parents, count,
         assert plan.room[1] >= before + plan.positions.shape[1]
     wanted = [(i, new) for i in range(len(parents)) for new in range(count[i]) if every or new == count[i] - 1]
     assert [(plan.rows[row], new) for row, new in plan.picked.T] == wanted
-    parts = {row: g for g, rows in plan.parts for row in (range(len(plan.rows)) if rows is None else rows)}
-    assert parts == {row: layout.prompt[i] for row, i in enumerate(plan.rows)}
+    parts = [(row, g) for g, rows in plan.parts for row in (range(len(plan.rows)) if rows is None else rows)]
+    assert sorted(parts) == [(row, layout.prompt[i]) for row, i in enumerate(plan.rows)]
+    ends = PROMPTS[layout.prompt[plan.rows]] + layout.length[plan.rows]
+    assert (plan.positions < ends[:, None]).all()  # padding, too: it must not lie beyond the model's window
 
 
 def test_one_child_stays_and_the_usual_step_needs_neither_gather_nor_mask() -> None:
