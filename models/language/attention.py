@@ -45,19 +45,27 @@ def shared_attention(
     if particles is None or attention_mask is not None:
         raise ModelError("this architecture does not pass the cache on to its attention, or masks it by itself")
     _refuse_unknown(kwargs, particles.longest)
-    rows, heads, n_new, size = query.shape
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if torch.is_autocast_enabled(query.device.type):  # it would lower the products, and leave the merge in float32
+        with torch.autocast(query.device.type, enabled=False):
+            return _attend(query, key, value, scaling, particles), None
+    return _attend(query, key, value, scaling, particles), None
+
+
+AttentionInterface.register(NAME, shared_attention)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, particles: SharedCache) -> Tensor:
+    rows, heads, n_new, _ = query.shape
     # The heads of one group, and their new tokens, are queries to the same keys.
-    query = query.reshape(rows, key.shape[1], -1, size) * (size**-0.5 if scaling is None else scaling)
+    query = query.reshape(rows, key.shape[1], -1, query.shape[3]) * scaling
     mask = particles.step.mask
     if mask is not None and n_new > 1:
         mask = mask.repeat(1, 1, query.shape[2] // n_new, 1)
     own, own_mass = _attend_own(query, key, value, mask)
     prefix, prefix_mass = _attend_prefixes(query, particles)
     merged = torch.lerp(own, prefix, torch.sigmoid(prefix_mass - own_mass))
-    return merged.reshape(rows, heads, n_new, -1).transpose(1, 2).to(value.dtype), None
-
-
-AttentionInterface.register(NAME, shared_attention)
+    return merged.reshape(rows, heads, n_new, -1).transpose(1, 2).to(value.dtype)
 
 
 def _refuse_unknown(kwargs: dict[str, Any], longest: int) -> None:
@@ -121,7 +129,8 @@ def _softmax(scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _has_flash(query: Tensor, value: Tensor) -> bool:
-    return query.device.type == "cpu" and _flash_for_cpu is not None and query.shape[-1] == value.shape[-1]
+    alike = query.shape[-1] == value.shape[-1] and query.dtype == value.dtype
+    return query.device.type == "cpu" and _flash_for_cpu is not None and alike
 
 
 _flash_for_cpu = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
@@ -136,7 +145,7 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> tu
     return out, mass.unsqueeze(-1)
 
 
-def attention_configs(model: Any) -> list[Any]:
+def list_attention_configs(model: Any) -> list[Any]:
     """The configurations that a model's modules read the name of their attention function from."""
     configs = [module.config for module in model.modules() if hasattr(module, "config")]
     distinct = {id(config): config for config in configs if hasattr(config, "_attn_implementation_internal")}
@@ -144,7 +153,7 @@ def attention_configs(model: Any) -> list[Any]:
 
 
 @contextmanager
-def shared_attention_in(configs: Sequence[Any]) -> Iterator[None]:
+def select_shared_attention(configs: Sequence[Any]) -> Iterator[None]:
     """Select `shared_attention` for the calls inside, and put back what was there."""
     before = [config._attn_implementation_internal for config in configs]
     try:

@@ -2,17 +2,22 @@
 
 A step of N particles reads U x V logits, U <= N distinct contexts. Softmax followed by a multinomial draw would go
 over them eight times; here each context is read twice (maximum, then sum), and each particle looks at one block.
+
+Threads may call at once, also where numba has only its "workqueue" layer of threads, which aborts the process if two
+are in it: then one kernel runs at a time.
 """
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import njit, prange, threading_layer
 from numpy.typing import NDArray
 
-from feynkac.base.masks import TokenMask, unpack
+from feynkac.base.masks import TokenMask
 
 BLOCK = 1024
 """Tokens whose probabilities are summed together; a draw finds its block first, then its token in the block."""
@@ -26,7 +31,7 @@ _C3, _C4, _C5 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.flo
 _SMALLEST = np.float32(-87.0)
 
 
-class NextTokens(NamedTuple):
+class NextTokenLaw(NamedTuple):
     """The next-token law of U contexts under their masks."""
 
     log_total: NDArray[np.float64]
@@ -157,15 +162,31 @@ def _draw(logits, mask, scale, peak, blocks, context, uniforms, out):
         out[i] = _locate(logits[c], mask[c], scale[c], peak[c], blocks[c], uniforms[i]) if peak[c] > -np.inf else -1
 
 
-def normalise(logits: NDArray[np.float32], mask: TokenMask, scale: NDArray[np.float32]) -> NextTokens:
+_LAYERS_FOR_THREADS = ("omp", "tbb")
+_one_kernel = threading.Lock()
+_layer: str | None = None
+"""The threading layer of numba; not known before the first parallel kernel has run."""
+
+
+def _run_parallel(kernel: Callable[..., None], *args: Any) -> None:
+    global _layer
+    if _layer in _LAYERS_FOR_THREADS:
+        kernel(*args)
+        return
+    with _one_kernel:
+        kernel(*args)
+        _layer = threading_layer()
+
+
+def normalise(logits: NDArray[np.float32], mask: TokenMask, scale: NDArray[np.float32]) -> NextTokenLaw:
     """The next-token law of U contexts.
 
     `logits` (U, V) float32, `mask` (U, ceil(V / 32)), `scale` (U,) float32, one over the temperature.
     """
     n, n_tokens = logits.shape
     blocks = np.zeros((n, -(-n_tokens // BLOCK)))
-    law = NextTokens(np.empty(n), np.empty(n), np.empty(n, np.float32), blocks)
-    _normalise(logits, mask, scale, *law)
+    law = NextTokenLaw(np.empty(n), np.empty(n), np.empty(n, np.float32), blocks)
+    _run_parallel(_normalise, logits, mask, scale, *law)
     return law
 
 
@@ -173,7 +194,7 @@ def draw(
     logits: NDArray[np.float32],
     mask: TokenMask,
     scale: NDArray[np.float32],
-    law: NextTokens,
+    law: NextTokenLaw,
     context: NDArray[np.int64],
     uniforms: NDArray[Any],
 ) -> NDArray[np.int64]:
@@ -181,20 +202,6 @@ def draw(
 
     `context` (R,) the row of `logits` that each particle draws from, `uniforms` (R,) in [0, 1).
     """
-    if uniforms.dtype == object:
-        return _draw_enumerated(logits, mask, scale, law, context, uniforms)
     tokens = np.empty(len(context), np.int64)
-    _draw(logits, mask, scale, law.peak, law.blocks, context, uniforms, tokens)
-    return tokens
-
-
-def _draw_enumerated(logits, mask, scale, law, context, uniforms) -> NDArray[np.int64]:
-    """The same draw by comparisons alone, for the symbolic uniforms of `smc.testing`."""
-    allowed = unpack(mask, logits.shape[1])
-    p = np.where(allowed, np.exp(np.float64(logits) * scale[:, None] - law.log_allowed[:, None]), 0.0)
-    cdf = np.cumsum(p, axis=1)
-    tokens = np.full(len(context), -1, np.int64)
-    for i, c in enumerate(context):
-        support = np.flatnonzero(p[c]) if law.log_allowed[c] > -np.inf else []
-        tokens[i] = next((v for v in support if uniforms[i] < cdf[c, v] / cdf[c, -1]), -1)
+    _run_parallel(_draw, logits, mask, scale, law.peak, law.blocks, context, uniforms, tokens)
     return tokens

@@ -14,12 +14,12 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from feynkac.base.errors import ModelError
-from feynkac.models.language.stores import Contexts, device_of, open_contexts
+from feynkac.models.language.protocols import Contexts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from feynkac.models.language.lm import CausalLM
+    from feynkac.models.language.language_model import LanguageModel
 
 ROOM = 1024
 """Tokens by which contexts may grow before their store asks again what it needs: a program does not say."""
@@ -33,7 +33,10 @@ class Node:
     __slots__ = ("__weakref__", "bank", "depth", "logits", "parent", "prompt", "row", "serial", "slot", "token")
 
     def __init__(self, serial: int, parent: Node | None, token: int, prompt: tuple[int, ...]) -> None:
-        self.serial, self.parent, self.token, self.prompt = serial, parent, token, prompt
+        self.serial = serial
+        self.parent = parent
+        self.token = token
+        self.prompt = prompt
         self.depth: int = 0 if parent is None else parent.depth + 1
         self.bank: Bank | None = None
         self.slot = self.row = -1
@@ -57,7 +60,8 @@ class Bank:
     """Resident nodes of prompts that were opened together: `members[i]` is context i of the store."""
 
     def __init__(self, contexts: Contexts, roots: Sequence[Node]) -> None:
-        self.contexts, self.members = contexts, list[Node]()
+        self.contexts = contexts
+        self.members: list[Node] = []
         self._settle(roots, {root: (logits, row) for logits in [contexts.start()] for row, root in enumerate(roots)})
 
     def extend(self, kept: Collection[Node], chains: Sequence[Sequence[Node]]) -> Where:
@@ -100,15 +104,16 @@ class Bank:
 class Histories:
     """All histories of one language model in one run."""
 
-    def __init__(self, lm: CausalLM) -> None:
-        self.lm, self.forwarded = lm, 0
+    def __init__(self, lm: LanguageModel) -> None:
+        self.lm = lm
+        self.forwarded = 0
         self._roots: dict[tuple[int, ...], Node] = {}
         # A node lives as long as a context or a record of a particle leads to it.
         self._children: WeakValueDictionary[tuple[int, int], Node] = WeakValueDictionary()
         self._serial = itertools.count()
         self._banks: list[Bank] = []
-        self._window = getattr(lm.model.config, "max_position_embeddings", None)
-        self._device = device_of(lm.model)
+        self._window = lm.window
+        self._device = lm.device
 
     def root(self, prompt: tuple[int, ...]) -> Node:
         """The history that is `prompt`. Raises ModelError if it fills the model's window."""
@@ -133,17 +138,17 @@ class Histories:
         one token each, for their logits are likely to be wanted next. Raises ModelError where the window is full.
         """
         resident = all(node.logits is not None for node in wanted)
-        where = _resident(wanted) if resident else self._forward(wanted, set(held))
-        return _gathered([where[node] for node in wanted])
+        where = _find_resident(wanted) if resident else self._forward(wanted, set(held))
+        return _gather([where[node] for node in wanted])
 
     def _forward(self, wanted: Sequence[Node], held: set[Node]) -> Where:
         """Forward what is missing of `wanted`, and what of `held` takes one token more; all of `wanted` is in it."""
         self._check(wanted)
         known = {*wanted}
-        paths = [_missing(node) for node in (*wanted, *(node for node in held if self._near(node, known)))]
+        paths = [_list_missing(node) for node in (*wanted, *(node for node in held if self._near(node, known)))]
         self._open({path[0] for path in paths if path and path[0].parent is None})
-        where = _resident(wanted)  # now, for the passes may let go of them
-        chains = _ends([[node for node in path if node.bank is None] for path in paths], held)
+        where = _find_resident(wanted)  # now, for the passes may let go of them
+        chains = _keep_ends([[node for node in path if node.bank is None] for path in paths], held)
         while chains:
             size = max(1, PASS // len(chains))
             now = list({part[-1]: part for part in (chain[:size] for chain in chains)}.values())
@@ -179,7 +184,7 @@ class Histories:
         if roots:
             longest = max(len(root.prompt) for root in roots)
             room = ROOM if self._window is None else min(ROOM, self._window - longest)
-            store = open_contexts(self.lm.model, [root.prompt for root in roots], room)
+            store = self.lm.open([root.prompt for root in roots], room)
             self._banks.append(Bank(store, roots))
             self.forwarded += sum(len(root.prompt) for root in roots)
 
@@ -193,11 +198,11 @@ class Histories:
                     f"a context of {len(node.prompt)} prompt tokens and {node.depth} more is longer than the model's "
                     f"window of {self._window}; bound the loop that extends it by len(context)"
                 )
-        if self.lm.model.get_input_embeddings().weight.device != self._device:
+        if self.lm.device != self._device:
             raise ModelError(f"the model was moved away from {self._device} during the run; leave it on one device")
 
 
-def _missing(node: Node) -> list[Node]:
+def _list_missing(node: Node) -> list[Node]:
     """The nodes to forward before `node` is resident, in order; its root among them if that is not resident either."""
     path, here = [], node
     while here is not None and here.bank is None:
@@ -206,7 +211,7 @@ def _missing(node: Node) -> list[Node]:
     return path[::-1]
 
 
-def _ends(chains: Iterable[Sequence[Node]], held: Collection[Node]) -> list[Sequence[Node]]:
+def _keep_ends(chains: Iterable[Sequence[Node]], held: Collection[Node]) -> list[Sequence[Node]]:
     """The chains that lead somewhere: not those that another one passes through, unless a context stands there."""
     chains = [chain for chain in chains if chain]
     inner = {node for chain in chains for node in chain[:-1]}
@@ -214,7 +219,7 @@ def _ends(chains: Iterable[Sequence[Node]], held: Collection[Node]) -> list[Sequ
     return list(ends.values())
 
 
-def _resident(nodes: Iterable[Node]) -> Where:
+def _find_resident(nodes: Iterable[Node]) -> Where:
     return {node: (node.logits, node.row) for node in nodes if node.logits is not None}
 
 
@@ -224,7 +229,7 @@ def before(node: Node) -> Node:
     return node.parent
 
 
-def _gathered(places: Sequence[tuple[Tensor, int]]) -> Tensor:
+def _gather(places: Sequence[tuple[Tensor, int]]) -> Tensor:
     import torch
 
     first, rows = places[0][0], [row for _, row in places]

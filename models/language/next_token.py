@@ -1,4 +1,4 @@
-"""The next token of every particle: on the CPU one fused kernel, on other devices a few batched operations."""
+"""The next token of every row: on the CPU one fused kernel, on other devices a few batched operations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Drawn(NamedTuple):
-    """The draws of R particles from U contexts."""
+    """The draws of R rows from the laws of U contexts."""
 
     tokens: NDArray[np.int64]
     """(R,) tokens; -1 where the mask allows none."""
@@ -25,7 +25,7 @@ class Drawn(NamedTuple):
     """(U,) log of the probability that each mask leaves, in nats."""
 
 
-def next_tokens(
+def draw_tokens(
     logits: Tensor,
     mask: TokenMask,
     scale: NDArray[np.float32],
@@ -33,14 +33,16 @@ def next_tokens(
     uniforms: NDArray[Any],
     pinned: int | None = None,
 ) -> Drawn:
-    """Draw for each particle from the law of its context, masked and renormalised.
+    """Draw for each row from the law of its context, masked and renormalised.
 
     `logits` (U, V) float32, `mask` (U, ceil(V / 32)), `scale` (U,) one over the temperature, `context` (R,) the
-    context of each particle, `uniforms` (R,). The first particle takes `pinned` instead, if it is given.
+    context of each row, `uniforms` (R,). The first row takes `pinned` instead, if it is given.
     """
-    if logits.device.type != "cpu" and uniforms.dtype != object:
-        return _next_tokens_on_device(logits, mask, scale, context, uniforms, pinned)
-    values = logits.cpu().numpy()
+    if uniforms.dtype == object:
+        return _draw_enumerated(logits, mask, scale, context, uniforms, pinned)
+    if logits.device.type != "cpu":
+        return _draw_on_device(logits, mask, scale, context, uniforms, pinned)
+    values = logits.numpy()
     law = normalise(values, mask, scale)
     tokens = draw(values, mask, scale, law, context, uniforms)
     if pinned is not None:
@@ -49,7 +51,43 @@ def next_tokens(
     return Drawn(tokens, np.where(tokens < 0, -np.inf, log_prob), law.log_mass)
 
 
-def _next_tokens_on_device(logits, mask, scale, context, uniforms, pinned) -> Drawn:
+def score_tokens(
+    logits: Tensor, scale: NDArray[np.float32], context: NDArray[np.int64], tokens: NDArray[np.int64], exact: bool
+) -> NDArray[np.float64]:
+    """(R,) log-probabilities of tokens under the unmasked laws of their contexts, in nats; -inf for token -1.
+
+    `exact`: in float64 throughout, where else sums of float32 exponentials are taken (2e-7).
+    """
+    import torch
+
+    if exact or logits.device.type != "cpu":
+        scaled = logits.double() * torch.as_tensor(scale, dtype=torch.float64, device=logits.device)[:, None]
+        log_total = torch.logsumexp(scaled, 1).cpu().numpy()
+    else:
+        values = logits.numpy()
+        everything = np.full((len(values), -(-values.shape[1] // 32)), 0xFFFFFFFF, np.uint32)
+        log_total = normalise(values, everything, scale).log_total
+    chosen = logits[torch.as_tensor(context), torch.as_tensor(tokens)].double().cpu().numpy()
+    return np.where(tokens < 0, -np.inf, chosen * scale[context] - log_total[context])
+
+
+def _draw_enumerated(logits, mask, scale, context, uniforms, pinned) -> Drawn:
+    """The same in float64 and by comparisons alone, for the symbolic uniforms of `smc.testing`: exact to rounding."""
+    scaled = logits.cpu().numpy().astype(np.float64) * scale[:, None]
+    log_p = scaled - np.logaddexp.reduce(scaled, axis=1)[:, None]
+    masked = np.where(unpack(mask, scaled.shape[1]), log_p, -np.inf)
+    log_mass = np.logaddexp.reduce(masked, axis=1)
+    cdf = np.cumsum(np.exp(masked), axis=1)
+    tokens = np.full(len(context), -1, np.int64)
+    for i, c in enumerate(context):
+        support = np.flatnonzero(masked[c] > -np.inf)
+        tokens[i] = next((v for v in support if uniforms[i] < cdf[c, v] / cdf[c, -1]), -1)
+    if pinned is not None:
+        tokens[0] = pinned
+    return Drawn(tokens, np.where(tokens < 0, -np.inf, log_p[context, tokens]), log_mass)
+
+
+def _draw_on_device(logits, mask, scale, context, uniforms, pinned) -> Drawn:
     import torch
 
     device = logits.device

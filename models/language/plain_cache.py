@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.base.contract import Rows
-from feynkac.models.language.forward import Forward
+from feynkac.models.language.opening import find_device
+
+if TYPE_CHECKING:
+    from feynkac.models.language.twin import Twins
 
 
 @dataclass
@@ -30,12 +33,12 @@ class Cohort:
 
 
 class PlainContexts:
-    """See `feynkac.models.language.stores.Contexts`."""
+    """See `feynkac.models.language.protocols.Contexts`."""
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(self, twins: Twins, prompts: Sequence[Sequence[int]]) -> None:
         self.forwarded = 0
-        self._forward = Forward(model)
-        self._device = model.get_input_embeddings().weight.device
+        self._twins = twins
+        self._device = find_device(twins.model)
         self._prompts = prompts
         self._cohorts: list[Cohort] = []
 
@@ -51,11 +54,13 @@ class PlainContexts:
     def start(self) -> Tensor:
         """Forward each prompt once, prompts of one length together; (G, V) float32 logits."""
         sizes = np.array([len(prompt) for prompt in self._prompts])
-        self._cohorts, parts = [], []
+        self._cohorts = []
+        parts: list[tuple[NDArray[np.int64], Tensor]] = []
         for length in np.unique(sizes):
             members = np.flatnonzero(sizes == length)
             ids = torch.tensor([list(self._prompts[g]) for g in members.tolist()], device=self._device)
-            logits, cache = self._forward.last(ids)
+            with self._twins.borrow() as twin:
+                logits, cache = twin.forward.last(ids)
             self._cohorts.append(Cohort(cache, int(length), members))
             parts.append((members, logits))
         self.forwarded += int(sizes.sum())
@@ -68,7 +73,8 @@ class PlainContexts:
         for c, cohort in enumerate(self._cohorts):
             place[cohort.members] = np.stack([np.full(len(cohort.members), c), np.arange(len(cohort.members))], 1)
         of, rows, extended = place[parents, 0], place[parents, 1], tokens >= 0
-        kept, growing = [], []
+        kept: list[Cohort] = []
+        growing: list[Cohort] = []
         for c, cohort in enumerate(self._cohorts):
             stay, grow = (np.flatnonzero((of == c) & chosen) for chosen in (~extended, extended))
             if len(stay):
@@ -94,7 +100,8 @@ class PlainContexts:
 
     def _grow(self, cohort: Cohort, tokens: NDArray[np.int64]) -> Tensor:
         ids = torch.from_numpy(tokens[cohort.members]).to(self._device)[:, None]
-        logits, cohort.cache = self._forward.last(ids, cohort.cache)
+        with self._twins.borrow() as twin:
+            logits, cohort.cache = twin.forward.last(ids, cohort.cache, cohort.length)
         cohort.length += 1
         self.forwarded += len(cohort.members)
         return logits
@@ -113,20 +120,20 @@ def _select(cohort: Cohort, rows: Rows, members: NDArray[np.int64], device: Any,
     """The cohort of `rows`; `split` leaves the old one as it was."""
     cache = cohort.cache
     if split or not np.array_equal(rows, np.arange(len(cohort.members))):
-        cache = _twin(cache) if split else cache
+        cache = _duplicate(cache) if split else cache
         cache.reorder_cache(torch.from_numpy(rows).to(device))  # the one selection that all layer types implement
     return Cohort(cache, cohort.length, members)
 
 
-def _twin(cache: Any) -> Any:
+def _duplicate(cache: Any) -> Any:
     """A second cache on the same tensors; `reorder_cache` then gives it its own."""
-    twin = copy.copy(cache)
-    twin.layers = [copy.copy(layer) for layer in cache.layers]
-    for layer in twin.layers:
+    second = copy.copy(cache)
+    second.layers = [copy.copy(layer) for layer in cache.layers]
+    for layer in second.layers:
         for name, value in vars(layer).items():
             if isinstance(value, dict | list):
                 setattr(layer, name, copy.copy(value))
-    return twin
+    return second
 
 
 _STACKABLE = {
@@ -144,13 +151,13 @@ def _merge(cohorts: list[Cohort]) -> list[Cohort]:
     """Cohorts of one length as one, where the cache's layers are of a kind known to allow it."""
     merged: list[Cohort] = []
     for cohort in cohorts:
-        twin = next((m for m in merged if m.length == cohort.length and _can_stack(m.cache)), None)
-        if twin is None:
+        host = next((m for m in merged if m.length == cohort.length and _can_stack(m.cache)), None)
+        if host is None:
             merged.append(cohort)
             continue
-        for layer, other in zip(twin.cache.layers, cohort.cache.layers, strict=True):
+        for layer, other in zip(host.cache.layers, cohort.cache.layers, strict=True):
             _stack(layer, other)
-        twin.members = np.concatenate([twin.members, cohort.members])
+        host.members = np.concatenate([host.members, cohort.members])
     return merged
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,23 +14,12 @@ from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.base.masks import TokenAutomaton, TokenConstraint, TokenMask, pack, words
 from feynkac.models.language import texts
-from feynkac.models.language.next_token import next_tokens
-from feynkac.models.language.stores import open_contexts
-from feynkac.models.language.texts import Texts
+from feynkac.models.language.proposals import MASKED
+from feynkac.models.language.protocols import Frontier, Proposal
+from feynkac.models.language.texts import Prompt, Texts
 
 if TYPE_CHECKING:
-    from feynkac.models.language.lm import CausalLM
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What a language model is to continue, and the law of its continuations."""
-
-    tokens: tuple[int, ...]
-    max_tokens: int
-    stop: tuple[bytes, ...] = ()
-    temperature: float = 1.0
-    at_limit: Literal["truncate", "end"] = "truncate"
+    from feynkac.models.language.language_model import LanguageModel
 
 
 @dataclass(frozen=True)
@@ -43,12 +32,14 @@ class Prompted:
     which is p restricted to the texts that end within the limit.
 
     Constraints mask the proposal, token by token; the mass that a mask removes goes into the weight, so that masking
-    changes the variance and never the target (Lew et al. 2023; Loula et al. 2025).
+    changes the variance and never the target (Lew et al. 2023; Loula et al. 2025). `proposal` is the law that tokens
+    are drawn from under the masks, by default p itself; weights make up for any other.
     """
 
-    lm: CausalLM
+    lm: LanguageModel
     prompts: tuple[Prompt, ...]
     constraints: tuple[TokenConstraint, ...] = ()
+    proposal: Proposal = field(default=MASKED, kw_only=True)
 
     name = "language model"
 
@@ -60,6 +51,8 @@ class Prompted:
         """One model of several problems, in one batch: its prompts, then those of `others`."""
         if any(not isinstance(other, Prompted) or other.lm is not self.lm for other in others):
             raise ArgumentError("problems run in one batch only if all are prompts of one CausalLM; run them apart")
+        if any(other.proposal != self.proposal for other in others):
+            raise ArgumentError("problems run in one batch only if they share one proposal; run them apart")
         return replace(self, prompts=self.prompts + tuple(p for other in others for p in other.prompts))
 
     @property
@@ -71,11 +64,10 @@ class Prompted:
         """`n` empty texts, the same number for each prompt."""
         if n % len(self.prompts):
             raise ArgumentError(f"{n} particles for {len(self.prompts)} prompts; give each the same number")
-        longest = max(prompt.max_tokens for prompt in self.prompts)
-        contexts = open_contexts(self.lm.model, [prompt.tokens for prompt in self.prompts], longest)
+        contexts = self.lm.open([prompt.tokens for prompt in self.prompts], self.max_steps)
         start = np.array([automaton.start for automaton in self._automata], np.int64)
         group = np.repeat(np.arange(len(self.prompts)), n // len(self.prompts))
-        return texts.empty(self.lm.vocabulary, contexts, self.constraints, group, start)
+        return texts.start_texts(self.lm.vocabulary, contexts, self.prompts, self.constraints, group, start)
 
     def step(self, t: int, state: Texts, rng: Rng) -> tuple[Texts, LogW]:
         """Draw the next token of every running text; the increment is the log of the mass its mask left, in nats."""
@@ -99,35 +91,37 @@ class Prompted:
         increment = np.zeros(len(state))
         rows = np.flatnonzero(state.running)
         if len(rows):
-            logits, context = self._forward(state, rows)
-            first = np.unique(context, return_index=True)[1]
-            heads = rows[first]
-            mask = self._mask(state, heads)
-            scale = self._inverse_temperature[state.group[heads]]
-            drawn = next_tokens(logits, mask, scale, context, uniforms[rows], pinned if rows[0] == 0 else None)
-            increment[rows] = drawn.log_mass[context]
-            state.log_prob[rows] += drawn.log_prob
-            state.context[rows] = context
-            self._append(state, rows, drawn.tokens)
+            frontier = self._reach(state, rows, uniforms[rows], pinned if rows[0] == 0 else None)
+            tokens, log_prob, increment[rows] = self.proposal.draw(frontier)
+            state.log_prob[rows] += log_prob
+            state.context[rows] = frontier.context
+            self._append(state, rows, tokens)
         return state, increment
 
-    def _forward(self, state: Texts, rows: Rows) -> tuple[Any, NDArray[np.int64]]:
-        """(U, V) logits of the distinct histories of `rows`, and for each row the number of its history."""
+    def _reach(self, state: Texts, rows: Rows, uniforms: NDArray[Any], pinned: int | None) -> Frontier:
+        """Forward the distinct histories of `rows`, up to where their next tokens are drawn."""
         if (state.pending[rows] == texts.NOTHING).all():
+            parents = tokens = None
+            context = state.context[rows]
             for g, prompt in enumerate(self.prompts):
                 state.forwarded[g] += len(prompt.tokens)
-            return state.contexts.start(), state.context[rows]
-        key = state.context[rows] * self.lm.vocabulary.size + state.pending[rows]
-        distinct, first, inverse = np.unique(key, return_index=True, return_inverse=True)
-        for g in state.group[rows[first]]:
-            state.forwarded[g] += 1
-        parents, tokens = np.divmod(distinct, self.lm.vocabulary.size)
-        return state.contexts.extend(parents, tokens), inverse
+            logits = state.contexts.start()
+        else:
+            key = state.context[rows] * self.lm.vocabulary.size + state.pending[rows]
+            distinct, first, context = np.unique(key, return_index=True, return_inverse=True)
+            for g in state.group[rows[first]]:
+                state.forwarded[g] += 1
+            parents, tokens = np.divmod(distinct, self.lm.vocabulary.size)
+            logits = state.contexts.extend(parents, tokens)
+        heads = rows[np.unique(context, return_index=True)[1]]
+        scale = self._inverse_temperature[state.group[heads]]
+        return Frontier(
+            logits, self._mask(state, heads), scale, context, uniforms, pinned, state, rows, parents, tokens
+        )
 
     def _mask(self, state: Texts, heads: Rows) -> TokenMask:
         """(U, ceil(V / 32)) the tokens that each history allows; `heads` are one row of each."""
-        everything = np.uint32(0xFFFFFFFF)
-        mask = np.full((len(heads), words(self.lm.vocabulary.size)), everything)
+        mask = np.full((len(heads), words(self.lm.vocabulary.size)), np.uint32(0xFFFFFFFF))
         for i, automaton in enumerate(self._automata):
             distinct, inverse = np.unique(state.automata[heads, i], return_inverse=True)
             mask &= automaton.masks(distinct)[inverse]
@@ -144,19 +138,20 @@ class Prompted:
         state.ids[rows[~dead], state.length[rows[~dead]]] = tokens[~dead]
         at_end = np.isin(tokens, self.lm.vocabulary.eos)
         state.ended[rows[at_end]] = texts.BY_EOS
-        grown, tokens = rows[~dead & ~at_end], tokens[~dead & ~at_end]
-        state.length[grown] += 1
-        state.pending[grown] = tokens
+        longer = rows[~dead & ~at_end]
+        tokens = tokens[~dead & ~at_end]
+        state.length[longer] += 1
+        state.pending[longer] = tokens
         for i, automaton in enumerate(self._automata):
-            state.automata[grown, i] = automaton.advance(state.automata[grown, i], tokens)
-        group = state.group[grown]
-        cut = (state.length[grown] == self._limits[group]) & self._truncates[group]
-        state.ended[grown[cut]] = texts.AT_LIMIT
-        for row in grown[self._stops[group]]:
-            if self._stopped(state, row):
+            state.automata[longer, i] = automaton.advance(state.automata[longer, i], tokens)
+        group = state.group[longer]
+        cut = (state.length[longer] == self._limits[group]) & self._truncates[group]
+        state.ended[longer[cut]] = texts.AT_LIMIT
+        for row in longer[self._stops[group]]:
+            if self._has_stop(state, row):
                 state.ended[row] = texts.BY_STOP
 
-    def _stopped(self, state: Texts, row: int) -> bool:
+    def _has_stop(self, state: Texts, row: int) -> bool:
         stops = self.prompts[state.group[row]].stop
         written = self.lm.vocabulary.bytes(state.ids[row, : state.length[row]])
         return any(stop in written for stop in stops)

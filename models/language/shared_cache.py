@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,8 +14,13 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from feynkac.base.contract import Rows
-from feynkac.models.language.attention import attention_configs, shared_attention_in
-from feynkac.models.language.forward import Forward, selected_rows
+from feynkac.models.language.attention import select_shared_attention
+from feynkac.models.language.forward import select_rows
+from feynkac.models.language.opening import find_device
+from feynkac.models.language.plan import Layout, Plan, plan_step
+
+if TYPE_CHECKING:
+    from feynkac.models.language.twin import Twins
 
 _FIRST_TOKENS = 32
 """Room made for each context's own tokens at first; it doubles when it is full."""
@@ -61,12 +66,12 @@ class SharedLayer(CacheLayerMixin):
 
         The rest is zeros, not left as found: a masked key may be anything except NaN.
         """
-        grown = []
+        stores = []
         for old in self.own:
             new = old.new_zeros(slots, old.shape[1], time, old.shape[3])
             new[: used[0], :, : used[1]] = old[: used[0], :, : used[1]]
-            grown.append(new)
-        self.own = tuple(grown)
+            stores.append(new)
+        self.own = tuple(stores)
 
     def copy(self, source: Tensor, target: Tensor, length: int) -> None:
         """Copy `length` own tokens from slots to slots, which have none in common."""
@@ -89,11 +94,11 @@ def _write(store: Tensor, new: Tensor, step: Pass) -> Tensor:
     n_new = new.shape[2]
     if step.slots is None and isinstance(step.at, int):
         own = store[: step.rows, :, : step.length]
-        own[:, :, step.at : step.at + n_new] = new
+        own[:, :, step.at : step.at + n_new] = new  # also converts, which a write by index does not
         return own
     slots = torch.arange(step.rows, device=new.device) if step.slots is None else step.slots
     at = step.at[:, None] if isinstance(step.at, Tensor) else step.at
-    store[slots[:, None], :, at + torch.arange(n_new, device=new.device)] = new.transpose(1, 2)
+    store[slots[:, None], :, at + torch.arange(n_new, device=new.device)] = new.transpose(1, 2).to(store.dtype)
     own = store[:, :, : step.length]
     return own[: step.rows] if step.slots is None else own.index_select(0, step.slots)
 
@@ -112,26 +117,22 @@ class SharedCache(Cache):
 
 
 class SharedContexts:
-    """See `feynkac.models.language.stores.Contexts`.
+    """See `feynkac.models.language.protocols.Contexts`. All index arithmetic is in `feynkac.models.language.plan`."""
 
-    Context i has its own tokens in slot `_slot[i]`; U contexts take exactly the slots 0..U-1, so that a forward pass
-    reads them as they lie. All index arithmetic is on the host, and goes to the device once a step.
-    """
-
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], max_new: int) -> None:
+    def __init__(self, twins: Twins, prompts: Sequence[Sequence[int]], max_new: int) -> None:
         self.forwarded = 0
-        self._model, self._forward = model, Forward(model)
-        self._device = model.get_input_embeddings().weight.device
-        self._configs = attention_configs(model)
+        self._twins = twins
+        self._device = find_device(twins.model)
         self._max_new = max_new
         self._prompts = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
-        self._prompt = np.array([self._prompts.index(tuple(prompt)) for prompt in prompts], np.int64)
-        self._prompt_length = np.array([len(prompt) for prompt in self._prompts], np.int64)
+        self._prompt_lengths = np.array([len(prompt) for prompt in self._prompts], np.int64)
+        number = np.array([self._prompts.index(tuple(prompt)) for prompt in prompts], np.int64)
+        self._layout = Layout(np.arange(len(number)), np.zeros(len(number), np.int64), number)
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """(U,) tokens of each context, its prompt among them."""
-        return self._prompt_length[self._prompt] + self._length
+        return self._prompt_lengths[self._layout.prompt] + self._layout.length
 
     @torch.inference_mode()
     def start(self) -> Tensor:
@@ -146,16 +147,15 @@ class SharedContexts:
             self.forwarded += ids.numel()
         self._cache = SharedCache([list(layer) for layer in zip(*prefixes, strict=True)])
         self._room = (0, 0)
-        self._slot = np.arange(len(self._prompt))
-        self._length = np.zeros(len(self._prompt), np.int64)
-        return torch.stack([logits[g] for g in self._prompt])
+        return torch.stack([logits[g] for g in self._layout.prompt])
 
     def _prefill(self, ids: Tensor) -> tuple[Tensor, list[Any]]:
         """Last logits and layers of keys and values, by the model's own attention, one stretch of the prompt a pass."""
         cache: Any = DynamicCache()
         logits = torch.empty(0)
-        for start in range(0, ids.shape[1], _PREFILL):
-            logits, cache = self._forward.last(ids[:, start : start + _PREFILL], cache)
+        with self._twins.borrow() as twin:
+            for start in range(0, ids.shape[1], _PREFILL):
+                logits, cache = twin.forward.last(ids[:, start : start + _PREFILL], cache, start)
         return logits, cache.layers
 
     def extend(self, parents: Rows, tokens: NDArray[np.int64]) -> Tensor:
@@ -175,54 +175,37 @@ class SharedContexts:
         self, parents: Rows, tokens: NDArray[np.int64], count: NDArray[np.int64], every: bool = False
     ) -> Tensor:
         """Context i becomes `parents[i]` and the first `count[i]` of `tokens[i]`; (F, V) logits where that is not 0."""
-        self._place(parents, tokens.shape[1])
-        rows = np.flatnonzero(count)
-        if not len(rows):
-            return torch.empty(0, 0, device=self._device)
-        if len(rows) == len(count):
-            rows = np.argsort(self._slot)  # all of them in the order of their slots, so that nothing is gathered
-        first = self.lengths[rows, None]
-        # What fills up the shorter lists is stored behind them, where the next tokens will overwrite it.
-        positions = np.minimum(first + np.arange(tokens.shape[1]), first + count[rows, None] - 1)
-        order = np.argsort(rows)
-        at = count[rows[order]] - 1
-        if every:
-            at = np.concatenate([np.arange(last + 1) for last in at])
-            order = np.repeat(order, count[rows[order]])
-        ids, positions = self._to(np.stack([tokens[rows], positions]))
-        order, at = self._to(np.stack([order, at]))
-        self._cache.step = self._pass(rows, count[rows], tokens.shape[1])
-        self._length[rows] += count[rows]
-        self._cache.longest = int(self.lengths[rows].max())
-        with shared_attention_in(self._configs), selected_rows(self._model, order, at) as select:
-            logits = select(self._forward.all(ids, self._cache, position_ids=positions, particles=self._cache)[0])
-        self.forwarded += int(count.sum())
-        return logits
-
-    def _place(self, parents: Rows, n_new: int) -> None:
-        """Give each new context a slot below their number, its parent's own tokens in it, and room for `n_new` more."""
-        n, source, length = len(parents), self._slot[parents], self._length[parents]
-        heir = np.zeros(n, np.bool_)  # one child of each parent stays where the parent was, if that is below n
-        heir[np.unique(source, return_index=True)[1]] = True
-        heir &= source < n
-        free = np.ones(n, np.bool_)
-        free[source[heir]] = False
-        slot = source.copy()
-        slot[~heir] = np.flatnonzero(free)
-        self._reserve(n, int(length.max(initial=0)) + n_new)
-        moved = np.flatnonzero(~heir & (length > 0))
-        if len(moved):
-            pair = torch.from_numpy(np.stack([source[moved], slot[moved]])).to(self._device)
+        plan = plan_step(self._layout, self._prompt_lengths, parents, count, tokens.shape[1], every)
+        self._make_room(plan)
+        if len(plan.source):
+            source, target = self._to_device(np.stack([plan.source, plan.target]))
             for layer in self._cache.shared:
-                layer.copy(pair[0], pair[1], int(length[moved].max()))
-        self._prompt, self._slot, self._length = self._prompt[parents], slot, length
+                layer.copy(source, target, plan.copied)
+        self._layout = plan.layout
+        if not len(plan.rows):
+            return torch.empty(0, 0, device=self._device)
+        self._cache.step = self._describe_pass(plan)
+        self._cache.longest = int(self.lengths[plan.rows].max())
+        self.forwarded += int(count.sum())
+        return self._forward(plan, tokens)
 
-    def _reserve(self, slots: int, time: int) -> None:
-        """Room for so many contexts of so many own tokens; parents may stand above `slots`."""
+    def _forward(self, plan: Plan, tokens: NDArray[np.int64]) -> Tensor:
+        ids, positions = self._to_device(np.stack([tokens[plan.rows], plan.positions]))
+        row, at = self._to_device(plan.picked)
+        with (
+            self._twins.borrow() as twin,
+            select_shared_attention(twin.configs),
+            select_rows(twin.model, row, at) as select,
+        ):
+            logits, _ = twin.forward.all(ids, self._cache, position_ids=positions, particles=self._cache)
+            return select(logits)
+
+    def _make_room(self, plan: Plan) -> None:
         has_slots, has_time = self._room
+        slots, time = plan.room
         if slots <= has_slots and time <= has_time:
             return
-        used = (min(len(self._slot), has_slots), int(self._length.max(initial=0)))
+        used = (min(plan.kept[0], has_slots), plan.kept[1])
         if slots > has_slots:
             has_slots = max(slots, has_slots + has_slots // 4)
         if time > has_time:
@@ -232,24 +215,22 @@ class SharedContexts:
         for layer in self._cache.shared:
             layer.reserve(*self._room, used)
 
-    def _pass(self, rows: Rows, count: NDArray[np.int64], n_new: int) -> Pass:
-        """Where the forward pass of the contexts `rows` reads and writes; `count` of their `n_new` tokens are real."""
-        at = self._length[rows]
-        length = int((at + count).max())
-        even = bool((at + n_new == length).all())
-        every = len(rows) == len(self._slot)
-        step = Pass(len(rows), None if every else self._to(self._slot[rows]), length - n_new, length)
-        if not (even and every):
-            step.at = self._to(at)
-        if not even or n_new > 1:
-            beyond = self._to(np.arange(length) > (at[:, None] + np.arange(n_new))[..., None])
-            step.mask = torch.zeros(beyond.shape, device=self._device).masked_fill_(beyond, -torch.inf)[:, None]
-        prompt = self._prompt[rows]
-        numbers = np.unique(prompt)
-        step.parts = [(int(g), self._to(np.flatnonzero(prompt == g)) if len(numbers) > 1 else None) for g in numbers]
-        return step
+    def _describe_pass(self, plan: Plan) -> Pass:
+        """The plan of the forward pass, on the device."""
+        mask = None
+        if plan.hidden is not None:
+            hidden = self._to_device(plan.hidden)
+            mask = torch.zeros(hidden.shape, device=self._device).masked_fill_(hidden, -torch.inf)[:, None]
+        return Pass(
+            rows=len(plan.rows),
+            slots=None if plan.slots is None else self._to_device(plan.slots),
+            at=plan.at if isinstance(plan.at, int) else self._to_device(plan.at),
+            length=plan.length,
+            mask=mask,
+            parts=[(g, None if rows is None else self._to_device(rows)) for g, rows in plan.parts],
+        )
 
-    def _to(self, array: NDArray[Any]) -> Tensor:
+    def _to_device(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._device)
 
 

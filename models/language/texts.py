@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +13,32 @@ from feynkac.base.contract import Mask, Rows
 from feynkac.base.masks import States, TokenConstraint
 from feynkac.base.memory import Memory
 from feynkac.base.vocabulary import Vocabulary
-from feynkac.models.language.stores import Contexts
+from feynkac.models.language.protocols import Contexts
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The text that a language model is to continue, and the law of its continuations."""
+
+    tokens: tuple[int, ...]
+    max_tokens: int
+    stop: tuple[bytes, ...] = ()
+    temperature: float = 1.0
+    at_limit: Literal["truncate", "end"] = "truncate"
 
 
 @dataclass
 class Texts:
-    """N texts (the capabilities `Writes` and `Tokenised`). All arrays have one row a particle and fork by gathering."""
+    """N texts (the capabilities `Writes` and `Tokenised`). All arrays have one row a particle and fork by gathering.
+
+    To save it takes its arrays (`group`, `ids`, `length`, `log_prob`, `ended`, `automata` and those of `memory`), and
+    as records the prompts, the constraints' definitions and `forwarded`. The rest is made again: `contexts` and
+    `companions` are opened anew and forward each distinct history of a running row once, its last token excepted,
+    which is `pending`; `context` numbers those histories.
+    """
 
     vocabulary: Vocabulary
+    prompts: tuple[Prompt, ...]
     contexts: Contexts
     """The distinct histories alive, with their keys and values, shared by all particles."""
     constraints: tuple[TokenConstraint, ...]
@@ -42,6 +61,8 @@ class Texts:
     memory: Memory
     forwarded: list[int]
     """Tokens forwarded so far for each prompt; one list for the whole run."""
+    companions: dict[Any, Any]
+    """What a proposal keeps for the run, such as contexts of its own, by a key of its own; one for the whole run."""
 
     def __len__(self) -> int:
         return len(self.length)
@@ -87,9 +108,10 @@ NOTHING = -1
 """No token is pending: the text is empty."""
 
 
-def empty(
+def start_texts(
     vocabulary: Vocabulary,
     contexts: Contexts,
+    prompts: tuple[Prompt, ...],
     constraints: Sequence[TokenConstraint],
     group: NDArray[np.int64],
     start: NDArray[np.int64],
@@ -98,6 +120,7 @@ def empty(
     n = len(group)
     return Texts(
         vocabulary=vocabulary,
+        prompts=prompts,
         contexts=contexts,
         constraints=tuple(constraints),
         group=group,
@@ -109,5 +132,6 @@ def empty(
         ended=np.full(n, RUNNING),
         automata=np.tile(start, (n, 1)),
         memory=Memory(n),
-        forwarded=[0] * (int(group.max()) + 1),
+        forwarded=[0] * len(prompts),
+        companions={},
     )

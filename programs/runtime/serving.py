@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.tokens import TokenSet
 from feynkac.models.language.histories import Histories, Node
-from feynkac.models.language.next_token import next_tokens
+from feynkac.models.language.next_token import draw_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -157,7 +157,7 @@ class _Batch:
         place = {law: row for row, law in enumerate(distinct)}
         context = np.array([place[law] for law in laws])
         u = np.array(uniforms, dtype=float if isinstance(uniforms[0], float) else object)
-        drawn = next_tokens(*self._stack(distinct), context, u)
+        drawn = draw_tokens(*self._stack(distinct), context, u)
         with np.errstate(invalid="ignore"):  # where nothing is allowed there is no token either
             log_prob = drawn.log_prob - drawn.log_mass[context]
         return list(zip(drawn.tokens.tolist(), log_prob.tolist(), strict=True))

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_language_model import FLOAT32, Remembered, law, truth
+from test_language_model import FLOAT32, law, remember, truth
 from toys import ChainModel, TextModel, Toy, chain, text
 
 import feynkac as fk
-from feynkac.models.language import prompted
 from feynkac.potentials import product
 from feynkac.programs import Bernoulli, Categorical, program
 from feynkac.smc.conditional import csmc, select
@@ -269,7 +268,7 @@ def test_a_program_has_one_posterior_under_every_algorithm(steered: Any, algorit
 
 def test_best_of_n_of_a_language_model(steered: Any, tiny_lm: Any, monkeypatch: Any) -> None:
     """Texts are drawn without the mask; what breaks the pattern has weight zero."""
-    monkeypatch.setattr(prompted, "open_contexts", Remembered)
+    remember(monkeypatch)
     lm, drawn = tiny_lm("a", "b", seed=3), set()
     target = truth(law(lm, "a", 1, "end"), lambda text: math.exp(0.7 * text.count("a")) * text.endswith("b"), lm)
     task = lm.prompt("a", max_tokens=1, at_limit="end")
@@ -285,7 +284,7 @@ def test_best_of_n_of_a_language_model(steered: Any, tiny_lm: Any, monkeypatch: 
 
 
 def test_gibbs_over_a_language_model(steered: Any, tiny_lm: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(prompted, "open_contexts", Remembered)
+    remember(monkeypatch)
     lm = tiny_lm("a", "b", seed=3)
     target = truth(law(lm, "a", 1, "truncate"), lambda text: math.exp(0.7 * text.count("a")) * (text != "b"), lm)
     task, potentials = lm.prompt("a", max_tokens=1), (fk.regex("a?"), fk.reward(lambda text: 0.7 * text.count("a")))

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import feynkac as fk
-from feynkac.models.language import prompted
+from feynkac.base.masks import TokenConstraint
+from feynkac.models.language.lm import CausalLM
 from feynkac.potentials.base import product
 from feynkac.smc.conditional import csmc, select
 from feynkac.smc.engine import smc
@@ -75,9 +76,13 @@ class Remembered:
         return self._look_up(self.histories)
 
 
+def remember(monkeypatch) -> None:
+    monkeypatch.setattr(CausalLM, "open", lambda lm, *given: Remembered(lm.model, *given))
+
+
 @pytest.fixture
 def remembered(monkeypatch) -> None:
-    monkeypatch.setattr(prompted, "open_contexts", Remembered)
+    remember(monkeypatch)
 
 
 CASES = {
@@ -110,7 +115,7 @@ def test_every_run_enumerated(tiny_lm, remembered, case, at_limit) -> None:
     target = truth(law(lm, "a", 2, at_limit), weigh, lm)
     z, mean = sum(target.values()), sum(w * (len(x) + x.count("b")) for x, w in target.items())
     potential = product(*make())
-    masks = [factor for factor in potential.factors if hasattr(factor, "automaton")]
+    masks = [factor for factor in potential.factors if isinstance(factor, TokenConstraint)]
     model = lm.prompt("a", max_tokens=2, at_limit=at_limit).constrain(masks)
 
     for resample in (adaptive(systematic, ess=0.99), killing):

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from feynkac.models.language import histories
+from feynkac.models.language.lm import CausalLM
 from feynkac.potentials import constraint, product, regex
 from feynkac.programs import Bernoulli, Categorical, program
 from feynkac.smc.conditional import csmc, select
@@ -173,7 +173,7 @@ class Remembered:
 
 @pytest.fixture(autouse=True)
 def _remembered(monkeypatch) -> None:
-    monkeypatch.setattr(histories, "open_contexts", Remembered)
+    monkeypatch.setattr(CausalLM, "open", lambda lm, *given: Remembered(lm.model, *given))
 
 
 @program

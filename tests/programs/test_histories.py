@@ -111,5 +111,6 @@ def test_a_full_window_is_an_error(tiny_lm) -> None:
 def test_a_model_on_two_devices_is_an_error(tiny_lm) -> None:
     lm = tiny_lm("a")
     lm.model.lm_head.to("meta")
+    histories = Histories(lm)
     with pytest.raises(ModelError, match=r"are on cpu and meta; move it with lm.model.to"):
-        Histories(lm)
+        histories.logits([histories.root((1,))], ())

@@ -324,10 +324,11 @@ def test_a_run_repeats_itself() -> None:
 def test_one_forward_pass_serves_all(tiny) -> None:
     passes = []
     model = tiny.lm.model
-    run(smc_standard, NoE(tiny, "a", 2), 2)  # the cache tries itself on each model once
-    tiny.clear_cache()
     handle = model.register_forward_hook(lambda *a, **k: passes.append(1))
     try:
+        run(smc_standard, NoE(tiny, "a", 2), 2)  # the cache tries itself on each model and its hooks once
+        tiny.clear_cache()
+        passes.clear()
         run(smc_standard, NoE(tiny, "a", 5), 16, seed=0)
     finally:
         handle.remove()

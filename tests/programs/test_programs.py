@@ -199,10 +199,8 @@ def test_a_context_is_its_text(tiny_lm) -> None:
 
 
 def test_two_contexts_are_forwarded_together(tiny_lm) -> None:
-    from feynkac.models.language import histories
-
     lm, calls = tiny_lm("a", "b", eos=()), []
-    opened = histories.open_contexts
+    opened = lm.open
 
     def counted(*args):
         store = opened(*args)
@@ -218,7 +216,7 @@ def test_two_contexts_are_forwarded_together(tiny_lm) -> None:
         return str(first)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(histories, "open_contexts", counted)
+        patch.setattr(lm, "open", counted)
         fk.steer(both(), particles=4, seed=0, algorithm="importance")
     assert len(calls) == 4  # one prefill, and one pass for each later token of both contexts
 

@@ -155,7 +155,7 @@ def test_a_block_is_verified_in_one_forward_pass(tiny_lm, monkeypatch) -> None:
         method = getattr(SharedContexts, name)
 
         def counted(self, *args, method=method, **kwargs):
-            passes[self._model] += 1
+            passes[self._twins.model] += 1
             return method(self, *args, **kwargs)
 
         monkeypatch.setattr(SharedContexts, name, counted)

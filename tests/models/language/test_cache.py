@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from feynkac.base.errors import ModelError
-from feynkac.models.language import attention
+from feynkac.models.language import agreement, attention, forward, plain_cache
+from feynkac.models.language.opening import find_attention_window, open_contexts, shares_prompt
 from feynkac.models.language.plain_cache import PlainContexts
 from feynkac.models.language.shared_cache import SharedContexts, SharedLayer
-from feynkac.models.language.stores import attention_window, open_contexts, shares_prompt
+from feynkac.models.language.twin import Twins
 
 _spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("tiny.py"))
 assert _spec and _spec.loader
@@ -74,7 +75,7 @@ PROMPTS = [[5, 9, 3, 7, 1], [4], [5, 9, 3, 7, 1], [8, 2, 6, 11, 30]]
 def test_shared_cache_is_exact(name: str, keep: float) -> None:
     model = tiny(name)
     for seed, prompts in enumerate([PROMPTS[:1], PROMPTS]):
-        contexts = open_contexts(model, prompts, 20)
+        contexts = open_contexts(Twins(model), prompts, 20)
         assert isinstance(contexts, SharedContexts)
         run_program(model, contexts, prompts, seed, steps=12, keep=keep)
 
@@ -83,54 +84,54 @@ def test_shared_cache_is_exact(name: str, keep: float) -> None:
 def test_several_tokens_at_once(name: str) -> None:
     model = tiny(name)
     for seed, (prompts, most) in enumerate([(PROMPTS[:1], 2), (PROMPTS, 7)]):
-        run_program(model, SharedContexts(model, prompts, 20), prompts, seed, steps=8, keep=0.2, most=most)
-    run_program(model, PlainContexts(model, PROMPTS), PROMPTS, 2, steps=5, keep=0.2, most=4)
+        run_program(model, SharedContexts(Twins(model), prompts, 20), prompts, seed, steps=8, keep=0.2, most=most)
+    run_program(model, PlainContexts(Twins(model), PROMPTS), PROMPTS, 2, steps=5, keep=0.2, most=4)
 
 
 def test_memory_that_was_never_written_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
     empty = torch.Tensor.new_empty
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda *args, **kwargs: empty(*args, **kwargs).fill_(torch.nan))
     model = tiny("llama")
-    run_program(model, SharedContexts(model, PROMPTS, 3), PROMPTS, 5, steps=12, keep=0.5, most=5)
+    run_program(model, SharedContexts(Twins(model), PROMPTS, 3), PROMPTS, 5, steps=12, keep=0.5, most=5)
 
 
 def test_an_output_layer_that_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny("llama")
     monkeypatch.setattr(model, "get_output_embeddings", lambda: None)
-    run_program(model, SharedContexts(model, PROMPTS, 20), PROMPTS, 4, steps=6, keep=0.2, most=3)
+    run_program(model, SharedContexts(Twins(model), PROMPTS, 20), PROMPTS, 4, steps=6, keep=0.2, most=3)
 
 
 def test_without_the_flash_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("feynkac.models.language.attention._flash_for_cpu", None)
     model = tiny("llama")
-    run_program(model, SharedContexts(model, PROMPTS, 20), PROMPTS, 3, steps=12, keep=0.3)
+    run_program(model, SharedContexts(Twins(model), PROMPTS, 20), PROMPTS, 3, steps=12, keep=0.3)
 
 
-@pytest.mark.parametrize("name", ["llama", "bloom", "gemma2", "gemma3", "mamba", "lfm2"])
+@pytest.mark.parametrize("name", ["llama", "bloom", "gemma2", "gemma3", "mamba", "bamba", "lfm2"])
 def test_plain_cache_is_exact(name: str) -> None:
     model = tiny(name)
     for keep, prompts in ((0.0, PROMPTS[:1]), (0.3, PROMPTS)):
-        run_program(model, PlainContexts(model, prompts), prompts, 1, steps=12, keep=keep)
+        run_program(model, PlainContexts(Twins(model), prompts), prompts, 1, steps=12, keep=keep)
 
 
 def test_who_shares_the_prompt() -> None:
-    assert all(shares_prompt(tiny(name), 100) for name in ("llama", "qwen3", "gpt2", "granite", "mixtral"))
+    assert all(shares_prompt(Twins(tiny(name)), 100) for name in ("llama", "qwen3", "gpt2", "granite", "mixtral"))
     # position bias, soft caps, recurrence: their own cache
-    assert not any(shares_prompt(tiny(name), 10) for name in ("bloom", "gemma2", "mamba", "lfm2"))
+    assert not any(shares_prompt(Twins(tiny(name)), 10) for name in ("bloom", "gemma2", "mamba", "lfm2"))
 
 
 def test_sliding_window_that_is_never_full_is_shared() -> None:
     model = tiny("mistral", sliding_window=16)
-    assert attention_window(model) == 16
-    assert isinstance(open_contexts(model, [[1, 2, 3]], 13), SharedContexts)
-    assert isinstance(open_contexts(model, [[1, 2, 3]], 14), PlainContexts)
-    run_program(model, open_contexts(model, [[1, 2, 3]], 14), [[1, 2, 3]], 0, steps=16, keep=0.1)
+    assert find_attention_window(model) == 16
+    assert isinstance(open_contexts(Twins(model), [[1, 2, 3]], 13), SharedContexts)
+    assert isinstance(open_contexts(Twins(model), [[1, 2, 3]], 14), PlainContexts)
+    run_program(model, open_contexts(Twins(model), [[1, 2, 3]], 14), [[1, 2, 3]], 0, steps=16, keep=0.1)
 
 
 def test_half_precision() -> None:
     model = tiny("llama", scale=1.0).to(torch.bfloat16)
-    assert shares_prompt(model, 20)
-    for contexts in (SharedContexts(model, PROMPTS, 8), PlainContexts(model, PROMPTS)):
+    assert shares_prompt(Twins(model), 20)
+    for contexts in (SharedContexts(Twins(model), PROMPTS, 8), PlainContexts(Twins(model), PROMPTS)):
         contexts.start()
         contexts.extend(np.array([0, 0, 1, 2]), np.array([1, 2, 3, -1]))
         logits = contexts.extend(np.array([2, 0, 3]), np.array([5, 6, 7]))
@@ -142,7 +143,7 @@ def test_half_precision() -> None:
 def test_the_model_is_left_as_found() -> None:
     model = tiny("llama")
     config, hooks = model.config.to_dict(), len(model.lm_head._forward_pre_hooks)
-    contexts = open_contexts(model, PROMPTS, 4)
+    contexts = open_contexts(Twins(model), PROMPTS, 4)
     contexts.start()
     contexts.extend(np.array([0, 1]), np.array([3, 4]))
     with pytest.raises(IndexError):
@@ -163,7 +164,7 @@ def test_only_new_branches_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
         copy(self, source, target, length)
 
     monkeypatch.setattr(SharedLayer, "copy", counted)
-    contexts = SharedContexts(tiny("llama"), [[1, 2, 3]], 40)
+    contexts = SharedContexts(Twins(tiny("llama")), [[1, 2, 3]], 40)
     contexts.start()
     contexts.extend(np.zeros(6, np.int64), np.arange(6))  # the first branching has nothing to copy
     contexts.extend(np.arange(6), np.arange(6))
@@ -180,7 +181,10 @@ def test_only_new_branches_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_kept_context_is_not_forwarded() -> None:
-    for contexts in (SharedContexts(tiny("llama"), [[1, 2, 3]], 9), PlainContexts(tiny("llama"), [[1, 2, 3]])):
+    for contexts in (
+        SharedContexts(Twins(tiny("llama")), [[1, 2, 3]], 9),
+        PlainContexts(Twins(tiny("llama")), [[1, 2, 3]]),
+    ):
         contexts.start()
         contexts.extend(np.zeros(3, np.int64), np.array([4, -1, 5]))
         assert contexts.forwarded == 3 + 2
@@ -191,20 +195,77 @@ def test_a_kept_context_is_not_forwarded() -> None:
 
 def test_the_window_of_the_model() -> None:
     with pytest.raises(ModelError, match=r"120 tokens and 20 new ones do not fit the 128 .* at most 8 tokens"):
-        open_contexts(tiny("llama"), [[1] * 120], 20)
+        open_contexts(Twins(tiny("llama")), [[1] * 120], 20)
 
 
 def test_a_shared_cache_that_disagrees_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     right = attention._attend_prefix
     monkeypatch.setattr(attention, "_attend_prefix", lambda query, key, value: right(query * 0.9, key, value))
-    assert isinstance(open_contexts(tiny("llama"), [[1, 2]], 5), PlainContexts)
+    assert isinstance(open_contexts(Twins(tiny("llama")), [[1, 2]], 5), PlainContexts)
+
+
+def test_a_text_beyond_the_attention_window_is_an_error() -> None:
+    """Contexts may grow past what they were opened for; the shared cache has no sliding window."""
+    contexts = SharedContexts(Twins(tiny("mistral", sliding_window=5)), [[1, 2, 3]], 2)
+    contexts.start()
+    for token in (4, 5):
+        contexts.extend(np.array([0]), np.array([token]))
+    with pytest.raises(ModelError, match="a text of 6 tokens is longer than the attention window of 5 tokens"):
+        contexts.extend(np.array([0]), np.array([6]))
+
+
+# --- the self-check
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("llama", "shared"), ("gpt2", "shared"), ("mixtral", "shared"), ("gemma2", "plain"), ("bloom", "plain"),
+     ("mamba", "plain"), ("mamba2", "plain"), ("bamba", "plain"), ("lfm2", "plain")],
+)  # fmt: skip
+def test_the_cache_in_use_is_checked_once(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    twins = Twins(tiny(name))
+    open_contexts(twins, [[1, 2, 3]], 5)
+    assert twins.errors[kind, None] < 1e-4
+    monkeypatch.setattr(agreement, "_walk_and_compare", lambda *_: pytest.fail("checked twice"))
+    open_contexts(twins, [[1, 2, 3]], 5)
+
+
+def test_a_cache_that_cannot_be_reordered_is_refused() -> None:
+    with pytest.raises(ModelError, match="MiniMaxForCausalLM"):
+        open_contexts(Twins(tiny("minimax")), [[1, 2, 3]], 5)
+
+
+def keep_first(cache: Any, rows: torch.Tensor) -> None:
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys[: len(rows)], layer.values[: len(rows)]
+
+
+@pytest.mark.parametrize("fault", ["order", "positions", "split", "merge"])
+def test_the_check_sees_every_fault_of_a_plain_cache(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the four is exercised by the walk: left out, it is refused with its figure."""
+    model: Any = tiny("bloom")
+    if fault == "order":
+        monkeypatch.setattr("transformers.DynamicCache.reorder_cache", keep_first)
+    elif fault == "positions":
+        model = tiny("llama", sliding_window=None)
+        monkeypatch.setattr(type(model), "_supports_attention_backend", False)
+        last = forward.Forward.last
+        monkeypatch.setattr(forward.Forward, "last", lambda self, ids, cache=None, start=0: last(self, ids, cache))
+    elif fault == "split":
+        monkeypatch.setattr(plain_cache, "_duplicate", lambda cache: cache)
+    else:
+        monkeypatch.setattr(plain_cache, "_stack", lambda layer, other: [
+            setattr(layer, name, torch.cat([getattr(layer, name)] * 2)) for name in ("keys", "values")
+        ])  # fmt: skip
+    with pytest.raises(ModelError, match=r"off by [0-9.]+ standard deviations|does not run on its own cache"):
+        open_contexts(Twins(model), [[1, 2, 3]], 5)
 
 
 def test_a_real_model(smollm2: Path) -> None:
     transformers = pytest.importorskip("transformers")
     model = transformers.AutoModelForCausalLM.from_pretrained(smollm2)
     prompts = [list(range(300, 340)), [504, 2000]]
-    contexts = open_contexts(model, prompts, 8)
+    contexts = open_contexts(Twins(model), prompts, 8)
     assert isinstance(contexts, SharedContexts)
     contexts.start()
     contexts.extend(np.array([0, 0, 1]), np.array([7, 8, 9]))

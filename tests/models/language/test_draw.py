@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from feynkac.base.masks import pack
 from feynkac.models.language.draw import BLOCK, draw, normalise
-from feynkac.models.language.next_token import _next_tokens_on_device, next_tokens
+from feynkac.models.language.next_token import _draw_on_device, draw_tokens
 from feynkac.smc.testing import Choices, enumerate_runs
 
 
@@ -82,19 +82,19 @@ def test_enumeration_gives_the_masked_law() -> None:
     mask, one = pack(np.array([[True, False, True, True]])), np.ones(1, np.float32)
 
     def run(rng: Choices) -> int:
-        return int(draw(logits, mask, one, normalise(logits, mask, one), np.zeros(1, int), rng.uniform(1))[0])
+        return int(draw_tokens(torch.from_numpy(logits), mask, one, np.zeros(1, int), rng.uniform(1)).tokens[0])
 
     law: dict[int, float] = {}
     for p, token in enumerate_runs(run):
         law[token] = law.get(token, 0.0) + p
-    assert law == pytest.approx({0: 0.125, 2: 0.375, 3: 0.5}, abs=1e-7)
+    assert law == pytest.approx({0: 0.125, 2: 0.375, 3: 0.5}, abs=1e-7)  # as float32 holds the logits
 
 
 def test_dead_ends_and_pinned_tokens() -> None:
     logits, allowed, scale = cases(3)
     allowed[2] = False
     context = np.arange(len(logits))
-    drawn = next_tokens(torch.from_numpy(logits), pack(allowed), scale, context, np.full(len(logits), 0.5), pinned=7)
+    drawn = draw_tokens(torch.from_numpy(logits), pack(allowed), scale, context, np.full(len(logits), 0.5), pinned=7)
     assert drawn.tokens[0] == 7 and drawn.tokens[2] == -1
     assert drawn.log_prob[2] == drawn.log_mass[2] == -np.inf
     total = log_sums(logits, allowed, scale)[0]
@@ -107,7 +107,7 @@ def test_the_device_path_agrees_with_the_kernel() -> None:
     rng = np.random.default_rng(0)
     context, uniforms = rng.integers(0, 40, 500), rng.random(500)
     arguments = (torch.from_numpy(logits), pack(allowed), scale, context, uniforms)
-    ours, device = next_tokens(*arguments), _next_tokens_on_device(*arguments, None)
+    ours, device = draw_tokens(*arguments), _draw_on_device(*arguments, None)
     # A uniform within rounding of a boundary may fall on its other side: 500 draws x 1e-6 x 2000 boundaries.
     assert (ours.tokens == device.tokens).mean() > 0.99
     same = (ours.tokens == device.tokens) & (ours.tokens >= 0)

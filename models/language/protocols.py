@@ -1,0 +1,108 @@
+"""What the parts of a language model owe each other: `Contexts` to the model, a `Proposal` to the target.
+
+Shapes: U live contexts, numbered from 0; C contexts after a call, F of them forwarded by it; R rows of a population.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.base.contract import LogW, Rows
+from feynkac.base.masks import TokenMask
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from feynkac.models.language.texts import Texts
+
+
+class Contexts(Protocol):
+    """The live contexts of one run: distinct token histories, each with what its model keeps of it."""
+
+    forwarded: int
+    """Tokens forwarded so far: those of the prompts, and one for each extension."""
+
+    def start(self) -> Tensor:
+        """Forward each prompt once: context g is prompt g. Returns their (G, V) float32 next-token logits."""
+        ...
+
+    def extend(self, parents: Rows, tokens: NDArray[np.int64]) -> Tensor:
+        """Make the live contexts these C: context i is context `parents[i]`, then `tokens[i]`.
+
+        A token of -1 keeps the parent as it is, without a forward pass. The pairs must be distinct. A context that is
+        no one's parent is freed. Returns the (F, V) float32 logits of the extended contexts, in order.
+        """
+        ...
+
+    def append(self, parents: Rows, tokens: Sequence[Sequence[int]], *, every: bool = False) -> Tensor:
+        """As `extend`, by several tokens at once: context i is `parents[i]`, then `tokens[i]`; an empty list keeps it.
+
+        Two contexts of one parent need distinct tokens, but one list may begin with the other. Returns the (F, V)
+        float32 logits after the last token of each extended context, in order; with `every` those after each token of
+        the first extended context, then of the second, and so on. Only programs call it.
+        """
+        ...
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """(U,) tokens of each context, its prompt among them."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Frontier:
+    """The place where a population draws its next tokens: R rows on U distinct contexts."""
+
+    logits: Tensor
+    """(U, V) float32, of the target."""
+    mask: TokenMask
+    """(U, ceil(V / 32)) the tokens that constraints and the length limit allow."""
+    scale: NDArray[np.float32]
+    """(U,) one over the temperature of the target."""
+    context: NDArray[np.int64]
+    """(R,) the context of each row."""
+    uniforms: NDArray[Any]
+    """(R,) in [0, 1), one for each row; compare them and do no other arithmetic than `a - u` and `u + a`."""
+    pinned: int | None
+    """The token that row 0 takes instead of a draw (conditional SMC)."""
+    state: Texts
+    rows: Rows
+    """(R,) rows of `state`."""
+    parents: Rows | None
+    """(U,) which of the last step's contexts each context extends; None in the first step: context g is prompt g."""
+    tokens: NDArray[np.int64] | None
+    """(U,) by which token."""
+
+    @property
+    def heads(self) -> Rows:
+        """(U,) one row of `state` for each context."""
+        return self.rows[np.unique(self.context, return_index=True)[1]]
+
+
+class Proposed(NamedTuple):
+    """The next tokens of R rows."""
+
+    tokens: NDArray[np.int64]
+    """(R,) tokens; -1 where there is none, and the row dies."""
+    log_prob: NDArray[np.float64]
+    """(R,) log p(token) under the target without its mask, in nats; -inf for no token."""
+    increment: LogW
+    """(R,) log-weights in nats: log p(token) - log q(token), and -inf for a token that the mask forbids."""
+
+
+class Proposal(Protocol):
+    """A law q from which tokens are drawn instead of the target's p; weights make up for it.
+
+    Properly weighted: for each row, the sum over tokens of q(token) exp(increment) f(token) is that of p(token)
+    f(token) over the tokens that the mask allows. So q must have mass on every allowed token that p has mass on.
+    One object serves any number of runs at once: what a run needs is kept in `Texts.companions`.
+    """
+
+    def draw(self, frontier: Frontier) -> Proposed:
+        """Draw a token for each row of the frontier. Row 0 takes `pinned` if given, with the increment it has in q."""
+        ...
