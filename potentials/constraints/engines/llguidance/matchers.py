@@ -52,7 +52,7 @@ def _make_tokenizer(vocabulary: Vocabulary) -> LLTokenizer:
 
 
 def make_matcher(vocabulary: Vocabulary, lark: str, name: str) -> LLMatcher:
-    """A matcher at the start of a grammar in llguidance's Lark. Raises ConstraintError with its complaint."""
+    """A matcher at the start of a grammar in llguidance's Lark. Raises ConstraintError with what it says is wrong."""
     from llguidance import LLMatcher
 
     matcher = LLMatcher(find_tokenizer(vocabulary), lark + _EXACT, log_level=0)
