@@ -1,4 +1,4 @@
-"""A constraint engine of ten lines, written from `potentials/constraints/engines/README.md`, steers a language model."""
+"""A constraint engine of ten lines, written from the README of `engines/`, steers a language model."""
 
 from __future__ import annotations
 
