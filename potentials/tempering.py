@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from feynkac.potentials.diffusion.protocols import View
 
 _MEMORY = np.array((0.0, 0.0), dtype=[("lam", np.float64), ("level", np.float64)])
-"""Of each particle: the last lambda of its group, and its last level."""
+"""The memory of each particle: the last lambda of its group, and its last level in nats."""
 HALVINGS = 30
 
 

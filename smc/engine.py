@@ -24,7 +24,7 @@ from feynkac.smc.weights import effective_sample_size, log_sum_exp
 
 
 class RandomSource(Protocol):
-    """Where a run gets its random numbers from: `rng.Streams`, or an enumeration of `smc.testing`."""
+    """The source of all random numbers of a run: `rng.Streams`, or an enumeration of `smc.testing`."""
 
     def at(self, stream: Stream, step: int, sizes: Sequence[int] | None = None, group: int = 0) -> Rng: ...
 

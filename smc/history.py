@@ -1,4 +1,4 @@
-"""What a run leaves behind: one summary a step, and the family tree of the particles."""
+"""The history of a run: one summary a step, and the family tree of the particles."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Summary:
 
 
 def count_distinct(rows: Rows) -> int:
-    """How many different rows there are; without a sort or a hash table, which took more time than a whole step."""
+    """The number of different rows; without a sort or a hash table, which took more time than a whole step."""
     return int(np.count_nonzero(np.bincount(rows)))
 
 
@@ -104,7 +104,7 @@ class Genealogy:
 
     @property
     def nodes(self) -> int:
-        """How many nodes are kept."""
+        """The number of nodes that are kept."""
         return self._size - self._n_free
 
     def path(self, row: int) -> Rows:

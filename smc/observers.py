@@ -145,7 +145,7 @@ class Budget:
 
 
 def count_proposals(before: Step | None, step: Step) -> int:
-    """How many rows the model extended to make `step`: those whose parent in the step before lived unfinished."""
+    """The number of rows that the model extended to make `step`: those whose parent before it lived unfinished."""
     if before is None:
         return len(step.rows)
     return int((~before.done & (before.log_weight > -np.inf))[step.rows].sum())

@@ -183,7 +183,7 @@ def _expand(counts: list[int] | NDArray[np.int64], size: int, n: int) -> Rows:
 
 
 def count_rows(n: int | None, log_weight: LogW) -> int:
-    """How many rows to return."""
+    """The number of rows to return."""
     if n is None:
         return len(log_weight)
     if n < 1:

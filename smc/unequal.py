@@ -52,7 +52,7 @@ def optimal(n: int) -> Scheme:
 
 
 def _count_heaviest(descending: LogW, n: int) -> int:
-    """How many of the (N,) sorted log-weights are kept for certain.
+    """The number of the (N,) sorted log-weights that are kept for certain.
 
     The first A with c w_A < 1, where c = (n - A) / (the sum of all weights from w_A on). Testing w_A against the c of
     A - 1 instead is the off-by-one of several published codes, which inflates the total. In logs, as the weights at

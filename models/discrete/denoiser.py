@@ -1,4 +1,4 @@
-"""What a discrete diffusion model must know how to do."""
+"""The contract of a denoiser."""
 
 from __future__ import annotations
 

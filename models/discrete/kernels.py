@@ -1,4 +1,4 @@
-"""The reverse steps of discrete diffusion: which positions change, and what to.
+"""The reverse steps of discrete diffusion: the positions that change, and the law of their new values.
 
 A step first chooses the positions that are redrawn, then each position's new value by itself. Only the second half is
 ever steered, so that both halves have exact probabilities. In float64 throughout: Gumbel noise in float32 is truncated,
@@ -84,7 +84,28 @@ def carry_over(tokens: Tokens, log_probs: LogProbs) -> LogProbs:
     return np.where((tokens == k)[..., None], log_probs, sure)
 
 
-class MaskedNoise:
+class _Hiding:
+    """The part that all kernels have in common whose noise is the mask."""
+
+    hides = True
+
+    def blank(self, n: int, length: int, k: int, draws: Draws) -> Tokens:
+        return np.full((n, length), k)
+
+    def log_noise(self, i: int, tokens: Tokens, k: int) -> LogProbs | None:
+        return None
+
+    def log_blank(self, length: int, k: int) -> float:
+        return 0.0
+
+    def reveals(self, i: int) -> bool:
+        return True
+
+    def clean(self, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
+        return carry_over(tokens, log_probs)
+
+
+class MaskedNoise(_Hiding):
     """Ancestral sampling of masked diffusion (MDLM; Sahoo et al. 2024, equation 7), with remasking if asked.
 
     Of the masked positions each is revealed with probability (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t); of the
@@ -93,8 +114,6 @@ class MaskedNoise:
     Raises ArgumentError.
     """
 
-    hides = True
-
     def __init__(self, steps: int, alpha: Schedule = linear, remask: float = 0.0) -> None:
         if not 0.0 <= remask <= 1.0:
             raise ArgumentError(f"remask={remask}; it is the share of the largest remasking rate, from 0 to 1")
@@ -102,9 +121,6 @@ class MaskedNoise:
         self.remask = remask
         self.permanent = remask == 0.0
         self._alpha = make_grid(steps, alpha)
-
-    def blank(self, n: int, length: int, k: int, draws: Draws) -> Tokens:
-        return np.full((n, length), k)
 
     def noise_level(self, i: int) -> float:
         return 1.0 - i / self.steps
@@ -134,18 +150,6 @@ class MaskedNoise:
         to_mask = np.where(masked, -np.inf, 0.0)
         return np.concatenate([np.where(masked, log_probs, -np.inf), to_mask], axis=-1)
 
-    def log_noise(self, i: int, tokens: Tokens, k: int) -> LogProbs | None:
-        return None
-
-    def log_blank(self, length: int, k: int) -> float:
-        return 0.0
-
-    def reveals(self, i: int) -> bool:
-        return True
-
-    def clean(self, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
-        return carry_over(tokens, log_probs)
-
     def redraw_chance(self, i: int) -> float:
         return 1.0 - math.prod(1.0 - self.rates(j)[1] for j in range(i, self.steps))
 
@@ -157,7 +161,7 @@ class MaskedNoise:
 Order: TypeAlias = Literal["random", "left", "confident"]
 
 
-class Unmask:
+class Unmask(_Hiding):
     """Masked diffusion that reveals `per_step` positions a step: any-order autoregression (Ou et al. 2025).
 
     The positions are chosen before any token is drawn, so that the law has a density: uniformly, from the left, or
@@ -166,7 +170,6 @@ class Unmask:
     """
 
     permanent = True
-    hides = True
 
     def __init__(self, length: int, per_step: int = 1, order: Order = "random") -> None:
         if not 1 <= per_step <= length:
@@ -177,9 +180,6 @@ class Unmask:
         self.per_step = per_step
         self.order = order
         self.steps = -(-length // per_step)
-
-    def blank(self, n: int, length: int, k: int, draws: Draws) -> Tokens:
-        return np.full((n, length), k)
 
     def noise_level(self, i: int) -> float:
         return 1.0 - min(1.0, i * self.per_step / self.length)
@@ -202,18 +202,6 @@ class Unmask:
 
     def law(self, i: int, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
         return log_probs
-
-    def log_noise(self, i: int, tokens: Tokens, k: int) -> LogProbs | None:
-        return None
-
-    def log_blank(self, length: int, k: int) -> float:
-        return 0.0
-
-    def reveals(self, i: int) -> bool:
-        return True
-
-    def clean(self, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
-        return carry_over(tokens, log_probs)
 
     def redraw_chance(self, i: int) -> float:
         return 0.0

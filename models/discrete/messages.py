@@ -1,4 +1,4 @@
-"""Where an automaton will be, and whether it will accept: messages from the left and from the right of a canvas.
+"""Messages of an automaton over a canvas: from the left where it may be, from the right whether it can accept.
 
 With them the law of a text given that it is accepted is drawn from left to right, exactly for what the denoiser says:
 positions independent of each other (`FactorisedMessages`), or each dependent on the one before (`ChainedMessages`).
@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 
 class Messages(Protocol):
-    """For R canvases, what is known of the automaton's way through them."""
+    """The automaton's way through R canvases, as far as it is known."""
 
     log_accepted: LogW
     """(R,) nats, the log-probability that the finished text is accepted."""

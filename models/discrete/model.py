@@ -111,7 +111,7 @@ class DiscreteDiffusion:
         return joint
 
     def _identify(self) -> tuple[int, ...]:
-        """What two models must have in common to run in one batch."""
+        """The parts that two models must share to run in one batch."""
         plain = isinstance(self.proposal, Base)
         parts = (self.denoiser, self.alphabet, self.kernel, Base if plain else self.proposal)
         return (self.length, *map(id, parts))
@@ -163,7 +163,7 @@ class DiscreteDiffusion:
         return self._step(t, state, rng, reference[t + 1] if t + 1 < len(reference) else ())
 
     def trace(self, state: Canvas, row: int) -> CanvasPath:
-        """What was drawn on the way to `row`, from the noise on."""
+        """The path of `row`: all that was drawn on the way, from the noise on."""
         return state.past.trace(int(state.origin[row]))
 
     def _step(self, t: int, state: Canvas, rng: Rng, given: Sequence[tuple[int, int]] | None) -> tuple[Canvas, LogW]:

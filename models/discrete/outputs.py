@@ -39,7 +39,7 @@ class Outputs:
         return Outputs(self.denoiser, self.slot[rows], self.table, self.known)
 
     def drop_stale(self, changed: Mask) -> Outputs:
-        """What still holds after a step that changed the (N,) rows `changed`: nothing, if the denoiser uses time."""
+        """The answers that hold after a step that changed the (N,) rows `changed`: none, if the denoiser uses time."""
         if not (isinstance(self.denoiser, IgnoresTime) and self.denoiser.time_independent):
             return Outputs.empty(self.denoiser, len(self.slot), *self.table.shape[2:])
         return Outputs(self.denoiser, np.where(changed, -1, self.slot), self.table, self.known)

@@ -1,4 +1,4 @@
-"""How a step draws the new values of the positions it has chosen, and log p - log q of what it drew."""
+"""Proposals: they draw the new values of the positions that a step has chosen, and say log p - log q of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast discrete diffusion hides its tokens."""
+"""Schedules: how fast discrete diffusion hides its tokens."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ class DfaAutomaton:
         alive[list(ends)] = PASSAGE
 
     def _list_successors(self, state: int) -> list[int]:
-        """Where the tokens of the vocabulary lead, one by one."""
+        """The states to which single tokens lead from `state`."""
         every = np.arange(self._tokens.size)
         ends = advance(np.full(len(every), state), every, *self._tables, self._tokens.flat, self._tokens.offset)
         return np.unique(ends[ends >= 0]).tolist()

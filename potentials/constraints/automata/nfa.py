@@ -21,7 +21,7 @@ class Nfa:
 
     sets: list[Ranges] = field(default_factory=list)
     moves: list[list[tuple[int, int]]] = field(default_factory=list)
-    """Of each state: (index of a set, next state)."""
+    """The moves of each state: pairs (index of a set, next state)."""
     free: list[list[int]] = field(default_factory=list)
     at_start: list[list[int]] = field(default_factory=list)
     at_end: list[list[int]] = field(default_factory=list)

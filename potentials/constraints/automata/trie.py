@@ -32,9 +32,11 @@ class Trie:
     offset: NDArray[np.int64]
     """(V + 1,)"""
     byte: NDArray[np.uint8]
+    """(nodes,)"""
     depth: NDArray[np.int32]
+    """(nodes,) the number of bytes before each."""
     skip: NDArray[np.int32]
-    """Of each node: the first node after its subtree."""
+    """(nodes,) the first node after the subtree of each."""
     first: NDArray[np.int32]
     """(nodes + 1,): tokens `token[first[k] : first[k + 1]]` end at node k."""
     token: NDArray[np.int32]
