@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -343,3 +345,22 @@ def test_runs_end_within_the_steps_that_are_promised(kernel: Any) -> None:
     assert len(steps) <= model.max_steps
     if kernel.permanent and isinstance(kernel, MaskedNoise):
         assert len(steps) == kernel.steps  # a mask is left till then, but for a chance of 0.8^384
+
+
+def test_threads_share_a_model_and_its_potentials() -> None:
+    # The automaton is compiled by whoever comes first, and levels are remembered in each run's own population.
+    model = DiscreteDiffusion(CHAIN, ABC, 6, Unmask(6))
+    potential = regex("(?:a|b|cc)*cc") * Lookahead(reward(lambda text: text.count("a"), every="end"), samples=2)
+
+    def runs(_: int) -> list[Any]:
+        results = [steer(model, potential, particles=6, seed=seed) for seed in range(16)]
+        return [(result.samples, result.log_weights.tolist(), result.log_evidence) for result in results]
+
+    alone = runs(0)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            assert all(together == alone for together in pool.map(runs, range(3)))
+    finally:
+        sys.setswitchinterval(before)
