@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
 from threading import Lock
@@ -14,8 +13,8 @@ from numpy.typing import NDArray
 from feynkac.base.capabilities import CarriesAutomata, ForeseesAcceptance, Tokenised, require
 from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.masks import States, TokenAutomaton
+from feynkac.base.per_vocabulary import PerVocabulary
 from feynkac.potentials.base import Factor
-from feynkac.potentials.constraints.memo import PerVocabulary
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
@@ -46,14 +45,13 @@ class TokenFactor(Factor):
         """The constraint over the tokens of `vocabulary`, compiled on first use. Raises ConstraintError."""
         return self._automata.find(vocabulary, self.compile)
 
-    @abstractmethod
     def compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
         """A new automaton over the tokens of `vocabulary`. Raises ConstraintError.
 
         Threads share it, so that what it remembers is for it to lock. It must not refer to the vocabulary, or neither
         would ever be freed.
         """
-        ...
+        raise NotImplementedError(f"{type(self).__name__} has no compile(vocabulary), which returns its automaton")
 
     def level(self, t: int, state: State, rows: Rows) -> LogW:
         """(R,) nats: 0 where some continuation is accepted, as far as the engine can tell, and -inf elsewhere.

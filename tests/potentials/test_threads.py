@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from feynkac.base.masks import unpack
+from feynkac.base.per_vocabulary import PerVocabulary
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.potentials import choices, grammar, json_schema, length, regex, tokens
 from feynkac.potentials.constraints import tokenwise
 from feynkac.potentials.constraints.automata import dfa
 from feynkac.potentials.constraints.engines.llguidance import table
-from feynkac.potentials.constraints.memo import PerVocabulary
 from feynkac.potentials.constraints.tokenwise import Walk
 from feynkac.potentials.discrete import Lookahead, tempered
 

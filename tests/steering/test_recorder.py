@@ -32,7 +32,7 @@ def warnings(weights: list[float], algorithm: str = "smc") -> list[str]:
     step = Step(0, Numbers(n), log_w, np.zeros(n), np.arange(n), (False,), np.ones(n, np.bool_), whole, whole)
     recorder = Recorder(0, 1)
     recorder(step)
-    return recorder.result(Stopwatch(), None, complete=True, warnings=[], algorithm=algorithm).warnings
+    return recorder.make_result(Stopwatch(), None, complete=True, warnings=[], algorithm=algorithm).warnings
 
 
 def weights_of(ess: int, n: int) -> list[float]:

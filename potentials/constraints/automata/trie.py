@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.potentials.constraints.memo import PerVocabulary
+from feynkac.base.per_vocabulary import PerVocabulary
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ConstraintError
-from feynkac.potentials.constraints.memo import PerVocabulary
+from feynkac.base.per_vocabulary import PerVocabulary
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
