@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.capabilities import Weighed, require
-from feynkac.base.contract import LogW, Potential, Rows
+from feynkac.base.contract import LogW, Potential, Rows, Schedule, State
 from feynkac.base.errors import ArgumentError, PotentialError
 from feynkac.potentials.base import Factor, log_psi
 from feynkac.smc.checks import name_of
@@ -21,30 +20,31 @@ if TYPE_CHECKING:
     from feynkac.potentials.diffusion.protocols import View
 
 _MEMORY = np.array((0.0, 0.0), dtype=[("lam", np.float64), ("level", np.float64)])
-"""Of each particle: the last lambda of its group, and its last level."""
+"""The memory of each particle: the last lambda of its group, and its last level in nats."""
 HALVINGS = 30
 
 
 class Scheduled(Factor):
     """A potential whose levels are multiplied by lambda(t)."""
 
-    def __init__(self, base: Potential, schedule: Callable[[int], float]) -> None:
-        self.base, self._schedule = base, schedule
+    def __init__(self, base: Potential, schedule: Schedule) -> None:
+        self.base = base
+        self._schedule = schedule
         self.name = f"tempered({name_of(base)})"
 
     def log_psi(self, view: View) -> Tensor:
         """(R,) nats: lambda times what the base guesses; before the first step, the lambda of that step."""
-        return self._lam(max(view.state.t - 1, 0)) * log_psi(self.base, view)
+        return self._find_lambda(max(view.state.t - 1, 0)) * log_psi(self.base, view)
 
-    def level(self, t: int, state: Any, rows: Rows) -> LogW:
+    def level(self, t: int, state: State, rows: Rows) -> LogW:
         """(R,) nats: lambda(t) times the level of the base; -inf stays."""
-        return _times(self._lam(t), self.base.level(t, state, rows))
+        return _times(self._find_lambda(t), self.base.level(t, state, rows))
 
-    def final(self, state: Any, rows: Rows) -> LogW:
+    def final(self, state: State, rows: Rows) -> LogW:
         """(R,) nats: that of the base."""
         return self.base.final(state, rows)
 
-    def _lam(self, t: int) -> float:
+    def _find_lambda(self, t: int) -> float:
         lam = float(self._schedule(t))
         if not 0.0 <= lam < np.inf:
             raise PotentialError(f"'{self.name}' at step {t}: the schedule returned {lam}; it must be at least 0")
@@ -59,7 +59,8 @@ class Adaptive(Factor):
     """
 
     def __init__(self, base: Potential, ess: float) -> None:
-        self.base, self.ess = base, ess
+        self.base = base
+        self.ess = ess
         self.name = f"tempered({name_of(base)}, ess={ess:g})"
 
     def log_psi(self, view: View) -> Tensor:
@@ -70,25 +71,26 @@ class Adaptive(Factor):
         value = log_psi(self.base, view)
         return torch.as_tensor(lam, device=value.device) * value
 
-    def level(self, t: int, state: Any, rows: Rows) -> LogW:
+    def level(self, t: int, state: State, rows: Rows) -> LogW:
         """(R,) nats: lambda_t times the level of the base, with one lambda for each group of particles."""
-        state = self._weighed(state)
-        memory, base = state.memory.array(self, _MEMORY), self.base.level(t, state, rows)
+        weighed = self._require_weights(state)
+        base = self.base.level(t, state, rows)
+        memory = weighed.memory.array(self, _MEMORY)
         old, new = memory["level"][rows], np.empty(len(rows))
-        for g in np.unique(state.group[rows]):
-            here = np.flatnonzero(state.group[rows] == g)
-            lam = self._largest(state.since[rows[here]] - old[here], base[here], memory["lam"][rows[here]].max())
+        for g in np.unique(weighed.group[rows]):
+            here = np.flatnonzero(weighed.group[rows] == g)
+            lam = self._find_largest(weighed.since[rows[here]] - old[here], base[here], memory["lam"][rows[here]].max())
             memory["lam"][rows[here]] = lam
             new[here] = _times(lam, base[here])
         memory["level"][rows] = np.where(new == -np.inf, 0.0, new)
-        state.since[rows] += new - old
+        weighed.since[rows] += new - old
         return new
 
-    def final(self, state: Any, rows: Rows) -> LogW:
+    def final(self, state: State, rows: Rows) -> LogW:
         """(R,) nats: that of the base."""
         return self.base.final(state, rows)
 
-    def _weighed(self, state: Any) -> Weighed:
+    def _require_weights(self, state: State) -> Weighed:
         return require(
             state,
             Weighed,
@@ -96,7 +98,7 @@ class Adaptive(Factor):
             "give a schedule instead of ess=",
         )
 
-    def _largest(self, log_w: LogW, base: LogW, lam: float) -> float:
+    def _find_largest(self, log_w: LogW, base: LogW, lam: float) -> float:
         """The largest lambda, not below the last, with enough effective particles; by bisection."""
 
         def enough(candidate: float) -> bool:
@@ -117,13 +119,15 @@ def _times(lam: float, level: NDArray[np.float64]) -> LogW:
 
 
 def tempered(
-    potential: Potential, schedule: Callable[[int], float] | None = None, *, ess: float | None = None
+    potential: Potential, schedule: Schedule | None = None, *, ess: float | None = None
 ) -> Scheduled | Adaptive:
     """`potential` with its guesses to the power of lambda_t on the way, and in full at the end.
 
     `schedule`: t -> lambda_t, for steps t = 0, 1, ... `ess`: instead, the largest lambda_t up to 1, never falling, that
     leaves this fraction of the particles effective, found by bisection on the weights since the last resampling (Zhou,
     Johansen, Aston 2016); the weights of other potentials are not seen. Neither changes the target.
+
+    Raises ArgumentError for both or none of the two, and for a fraction that is none.
     """
     if (schedule is None) == (ess is None):
         raise ArgumentError("tempered() takes a schedule t -> lambda, or ess=, a fraction of the particles")

@@ -1,4 +1,4 @@
-"""What the engine checks rather than trusts."""
+"""Checks of what models, potentials and moves return to the engine."""
 
 from __future__ import annotations
 

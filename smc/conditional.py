@@ -19,7 +19,7 @@ from feynkac.smc.checks import name_of
 from feynkac.smc.engine import RandomSource, Step, smc
 from feynkac.smc.observers import Observer
 from feynkac.smc.schemes import iid_rows
-from feynkac.smc.weights import log_sum_exp, relative
+from feynkac.smc.weights import log_sum_exp, rescale
 
 
 def csmc(model: Replayable, potential: Potential, reference: Any, *, n: int, rng: RandomSource) -> Iterator[Step]:
@@ -30,7 +30,7 @@ def csmc(model: Replayable, potential: Potential, reference: Any, *, n: int, rng
     """
     if n < 2:
         raise ArgumentError(f"conditional SMC with {n} particles cannot move; give at least 2")
-    pinned = _Pinned(model, reference)
+    pinned = _PinnedModel(model, reference)
     for step in smc(pinned, potential, n=n, resample=_conditional_multinomial, rng=rng):
         if step.log_weight[0] == -np.inf:
             raise ArgumentError(
@@ -82,10 +82,10 @@ def gibbs(
     for sweep in range(sweeps):
         source = rng.child(sweep)
         if reference is None:
-            steps = smc(_Traced(model), potential, n=n, resample=resample, rng=source)
+            steps = smc(_TracedModel(model), potential, n=n, resample=resample, rng=source)
         else:
             steps = csmc(model, potential, reference, n=n, rng=source)
-        last, stopped = _watched(steps, observers)
+        last, stopped = _watch(steps, observers)
         if stopped:
             return
         row = select(last, source)
@@ -93,7 +93,7 @@ def gibbs(
         yield Sweep(reference, row, last)
 
 
-def _watched(steps: Iterator[Step], observers: Sequence[Observer]) -> tuple[Step, bool]:
+def _watch(steps: Iterator[Step], observers: Sequence[Observer]) -> tuple[Step, bool]:
     """The last step, and whether an observer made it the last."""
     step, stopped = next(steps), False
     while True:
@@ -118,11 +118,12 @@ def sandwich(
     return lower.log_z, upper.log_z
 
 
-class _Traced:
-    """The model whose particles keep their paths."""
+class _TracedModel:
+    """A model whose particles keep their paths."""
 
     def __init__(self, model: Replayable) -> None:
-        self._model, self.name = model, name_of(model)
+        self._model = model
+        self.name = name_of(model)
 
     def init(self, n: int, rng: Rng) -> State:
         state = self._model.init(n, rng)
@@ -137,8 +138,8 @@ class _Traced:
         return self._model.done(state)
 
 
-class _Pinned(_Traced):
-    """The model whose row 0 retraces the reference."""
+class _PinnedModel(_TracedModel):
+    """A model whose row 0 retraces the reference."""
 
     def __init__(self, model: Replayable, reference: Any) -> None:
         super().__init__(model)
@@ -151,6 +152,6 @@ class _Pinned(_Traced):
 def _conditional_multinomial(log_weight: LogW, rng: Rng) -> tuple[Rows, LogW]:
     """Row 0 stays; the others are iid from the weights, in no order that tells which row is the reference."""
     n = len(log_weight)
-    weight, _ = relative(log_weight)
+    weight, _ = rescale(log_weight)
     rows = np.concatenate([[0], iid_rows(weight, rng.uniform(n - 1))])
     return rows, np.full(n, log_sum_exp(log_weight) - math.log(n))

@@ -18,13 +18,13 @@ from feynkac.base.capabilities import Retires
 from feynkac.base.contract import LogW, Mask, Model, Move, Potential, Resample, Rng, Rows, State
 from feynkac.base.errors import ArgumentError
 from feynkac.smc.checks import check_done, check_increment, check_levels, check_log_weights, check_size, name_of
-from feynkac.smc.resample import in_place
+from feynkac.smc.resample import put_in_place
 from feynkac.smc.rng import Stream
 from feynkac.smc.weights import effective_sample_size, log_sum_exp
 
 
 class RandomSource(Protocol):
-    """Where a run gets its random numbers from: `rng.Streams`, or an enumeration of `smc.testing`."""
+    """The source of all random numbers of a run: `rng.Streams`, or an enumeration of `smc.testing`."""
 
     def at(self, stream: Stream, step: int, sizes: Sequence[int] | None = None, group: int = 0) -> Rng: ...
 
@@ -172,7 +172,7 @@ def _select(
         if not (done[part] | (mine == -np.inf)).all():
             parents, mine = resample(mine, rng.at("resample", t, group=g))
         if parents is not None:
-            parents, mine = in_place(parents, mine, size)
+            parents, mine = put_in_place(parents, mine, size)
         rows.append((np.arange(size) if parents is None else parents) + part.start)
         weights.append(mine)
         resampled.append(parents is not None)

@@ -1,4 +1,4 @@
-"""What a run leaves behind: one summary a step, and the family tree of the particles."""
+"""The history of a run: one summary a step, and the family tree of the particles."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from feynkac.base.contract import Rows
 from feynkac.smc.engine import Step
@@ -39,14 +38,14 @@ class Summary:
             "max_weight": float(np.exp(step.log_weight.max() - log_z)) if alive.any() else 0.0,
             "alive": int(alive.sum()),
             "done": int((step.done & alive).sum()),
-            "parents": distinct(step.rows),
-            "roots": distinct(self._roots[alive]),
+            "parents": count_distinct(step.rows),
+            "roots": count_distinct(self._roots[alive]),
             "resampled": any(step.resampled),
         }
 
 
-def distinct(rows: Rows) -> int:
-    """How many different rows there are; without a sort or a hash table, which took more time than a whole step."""
+def count_distinct(rows: Rows) -> int:
+    """The number of different rows; without a sort or a hash table, which took more time than a whole step."""
     return int(np.count_nonzero(np.bincount(rows)))
 
 
@@ -85,7 +84,10 @@ class Genealogy:
         self._leaves = np.empty(0, dtype=np.int64)
         self._free = np.empty(0, dtype=np.int64)
         self._n_free = 0
-        self._parent, self._children, self._born, self._slot = (np.empty(0, dtype=np.int64) for _ in range(4))
+        self._parent = np.empty(0, dtype=np.int64)
+        self._children = np.empty(0, dtype=np.int64)
+        self._born = np.empty(0, dtype=np.int64)
+        self._slot = np.empty(0, dtype=np.int64)
 
     def __call__(self, step: Step) -> None:
         if step.t == 0:  # another run begins: only the last one has a tree
@@ -102,12 +104,14 @@ class Genealogy:
 
     @property
     def nodes(self) -> int:
-        """How many nodes are kept."""
+        """The number of nodes that are kept."""
         return self._size - self._n_free
 
     def path(self, row: int) -> Rows:
         """(T,) the slot of the ancestor of final `row` in the population of every step; the last is `row` itself."""
-        slots, end, node = np.empty(self._last + 1, dtype=np.int64), self._last + 1, int(self._leaves[row])
+        slots = np.empty(self._last + 1, dtype=np.int64)
+        end = self._last + 1
+        node = int(self._leaves[row])
         while node >= 0:
             slots[self._born[node] : end] = self._slot[node]
             end, node = int(self._born[node]), int(self._parent[node])
@@ -127,16 +131,21 @@ class Genealogy:
             [self._free[self._n_free : self._n_free + reused], np.arange(self._size, self._size + n - reused)]
         )
         self._size += n - reused
-        self._parent[nodes], self._children[nodes], self._born[nodes], self._slot[nodes] = parents, 0, t, np.arange(n)
+        self._parent[nodes] = parents
+        self._children[nodes] = 0
+        self._born[nodes] = t
+        self._slot[nodes] = np.arange(n)
         np.add.at(self._children, parents[parents >= 0], 1)
         return nodes
 
     def _reserve(self, size: int) -> None:
         if size > len(self._parent):
-            more = max(size, 2 * len(self._parent)) - len(self._parent)
-            for name in ("_parent", "_children", "_born", "_slot", "_free"):
-                array: NDArray[np.int64] = getattr(self, name)
-                setattr(self, name, np.concatenate([array, np.zeros(more, dtype=np.int64)]))
+            spare = np.zeros(max(size, 2 * len(self._parent)) - len(self._parent), dtype=np.int64)
+            self._parent = np.concatenate([self._parent, spare])
+            self._children = np.concatenate([self._children, spare])
+            self._born = np.concatenate([self._born, spare])
+            self._slot = np.concatenate([self._slot, spare])
+            self._free = np.concatenate([self._free, spare])
 
 
 @njit(cache=True)

@@ -64,8 +64,9 @@ def systematic_rows(weight: Floats, scale: float, uniform: Any, rows: Ints) -> I
 
     Carpenter, Clifford, Fearnhead (1999). Search-free: ceil(n c - u) of the n points lie below a cumulative weight c.
     """
-    rows[:] = 0
-    u, k, cumulative = uniform[0], 0, 0.0
+    rows[:] = 0  # in place: `rows` is the caller's
+    u = uniform[0]
+    k, cumulative = 0, 0.0
     for i in range(_last_live(weight) + 1):
         if k >= len(rows):
             break
@@ -84,8 +85,9 @@ def stratified_rows(weight: Floats, scale: float, uniform: Any, rows: Ints) -> I
 
     Kitagawa (1996). One comparison decides the stratum where the cumulative weight falls.
     """
-    rows[:] = 0
-    k, cumulative, n = 0, 0.0, len(rows)
+    rows[:] = 0  # in place: `rows` is the caller's
+    n = len(rows)
+    k, cumulative = 0, 0.0
     for i in range(_last_live(weight) + 1):
         if k >= n:
             break
@@ -113,7 +115,8 @@ def ssp_counts(weight: Any, scale: float, n: int, uniform: Any, counts: Any) -> 
     """Fill `counts` (N,), n in all, by the Srinivasan sampling process: the floor or the ceiling of weight_i * scale.
 
     `scale` is n over the total weight. Gerber, Chopin, Whiteley (2019). Row j decides with its own uniform whether it
-    or the open row before it takes the fraction of both; that of row 0 is unused.
+    or the open row before it takes the fraction of both; that of row 0 is unused. `counts` may share the memory of
+    `weight`: nothing behind weight j is written before weight j has been read.
     """
     i, x, given = 0, 0.0, 0
     for j in range(len(weight)):
@@ -131,7 +134,7 @@ def ssp_counts(weight: Any, scale: float, n: int, uniform: Any, counts: Any) -> 
 @Kernel
 def rows_of(counts: Ints, rows: Ints) -> Ints:
     """Fill `rows` (n,) with sorted parents that have the given offspring `counts` (N,), which sum to n."""
-    rows[:] = 0
+    rows[:] = 0  # in place: `rows` is the caller's
     k = 0
     for i in range(len(counts)):
         if k == len(rows):
@@ -161,13 +164,13 @@ def locate(uniform: Any, cumulative: Floats, rows: Ints) -> Ints:
 
 
 @Kernel
-def slots(rows: Ints, child: Ints) -> Ints:
+def assign_slots(rows: Ints, child: Ints) -> Ints:
     """Fill `child` (M,): which child goes to each slot, so that the first one of each parent below M keeps its slot.
 
     The other children fill the free slots in order: a population of contiguous islands stays one.
     """
     size = len(rows)
-    child[:] = -1
+    child[:] = -1  # in place: `child` is the caller's
     for k in range(size):
         if rows[k] < size and child[rows[k]] < 0:
             child[rows[k]] = k

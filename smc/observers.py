@@ -63,13 +63,14 @@ class JsonLines:
     """
 
     def __init__(self, target: str | os.PathLike[str] | TextIO) -> None:
-        self._target, self._summary = target, Summary()
+        self._target = target
+        self._summary = Summary()
         self._file: TextIO | None = None
 
     def __call__(self, step: Step) -> None:
         if self._file is None:
-            self._file = _open(self._target)
-        record = {name: _plain(value) for name, value in self._summary(step).items()}
+            self._file = _open_target(self._target)
+        record = {name: _make_plain(value) for name, value in self._summary(step).items()}
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file.flush()  # so that the run can be watched while it lasts
 
@@ -78,11 +79,11 @@ class JsonLines:
             self._file.close()
 
 
-def _open(target: str | os.PathLike[str] | TextIO) -> TextIO:
+def _open_target(target: str | os.PathLike[str] | TextIO) -> TextIO:
     return Path(target).open("w", encoding="utf-8") if isinstance(target, (str, os.PathLike)) else target
 
 
-def _plain(value: Any) -> Any:
+def _make_plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -99,7 +100,8 @@ class Progress:
         self._bar = tqdm(total=total, disable=None if force is None else not force, file=file, unit=unit)
 
     def __call__(self, step: Step) -> None:
-        n, alive = len(step.log_weight), int((step.log_weight > -np.inf).sum())
+        n = len(step.log_weight)
+        alive = int((step.log_weight > -np.inf).sum())
         self._bar.set_postfix_str(f"ESS {step.ess:.1f}/{n}, alive {alive}, log Z {step.log_z:.2f}", refresh=False)
         self._bar.update()
 
@@ -121,14 +123,19 @@ class Budget:
         proposals: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._steps, self._seconds, self._limit, self._clock = steps, seconds, proposals, clock
-        self._start, self._seen, self._before = clock(), 0, None
+        self._steps = steps
+        self._seconds = seconds
+        self._limit = proposals
+        self._clock = clock
+        self._start = clock()
+        self._seen = 0
+        self._before: Step | None = None
         self.proposals = 0
         """Rows extended so far."""
 
     def __call__(self, step: Step) -> bool:
         self._seen += 1
-        self.proposals += proposed(self._before if step.t else None, step)
+        self.proposals += count_proposals(self._before if step.t else None, step)
         self._before = step
         return (
             (self._steps is not None and self._seen >= self._steps)
@@ -137,8 +144,8 @@ class Budget:
         )
 
 
-def proposed(before: Step | None, step: Step) -> int:
-    """How many rows the model extended to make `step`: those whose parent in the step before lived unfinished."""
+def count_proposals(before: Step | None, step: Step) -> int:
+    """The number of rows that the model extended to make `step`: those whose parent before it lived unfinished."""
     if before is None:
         return len(step.rows)
     return int((~before.done & (before.log_weight > -np.inf))[step.rows].sum())

@@ -1,7 +1,7 @@
 """Resamplers are values, combined by functions: `islands(adaptive(ssp, ess=0.5), 8)`.
 
-All satisfy `protocols.Resample`. Log-weights (N,) are absolute, in nats; the schemes are in `smc.schemes` and
-`smc.unequal`, and can be imported from here.
+All satisfy `feynkac.base.contract.Resample`. Log-weights (N,) are absolute, in nats; the schemes are in `smc.schemes`
+and `smc.unequal`, and can be imported from here.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from feynkac.base.contract import LogW, Resample, Rng, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.smc import kernels
-from feynkac.smc.named import Named
+from feynkac.smc.checks import name_of
 from feynkac.smc.schemes import (
     NUMPY_UP_TO,
     Draw,
+    Scheme,
     killing,
     multinomial,
     residual,
@@ -28,20 +29,20 @@ from feynkac.smc.schemes import (
     systematic,
 )
 from feynkac.smc.unequal import chopthin, optimal
-from feynkac.smc.weights import effective_sample_size, largest_share, normalised, top
+from feynkac.smc.weights import effective_sample_size, find_top, largest_share, normalise
 
 __all__ = [
     "SCHEMES",
     "adaptive",
     "by_name",
     "chopthin",
-    "in_place",
     "islands",
     "killing",
     "mean_partition",
     "multinomial",
     "never",
     "optimal",
+    "put_in_place",
     "residual",
     "shrink",
     "split",
@@ -79,7 +80,7 @@ def by_name(name: str) -> Resample:
     return SCHEMES[name]
 
 
-def adaptive(scheme: Resample, ess: float = 0.5, *, measure: Literal["ess", "max"] = "ess") -> Named:
+def adaptive(scheme: Resample, ess: float = 0.5, *, measure: Literal["ess", "max"] = "ess") -> Scheme:
     """Resample only when the effective sample size has fallen below the fraction `ess` of the rows.
 
     `measure`: "ess" is 1 / sum W^2, "max" the stricter 1 / max W. The trigger looks at the weights before the draw,
@@ -97,10 +98,10 @@ def adaptive(scheme: Resample, ess: float = 0.5, *, measure: Literal["ess", "max
         )
         return (None, log_weight) if enough else scheme(log_weight, rng)
 
-    return Named(f"adaptive({_name(scheme)}, ess={ess:g}{', measure=max' if measure == 'max' else ''})", draw)
+    return Scheme(f"adaptive({name_of(scheme)}, ess={ess:g}{', measure=max' if measure == 'max' else ''})", draw)
 
 
-def mean_partition(scheme: Resample) -> Named:
+def mean_partition(scheme: Resample) -> Scheme:
     """Let `scheme` see first the rows whose weight is below the mean, then the others, each in their order.
 
     For systematic and SSP resampling with weak potentials: almost no row dies while weights are nearly equal.
@@ -108,15 +109,15 @@ def mean_partition(scheme: Resample) -> Named:
     """
 
     def draw(log_weight: LogW, rng: Rng) -> Draw:
-        below = normalised(log_weight) * len(log_weight) < 1.0
+        below = normalise(log_weight) * len(log_weight) < 1.0
         order = np.argsort(~below, kind="stable")
         rows, new = scheme(log_weight[order], rng)
         return (None, log_weight) if rows is None else (order[rows], new)
 
-    return Named(f"mean_partition({_name(scheme)})", draw)
+    return Scheme(f"mean_partition({name_of(scheme)})", draw)
 
 
-def islands(scheme: Resample, count: int) -> Named:
+def islands(scheme: Resample, count: int) -> Scheme:
     """Resample `count` equal, contiguous parts of the population apart from each other.
 
     The islands are independent runs in one batch, whose log-sum-exps give a standard error of the evidence; they stay
@@ -139,23 +140,23 @@ def islands(scheme: Resample, count: int) -> Named:
         rows = [(np.arange(size) if rows is None else rows) + k * size for k, (rows, _) in enumerate(parts)]
         return np.concatenate(rows), np.concatenate([new for _, new in parts])
 
-    return Named(f"islands({_name(scheme)}, {count})", draw)
+    return Scheme(f"islands({name_of(scheme)}, {count})", draw)
 
 
-def split(k: int) -> Named:
+def split(k: int) -> Scheme:
     """Make each row `k` rows of 1/k its weight: nothing is random. Raises ArgumentError for k < 1."""
     if k < 1:
         raise ArgumentError(f"split({k}); make at least one row of each")
 
     def draw(log_weight: LogW, rng: Rng) -> Draw:
-        if k == 1 or top(log_weight) == -np.inf:
+        if k == 1 or find_top(log_weight) == -np.inf:
             return None, log_weight
         return np.repeat(np.arange(len(log_weight)), k), np.repeat(log_weight - math.log(k), k)
 
-    return Named(f"split({k})", draw)
+    return Scheme(f"split({k})", draw)
 
 
-def shrink(scheme: Callable[..., Draw], n: int) -> Named:
+def shrink(scheme: Callable[..., Draw], n: int) -> Scheme:
     """`scheme` with `n` rows as its result, fewer or more than it is given.
 
     Raises ArgumentError for n < 1 and for a scheme without an `n=` argument.
@@ -164,13 +165,13 @@ def shrink(scheme: Callable[..., Draw], n: int) -> Named:
         raise ArgumentError(f"shrink(n={n}); keep at least one row")
     if "n" not in inspect.signature(scheme).parameters:
         raise ArgumentError(
-            f"shrink({_name(scheme)}): it cannot change the number of rows; shrink one of multinomial, residual, "
+            f"shrink({name_of(scheme)}): it cannot change the number of rows; shrink one of multinomial, residual, "
             "stratified, systematic and ssp, and combine the result, as in adaptive(shrink(ssp, 16))"
         )
-    return Named(f"shrink({_name(scheme)}, {n})", lambda log_weight, rng: scheme(log_weight, rng, n=n))
+    return Scheme(f"shrink({name_of(scheme)}, {n})", lambda log_weight, rng: scheme(log_weight, rng, n=n))
 
 
-def then(first: Resample, second: Resample) -> Named:
+def then(first: Resample, second: Resample) -> Scheme:
     """`second` on the result of `first`, as in `then(split(4), optimal(16))`."""
 
     def draw(log_weight: LogW, rng: Rng) -> Draw:
@@ -180,10 +181,10 @@ def then(first: Resample, second: Resample) -> Named:
             return (again if rows is None else rows), new
         return rows[again], new
 
-    return Named(f"then({_name(first)}, {_name(second)})", draw)
+    return Scheme(f"then({name_of(first)}, {name_of(second)})", draw)
 
 
-def in_place(rows: Rows, log_weight: LogW, n: int) -> tuple[Rows, LogW]:
+def put_in_place(rows: Rows, log_weight: LogW, n: int) -> tuple[Rows, LogW]:
     """The same children in another order, in which every survivor keeps its slot: `rows[i] == i` for one child.
 
     `rows`, `log_weight`: (M,) parents among `n` rows, and weights in nats. That holds for each parent i < M that has
@@ -195,12 +196,12 @@ def in_place(rows: Rows, log_weight: LogW, n: int) -> tuple[Rows, LogW]:
         raise ArgumentError(f"a resampler returned {len(rows)} rows and {len(log_weight)} log-weights; return as many")
     if len(rows) == 0 or rows.min() < 0 or rows.max() >= n:
         raise ArgumentError(f"a resampler returned rows {rows} for {n} particles; return indices from 0 to {n - 1}")
-    child = _slots(rows) if len(rows) <= NUMPY_UP_TO else kernels.slots(rows, np.empty_like(rows))
+    child = _assign_slots(rows) if len(rows) <= NUMPY_UP_TO else kernels.assign_slots(rows, np.empty_like(rows))
     return rows[child], log_weight[child]
 
 
-def _slots(rows: Rows) -> Rows:
-    """`kernels.slots` in numpy."""
+def _assign_slots(rows: Rows) -> Rows:
+    """`kernels.assign_slots` in numpy."""
     size = len(rows)
     child = np.full(size, -1)
     backwards = np.flatnonzero(rows < size)[::-1]
@@ -209,7 +210,3 @@ def _slots(rows: Rows) -> Rows:
     moved[child[child >= 0]] = False
     child[child < 0] = np.flatnonzero(moved)
     return child
-
-
-def _name(scheme: Any) -> str:
-    return getattr(scheme, "__name__", None) or repr(scheme)

@@ -35,10 +35,13 @@ def row_masses(log_p: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 class KeyedRng:
-    """One stream at one step, over one or more groups of rows (see `smc.protocols.Rng`)."""
+    """One stream at one step, over one or more groups of rows (see `feynkac.base.contract.Rng`)."""
 
     def __init__(self, key: NDArray[np.uint64], step: int, groups: Sequence[int], sizes: Sequence[int] | None) -> None:
-        self._key, self._step, self._groups, self._sizes = key, step, groups, sizes
+        self._key = key
+        self._step = step
+        self._groups = groups
+        self._sizes = sizes
         self._draw = 0
 
     def _generators(self, n: int) -> list[tuple[np.random.Generator, int]]:

@@ -6,11 +6,15 @@ Every scheme maps absolute log-weights (N,) in nats to `rows` (M,) and new absol
 
 so that the log-sum-exp of the log-weights estimates log Z before and after. All return (None, log_weight) where no
 row has mass, and raise WeightError for NaN and +inf. `n` is how many rows to return: N unless told otherwise.
+
+The weights that a scheme makes are its own, and at large N memory is what costs: once they are read, their array is
+overwritten with the result (`fill_equal`, and the counts of `ssp`). The log-weights of the caller are never written to.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +22,7 @@ from numpy.typing import NDArray
 from feynkac.base.contract import LogW, Rng, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.smc import kernels
-from feynkac.smc.weights import relative
+from feynkac.smc.weights import rescale
 
 Floats = NDArray[np.float64]
 Draw = tuple[Rows | None, LogW]
@@ -29,17 +33,33 @@ PYTHON_UP_TO = 64
 """The same for SSP, which has no numpy form: a plain loop over lists takes about 30 microseconds here."""
 
 
+class Scheme:
+    """A function that satisfies `Resample`, with the expression that made it as its name."""
+
+    def __init__(self, name: str, draw: Callable[[LogW, Rng], Draw]) -> None:
+        self.name = name
+        self.__name__ = name
+        self._draw = draw
+
+    def __call__(self, log_weight: LogW, rng: Rng, /) -> Draw:
+        return self._draw(log_weight, rng)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
 def multinomial(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:
     """Independent parents, in the order drawn: exchangeable. The noisiest scheme, and the one that theory is about.
 
     Gordon, Salmond, Smith (1993).
     """
-    weight, largest = relative(log_weight)
+    weight, largest = rescale(log_weight)
     if largest == -np.inf:
         return None, log_weight
-    n = size_of(n, log_weight)
+    n = count_rows(n, log_weight)
     log_each = largest + math.log(weight.sum() / n)
-    return iid_rows(weight, rng.uniform(n)), equal(n, log_each, weight)
+    rows = iid_rows(weight, rng.uniform(n))
+    return rows, fill_equal(n, log_each, weight)
 
 
 def residual(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:
@@ -47,18 +67,20 @@ def residual(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:
 
     Liu, Chen (1998).
     """
-    weight, largest = relative(log_weight)
+    weight, largest = rescale(log_weight)
     if largest == -np.inf:
         return None, log_weight
-    n, total = size_of(n, log_weight), float(weight.sum())
+    n = count_rows(n, log_weight)
+    total = float(weight.sum())
     expected = weight * (n / total)
     # Just below an integer is rounding: without the nudge N equal weights could all be left to chance.
     whole = np.floor(expected * (1 + 1e-14)).astype(np.int64)
-    rows, left = np.repeat(np.arange(len(weight)), whole), n - int(whole.sum())
+    rows = np.repeat(np.arange(len(weight)), whole)
+    left = n - int(whole.sum())
     if left > 0:
         chance = np.maximum(expected - whole, 0.0)
         rows = np.concatenate([rows, iid_rows(chance, rng.uniform(left))])
-    return rows, equal(n, largest + math.log(total / n), weight)
+    return rows, fill_equal(n, largest + math.log(total / n), weight)
 
 
 def stratified(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:
@@ -66,12 +88,13 @@ def stratified(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:
 
     Kitagawa (1996); consistent for every order of the rows (Gerber, Chopin, Whiteley 2019).
     """
-    weight, largest = relative(log_weight)
+    weight, largest = rescale(log_weight)
     if largest == -np.inf:
         return None, log_weight
-    n = size_of(n, log_weight)
+    n = count_rows(n, log_weight)
     log_each = largest + math.log(weight.sum() / n)
-    return stratified_rows(weight, n, rng.uniform(n)), equal(n, log_each, weight)
+    rows = stratified_rows(weight, n, rng.uniform(n))
+    return rows, fill_equal(n, log_each, weight)
 
 
 def systematic(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:
@@ -79,12 +102,13 @@ def systematic(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:
 
     Carpenter, Clifford, Fearnhead (1999).
     """
-    weight, largest = relative(log_weight)
+    weight, largest = rescale(log_weight)
     if largest == -np.inf:
         return None, log_weight
-    n = size_of(n, log_weight)
+    n = count_rows(n, log_weight)
     log_each = largest + math.log(weight.sum() / n)
-    return stratified_rows(weight, n, rng.uniform(1)), equal(n, log_each, weight)
+    rows = stratified_rows(weight, n, rng.uniform(1))
+    return rows, fill_equal(n, log_each, weight)
 
 
 def ssp(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:
@@ -92,17 +116,21 @@ def ssp(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:
 
     Gerber, Chopin, Whiteley (2019).
     """
-    weight, largest = relative(log_weight)
+    weight, largest = rescale(log_weight)
     if largest == -np.inf:
         return None, log_weight
-    n, size, total = size_of(n, log_weight), len(weight), float(weight.sum())
-    uniform, scale = rng.uniform(size), n / total
+    n, size = count_rows(n, log_weight), len(weight)
+    total = float(weight.sum())
+    scale = n / total
+    uniform = rng.uniform(size)
     if uniform.dtype != object and size <= PYTHON_UP_TO:
         counts = kernels.ssp_counts.py_func(weight.tolist(), scale, n, uniform.tolist(), [0] * size)
     else:
-        # Counts take the place of the weights: entry j is written after weight j has been read.
+        # In place: the counts overwrite the weights, entry j after weight j has been read. `fill_equal` then overwrites
+        # the counts, which `_expand` has read by then.
         counts = kernels.ssp_counts(weight, scale, n, uniform, weight.view(np.int64))
-    return _rows_of(counts, size, n), equal(n, largest + math.log(total / n), weight)
+    rows = _expand(counts, size, n)
+    return rows, fill_equal(n, largest + math.log(total / n), weight)
 
 
 def killing(log_weight: LogW, rng: Rng) -> Draw:
@@ -110,20 +138,21 @@ def killing(log_weight: LogW, rng: Rng) -> Draw:
 
     Del Moral (2004); moves the fewest rows where weights are nearly equal. Always returns N rows.
     """
-    weight, largest = relative(log_weight)
+    weight, largest = rescale(log_weight)
     if largest == -np.inf:
         return None, log_weight
     n = len(weight)
     stays = (rng.uniform(n) < weight).astype(np.bool_)
-    log_each, rows = largest + math.log(weight.sum() / n), np.arange(n)
+    log_each = largest + math.log(weight.sum() / n)
+    rows = np.arange(n)
     rows[~stays] = iid_rows(weight, rng.uniform(n)[~stays])
-    return rows, equal(n, log_each, weight)
+    return rows, fill_equal(n, log_each, weight)
 
 
 def iid_rows(weight: Floats, uniform: NDArray) -> Rows:
     """(M,) independent rows of the (N,) weights, one for each uniform; rows without weight are never drawn."""
     cumulative = np.cumsum(weight)
-    # By the last sum itself, so that the last live row and all dead ones behind it end at exactly 1.
+    # In place, and by the last sum itself, so that the last live row and all dead ones behind it end at exactly 1.
     cumulative /= cumulative[-1]
     if uniform.dtype != object and len(uniform) <= NUMPY_UP_TO:
         return np.searchsorted(cumulative, uniform, side="right")
@@ -140,20 +169,21 @@ def stratified_rows(weight: Floats, n: int, uniform: NDArray) -> Rows:
     total = cumulative[-1]
     x = cumulative * (n / total)
     stratum = np.minimum(x.astype(np.int64), n - 1)
+    # The number of points below each cumulative weight; then, in place, the number of points of each row.
     ends = stratum + ((uniform[0] if len(uniform) == 1 else uniform[stratum]) < x - stratum)
     ends[cumulative >= total] = n
     ends[1:] -= ends[:-1].copy()
     return np.repeat(np.arange(size), ends)
 
 
-def _rows_of(counts: list[int] | NDArray[np.int64], size: int, n: int) -> Rows:
+def _expand(counts: list[int] | NDArray[np.int64], size: int, n: int) -> Rows:
     if size <= NUMPY_UP_TO:
         return np.repeat(np.arange(size), counts)
     return kernels.rows_of(counts, np.empty(n, dtype=np.int64))
 
 
-def size_of(n: int | None, log_weight: LogW) -> int:
-    """How many rows to return."""
+def count_rows(n: int | None, log_weight: LogW) -> int:
+    """The number of rows to return."""
     if n is None:
         return len(log_weight)
     if n < 1:
@@ -161,8 +191,8 @@ def size_of(n: int | None, log_weight: LogW) -> int:
     return n
 
 
-def equal(n: int, log_each: float, spent: Floats) -> LogW:
-    """(n,) equal log-weights, in the place of the (N,) weights `spent` if they fit: memory is what costs at large N."""
+def fill_equal(n: int, log_each: float, spent: Floats) -> LogW:
+    """(n,) equal log-weights, written over the (N,) weights `spent` if they fit."""
     if n != len(spent):
         return np.full(n, log_each)
     spent.fill(log_each)

@@ -99,7 +99,7 @@ class Choices:
     def uniform(self, n: int) -> NDArray[Any]:
         """(n,) object array of uniforms, each of which branches the walk when it is compared."""
         result = np.empty(n, dtype=object)
-        result[:] = [Affine(Uniform(self)) for _ in range(n)]
+        result[:] = [Affine(SymbolicUniform(self)) for _ in range(n)]
         return result
 
     def normal(self, shape: Sequence[int]) -> NDArray[np.float64]:
@@ -110,11 +110,12 @@ class Choices:
         return np.array([self.choose(row / row.sum()) if row.any() else 0 for row in rows], dtype=np.int64)
 
 
-class Uniform:
+class SymbolicUniform:
     """A uniform of which only an interval is known so far."""
 
     def __init__(self, choices: Choices) -> None:
-        self.choices, self.low, self.high = choices, 0.0, 1.0
+        self.choices = choices
+        self.low, self.high = 0.0, 1.0
 
     def below(self, x: float) -> bool:
         """Whether u < x, deciding it if it is open."""
@@ -135,8 +136,10 @@ class Affine:
 
     __slots__ = ("shift", "sign", "u")
 
-    def __init__(self, u: Uniform, sign: int = 1, shift: float = 0.0) -> None:
-        self.u, self.sign, self.shift = u, sign, shift
+    def __init__(self, u: SymbolicUniform, sign: int = 1, shift: float = 0.0) -> None:
+        self.u = u
+        self.sign = sign
+        self.shift = shift
 
     def __add__(self, other: float) -> Affine:
         return Affine(self.u, self.sign, self.shift + other)

@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 
 from feynkac.base.contract import LogW, Rng, Rows
 from feynkac.base.errors import ArgumentError
-from feynkac.smc.named import Named
-from feynkac.smc.schemes import Draw, Floats, size_of, stratified_rows
-from feynkac.smc.weights import relative, top
+from feynkac.smc.schemes import Draw, Floats, Scheme, count_rows, stratified_rows
+from feynkac.smc.weights import find_top, rescale
 
 ESS_HALF = 3.0 + math.sqrt(8.0)
 """The bound on the ratio of weights at which the effective sample size is at least half the number of rows."""
 
 
-def optimal(n: int) -> Named:
+def optimal(n: int) -> Scheme:
     """Keep `n` distinct rows with the least squared error of the weights: resampling without replacement.
 
     The heaviest rows keep their weight; of the others some survive, all with one weight 1/c. The population comes out
@@ -32,28 +31,28 @@ def optimal(n: int) -> Named:
         raise ArgumentError(f"optimal({n}); keep at least one row")
 
     def draw(log_weight: LogW, rng: Rng) -> Draw:
-        largest = top(log_weight)
+        largest = find_top(log_weight)
         if largest == -np.inf or len(log_weight) <= n:
             return None, log_weight
         order = np.argsort(-log_weight, kind="stable")
         if log_weight[order[n]] == -np.inf:
             rows = np.sort(order[:n])
             return rows, log_weight[rows]
-        kept = _heaviest(log_weight[order] - largest, n)
+        kept = _count_heaviest(log_weight[order] - largest, n)
         rest = np.sort(order[kept:])
         # Relative to the heaviest of the rest: they may be too light to be seen beside the heaviest of all.
-        weight, largest = relative(log_weight[rest])
-        survivors = rest[_distinct(stratified_rows(weight, n - kept, rng.uniform(1)), weight)]
+        weight, largest = rescale(log_weight[rest])
+        survivors = rest[_make_distinct(stratified_rows(weight, n - kept, rng.uniform(1)), weight)]
         result = log_weight.copy()
         result[rest] = largest + math.log(weight.sum() / (n - kept))
         rows = np.sort(np.concatenate([order[:kept], survivors]))
         return rows, result[rows]
 
-    return Named(f"optimal({n})", draw)
+    return Scheme(f"optimal({n})", draw)
 
 
-def _heaviest(descending: LogW, n: int) -> int:
-    """How many of the (N,) sorted log-weights are kept for certain.
+def _count_heaviest(descending: LogW, n: int) -> int:
+    """The number of the (N,) sorted log-weights that are kept for certain.
 
     The first A with c w_A < 1, where c = (n - A) / (the sum of all weights from w_A on). Testing w_A against the c of
     A - 1 instead is the off-by-one of several published codes, which inflates the total. In logs, as the weights at
@@ -65,7 +64,7 @@ def _heaviest(descending: LogW, n: int) -> int:
     return int(np.argmax(light))
 
 
-def _distinct(rows: Rows, weight: Floats) -> Rows:
+def _make_distinct(rows: Rows, weight: Floats) -> Rows:
     """Undo the doubling of a row that is taken with probability 1 up to rounding."""
     again = np.flatnonzero(rows[1:] == rows[:-1])
     if len(again):
@@ -74,7 +73,7 @@ def _distinct(rows: Rows, weight: Floats) -> Rows:
     return rows
 
 
-def chopthin(eta: float = ESS_HALF, n: int | None = None) -> Named:
+def chopthin(eta: float = ESS_HALF, n: int | None = None) -> Scheme:
     """Chop heavy rows and thin light ones until no two weights differ by more than a factor of `eta`.
 
     Rows below a threshold a survive with probability w/a and then weigh a; rows above b = eta a / 2 are split into
@@ -89,28 +88,28 @@ def chopthin(eta: float = ESS_HALF, n: int | None = None) -> Named:
         raise ArgumentError(f"chopthin(n={n}); ask for at least one row")
 
     def draw(log_weight: LogW, rng: Rng) -> Draw:
-        weight, largest = relative(log_weight)
+        weight, largest = rescale(log_weight)
         if largest == -np.inf:
             return None, log_weight
-        target = size_of(n, log_weight)
+        target = count_rows(n, log_weight)
         live = np.flatnonzero(weight > LIGHTEST)
         w = weight[live]
         if len(w) == len(weight) == target and w.max() <= w.min() * eta / 2:
             return None, log_weight  # every row would have one child, itself
-        a = _threshold(np.sort(w), target, eta)
+        a = _find_threshold(np.sort(w), target, eta)
         light, heavy = w < a, w > eta * a / 2
-        counts = _offspring(w, light, heavy, a, target, eta, rng)
+        counts = _draw_offspring(w, light, heavy, a, target, eta, rng)
         parts = np.where(light, largest + math.log(a), log_weight[live] - np.log(np.maximum(counts, 1)))
         return np.repeat(live, counts), np.repeat(parts, counts)
 
-    return Named(f"chopthin(eta={eta:.4g}" + (f", n={n})" if n is not None else ")"), draw)
+    return Scheme(f"chopthin(eta={eta:.4g}" + (f", n={n})" if n is not None else ")"), draw)
 
 
 LIGHTEST = 1e-280
 """Relative weights below are dropped by chopthin: far below the rounding of the total, and 1/w would overflow."""
 
 
-def _threshold(w: Floats, n: int, eta: float) -> float:
+def _find_threshold(w: Floats, n: int, eta: float) -> float:
     """The a at which sum_i h(w_i) = n for the expected offspring h: w/a below a, 2w/(eta a) above eta a / 2, else 1.
 
     `w`: (K,) ascending, positive. The sum falls as a grows, and has the form A / a + B between neighbouring
@@ -132,13 +131,14 @@ def _threshold(w: Floats, n: int, eta: float) -> float:
     return min(float(falling[0] / (n - fixed[0])), float(at[j])) if n > fixed[0] else float(at[j])
 
 
-def _offspring(
+def _draw_offspring(
     w: Floats, light: NDArray[np.bool_], heavy: NDArray[np.bool_], a: float, n: int, eta: float, rng: Rng
 ) -> NDArray[np.int64]:
     """(K,) numbers of children, n in all: the floor or the ceiling of what is expected, by systematic resampling."""
     expected = np.where(light, w / a, np.where(heavy, np.maximum(w * (2.0 / (eta * a)), 1.0), 1.0))
     whole = np.floor(expected)
-    counts, left = whole.astype(np.int64), n - int(whole.sum())
+    counts = whole.astype(np.int64)
+    left = n - int(whole.sum())
     if left > 0:
         counts += np.bincount(stratified_rows(expected - whole, left, rng.uniform(1)), minlength=len(w))
     return counts

@@ -9,7 +9,7 @@ from feynkac.base.contract import LogW
 from feynkac.base.errors import WeightError
 
 
-def top(log_weight: LogW) -> float:
+def find_top(log_weight: LogW) -> float:
     """The largest of the (N,) log-weights, in nats; -inf if no row has mass.
 
     Raises WeightError for NaN and +inf, naming the row.
@@ -21,12 +21,12 @@ def top(log_weight: LogW) -> float:
     return largest
 
 
-def relative(log_weight: LogW) -> tuple[NDArray[np.float64], float]:
-    """The (N,) weights as multiples of the largest, and the log of the largest: w_i = relative_i * exp(top).
+def rescale(log_weight: LogW) -> tuple[NDArray[np.float64], float]:
+    """The (N,) weights as multiples of the largest, and the log of the largest: w_i = relative_i * exp(largest).
 
     All are 0 where no row has mass. Raises WeightError for NaN and +inf.
     """
-    largest = top(log_weight)
+    largest = find_top(log_weight)
     if largest == -np.inf:
         return np.zeros(len(log_weight)), largest
     shifted = log_weight - largest
@@ -38,16 +38,16 @@ def log_sum_exp(log_weight: LogW) -> float:
 
     Raises WeightError for NaN and +inf.
     """
-    weight, largest = relative(log_weight)
+    weight, largest = rescale(log_weight)
     return largest if largest == -np.inf else largest + float(np.log(weight.sum()))
 
 
-def normalised(log_weight: LogW) -> NDArray[np.float64]:
+def normalise(log_weight: LogW) -> NDArray[np.float64]:
     """(N,) weights that sum to 1, or all 0 if no row has mass.
 
     Raises WeightError for NaN and +inf.
     """
-    weight, largest = relative(log_weight)
+    weight, largest = rescale(log_weight)
     return weight if largest == -np.inf else weight / weight.sum()
 
 
@@ -56,7 +56,7 @@ def effective_sample_size(log_weight: LogW) -> float:
 
     Raises WeightError for NaN and +inf. Kong, Liu, Wong (1994).
     """
-    weight, largest = relative(log_weight)
+    weight, largest = rescale(log_weight)
     # The largest weight is 1 here, so that neither sum can vanish or overflow.
     return 0.0 if largest == -np.inf else float(weight.sum()) ** 2 / float(weight @ weight)
 
@@ -66,5 +66,5 @@ def largest_share(log_weight: LogW) -> float:
 
     Raises WeightError for NaN and +inf. Huggins, Roy (2019).
     """
-    weight, largest = relative(log_weight)
+    weight, largest = rescale(log_weight)
     return 0.0 if largest == -np.inf else 1.0 / float(weight.sum())

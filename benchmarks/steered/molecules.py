@@ -78,7 +78,7 @@ def published(model: Any, n: int, runs: int, logic: Published, samples: int = 4)
         if not logic.asked(t, model.length):
             continue
         last = t + 1 == model.length
-        made = [state] if last else [before.completed(every, before.drawn(every)) for _ in range(samples)]
+        made = [state] if last else [before.complete(every, before.draw_clean(every)) for _ in range(samples)]
         found = np.array([[qed(text) for text in each.texts(every)] for each in made])
         r = SCALE * np.log(np.exp(found).mean(axis=0)).reshape(runs, n)
         state = state.fork((logic(r, last, rng) + n * np.arange(runs)[:, None]).ravel())

@@ -20,7 +20,7 @@ import numpy as np
 
 import feynkac as fk
 from feynkac.models.discrete.chemistry import canonical, logp, qed, valid
-from feynkac.models.discrete.kernels import Masked, Unmask
+from feynkac.models.discrete.kernels import MaskedNoise, Unmask
 from feynkac.models.discrete.network import open_model
 from feynkac.models.discrete.proposals import FirstOrder, by_difference
 from feynkac.potentials.discrete import Lookahead
@@ -84,8 +84,8 @@ def main() -> None:
         unsteered("  at temperature 0.8", open_model(MODEL, temperature=0.8), n),
         unsteered("model, surest first", open_model(MODEL, surest), n),
         unsteered("  at temperature 0.8", open_model(MODEL, surest, temperature=0.8), n),
-        unsteered("model, 8 steps", open_model(MODEL, Masked(8)), n),
-        unsteered("model, 32 steps, remasked", open_model(MODEL, Masked(32, remask=0.2)), n),
+        unsteered("model, 8 steps", open_model(MODEL, MaskedNoise(8)), n),
+        unsteered("model, 32 steps, remasked", open_model(MODEL, MaskedNoise(32, remask=0.2)), n),
         steered("model, syntax foreseen", model, syntax(), n, islands=4),
         steered("importance sampling", model, target, n, algorithm="importance"),
         steered("SMC, difference", model, guess, n, islands=4),

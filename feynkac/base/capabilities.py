@@ -225,16 +225,40 @@ class Completes(Protocol):
 
     memory: Memory
 
-    def drawn(self, rows: Rows) -> NDArray[Any]:
+    def draw_clean(self, rows: Rows) -> NDArray[Any]:
         """(R, L) clean tokens drawn from the factorised posterior of unfinished `rows`."""
         ...
 
-    def estimate(self, rows: Rows) -> NDArray[Any]:
+    def estimate_clean(self, rows: Rows) -> NDArray[Any]:
         """(R, L) the likeliest clean token at each position."""
         ...
 
-    def completed(self, rows: Rows, tokens: NDArray[Any]) -> State:
+    def complete(self, rows: Rows, tokens: NDArray[Any]) -> State:
         """A finished population, row `i` of which is row `rows[i]` filled in with `tokens[i]`."""
+        ...
+
+
+# --- of the denoisers of canvases
+
+
+@runtime_checkable
+class IgnoresTime(Protocol):
+    """A denoiser whose answer may hold longer than a step. A canvas asks; without it, each step evaluates all anew."""
+
+    time_independent: bool
+    """Whether the answer is the same at every noise level, so that it holds while a canvas stays as it is."""
+
+
+@runtime_checkable
+class RelatesNeighbours(Protocol):
+    """A denoiser that knows how a token depends on the one before it: its posterior is a Markov chain.
+
+    A canvas asks, so that constraints are foreseen, and met, without error; without it positions count as independent.
+    A denoiser that knows the dependence only approximately may have it, too: it guides, and the weights correct.
+    """
+
+    def transitions(self, tokens: NDArray[np.int64], t: float) -> NDArray[np.float64]:
+        """(U, L - 1, K, K) nats: the law of each clean token (last index) given the one before it and the canvas."""
         ...
 
 

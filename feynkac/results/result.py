@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import AllParticlesDied, ArgumentError
-from feynkac.smc.weights import effective_sample_size, normalised
+from feynkac.smc.weights import effective_sample_size, normalise
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -91,7 +91,7 @@ class Result:
     @property
     def weights(self) -> NDArray[np.float64]:
         """(N,) normalised weights; all zero if every particle died."""
-        return normalised(self.log_weights)
+        return normalise(self.log_weights)
 
     @property
     def ess(self) -> float:

@@ -1,4 +1,4 @@
-"""Meeting a regular constraint: the probability that a canvas will, and the posterior given that it does."""
+"""The probability that a canvas will meet a regular constraint, and the posterior given that it does."""
 
 from __future__ import annotations
 
@@ -7,50 +7,49 @@ from numpy.typing import NDArray
 
 from feynkac.base.contract import LogW, Mask, Rows
 from feynkac.base.masks import TokenConstraint
-from feynkac.models.discrete.automata import CanvasAutomaton, compiled
+from feynkac.models.discrete.automata import CanvasAutomaton, compile_constraints
 from feynkac.models.discrete.canvas import Canvas
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
 from feynkac.models.discrete.draws import Draws
-from feynkac.models.discrete.kernels import Uniform
-from feynkac.models.discrete.messages import Chained, Factorised, Messages, maybe_redrawn
-from feynkac.models.discrete.proposals import log_ratio, normalised
+from feynkac.models.discrete.messages import ChainedMessages, FactorisedMessages, Messages, mix_redraws
+from feynkac.models.discrete.proposals import log_ratio, normalise
 
 UNLIKELY = 1e-30
 """The least probability of a token at an open position, here only: what a denoiser thinks impossible now it may not
 think so later, so that only the automaton itself may rule a canvas out."""
 
 
-def chances(canvas: Canvas, rows: Rows) -> NDArray[np.float64]:
-    """(R, L, K) probabilities of the finished tokens, no token ruled out where its position may still change."""
+def find_chances(canvas: Canvas, rows: Rows) -> NDArray[np.float64]:
+    """(R, L, K) probabilities of the finished tokens; no token is ruled out where its position may still change."""
     p = np.exp(canvas.clean(rows))
     hidden = canvas.tokens_now[rows] == canvas.k
-    if isinstance(canvas.kernel, Uniform):
+    if not canvas.kernel.hides:
         return np.maximum(p, UNLIKELY)
-    visible = maybe_redrawn(p, canvas.kernel.redrawn(canvas.time))
+    visible = mix_redraws(p, canvas.kernel.redraw_chance(canvas.time))
     return np.where(hidden[..., None], np.maximum(p, UNLIKELY), np.where(canvas.free[rows][..., None], visible, p))
 
 
-def messages(
-    automaton: CanvasAutomaton, canvas: Canvas, rows: Rows, going: Mask | None = None, redrawn: float = 0.0
+def find_messages(
+    automaton: CanvasAutomaton, canvas: Canvas, rows: Rows, going: Mask | None = None, redraw_chance: float = 0.0
 ) -> Messages:
-    """What is known of `rows`; at the positions `going` (R, L), which are being masked again, any token may stand.
+    """The messages of `rows`; at the positions `going` (R, L), which are being masked again, any token may stand.
 
-    `redrawn`: the probability that a token drawn in this step is masked again before the end. A denoiser that tells how
-    neighbours depend on each other is listened to where tokens stay once they are shown.
+    `redraw_chance`: the probability that a token drawn in this step is masked again before the end. What a denoiser
+    tells of neighbours (`RelatesNeighbours`) is used where tokens stay once they are shown.
     """
-    p = chances(canvas, rows)
+    p = find_chances(canvas, rows)
     if going is not None:
         p[going] = 1.0 / canvas.k
     pairs = canvas.pairs(rows)
     if pairs is None:
-        return Factorised(automaton, p, redrawn)
+        return FactorisedMessages(automaton, p, redraw_chance)
     hidden = canvas.tokens_now[rows, 1:] == canvas.k
-    return Chained(
+    return ChainedMessages(
         automaton, p[:, 0], np.where(hidden[..., None, None], np.maximum(np.exp(pairs), UNLIKELY), p[:, 1:, None])
     )
 
 
-class Guided:
+class AutomatonGuided:
     """Draws the values of a step from the denoiser's posterior given that the finished text is accepted.
 
     Where a step draws clean tokens they are drawn jointly, from left to right, exactly; in the middle of uniform
@@ -63,23 +62,28 @@ class Guided:
     def draw(self, t: int, canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws) -> tuple[Tokens, LogW]:
         going = moved & (law[..., canvas.k] == 0.0) if law.shape[-1] > canvas.k else None
         reveals = canvas.kernel.reveals(t)
-        known = messages(self.automaton, canvas, rows, going, canvas.kernel.redrawn(t + 1) if reveals else 0.0)
+        known = find_messages(
+            self.automaton, canvas, rows, going, canvas.kernel.redraw_chance(t + 1) if reveals else 0.0
+        )
         if reveals:
-            return _jointly(canvas, rows, moved, law, draws, known)
-        assert isinstance(known, Factorised)
+            return _draw_jointly(canvas, rows, moved, law, draws, known)
+        assert isinstance(known, FactorisedMessages)
         tokens = canvas.tokens_now[rows].copy()
         with np.errstate(divide="ignore"):
-            log_q = canvas.kernel.law(t, tokens, normalised(np.log(known.posterior())))
-        log_q = np.where(_lost(known)[:, None, None], law, log_q)
+            log_q = canvas.kernel.law(t, tokens, normalise(np.log(known.posterior())))
+        log_q = np.where(_find_lost(known)[:, None, None], law, log_q)
         draws.fill(tokens, moved, log_q)
         return tokens, log_ratio(law, log_q, tokens, moved)
 
 
-def _jointly(
+def _draw_jointly(
     canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws, known: Messages
 ) -> tuple[Tokens, LogW]:
-    k, tokens, inc = canvas.k, canvas.tokens_now[rows].copy(), np.zeros(len(rows))
-    alpha, lost = known.begin(), _lost(known)
+    k = canvas.k
+    tokens = canvas.tokens_now[rows].copy()
+    inc = np.zeros(len(rows))
+    alpha = known.begin()
+    lost = _find_lost(known)
     for i in range(tokens.shape[1]):
         asked = np.flatnonzero(moved[:, i])
         log_p = law[asked, i]
@@ -89,22 +93,22 @@ def _jointly(
         guided = np.where(possible, known.weights(alpha, i, asked, q[:, :k]), 0.0)
         q[:, :k] = np.where(lost[asked, None], q[:, :k], guided)
         with np.errstate(divide="ignore"):
-            log_q = normalised(np.log(q))
+            log_q = normalise(np.log(q))
         drawn = draws.categorical(log_q, asked)
         tokens[asked, i] = drawn
-        inc[asked] += _at(log_p, drawn) - _at(log_q, drawn)
+        inc[asked] += _pick(log_p, drawn) - _pick(log_q, drawn)
         shown = drawn < k
         known.show(i, asked[shown], drawn[shown])
         alpha = known.advance(alpha, i)
     return tokens, inc
 
 
-def _lost(known: Messages) -> Mask:
+def _find_lost(known: Messages) -> Mask:
     """(R,) rows that no proposal can help: they follow p to their end."""
     return known.log_accepted == -np.inf
 
 
-def _at(log_p: NDArray[np.float64], drawn: NDArray[np.int64]) -> LogW:
+def _pick(log_p: NDArray[np.float64], drawn: NDArray[np.int64]) -> LogW:
     return log_p[np.arange(len(drawn)), drawn]
 
 
@@ -117,4 +121,5 @@ def log_accepted(canvas: Canvas, constraint: TokenConstraint, rows: Rows) -> Log
     together = canvas.constraints if constraint in canvas.constraints else (constraint,)
     if constraint is not together[0]:
         return np.zeros(len(rows))
-    return messages(compiled(canvas.vocabulary, together, canvas.tokens_now.shape[1]), canvas, rows).log_accepted
+    automaton = compile_constraints(canvas.vocabulary, together, canvas.tokens_now.shape[1])
+    return find_messages(automaton, canvas, rows).log_accepted

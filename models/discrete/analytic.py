@@ -25,16 +25,19 @@ class ChainDenoiser:
         uniform: bool = False,
         alpha: Schedule = linear,
     ) -> None:
-        self.initial, self.transition = np.asarray(initial, np.float64), np.asarray(transition, np.float64)
+        self.initial = np.asarray(initial, np.float64)
+        self.transition = np.asarray(transition, np.float64)
         rows = np.vstack([self.initial, self.transition])
         if (rows < 0.0).any() or not np.allclose(rows.sum(axis=1), 1.0, rtol=0.0, atol=1e-12):
             raise ArgumentError("initial and the rows of transition must be probabilities that sum to 1")
-        self.time_independent, self._alpha = not uniform, alpha
+        self.time_independent = not uniform
+        self._alpha = alpha
 
     def log_probs(self, tokens: Tokens, t: float) -> LogProbs:
         """(U, L, K) nats."""
         seen = self._emission(tokens, t)
-        forward, backward = np.ones(seen.shape), self._backward(seen)
+        forward = np.ones(seen.shape)
+        backward = self._backward(seen)
         for i in range(tokens.shape[1]):
             before = forward[:, i - 1] * seen[:, i - 1] @ self.transition if i else self.initial
             forward[:, i] = before / np.sum(before, axis=-1, keepdims=True)

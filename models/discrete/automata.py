@@ -37,7 +37,7 @@ class CanvasAutomaton:
     """(K,) the class of each token; tokens of one class have the same moves."""
     start: int = 0
 
-    def classes(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+    def sum_classes(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
         """(R, L, C) probabilities of the classes from those of the tokens (R, L, K)."""
         member = np.zeros((len(self.token_class), self.delta.shape[1]))
         member[np.arange(len(member)), self.token_class] = 1.0
@@ -47,9 +47,9 @@ class CanvasAutomaton:
         """(R, L + 1, S) probabilities of acceptance from each position and state, up to a factor for each position,
         and (R,) log-probabilities of acceptance in nats, for positions with the probabilities `p` (R, L, K).
         """
-        return _backward(self.classes(p), self.delta, self.accept, self.start)
+        return _backward(self.sum_classes(p), self.delta, self.accept, self.start)
 
-    def runs(self, tokens: Tokens) -> Mask:
+    def accepts(self, tokens: Tokens) -> Mask:
         """(R,) whether finished canvases are accepted."""
         state = np.full(len(tokens), self.start)
         for column in self.token_class[tokens].T:
@@ -102,8 +102,8 @@ def forward(alpha, pc, delta):
     return after
 
 
-def canvas_automaton(vocabulary: Vocabulary, constraints: Sequence[TokenConstraint], length: int) -> CanvasAutomaton:
-    """All `constraints` at once, over the tokens of a canvas of `length` positions.
+def build_automaton(vocabulary: Vocabulary, constraints: Sequence[TokenConstraint], length: int) -> CanvasAutomaton:
+    """The automaton of all `constraints` at once, over the tokens of a canvas of `length` positions.
 
     Raises ConstraintError for more than MAX_STATES states.
     """
@@ -112,11 +112,12 @@ def canvas_automaton(vocabulary: Vocabulary, constraints: Sequence[TokenConstrai
     ends = vocabulary.ends
     start = tuple(int(automaton.start) for automaton in automata)
     number: dict[tuple[int, ...], int] = {start: 0}
-    moves, frontier = list[NDArray[np.int64]](), [start]
+    moves: list[NDArray[np.int64]] = []
+    frontier = [start]
     for _ in range(length):
         if not frontier:
             break
-        frontier = _explored(automata, frontier, np.flatnonzero(~ends), number, moves, vocabulary.size)
+        frontier = _explore(automata, frontier, np.flatnonzero(~ends), number, moves, vocabulary.size)
         if len(number) > MAX_STATES:
             raise ConstraintError(
                 f"{name} needs more than {MAX_STATES} automaton states on a canvas of {length} tokens; use a simpler "
@@ -130,10 +131,10 @@ def canvas_automaton(vocabulary: Vocabulary, constraints: Sequence[TokenConstrai
         delta[: len(moves)] = np.where(np.array(moves) >= 0, moves, dead)
     delta[: len(number), ends] = np.where(accept, ended, dead)[:, None]
     delta[ended] = ended
-    return _minimal(delta, np.r_[accept, True, False])
+    return _minimise(delta, np.r_[accept, True, False])
 
 
-def _minimal(delta: NDArray[np.int64], accept: NDArray[np.bool_]) -> CanvasAutomaton:
+def _minimise(delta: NDArray[np.int64], accept: NDArray[np.bool_]) -> CanvasAutomaton:
     """The smallest automaton that accepts the same from state 0, by Moore's refinement; equal tokens are one class."""
     block, count = accept.astype(np.int64), 0
     while block.max() + 1 > count:
@@ -146,12 +147,14 @@ def _minimal(delta: NDArray[np.int64], accept: NDArray[np.bool_]) -> CanvasAutom
 
 
 @lru_cache(maxsize=16)
-def compiled(vocabulary: Vocabulary, constraints: tuple[TokenConstraint, ...], length: int) -> CanvasAutomaton:
-    """`canvas_automaton`, remembered for the last few constraints: every run and every step asks for it anew."""
-    return canvas_automaton(vocabulary, constraints, length)
+def compile_constraints(
+    vocabulary: Vocabulary, constraints: tuple[TokenConstraint, ...], length: int
+) -> CanvasAutomaton:
+    """`build_automaton`, remembered for the last few constraints: every run and every step asks for it anew."""
+    return build_automaton(vocabulary, constraints, length)
 
 
-def _explored(
+def _explore(
     automata: Sequence[TokenAutomaton],
     frontier: list[tuple[int, ...]],
     tokens: NDArray[np.int64],
@@ -159,7 +162,10 @@ def _explored(
     moves: list[NDArray[np.int64]],
     size: int,
 ) -> list[tuple[int, ...]]:
-    """Write the moves of the states of the `frontier`, and return the states seen for the first time."""
+    """Append to `moves` those of the states of the `frontier`, and return the states seen for the first time.
+
+    Those are numbered in `number`.
+    """
     states = np.array(frontier, dtype=np.int64).reshape(len(frontier), -1)
     after = np.stack(
         [

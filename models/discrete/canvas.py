@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.capabilities import RelatesNeighbours
 from feynkac.base.clock import costs
 from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ModelError
@@ -15,8 +16,9 @@ from feynkac.base.masks import States, TokenConstraint
 from feynkac.base.memory import Memory
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.discrete.composition import Composition
-from feynkac.models.discrete.denoiser import ChainedDenoiser, LogProbs, Outputs, Tokens
+from feynkac.models.discrete.denoiser import LogProbs, Tokens
 from feynkac.models.discrete.draws import Draws
+from feynkac.models.discrete.outputs import Outputs
 from feynkac.models.discrete.path import Past
 
 if TYPE_CHECKING:
@@ -25,10 +27,22 @@ if TYPE_CHECKING:
 
 @dataclass
 class Canvas:
-    """N canvases, with the capabilities `Writes`, `Tokenised` and `Completes`. Every array has one row a particle.
+    """N canvases. Every array has one row a particle.
 
     The text of a canvas is what stands before its first end-of-sequence token. Until it is finished, texts and tokens
     are those of the denoised estimate: the likeliest clean token at every position that is still open.
+
+    Capabilities: `Retires`, `Shows`, `CountsTokens`, `Remembers`, `Writes`, `Tokenised`, `CarriesAutomata`,
+    `ForeseesAcceptance`, `Weighed`, `Completes`.
+
+    To save a canvas between two steps, the following is enough:
+    - arrays, one row a particle: `tokens_now`, `dead`, `free`, `group`, `since`, `origin`, and those of `memory`, each
+      under the name of the potential that it belongs to;
+    - arrays of each link of `past`: `parents`, `rows`, `places`, `tokens`; needed by `trace` only;
+    - a record: `time` and `forwarded`.
+    The model gives `kernel`, `alphabet`, `constraints` and the denoiser again. `outputs` is remembered work, and begins
+    anew as `Outputs.empty`; then `forwarded` counts a canvas once more. `rng` is that of the last step, and needed only
+    for potentials that draw completions: (seed, stream, group, step) and the number of draws so far.
     """
 
     kernel: Kernel
@@ -75,7 +89,8 @@ class Canvas:
 
     def fork(self, rows: Rows) -> Canvas:
         """The population whose row `i` continues from `rows[i]`."""
-        group, moved = self.group[rows], rows != np.arange(len(rows))
+        group = self.group[rows]
+        moved = rows != np.arange(len(rows))
         return replace(
             self,
             tokens_now=self.tokens_now[rows],
@@ -89,7 +104,7 @@ class Canvas:
             rng=None,
         )
 
-    def stepped(self, tokens: Tokens, moved: Mask, inc: LogW, rng: Rng) -> Canvas:
+    def advance(self, tokens: Tokens, moved: Mask, inc: LogW, rng: Rng) -> Canvas:
         """The population after a step that drew the `tokens` (N, L) at the `moved` positions, with numbers of `rng`.
 
         `inc`: (N,) nats, what the model adds to the weights.
@@ -97,10 +112,10 @@ class Canvas:
         return replace(
             self,
             tokens_now=tokens,
-            outputs=self.outputs.after((tokens != self.tokens_now).any(axis=1)),
+            outputs=self.outputs.drop_stale((tokens != self.tokens_now).any(axis=1)),
             time=self.time + 1,
             since=self.since + inc,
-            past=self.past.then(self.origin, tokens, moved),
+            past=self.past.extend(self.origin, tokens, moved),
             origin=np.arange(len(self)),
             rng=rng,
         )
@@ -116,7 +131,8 @@ class Canvas:
     @costs("model")
     def answers(self, rows: Rows) -> NDArray[np.float64]:
         """(R, E, L, K) nats, what each expert says of `rows` as they stand; evaluated where it is not known."""
-        self.outputs, asked = self.outputs.having(rows, self.tokens_now, self.kernel.noise(self.time))
+        # Answers are remembered in the state itself: they are not part of what the particles are.
+        self.outputs, asked = self.outputs.evaluate(rows, self.tokens_now, self.kernel.noise_level(self.time))
         _, experts, length, _ = self.outputs.table.shape
         for row in asked:
             self.forwarded[self.group[row]] += experts * length
@@ -124,8 +140,9 @@ class Canvas:
 
     def log_probs(self, rows: Rows) -> LogProbs:
         """(R, L, K) nats, the denoiser's answer for `rows` as they stand."""
-        answers, denoiser = self.answers(rows), self.outputs.denoiser
-        return denoiser.together(answers) if isinstance(denoiser, Composition) else answers[:, 0]
+        denoiser = self.outputs.denoiser
+        answers = self.answers(rows)
+        return denoiser.combine(answers) if isinstance(denoiser, Composition) else answers[:, 0]
 
     def clean(self, rows: Rows) -> LogProbs:
         """(R, L, K) nats, the factorised posterior of the clean tokens; a token under no mask is certain."""
@@ -134,14 +151,14 @@ class Canvas:
     def pairs(self, rows: Rows) -> NDArray[np.float64] | None:
         """(R, L - 1, K, K) nats, the law of each clean token given the one before it, where the denoiser tells it.
 
-        Only for steps that reveal tokens for good: None otherwise.
+        None where it does not, and for steps that do not reveal tokens for good.
         """
         denoiser = self.outputs.denoiser
-        if not (self.kernel.permanent and isinstance(denoiser, ChainedDenoiser)):
+        if not (self.kernel.permanent and isinstance(denoiser, RelatesNeighbours)):
             return None
-        return denoiser.transitions(self.tokens_now[rows], self.kernel.noise(self.time))
+        return denoiser.transitions(self.tokens_now[rows], self.kernel.noise_level(self.time))
 
-    def estimate(self, rows: Rows) -> Tokens:
+    def estimate_clean(self, rows: Rows) -> Tokens:
         """(R, L) the likeliest clean token at each position; the tokens themselves of finished rows."""
         tokens = self.tokens_now[rows].copy()
         open_ = np.flatnonzero(~self.done()[rows])
@@ -149,26 +166,27 @@ class Canvas:
             tokens[open_] = self.clean(rows[open_]).argmax(axis=-1)
         return tokens
 
-    def drawn(self, rows: Rows) -> Tokens:
+    def draw_clean(self, rows: Rows) -> Tokens:
         """(R, L) clean tokens drawn from the factorised posterior of unfinished `rows`. Raises ModelError."""
         if self.rng is None:
             raise ModelError(
                 "no random numbers are left to draw completions with: a locally optimal proposal asks for levels of "
                 "canvases that are not in the population; give it a potential that does not draw (samples=0)"
             )
-        draws, law = Draws(self.rng, len(self), rows), self.clean(rows)
+        draws = Draws(self.rng, len(self), rows)
+        law = self.clean(rows)
         tokens = self.tokens_now[rows].copy()
-        draws.fill(tokens, ~_certain(law, tokens), law)
+        draws.fill(tokens, ~_find_certain(law, tokens), law)
         return tokens
 
-    def completed(self, rows: Rows, tokens: Tokens) -> Canvas:
+    def complete(self, rows: Rows, tokens: Tokens) -> Canvas:
         """A finished population, row `i` of which is row `rows[i]` filled in with `tokens[i]`."""
         return replace(self.fork(rows), tokens_now=tokens, time=self.kernel.steps)
 
     def tokens(self, rows: Rows) -> list[NDArray[np.int64]]:
         """The tokens of the (estimated) texts of `rows`, up to the first end-of-sequence token."""
         ends = [] if isinstance(self.alphabet, int) else list(self.alphabet.eos)
-        canvases = self.estimate(rows)
+        canvases = self.estimate_clean(rows)
         ended = np.isin(canvases, ends)
         length = np.where(ended.any(axis=1), ended.argmax(axis=1), canvases.shape[1])
         return [canvas[:stop] for canvas, stop in zip(canvases, length, strict=True)]
@@ -179,8 +197,10 @@ class Canvas:
 
     def states(self, constraint: TokenConstraint) -> States:
         """(N,) automaton states after the texts of finished rows; the start state, no promise, of the others."""
-        automaton, done = constraint.automaton(self.vocabulary), np.flatnonzero(self.done())
-        states, texts = np.full(len(self), automaton.start, dtype=np.int64), self.tokens(done)
+        automaton = constraint.automaton(self.vocabulary)
+        done = np.flatnonzero(self.done())
+        texts = self.tokens(done)
+        states = np.full(len(self), automaton.start, dtype=np.int64)
         for i in range(max(map(len, texts), default=0)):
             here = [k for k, row in enumerate(done) if i < len(texts[k]) and states[row] >= 0]
             states[done[here]] = automaton.advance(states[done[here]], np.array([texts[k][i] for k in here], np.int64))
@@ -196,13 +216,13 @@ class Canvas:
         return log_accepted(self, constraint, rows)
 
     def samples(self, rows: Rows) -> list[Any]:
-        """What a result shows for `rows`: texts, or tuples of token ids where there is no vocabulary."""
+        """(R,) the samples that a result holds: texts, or tuples of token ids where there is no vocabulary."""
         if isinstance(self.alphabet, int):
             return [tuple(canvas.tolist()) for canvas in self.tokens_now[rows]]
         return self.texts(rows)
 
 
-def _certain(law: LogProbs, tokens: Tokens) -> NDArray[np.bool_]:
+def _find_certain(law: LogProbs, tokens: Tokens) -> NDArray[np.bool_]:
     """(R, L) positions whose clean token is the one that stands there."""
     k = law.shape[-1]
     own = np.take_along_axis(law, np.minimum(tokens, k - 1)[..., None], axis=-1)[..., 0]

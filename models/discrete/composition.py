@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.capabilities import IgnoresTime
 from feynkac.base.contract import LogW, Mask
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.discrete.denoiser import LogitsDenoiser, LogProbs, Tokens
@@ -45,37 +46,37 @@ class Composition:
         self.power = math.fsum(self.powers)
         if not experts or not self.power > 0.0 or not math.isfinite(self.power):
             raise ArgumentError(f"the powers of experts add up to {self.power}; their product needs a sum above 0")
-        self.time_independent = all(getattr(each, "time_independent", False) for each in self.experts)
+        self.time_independent = all(isinstance(each, IgnoresTime) and each.time_independent for each in self.experts)
 
-    def together(self, answers: NDArray[np.float64]) -> LogProbs:
+    def combine(self, answers: NDArray[np.float64]) -> LogProbs:
         """(R, L, K) nats: the normalised product of the experts' `answers` (R, E, L, K), for guesses to look at."""
-        return _normalised(_product(answers, self.powers, infinite=0.0))[0]
+        return _normalise(_multiply(answers, self.powers, infinite=0.0))[0]
 
     def law(self, kernel: Kernel, i: int, tokens: Tokens, answers: NDArray[np.float64]) -> tuple[LogProbs, LogProbs]:
         """(R, L, C) nats, the law of the new value at each position in step `i`, and (R, L) its normaliser."""
         laws = [kernel.law(i, tokens, answers[:, e]) for e in range(answers.shape[1])]
-        noising = kernel.noising(i, tokens, answers.shape[-1])
+        log_noise = kernel.log_noise(i, tokens, answers.shape[-1])
         powers = self.powers
-        if noising is not None:
-            laws, powers = [*laws, noising], (*powers, 1.0 - self.power)
-        return _normalised(_product(np.stack(laws, axis=1), powers, infinite=np.inf))
+        if log_noise is not None:
+            laws, powers = [*laws, log_noise], (*powers, 1.0 - self.power)
+        return _normalise(_multiply(np.stack(laws, axis=1), powers, infinite=np.inf))
 
-    def start(self, kernel: Kernel, length: int, k: int) -> float:
+    def log_start(self, kernel: Kernel, length: int, k: int) -> float:
         """Nats that a canvas of noise weighs before the first step."""
         return (self.power - 1.0) * kernel.log_blank(length, k)
 
 
-def annealed(denoiser: LogitsDenoiser, power: float) -> Composition:
+def anneal(denoiser: LogitsDenoiser, power: float) -> Composition:
     """p(x)^power: above 1 typical samples, below 1 diverse ones."""
     return Composition((denoiser, power))
 
 
-def product(*denoisers: LogitsDenoiser) -> Composition:
+def multiply(*denoisers: LogitsDenoiser) -> Composition:
     """p_1(x) p_2(x) ...: what all experts agree on."""
     return Composition(*((denoiser, 1.0) for denoiser in denoisers))
 
 
-def guidance(conditional: LogitsDenoiser, unconditional: LogitsDenoiser, scale: float) -> Composition:
+def guide(conditional: LogitsDenoiser, unconditional: LogitsDenoiser, scale: float) -> Composition:
     """p_conditional^scale p_unconditional^(1 - scale): what classifier-free guidance means to sample from.
 
     At scale 1 it is the conditional model, above it more than that (Ho, Salimans 2021).
@@ -83,7 +84,7 @@ def guidance(conditional: LogitsDenoiser, unconditional: LogitsDenoiser, scale: 
     return Composition((conditional, scale), (unconditional, 1.0 - scale))
 
 
-def corrector(log_c: LogProbs, moved: Mask) -> LogW:
+def sum_normalisers(log_c: LogProbs, moved: Mask) -> LogW:
     """(R,) nats that a step adds to the weights: the normalisers `log_c` (R, L) of the positions `moved` (R, L).
 
     -inf where no token is left that every expert allows. Raises ModelError for a position without a normaliser.
@@ -97,12 +98,13 @@ def corrector(log_c: LogProbs, moved: Mask) -> LogW:
     return np.where(moved, log_c, 0.0).sum(axis=1)
 
 
-def _product(laws: NDArray[np.float64], powers: tuple[float, ...], infinite: float) -> LogProbs:
+def _multiply(laws: NDArray[np.float64], powers: tuple[float, ...], infinite: float) -> LogProbs:
     """(R, L, C) the sum over e of powers[e] * laws[:, e]; 0^0 = 1, and 0 to a negative power adds `infinite`.
 
     What an expert with a positive power rules out stays out, whatever the others say.
     """
-    total, never = np.zeros(laws[:, 0].shape), np.zeros(laws[:, 0].shape, dtype=np.bool_)
+    total = np.zeros(laws[:, 0].shape)
+    never = np.zeros(laws[:, 0].shape, dtype=np.bool_)
     for e, beta in enumerate(powers):
         zero = laws[:, e] == -np.inf
         if beta > 0.0:
@@ -112,13 +114,14 @@ def _product(laws: NDArray[np.float64], powers: tuple[float, ...], infinite: flo
     return np.where(never, -np.inf, total)
 
 
-def _normalised(log_p: LogProbs) -> tuple[LogProbs, Any]:
+def _normalise(log_p: LogProbs) -> tuple[LogProbs, Any]:
     """The laws (..., C) with total 1, and their log totals; uniform where the total is 0 or infinite."""
     with np.errstate(divide="ignore"):
         top = log_p.max(axis=-1, keepdims=True)
-        log_c = np.where(np.isfinite(top), top + np.log(np.exp(log_p - _finite(top)).sum(axis=-1, keepdims=True)), top)
-    return np.where(np.isfinite(log_c), log_p - _finite(log_c), -math.log(log_p.shape[-1])), log_c[..., 0]
+        log_total = np.log(np.exp(log_p - _zero_infinite(top)).sum(axis=-1, keepdims=True))
+        log_c = np.where(np.isfinite(top), top + log_total, top)
+    return np.where(np.isfinite(log_c), log_p - _zero_infinite(log_c), -math.log(log_p.shape[-1])), log_c[..., 0]
 
 
-def _finite(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _zero_infinite(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.isfinite(x), x, 0.0)

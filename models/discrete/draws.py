@@ -17,11 +17,14 @@ class Draws:
     """
 
     def __init__(self, rng: Rng, n: int, rows: Rows) -> None:
-        self._rng, self._n, self.rows = rng, n, rows
+        self._rng = rng
+        self._n = n
+        self.rows = rows
 
     def below(self, p: NDArray[np.float64], asked: Mask) -> Mask:
         """(R,) whether a uniform falls below `p` (R,); False, without a draw being looked at, where not `asked`."""
-        u, result = self._rng.uniform(self._n), np.zeros(len(self.rows), dtype=np.bool_)
+        u = self._rng.uniform(self._n)
+        result = np.zeros(len(self.rows), dtype=np.bool_)
         result[asked] = u[self.rows[asked]] < p[asked]
         return result
 

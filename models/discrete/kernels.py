@@ -1,4 +1,4 @@
-"""The reverse steps of discrete diffusion: which positions change, and what to.
+"""The reverse steps of discrete diffusion: the positions that change, and the law of their new values.
 
 A step first chooses the positions that are redrawn, then each position's new value by itself. Only the second half is
 ever steered, so that both halves have exact probabilities. In float64 throughout: Gumbel noise in float32 is truncated,
@@ -12,31 +12,33 @@ import math
 from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from feynkac.base.contract import Mask
+from feynkac.base.contract import Mask, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
 from feynkac.models.discrete.draws import Draws
-from feynkac.models.discrete.schedules import Schedule, grid, linear
+from feynkac.models.discrete.schedules import Schedule, linear, make_grid
 
 
 class Kernel(Protocol):
     """One reverse process over canvases of L tokens, K clean ones and maybe the mask, which is token K."""
 
     steps: int
+    """The number of steps after which every canvas is finished."""
     permanent: bool
     """Whether a visible token stays for good."""
+    hides: bool
+    """Whether noise hides a token behind the mask, rather than putting a random clean one in its place."""
 
     def blank(self, n: int, length: int, k: int, draws: Draws) -> Tokens:
         """(n, L) canvases of pure noise."""
         ...
 
-    def noise(self, i: int) -> float:
-        """The time in [0, 1] that the denoiser is told before step `i`."""
+    def noise_level(self, i: int) -> float:
+        """The noise level in [0, 1] that the denoiser is told before step `i`."""
         ...
 
-    def moved(self, i: int, tokens: Tokens, log_probs: LogProbs, free: Mask, draws: Draws) -> Mask:
+    def choose(self, i: int, tokens: Tokens, log_probs: LogProbs, free: Mask, draws: Draws) -> Mask:
         """(R, L) the positions that step `i` redraws, none of them outside `free` (R, L)."""
         ...
 
@@ -44,7 +46,7 @@ class Kernel(Protocol):
         """(R, L, C) nats, the law of the new value at each position that is redrawn; C is K, or K + 1 with the mask."""
         ...
 
-    def noising(self, i: int, tokens: Tokens, k: int) -> LogProbs | None:
+    def log_noise(self, i: int, tokens: Tokens, k: int) -> LogProbs | None:
         """(R, L, K) nats, how likely the noise of step `i` turns each new value back into what stands there.
 
         None where that does not depend on the value.
@@ -63,7 +65,7 @@ class Kernel(Protocol):
         """(R, L, K) nats, what the finished tokens will be as far as is known."""
         ...
 
-    def redrawn(self, i: int) -> float:
+    def redraw_chance(self, i: int) -> float:
         """The probability that a token that is visible after `i` steps is drawn once more before the end."""
         ...
 
@@ -72,31 +74,55 @@ class Kernel(Protocol):
         ...
 
 
-def carried(tokens: Tokens, log_probs: LogProbs) -> LogProbs:
-    """The denoiser's answer with visible tokens certain ("carry-over unmasking"; Sahoo et al. 2024, section 3.2.3)."""
+def carry_over(tokens: Tokens, log_probs: LogProbs) -> LogProbs:
+    """The denoiser's answer (R, L, K) in nats, with visible tokens certain.
+
+    "Carry-over unmasking" (Sahoo et al. 2024, section 3.2.3).
+    """
     k = log_probs.shape[-1]
     sure = np.where(tokens[..., None] == np.arange(k), 0.0, -np.inf)
     return np.where((tokens == k)[..., None], log_probs, sure)
 
 
-class Masked:
+class _Hiding:
+    """The part that all kernels have in common whose noise is the mask."""
+
+    hides = True
+
+    def blank(self, n: int, length: int, k: int, draws: Draws) -> Tokens:
+        return np.full((n, length), k)
+
+    def log_noise(self, i: int, tokens: Tokens, k: int) -> LogProbs | None:
+        return None
+
+    def log_blank(self, length: int, k: int) -> float:
+        return 0.0
+
+    def reveals(self, i: int) -> bool:
+        return True
+
+    def clean(self, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
+        return carry_over(tokens, log_probs)
+
+
+class MaskedNoise(_Hiding):
     """Ancestral sampling of masked diffusion (MDLM; Sahoo et al. 2024, equation 7), with remasking if asked.
 
     Of the masked positions each is revealed with probability (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t); of the
     visible ones each is masked again with probability sigma = remask * min(1, (1 - alpha_s) / alpha_t), the rescaled
     schedule of ReMDM (Wang et al. 2025, equations 6 and 9). Without remasking a canvas without masks is finished.
+    Raises ArgumentError.
     """
 
     def __init__(self, steps: int, alpha: Schedule = linear, remask: float = 0.0) -> None:
         if not 0.0 <= remask <= 1.0:
             raise ArgumentError(f"remask={remask}; it is the share of the largest remasking rate, from 0 to 1")
-        self.steps, self.remask, self.permanent = steps, remask, remask == 0.0
-        self._alpha = grid(steps, alpha)
+        self.steps = steps
+        self.remask = remask
+        self.permanent = remask == 0.0
+        self._alpha = make_grid(steps, alpha)
 
-    def blank(self, n: int, length: int, k: int, draws: Draws) -> Tokens:
-        return np.full((n, length), k)
-
-    def noise(self, i: int) -> float:
+    def noise_level(self, i: int) -> float:
         return 1.0 - i / self.steps
 
     def rates(self, i: int) -> tuple[float, float]:
@@ -105,13 +131,15 @@ class Masked:
         sigma = self.remask * min(1.0, (1.0 - to) / at) if at > 0.0 else 0.0
         return ((to - (1.0 - sigma) * at) / (1.0 - at) if at < 1.0 else 1.0), sigma
 
-    def moved(self, i: int, tokens: Tokens, log_probs: LogProbs, free: Mask, draws: Draws) -> Mask:
+    def choose(self, i: int, tokens: Tokens, log_probs: LogProbs, free: Mask, draws: Draws) -> Mask:
         reveal, remask = self.rates(i)
         rate = np.where(tokens == log_probs.shape[-1], reveal, remask) * free
         result = rate >= 1.0
         for rows, places in draws.each((rate > 0.0) & ~result):
-            asked, p = np.zeros(len(tokens), dtype=np.bool_), np.zeros(len(tokens))
-            asked[rows], p[rows] = True, rate[rows, places]
+            asked = np.zeros(len(tokens), dtype=np.bool_)
+            asked[rows] = True
+            p = np.zeros(len(tokens))
+            p[rows] = rate[rows, places]
             result[rows, places] = draws.below(p, asked)[rows]
         return result
 
@@ -122,19 +150,7 @@ class Masked:
         to_mask = np.where(masked, -np.inf, 0.0)
         return np.concatenate([np.where(masked, log_probs, -np.inf), to_mask], axis=-1)
 
-    def noising(self, i: int, tokens: Tokens, k: int) -> LogProbs | None:
-        return None
-
-    def log_blank(self, length: int, k: int) -> float:
-        return 0.0
-
-    def reveals(self, i: int) -> bool:
-        return True
-
-    def clean(self, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
-        return carried(tokens, log_probs)
-
-    def redrawn(self, i: int) -> float:
+    def redraw_chance(self, i: int) -> float:
         return 1.0 - math.prod(1.0 - self.rates(j)[1] for j in range(i, self.steps))
 
     def done(self, i: int, tokens: Tokens, k: int) -> Mask:
@@ -145,12 +161,12 @@ class Masked:
 Order: TypeAlias = Literal["random", "left", "confident"]
 
 
-class Unmask:
+class Unmask(_Hiding):
     """Masked diffusion that reveals `per_step` positions a step: any-order autoregression (Ou et al. 2025).
 
     The positions are chosen before any token is drawn, so that the law has a density: uniformly, from the left, or
     where the denoiser is surest. With a consistent denoiser and one position a step, "random" and "left" sample its
-    joint law exactly; "confident" is another law, which often reads better.
+    joint law exactly; "confident" is another law, which often reads better. Raises ArgumentError.
     """
 
     permanent = True
@@ -160,24 +176,25 @@ class Unmask:
             raise ArgumentError(f"per_step={per_step} of {length} positions; reveal at least one and at most all")
         if order not in ("random", "left", "confident"):
             raise ArgumentError(f"order={order!r}; it must be 'random', 'left' or 'confident'")
-        self.length, self.per_step, self.order = length, per_step, order
+        self.length = length
+        self.per_step = per_step
+        self.order = order
         self.steps = -(-length // per_step)
 
-    def blank(self, n: int, length: int, k: int, draws: Draws) -> Tokens:
-        return np.full((n, length), k)
-
-    def noise(self, i: int) -> float:
+    def noise_level(self, i: int) -> float:
         return 1.0 - min(1.0, i * self.per_step / self.length)
 
-    def moved(self, i: int, tokens: Tokens, log_probs: LogProbs, free: Mask, draws: Draws) -> Mask:
-        hidden, result = tokens == log_probs.shape[-1], np.zeros(tokens.shape, dtype=np.bool_)
+    def choose(self, i: int, tokens: Tokens, log_probs: LogProbs, free: Mask, draws: Draws) -> Mask:
+        hidden = tokens == log_probs.shape[-1]
+        result = np.zeros(tokens.shape, dtype=np.bool_)
         for _ in range(self.per_step):
             rows = np.flatnonzero(hidden.any(axis=1))
-            place = self._next(hidden[rows], log_probs[rows], rows, draws)
-            hidden[rows, place], result[rows, place] = False, True
+            place = self._choose_next(hidden[rows], log_probs[rows], rows, draws)
+            hidden[rows, place] = False
+            result[rows, place] = True
         return result
 
-    def _next(self, hidden: Mask, log_probs: LogProbs, rows: NDArray[np.int64], draws: Draws) -> NDArray[np.int64]:
+    def _choose_next(self, hidden: Mask, log_probs: LogProbs, rows: Rows, draws: Draws) -> Rows:
         if self.order == "random":
             return draws.categorical(np.where(hidden, 0.0, -np.inf), rows)
         sureness = log_probs.max(axis=-1) if self.order == "confident" else np.zeros(hidden.shape)
@@ -186,26 +203,14 @@ class Unmask:
     def law(self, i: int, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
         return log_probs
 
-    def noising(self, i: int, tokens: Tokens, k: int) -> LogProbs | None:
-        return None
-
-    def log_blank(self, length: int, k: int) -> float:
-        return 0.0
-
-    def reveals(self, i: int) -> bool:
-        return True
-
-    def clean(self, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
-        return carried(tokens, log_probs)
-
-    def redrawn(self, i: int) -> float:
+    def redraw_chance(self, i: int) -> float:
         return 0.0
 
     def done(self, i: int, tokens: Tokens, k: int) -> Mask:
         return (tokens != k).all(axis=1)
 
 
-class Uniform:
+class UniformNoise:
     """Uniform discrete diffusion: noise replaces a token by a random one, and a step may change any position.
 
     p(x_s | x_t) = sum over x_0 of p(x_0 | x_t) q(x_s | x_t, x_0), each position by itself (D3PM; Austin et al. 2021,
@@ -213,19 +218,21 @@ class Uniform:
     """
 
     permanent = False
+    hides = False
 
     def __init__(self, steps: int, alpha: Schedule = linear) -> None:
-        self.steps, self._alpha = steps, grid(steps, alpha)
+        self.steps = steps
+        self._alpha = make_grid(steps, alpha)
 
     def blank(self, n: int, length: int, k: int, draws: Draws) -> Tokens:
         tokens = np.empty((n, length), dtype=np.int64)
         draws.fill(tokens, np.ones(tokens.shape, dtype=np.bool_), np.zeros((n, length, k)))
         return tokens
 
-    def noise(self, i: int) -> float:
+    def noise_level(self, i: int) -> float:
         return 1.0 - i / self.steps
 
-    def moved(self, i: int, tokens: Tokens, log_probs: LogProbs, free: Mask, draws: Draws) -> Mask:
+    def choose(self, i: int, tokens: Tokens, log_probs: LogProbs, free: Mask, draws: Draws) -> Mask:
         return np.ones(tokens.shape, dtype=np.bool_)
 
     def law(self, i: int, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
@@ -238,7 +245,7 @@ class Uniform:
         with np.errstate(divide="ignore"):
             return np.log(p)
 
-    def noising(self, i: int, tokens: Tokens, k: int) -> LogProbs | None:
+    def log_noise(self, i: int, tokens: Tokens, k: int) -> LogProbs | None:
         ratio = self._alpha[i] / self._alpha[i + 1] if self._alpha[i + 1] > 0.0 else 0.0
         with np.errstate(divide="ignore"):
             return np.log(ratio * (tokens[..., None] == np.arange(k)) + (1.0 - ratio) / k)
@@ -252,7 +259,7 @@ class Uniform:
     def clean(self, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
         return log_probs
 
-    def redrawn(self, i: int) -> float:
+    def redraw_chance(self, i: int) -> float:
         return float(i < self.steps)
 
     def done(self, i: int, tokens: Tokens, k: int) -> Mask:

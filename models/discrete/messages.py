@@ -1,7 +1,7 @@
-"""Where an automaton will be, and whether it will accept: messages from the left and from the right of a canvas.
+"""Messages of an automaton over a canvas: from the left where it may be, from the right whether it can accept.
 
 With them the law of a text given that it is accepted is drawn from left to right, exactly for what the denoiser says:
-positions independent of each other (`Factorised`), or each dependent on the one before (`Chained`).
+positions independent of each other (`FactorisedMessages`), or each dependent on the one before (`ChainedMessages`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 
 class Messages(Protocol):
-    """For R canvases, what is known of the automaton's way through them."""
+    """The automaton's way through R canvases, as far as it is known."""
 
     log_accepted: LogW
     """(R,) nats, the log-probability that the finished text is accepted."""
@@ -40,14 +40,17 @@ class Messages(Protocol):
         ...
 
 
-class Factorised:
+class FactorisedMessages:
     """Positions independent of each other, with probabilities `p` (R, L, K). `alpha` is (R, S).
 
-    `redrawn`: the probability that a token drawn now is replaced by another one before the end.
+    `redraw_chance`: the probability that a token drawn now is replaced by another one before the end.
     """
 
-    def __init__(self, automaton: CanvasAutomaton, p: Floats, redrawn: float = 0.0) -> None:
-        self.automaton, self.p, self.redrawn, self._classes = automaton, p, redrawn, automaton.classes(p)
+    def __init__(self, automaton: CanvasAutomaton, p: Floats, redraw_chance: float = 0.0) -> None:
+        self.automaton = automaton
+        self.p = p
+        self.redraw_chance = redraw_chance
+        self._classes = automaton.sum_classes(p)
         self._beta, self.log_accepted = automaton.backward(p)
 
     def begin(self) -> Floats:
@@ -59,25 +62,27 @@ class Factorised:
         beta, alpha = self._beta[asked, i + 1], alpha[asked]
         reached = np.stack([(alpha * beta[:, after]).sum(axis=1) for after in self.automaton.delta.T], axis=1)
         reached = reached[:, self.automaton.token_class]
-        return p * ((1.0 - self.redrawn) * reached + self.redrawn * reached.mean(axis=1, keepdims=True))
+        return p * ((1.0 - self.redraw_chance) * reached + self.redraw_chance * reached.mean(axis=1, keepdims=True))
 
     def show(self, i: int, rows: Rows, tokens: Rows) -> None:
         stays = (tokens[:, None] == np.arange(self.p.shape[2])).astype(np.float64)
-        self._classes[rows, i] = self.automaton.classes(maybe_redrawn(stays, self.redrawn))
+        self._classes[rows, i] = self.automaton.sum_classes(mix_redraws(stays, self.redraw_chance))
 
     def advance(self, alpha: Floats, i: int) -> Floats:
         return forward(alpha, self._classes[:, i], self.automaton.delta)
 
     def posterior(self) -> Floats:
         """(R, L, K) weights of the tokens of each position by itself, given acceptance."""
-        alpha, result, every = self.begin(), np.empty(self.p.shape), np.arange(len(self.p))
+        alpha = self.begin()
+        result = np.empty(self.p.shape)
+        every = np.arange(len(self.p))
         for i in range(self.p.shape[1]):
             result[:, i] = self.weights(alpha, i, every, self.p[:, i])
             alpha = self.advance(alpha, i)
         return result
 
 
-class Chained:
+class ChainedMessages:
     """Each position dependent on the one before it. `alpha` (R, S, K) is over states and last tokens.
 
     `first` (R, K) are the probabilities of the first token, `pairs` (R, L - 1, K, K) those of a token (last index)
@@ -87,20 +92,22 @@ class Chained:
     def __init__(self, automaton: CanvasAutomaton, first: Floats, pairs: Floats) -> None:
         self._after = automaton.delta[:, automaton.token_class]  # (S, K)
         n, k = first.shape
-        self._start, self._token = automaton.start, np.arange(k)
+        self._start = automaton.start
+        self._token = np.arange(k)
         # Before the first position stands token 0, whatever it is.
         self._pairs = np.concatenate([np.broadcast_to(first[:, None, None], (n, 1, k, k)), pairs], axis=1)
         beta = np.broadcast_to(automaton.accept[:, None].astype(np.float64), (n, *self._after.shape))
-        self._beta, self.log_accepted = [beta], np.zeros(n)
+        self._beta = [beta]
+        self.log_accepted = np.zeros(n)
         for i in reversed(range(self._pairs.shape[1])):
-            before, log_top = _scaled(self._ahead(self._beta[-1]) @ self._pairs[:, i].swapaxes(1, 2))
+            before, log_top = _rescale(self._look_ahead(self._beta[-1]) @ self._pairs[:, i].swapaxes(1, 2))
             self._beta.append(before)
             self.log_accepted += log_top
         self._beta.reverse()
         with np.errstate(divide="ignore"):
             self.log_accepted += np.log(self._beta[0][:, self._start, 0])
 
-    def _ahead(self, beta: Floats) -> Floats:
+    def _look_ahead(self, beta: Floats) -> Floats:
         """(R, S, K) the `beta` (R, S, K) where each token leads from each state."""
         return beta[:, self._after, self._token]
 
@@ -110,24 +117,25 @@ class Chained:
         return alpha
 
     def weights(self, alpha: Floats, i: int, asked: Rows, p: Floats) -> Floats:
-        return (alpha[asked] @ self._pairs[asked, i] * self._ahead(self._beta[i + 1][asked])).sum(axis=1)
+        return (alpha[asked] @ self._pairs[asked, i] * self._look_ahead(self._beta[i + 1][asked])).sum(axis=1)
 
     def show(self, i: int, rows: Rows, tokens: Rows) -> None:
         self._pairs[rows, i] *= tokens[:, None, None] == self._token
 
     def advance(self, alpha: Floats, i: int) -> Floats:
-        reached, after = alpha @ self._pairs[:, i], np.zeros(alpha.shape)
+        reached = alpha @ self._pairs[:, i]
+        after = np.zeros(alpha.shape)
         for s, there in enumerate(self._after):
             after[:, there, self._token] += reached[:, s]
-        return _scaled(after)[0]
+        return _rescale(after)[0]
 
 
-def maybe_redrawn(p: Floats, chance: float) -> Floats:
+def mix_redraws(p: Floats, chance: float) -> Floats:
     """The probabilities (..., K) if, with probability `chance`, any token at all takes the place of the one drawn."""
     return (1.0 - chance) * p + chance / p.shape[-1]
 
 
-def _scaled(x: Floats) -> tuple[Floats, LogW]:
+def _rescale(x: Floats) -> tuple[Floats, LogW]:
     """(R, S, K) scaled to a largest entry of 1, positive ones kept positive, and (R,) the log of the factor."""
     top = x.max(axis=(1, 2))
     with np.errstate(divide="ignore"):

@@ -9,17 +9,19 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.capabilities import Biased
 from feynkac.base.contract import LogW, Mask, Rng
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.base.masks import TokenConstraint
 from feynkac.base.memory import Memory
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.discrete.canvas import Canvas
-from feynkac.models.discrete.composition import Composition, corrector
-from feynkac.models.discrete.denoiser import LogitsDenoiser, LogProbs, Outputs, Tokens
+from feynkac.models.discrete.composition import Composition, sum_normalisers
+from feynkac.models.discrete.denoiser import LogitsDenoiser, LogProbs, Tokens
 from feynkac.models.discrete.draws import Draws
-from feynkac.models.discrete.kernels import Kernel, Uniform
-from feynkac.models.discrete.path import Past, Path, Replayed
+from feynkac.models.discrete.kernels import Kernel
+from feynkac.models.discrete.outputs import Outputs
+from feynkac.models.discrete.path import CanvasPath, Past, ReplayedDraws
 from feynkac.models.discrete.proposals import Base, Proposal
 
 
@@ -28,7 +30,7 @@ class DiscreteDiffusion:
 
     Its law p is that of the sampler with these steps, all approximations included. `given`: (L,) token ids that stay,
     -1 where the canvas is open (masked diffusion only). `alphabet`: the clean tokens as a Vocabulary, or their number.
-    Raises ArgumentError.
+    It has the capabilities `Joins`, `Masks`, `Bounded`, `Biased` and `Replays`. Raises ArgumentError.
     """
 
     def __init__(
@@ -44,24 +46,36 @@ class DiscreteDiffusion:
         k = alphabet if isinstance(alphabet, int) else alphabet.size
         if length < 1 or k < 1:
             raise ArgumentError(f"a canvas of {length} positions and {k} tokens; give at least one of each")
-        self.denoiser, self.alphabet, self.length, self.kernel, self.k = denoiser, alphabet, length, kernel, k
+        self.denoiser = denoiser
+        self.alphabet = alphabet
+        self.k = k
+        self.length = length
+        self.kernel = kernel
         self.proposal: Proposal = proposal or Base()
         template = np.full(length, -1) if given is None else np.asarray(given, dtype=np.int64)
         if template.shape != (length,) or template.max() >= k or template.min() < -1:
             raise ArgumentError(f"given must hold {length} token ids from 0 to {k - 1}, or -1 where the canvas is open")
-        if isinstance(kernel, Uniform) and (template >= 0).any():
-            raise ArgumentError("uniform diffusion has noise at every position, so that none can be given; use Masked")
-        if isinstance(denoiser, Composition) and not (kernel.permanent or isinstance(kernel, Uniform)):
+        if not kernel.hides and (template >= 0).any():
+            raise ArgumentError(
+                "uniform diffusion has noise at every position, so that none can be given; use MaskedNoise"
+            )
+        if isinstance(denoiser, Composition) and kernel.hides and not kernel.permanent:
             raise ArgumentError("a composition of experts has no corrector for tokens that are masked again; remask=0")
         if (template >= 0).all():
             raise ArgumentError("every position of the canvas is given; leave -1 where the model is to write")
-        self.given, self.constraints = template[None], tuple[TokenConstraint, ...]()
+        self.given = template[None]
+        self.constraints: tuple[TokenConstraint, ...] = ()
         self.name = f"DiscreteDiffusion({type(kernel).__name__})"
 
     @property
     def biased(self) -> bool:
         """Whether the proposal leaves its weights out, so that the samples follow no declared target."""
-        return not getattr(self.proposal, "weighted", True)
+        return isinstance(self.proposal, Biased) and self.proposal.biased
+
+    @property
+    def max_steps(self) -> int:
+        """The largest number of steps that a run takes."""
+        return self.kernel.steps
 
     def with_proposal(self, proposal: Proposal) -> DiscreteDiffusion:
         """The same law, sampled another way."""
@@ -71,8 +85,8 @@ class DiscreteDiffusion:
 
     def constrain(self, constraints: Sequence[TokenConstraint]) -> DiscreteDiffusion:
         """The same law, sampled with an eye on constraints; a proposal that was chosen stays."""
-        from feynkac.models.discrete.acceptance import Guided
-        from feynkac.models.discrete.automata import compiled
+        from feynkac.models.discrete.acceptance import AutomatonGuided
+        from feynkac.models.discrete.automata import compile_constraints
 
         if not constraints:
             return self
@@ -81,13 +95,13 @@ class DiscreteDiffusion:
         other = copy.copy(self)
         other.constraints = tuple(constraints)
         if isinstance(self.proposal, Base):
-            other.proposal = Guided(compiled(self.alphabet, other.constraints, self.length))
+            other.proposal = AutomatonGuided(compile_constraints(self.alphabet, other.constraints, self.length))
         return other
 
     def join(self, others: Sequence[DiscreteDiffusion]) -> DiscreteDiffusion:
         """One model of several problems in one batch, which may differ in what is given."""
         for other in others:
-            if not (isinstance(other, DiscreteDiffusion) and other._shared() == self._shared()):
+            if not (isinstance(other, DiscreteDiffusion) and other._identify() == self._identify()):
                 raise ArgumentError(
                     "problems run in one batch only if they share denoiser, alphabet, kernel and proposal; "
                     "run them apart"
@@ -96,7 +110,8 @@ class DiscreteDiffusion:
         joint.given = np.concatenate([self.given, *(other.given for other in others)])
         return joint
 
-    def _shared(self) -> tuple[int, ...]:
+    def _identify(self) -> tuple[int, ...]:
+        """The parts that two models must share to run in one batch."""
         plain = isinstance(self.proposal, Base)
         parts = (self.denoiser, self.alphabet, self.kernel, Base if plain else self.proposal)
         return (self.length, *map(id, parts))
@@ -112,7 +127,7 @@ class DiscreteDiffusion:
         return Canvas(
             kernel=self.kernel,
             tokens_now=tokens,
-            outputs=Outputs.none(self.denoiser, n, self.length, self.k),
+            outputs=Outputs.empty(self.denoiser, n, self.length, self.k),
             time=0,
             dead=np.zeros(n, dtype=np.bool_),
             free=given < 0,
@@ -120,7 +135,7 @@ class DiscreteDiffusion:
             alphabet=self.alphabet,
             since=np.zeros(n),
             memory=Memory(n),
-            past=Past.beginning(tokens),
+            past=Past.begin(tokens),
             origin=np.arange(n),
             forwarded=[0] * len(self.given),
             constraints=self.constraints,
@@ -133,7 +148,7 @@ class DiscreteDiffusion:
         """
         return self._step(t, state, rng, None)
 
-    def replay(self, t: int, state: Canvas, rng: Rng, reference: Path) -> tuple[Canvas, LogW]:
+    def replay(self, t: int, state: Canvas, rng: Rng, reference: CanvasPath) -> tuple[Canvas, LogW]:
         """A step in which row 0 draws what `reference`, a `trace`, drew; the other rows draw as they do in `step`."""
         if t == 0:
             if len(reference[0]) != self.length:
@@ -144,37 +159,40 @@ class DiscreteDiffusion:
             places, noise = np.array(reference[0]).T
             tokens = state.tokens_now.copy()
             tokens[0, places] = noise
-            state = replace(state, tokens_now=tokens, past=Past.beginning(tokens))
+            state = replace(state, tokens_now=tokens, past=Past.begin(tokens))
         return self._step(t, state, rng, reference[t + 1] if t + 1 < len(reference) else ())
 
-    def trace(self, state: Canvas, row: int) -> Path:
-        """What was drawn on the way to `row`, from the noise on."""
-        return state.past.path(int(state.origin[row]))
+    def trace(self, state: Canvas, row: int) -> CanvasPath:
+        """The path of `row`: all that was drawn on the way, from the noise on."""
+        return state.past.trace(int(state.origin[row]))
 
     def _step(self, t: int, state: Canvas, rng: Rng, given: Sequence[tuple[int, int]] | None) -> tuple[Canvas, LogW]:
         """A step, in which row 0 draws the (position, token) pairs `given`, if any are."""
-        n, rows = len(state), np.flatnonzero(~self.done(state) & ~state.dead)
-        draws, tokens, inc = Draws(rng, n, rows), state.tokens_now.copy(), np.zeros(n)
+        n = len(state)
+        rows = np.flatnonzero(~self.done(state) & ~state.dead)
+        draws = Draws(rng, n, rows)
+        tokens = state.tokens_now.copy()
+        inc = np.zeros(n)
         log_probs = state.log_probs(rows)
-        moved = self.kernel.moved(t, tokens[rows], log_probs, state.free[rows], draws)
+        moved = self.kernel.choose(t, tokens[rows], log_probs, state.free[rows], draws)
         if given is not None and 0 in rows:
             moved[0] = False
             moved[0, [place for place, _ in given]] = True
-            draws = Replayed(rng, n, rows, [token for _, token in given])
-        law, inc[rows] = self._law(t, tokens[rows], state.answers(rows), moved)
+            draws = ReplayedDraws(rng, n, rows, [token for _, token in given])
+        law, inc[rows] = self._find_law(t, tokens[rows], state.answers(rows), moved)
         tokens[rows], ratio = self.proposal.draw(t, state, rows, moved, law, draws)
         inc[rows] += ratio
         everywhere = np.zeros(tokens.shape, dtype=np.bool_)
         everywhere[rows] = moved
-        return state.stepped(tokens, everywhere, inc, rng), inc
+        return state.advance(tokens, everywhere, inc, rng), inc
 
-    def _law(self, t: int, tokens: Tokens, answers: NDArray[np.float64], moved: Mask) -> tuple[LogProbs, LogW]:
+    def _find_law(self, t: int, tokens: Tokens, answers: NDArray[np.float64], moved: Mask) -> tuple[LogProbs, LogW]:
         """(R, L, C) the law of the new values, and (R,) nats that a composition adds to the weights."""
         if not isinstance(self.denoiser, Composition):
             return self.kernel.law(t, tokens, answers[:, 0]), np.zeros(len(tokens))
         law, log_c = self.denoiser.law(self.kernel, t, tokens, answers)
-        start = self.denoiser.start(self.kernel, self.length, self.k) if t == 0 else 0.0
-        return law, corrector(log_c, moved) + start
+        log_start = self.denoiser.log_start(self.kernel, self.length, self.k) if t == 0 else 0.0
+        return law, sum_normalisers(log_c, moved) + log_start
 
     def done(self, state: Canvas) -> Mask:
         """(N,) which canvases are finished."""

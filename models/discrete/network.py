@@ -7,6 +7,7 @@ distributions of clean data"), so that its output can be kept for as long as a c
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Sequence
@@ -69,11 +70,11 @@ class Block(nn.Module):
         )
         # In half precision the gradient of attention over so few positions takes longer than all else on a CPU.
         with torch.autocast(x.device.type, enabled=False):
-            mixed = F.scaled_dot_product_attention(self._rotated(q), self._rotated(k), v)
+            mixed = F.scaled_dot_product_attention(self._rotate(q), self._rotate(k), v)
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
         return x + self.down(F.gelu(self.up(self.norms[1](x))))
 
-    def _rotated(self, x: Tensor) -> Tensor:
+    def _rotate(self, x: Tensor) -> Tensor:
         a, b = x.chunk(2, dim=-1)
         cos, sin = self.rotation.to(x.dtype)
         return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
@@ -82,7 +83,9 @@ class Block(nn.Module):
 class NetworkDenoiser:
     """A `LogitsDenoiser` from a network that maps tokens (U, L) to logits (U, L, K), `batch` canvases at a time.
 
-    The logits are divided by `temperature`: below 1, p is the law of a more decided sampler. Raises ArgumentError.
+    It runs a copy in evaluation mode, on the same parameters where they are on `device` already; the network that was
+    given is left as it is. The logits are divided by `temperature`: below 1, p is the law of a more decided sampler.
+    Raises ArgumentError.
     """
 
     time_independent = True
@@ -90,7 +93,9 @@ class NetworkDenoiser:
     def __init__(self, network: nn.Module, *, batch: int = 512, device: str = "cpu", temperature: float = 1.0) -> None:
         if not temperature > 0.0:
             raise ArgumentError(f"temperature={temperature}; it divides the logits, and must be above 0")
-        self.network, self.batch, self.device = network.to(device).eval(), batch, device
+        self.network = _copy_for(network, device)
+        self.batch = batch
+        self.device = device
         self.temperature = temperature
 
     @torch.inference_mode()
@@ -101,6 +106,13 @@ class NetworkDenoiser:
             for part in torch.from_numpy(tokens).split(self.batch)
         ]
         return torch.cat(parts).numpy()
+
+
+def _copy_for(network: nn.Module, device: str) -> nn.Module:
+    """A copy of `network` in evaluation mode; its tensors share the memory of those that are on `device` already."""
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach().to(device), p.requires_grad) for p in network.parameters()}
+    memo |= {id(buffer): buffer.to(device) for buffer in network.buffers()}
+    return copy.deepcopy(network, memo).eval()
 
 
 def save(network: CanvasTransformer, pieces: Sequence[str], path: str | os.PathLike[str]) -> None:

@@ -1,4 +1,4 @@
-"""How each canvas came about: what every step drew, kept once for all who descend from it."""
+"""The way each canvas came about: what every step drew, kept once for all who descend from it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from feynkac.base.contract import Mask, Rng, Rows
 from feynkac.models.discrete.denoiser import Tokens
 from feynkac.models.discrete.draws import Draws
 
-Path: TypeAlias = tuple[tuple[tuple[int, int], ...], ...]
+CanvasPath: TypeAlias = tuple[tuple[tuple[int, int], ...], ...]
 """The (position, token) pairs drawn, by position: those of the noise at the start, then those of each step."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Past:
-    """What the last step drew, and the past before it. A fork copies nothing of it."""
+    """The draws of the last step, and the past before it. A fork copies nothing of it."""
 
     before: Past | None
     parents: Rows
@@ -30,16 +30,16 @@ class Past:
     tokens: NDArray[np.int32]
 
     @classmethod
-    def beginning(cls, tokens: Tokens) -> Past:
-        """Canvases (N, L) of noise, every token of which counts as drawn."""
-        return cls(None, np.arange(len(tokens)), *_drawn(tokens, np.ones(tokens.shape, dtype=np.bool_)))
+    def begin(cls, tokens: Tokens) -> Past:
+        """The past of canvases (N, L) of noise, every token of which counts as drawn."""
+        return cls(None, np.arange(len(tokens)), *_list_draws(tokens, np.ones(tokens.shape, dtype=np.bool_)))
 
-    def then(self, parents: Rows, tokens: Tokens, moved: Mask) -> Past:
+    def extend(self, parents: Rows, tokens: Tokens, moved: Mask) -> Past:
         """The past after a step that drew the `tokens` (N, L) at the `moved` positions of rows descended from ours."""
-        return Past(self, parents, *_drawn(tokens, moved))
+        return Past(self, parents, *_list_draws(tokens, moved))
 
-    def path(self, row: int) -> Path:
-        """All that was drawn on the way to `row`, without the steps at the end that drew nothing."""
+    def trace(self, row: int) -> CanvasPath:
+        """The path of `row`: all that was drawn on the way, without the steps at the end that drew nothing."""
         steps: list[tuple[tuple[int, int], ...]] = []
         past: Past | None = self
         while past is not None:
@@ -51,12 +51,12 @@ class Past:
         return tuple(reversed(steps))
 
 
-def _drawn(tokens: Tokens, moved: Mask) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+def _list_draws(tokens: Tokens, moved: Mask) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
     rows, places = np.nonzero(moved)
     return rows.astype(np.int32), places.astype(np.int32), tokens[rows, places].astype(np.int32)
 
 
-class Replayed(Draws):
+class ReplayedDraws(Draws):
     """The numbers of a population whose row 0 draws the given `tokens`, one after the other."""
 
     def __init__(self, rng: Rng, n: int, rows: Rows, tokens: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""How a step draws the new values of the positions it has chosen, and log p - log q of what it drew."""
+"""Proposals: they draw the new values of the positions that a step has chosen, and say log p - log q of them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.discrete.canvas import Canvas
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
 from feynkac.models.discrete.draws import Draws
+from feynkac.smc.checks import name_of
 
 
 class Proposal(Protocol):
-    """Draws the new values of a step, properly weighted."""
+    """Draws the new values of a step, properly weighted, or says that it does not (`Biased`)."""
 
     def draw(self, t: int, canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws) -> tuple[Tokens, LogW]:
         """(R, L) the tokens of `rows` after step `t`, and (R,) log p - log q in nats.
@@ -42,7 +43,7 @@ class Unweighted:
     The target is then no longer p(x) exp(final(x)), at any number of particles, and the evidence is not that of p.
     """
 
-    weighted = False
+    biased = True
 
     def __init__(self, proposal: Proposal) -> None:
         self.proposal = proposal
@@ -51,7 +52,7 @@ class Unweighted:
         return self.proposal.draw(t, canvas, rows, moved, law, draws)[0], np.zeros(len(rows))
 
 
-Guide: TypeAlias = Callable[[Canvas, Rows, Mask], NDArray[np.float64]]
+TokenScorer: TypeAlias = Callable[[Canvas, Rows, Mask], NDArray[np.float64]]
 """(canvas, rows, moved) -> (R, L, K) nats: how much better the sequence gets with each token at each moved position."""
 
 
@@ -61,31 +62,32 @@ class FirstOrder:
     With the gradient of log psi at the denoised estimate this is the first-order approximation of the locally optimal
     proposal (Pani et al. 2025, "Test-time alignment of discrete diffusion models with sequential Monte Carlo").
     `trust`: scores are cut to within so many nats of the average score of their position, for a proposal with lighter
-    tails than the law would give unbounded weights.
+    tails than the law would give unbounded weights. Raises ArgumentError.
     """
 
-    def __init__(self, guide: Guide, *, trust: float = 5.0) -> None:
+    def __init__(self, scorer: TokenScorer, *, trust: float = 5.0) -> None:
         if not trust > 0.0:
             raise ArgumentError(f"trust={trust}; it is a number of nats above 0")
-        self.guide, self.trust = guide, trust
+        self.scorer = scorer
+        self.trust = trust
 
     def draw(self, t: int, canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws) -> tuple[Tokens, LogW]:
         scores = np.zeros(law.shape)
         scores[..., : canvas.k] = self._scores(canvas, rows, moved)
-        log_q = normalised(law + scores)
+        log_q = normalise(law + scores)
         tokens = canvas.tokens_now[rows].copy()
         draws.fill(tokens, moved, log_q)
         return tokens, log_ratio(law, log_q, tokens, moved)
 
     def _scores(self, canvas: Canvas, rows: Rows, moved: Mask) -> NDArray[np.float64]:
-        scores = np.asarray(self.guide(canvas, rows, moved), dtype=np.float64)
+        scores = np.asarray(self.scorer(canvas, rows, moved), dtype=np.float64)
         shape = (len(rows), canvas.tokens_now.shape[1], canvas.k)
-        name = getattr(self.guide, "__name__", type(self.guide).__name__)
+        name = name_of(self.scorer)
         if scores.shape != shape:
-            raise ModelError(f"guide '{name}' returned shape {scores.shape}, not {shape} (rows, positions, tokens)")
+            raise ModelError(f"scorer '{name}' returned shape {scores.shape}, not {shape} (rows, positions, tokens)")
         if not np.isfinite(scores).all():
             row = int(rows[np.argwhere(~np.isfinite(scores))[0, 0]])
-            raise ModelError(f"guide '{name}' returned a score that is not finite for row {row}; cut scores off")
+            raise ModelError(f"scorer '{name}' returned a score that is not finite for row {row}; cut scores off")
         return np.clip(scores - scores.mean(axis=-1, keepdims=True), -self.trust, self.trust)
 
 
@@ -105,7 +107,8 @@ class LocallyOptimal:
         self.potential = potential
 
     def draw(self, t: int, canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws) -> tuple[Tokens, LogW]:
-        tokens, inc = canvas.tokens_now[rows].copy(), np.zeros(len(rows))
+        tokens = canvas.tokens_now[rows].copy()
+        inc = np.zeros(len(rows))
         left = moved.sum(axis=1)
         for chosen, places in draws.each(moved):
             log_p = law[chosen, places]
@@ -115,7 +118,7 @@ class LocallyOptimal:
             lowest = np.where(left[chosen] > 0, log_q.max(axis=1) - _SUSPENDED, -np.inf)[:, None]
             log_q = np.maximum(log_q, np.where(log_p > -np.inf, lowest, -np.inf))
             # A dead end, every value of which psi forbids, is left to the engine: it draws by p, and dies.
-            log_q = normalised(np.where((log_q > -np.inf).any(axis=1, keepdims=True), log_q, log_p))
+            log_q = normalise(np.where((log_q > -np.inf).any(axis=1, keepdims=True), log_q, log_p))
             drawn = draws.categorical(log_q, chosen)
             tokens[chosen, places] = drawn
             row = np.arange(len(chosen))
@@ -130,10 +133,11 @@ class LocallyOptimal:
         written = tokens[which]
         written[np.arange(len(which)), places[which]] = values
         child = canvas.fork(rows[which])
-        outputs = child.outputs.after(np.ones(len(which), dtype=np.bool_))
+        outputs = child.outputs.drop_stale(np.ones(len(which), dtype=np.bool_))
         child = replace(child, tokens_now=written, time=t + 1, outputs=outputs)
-        done, levels = child.done(), np.zeros(len(which))
+        done = child.done()
         running, ended = np.flatnonzero(~done), np.flatnonzero(done)
+        levels = np.zeros(len(which))
         if len(running):
             levels[running] = self.potential.level(t, child, running)
         if len(ended):
@@ -143,7 +147,7 @@ class LocallyOptimal:
         return result
 
 
-def normalised(log_p: LogProbs) -> LogProbs:
+def normalise(log_p: LogProbs) -> LogProbs:
     """The same laws (..., C) with total 1, in nats."""
     top = log_p.max(axis=-1, keepdims=True)
     shifted = log_p - np.where(top == -np.inf, 0.0, top)
@@ -160,7 +164,7 @@ def log_ratio(law: LogProbs, log_q: LogProbs, tokens: Tokens, moved: Mask) -> Lo
     return inc
 
 
-def by_gradient(reward: Callable[[Any], Any], scale: float = 1.0) -> Guide:
+def by_gradient(reward: Callable[[Any], Any], scale: float = 1.0) -> TokenScorer:
     """Scores from the gradient of a differentiable reward at the expected completion.
 
     `reward`: torch (R, L, K) probabilities, float64 -> (R,) numbers; also of one-hot sequences, if it is to be the
@@ -174,8 +178,9 @@ def by_gradient(reward: Callable[[Any], Any], scale: float = 1.0) -> Guide:
             p = torch.from_numpy(np.exp(canvas.clean(rows))).requires_grad_()
             value = reward(p)
             if not isinstance(value, torch.Tensor) or value.shape != (len(rows),) or not value.requires_grad:
+                found = tuple(value.shape) if isinstance(value, torch.Tensor) else value
                 raise ModelError(
-                    f"the reward of by_gradient returned {type(value).__name__} {getattr(value, 'shape', value)}; "
+                    f"the reward of by_gradient returned {type(value).__name__} {found}; "
                     f"return a differentiable tensor of {len(rows)} rewards, or use by_difference"
                 )
             (gradient,) = torch.autograd.grad(value.sum(), p)
@@ -184,7 +189,7 @@ def by_gradient(reward: Callable[[Any], Any], scale: float = 1.0) -> Guide:
     return by_gradient
 
 
-def by_difference(potential: Potential, *, worst: float = -10.0, top: int | None = None) -> Guide:
+def by_difference(potential: Potential, *, worst: float = -10.0, top: int | None = None) -> TokenScorer:
     """Scores from the potential's final value of the denoised estimate with one token exchanged.
 
     No network runs, but the potential is asked about K sequences for each moved position, or about those with the `top`
@@ -198,9 +203,9 @@ def by_difference(potential: Potential, *, worst: float = -10.0, top: int | None
         if len(which):
             likeliest = np.argsort(-canvas.log_probs(rows)[which, places], axis=1, kind="stable")[:, :top]
             count = likeliest.shape[1]
-            tokens = np.repeat(canvas.estimate(rows)[which], count, axis=0)
+            tokens = np.repeat(canvas.estimate_clean(rows)[which], count, axis=0)
             tokens[np.arange(len(tokens)), np.repeat(places, count)] = likeliest.ravel()
-            completed = canvas.completed(np.repeat(rows[which], count), tokens)
+            completed = canvas.complete(np.repeat(rows[which], count), tokens)
             values = np.maximum(potential.final(completed, np.arange(len(tokens))), worst)
             found = np.full((len(which), canvas.k), worst)
             np.put_along_axis(found, likeliest, values.reshape(likeliest.shape), axis=1)

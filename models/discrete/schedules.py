@@ -1,4 +1,4 @@
-"""How fast discrete diffusion hides its tokens."""
+"""Schedules: how fast discrete diffusion hides its tokens."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def cosine(t: float) -> float:
     return 1.0 - math.cos(0.5 * math.pi * (1.0 - t))
 
 
-def grid(steps: int, alpha: Schedule) -> NDArray[np.float64]:
+def make_grid(steps: int, alpha: Schedule) -> NDArray[np.float64]:
     """(steps + 1,) alpha at equally spaced times from 1 down to 0. Raises ArgumentError for no falling schedule."""
     if steps < 1:
         raise ArgumentError(f"steps={steps}; a sampler takes at least one step")

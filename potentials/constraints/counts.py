@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
@@ -10,13 +11,13 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError, ConstraintError
 from feynkac.base.masks import States, TokenAutomaton, TokenMask, pack
-from feynkac.potentials.constraints.texts import TextConstraint, characters, separated
-from feynkac.potentials.constraints.tokenwise import TokenFactor, short
+from feynkac.potentials.constraints.texts import TextConstraint, build_character_count, build_word_count
+from feynkac.potentials.constraints.tokenwise import TokenFactor, shorten
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
 
-Named: TypeAlias = int | str | Iterable[int | str | np.integer]
+TokenNames: TypeAlias = int | str | Iterable[int | str | np.integer]
 _MAX_LENGTH = 100_000
 
 
@@ -29,7 +30,9 @@ class CountAutomaton:
     start = 0
 
     def __init__(self, allowed: NDArray[np.bool_], ends: NDArray[np.bool_], low: int, high: int | None) -> None:
-        self._allowed, self._low, self._high = allowed, low, high
+        self._allowed = allowed
+        self._low = low
+        self._high = high
         nothing = np.zeros_like(allowed)
         self._rows = pack(np.array([nothing, allowed, ends, allowed | ends]))
 
@@ -57,21 +60,21 @@ class TokenChoice(TokenFactor):
     def __init__(self, ban: tuple[int | str, ...], allow: tuple[int | str, ...] | None) -> None:
         shown = [f"ban={list(ban)!r}"] if ban else []
         shown += [] if allow is None else [f"allow={list(allow)!r}"]
-        super().__init__(short(f"tokens({', '.join(shown)})"))
+        super().__init__(shorten(f"tokens({', '.join(shown)})"))
         self._ban, self._allow = ban, allow
 
-    def _compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
+    def compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
         allowed = vocabulary.with_text.copy()
         if self._allow is not None:
             chosen = np.zeros_like(allowed)
             for each in self._allow:
-                chosen[self._meant(each, vocabulary, whole=True)] = True
+                chosen[self._find_tokens(each, vocabulary, whole=True)] = True
             allowed &= chosen
         for each in self._ban:
-            allowed[self._meant(each, vocabulary, whole=False)] = False
+            allowed[self._find_tokens(each, vocabulary, whole=False)] = False
         return CountAutomaton(allowed, vocabulary.ends, 0, None)
 
-    def _meant(self, each: int | str, vocabulary: Vocabulary, whole: bool) -> list[int]:
+    def _find_tokens(self, each: int | str, vocabulary: Vocabulary, whole: bool) -> list[int]:
         if isinstance(each, int):
             if not 0 <= each < vocabulary.size:
                 raise ConstraintError(f"{self.name}: there is no token {each} in a vocabulary of {vocabulary.size}")
@@ -99,11 +102,11 @@ class TokenLength(TokenFactor):
         super().__init__(name)
         self._low, self._high = low, high
 
-    def _compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
+    def compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
         return CountAutomaton(vocabulary.with_text, vocabulary.ends, self._low, self._high)
 
 
-def tokens(ban: Named = (), allow: Named | None = None) -> TokenChoice:
+def tokens(ban: TokenNames = (), allow: TokenNames | None = None) -> TokenChoice:
     """The texts made of some tokens only: those named in `allow` (all, by default) without those in `ban`.
 
     An int is a token id. A string in `ban` names every token whose text contains it: ban=["e"] leaves no token with
@@ -113,7 +116,8 @@ def tokens(ban: Named = (), allow: Named | None = None) -> TokenChoice:
     tokens. To forbid it in the text use constraint or regex. Raises ArgumentError for names of another type,
     and ConstraintError, when it is compiled, for ids and texts that the vocabulary does not have.
     """
-    banned, allowed = _named("ban", ban), None if allow is None else _named("allow", allow)
+    banned = _list_names("ban", ban)
+    allowed = None if allow is None else _list_names("allow", allow)
     if not banned and allowed is None:
         raise ArgumentError("tokens(): name the tokens to ban=... or the only ones to allow=...")
     return TokenChoice(banned, allowed)
@@ -137,13 +141,13 @@ def length(
     if unit == "token":
         return TokenLength(min, max, name)
     if unit == "char":
-        return TextConstraint(name, lambda: characters(min, max))
+        return TextConstraint(name, partial(build_character_count, min, max))
     if unit == "word":
-        return TextConstraint(name, lambda: separated(min, max))
+        return TextConstraint(name, partial(build_word_count, min, max))
     raise ArgumentError(f"length(unit={unit!r}): choose one of 'token', 'char', 'word'")
 
 
-def _named(what: str, names: Named) -> tuple[int | str, ...]:
+def _list_names(what: str, names: TokenNames) -> tuple[int | str, ...]:
     listed = [names] if isinstance(names, (int, str, np.integer)) else list(names)
     for name in listed:
         if isinstance(name, bool) or not isinstance(name, (int, str, np.integer)) or name == "":

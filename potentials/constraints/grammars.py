@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ArgumentError, ConstraintError
 from feynkac.base.masks import TokenAutomaton
-from feynkac.potentials.constraints.tokenwise import TokenFactor, short
+from feynkac.potentials.constraints.tokenwise import TokenFactor, shorten
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
@@ -22,25 +22,25 @@ class GrammarConstraint(TokenFactor):
         super().__init__(name)
         self._lark = lark
 
-    def _compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
-        from feynkac.potentials.constraints.engines.llguidance.matchers import matcher  # brings llguidance
+    def compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
+        from feynkac.potentials.constraints.engines.llguidance.matchers import make_matcher  # brings llguidance
         from feynkac.potentials.constraints.engines.llguidance.table import GuideAutomaton
 
-        return GuideAutomaton(matcher(vocabulary, self._lark, self.name), vocabulary, self.name)
+        return GuideAutomaton(make_matcher(vocabulary, self._lark, self.name), vocabulary, self.name)
 
 
 class SchemaConstraint(GrammarConstraint):
     """See `json_schema`."""
 
     def __init__(self, schema: dict[str, Any] | bool) -> None:
-        super().__init__(f"start: %json {json.dumps(schema)}", short(f"json_schema({json.dumps(schema)})"))
+        super().__init__(f"start: %json {json.dumps(schema)}", shorten(f"json_schema({json.dumps(schema)})"))
         self._schema = schema
 
-    def _compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
+    def compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
         try:
-            return super()._compile(vocabulary)
+            return super().compile(vocabulary)
         except ConstraintError as error:
-            raise ConstraintError(_explained(str(error), self._schema)) from None
+            raise ConstraintError(_explain(str(error), self._schema)) from None
 
 
 def json_schema(schema: dict[str, Any] | str) -> SchemaConstraint:
@@ -84,16 +84,16 @@ def grammar(lark: str) -> GrammarConstraint:
     """
     if not isinstance(lark, str):
         raise ArgumentError(f"grammar({lark!r}): give the grammar as text")
-    return GrammarConstraint(lark, short(f"grammar({' '.join(lark.split())!r})"))
+    return GrammarConstraint(lark, shorten(f"grammar({' '.join(lark.split())!r})"))
 
 
-def _explained(message: str, schema: Any) -> str:
-    """llguidance's message without the grammar around the schema, with the place of the keywords it names."""
+def _explain(message: str, schema: Any) -> str:
+    """The message of llguidance without the grammar around the schema, with the places of the keywords it names."""
     message = message.split("\n   1 |")[0].rstrip()
     message = re.sub(r"line \d+, column \d+: (failed to compile JSON schema: )?", "", message)
     unsupported = re.search(r"Unimplemented keys: (\[.*\])", message)
     names = json.loads(unsupported[1]) if unsupported else []
-    places = [place for name in names for place in _places(schema, name)]
+    places = [place for name in names for place in _find_places(schema, name)]
     if unsupported:
         advice = "it cannot be enforced token by token; leave it out, or check whole texts with constraint(f)"
         message = message.replace(unsupported[0], f"unsupported keyword {', '.join(places or names)}: {advice}")
@@ -102,13 +102,13 @@ def _explained(message: str, schema: Any) -> str:
     return message
 
 
-def _places(schema: Any, name: str, path: str = "#") -> Iterator[str]:
-    """Where a keyword stands in a schema, as JSON pointers."""
+def _find_places(schema: Any, name: str, path: str = "#") -> Iterator[str]:
+    """The places where a keyword stands in a schema, as JSON pointers."""
     if isinstance(schema, dict):
         for key, inner in schema.items():
             if key == name:
                 yield f"{path}/{key}"
-            yield from _places(inner, name, f"{path}/{key}")
+            yield from _find_places(inner, name, f"{path}/{key}")
     elif isinstance(schema, list):
         for i, inner in enumerate(schema):
-            yield from _places(inner, name, f"{path}/{i}")
+            yield from _find_places(inner, name, f"{path}/{i}")

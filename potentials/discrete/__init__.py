@@ -1,4 +1,4 @@
-"""What weighs the canvases of discrete diffusion, beyond what weighs any text."""
+"""Potentials on the canvases of discrete diffusion, beyond those on any text."""
 
 from feynkac.potentials.discrete.lookahead import Lookahead
 from feynkac.potentials.tempering import tempered

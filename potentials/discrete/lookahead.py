@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from feynkac.base.capabilities import Completes, require
-from feynkac.base.contract import LogW, Potential, Rows, Schedule
+from feynkac.base.contract import LogW, Potential, Rows, Schedule, State
 from feynkac.base.errors import ArgumentError
 from feynkac.potentials.base import Factor
 from feynkac.smc.checks import check_log_weights, name_of
@@ -23,6 +23,7 @@ class Lookahead(Factor):
     likeliest token at each position. `kind` folds the levels so far, as in `reward`; the target is the same for all.
     `power`: a factor on the estimates, a number or a function of the step: below 1 while they are noisy.
     `worst`: the level in nats of a canvas none of whose completions has mass, which is no proof that none will.
+    Raises ArgumentError.
     """
 
     def __init__(
@@ -41,30 +42,35 @@ class Lookahead(Factor):
                 f"Lookahead(samples={samples}, kind={kind!r}, worst={worst}); samples is 0 or more, "
                 f"kind one of {', '.join(map(repr, _FOLD))}, and worst a finite number of nats"
             )
-        self.potential, self.samples, self.kind, self.worst = potential, samples, kind, worst
-        self.power: Schedule = power if callable(power) else lambda t: power
+        self.potential = potential
+        self.samples = samples
+        self.kind = kind
+        self.worst = worst
+        self.power = power
         self.name = f"Lookahead({name_of(potential)})"
 
-    def level(self, t: int, state: Any, rows: Rows) -> LogW:
-        """(R,) nats, the folded estimates so far."""
-        state = require(
+    def level(self, t: int, state: State, rows: Rows) -> LogW:
+        """(R,) nats, the folded estimates so far. Raises PotentialError for a state of no canvases."""
+        canvas = require(
             state,
             Completes,
             f"'{self.name}' looks at the canvas of a discrete diffusion, not at {type(state).__name__}; "
             "give another model the potential itself",
         )
-        memory = state.memory.array((self, "level"), np.nan)
-        new, past = self.power(t) * self._estimate(state, rows), memory[rows]
+        power = self.power(t) if callable(self.power) else self.power
+        new = power * self._estimate(canvas, rows)
+        memory = canvas.memory.array((self, "level"), np.nan)
+        past = memory[rows]
         memory[rows] = np.where(np.isnan(past), new, _FOLD[self.kind](past, new))
         return memory[rows]
 
-    def final(self, state: Any, rows: Rows) -> LogW:
+    def final(self, state: State, rows: Rows) -> LogW:
         """(R,) nats, the final value of the potential itself."""
         return self.potential.final(state, rows)
 
-    def _estimate(self, state: Completes, rows: Rows) -> LogW:
-        filled = [state.drawn(rows) for _ in range(self.samples)] or [state.estimate(rows)]
-        completed = state.completed(np.tile(rows, len(filled)), np.concatenate(filled))
+    def _estimate(self, canvas: Completes, rows: Rows) -> LogW:
+        filled = [canvas.draw_clean(rows) for _ in range(self.samples)] or [canvas.estimate_clean(rows)]
+        completed = canvas.complete(np.tile(rows, len(filled)), np.concatenate(filled))
         asked = np.arange(len(completed))
         values = self.potential.final(completed, asked)
         values = check_log_weights(values, source=name_of(self.potential), what="final", t=None, rows=asked)

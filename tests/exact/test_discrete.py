@@ -16,16 +16,17 @@ from toys import assert_equal_masses
 from feynkac import steer
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.discrete import acceptance, messages, proposals
-from feynkac.models.discrete.acceptance import Guided
+from feynkac.models.discrete.acceptance import AutomatonGuided
 from feynkac.models.discrete.analytic import ChainDenoiser
 from feynkac.models.discrete.automata import CanvasAutomaton
 from feynkac.models.discrete.canvas import Canvas
-from feynkac.models.discrete.denoiser import Outputs
-from feynkac.models.discrete.kernels import Masked, Uniform, Unmask
+from feynkac.models.discrete.kernels import MaskedNoise, UniformNoise, Unmask
 from feynkac.models.discrete.model import DiscreteDiffusion
+from feynkac.models.discrete.outputs import Outputs
 from feynkac.models.discrete.proposals import Base, FirstOrder, LocallyOptimal, Unweighted, by_difference, by_gradient
 from feynkac.models.discrete.schedules import cosine
 from feynkac.potentials import product, regex, reward
+from feynkac.potentials.constraints import tokenwise
 from feynkac.potentials.discrete import Lookahead, tempered
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import adaptive, killing, multinomial, never, ssp, systematic
@@ -43,20 +44,20 @@ def grid(steps: int, alpha: Any = lambda t: 1.0 - t) -> list[float]:
 
 
 KERNELS = {
-    "masked": (2, Masked(2), WILD, lambda: masked_law(WILD.p, 2, K, grid(2))),
-    "masked, cosine": (2, Masked(2, cosine), TIMELESS, lambda: masked_law(TIMELESS.p, 2, K, grid(2, cosine))),
-    "remasked": (2, Masked(3, remask=0.7), WILD, lambda: masked_law(WILD.p, 2, K, grid(3), 0.7)),
+    "masked": (2, MaskedNoise(2), WILD, lambda: masked_law(WILD.p, 2, K, grid(2))),
+    "masked, cosine": (2, MaskedNoise(2, cosine), TIMELESS, lambda: masked_law(TIMELESS.p, 2, K, grid(2, cosine))),
+    "remasked": (2, MaskedNoise(3, remask=0.7), WILD, lambda: masked_law(WILD.p, 2, K, grid(3), 0.7)),
     "one by one": (2, Unmask(2), TIMELESS, lambda: unmask_law(TIMELESS.p, 2, K, 1, "random")),
     "two by two": (3, Unmask(3, 2), WILD, lambda: unmask_law(WILD.p, 3, K, 2, "random")),
     "from the left": (2, Unmask(2, order="left"), WILD, lambda: unmask_law(WILD.p, 2, K, 1, "left")),
     "surest first": (3, Unmask(3, order="confident"), WILD, lambda: unmask_law(WILD.p, 3, K, 1, "confident")),
-    "uniform": (2, Uniform(2), WILD, lambda: uniform_law(WILD.p, 2, K, grid(2))),
+    "uniform": (2, UniformNoise(2), WILD, lambda: uniform_law(WILD.p, 2, K, grid(2))),
 }  # fmt: skip
 SMALL = {
-    "masked": (2, Masked(2), WILD, lambda: masked_law(WILD.p, 2, K, grid(2))),
-    "remasked": (1, Masked(3, remask=0.7), WILD, lambda: masked_law(WILD.p, 1, K, grid(3), 0.7)),
+    "masked": (2, MaskedNoise(2), WILD, lambda: masked_law(WILD.p, 2, K, grid(2))),
+    "remasked": (1, MaskedNoise(3, remask=0.7), WILD, lambda: masked_law(WILD.p, 1, K, grid(3), 0.7)),
     "one by one": (2, Unmask(2), TIMELESS, lambda: unmask_law(TIMELESS.p, 2, K, 1, "random")),
-    "uniform": (1, Uniform(2), WILD, lambda: uniform_law(WILD.p, 1, K, grid(2))),
+    "uniform": (1, UniformNoise(2), WILD, lambda: uniform_law(WILD.p, 1, K, grid(2))),
 }
 
 
@@ -64,9 +65,11 @@ def quadratic(p: Any) -> Any:
     return (p[..., 1].sum(-1) - 1.2) ** 2
 
 
-def no_bb(length: int) -> Guided:
+def no_bb(length: int) -> AutomatonGuided:
     """Sequences without two 1s in a row: states are the last token, and death."""
-    return Guided(CanvasAutomaton(np.array([[0, 1], [0, 2], [2, 2]]), np.array([True, True, False]), np.arange(K)))
+    return AutomatonGuided(
+        CanvasAutomaton(np.array([[0, 1], [0, 2], [2, 2]]), np.array([True, True, False]), np.arange(K))
+    )
 
 
 PROPOSALS = {
@@ -147,7 +150,7 @@ def test_the_kind_of_a_reward_never_changes_the_target(kind: Any, samples: int |
     # Rewards on the denoised estimate keep running values, and may draw completions: two steps, two particles.
     base = reward(scored, scale=1.5, kind=kind if samples is None else "difference")
     potential = base if samples is None else Lookahead(base, samples=samples, kind=kind, power=lambda t: 0.3 + t)
-    model = DiscreteDiffusion(TIMELESS, AB, 1, Masked(3))
+    model = DiscreteDiffusion(TIMELESS, AB, 1, MaskedNoise(3))
     truth = target(in_text(masked_law(TIMELESS.p, 1, K, grid(3))), lambda text: 1.5 * scored(text))
     assert_exact(model, potential, truth, n=2, resample=systematic)
 
@@ -168,7 +171,7 @@ def test_regular_expressions_on_a_canvas(kernel: str, patterns: list[str]) -> No
     length, steps, denoiser, law = SMALL[kernel]
     constraints = [regex(pattern) for pattern in patterns]
     model = DiscreteDiffusion(denoiser, AB, length, steps).constrain(constraints)
-    assert isinstance(model.proposal, Guided)
+    assert isinstance(model.proposal, AutomatonGuided)
     truth = target(in_text(law()), lambda text: 0.0 if text in ("a", "ba", "b") else -math.inf)
     assert_exact(model, product(*constraints), truth, n=2, resample=systematic)
 
@@ -266,7 +269,9 @@ class Independent:
 ABC = Vocabulary((b"a", b"b", b""), (2,))
 
 
-@pytest.mark.parametrize("kernel", [Masked(4), Masked(1), Unmask(8), Unmask(8, 3)], ids=lambda k: type(k).__name__)
+@pytest.mark.parametrize(
+    "kernel", [MaskedNoise(4), MaskedNoise(1), Unmask(8), Unmask(8, 3)], ids=lambda k: type(k).__name__
+)
 def test_a_regex_over_independent_positions_has_no_variance(kernel: Any) -> None:
     constraints = [regex("(ab|ba)*b?"), regex("b.*|.{0,5}")]
     law = {
@@ -318,9 +323,9 @@ class WildChain(WildDenoiser):
 
 TALKATIVE = WildChain(K, seed=4)
 CHAINED = {
-    "masked": (Masked(2), lambda: masked_law(TALKATIVE.p, 2, K, grid(2))),
+    "masked": (MaskedNoise(2), lambda: masked_law(TALKATIVE.p, 2, K, grid(2))),
     "one by one": (Unmask(2), lambda: unmask_law(TALKATIVE.p, 2, K, 1, "random")),
-    "remasked": (Masked(3, remask=0.5), lambda: masked_law(TALKATIVE.p, 2, K, grid(3), 0.5)),
+    "remasked": (MaskedNoise(3, remask=0.5), lambda: masked_law(TALKATIVE.p, 2, K, grid(3), 0.5)),
 }
 
 
@@ -347,19 +352,19 @@ def test_mutant_the_zeros_between_neighbours_are_believed(monkeypatch: pytest.Mo
 
 def test_mutant_a_token_that_may_be_masked_again_is_believed_to_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     constraint = regex("a[ab]")
-    model = DiscreteDiffusion(WILD, AB, 2, Masked(3, remask=0.5)).constrain([constraint])
+    model = DiscreteDiffusion(WILD, AB, 2, MaskedNoise(3, remask=0.5)).constrain([constraint])
     law = masked_law(WILD.p, 2, K, grid(3), 0.5)
     truth = target(in_text(law), lambda text: 0.0 if text.startswith("a") else -math.inf)
     assert_exact(model, constraint, truth)
-    weights = messages.Factorised.weights
+    weights = messages.FactorisedMessages.weights
 
     def believed(self: Any, *args: Any) -> np.ndarray:
-        kept, self.redrawn = self.redrawn, 0.0
+        kept, self.redraw_chance = self.redraw_chance, 0.0
         result = weights(self, *args)
-        self.redrawn = kept
+        self.redraw_chance = kept
         return result
 
-    monkeypatch.setattr(messages.Factorised, "weights", believed)
+    monkeypatch.setattr(messages.FactorisedMessages, "weights", believed)
     fails(model, constraint, truth)
 
 
@@ -419,7 +424,7 @@ def test_the_law_of_acceptance_is_exact() -> None:
     p[1, 2] = [0.0, 0.0, 1.0, 0.0]
     _, log_p = automaton.backward(p)
     sequences = np.array(list(itertools.product(range(CHAIN_K), repeat=5)))
-    accepted = sequences[automaton.runs(sequences)]
+    accepted = sequences[automaton.accepts(sequences)]
     truth = np.prod(p[:, np.arange(5), accepted], axis=2).sum(axis=1)
     np.testing.assert_allclose(np.exp(log_p), truth, rtol=1e-13)
 
@@ -440,12 +445,14 @@ def test_mutant_the_ratio_of_the_proposal_is_dropped(proposal: str) -> None:
 
 def test_mutant_the_denoiser_is_told_the_noise_of_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
     # SVDD's baseline evaluates x_t at sigma_s.
-    monkeypatch.setattr(Masked, "noise", lambda self, i: 1.0 - (i + 1) / self.steps)
+    monkeypatch.setattr(MaskedNoise, "noise_level", lambda self, i: 1.0 - (i + 1) / self.steps)
     fails(*problem("masked", "base"))
 
 
 def test_mutant_answers_are_kept_for_a_denoiser_that_uses_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Outputs, "after", lambda self, changed: replace(self, slot=np.where(changed, -1, self.slot)))
+    monkeypatch.setattr(
+        Outputs, "drop_stale", lambda self, changed: replace(self, slot=np.where(changed, -1, self.slot))
+    )
     fails(*problem("masked", "base"))
 
 
@@ -453,7 +460,7 @@ def test_mutant_answers_stay_with_their_slot_when_particles_are_resampled(monkey
     # DAS re-indexes latents but not twists.
     monkeypatch.setattr(Outputs, "fork", lambda self, rows: self)
     model, potential, truth = problem("masked", "base", SMALL)
-    model = DiscreteDiffusion(TIMELESS, K, 2, Masked(2))
+    model = DiscreteDiffusion(TIMELESS, K, 2, MaskedNoise(2))
     truth = target(masked_law(TIMELESS.p, 2, K, grid(2)), potential.score)
 
     class Asking(WildPotential):
@@ -465,13 +472,13 @@ def test_mutant_answers_stay_with_their_slot_when_particles_are_resampled(monkey
 
 
 def test_mutant_remasking_is_not_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    rates = Masked.rates
+    rates = MaskedNoise.rates
 
-    def plain(self: Masked, i: int) -> tuple[float, float]:
+    def plain(self: MaskedNoise, i: int) -> tuple[float, float]:
         at, to = self._alpha[i], self._alpha[i + 1]
         return (to - at) / (1.0 - at), rates(self, i)[1]
 
-    monkeypatch.setattr(Masked, "rates", plain)
+    monkeypatch.setattr(MaskedNoise, "rates", plain)
     fails(*problem("remasked", "base"))
 
 
@@ -480,7 +487,7 @@ def test_mutant_the_tokens_shown_are_forgotten(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(messages, "forward", lambda alpha, pc, delta: np.ones_like(alpha) * [1.0, 1.0, 0.0])
     model, potential, truth = problem("masked", "guided")
     assert_exact(model, potential, truth)  # a worse proposal, but its ratio is the one of what it did draw
-    monkeypatch.setattr(acceptance, "_at", lambda log_p, drawn: np.zeros(len(drawn)))
+    monkeypatch.setattr(acceptance, "_pick", lambda log_p, drawn: np.zeros(len(drawn)))
     fails(model, potential, truth)
 
 
@@ -494,7 +501,7 @@ def test_mutant_a_level_on_the_way_excludes_values(monkeypatch: pytest.MonkeyPat
 def test_mutant_the_estimate_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     # A constraint that looks at the likeliest completion as though it were a prefix kills rows that can be saved.
     monkeypatch.setattr(Canvas, "states", lambda self, constraint: None)
-    monkeypatch.delattr(Canvas, "log_accepted")
+    monkeypatch.setattr(tokenwise, "ForeseesAcceptance", type(None))
     length, steps, denoiser, law = SMALL["masked"]
     truth = target(in_text(law()), lambda text: 0.0 if text in ("ab", "ba") else -math.inf)
     fails(DiscreteDiffusion(denoiser, AB, length, steps), regex("ab|ba"), truth)
@@ -504,7 +511,7 @@ def test_mutant_the_estimate_is_believed(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_mutant_the_folded_level_ends_the_run(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # FK-Steering's code: the target becomes exp(max r) or exp(sum r).
     potential = Lookahead(reward(lambda text: -scored(text)), samples=0, kind=kind)
-    model = DiscreteDiffusion(TIMELESS, AB, 1, Masked(3))
+    model = DiscreteDiffusion(TIMELESS, AB, 1, MaskedNoise(3))
     truth = target(in_text(masked_law(TIMELESS.p, 1, K, grid(3))), lambda text: -scored(text))
     assert_exact(model, potential, truth)
     monkeypatch.setattr(Lookahead, "final", lambda self, state, rows: self.level(0, state, rows))
@@ -523,7 +530,7 @@ class Changing(WildDenoiser):
 
 def test_mutant_the_zeros_of_a_denoiser_are_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     denoiser, constraint = Changing(K, zeros=False, time_independent=True), regex("a[ab]")
-    model = DiscreteDiffusion(denoiser, AB, 2, Masked(3)).constrain([constraint])
+    model = DiscreteDiffusion(denoiser, AB, 2, MaskedNoise(3)).constrain([constraint])
     truth = target(
         in_text(masked_law(denoiser.p, 2, K, grid(3))), lambda text: 0.0 if text.startswith("a") else -math.inf
     )

@@ -15,8 +15,8 @@ from test_discrete import PROPOSALS, assert_exact, fails, grid, target
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.discrete import composition, model as model_module
 from feynkac.models.discrete.analytic import ChainDenoiser
-from feynkac.models.discrete.composition import Composition, annealed, guidance, product
-from feynkac.models.discrete.kernels import Masked, Uniform, Unmask
+from feynkac.models.discrete.composition import Composition, anneal, guide, multiply
+from feynkac.models.discrete.kernels import MaskedNoise, UniformNoise, Unmask
 from feynkac.models.discrete.model import DiscreteDiffusion
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import adaptive, ssp, systematic
@@ -25,11 +25,11 @@ from feynkac.smc.rng import Streams
 K = 2
 ONE, TWO = (WildDenoiser(K, seed, zeros=False) for seed in (1, 2))
 COMPOSITIONS = {
-    "annealed": annealed(ONE, 2.5),
-    "flattened": annealed(ONE, 0.4),
-    "product": product(ONE, TWO),
-    "guidance": guidance(ONE, TWO, 1.8),
-    "between": guidance(ONE, TWO, 0.3),
+    "annealed": anneal(ONE, 2.5),
+    "flattened": anneal(ONE, 0.4),
+    "product": multiply(ONE, TWO),
+    "guidance": guide(ONE, TWO, 1.8),
+    "between": guide(ONE, TWO, 0.3),
 }
 
 
@@ -68,12 +68,12 @@ def uniform_composed(experts: Composition, length: int, alpha: list[float]) -> L
 
 
 KERNELS: dict[str, tuple[int, Any, Callable[[Composition], Law]]] = {
-    "masked": (2, Masked(2), lambda e: masked_law(powered(e), 2, K, grid(2))),
+    "masked": (2, MaskedNoise(2), lambda e: masked_law(powered(e), 2, K, grid(2))),
     "one by one": (2, Unmask(2), lambda e: unmask_law(powered(e), 2, K, 1, "random")),
     "two by two": (3, Unmask(3, 2), lambda e: unmask_law(powered(e), 3, K, 2, "random")),
     "from the left": (3, Unmask(3, order="left"), lambda e: unmask_law(powered(e), 3, K, 1, "left")),
-    "uniform": (2, Uniform(2), lambda e: uniform_composed(e, 2, grid(2))),
-    "uniform in three steps": (1, Uniform(3), lambda e: uniform_composed(e, 1, grid(3))),
+    "uniform": (2, UniformNoise(2), lambda e: uniform_composed(e, 2, grid(2))),
+    "uniform in three steps": (1, UniformNoise(3), lambda e: uniform_composed(e, 1, grid(3))),
 }
 
 
@@ -90,9 +90,9 @@ def test_the_law_is_the_one_declared_for_any_denoisers(kernel: str, experts: str
 @pytest.mark.parametrize("kernel", ["one by one", "uniform in three steps"])
 def test_with_proposals_and_resampling(kernel: str, proposal: str) -> None:
     length, steps, law = KERNELS[kernel]
-    steps = Uniform(2) if isinstance(steps, Uniform) else steps
+    steps = UniformNoise(2) if isinstance(steps, UniformNoise) else steps
     experts, potential = COMPOSITIONS["guidance"], WildPotential((1,) * length)
-    law_of = uniform_composed(experts, 1, grid(2)) if isinstance(steps, Uniform) else law(experts)
+    law_of = uniform_composed(experts, 1, grid(2)) if isinstance(steps, UniformNoise) else law(experts)
     model = DiscreteDiffusion(experts, K, length, steps, proposal=PROPOSALS[proposal](potential, length))
     assert_exact(model, potential, target(law_of, potential.score), n=2, resample=systematic)
 
@@ -119,11 +119,11 @@ def of_chains(experts: Composition, length: int) -> Law:
 
 
 OF_CHAINS = {
-    "annealed": lambda **kind: annealed(chains(**kind)[0], 3.0),
-    "flattened": lambda **kind: annealed(chains(**kind)[0], 0.5),
-    "product": lambda **kind: product(*chains(**kind)),
-    "guidance": lambda **kind: guidance(*chains(**kind), 2.5),
-    "between": lambda **kind: guidance(*chains(**kind), 0.4),
+    "annealed": lambda **kind: anneal(chains(**kind)[0], 3.0),
+    "flattened": lambda **kind: anneal(chains(**kind)[0], 0.5),
+    "product": lambda **kind: multiply(*chains(**kind)),
+    "guidance": lambda **kind: guide(*chains(**kind), 2.5),
+    "between": lambda **kind: guide(*chains(**kind), 0.4),
 }
 
 
@@ -140,7 +140,7 @@ def test_one_by_one_the_law_is_the_product_of_the_final_laws(experts: str, order
 def test_of_one_uniform_token_the_law_is_the_product_of_the_final_laws(experts: str, steps: int) -> None:
     composed, potential = OF_CHAINS[experts](uniform=True), WildPotential()
     truth = target(of_chains(composed, 1), potential.score)
-    assert_exact(DiscreteDiffusion(composed, K, 1, Uniform(steps)), potential, truth)
+    assert_exact(DiscreteDiffusion(composed, K, 1, UniformNoise(steps)), potential, truth)
 
 
 @pytest.mark.parametrize("experts", ["product", "guidance", "between"])
@@ -156,7 +156,7 @@ def test_uniform_diffusion_comes_to_the_product_of_the_final_laws_with_the_steps
 
 
 def test_a_power_of_one_is_the_expert_itself() -> None:
-    alone, composed = (DiscreteDiffusion(d, K, 3, Unmask(3)) for d in (ONE, annealed(ONE, 1.0)))
+    alone, composed = (DiscreteDiffusion(d, K, 3, Unmask(3)) for d in (ONE, anneal(ONE, 1.0)))
     last = [list(smc(m, WildPotential(), n=8, resample=adaptive(ssp), rng=Streams(0)))[-1] for m in (alone, composed)]
     np.testing.assert_array_equal(last[0].state.tokens_now, last[1].state.tokens_now)
     np.testing.assert_allclose(last[0].log_weight, last[1].log_weight, atol=1e-12)
@@ -164,7 +164,7 @@ def test_a_power_of_one_is_the_expert_itself() -> None:
 
 def test_every_expert_is_counted_and_asked_once_for_each_canvas() -> None:
     experts = [WildDenoiser(K, seed, time_independent=True) for seed in (1, 2)]
-    composed = product(*experts)
+    composed = multiply(*experts)
     *_, last = smc(DiscreteDiffusion(composed, K, 3, Unmask(3)), WildPotential(), n=4, resample=ssp, rng=Streams(0))
     assert composed.time_independent
     assert experts[0].asked == experts[1].asked
@@ -186,29 +186,29 @@ def composed_problem(kernel: str, experts: str = "annealed") -> tuple[Any, Any, 
 
 @pytest.mark.parametrize("kernel", ["masked", "uniform"])
 def test_mutant_without_weights(kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_module, "corrector", lambda log_c, moved: np.zeros(len(moved)))
+    monkeypatch.setattr(model_module, "sum_normalisers", lambda log_c, moved: np.zeros(len(moved)))
     fails(*composed_problem(kernel))
 
 
 def test_mutant_weights_are_clamped(monkeypatch: pytest.MonkeyPatch) -> None:
     # The reference code of Feynman-Kac correctors clamps.
-    exact = composition.corrector
-    monkeypatch.setattr(model_module, "corrector", lambda log_c, moved: np.clip(exact(log_c, moved), -0.3, 0.3))
+    exact = composition.sum_normalisers
+    monkeypatch.setattr(model_module, "sum_normalisers", lambda log_c, moved: np.clip(exact(log_c, moved), -0.3, 0.3))
     fails(*composed_problem("masked"))
 
 
 def test_mutant_positions_that_stay_hidden_are_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_module, "corrector", lambda log_c, moved: log_c.sum(axis=1))
+    monkeypatch.setattr(model_module, "sum_normalisers", lambda log_c, moved: log_c.sum(axis=1))
     fails(*composed_problem("masked"))
 
 
 def test_mutant_the_noise_is_raised_to_the_power(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Uniform, "noising", lambda self, i, tokens, k: None)
+    monkeypatch.setattr(UniformNoise, "log_noise", lambda self, i, tokens, k: None)
     fails(*composed_problem("uniform"))
 
 
 def test_mutant_the_first_canvas_is_not_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Uniform, "log_blank", lambda self, length, k: 0.0)
+    monkeypatch.setattr(UniformNoise, "log_blank", lambda self, length, k: 0.0)
     fails(*composed_problem("uniform"))
 
 
@@ -227,14 +227,14 @@ def test_a_dead_end_dies_and_an_infinite_weight_is_an_error() -> None:
             return super().log_probs(tokens, t)[..., ::-1]
 
     *_, last = smc(
-        DiscreteDiffusion(product(Never(), Always()), K, 2, Unmask(2)),
+        DiscreteDiffusion(multiply(Never(), Always()), K, 2, Unmask(2)),
         WildPotential(), n=3, resample=ssp, rng=Streams(0),
     )  # fmt: skip
     assert last.log_z == -math.inf
-    model = DiscreteDiffusion(guidance(ONE, Never(), 2.0), K, 2, Unmask(2))
+    model = DiscreteDiffusion(guide(ONE, Never(), 2.0), K, 2, Unmask(2))
     with pytest.raises(ModelError, match="negative power rules out a token that the others allow"):
         list(smc(model, WildPotential(), n=3, resample=ssp, rng=Streams(0)))
-    both = DiscreteDiffusion(guidance(Never(), Never(), 2.0), K, 2, Unmask(2))
+    both = DiscreteDiffusion(guide(Never(), Never(), 2.0), K, 2, Unmask(2))
     *_, last = smc(both, WildPotential(), n=3, resample=ssp, rng=Streams(0))
     assert (last.state.tokens_now == 1).all()
 
@@ -243,4 +243,4 @@ def test_what_has_no_corrector_is_refused() -> None:
     with pytest.raises(ArgumentError, match="add up to 0"):
         Composition((ONE, 1.0), (TWO, -1.0))
     with pytest.raises(ArgumentError, match="no corrector for tokens that are masked again"):
-        DiscreteDiffusion(annealed(ONE, 2.0), K, 2, Masked(3, remask=0.5))
+        DiscreteDiffusion(anneal(ONE, 2.0), K, 2, MaskedNoise(3, remask=0.5))

@@ -14,9 +14,9 @@ from toys import Toy
 
 from feynkac.base.errors import ArgumentError
 from feynkac.models.discrete.draws import Draws
-from feynkac.models.discrete.kernels import Masked, Uniform, Unmask
+from feynkac.models.discrete.kernels import MaskedNoise, UniformNoise, Unmask
 from feynkac.models.discrete.model import DiscreteDiffusion
-from feynkac.models.discrete.path import Past, Replayed
+from feynkac.models.discrete.path import Past, ReplayedDraws
 from feynkac.potentials.discrete import Lookahead
 from feynkac.smc.conditional import csmc, gibbs, sandwich
 from feynkac.smc.engine import smc
@@ -25,11 +25,11 @@ from feynkac.smc.rng import Streams
 from feynkac.smc.testing import enumerate_runs
 
 KERNELS: dict[str, tuple[int, Any, Any, Law]] = {
-    "masked": (2, Masked(2), WILD, masked_law(WILD.p, 2, K, grid(2))),
-    "remasked": (1, Masked(3, remask=0.7), WILD, masked_law(WILD.p, 1, K, grid(3), 0.7)),
+    "masked": (2, MaskedNoise(2), WILD, masked_law(WILD.p, 2, K, grid(2))),
+    "remasked": (1, MaskedNoise(3, remask=0.7), WILD, masked_law(WILD.p, 1, K, grid(3), 0.7)),
     "one by one": (2, Unmask(2), TIMELESS, unmask_law(TIMELESS.p, 2, K, 1, "random")),
     "surest first": (3, Unmask(3, 2, "confident"), WILD, unmask_law(WILD.p, 3, K, 2, "confident")),
-    "uniform": (1, Uniform(2), WILD, uniform_law(WILD.p, 1, K, grid(2))),
+    "uniform": (1, UniformNoise(2), WILD, uniform_law(WILD.p, 1, K, grid(2))),
 }
 
 
@@ -90,7 +90,7 @@ def test_the_target_is_invariant(kernel: str, proposal: str) -> None:
 
 
 def test_the_target_is_invariant_under_guesses_that_are_drawn() -> None:
-    model, potential = DiscreteDiffusion(TIMELESS, K, 1, Masked(2)), Lookahead(WildPotential(), samples=1)
+    model, potential = DiscreteDiffusion(TIMELESS, K, 1, MaskedNoise(2)), Lookahead(WildPotential(), samples=1)
     assert_invariant(Toy(model, potential, paths(model, potential.potential)), 2)
 
 
@@ -114,8 +114,8 @@ def test_mutant_the_reference_is_weighed_as_though_the_model_had_drawn_it(monkey
 
 def test_mutant_a_fork_keeps_the_past_of_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = toy("one by one", "base")[0]
-    then = Past.then
-    monkeypatch.setattr(Past, "then", lambda self, parents, *drawn: then(self, np.arange(len(parents)), *drawn))
+    then = Past.extend
+    monkeypatch.setattr(Past, "extend", lambda self, parents, *drawn: then(self, np.arange(len(parents)), *drawn))
     with pytest.raises(AssertionError, match="pi P - pi"):
         assert_invariant(problem, 2)
 
@@ -137,7 +137,7 @@ def test_mutant_the_noise_of_the_reference_is_drawn_anew(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    "kernel", [Masked(6), Masked(6, remask=0.5), Unmask(4), Uniform(5)], ids=lambda k: type(k).__name__
+    "kernel", [MaskedNoise(6), MaskedNoise(6, remask=0.5), Unmask(4), UniformNoise(5)], ids=lambda k: type(k).__name__
 )
 def test_row_0_retraces_the_reference_through_forks(kernel: Any) -> None:
     model, potential = DiscreteDiffusion(TIMELESS, K, 4, kernel), WildPotential()
@@ -154,7 +154,10 @@ def test_replaying_does_not_change_what_the_other_rows_draw() -> None:
     rows = np.arange(6)
     drawn, replayed = (
         draws.categorical(log_p, rows)
-        for draws in (Draws(Streams(1).at("propose", 0), 6, rows), Replayed(Streams(1).at("propose", 0), 6, rows, [4]))
+        for draws in (
+            Draws(Streams(1).at("propose", 0), 6, rows),
+            ReplayedDraws(Streams(1).at("propose", 0), 6, rows, [4]),
+        )
     )
     assert replayed[0] == 4
     np.testing.assert_array_equal(drawn[1:], replayed[1:])

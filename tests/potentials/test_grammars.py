@@ -172,10 +172,10 @@ def test_wrong_grammars_are_refused_with_the_place(lark: str, culprit: str) -> N
 def test_a_resource_limit_is_an_error_and_not_an_end() -> None:
     from llguidance import LLMatcher, LLParserLimits
 
-    from feynkac.potentials.constraints.engines.llguidance.matchers import tokenizer
+    from feynkac.potentials.constraints.engines.llguidance.matchers import find_tokenizer
 
     lark = 'start: /(a|b)*a(a|b){14}/\n%llguidance {"no_forcing": true}'
-    limited = LLMatcher(tokenizer(JSON), lark, log_level=0, limits=LLParserLimits(max_lexer_states=20))
+    limited = LLMatcher(find_tokenizer(JSON), lark, log_level=0, limits=LLParserLimits(max_lexer_states=20))
     vocabulary = JSON
     with pytest.raises(ConstraintError, match=r"'few': llguidance gave up after \d+ tokens.*make the grammar simpler"):
         automaton = GuideAutomaton(limited, vocabulary, "'few'")

@@ -14,8 +14,8 @@ from feynkac.base.masks import unpack
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.potentials import regex
 from feynkac.potentials.constraints.automata import trie
-from feynkac.potentials.constraints.automata.alphabet import matching
-from feynkac.potentials.constraints.automata.expressions import compiled, parsed
+from feynkac.potentials.constraints.automata.alphabet import match_characters
+from feynkac.potentials.constraints.automata.expressions import build_dfa, check
 
 # Tokens that overlap, halves of characters, duplicates, control tokens in the middle, several ends.
 PIECES = [b"a", b"b", b"ab", b"ba", b"aab", "é".encode(), b"\xc3", b"\xa9", b"\xa9a", b"b\xc3", b"\n", b"a", b""]
@@ -164,7 +164,7 @@ def test_other_bad_patterns() -> None:
 
 def test_the_decoder_reads_exactly_the_characters() -> None:
     """Every sequence of bytes that the decoder completes is the UTF-8 of one character, and all 1,112,064 are."""
-    step = compiled(*parsed("(?s:.)")).alphabet.step
+    step = build_dfa(*check("(?s:.)")).alphabet.step
     sequences = [(0, b"")]
     spelled = []
     for u, text in sequences:
@@ -180,7 +180,7 @@ def test_kernels_are_plain_loops(explore: Any) -> None:
     """The same functions give the same undecorated."""
     vocabulary = Vocabulary((b"a", b"ab", b"\xc3", b"\xa9", b"\xa9b", "éa".encode(), b"", b"a"), (6,))
     automaton = explore(regex("(a|é)*b?").automaton(vocabulary), vocabulary).automaton
-    nodes = trie._nodes.py_func(automaton._tokens.flat, automaton._tokens.offset, np.array([0, 7, 1, 3, 4, 2, 5]))
+    nodes = trie._list_nodes.py_func(automaton._tokens.flat, automaton._tokens.offset, np.array([0, 7, 1, 3, 4, 2, 5]))
     for mine, theirs in zip(nodes, automaton._nodes, strict=False):
         np.testing.assert_array_equal(mine, theirs)
     states = np.arange(automaton._alive.size)
@@ -196,7 +196,7 @@ def test_kernels_are_plain_loops(explore: Any) -> None:
 
 
 def test_sets_of_characters_come_from_python() -> None:
-    assert matching("[k]", re.IGNORECASE) == ((75, 76), (107, 108), (0x212A, 0x212B))
+    assert match_characters("[k]", re.IGNORECASE) == ((75, 76), (107, 108), (0x212A, 0x212B))
 
 
 def test_states_far_from_a_bound_share_their_masks(explore: Any) -> None:

@@ -55,6 +55,17 @@ def test_unhashable_samples_stay_apart() -> None:
     assert len([line for line in lists.summary().splitlines() if "%" in line]) >= 3
 
 
+def test_of_equal_rewards_the_sample_drawn_most_often_is_best() -> None:
+    def best(ahead: float) -> str:
+        """Of one `x`, ahead of two `y` by so many nats."""
+        weights = np.array([0.0, -ahead, -1.0, -ahead])
+        return result(samples=["x", "y", "z", "y"], log_weights=weights, algorithm="best_of_n").best
+
+    assert best(0.0) == "y"
+    assert best(5e-5) == "y"  # within what float32 logits tell apart
+    assert best(2e-4) == "x"
+
+
 def test_summary_says_what_matters(capsys) -> None:
     result(warnings=["look here"]).show(rows=1)
     shown = capsys.readouterr().out

@@ -17,7 +17,7 @@ from feynkac.base.errors import ArgumentError
 from feynkac.smc import history
 from feynkac.smc.engine import Step
 from feynkac.smc.history import Genealogy, Summary, Trace, prune_branches
-from feynkac.smc.observers import Budget, JsonLines, Progress, proposed, run, stop_when
+from feynkac.smc.observers import Budget, JsonLines, Progress, count_proposals, run, stop_when
 
 
 def step(
@@ -210,7 +210,7 @@ def test_budget_counts_the_rows_that_were_extended() -> None:
         step(2, [0, 2, 2, 3], [0.2] * 4, done=[True, False, False, False]),  # row 1 is a child of row 2
         step(3, [0, 0], [0.2] * 2, done=[True, True], n_before=4),  # none
     ]
-    assert [proposed(a, b) for a, b in itertools.pairwise([None, *steps])] == [4, 2, 3, 0]
+    assert [count_proposals(a, b) for a, b in itertools.pairwise([None, *steps])] == [4, 2, 3, 0]
     budget = Budget(proposals=7)
     assert run(iter(steps), budget).t == 2 and budget.proposals == 9
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from feynkac.smc import kernels
-from feynkac.smc.resample import _slots
+from feynkac.smc.resample import _assign_slots
 from feynkac.smc.schemes import iid_rows, stratified_rows
 
 LAST = 1 - 2.0**-53
@@ -86,9 +86,9 @@ def test_rows_of(counts) -> None:
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=12))
 def test_slots_agree_with_numpy(rows) -> None:
     rows = np.array(rows)
-    expected = _slots(rows)
-    assert np.array_equal(kernels.slots.compiled(rows, ints(len(rows))), expected)
-    assert np.array_equal(kernels.slots.py_func(rows, ints(len(rows))), expected)
+    expected = _assign_slots(rows)
+    assert np.array_equal(kernels.assign_slots.compiled(rows, ints(len(rows))), expected)
+    assert np.array_equal(kernels.assign_slots.py_func(rows, ints(len(rows))), expected)
 
 
 def _exact_mean(weight: np.ndarray, n: int, rows_of_uniform) -> np.ndarray:

@@ -11,7 +11,7 @@ from feynkac.base.errors import ArgumentError, WeightError
 from feynkac.smc import resample as r
 from feynkac.smc.rng import Streams
 from feynkac.smc.testing import enumerate_runs, expectation
-from feynkac.smc.unequal import _distinct
+from feynkac.smc.unequal import _make_distinct
 from feynkac.smc.weights import effective_sample_size, log_sum_exp
 
 LAST = 1 - 2.0**-53
@@ -75,7 +75,7 @@ def test_weights_are_kept_in_expectation_exactly(scheme, log_weight) -> None:
         if rows is None:
             assert new is log_weight
             return np.exp(log_weight - top)
-        rows, new = r.in_place(rows, new, len(log_weight))
+        rows, new = r.put_in_place(rows, new, len(log_weight))
         return np.bincount(rows, np.exp(new - top), minlength=len(log_weight))
 
     assert expectation(carried) == pytest.approx(np.exp(log_weight - top), abs=1e-12, rel=1e-12)
@@ -192,7 +192,7 @@ def test_optimal(log_weight, rng, n) -> None:
 
 def test_a_survivor_doubled_by_rounding_gives_way_to_the_heaviest_row_left() -> None:
     weight = np.array([1.0, 0.25, 0.0, 0.75, 0.5])
-    assert sorted(_distinct(np.array([0, 0, 4]), weight)) == [0, 3, 4]
+    assert sorted(_make_distinct(np.array([0, 0, 4]), weight)) == [0, 3, 4]
 
 
 @unhurried
@@ -265,7 +265,7 @@ def test_islands_resample_apart() -> None:
 def test_islands_stay_apart_in_place(seed) -> None:
     log_weight = 3 * np.random.default_rng(seed).standard_normal(12)
     rows, new = r.islands(r.multinomial, 3)(log_weight, Streams(seed).at("resample", 1))
-    rows, _ = r.in_place(rows, new, 12)
+    rows, _ = r.put_in_place(rows, new, 12)
     assert np.array_equal(rows // 4, np.arange(12) // 4)
 
 
@@ -326,7 +326,7 @@ def test_bad_arguments(make) -> None:
 def test_in_place(n, data) -> None:
     rows = np.array(data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=12)))
     log_weight = np.arange(len(rows), dtype=float)
-    placed, new = r.in_place(rows, log_weight, n)
+    placed, new = r.put_in_place(rows, log_weight, n)
     assert sorted(zip(placed, new, strict=True)) == sorted(zip(rows, log_weight, strict=True))
     for i in set(rows.tolist()):
         assert i >= len(rows) or placed[i] == i
@@ -334,7 +334,7 @@ def test_in_place(n, data) -> None:
 
 def test_in_place_on_many_rows() -> None:
     rows = np.random.default_rng(0).integers(0, 5000, size=5000)
-    placed, new = r.in_place(rows, rows.astype(float), 5000)
+    placed, new = r.put_in_place(rows, rows.astype(float), 5000)
     assert np.array_equal(placed, new.astype(int)) and np.array_equal(np.sort(placed), np.sort(rows))
     assert (placed[np.unique(rows)] == np.unique(rows)).all()
 
@@ -342,4 +342,4 @@ def test_in_place_on_many_rows() -> None:
 @pytest.mark.parametrize("rows", [[0, 3], [-1, 0], [0, 1, 1], []])
 def test_in_place_refuses_parents_that_do_not_exist(rows) -> None:
     with pytest.raises(ArgumentError, match="a resampler returned"):
-        r.in_place(np.array(rows, dtype=np.int64), np.zeros(2), 3)
+        r.put_in_place(np.array(rows, dtype=np.int64), np.zeros(2), 3)

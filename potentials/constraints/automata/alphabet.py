@@ -23,14 +23,14 @@ ANY_CHAR: Ranges = ((0, N_CHARS),)
 
 
 @lru_cache(maxsize=1)
-def _all_characters() -> str:
+def _list_characters() -> str:
     return np.arange(N_CHARS, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
 
 
 @lru_cache(maxsize=1024)
-def matching(one_char: str, flags: int) -> Ranges:
+def match_characters(one_char: str, flags: int) -> Ranges:
     """All characters that a regular expression for one character matches: Python's own engine is asked."""
-    return tuple(match.span() for match in re.finditer(f"(?:{one_char})+", _all_characters(), flags))
+    return tuple(match.span() for match in re.finditer(f"(?:{one_char})+", _list_characters(), flags))
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Alphabet:
         """C, the number of classes that the constraint distinguishes."""
         return self.reach.shape[1]
 
-    def reached_by(self, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def reach_through(self, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(U, C): as `reach`, through those of the 256 bytes that are `usable`."""
         reach = np.zeros((len(self.step), self.n_classes), dtype=np.bool_)
         for u in reversed(range(len(self.step))):  # children stand after their parents
@@ -57,7 +57,7 @@ class Alphabet:
         return reach
 
 
-def alphabet(sets: Sequence[Ranges]) -> tuple[Alphabet, list[NDArray[np.int64]]]:
+def build_alphabet(sets: Sequence[Ranges]) -> tuple[Alphabet, list[NDArray[np.int64]]]:
     """The coarsest alphabet in which each set is a union of classes, and the classes of each set."""
     cuts = {0, N_CHARS, *_SURROGATES}.union(*(edge for ranges in sets for edge in ranges))
     edges = np.array(sorted(cuts))
@@ -70,13 +70,13 @@ def alphabet(sets: Sequence[Ranges]) -> tuple[Alphabet, list[NDArray[np.int64]]]
     if not len(sets) or not classes[0].any():  # characters in no set spell nothing: class -1
         classes, of_interval = classes[1:], of_interval.reshape(-1) - 1
     chars = np.repeat(of_interval.reshape(-1), np.diff(edges)).astype(np.int32)
-    step = _decoder(chars)
+    step = _build_decoder(chars)
     shape = Alphabet(step, np.zeros((len(step), len(classes)), dtype=np.bool_))
-    reach = shape.reached_by(np.ones(256, dtype=np.bool_))
+    reach = shape.reach_through(np.ones(256, dtype=np.bool_))
     return Alphabet(step, reach), [np.flatnonzero(classes[:, k]) for k in range(len(sets))]
 
 
-def _decoder(classes: NDArray[np.int32]) -> NDArray[np.int32]:
+def _build_decoder(classes: NDArray[np.int32]) -> NDArray[np.int32]:
     """(U, 256) from the (0x110000,) class of each character: a trie of UTF-8 with equal subtrees shared."""
     nodes: dict[bytes, int] = {}
 
@@ -99,17 +99,17 @@ def _decoder(classes: NDArray[np.int32]) -> NDArray[np.int32]:
     root = np.full(256, -1, dtype=np.int32)
     root[:0x80] = ascii_moves
     root[0xC0:0xE0], root[0xE0:0xF0], root[0xF0:0xF5] = two, three[:16], four
-    return _assembled(root, [np.frombuffer(key, dtype=np.int32) for key in nodes])
+    return _assemble(root, [np.frombuffer(key, dtype=np.int32) for key in nodes])
 
 
-def _assembled(root: NDArray[np.int32], nodes: list[NDArray[np.int32]]) -> NDArray[np.int32]:
+def _assemble(root: NDArray[np.int32], nodes: list[NDArray[np.int32]]) -> NDArray[np.int32]:
     """Number the root 0 and the nodes backwards, so that children stand after their parents."""
     step = np.full((len(nodes) + 1, 256), -1, dtype=np.int32)
 
-    def renumbered(row: NDArray[np.int32]) -> NDArray[np.int32]:
+    def renumber(row: NDArray[np.int32]) -> NDArray[np.int32]:
         return np.where(row >= 0, len(nodes) - row, row)
 
-    step[0] = renumbered(root)
+    step[0] = renumber(root)
     for k, row in enumerate(nodes):
-        step[len(nodes) - k, 0x80:0xC0] = renumbered(row)
+        step[len(nodes) - k, 0x80:0xC0] = renumber(row)
     return step

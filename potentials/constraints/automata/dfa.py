@@ -6,6 +6,7 @@ No table of states grows: what is kept is one mask for each state that was asked
 
 from __future__ import annotations
 
+from threading import RLock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ from feynkac.potentials.constraints.automata.trie import (
     Trie,
     advance,
     fill,
-    trie as trie_of,
+    find_trie,
 )
 
 if TYPE_CHECKING:
@@ -33,19 +34,26 @@ _SMALL = 300_000  # entries of a transition table in which to look for states th
 
 
 class DfaAutomaton:
-    """A `TokenAutomaton` whose masks are exact: a token is allowed iff some sequence of tokens after it is accepted."""
+    """A `TokenAutomaton` whose masks are exact: a token is allowed iff some sequence of tokens after it is accepted.
+
+    Any number of threads may ask: what is remembered is written with the lock held. Reading `_alive` needs no lock, for
+    an entry changes once only, from UNKNOWN to LIVE or PASSAGE, and `advance` does not tell these apart on its way.
+    """
 
     start = 0
 
     def __init__(self, dfa: CharDfa, tokens: Trie, eos: tuple[int, ...], name: str) -> None:
-        self._dfa, self._tokens, self._partial = dfa, tokens, len(dfa.alphabet.step)
-        self._alive = _alive(dfa, tokens.single)
+        self._dfa = dfa
+        self._tokens = tokens
+        self._partial = len(dfa.alphabet.step)
+        self._lock = RLock()
+        self._alive = _find_alive(dfa, tokens.single)
         self._tables = (self._alive, dfa.alphabet.step, dfa.delta)
         path = np.empty((2, tokens.height + 1), dtype=np.int64)
         self._nodes = (tokens.byte, tokens.depth, tokens.skip, tokens.first, tokens.token, path)
         # Far from the bounds of a counted repeat all states allow the same tokens: those share one row.
         worth_it = dfa.delta.size <= _SMALL and not (self._alive == UNKNOWN).any()
-        self._alike = dfa.alike(tokens.height) if worth_it else np.arange(len(dfa.delta))
+        self._alike = dfa.group_alike(tokens.height) if worth_it else np.arange(len(dfa.delta))
         self._rows: dict[tuple[int, int], TokenMask] = {}
         self._eos = np.zeros(words(tokens.size), dtype=np.uint32)
         np.bitwise_or.at(self._eos, np.array(eos, dtype=np.int64) // 32, np.uint32(1) << np.array(eos, np.uint32) % 32)
@@ -56,9 +64,10 @@ class DfaAutomaton:
     def masks(self, states: States) -> TokenMask:
         """(U, ceil(V / 32)) allowed next tokens, the end-of-sequence tokens among them where the state accepts."""
         masks = np.zeros((len(states), len(self._eos)), dtype=np.uint32)
-        for i, state in enumerate(states.tolist()):
-            if state >= 0:
-                masks[i] = self._row(*divmod(state, self._partial))
+        with self._lock:
+            for i, state in enumerate(states.tolist()):
+                if state >= 0:
+                    masks[i] = self._find_row(*divmod(state, self._partial))
         masks[self.accepts(states)] |= self._eos
         return masks
 
@@ -67,7 +76,8 @@ class DfaAutomaton:
         after = advance(states, tokens, *self._tables, self._tokens.flat, self._tokens.offset)
         alive = self._alive.reshape(-1)
         if (alive[after] == UNKNOWN).any():
-            self._resolve(after.tolist())
+            with self._lock:
+                self._resolve(after.tolist())
         after[alive[after] != LIVE] = -1
         return after
 
@@ -76,26 +86,27 @@ class DfaAutomaton:
         q, u = np.divmod(states, self._partial)
         return (states >= 0) & (u == 0) & self._dfa.accept[q]
 
-    def _row(self, q: int, u: int) -> TokenMask:
+    def _find_row(self, q: int, u: int) -> TokenMask:
         key = (int(self._alike[q]), u)
         if key not in self._rows:
+            row = np.zeros(len(self._eos), dtype=np.uint32)
+            if fill(row, q, u, *self._tables, *self._nodes):
+                self._resolve(self._list_successors(q * self._partial + u))
+                fill(row, q, u, *self._tables, *self._nodes)
             if len(self._rows) >= _ROWS:
                 self._rows.clear()
-            row = self._rows[key] = np.zeros(len(self._eos), dtype=np.uint32)
-            if fill(row, q, u, *self._tables, *self._nodes):
-                self._resolve(self._successors(q * self._partial + u))
-                fill(row, q, u, *self._tables, *self._nodes)
+            self._rows[key] = row
         return self._rows[key]
 
     def _resolve(self, states: list[int]) -> None:
-        """Find out from which of `states` some sequence of tokens leads to acceptance, where that is unknown."""
+        """Find out, in place, from which of `states` some sequence of tokens leads to acceptance, if it is unknown."""
         alive = self._alive.reshape(-1)
         todo = [state for state in states if state >= 0 and alive[state] == UNKNOWN]
         ends: dict[int, NDArray[np.int64]] = {}
         while todo:
             state = todo.pop()
             if state not in ends:
-                ends[state] = np.array(self._successors(state), dtype=np.int64)
+                ends[state] = np.array(self._list_successors(state), dtype=np.int64)
                 todo += ends[state][alive[ends[state]] == UNKNOWN].tolist()
         while found := [state for state in ends if (alive[ends[state]] == LIVE).any()]:
             alive[found] = LIVE
@@ -103,31 +114,31 @@ class DfaAutomaton:
                 del ends[state]
         alive[list(ends)] = PASSAGE
 
-    def _successors(self, state: int) -> list[int]:
-        """Where the tokens of the vocabulary lead, one by one."""
+    def _list_successors(self, state: int) -> list[int]:
+        """The states to which single tokens lead from `state`."""
         every = np.arange(self._tokens.size)
         ends = advance(np.full(len(every), state), every, *self._tables, self._tokens.flat, self._tokens.offset)
         return np.unique(ends[ends >= 0]).tolist()
 
 
-def compiled(dfa: CharDfa, vocabulary: Vocabulary, name: str) -> DfaAutomaton:
+def compile_dfa(dfa: CharDfa, vocabulary: Vocabulary, name: str) -> DfaAutomaton:
     """The automaton over the tokens of a vocabulary. Raises ConstraintError if they can spell no accepted text."""
-    return DfaAutomaton(dfa, trie_of(vocabulary), vocabulary.eos, name)
+    return DfaAutomaton(dfa, find_trie(vocabulary), vocabulary.eos, name)
 
 
-def _alive(dfa: CharDfa, single: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def _find_alive(dfa: CharDfa, single: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """(Q, U): LIVE where tokens of one byte lead to acceptance, DEAD where no bytes do, UNKNOWN between them."""
     goes = dfa.delta >= 0
-    bytes_lead = _leads(dfa, goes, dfa.alphabet.reach)
+    bytes_lead = _find_leads(dfa, goes, dfa.alphabet.reach)
     bytes_lead[:, 0] = True
-    reach = dfa.alphabet.reached_by(single)
-    sure = dfa.leading_to(dfa.accept, reach[0])
-    tokens_lead = _leads(dfa, goes & sure[dfa.delta], reach)
+    reach = dfa.alphabet.reach_through(single)
+    sure = dfa.find_leading_to(dfa.accept, reach[0])
+    tokens_lead = _find_leads(dfa, goes & sure[dfa.delta], reach)
     tokens_lead[:, 0] = sure
     alive = np.where(tokens_lead, LIVE, np.where(bytes_lead, UNKNOWN, DEAD))
     return alive.astype(np.uint8)
 
 
-def _leads(dfa: CharDfa, goes: NDArray[np.bool_], reach: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _find_leads(dfa: CharDfa, goes: NDArray[np.bool_], reach: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(Q, U) whether a character that can be completed from u has a move in `goes` (Q, C) from q."""
     return goes.astype(np.float32) @ reach.T.astype(np.float32) > 0

@@ -11,8 +11,8 @@ from re import (
 from typing import Any
 
 from feynkac.base.errors import ArgumentError, ConstraintError
-from feynkac.potentials.constraints.automata.alphabet import Ranges, matching
-from feynkac.potentials.constraints.automata.nfa import CharDfa, Nfa, TooLarge, determinised
+from feynkac.potentials.constraints.automata.alphabet import Ranges, match_characters
+from feynkac.potentials.constraints.automata.nfa import CharDfa, Nfa, TooLarge, determinise
 
 _CATEGORY = {
     sre.CATEGORY_DIGIT: r"\d",
@@ -33,8 +33,11 @@ _UNSUPPORTED = {
 _CLASS_FLAGS = re.IGNORECASE | re.ASCII | re.DOTALL
 
 
-def parsed(pattern: str | re.Pattern[str]) -> tuple[str, int, Any]:
-    """(source, flags, parse tree). Raises ArgumentError for no pattern of text, ConstraintError for bad syntax."""
+def check(pattern: str | re.Pattern[str]) -> tuple[str, int]:
+    """The source and the flags of a pattern that has an automaton.
+
+    Raises ArgumentError for no pattern of text, ConstraintError for bad syntax and for what has no automaton.
+    """
     source, flags = (pattern.pattern, pattern.flags) if isinstance(pattern, re.Pattern) else (pattern, 0)
     if not isinstance(source, str):
         raise ArgumentError(f"regex({pattern!r}): give the pattern as str")
@@ -43,16 +46,17 @@ def parsed(pattern: str | re.Pattern[str]) -> tuple[str, int, Any]:
     except re.error as error:
         raise ConstraintError(f"regex({source!r}): {error}") from None
     _Builder(source, tree.state.flags, Nfa()).check(tree)
-    return source, tree.state.flags, tree
+    return source, tree.state.flags
 
 
-def compiled(source: str, flags: int, tree: Any) -> CharDfa:
-    """The automaton of a parsed pattern. Raises ConstraintError if it is too large, or matches nothing."""
+def build_dfa(source: str, flags: int) -> CharDfa:
+    """The automaton of what `check` returned. Raises ConstraintError if it is too large, or matches nothing."""
+    tree = _parser.parse(source, flags)
     nfa = Nfa()
     try:
-        start = nfa.new()
-        end = _Builder(source, flags, nfa).sequence(tree, start, flags)
-        return determinised(nfa, start, end, f"regex({source!r})")
+        start = nfa.add_state()
+        end = _Builder(source, flags, nfa).add_sequence(tree, start, flags)
+        return determinise(nfa, start, end, f"regex({source!r})")
     except TooLarge:
         raise ConstraintError(
             f"regex({source!r}) needs too large an automaton; shorten counted repeats such as {{0,1000}}, split it "
@@ -64,93 +68,95 @@ class _Builder:
     """Thompson's construction: each method adds a piece of the pattern after `state` and returns its last state."""
 
     def __init__(self, source: str, flags: int, nfa: Nfa) -> None:
-        self._source, self._flags, self._nfa = source, flags, nfa
+        self._source = source
+        self._flags = flags
+        self._nfa = nfa
 
     def check(self, tree: Any) -> None:
         """Raise ConstraintError for any construct without an automaton, repeats left unexpanded."""
         for op, arg in tree:
             if op in _UNSUPPORTED:
-                raise self._unsupported(*_UNSUPPORTED[op])
+                raise self._refuse(*_UNSUPPORTED[op])
             if op is sre.AT:
-                self._anchor(arg, self._flags)
+                self._is_start(arg, self._flags)
             elif op is sre.BRANCH:
                 for branch in arg[1]:
                     self.check(branch)
             elif op in (sre.SUBPATTERN, sre.MAX_REPEAT, sre.MIN_REPEAT):
                 self.check(arg[-1])
 
-    def sequence(self, tree: Any, state: int, flags: int) -> int:
+    def add_sequence(self, tree: Any, state: int, flags: int) -> int:
         for op, arg in tree:
-            state = self._piece(op, arg, state, flags)
+            state = self._add_piece(op, arg, state, flags)
         return state
 
-    def _piece(self, op: Any, arg: Any, state: int, flags: int) -> int:
+    def _add_piece(self, op: Any, arg: Any, state: int, flags: int) -> int:
         if op is sre.BRANCH:
-            return self._branch([lambda s, b=branch: self.sequence(b, s, flags) for branch in arg[1]], state)
+            return self._add_branches([lambda s, b=branch: self.add_sequence(b, s, flags) for branch in arg[1]], state)
         if op is sre.SUBPATTERN:
             _, added, removed, inner = arg
-            return self.sequence(inner, state, (flags | added) & ~removed)
+            return self.add_sequence(inner, state, (flags | added) & ~removed)
         if op in (sre.MAX_REPEAT, sre.MIN_REPEAT):  # greedy or lazy, the same texts match as a whole
             low, high, inner = arg
-            return self._repeat(inner, low, high, state, flags)
+            return self._add_repeat(inner, low, high, state, flags)
         if op is sre.AT:
-            return self._anchored(arg, state, flags)
-        return self._nfa.move(state, self._chars(op, arg, flags))
+            return self._add_anchor(arg, state, flags)
+        return self._nfa.add_move(state, self._list_chars(op, arg, flags))
 
-    def _branch(self, branches: Sequence[Callable[[int], int]], state: int) -> int:
+    def _add_branches(self, branches: Sequence[Callable[[int], int]], state: int) -> int:
         ends = []
         for branch in branches:
-            head = self._nfa.new()
+            head = self._nfa.add_state()
             self._nfa.free[state].append(head)
             ends.append(branch(head))
-        join = self._nfa.new()
+        join = self._nfa.add_state()
         for end in ends:
             self._nfa.free[end].append(join)
         return join
 
-    def _repeat(self, inner: Any, low: int, high: Any, state: int, flags: int) -> int:
+    def _add_repeat(self, inner: Any, low: int, high: Any, state: int, flags: int) -> int:
         for _ in range(low):
-            state = self.sequence(inner, state, flags)
+            state = self.add_sequence(inner, state, flags)
         if high is sre.MAXREPEAT:
-            head = self._nfa.new()
+            head = self._nfa.add_state()
             self._nfa.free[state].append(head)
-            self._nfa.free[self.sequence(inner, head, flags)].append(head)
+            self._nfa.free[self.add_sequence(inner, head, flags)].append(head)
             return head
         skips = [state]
         for _ in range(high - low):
-            skips.append(self.sequence(inner, skips[-1], flags))
-        last = self._nfa.new()
+            skips.append(self.add_sequence(inner, skips[-1], flags))
+        last = self._nfa.add_state()
         for skip in skips:
             self._nfa.free[skip].append(last)
         return last
 
-    def _anchored(self, arg: Any, state: int, flags: int) -> int:
-        after = self._nfa.new()
-        table = self._nfa.at_start if self._anchor(arg, flags) else self._nfa.at_end
+    def _add_anchor(self, arg: Any, state: int, flags: int) -> int:
+        after = self._nfa.add_state()
+        table = self._nfa.at_start if self._is_start(arg, flags) else self._nfa.at_end
         table[state].append(after)
         return after
 
-    def _anchor(self, arg: Any, flags: int) -> bool:
+    def _is_start(self, arg: Any, flags: int) -> bool:
         """Whether an anchor stands for the start of the text (or else its end)."""
         if arg in (sre.AT_BOUNDARY, sre.AT_NON_BOUNDARY):
-            raise self._unsupported(r"word boundary \b or \B", r"spell out the neighbours, as in (?:\w+\W+)*")
+            raise self._refuse(r"word boundary \b or \B", r"spell out the neighbours, as in (?:\w+\W+)*")
         if flags & re.MULTILINE and arg in (sre.AT_BEGINNING, sre.AT_END):
-            raise self._unsupported("line anchor ^ or $ under (?m)", r"spell the line breaks out as \n")
+            raise self._refuse("line anchor ^ or $ under (?m)", r"spell the line breaks out as \n")
         return arg in (sre.AT_BEGINNING, sre.AT_BEGINNING_STRING)
 
-    def _chars(self, op: Any, arg: Any, flags: int) -> Ranges:
+    def _list_chars(self, op: Any, arg: Any, flags: int) -> Ranges:
         if op is sre.LITERAL and not flags & re.IGNORECASE:
             return ((arg, arg + 1),)
         if op is sre.ANY:
-            return matching(".", flags & _CLASS_FLAGS)
+            return match_characters(".", flags & _CLASS_FLAGS)
         items = {sre.LITERAL: [(op, arg)], sre.NOT_LITERAL: [(sre.NEGATE, None), (sre.LITERAL, arg)]}.get(op, arg)
-        return matching(f"[{''.join(map(_spelled, items))}]", flags & _CLASS_FLAGS)
+        return match_characters(f"[{''.join(map(_spell, items))}]", flags & _CLASS_FLAGS)
 
-    def _unsupported(self, what: str, advice: str) -> ConstraintError:
+    def _refuse(self, what: str, advice: str) -> ConstraintError:
         return ConstraintError(f"regex({self._source!r}): {what} has no finite automaton here; {advice}")
 
 
-def _spelled(item: tuple[Any, Any]) -> str:
+def _spell(item: tuple[Any, Any]) -> str:
     """One item of a parsed character class, written so that Python's engine reads it back."""
     op, arg = item
     if op is sre.NEGATE:

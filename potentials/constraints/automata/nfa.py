@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ConstraintError
-from feynkac.potentials.constraints.automata.alphabet import Alphabet, Ranges, alphabet
+from feynkac.potentials.constraints.automata.alphabet import Alphabet, Ranges, build_alphabet
 
 MAX_STATES = 100_000
 _MAX_WORK = 20_000_000  # members of all sets of states looked at: seconds
@@ -21,13 +21,13 @@ class Nfa:
 
     sets: list[Ranges] = field(default_factory=list)
     moves: list[list[tuple[int, int]]] = field(default_factory=list)
-    """Of each state: (index of a set, next state)."""
+    """The moves of each state: pairs (index of a set, next state)."""
     free: list[list[int]] = field(default_factory=list)
     at_start: list[list[int]] = field(default_factory=list)
     at_end: list[list[int]] = field(default_factory=list)
     _index: dict[Ranges, int] = field(default_factory=dict)
 
-    def new(self) -> int:
+    def add_state(self) -> int:
         """One more state."""
         if len(self.moves) >= MAX_STATES:
             raise TooLarge
@@ -35,9 +35,9 @@ class Nfa:
             table.append([])
         return len(self.moves) - 1
 
-    def move(self, state: int, chars: Ranges) -> int:
+    def add_move(self, state: int, chars: Ranges) -> int:
         """A new state that `state` goes to on any of `chars`."""
-        after = self.new()
+        after = self.add_state()
         index = self._index.setdefault(chars, len(self.sets))
         if index == len(self.sets):
             self.sets.append(chars)
@@ -59,7 +59,7 @@ class CharDfa:
     """(Q,)"""
     alphabet: Alphabet
 
-    def alike(self, length: int) -> NDArray[np.int64]:
+    def group_alike(self, length: int) -> NDArray[np.int64]:
         """(Q,) a number for each state, equal for states from which the same texts of up to `length` lead on."""
         same = np.zeros(len(self.delta), dtype=np.int64)
         for _ in range(length):
@@ -70,7 +70,7 @@ class CharDfa:
             same = finer
         return same
 
-    def leading_to(self, wanted: NDArray[np.bool_], classes: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def find_leading_to(self, wanted: NDArray[np.bool_], classes: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(Q,) states from which a state in `wanted` (Q,) can be reached through `classes` (C,) of characters."""
         after = self.delta[:, classes]
         found = wanted.copy()
@@ -81,28 +81,30 @@ class CharDfa:
             found = more
 
 
-def determinised(nfa: Nfa, start: int, end: int, name: str) -> CharDfa:
+def determinise(nfa: Nfa, start: int, end: int, name: str) -> CharDfa:
     """The automaton on sets of states. Raises ConstraintError if it accepts nothing; raises TooLarge."""
-    letters, classes = alphabet(nfa.sets)
+    letters, classes = build_alphabet(nfa.sets)
     moves = [[(classes[chars].tolist(), after) for chars, after in out if len(classes[chars])] for out in nfa.moves]
-    accepting = _backwards([nfa.free, nfa.at_end], {end}, len(moves))
-    useful = _backwards([nfa.free, [[after for _, after in out] for out in moves]], accepting, len(moves))
+    accepting = _reach_backwards([nfa.free, nfa.at_end], {end}, len(moves))
+    useful = _reach_backwards([nfa.free, [[after for _, after in out] for out in moves]], accepting, len(moves))
     movers = {state for state in useful if moves[state]}
 
     def key(free: list[list[list[int]]], states: Iterable[int]) -> tuple[frozenset[int], bool]:
-        """What becomes of a text depends only on the states that can move, and on whether it is accepted now."""
-        closed = _closure(free, states)
+        """The states that can move, and whether a text is accepted now: on nothing else depends what becomes of it."""
+        closed = _close(free, states)
         return frozenset(closed & movers), not closed.isdisjoint(accepting)
 
     opening = key([nfa.free, nfa.at_start], {start})
-    if end in _closure([nfa.free, nfa.at_start, nfa.at_end], {start}):
+    if end in _close([nfa.free, nfa.at_start, nfa.at_end], {start}):
         opening = (opening[0], True)
     if opening == (frozenset(), False):
         raise ConstraintError(f"{name} matches no text at all; loosen it")
-    index, states, delta, work = {opening: 0}, [opening], [], 0
+    index, states = {opening: 0}, [opening]
+    delta: list[NDArray[np.int32]] = []
+    work = 0
     for members, _ in states:
-        row, targets = np.full(letters.n_classes, -1, dtype=np.int32), _targets(moves, members)
-        for letter, after in targets.items():
+        row = np.full(letters.n_classes, -1, dtype=np.int32)
+        for letter, after in _find_targets(moves, members).items():
             found = key([nfa.free], after)
             if found != (frozenset(), False):
                 row[letter] = index.setdefault(found, len(states))
@@ -115,7 +117,7 @@ def determinised(nfa: Nfa, start: int, end: int, name: str) -> CharDfa:
     return CharDfa(np.array(delta), np.array([accept for _, accept in states]), letters)
 
 
-def _targets(moves: list[list[tuple[list[int], int]]], members: Iterable[int]) -> dict[int, set[int]]:
+def _find_targets(moves: list[list[tuple[list[int], int]]], members: Iterable[int]) -> dict[int, set[int]]:
     targets: dict[int, set[int]] = {}
     for member in members:
         for letters, after in moves[member]:
@@ -124,7 +126,7 @@ def _targets(moves: list[list[tuple[list[int], int]]], members: Iterable[int]) -
     return targets
 
 
-def _closure(free: list[list[list[int]]], states: Iterable[int]) -> set[int]:
+def _close(free: list[list[list[int]]], states: Iterable[int]) -> set[int]:
     found, todo = set(states), list(states)
     while todo:
         state = todo.pop()
@@ -136,10 +138,10 @@ def _closure(free: list[list[list[int]]], states: Iterable[int]) -> set[int]:
     return found
 
 
-def _backwards(tables: list[list[list[int]]], states: set[int], n: int) -> set[int]:
+def _reach_backwards(tables: list[list[list[int]]], states: set[int], n: int) -> set[int]:
     reverse: list[list[int]] = [[] for _ in range(n)]
     for table in tables:
         for state, afters in enumerate(table):
             for after in afters:
                 reverse[after].append(state)
-    return _closure([reverse], states)
+    return _close([reverse], states)

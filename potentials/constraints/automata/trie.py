@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from feynkac.base.per_vocabulary import PerVocabulary
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
@@ -31,9 +32,11 @@ class Trie:
     offset: NDArray[np.int64]
     """(V + 1,)"""
     byte: NDArray[np.uint8]
+    """(nodes,)"""
     depth: NDArray[np.int32]
+    """(nodes,) the number of bytes before each."""
     skip: NDArray[np.int32]
-    """Of each node: the first node after its subtree."""
+    """(nodes,) the first node after the subtree of each."""
     first: NDArray[np.int32]
     """(nodes + 1,): tokens `token[first[k] : first[k + 1]]` end at node k."""
     token: NDArray[np.int32]
@@ -43,23 +46,21 @@ class Trie:
     """The length of the longest token, in bytes."""
 
 
-_tries: WeakKeyDictionary[Vocabulary, Trie] = WeakKeyDictionary()
+_tries: PerVocabulary[Trie] = PerVocabulary()
 
 
-def trie(vocabulary: Vocabulary) -> Trie:
+def find_trie(vocabulary: Vocabulary) -> Trie:
     """The trie of a vocabulary, built once."""
-    if vocabulary not in _tries:
-        _tries[vocabulary] = _built(vocabulary)
-    return _tries[vocabulary]
+    return _tries.find(vocabulary, _build_trie)
 
 
-def _built(vocabulary: Vocabulary) -> Trie:
+def _build_trie(vocabulary: Vocabulary) -> Trie:
     eos = set(vocabulary.eos)
     tokens = [b"" if v in eos else text for v, text in enumerate(vocabulary.tokens)]
     offset = np.concatenate([[0], np.cumsum([len(text) for text in tokens])]).astype(np.int64)
     flat = np.frombuffer(b"".join(tokens), dtype=np.uint8)
     order = np.array(sorted((v for v, text in enumerate(tokens) if text), key=tokens.__getitem__), dtype=np.int64)
-    byte, depth, skip, first, token = _nodes(flat, offset, order)
+    byte, depth, skip, first, token = _list_nodes(flat, offset, order)
     single = np.zeros(256, dtype=np.bool_)
     single[[text[0] for text in tokens if len(text) == 1]] = True
     height = max((len(text) for text in tokens), default=0)
@@ -67,7 +68,7 @@ def _built(vocabulary: Vocabulary) -> Trie:
 
 
 @numba.njit(cache=True)
-def _nodes(flat, offset, order):
+def _list_nodes(flat, offset, order):
     """Nodes in depth-first order from tokens in the order of their bytes: each adds what it does not share."""
     n = len(flat)
     byte, depth = np.empty(n, np.uint8), np.empty(n, np.int32)

@@ -49,6 +49,19 @@ def test_the_temperature_divides_the_logits() -> None:
         NetworkDenoiser(network, temperature=0.0)
 
 
+def test_the_network_that_was_given_stays_as_it_is() -> None:
+    torch.manual_seed(0)
+    network, tokens = CanvasTransformer(4, 6, 16, 2, 2).train(), np.random.default_rng(0).integers(0, 5, (5, 6))
+    denoiser = NetworkDenoiser(network)
+    assert network.training and not denoiser.network.training
+    before = denoiser.log_probs(tokens, 0.0)
+    with torch.no_grad():
+        network.head.bias += torch.arange(4.0)  # in place, as an optimiser does: the copy has the same parameters
+    after = denoiser.log_probs(tokens, 0.0)
+    shifted = np.exp(before + np.arange(4.0))
+    np.testing.assert_allclose(np.exp(after), shifted / shifted.sum(axis=-1, keepdims=True), rtol=1e-5)
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"not a model")
     with pytest.raises(ModelError, match="no safetensors file"):

@@ -1,12 +1,12 @@
-"""The one place that speaks to llguidance: its tokenizer, its matchers, and what its errors mean."""
+"""llguidance's tokenizer, its matchers, and what its errors mean: no other file speaks to it, but for its matchers."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 from feynkac.base.errors import ConstraintError
+from feynkac.base.per_vocabulary import PerVocabulary
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Without this the mask is not the set of valid tokens: where bytes are forced it holds their one canonical
 # token, and the target would be another. Of several such lines the last one counts.
 _EXACT = '\n%llguidance {"no_forcing": true}\n'
-_tokenizers: WeakKeyDictionary[Vocabulary, LLTokenizer] = WeakKeyDictionary()
+_tokenizers: PerVocabulary[LLTokenizer] = PerVocabulary()
 
 
 class _Tokens:
@@ -34,39 +34,41 @@ class _Tokens:
         raise NotImplementedError("constraints spell texts by tokens in every possible way, not in the canonical one")
 
 
-def tokenizer(vocabulary: Vocabulary) -> LLTokenizer:
+def find_tokenizer(vocabulary: Vocabulary) -> LLTokenizer:
     """The vocabulary as llguidance knows it, built once (0.2 s for 49,152 tokens)."""
-    if vocabulary not in _tokenizers:
-        from llguidance import LLTokenizer
-
-        # It wants an end of sequence also where there is none; the bits of both are ours to set in any case.
-        blank = next((v for v, token in enumerate(vocabulary.tokens) if not token), None)
-        ends = list(vocabulary.eos) or ([] if blank is None else [blank])
-        wrapper: Any = _Tokens(vocabulary, ends[0] if ends else vocabulary.size)
-        if not ends:
-            wrapper.tokens.append(b"")
-        _tokenizers[vocabulary] = LLTokenizer(wrapper, eos_token=ends or [vocabulary.size])
-    return _tokenizers[vocabulary]
+    return _tokenizers.find(vocabulary, _make_tokenizer)
 
 
-def matcher(vocabulary: Vocabulary, lark: str, name: str) -> LLMatcher:
-    """A matcher at the start of a grammar in llguidance's Lark. Raises ConstraintError with its complaint."""
+def _make_tokenizer(vocabulary: Vocabulary) -> LLTokenizer:
+    from llguidance import LLTokenizer
+
+    # It wants an end of sequence also where there is none; the bits of both are ours to set in any case.
+    blank = next((v for v, token in enumerate(vocabulary.tokens) if not token), None)
+    ends = list(vocabulary.eos) or ([] if blank is None else [blank])
+    wrapper: Any = _Tokens(vocabulary, ends[0] if ends else vocabulary.size)
+    if not ends:
+        wrapper.tokens.append(b"")
+    return LLTokenizer(wrapper, eos_token=ends or [vocabulary.size])
+
+
+def make_matcher(vocabulary: Vocabulary, lark: str, name: str) -> LLMatcher:
+    """A matcher at the start of a grammar in llguidance's Lark. Raises ConstraintError with what it says is wrong."""
     from llguidance import LLMatcher
 
-    made = LLMatcher(tokenizer(vocabulary), lark + _EXACT, log_level=0)
-    if made.is_error():
-        raise ConstraintError(f"{name}: {complaint(made)}")
-    return made
+    matcher = LLMatcher(find_tokenizer(vocabulary), lark + _EXACT, log_level=0)
+    if matcher.is_error():
+        raise ConstraintError(f"{name}: {explain_error(matcher)}")
+    return matcher
 
 
-def complaint(made: LLMatcher) -> str:
-    """What is wrong with a matcher, without the dump of its state and without the line that we added."""
-    text = made.get_error().split("\n<state>")[0]
+def explain_error(matcher: LLMatcher) -> str:
+    """The error of a matcher, without the dump of its state and without the line that we added."""
+    text = matcher.get_error().split("\n<state>")[0]
     ours = re.compile(r"\s*\d+ \|\s*(%llguidance.*)?")
     kept = "\n".join(line for line in text.splitlines() if not ours.fullmatch(line)).strip()
     return re.sub(r"^(?:at )?(\d+)\((\d+)\):", r"line \1, column \2:", kept)
 
 
-def is_dead_end(made: LLMatcher) -> bool:
+def is_dead_end(matcher: LLMatcher) -> bool:
     """Whether a matcher in error has merely found that no token fits, which is legal."""
-    return made.get_error().startswith("NoExtension")
+    return matcher.get_error().startswith("NoExtension")

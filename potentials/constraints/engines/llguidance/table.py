@@ -8,6 +8,7 @@ asked for in a while, and a matcher is remade, when needed after all, by replayi
 from __future__ import annotations
 
 from collections import OrderedDict
+from threading import RLock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import ConstraintError
 from feynkac.base.masks import States, TokenMask, pack
-from feynkac.potentials.constraints.engines.llguidance.matchers import complaint, is_dead_end
+from feynkac.potentials.constraints.engines.llguidance.matchers import explain_error, is_dead_end
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -29,19 +30,25 @@ _PATHS = 1 << 22  # states whose tokens are kept: 70 MB at most
 
 
 class GuideAutomaton:
-    """A `TokenAutomaton` over the matchers of llguidance, exact within the limits of its lexer (see `grammar`)."""
+    """A `TokenAutomaton` over the matchers of llguidance, exact within the limits of its lexer (see `grammar`).
+
+    Any number of threads may ask, one after the other: a matcher is moved along by whoever asks, and tables grow. The
+    numbers of states depend on who asked first, and what they stand for does not. Raises ConstraintError.
+    """
 
     start = 0
 
     def __init__(self, root: LLMatcher, vocabulary: Vocabulary, name: str) -> None:
-        self._root, self._name = root, name
+        self._root = root
+        self._name = name
+        self._lock = RLock()
         self._paths = _Paths(root.is_accepting())
         self._children: OrderedDict[tuple[int, int], int] = OrderedDict()
         self._matchers: OrderedDict[int, LLMatcher] = OrderedDict()
         self._rows: OrderedDict[int, TokenMask] = OrderedDict()
         self._remade: set[int] = set()
         self._eos, self._text = pack(vocabulary.ends), pack(vocabulary.with_text)
-        if not self._row(0).any() and not self.accepts(np.zeros(1, dtype=np.int64))[0]:
+        if not self._find_row(0).any() and not self.accepts(np.zeros(1, dtype=np.int64))[0]:
             raise ConstraintError(f"{name}: no sequence of this vocabulary's tokens spells a text that it accepts")
 
     def masks(self, states: States) -> TokenMask:
@@ -50,68 +57,71 @@ class GuideAutomaton:
         Raises ConstraintError where llguidance gives up, which by itself would look like the end of a text.
         """
         masks = np.zeros((len(states), len(self._text)), dtype=np.uint32)
-        for i, state in enumerate(states.tolist()):
-            if state >= 0:
-                masks[i] = self._row(state)
-        masks[self.accepts(states)] |= self._eos
-        self._forget(len(states))
+        with self._lock:
+            for i, state in enumerate(states.tolist()):
+                if state >= 0:
+                    masks[i] = self._find_row(state)
+            masks[self.accepts(states)] |= self._eos
+            self._forget(len(states))
         return masks
 
     def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
         """(N,) states after one more token each; -1 where the token is not allowed. Raises as `masks` does."""
         pairs = list(zip(states.tolist(), tokens.tolist(), strict=True))
-        fresh: dict[int, list[int]] = {}
-        for state, token in dict.fromkeys(pairs):
-            if (state, token) not in self._children and self._allows(state, token):
-                fresh.setdefault(state, []).append(token)
-        for state, children in fresh.items():
-            self._grow(state, children)
-        after = np.array([self._children.get(pair, -1) for pair in pairs], dtype=np.int64)
-        self._forget(len(states))
+        with self._lock:
+            fresh: dict[int, list[int]] = {}
+            for state, token in dict.fromkeys(pairs):
+                if (state, token) not in self._children and self._allows(state, token):
+                    fresh.setdefault(state, []).append(token)
+            for state, children in fresh.items():
+                self._grow(state, children)
+            after = np.array([self._children.get(pair, -1) for pair in pairs], dtype=np.int64)
+            self._forget(len(states))
         return after
 
     def accepts(self, states: States) -> NDArray[np.bool_]:
         """(N,) whether the text so far is accepted as it stands."""
-        return self._paths.accepts(states)
+        with self._lock:
+            return self._paths.accepts(states)
 
     def _allows(self, state: int, token: int) -> bool:
         if state < 0 or not 0 <= token < 32 * len(self._text):
             return False
-        return bool(self._row(state)[token >> 5] >> np.uint32(token & 31) & 1)
+        return bool(self._find_row(state)[token >> 5] >> np.uint32(token & 31) & 1)
 
     def _grow(self, state: int, tokens: list[int]) -> None:
         """Add the states after `state` and each of its `tokens`, which are allowed."""
-        parent = self._matcher(state)
+        parent = self._find_matcher(state)
         for token in tokens:
             # The last child takes the matcher over: a text that does not branch is never copied. If the parent is
             # asked for more children all the same, its matcher is remade, and from then on kept.
             takes = token == tokens[-1] and state != 0 and state not in self._remade
             matcher = self._matchers.pop(state) if takes else parent.deep_copy()
             if not matcher.consume_token(token):
-                raise self._gave_up(matcher, state)
+                raise self._make_error(matcher, state)
             child = self._paths.add(state, token, matcher.is_accepting())
             self._children[state, token], self._matchers[child] = child, matcher
 
-    def _row(self, state: int) -> TokenMask:
+    def _find_row(self, state: int) -> TokenMask:
         """The allowed tokens that have a text."""
         if state in self._rows:
             self._rows.move_to_end(state)
             return self._rows[state]
-        matcher = self._matcher(state)
+        matcher = self._find_matcher(state)
         bits = np.frombuffer(matcher.compute_bitmask(), dtype="<u4")[: len(self._text)]
         if matcher.is_error() and not is_dead_end(matcher):
-            raise self._gave_up(matcher, state)
+            raise self._make_error(matcher, state)
         self._rows[state] = np.zeros_like(self._text) if matcher.is_error() else bits & self._text
         return self._rows[state]
 
-    def _matcher(self, state: int) -> LLMatcher:
+    def _find_matcher(self, state: int) -> LLMatcher:
         if state == 0:
             return self._root
         if state not in self._matchers:
             self._matchers[state] = self._root.deep_copy()
             self._remade.add(state)
             if not self._matchers[state].consume_tokens(self._paths.tokens(state)):
-                raise self._gave_up(self._matchers.pop(state), state)
+                raise self._make_error(self._matchers.pop(state), state)
         self._matchers.move_to_end(state)
         return self._matchers[state]
 
@@ -124,10 +134,10 @@ class GuideAutomaton:
         while len(self._children) > max(_CHILDREN, n):
             self._children.popitem(last=False)
 
-    def _gave_up(self, matcher: LLMatcher, state: int) -> ConstraintError:
+    def _make_error(self, matcher: LLMatcher, state: int) -> ConstraintError:
         n = len(self._paths.tokens(state))
         return ConstraintError(
-            f"{self._name}: llguidance gave up after {n} tokens: {complaint(matcher)}; make the grammar simpler"
+            f"{self._name}: llguidance gave up after {n} tokens: {explain_error(matcher)}; make the grammar simpler"
         )
 
 
@@ -143,7 +153,8 @@ class _Paths:
         """The number of a new state, one token after `parent`."""
         if self._count == len(self._table) < _PATHS:
             self._table = np.concatenate([self._table, np.zeros_like(self._table)])
-        state, self._count = self._count, self._count + 1
+        state = self._count
+        self._count += 1
         self._table[state % len(self._table)] = parent, token, accepts
         return state
 
