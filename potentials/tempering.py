@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.capabilities import Weighed, require
-from feynkac.base.contract import LogW, Potential, Rows
+from feynkac.base.contract import LogW, Potential, Rows, State
 from feynkac.base.errors import ArgumentError, PotentialError
 from feynkac.potentials.base import Factor, log_psi
 from feynkac.smc.checks import name_of
@@ -18,7 +18,7 @@ from feynkac.smc.weights import effective_sample_size
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from feynkac.potentials.diffusion.protocols import View
+    from feynkac.base.sampling import View
 
 _MEMORY = np.array((0.0, 0.0), dtype=[("lam", np.float64), ("level", np.float64)])
 """Of each particle: the last lambda of its group, and its last level."""
@@ -36,11 +36,11 @@ class Scheduled(Factor):
         """(R,) nats: lambda times what the base guesses; before the first step, the lambda of that step."""
         return self._lam(max(view.state.t - 1, 0)) * log_psi(self.base, view)
 
-    def level(self, t: int, state: Any, rows: Rows) -> LogW:
+    def level(self, t: int, state: State, rows: Rows) -> LogW:
         """(R,) nats: lambda(t) times the level of the base; -inf stays."""
         return _times(self._lam(t), self.base.level(t, state, rows))
 
-    def final(self, state: Any, rows: Rows) -> LogW:
+    def final(self, state: State, rows: Rows) -> LogW:
         """(R,) nats: that of the base."""
         return self.base.final(state, rows)
 
@@ -70,9 +70,9 @@ class Adaptive(Factor):
         value = log_psi(self.base, view)
         return torch.as_tensor(lam, device=value.device) * value
 
-    def level(self, t: int, state: Any, rows: Rows) -> LogW:
+    def level(self, t: int, state: State, rows: Rows) -> LogW:
         """(R,) nats: lambda_t times the level of the base, with one lambda for each group of particles."""
-        state = self._weighed(state)
+        state = self._require_weights(state)
         memory, base = state.memory.array(self, _MEMORY), self.base.level(t, state, rows)
         old, new = memory["level"][rows], np.empty(len(rows))
         for g in np.unique(state.group[rows]):
@@ -84,11 +84,11 @@ class Adaptive(Factor):
         state.since[rows] += new - old
         return new
 
-    def final(self, state: Any, rows: Rows) -> LogW:
+    def final(self, state: State, rows: Rows) -> LogW:
         """(R,) nats: that of the base."""
         return self.base.final(state, rows)
 
-    def _weighed(self, state: Any) -> Weighed:
+    def _require_weights(self, state: State) -> Weighed:
         return require(
             state,
             Weighed,

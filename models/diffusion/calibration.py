@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.base.contract import Mask
-from feynkac.models.diffusion.kernel import Level
+from feynkac.base.sampling import NoiseLevel
 
 
 def posterior_variance(
-    x: Tensor, x0hat: Tensor, level: Level, group: NDArray[np.int64], alive: Mask
+    x: Tensor, x0hat: Tensor, noise_level: NoiseLevel, group: NDArray[np.int64], alive: Mask
 ) -> NDArray[np.float64]:
     """(N,) variance of one coordinate of x0 given x, averaged over coordinates, one value for each group.
 
@@ -36,7 +36,7 @@ def posterior_variance(
     dx, dx0 = centred(x), centred(x0hat)
     spread = dx.new_zeros(len(count)).index_add_(0, which, (dx * dx).sum(1))
     shared = dx.new_zeros(len(count)).index_add_(0, which, (dx * dx0).sum(1))
-    known = (spread > 0) & (level.alpha > 0)
+    known = (spread > 0) & (noise_level.alpha > 0)
     slope = shared.clamp(min=0.0) / torch.where(known, spread, 1.0)
-    variance = torch.where(known, slope * level.sigma**2 / (level.alpha or 1.0), level.variance(1.0))
+    variance = torch.where(known, slope * noise_level.sigma**2 / (noise_level.alpha or 1.0), noise_level.variance(1.0))
     return variance.cpu().numpy()[group]

@@ -204,10 +204,10 @@ def test_what_is_no_score_is_refused_by_name(population: Any, value: Any, proble
     for potential in (reward(judge), as_potential(judge)):
         with pytest.raises(PotentialError, match=rf"judge\)?' at step 7, row 2, text 'bad.* \.\.\. .*bad', {problem}"):
             potential.level(7, state, np.array([0, 2]))
-        with pytest.raises(PotentialError, match=r"judge.* at the end of a text, row 2"):
+        with pytest.raises(PotentialError, match=r"judge.* at the end, row 2"):
             potential.final(state, np.array([0, 2]))
     batch = reward(lambda texts: [judge(text) for text in texts], batch=True)
-    with pytest.raises(PotentialError, match=rf"at the end of a text, row 2, text 'bad.* {problem}"):
+    with pytest.raises(PotentialError, match=rf"at the end, row 2, text 'bad.* {problem}"):
         batch.final(state, np.array([0, 2]))
 
 
@@ -229,7 +229,7 @@ def test_a_function_that_raises_is_named_with_its_cause(population: Any) -> None
 @pytest.mark.parametrize("value", [[1.0], [1.0, 2.0, 3.0], 1.0, None, {"a": 1, "b": 2}, "ab", np.ones((3, 2))])
 def test_batches_of_the_wrong_shape_are_refused(population: Any, value: Any) -> None:
     with pytest.raises(
-        PotentialError, match=r"'reward\(<lambda>\)' at step 0.*return (one number for each text|a number)"
+        PotentialError, match=r"'reward\(<lambda>\)' at step 0.*return (one number for each sample|a number)"
     ):
         reward(lambda texts: value, batch=True).level(0, population(["a", "b"]), np.arange(2))
 
