@@ -149,10 +149,10 @@ class PipelineCall:
                 self.close()
 
     def _ask(self, *reply: Any) -> Question | None:
-        if self._greenlet.dead:
-            raise ModelError("the call of the pipeline has ended and cannot go on; start the run again")
         if self._thread != threading.get_ident():
             raise ModelError("a run of a pipeline goes on in the thread that has started it; start the run again here")
+        if self._greenlet.dead:
+            raise ModelError("the call of the pipeline has ended and cannot go on; start the run again")
         try:
             said = self._switch(lambda: self._greenlet.switch(*reply))
         except FeynkacError:

@@ -14,7 +14,7 @@ import feynkac as fk
 from feynkac.base.errors import ArgumentError
 from feynkac.models import diffusion as fd
 from feynkac.models.diffusion.decoding import decoder_of
-from feynkac.models.diffusion.preview import FIELDS, Linear, _smooth
+from feynkac.models.diffusion.preview import FIELDS, Linear, _draw_smooth
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -62,7 +62,7 @@ def test_a_linear_preview_has_the_shape_of_the_sample_and_follows_it(name):
     pipe, _, _ = made(name)
     decoder = decoder_of(pipe, **SIZE)
     preview = Linear(decoder, {})
-    fields = _smooth(FIELDS, (16, 2, 8, 8) if name == "wan" else (4, 8, 8))
+    fields = _draw_smooth(FIELDS, (16, 2, 8, 8) if name == "wan" else (4, 8, 8))
     with torch.no_grad():
         latents = pipe._pack_latents(fields, FIELDS, 4, 8, 8) if name == "flux" else fields
         shown, full = preview(latents), decoder(latents)

@@ -196,7 +196,7 @@ def test_constraints_return_truth_values():
 def test_batches_return_one_number_a_sample():
     with pytest.raises(PotentialError, match=r"given 8 samples as a batch of shape \(8, 3, 4, 5\).*of shape \(8,\)"):
         run(fk.reward(lambda images: images.mean(), batch=True))
-    with pytest.raises(PotentialError, match="row 2, a sample of .* returned nan"):
+    with pytest.raises(PotentialError, match=r"row 2, a sample of .* returned nan"):
         run(fk.reward(lambda images: [0.0, 0.0, np.nan] + [0.0] * 5, batch=True))
 
 
