@@ -28,12 +28,12 @@ def posterior_variance(
     which = torch.as_tensor(group[alive], device=x.device)
     count = torch.bincount(which, minlength=int(group.max()) + 1).clamp(min=1).double()
 
-    def centred(values: Tensor) -> Tensor:
+    def centre(values: Tensor) -> Tensor:
         flat = values.flatten(1).index_select(0, rows).double()
         total = flat.new_zeros(len(count), flat.shape[1]).index_add_(0, which, flat)
         return flat - (total / count[:, None])[which]
 
-    dx, dx0 = centred(x), centred(x0hat)
+    dx, dx0 = centre(x), centre(x0hat)
     spread = dx.new_zeros(len(count)).index_add_(0, which, (dx * dx).sum(1))
     shared = dx.new_zeros(len(count)).index_add_(0, which, (dx * dx0).sum(1))
     known = (spread > 0) & (noise_level.alpha > 0)

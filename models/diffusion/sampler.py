@@ -128,9 +128,13 @@ class DiffusionSampler:
         """
         self._check(reference)
         if state.t == 0:
-            x, owed = self.source.pin_first(state, reference)
-            state = replace(state, x=x, owed=owed, leaves={}, past=Past.start(x, self.source.seeds))
+            state = self.pin(state, reference)
         return self.advance(state, rng, reference)
+
+    def pin(self, state: Latents, reference: LatentPath) -> Latents:
+        """The particles before the first step, with row 0 where `reference` starts; their paths are kept."""
+        x, owed = self.source.pin_first(state, reference)
+        return replace(state, x=x, owed=owed, leaves={}, past=Past.start(x, self.source.seeds))
 
     def trace(self, state: Latents, row: int) -> LatentPath:
         """The path of a `row`. Raises ArgumentError if it was not kept (see `Latents.record`)."""
@@ -193,9 +197,13 @@ class DiffusionSampler:
         if given is None:
             return x, log_w
         x = with_row_0(x, given)
-        if transition.std > 0.0:
-            log_w = with_row_0(log_w, check_replayable(self.proposal).ratio(state, transition, mean, x)[0])
-        return x, log_w
+        return x, self._weigh_again(state, transition, mean, x, log_w)
+
+    def _weigh_again(self, state: Latents, transition: Transition, mean: Tensor, x: Tensor, log_w: Tensor) -> Tensor:
+        """(N,) nats: `log_w` with the ratio of row 0 for the latent that it was given."""
+        if transition.std == 0.0:
+            return log_w
+        return with_row_0(log_w, check_replayable(self.proposal).ratio(state, transition, mean, x)[0])
 
     def _check(self, reference: LatentPath) -> None:
         shapes = {tuple(each.shape) for each in reference.latents}

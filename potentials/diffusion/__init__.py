@@ -1,4 +1,4 @@
-"""What weighs the samples of diffusion and flow samplers, beyond what weighs any sample."""
+"""Potentials on the samples of diffusion and flow samplers, beyond those on samples of any kind."""
 
 from feynkac.potentials.diffusion.observation import Observation, observed
 from feynkac.potentials.diffusion.operators import Operator, deblurring, inpainting, linear, superresolution

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,8 +14,13 @@ from feynkac.base.errors import ArgumentError, PotentialError
 from feynkac.potentials.base import Factor, set_function_reader
 from feynkac.potentials.rewards.boundaries import BOUNDARIES
 from feynkac.potentials.rewards.folds import Kind, check_kind
-from feynkac.potentials.rewards.scoring import Scorer, boolean, number, plain
+from feynkac.potentials.rewards.scoring import Scorer, read_bool, read_number, read_number_or_bool
 from feynkac.potentials.rewards.texts import Every, PlainText, TextFactor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from feynkac.base.sampling import View
 
 
 class SampleFactor(Factor):
@@ -29,6 +33,7 @@ class SampleFactor(Factor):
     def __init__(self, on_texts: Factor, on_decoded: Callable[[], Factor], *, hard: bool = False) -> None:
         self.name, self.hard = on_texts.name, hard
         self._on_texts, self._make = on_texts, on_decoded
+        self._made = dict[str, Factor]()
 
     def level(self, t: int, state: State, rows: Rows) -> LogW:
         """(R,) nats: what the function foresees from the text so far, or from the clean sample expected."""
@@ -38,13 +43,14 @@ class SampleFactor(Factor):
         """(R,) nats: what the function says of the samples."""
         return self._on(state).final(state, rows)
 
-    def log_psi(self, view: Any) -> Any:
+    def log_psi(self, view: View) -> Tensor:
         """(R,) nats, differentiable if the function is: what it foresees of the rows in `view`."""
         return self._on_decoded.log_psi(view)
 
-    @cached_property
+    @property
     def _on_decoded(self) -> Factor:
-        return self._make()
+        # One for all threads, since what particles remember is kept under it; setdefault is atomic.
+        return self._made.get("decoded") or self._made.setdefault("decoded", self._make())
 
     def _on(self, state: State) -> Factor:
         if isinstance(state, Writes):
@@ -59,7 +65,7 @@ class SampleFactor(Factor):
 
 def read_function(f: Callable[[Any], Any]) -> SampleFactor:
     """A plain function given where a potential is expected: bool constrains whole samples, a number is in nats."""
-    scorer = Scorer(f, _name("", f), plain)
+    scorer = Scorer(f, _name("", f), read_number_or_bool)
 
     def on_decoded() -> Factor:
         from feynkac.potentials.rewards.decoded import DecodedPlain
@@ -82,7 +88,7 @@ def constraint(f: Callable[..., Any], every: Every = "end", batch: bool = False)
     Raises PotentialError, when it is used, if f raises or returns anything but a bool.
     """
     _check(f, every, "constraint")
-    scorer = Scorer(f, _name("constraint", f), boolean, batch)
+    scorer = Scorer(f, _name("constraint", f), read_bool, batch)
 
     def on_decoded() -> Factor:
         from feynkac.potentials.rewards.decoded import DecodedConstraint, count_steps
@@ -121,7 +127,7 @@ def reward(
     _check(f, every, "reward")
     check_kind(kind)
     check_scale(scale)
-    scorer = Scorer(f, _name("reward", f), number, batch)
+    scorer = Scorer(f, _name("reward", f), read_number, batch)
 
     def on_decoded() -> Factor:
         from feynkac.potentials.rewards.decoded import DecodedReward, count_steps

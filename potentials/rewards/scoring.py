@@ -25,26 +25,26 @@ class Unfit(Exception):
     """What is wrong with a returned value, and what to return instead."""
 
 
-def number(value: Any) -> float:
+def read_number(value: Any) -> float:
     """A score as a float; True counts 1."""
-    if isinstance(value := bare(value), Real):
+    if isinstance(value := unwrap(value), Real):
         return float(value)
     raise Unfit(f"{_describe(value)}; return a number")
 
 
-def boolean(value: Any) -> float:
+def read_bool(value: Any) -> float:
     """0 for True and -inf for False, in nats."""
-    if not isinstance(value := bare(value), bool):
+    if not isinstance(value := unwrap(value), bool):
         raise Unfit(f"{_describe(value)}; a constraint returns True or False (for numbers use reward)")
     return 0.0 if value else -np.inf
 
 
-def plain(value: Any) -> float:
+def read_number_or_bool(value: Any) -> float:
     """A number as it is, a bool as a constraint, in nats."""
-    return boolean(value) if isinstance(bare(value), bool) else number(value)
+    return read_bool(value) if isinstance(unwrap(value), bool) else read_number(value)
 
 
-def bare(value: Any) -> Any:
+def unwrap(value: Any) -> Any:
     """The Python number in a numpy number, and in an array or tensor without dimensions; else `value` as it is."""
     return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
@@ -52,11 +52,12 @@ def bare(value: Any) -> Any:
 class Scorer:
     """A function of samples that cannot go wrong in silence: f of one sample, or with `batch` of all at once.
 
-    `convert` says what counts as a score: `number`, `boolean` or `plain`. Every method raises PotentialError naming the
-    function, the step, the row and the sample if f raises, or returns anything else, NaN or +inf.
+    `convert` says what counts as a score: `read_number`, `read_bool` or `read_number_or_bool`. Every method raises
+    PotentialError naming the function, the step, the row and the sample if f raises, or returns anything else, NaN or
+    +inf.
     """
 
-    def __init__(self, f: Callable[..., Any], name: str, convert: Convert = number, batch: bool = False) -> None:
+    def __init__(self, f: Callable[..., Any], name: str, convert: Convert = read_number, batch: bool = False) -> None:
         self.name = name
         self.saw_bool = False
         """Whether a function of one sample has returned a bool."""
@@ -103,7 +104,7 @@ class Scorer:
         values, scores = list[Any](), np.empty(len(samples))
         for i, sample in enumerate(samples):
             values.append(self._call(sample, lambda i=i: place(i)))
-            self.saw_bool |= isinstance(bare(values[i]), bool)
+            self.saw_bool |= isinstance(unwrap(values[i]), bool)
             scores[i] = self._convert_one(values[i], i, place)
         return scores, values
 
@@ -136,9 +137,9 @@ class Scorer:
         if isinstance(returned, (str, bytes, dict)) or count != n:
             raise PotentialError(f"{whole} returned {count} values; {wanted}")
         if isinstance(returned, np.ndarray) and returned.ndim == 1:  # all at once, unless there is something to refuse
-            if self._convert is boolean and returned.dtype == np.bool_:
+            if self._convert is read_bool and returned.dtype == np.bool_:
                 return np.where(returned, 0.0, -np.inf)
-            if returned.dtype.kind in "fiu" and self._convert is number:
+            if returned.dtype.kind in "fiu" and self._convert is read_number:
                 scores = returned.astype(np.float64)
                 if not (np.isnan(scores) | (scores == np.inf)).any():
                     return scores

@@ -225,14 +225,14 @@ def test_levels_may_depend_on_the_population(expected):
 class OwnRatio(fd.DiffusionSampler):
     """Row 0 takes the latent of the reference with the weight of what it had drawn itself."""
 
-    def _weighed_again(self, state, transition, mean, x, log_w):
+    def _weigh_again(self, state, transition, mean, x, log_w):
         return log_w
 
 
 class FreeStart(fd.DiffusionSampler):
     """Row 0 joins the reference only after the first step."""
 
-    def pinned(self, state, reference):
+    def pin(self, state, reference):
         state.record()
         return state
 

@@ -155,6 +155,20 @@ def test_constraints_by_function(population: Any) -> None:
     assert grow(two_at_once, population, ["x y z"]) == [NONE], "no boundary is passed over"
 
 
+def test_constraints_of_all_texts_at_once(population: Any) -> None:
+    state, rows = population(["ab", "b", "ab"]), np.arange(3)
+    asked: list[list[str]] = []
+
+    def have_a(texts: list[str]) -> Any:
+        asked.append(texts)
+        return np.array(["a" in text for text in texts])
+
+    assert constraint(have_a, batch=True).final(state, rows).tolist() == [0, NONE, 0]
+    assert asked == [["ab", "b"]]
+    with pytest.raises(PotentialError, match="row 1, text 'b', returned int 1; a constraint returns True or False"):
+        constraint(lambda texts: [True, 1], batch=True).final(state, rows)
+
+
 def test_plain_functions(population: Any) -> None:
     state, rows = population(["ab", "b"]), np.arange(2)
     number = as_potential(lambda text: len(text))

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import feynkac as fk
+from feynkac.base.capabilities import Bounded
 from feynkac.base.errors import ArgumentError, ModelError, PotentialError
 from feynkac.models import diffusion as fd
 from feynkac.smc import resample as schemes
@@ -413,6 +414,11 @@ def test_a_function_of_one_image_weighs_like_one_of_batches():
     assert np.allclose(found.log_weights, wanted.log_weights, rtol=1e-6) and np.ptp(wanted.log_weights) > 0
     guided = fk.Diffusion.from_pipeline(model.pipe, STEPS, 1.0, proposal=fd.Guided(one)).prompt("a cat", **SIZE)
     assert np.isfinite(fk.steer(guided, one, particles=2, seed=0).log_evidence)
+
+
+def test_a_pipeline_knows_how_long_its_runs_last():
+    _, model, _ = made("ddim")
+    assert isinstance(model, Bounded) and model.max_steps == STEPS
 
 
 def test_guidance_without_weights_comes_with_a_warning():

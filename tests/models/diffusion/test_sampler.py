@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import feynkac as fk
-from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.base.capabilities import Bounded
+from feynkac.base.errors import ArgumentError, ModelError, PotentialError
 from feynkac.models import diffusion as fd
 from feynkac.models.diffusion.calibration import posterior_variance
 from feynkac.models.diffusion.kernel import clean_of, noise_of
@@ -111,6 +112,37 @@ def test_the_network_sees_each_row_once_a_step(through):
     proposal = fd.Guided(potential, through=through) if through else fd.BASE
     last_of(sampler_of(denoiser, proposal=proposal), potential, resample=schemes.multinomial)
     assert denoiser.rows == 6 * 8 and denoiser.calls == 6
+
+
+def test_only_looking_calls_the_network():
+    denoiser = Counting()
+    state = sampler_of(denoiser).init(4, Streams(0).at("init", 0))
+    with pytest.raises(ModelError, match="look"):
+        _ = state.prediction
+    with pytest.raises(ModelError, match="look"):
+        state.estimate_variance()
+    assert len(state.samples(np.arange(4))) == 4 and denoiser.calls == 0
+    assert torch.equal(state.look().x0hat, PRIOR.x0hat(state.x, state.noise_level)) and denoiser.calls == 1
+    assert state.look().x0hat is state.prediction.x0hat and denoiser.calls == 1
+    state, _ = state.sampler.step(0, state, Streams(0).at("propose", 0))
+    assert torch.equal(torch.stack(state.samples(np.arange(4))), state.denoised) and denoiser.calls == 1
+
+
+def test_a_sampler_knows_how_long_its_runs_last():
+    sampler = sampler_of()
+    assert isinstance(sampler, Bounded) and sampler.max_steps == len(sampler.schedule)
+
+
+def test_a_composition_and_a_denoiser_in_one_batch_are_those_run_alone():
+    guided = fd.guide(fd.GaussianMixture([1.0], [[1.0, 0.0]], 0.5), PRIOR, 1.1)
+    samplers = [sampler_of(PRIOR), sampler_of(guided)]
+    for first, second in (samplers, samplers[::-1]):
+        *_, both = smc(first.join([second]), BOWL, n=[4, 4], resample=schemes.never, rng=Streams(0))
+        for g, each in enumerate((first, second)):
+            *_, alone = smc(each, BOWL, n=4, resample=schemes.never, rng=Streams(0, group=g))
+            assert np.allclose(both.group(g).log_weight, alone.log_weight, rtol=0.0, atol=1e-10)
+    with pytest.raises(ArgumentError, match="one sum"):
+        sampler_of(PRIOR).join([sampler_of(fd.anneal(PRIOR, 2.0))])
 
 
 def test_dead_rows_cost_nothing():
