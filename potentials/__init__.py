@@ -1,4 +1,4 @@
-"""What weighs: constraints, rewards, and how they combine."""
+"""Potentials: constraints, rewards, and how they combine."""
 
 from feynkac.potentials.base import Factor, as_potential, product
 from feynkac.potentials.constraints.counts import length, tokens

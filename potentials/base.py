@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Real
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from feynkac.base.capabilities import Foresees, is_hard
-from feynkac.base.contract import LogW, Potential, Rows
+from feynkac.base.contract import LogW, Potential, Rows, State
 from feynkac.base.errors import ArgumentError
 from feynkac.smc.checks import check_log_weights, name_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from feynkac.base.sampling import View
 
 
 class Factor:
@@ -25,15 +30,15 @@ class Factor:
     hard: bool = False
     """Whether all log-weights are 0 or -inf, so that a positive power changes nothing."""
 
-    def level(self, t: int, state: Any, rows: Rows) -> LogW:
+    def level(self, t: int, state: State, rows: Rows) -> LogW:
         """(R,) nats, the log-weight that is foreseen for the unfinished `rows` after step `t`; -inf kills a row."""
         return np.zeros(len(rows))
 
-    def final(self, state: Any, rows: Rows) -> LogW:
+    def final(self, state: State, rows: Rows) -> LogW:
         """(R,) nats, the log-weight of `rows` that have just finished."""
         raise NotImplementedError
 
-    def log_psi(self, view: Any) -> Any:
+    def log_psi(self, view: View) -> Tensor:
         """(R,) nats, a tensor with a gradient: what is foreseen of the rows in `view`, for a proposal to follow.
 
         Raises ArgumentError unless a subclass gives it.
@@ -78,22 +83,22 @@ class Power(Factor):
         self.base, self.exponent = base, exponent
         self.name = f"{name_of(base)} ** {exponent:g}"
 
-    def level(self, t: int, state: Any, rows: Rows) -> LogW:
+    def level(self, t: int, state: State, rows: Rows) -> LogW:
         """(R,) nats, `exponent` times the level of the base."""
-        return self._scaled(self.base.level(t, state, rows), "level", t, rows)
+        return self._scale(self.base.level(t, state, rows), "level", t, rows)
 
-    def final(self, state: Any, rows: Rows) -> LogW:
+    def final(self, state: State, rows: Rows) -> LogW:
         """(R,) nats, `exponent` times the final log-weight of the base."""
-        return self._scaled(self.base.final(state, rows), "final", None, rows)
+        return self._scale(self.base.final(state, rows), "final", None, rows)
 
-    def log_psi(self, view: Any) -> Any:
+    def log_psi(self, view: View) -> Tensor:
         """(R,) nats, `exponent` times what the base foresees."""
         return self.exponent * log_psi(self.base, view)
 
     def _power(self, exponent: float) -> Factor:
         return Power(self.base, self.exponent * exponent)
 
-    def _scaled(self, values: Any, what: str, t: int | None, rows: Rows) -> LogW:
+    def _scale(self, values: Any, what: str, t: int | None, rows: Rows) -> LogW:
         values = check_log_weights(values, source=name_of(self.base), what=what, t=t, rows=rows)
         dead = values == -np.inf
         scaled = self.exponent * np.where(dead, 0.0, values)
@@ -115,15 +120,15 @@ class Product(Factor):
         """The potentials whose product this is, in the order they were given."""
         return self._factors
 
-    def level(self, t: int, state: Any, rows: Rows) -> LogW:
+    def level(self, t: int, state: State, rows: Rows) -> LogW:
         """(R,) nats, the sum of the levels. Raises PotentialError naming the factor at fault."""
         return self._sum("level", t, rows, lambda factor, asked: factor.level(t, state, asked))
 
-    def final(self, state: Any, rows: Rows) -> LogW:
+    def final(self, state: State, rows: Rows) -> LogW:
         """(R,) nats, the sum of the final log-weights. Raises PotentialError naming the factor at fault."""
         return self._sum("final", None, rows, lambda factor, asked: factor.final(state, asked))
 
-    def log_psi(self, view: Any) -> Any:
+    def log_psi(self, view: View) -> Tensor:
         """(R,) nats, the sum of what the factors foresee; those that only forbid have no part."""
         soft = [factor for factor in self._factors if not is_hard(factor)]
         if not soft:
@@ -131,7 +136,7 @@ class Product(Factor):
         return sum(log_psi(factor, view) for factor in soft)
 
     def _power(self, exponent: float) -> Factor:
-        return Product([_raised(factor, exponent) for factor in self._factors])
+        return Product([_raise(factor, exponent) for factor in self._factors])
 
     def _sum(self, what: str, t: int | None, rows: Rows, ask: Any) -> LogW:
         total, alive = np.zeros(len(rows)), np.arange(len(rows))
@@ -144,7 +149,7 @@ class Product(Factor):
         return total
 
 
-def log_psi(potential: Potential, view: Any) -> Any:
+def log_psi(potential: Potential, view: View) -> Tensor:
     """(R,) nats, what `potential` foresees of the rows in `view`. Raises ArgumentError if it gives no gradient."""
     if not isinstance(potential, Foresees):
         raise _without_gradient(potential)
@@ -155,7 +160,7 @@ def _without_gradient(potential: Potential) -> ArgumentError:
     return ArgumentError(f"'{name_of(potential)}' gives no gradient to follow; guide by a reward, or by a twist")
 
 
-def _raised(factor: Potential, exponent: float) -> Potential:
+def _raise(factor: Potential, exponent: float) -> Potential:
     return factor**exponent if isinstance(factor, Factor) else Power(factor, exponent)
 
 
@@ -171,20 +176,30 @@ def product(*potentials: Any) -> Factor:
     return flat[0] if len(flat) == 1 and isinstance(flat[0], Factor) else Product(flat)
 
 
+_read_function: Callable[[Callable[..., Any]], Potential] | None = None
+
+
+def set_function_reader(read: Callable[[Callable[..., Any]], Potential]) -> None:
+    """Say what a plain function means where a potential is expected; `potentials.rewards` does so when it is imported.
+
+    So products take functions, and nothing here needs to know how they are called.
+    """
+    global _read_function
+    _read_function = read
+
+
 def as_potential(source: Any) -> Potential:
     """A potential from a potential or from a function of the sample, which is a text or a decoded image.
 
     A function that returns bool is a constraint on whole samples; one that returns a number is a reward in nats,
     asked after every step. Raises ArgumentError for anything else.
     """
-    from feynkac.potentials.rewards.functions import plain_function
-
     if isinstance(source, type):
         raise ArgumentError(f"{source.__name__} is a class; pass an instance: {source.__name__}(...)")
     if isinstance(source, Potential):
         return source
-    if callable(source):
-        return plain_function(source)
+    if callable(source) and _read_function is not None:
+        return _read_function(source)
     advice = {
         str: "for a pattern use regex(...), for a list of answers choices([...])",
         dict: "for a JSON schema use json_schema(...)",

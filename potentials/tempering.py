@@ -17,7 +17,7 @@ from feynkac.smc.weights import effective_sample_size
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from feynkac.potentials.diffusion.protocols import View
+    from feynkac.base.sampling import View
 
 _MEMORY = np.array((0.0, 0.0), dtype=[("lam", np.float64), ("level", np.float64)])
 """The memory of each particle: the last lambda of its group, and its last level in nats."""

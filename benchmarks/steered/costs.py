@@ -15,7 +15,6 @@ import torch
 
 import feynkac as fk
 from feynkac.models import diffusion as fd
-from feynkac.potentials import diffusion as fp
 from steered.tables import table, turns
 
 DIGITS = Path(__file__).parents[1] / "train" / "digits"
@@ -46,7 +45,7 @@ def _pipelines(pipe: Any, repeats: int, particles: int, steps: int) -> tuple[flo
     """Median ms a step alone and steered, and the median of the ratios of neighbours in time."""
     pipe.set_progress_bar_config(disable=True)
     model = fk.Diffusion.from_pipeline(pipe, steps=steps, batch=particles)
-    reward = fp.reward(lambda x: x.mean((1, 2, 3)), scale=20.0)
+    reward = fk.reward(lambda x: x.mean((1, 2, 3)), scale=20.0, batch=True)
 
     def bare(seed: int) -> float:
         began = time.process_time()
@@ -71,7 +70,7 @@ def analytic_overhead(repeats: int, particles: int = 4096, steps: int = 50) -> d
         prior = fd.GaussianMixture([0.7, 0.3], [[-2.0] * size, [3.0] * size], 0.25)
         schedule = fd.ddpm(steps)
         sampler = fd.DiffusionSampler(prior, schedule, (size,), dtype=torch.float64)
-        reward = fp.reward(lambda x: -0.5 * (x[:, 0] - 1.0) ** 2)
+        reward = fk.reward(lambda x: -0.5 * (x[:, 0] - 1.0) ** 2, batch=True)
 
         def bare(seed: int, prior: Any = prior, schedule: Any = schedule, size: int = size) -> float:
             began, rng = time.process_time(), np.random.default_rng(seed)
@@ -112,7 +111,7 @@ def measure_memory(particles: int, batch: int) -> None:
     shape = (4, 16, 16)
     prior, decoder = fd.Network(lambda x, t: 0.5 * x, "sample"), Heavy().requires_grad_(False)
     sampler = fd.DiffusionSampler(prior, fd.ddpm(4), shape, decode=decoder, batch=batch)
-    reward = fp.reward(lambda x: x.mean((1, 2, 3)), scale=100.0)
+    reward = fk.reward(lambda x: x.mean((1, 2, 3)), scale=100.0, batch=True)
     fk.steer(sampler, reward, particles=2, seed=0, progress=False)
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten: loading took more than a small run
     before = resident("VmRSS")

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+import feynkac as fk
 from feynkac.models import diffusion as fd
 from feynkac.models.diffusion.denoisers import Prediction
 from feynkac.models.diffusion.schedulers import prediction_of, schedule_of
-from feynkac.potentials import diffusion as fp
 from feynkac.smc import resample as schemes
 from steered.published import Published, run
 from steered.runs import Drawn, Method, Numbers, best, cells, even, quantiles, shares, steered, total_variation
@@ -33,7 +33,7 @@ class Network:
         self.unet, self.scheduler = pipe.unet, pipe.scheduler
         self.schedule = schedule_of(pipe.scheduler, eta=1.0)
 
-    def predict(self, x: Tensor, t: fd.Level, /) -> Prediction:
+    def predict(self, x: Tensor, t: fd.NoiseLevel, /) -> Prediction:
         return prediction_of(self.scheduler, self.unet(x, t.time).sample, x, t)
 
 
@@ -102,7 +102,7 @@ def methods(task: Task, pool: Tensor) -> dict[str, Method]:
 
     `pool`: other samples of the base model, (M, 1, 8, 8), for the methods that choose among such.
     """
-    network, target = task.network, fp.reward(task.reward)
+    network, target = task.network, fk.reward(task.reward, batch=True)
 
     def ours(proposal: Any = fd.BASE, **options: Any) -> Method:
         sampler = fd.DiffusionSampler(network, network.schedule, SHAPE, proposal=proposal)
@@ -155,7 +155,7 @@ def compare(samples: int, many: int, classes: range = range(10)) -> list[dict[st
 
     network, judges = Network(DDIMPipeline.from_pretrained(FOLDER)), Judges()
     model = fd.DiffusionSampler(network, network.schedule, SHAPE)
-    nothing = fp.reward(lambda x: torch.zeros(len(x)), every="end")
+    nothing = fk.reward(lambda x: torch.zeros(len(x)), every="end", batch=True)
     base = torch.cat([steered(model, nothing, 256, 1, seed=chunk)[1][0] for chunk in range(many // 256)])
     base, pool = base[: 3 * len(base) // 4], base[3 * len(base) // 4 :]
     tasks, rows = [Task(network, judges, wanted, base) for wanted in classes], []

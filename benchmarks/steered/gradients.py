@@ -32,7 +32,7 @@ def problem(seed: int) -> tuple[fd.GaussianMixture, fp.Observation, float]:
     matrix, noise = left @ np.diag(np.sort(rng.uniform(0, 1, SEEN))) @ right.T, float(rng.uniform(0.1, 0.5))
     x = prior.sample(1, torch.Generator().manual_seed(seed))[0].numpy()
     y = matrix @ x + noise * rng.standard_normal(SEEN)
-    log_z, _ = prior.observed(matrix, y, noise**2)
+    log_z, _ = prior.observe(matrix, y, noise**2)
     return prior, fp.observed(fp.linear(torch.as_tensor(matrix)), torch.as_tensor(y), noise), log_z
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+import feynkac as fk
 from feynkac.models import diffusion as fd
 from feynkac.potentials import diffusion as fp
 from feynkac.smc import resample as schemes
@@ -50,7 +51,7 @@ def chain(points: int = 1201) -> tuple[Numbers, Numbers]:
 
 def methods() -> dict[str, Method]:
     """What is compared; all evaluate the denoiser once for each particle and step."""
-    target = fp.reward(reward)
+    target = fk.reward(reward, batch=True)
     # The same reward as a likelihood, of which the engine knows how much of it is still open at each level.
     likelihood = fp.observed(fp.linear(torch.ones(1, 1)), torch.ones(1), noise=1.0)
 

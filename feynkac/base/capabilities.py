@@ -3,6 +3,7 @@
 Each class says what happens without it. An object has a capability by having the methods; it need not derive from
 anything. Nothing else is looked up by name on models, states, potentials, proposals and observers: ask with
 `isinstance`, or with `require`, whose error says what is missing. `feynkac.check` tells which of them an object has.
+Those of samplers of latents are in `feynkac.base.sampling`.
 
 Shapes: `N` particles in the population, `R` rows asked about.
 """

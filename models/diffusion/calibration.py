@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.base.contract import Mask
-from feynkac.models.diffusion.kernel import Level
+from feynkac.base.sampling import NoiseLevel
 
 
 def posterior_variance(
-    x: Tensor, x0hat: Tensor, level: Level, group: NDArray[np.int64], alive: Mask
+    x: Tensor, x0hat: Tensor, noise_level: NoiseLevel, group: NDArray[np.int64], alive: Mask
 ) -> NDArray[np.float64]:
     """(N,) variance of one coordinate of x0 given x, averaged over coordinates, one value for each group.
 
@@ -28,15 +28,15 @@ def posterior_variance(
     which = torch.as_tensor(group[alive], device=x.device)
     count = torch.bincount(which, minlength=int(group.max()) + 1).clamp(min=1).double()
 
-    def centred(values: Tensor) -> Tensor:
+    def centre(values: Tensor) -> Tensor:
         flat = values.flatten(1).index_select(0, rows).double()
         total = flat.new_zeros(len(count), flat.shape[1]).index_add_(0, which, flat)
         return flat - (total / count[:, None])[which]
 
-    dx, dx0 = centred(x), centred(x0hat)
+    dx, dx0 = centre(x), centre(x0hat)
     spread = dx.new_zeros(len(count)).index_add_(0, which, (dx * dx).sum(1))
     shared = dx.new_zeros(len(count)).index_add_(0, which, (dx * dx0).sum(1))
-    known = (spread > 0) & (level.alpha > 0)
+    known = (spread > 0) & (noise_level.alpha > 0)
     slope = shared.clamp(min=0.0) / torch.where(known, spread, 1.0)
-    variance = torch.where(known, slope * level.sigma**2 / (level.alpha or 1.0), level.variance(1.0))
+    variance = torch.where(known, slope * noise_level.sigma**2 / (noise_level.alpha or 1.0), noise_level.variance(1.0))
     return variance.cpu().numpy()[group]

@@ -33,20 +33,20 @@ def within_memory(what: str, rows: int) -> Iterator[None]:
         raise ModelError(f"memory ran out while {what} worked on {count}; {less}") from cause
 
 
-def decoded(sampler: DiffusionSampler, latents: Tensor) -> Tensor:
+def decode_latents(sampler: DiffusionSampler, latents: Tensor) -> Tensor:
     """(R, ...) the samples that R final latents are.
 
     Raises ModelError where memory runs out, for another number of samples, and for samples that are not finite.
     """
-    return _shown(sampler.decode, "the decoder", latents)
+    return _show(sampler.decode, "the decoder", latents)
 
 
-def previewed(sampler: DiffusionSampler, latents: Tensor) -> Tensor:
-    """(R, ...) what guesses see of R clean latents. Raises ModelError as `decoded` does."""
-    return _shown(sampler.preview, "the decoder" if sampler.preview is sampler.decode else "the preview", latents)
+def preview_latents(sampler: DiffusionSampler, latents: Tensor) -> Tensor:
+    """(R, ...) what guesses see of R clean latents. Raises ModelError as `decode_latents` does."""
+    return _show(sampler.preview, "the decoder" if sampler.preview is sampler.decode else "the preview", latents)
 
 
-def _shown(decode: Callable[[Tensor], Tensor], name: str, latents: Tensor) -> Tensor:
+def _show(decode: Callable[[Tensor], Tensor], name: str, latents: Tensor) -> Tensor:
     with within_memory(name, len(latents)):
         samples = decode(latents)
     if not isinstance(samples, Tensor) or samples.ndim == 0 or len(samples) != len(latents):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,14 +20,14 @@ QUANTISED = ("vqvae", "vqgan", "movq")
 """Components that decode by other rules than a VAE."""
 
 
-def precise(x: Tensor) -> Tensor:
+def raise_precision(x: Tensor) -> Tensor:
     """(N, ...) in single precision at least: for rewards, and for the kernel's differences."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def pixels(x: Tensor) -> Tensor:
+def to_pixels(x: Tensor) -> Tensor:
     """(R, C, H, W) images from 0 to 1, of images from -1 to 1; the gradient is 0 where they were outside."""
-    return precise((x / 2 + 0.5).clamp(0, 1))
+    return raise_precision((x / 2 + 0.5).clamp(0, 1))
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Decoder:
     """The VAE and the image processor of `pipe`: latents (R, ...) to images (R, C, H, W), or videos (R, F, C, H, W).
 
     `height`, `width`: of the images, in pixels, for pipelines that pack their latents. What a pipeline does to finished
-    pictures, such as a safety check or a watermark, is left out.
+    pictures, such as a safety check or a watermark, is left out. The VAE itself is never written to (see `copy_vae`).
     """
 
     pipe: Any
@@ -44,26 +46,14 @@ class Decoder:
 
     def __call__(self, latents: Tensor) -> Tensor:
         """Differentiable, unless the pipeline's processor is not."""
-        return self.decoded(self.unpacked(latents))
+        return self.decode(self.unpack(latents))
 
-    def decoded(self, latents: Tensor) -> Tensor:
-        """Images of latents (R, C, ...) that are `unpacked`."""
-        vae = self._vae
-        upcast = vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
-        if upcast:  # it overflows in half precision (SDXL)
-            vae.to(dtype=torch.float32)
-        try:
-            scaled = self._unscaled(latents).to(vae.device, vae.dtype)
-            return precise(self._processed(vae.decode(scaled, return_dict=False)[0]))
-        finally:
-            if upcast:
-                vae.to(dtype=torch.float16)
+    def decode(self, latents: Tensor) -> Tensor:
+        """Images of latents (R, C, ...) that are unpacked."""
+        scaled = self._unscale(latents).to(self._vae.device, self._vae.dtype)
+        return raise_precision(self._process(self._vae.decode(scaled, return_dict=False)[0]))
 
-    @property
-    def _vae(self) -> Any:
-        return self.pipe.vae if self.instead is None else self.instead
-
-    def unpacked(self, latents: Tensor) -> Tensor:
+    def unpack(self, latents: Tensor) -> Tensor:
         """(R, C, ...) with a place for each pixel or patch, of latents (R, ...) as the pipeline keeps them."""
         if not hasattr(self.pipe, "_unpack_latents"):
             return latents
@@ -71,7 +61,11 @@ class Decoder:
         side = getattr(self.pipe, "default_sample_size", 0) * scale
         return self.pipe._unpack_latents(latents, self.height or side, self.width or side, scale)
 
-    def _unscaled(self, latents: Tensor) -> Tensor:
+    @functools.cached_property
+    def _vae(self) -> Any:
+        return copy_vae(self.pipe.vae if self.instead is None else self.instead)
+
+    def _unscale(self, latents: Tensor) -> Tensor:
         config = self._vae.config
         factor, shift = getattr(config, "scaling_factor", None) or 1.0, getattr(config, "shift_factor", None) or 0.0
         mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
@@ -81,10 +75,36 @@ class Decoder:
         mean, std = (torch.as_tensor(each).to(latents).reshape(by_channel) for each in (mean, std))
         return latents * std / factor + mean
 
-    def _processed(self, decoded: Tensor) -> Tensor:
+    def _process(self, decoded: Tensor) -> Tensor:
         if decoded.ndim == 5:
             return self.pipe.video_processor.postprocess_video(decoded, output_type="pt")
         return self.pipe.image_processor.postprocess(decoded, output_type="pt")
+
+
+def copy_vae(vae: Any) -> Any:
+    """A copy of the modules of `vae`, for one run; some write to themselves while they decode.
+
+    It is on the same parameters and takes no memory, unless `vae` overflows in half precision (SDXL's says so): then
+    its decoder is copied in single precision, which takes 200 MB for SDXL's as long as the run lasts. Hooks, and what
+    was compiled, are not copied but used. A `vae` that cannot be copied is used itself, by one run at a time.
+    """
+    upcast = vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
+    memo = dict[int, Any]()
+    for module in vae.modules():
+        hooks = (value for name, value in vars(module).items() if name.endswith("_hooks") and value)
+        shared = [*(hook for each in hooks for hook in each.values()), vars(module).get("_hf_hook")]
+        if not upcast:
+            shared += [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if type(module).__name__ == "OptimizedModule":
+            shared.append(module)
+        memo.update({id(each): each for each in shared})
+    if upcast and "encoder" in vae._modules:
+        memo[id(vae.encoder)] = None
+    try:
+        mine = copy.deepcopy(vae, memo)
+    except Exception:
+        return vae
+    return mine.to(dtype=torch.float32) if upcast else mine
 
 
 def decoder_of(pipe: Any, height: int | None = None, width: int | None = None) -> Callable[[Tensor], Tensor]:
@@ -100,7 +120,7 @@ def decoder_of(pipe: Any, height: int | None = None, width: int | None = None) -
             f"{type(pipe).__name__} decodes with its {unknown[0]}; give decode=, a function of latents (R, ...) that "
             "returns images (R, C, H, W) from 0 to 1"
         )
-    return pixels
+    return to_pixels
 
 
 def on_pil(f: Callable[[Any], Any]) -> Callable[[Tensor], Any]:
@@ -110,13 +130,13 @@ def on_pil(f: Callable[[Any], Any]) -> Callable[[Tensor], Any]:
     batch (`batch=True`), or the frames of a video.
     """
 
-    def called(images: Tensor) -> Any:
+    def call(images: Tensor) -> Any:
         from PIL import Image
 
         batch = images.detach() if images.ndim == 4 else images.detach()[None]
         arrays = (batch.float() * 255).round().clamp(0, 255).byte().cpu().permute(0, 2, 3, 1).numpy()
-        made = [Image.fromarray(each[..., 0] if each.shape[-1] == 1 else each) for each in arrays]
-        return f(made if images.ndim == 4 else made[0])
+        pictures = [Image.fromarray(each[..., 0] if each.shape[-1] == 1 else each) for each in arrays]
+        return f(pictures if images.ndim == 4 else pictures[0])
 
-    called.__name__ = getattr(f, "__name__", "on_pil")
-    return called
+    call.__name__ = getattr(f, "__name__", "on_pil")
+    return call

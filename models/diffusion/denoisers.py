@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, cast, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.checks import within_memory
-from feynkac.models.diffusion.kernel import Level, clean_of, noise_of
+from feynkac.models.diffusion.kernel import clean_of, noise_of
 
 
 @runtime_checkable
 class Denoiser(Protocol):
     """E[x0 | x], or an approximation of it."""
 
-    def x0hat(self, x: Tensor, t: Level, /) -> Tensor:
-        """(R, ...) the clean latents expected behind (R, ...) latents at level `t`, row by row."""
+    def x0hat(self, x: Tensor, t: NoiseLevel, /) -> Tensor:
+        """(R, ...) the clean latents expected behind (R, ...) latents at noise level `t`, row by row."""
         ...
 
 
@@ -43,20 +44,20 @@ class Prediction(NamedTuple):
 class Predictor(Protocol):
     """A denoiser that has its own epshat, or a rate of weight."""
 
-    def predict(self, x: Tensor, t: Level, /) -> Prediction: ...
+    def predict(self, x: Tensor, t: NoiseLevel, /) -> Prediction: ...
 
 
-def predict(denoiser: Denoiser | Predictor, x: Tensor, level: Level) -> Prediction:
+def predict(denoiser: Denoiser | Predictor, x: Tensor, noise_level: NoiseLevel) -> Prediction:
     """What `denoiser` says about (R, ...) latents `x`.
 
     Raises ArgumentError for another shape than that of `x`, ModelError where memory runs out.
     """
     with within_memory("the network", len(x)):
-        if hasattr(denoiser, "predict"):  # isinstance of a protocol takes longer than all else here
-            prediction = cast("Predictor", denoiser).predict(x, level)
+        if isinstance(denoiser, Predictor):
+            prediction = denoiser.predict(x, noise_level)
         else:
-            x0hat = cast("Denoiser", denoiser).x0hat(x, level)
-            prediction = Prediction(x0hat, noise_of(x, x0hat, level) if x0hat.shape == x.shape else x0hat)
+            x0hat = denoiser.x0hat(x, noise_level)
+            prediction = Prediction(x0hat, noise_of(x, x0hat, noise_level) if x0hat.shape == x.shape else x0hat)
     if prediction.x0hat.shape != x.shape or prediction.epshat.shape != x.shape:
         raise ArgumentError(
             f"{type(denoiser).__name__} returned shape {tuple(prediction.x0hat.shape)} for latents of shape "
@@ -74,8 +75,8 @@ class Network:
     def __init__(self, f: Callable[[Tensor, float], Tensor], kind: str = "epsilon", clip: float | None = None) -> None:
         self._f, self.kind, self.clip = f, kind, clip
 
-    def x0hat(self, x: Tensor, t: Level, /) -> Tensor:
-        """(R, ...) the clean latents expected behind the latents `x` at level `t`."""
+    def x0hat(self, x: Tensor, t: NoiseLevel, /) -> Tensor:
+        """(R, ...) the clean latents expected behind the latents `x` at noise level `t`."""
         output = self._f(x, t.time)
         if output.shape != x.shape:
             raise ArgumentError(

@@ -1,7 +1,7 @@
 """One Gaussian kernel for every one-step sampler: x_s = alpha_s x0hat + c epshat + std z.
 
-Notation of all of `models.diffusion`: a latent at a level is x = alpha x0 + sigma eps; t is the noisier level of a
-transition and s the cleaner. Shapes: `N` particles, `R` rows, `...` the shape of one latent, `D` its size.
+Notation of all of `models.diffusion`: a latent at a noise level is x = alpha x0 + sigma eps; t is the noisier level of
+a transition and s the cleaner. Shapes: `N` particles, `R` rows, `...` the shape of one latent, `D` its size.
 
 DDPM, DDIM with eta, Euler-ancestral and flow matching as an SDE are `ancestral`; LCM and the stochastic step of
 flow-matching schedulers are `renoise`. With std^2 = sigma_s^2 - c^2 the level of the new latent is exactly s.
@@ -16,35 +16,15 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
-
-
-@dataclass(frozen=True)
-class Level:
-    """How much noise: x = alpha x0 + sigma eps. `time` is what the network is told, in its own units."""
-
-    alpha: float
-    sigma: float
-    time: float = math.nan
-
-    def __post_init__(self) -> None:
-        for name in ("alpha", "sigma", "time"):  # numbers of arrays and tensors would spread into arithmetic
-            object.__setattr__(self, name, float(getattr(self, name)))
-        if not (self.alpha >= 0.0 and self.sigma >= 0.0 and self.alpha + self.sigma > 0.0):
-            raise ArgumentError(f"{self}; alpha and sigma are at least 0, and one of them is positive")
-
-    def variance(self, prior: float) -> float:
-        """The variance of one coordinate of x0 given x, if that coordinate were Gaussian with variance `prior`."""
-        if self.sigma == 0.0:
-            return 0.0
-        return self.sigma**2 * prior / (self.alpha**2 * prior + self.sigma**2)
+from feynkac.base.sampling import NoiseLevel
 
 
 @dataclass(frozen=True)
 class Transition:
-    """The law N(alpha_s x0hat + c epshat, std^2) of a latent at level `after`, given one at level `before`."""
+    """The law N(alpha_s x0hat + c epshat, std^2) of a latent at noise level `after`, given one at `before`."""
 
-    before: Level
-    after: Level
+    before: NoiseLevel
+    after: NoiseLevel
     c: float
     std: float
 
@@ -58,7 +38,7 @@ class Transition:
         return self.after.alpha - self.c * self.before.alpha / self.before.sigma
 
 
-def ancestral(before: Level, after: Level, eta: float = 1.0) -> Transition:
+def ancestral(before: NoiseLevel, after: NoiseLevel, eta: float = 1.0) -> Transition:
     """Replace the share `eta` of the standard deviation that x_s has given x_t and x0 by fresh noise.
 
     c^2 = sigma_s^2 - eta^2 v with v = sigma_s^2 (1 - alpha_t^2 sigma_s^2 / (alpha_s^2 sigma_t^2)). With VP levels this
@@ -76,7 +56,7 @@ def ancestral(before: Level, after: Level, eta: float = 1.0) -> Transition:
     return Transition(before, after, math.sqrt(max(left, 0.0)), math.sqrt(variance))
 
 
-def renoise(before: Level, after: Level) -> Transition:
+def renoise(before: NoiseLevel, after: NoiseLevel) -> Transition:
     """Forget all noise and draw it anew, c = 0: the step of consistency models, and of stochastic flow schedulers.
 
     Song et al. (2023), Algorithm 1; Luo et al. (2023).
@@ -94,28 +74,28 @@ def log_ratio(noise: Tensor, shift: Tensor, std: float) -> Tensor:
     return -(d * (noise.flatten(1).double() + 0.5 * d)).sum(1)
 
 
-def noise_of(x: Tensor, x0hat: Tensor, level: Level) -> Tensor:
+def noise_of(x: Tensor, x0hat: Tensor, noise_level: NoiseLevel) -> Tensor:
     """(R, ...) epshat, the noise that is left in `x` when x0hat is taken out."""
-    return (x - level.alpha * x0hat) / level.sigma
+    return (x - noise_level.alpha * x0hat) / noise_level.sigma
 
 
-def clean_of(output: Tensor, x: Tensor, level: Level, kind: str) -> Tensor:
+def clean_of(output: Tensor, x: Tensor, noise_level: NoiseLevel, kind: str) -> Tensor:
     """(R, ...) x0hat from what a network predicts about `x`: "epsilon", "v_prediction", "flow" or "sample".
 
     "v_prediction" expects alpha^2 + sigma^2 = 1 (Salimans, Ho 2022), "flow" alpha = 1 - sigma (Lipman et al. 2023).
     Raises ArgumentError for another kind.
     """
     if kind == "epsilon":
-        return (x - level.sigma * output) / level.alpha
+        return (x - noise_level.sigma * output) / noise_level.alpha
     if kind == "v_prediction":
-        return level.alpha * x - level.sigma * output
+        return noise_level.alpha * x - noise_level.sigma * output
     if kind == "flow":
-        return x - level.sigma * output
+        return x - noise_level.sigma * output
     if kind == "sample":
         return output
     raise ArgumentError(f"prediction {kind!r}; it is one of 'epsilon', 'v_prediction', 'flow', 'sample'")
 
 
-def squared(x: Tensor) -> Tensor:
+def square_lengths(x: Tensor) -> Tensor:
     """(R,) float64: the squared length of each row of (R, ...)."""
     return torch.linalg.vector_norm(x.flatten(1), dim=1, dtype=torch.float64) ** 2

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
-from feynkac.models.diffusion.kernel import Level
+from feynkac.base.sampling import NoiseLevel
 
-CLEAN = Level(1.0, 0.0)
+CLEAN = NoiseLevel(1.0, 0.0)
 
 
 class GaussianMixture:
@@ -30,34 +30,34 @@ class GaussianMixture:
         self.covariances = torch.diag_embed(cov) if cov.ndim == 2 else cov
         if self.weights.shape != (k,) or self.covariances.shape != (k, d, d):
             raise ArgumentError(f"{k} means of {d} coordinates need (K,) weights and K covariances, not {cov.shape}")
-        # Eigenvectors once: at every level the covariance alpha^2 C + sigma^2 I keeps them. Diagonal ones need none.
+        # Eigenvectors once, since alpha^2 C + sigma^2 I has those of C at every noise level. Diagonal ones need none.
         self._values, self._vectors = (cov, None) if cov.ndim == 2 else torch.linalg.eigh(self.covariances)
         if not bool((self.weights >= 0).all()) or not bool((self._values > 0).all()):
             raise ArgumentError("a mixture has weights of at least 0 and positive variances")
         self.weights = self.weights / self.weights.sum()
 
-    def _at(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor, Tensor]:
+    def _at(self, x: Tensor, noise_level: NoiseLevel) -> tuple[Tensor, Tensor, Tensor]:
         """(R, K) log joint density in nats, (R, K, d) offsets in eigen-coordinates, (K, d) variances of x."""
-        variance = level.alpha**2 * self._values + level.sigma**2
-        offset = x.double()[:, None] - level.alpha * self.means
+        variance = noise_level.alpha**2 * self._values + noise_level.sigma**2
+        offset = x.double()[:, None] - noise_level.alpha * self.means
         if self._vectors is not None:
             offset = torch.einsum("rkd,kde->rke", offset, self._vectors)
         density = -0.5 * (offset**2 / variance + torch.log(2 * math.pi * variance)).sum(-1)
         return density + self.weights.log(), offset, variance
 
-    def x0hat(self, x: Tensor, t: Level, /) -> Tensor:
+    def x0hat(self, x: Tensor, t: NoiseLevel, /) -> Tensor:
         """(R, d) E[x0 | x] of (R, d) latents."""
         joint, offset, variance = self._at(x, t)
         gain = t.alpha * self._values / variance
-        return torch.einsum("rk,rkd->rd", joint.softmax(1), self.means + self._turned(gain * offset)).to(x.dtype)
+        return torch.einsum("rk,rkd->rd", joint.softmax(1), self.means + self._turn_back(gain * offset)).to(x.dtype)
 
-    def _turned(self, offset: Tensor) -> Tensor:
+    def _turn_back(self, offset: Tensor) -> Tensor:
         """(R, K, d) offsets in eigen-coordinates, back in those of samples."""
         return offset if self._vectors is None else torch.einsum("rke,kde->rkd", offset, self._vectors)
 
-    def log_prob(self, x: Tensor, level: Level = CLEAN) -> Tensor:
-        """(R,) nats: the log-density of (R, d) latents at `level`, or of samples."""
-        return self._at(x, level)[0].logsumexp(1)
+    def log_prob(self, x: Tensor, noise_level: NoiseLevel = CLEAN) -> Tensor:
+        """(R,) nats: the log-density of (R, d) latents at `noise_level`, or of samples."""
+        return self._at(x, noise_level)[0].logsumexp(1)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """(n, d) draws."""
@@ -65,7 +65,7 @@ class GaussianMixture:
         z = torch.randn(n, self.means.shape[1], generator=generator, dtype=torch.float64) * self._values[k].sqrt()
         return self.means[k] + (z if self._vectors is None else torch.einsum("ne,nde->nd", z, self._vectors[k]))
 
-    def observed(self, matrix: object, y: object, variance: float) -> tuple[float, GaussianMixture]:
+    def observe(self, matrix: object, y: object, variance: float) -> tuple[float, GaussianMixture]:
         """Log evidence in nats and posterior of y = A x + N(0, variance I); `matrix` A is (m, d), `y` (m,)."""
         a = torch.as_tensor(matrix, dtype=torch.float64)
         seen = torch.as_tensor(y, dtype=torch.float64) - self.means @ a.T
@@ -79,7 +79,7 @@ class GaussianMixture:
         )
         return float(joint.logsumexp(0)), posterior
 
-    def tilted(self, center: object, precision: object) -> tuple[float, GaussianMixture]:
+    def tilt(self, center: object, precision: object) -> tuple[float, GaussianMixture]:
         """log E[exp(r)] in nats and the law tilted by exp(r), for r(x) = -(x - center)' P (x - center) / 2.
 
         `precision` P is (d, d), positive definite, or one number.
@@ -87,5 +87,5 @@ class GaussianMixture:
         d = self.means.shape[1]
         p = torch.as_tensor(precision, dtype=torch.float64)
         root = torch.linalg.cholesky(p if p.ndim else p * torch.eye(d, dtype=torch.float64)).T
-        log_z, posterior = self.observed(root, root @ torch.as_tensor(center, dtype=torch.float64), 1.0)
+        log_z, posterior = self.observe(root, root @ torch.as_tensor(center, dtype=torch.float64), 1.0)
         return log_z + 0.5 * d * math.log(2 * math.pi), posterior

@@ -12,7 +12,7 @@ from feynkac.base.contract import Rows
 
 
 @dataclass(frozen=True, eq=False)
-class Path:
+class LatentPath:
     """All that one particle went through: what `trace` returns and `replay` takes."""
 
     latents: tuple[Tensor, ...]
@@ -24,7 +24,7 @@ class Path:
 class _Node(NamedTuple):
     x: Tensor
     before: _Node | int | None
-    """The node of the level before; at the first level the seed."""
+    """The node of the step before; of the first latent the seed."""
 
 
 class Past:
@@ -39,7 +39,7 @@ class Past:
         self._tips = tips
 
     @staticmethod
-    def begun(x: Tensor, seeds: Sequence[int] | None = None) -> Past:
+    def start(x: Tensor, seeds: Sequence[int] | None = None) -> Past:
         """The lineages of first latents `x` (N, ...), of which a pipeline drew each with a generator of its own."""
         return Past([_Node(row.clone(), seed) for row, seed in zip(x, seeds or [None] * len(x), strict=True)])
 
@@ -50,15 +50,15 @@ class Past:
         """The lineages of the population whose row `i` continues from `rows[i]`."""
         return Past([self._tips[row] for row in rows])
 
-    def grown(self, x: Tensor) -> Past:
+    def grow(self, x: Tensor) -> Past:
         """The same lineages, each one latent longer; `x` (N, ...)."""
         # Each row is cloned: a view would keep the whole population's latents for as long as one of them is needed.
         return Past([_Node(row.clone(), tip) for row, tip in zip(x, self._tips, strict=True)])
 
-    def path(self, row: int) -> Path:
+    def path(self, row: int) -> LatentPath:
         """The path of one particle."""
         latents, node = list[Tensor](), self._tips[row]
         while isinstance(node, _Node):
             latents.append(node.x)
             node = node.before
-        return Path(tuple(reversed(latents)), node)
+        return LatentPath(tuple(reversed(latents)), node)

@@ -16,22 +16,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from feynkac.base.capabilities import Biased
 from feynkac.base.contract import LogW, Mask, Rng
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.diffusion.decoding import decoder_of
-from feynkac.models.diffusion.paths import Path
-from feynkac.models.diffusion.piped import Piped, PipelineLatents, PipelineSampler, Prepared, part_from
+from feynkac.models.diffusion.paths import LatentPath
+from feynkac.models.diffusion.pipeline_call import PipelineCall
+from feynkac.models.diffusion.pipeline_source import NO_GRADIENT, PipelineSource, Prepared, part_from
 from feynkac.models.diffusion.preview import Fit, Preview, preview_of
-from feynkac.models.diffusion.proposals import BASE, Proposal
+from feynkac.models.diffusion.proposals import BASE, Proposal, keeps_graph
+from feynkac.models.diffusion.sampler import DiffusionSampler
 from feynkac.models.diffusion.schedulers import schedule_of
-from feynkac.models.diffusion.suspended import Call
+from feynkac.models.diffusion.state import Latents
 
 COUNTS = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "batch_size")
 OURS = (*COUNTS, "num_inference_steps", "generator", "latents", "output_type", "return_dict", "eta")
 """Arguments of a pipeline's call that belong to the run."""
 
 
-def generators(n: int, rng: Rng) -> list[torch.Generator]:
+def seed_generators(n: int, rng: Rng) -> list[torch.Generator]:
     """One source of noise for each of `n` slots, keyed by slot; a plain call of the pipeline may be given the same."""
     seeds = (rng.uniform(n) * 2.0**53).astype(np.int64)
     return [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds]
@@ -90,15 +93,20 @@ class Diffusion:
         if scheduler is None or not callable(pipe):
             raise ArgumentError(f"{type(pipe).__name__} is no pipeline of diffusers: it has no scheduler")
         _rehearse(scheduler, steps, eta)
-        if getattr(proposal, "through", None) == "denoiser":
-            raise ArgumentError("a pipeline gives no gradient through its network; use Guided(..., through='x0hat')")
+        if keeps_graph(proposal):
+            raise ArgumentError(NO_GRADIENT)
         preview_of(preview, decoder_of(pipe) if decode is None else decode, decode is None, {})
         return cls(pipe, steps, eta, proposal=proposal, decode=decode, preview=preview, batch=batch)
 
     @property
     def biased(self) -> bool:
         """Whether the proposal leaves its weights out, so that the samples follow no declared target."""
-        return not getattr(self.proposal, "weighted", True)
+        return isinstance(self.proposal, Biased) and self.proposal.biased
+
+    @property
+    def max_steps(self) -> int:
+        """The largest number of steps that a run takes."""
+        return self.steps
 
     def prompt(self, prompt: Any = None, **call: Any) -> Diffusion:
         """The same pipeline called with `prompt`, and with any other argument of its call, such as guidance_scale.
@@ -126,39 +134,38 @@ class Diffusion:
 
     def init(self, n: int, rng: Rng) -> Prepared:
         """`n` particles, of which nothing is drawn: the pipeline does so at the first step, with our generators."""
-        sources = generators(n, rng)
-        call = Call(self.pipe, self._arguments(n, sources))
-        return Prepared(n, lambda: self._begun(n, call, sources), sources)
+        sources = seed_generators(n, rng)
+        call = PipelineCall(self.pipe, self._arguments(n, sources))
+        return Prepared(n, lambda: self._begin(n, rng, call, sources), sources)
 
-    def step(self, t: int, state: Any, rng: Rng) -> tuple[PipelineLatents, LogW]:
-        """Move every latent to the next level (see `PipelineSampler.advance`)."""
-        state = state.begun() if isinstance(state, Prepared) else state
+    def step(self, t: int, state: Any, rng: Rng) -> tuple[Latents, LogW]:
+        """Move every latent to the next level (see `DiffusionSampler.advance`)."""
+        state = state.begin() if isinstance(state, Prepared) else state
         return state.sampler.step(t, state, rng)
 
-    def replay(self, t: int, state: Any, rng: Rng, reference: Path) -> tuple[PipelineLatents, LogW]:
+    def replay(self, t: int, state: Any, rng: Rng, reference: LatentPath) -> tuple[Latents, LogW]:
         """Like `step`, except that row 0 goes from latent to latent of `reference`, a path of the same pipeline."""
-        state = state.begun(reference) if isinstance(state, Prepared) else state
+        state = state.begin(reference) if isinstance(state, Prepared) else state
         return state.sampler.replay(t, state, rng, reference)
 
-    def trace(self, state: PipelineLatents, row: int) -> Path:
+    def trace(self, state: Latents, row: int) -> LatentPath:
         """The path of a `row`."""
         return state.sampler.trace(state, row)
 
-    def done(self, state: PipelineLatents) -> Mask:
+    def done(self, state: Latents) -> Mask:
         """(N,) whether the last level is reached, which all rows do together."""
         return state.sampler.done(state)
 
-    def _begun(self, n: int, call: Call, sources: list[torch.Generator]) -> PipelineLatents:
+    def _begin(self, n: int, rng: Rng, call: PipelineCall, sources: list[torch.Generator]) -> Latents:
         """The particles at the first question of the pipeline."""
         question = call.start()
         if question is None:
             raise ModelError(f"{type(self.pipe).__name__} never calls the step of its scheduler")
         if len(question.x) != n:
             raise ModelError(f"the pipeline made {len(question.x)} latents for {n} particles; give it one prompt")
-        size = {name: self.calls[0].get(name) for name in ("height", "width")}
-        decode = self.decode or decoder_of(self.pipe, **size)
-        sampler = PipelineSampler(
-            Piped(),
+        decode = self.decode or decoder_of(self.pipe, **{name: self.calls[0].get(name) for name in ("height", "width")})
+        sampler = DiffusionSampler(
+            PipelineSource(call, len(self.calls), sources, self.eta, self.proposal),
             part_from(schedule_of(call.scheduler, self.eta), float(question.time)),
             tuple(question.x.shape[1:]),
             proposal=self.proposal,
@@ -167,11 +174,8 @@ class Diffusion:
             batch=self.batch,
             dtype=question.x.dtype,
             device=question.x.device,
-            call=call,
-            eta=self.eta,
-            generators=sources,
         )
-        return sampler.first(question, np.repeat(np.arange(len(self.calls)), n // len(self.calls)))
+        return sampler.init(n, rng)
 
     def _arguments(self, n: int, sources: list[torch.Generator]) -> dict[str, Any]:
         name, count = type(self.pipe).__name__, len(self.calls)
@@ -181,7 +185,7 @@ class Diffusion:
             raise ModelError(f"{name} cannot make several images of each of {count} prompts in one call")
         if n % count:
             raise ArgumentError(f"{n} particles for {count} prompts; give each the same number")
-        arguments = {**_merged(self.calls), "num_inference_steps": self.steps, "generator": sources}
+        arguments = {**_merge(self.calls), "num_inference_steps": self.steps, "generator": sources}
         arguments[many] = n if many == "batch_size" else n // count
         output = "pt" if getattr(self.pipe, "vae", None) is None else "latent"  # the least work at its end
         return arguments | ({"output_type": output} if "output_type" in parameters else {})
@@ -195,7 +199,7 @@ def _rehearse(scheduler: Any, steps: int, eta: float | None) -> None:
     schedule_of(trial, eta)
 
 
-def _merged(calls: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _merge(calls: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The arguments of one call for all problems: prompts become lists, all else must be the same."""
     if len(calls) == 1:
         return dict(calls[0])

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from feynkac.base.errors import ArgumentError
-from feynkac.models.diffusion.decoding import Decoder, precise
+from feynkac.models.diffusion.decoding import Decoder, raise_precision
 
 Preview: TypeAlias = Literal["linear", "full"] | Callable[[Tensor], Tensor] | None
 PIXELS, FIELDS = 2**16, 4
@@ -40,25 +40,25 @@ class Linear:
 
     def __call__(self, latents: Tensor) -> Tensor:
         """(R, K, H, W), or (R, F, K, H, W) of videos, from 0 to 1; differentiable."""
-        z = precise(self._decoder.unpacked(latents))
+        z = raise_precision(self._decoder.unpack(latents))
         shape = tuple(z.shape[1:])
         if shape not in self._fits:
-            self._fits[shape] = self._fitted(shape, z)
+            self._fits.setdefault(shape, self._fit(shape, z))  # the same numbers, should two threads come at once
         weight, size = self._fits[shape]
         weight = weight.to(z)
         colours = torch.einsum("rc...,ck->rk...", z, weight[:-1]) + weight[-1].reshape(1, -1, *[1] * (z.ndim - 2))
-        return _swapped(_blown_up(colours, size).clamp(0, 1))
+        return _swap(_blow_up(colours, size).clamp(0, 1))
 
     @torch.no_grad()
-    def _fitted(self, shape: tuple[int, ...], like: Tensor) -> Fit:
-        fields = _smooth(FIELDS, shape)
-        images = torch.cat([_swapped(self._decoder.decoded(each.to(like))).cpu() for each in fields.split(1)])
+    def _fit(self, shape: tuple[int, ...], like: Tensor) -> Fit:
+        fields = _draw_smooth(FIELDS, shape)
+        images = torch.cat([_swap(self._decoder.decode(each.to(like))).cpu() for each in fields.split(1)])
         size = tuple(images.shape[2:])
         count, source = images[0, 0].numel(), torch.Generator().manual_seed(1)
         some = torch.randperm(count, generator=source)[:PIXELS]
         given, wanted = (
             each.flatten(2)[..., some].double().movedim(1, -1).flatten(0, 1)
-            for each in (_blown_up(fields, size), images)
+            for each in (_blow_up(fields, size), images)
         )
         given = torch.cat([given, given.new_ones(len(given), 1)], 1)
         square = given.T @ given
@@ -90,20 +90,20 @@ def preview_of(
     return cast("Callable[[Tensor], Tensor]", preview)
 
 
-def _smooth(n: int, shape: Sequence[int]) -> Tensor:
+def _draw_smooth(n: int, shape: Sequence[int]) -> Tensor:
     """(n, *shape) random fields (C, ...) of unit variance, with features of all sizes; always the same."""
     channels, *size = shape
     source = torch.Generator().manual_seed(0)
     grids = [[min(points, side) for side in size] for points in GRIDS]
-    total = sum(_blown_up(torch.randn(n, channels, *grid, generator=source), size) for grid in grids)
+    total = sum(_blow_up(torch.randn(n, channels, *grid, generator=source), size) for grid in grids)
     assert isinstance(total, Tensor)
     return total / total.std()
 
 
-def _blown_up(x: Tensor, size: Sequence[int]) -> Tensor:
+def _blow_up(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, tuple(size), mode="bilinear" if x.ndim == 4 else "trilinear", align_corners=False)
 
 
-def _swapped(x: Tensor) -> Tensor:
+def _swap(x: Tensor) -> Tensor:
     """(R, K, F, H, W) to (R, F, K, H, W), and back; images stay."""
     return x if x.ndim == 4 else x.transpose(1, 2)

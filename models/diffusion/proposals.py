@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.base.contract import Potential, Rows
+from feynkac.base.capabilities import Foresees
+from feynkac.base.contract import Rows
 from feynkac.base.errors import ArgumentError, PotentialError
-from feynkac.models.diffusion.checks import previewed, within_memory
-from feynkac.models.diffusion.kernel import Transition, log_ratio, squared
+from feynkac.base.sampling import NeedsGraph
+from feynkac.models.diffusion.checks import preview_latents, within_memory
+from feynkac.models.diffusion.kernel import Transition, log_ratio, square_lengths
 from feynkac.models.diffusion.state import Latents, View
 from feynkac.models.diffusion.tree import gather
 from feynkac.smc.checks import name_of
@@ -24,7 +26,7 @@ class Proposal(Protocol):
         """First latents (N, ...) from standard normal `noise`, and (N,) float64 nats log p/q, p = N(0, std^2)."""
         ...
 
-    def look(self, state: Latents) -> None:
+    def prepare(self, state: Latents) -> None:
         """Put what the next `move` needs, one row a particle, among `state.leaves`, which fork with the particles."""
         ...
 
@@ -36,6 +38,7 @@ class Proposal(Protocol):
         ...
 
 
+@runtime_checkable
 class Replayable(Proposal, Protocol):
     """A proposal that can also weigh latents that it did not draw, as conditional SMC and particle Gibbs need."""
 
@@ -55,7 +58,7 @@ class Base:
         """std * noise, with ratio 0."""
         return std * noise, noise.new_zeros(len(noise), dtype=torch.float64)
 
-    def look(self, state: Latents) -> None:
+    def prepare(self, state: Latents) -> None:
         """Nothing is needed."""
 
     def move(self, state: Latents, transition: Transition, mean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,12 +77,9 @@ class Base:
 BASE = Base()
 
 
-class Foreseeing(Potential, Protocol):
-    """A potential whose guesses have a gradient."""
-
-    def log_psi(self, view: View) -> Tensor:
-        """(R,) nats, differentiable in `view.estimate`: the log-weight that is foreseen of the rows in `view`."""
-        ...
+def keeps_graph(proposal: object) -> bool:
+    """Whether `proposal` takes gradients through the denoiser."""
+    return isinstance(proposal, NeedsGraph) and proposal.needs_graph
 
 
 class Guided:
@@ -99,7 +99,7 @@ class Guided:
 
     def __init__(
         self,
-        *potentials: Foreseeing,
+        *potentials: Foresees,
         through: Literal["denoiser", "x0hat"] = "x0hat",
         strength: float = 1.0,
         trust: float | None = None,
@@ -108,7 +108,7 @@ class Guided:
         if not potentials:
             raise ArgumentError("Guided() needs at least one potential whose guesses have a gradient")
         for each in potentials:
-            if not callable(getattr(each, "log_psi", None)):
+            if not isinstance(each, Foresees):
                 raise ArgumentError(f"Guided({name_of(each)}): give a potential to follow, such as fk.reward(f)")
         if through not in ("denoiser", "x0hat"):
             raise ArgumentError(f"Guided(through={through!r}): choose 'denoiser' or 'x0hat'")
@@ -121,11 +121,21 @@ class Guided:
         names = ", ".join(name_of(each) for each in self.potentials)
         return f"Guided({names}, through={self.through!r}{'' if self.weighted else ', weighted=False: biased'})"
 
+    @property
+    def biased(self) -> bool:
+        """Whether the ratio is left out."""
+        return not self.weighted
+
+    @property
+    def needs_graph(self) -> bool:
+        """Whether the gradient is taken through the denoiser."""
+        return self.through == "denoiser"
+
     def start(self, std: float, noise: Tensor) -> tuple[Tensor, Tensor]:
         """std * noise: the first latent is drawn before anything is known."""
         return BASE.start(std, noise)
 
-    def look(self, state: Latents) -> None:
+    def prepare(self, state: Latents) -> None:
         """Keep by how much x0hat is to move, the leaf "toward"."""
         toward = torch.zeros_like(state.x)
         for part in state.sampler.batches(np.flatnonzero(state.alive)):
@@ -158,33 +168,35 @@ class Guided:
         shift = transition.lever * state.leaves["toward"]
         if self.trust is None:
             return shift
-        entropy = squared(shift) / (2.0 * transition.std**2)
+        entropy = square_lengths(shift) / (2.0 * transition.std**2)
         bound = torch.sqrt(self.trust / entropy.clamp(min=1e-300)).clamp(max=1.0)
         return shift * bound.to(shift.dtype).reshape(-1, *[1] * (shift.ndim - 1))
 
     def _toward(self, state: Latents, part: Rows) -> Tensor:
         """(R, ...) by how much x0hat of the rows in `part` is to move."""
-        level = state.level
-        if level.alpha == 0.0:
+        noise_level = state.noise_level
+        if noise_level.alpha == 0.0:
             return torch.zeros_like(gather(state.x, part))  # pure noise: x0hat is the same whatever the latent
-        if self.through == "denoiser":
-            return level.sigma**2 / level.alpha * self._gradient(state, part, *self._traced(state, part))
+        if self.needs_graph:
+            x, estimate = self._predict(state, part)
+            return noise_level.sigma**2 / noise_level.alpha * self._gradient(state, part, x, estimate)
         estimate = gather(state.prediction.estimate, part).requires_grad_()
         gradient = self._gradient(state, part, estimate, estimate)
-        variance = torch.as_tensor(state.variance[part]).to(gradient)
+        variance = torch.as_tensor(state.estimate_variance()[part]).to(gradient)
         return variance.reshape(-1, *[1] * (gradient.ndim - 1)) * gradient
 
-    def _traced(self, state: Latents, part: Rows) -> tuple[Tensor, Tensor]:
+    def _predict(self, state: Latents, part: Rows) -> tuple[Tensor, Tensor]:
+        """(R, ...) the latents of `part` and their estimates, with the graph from one to the other."""
         if state.tape is not None:
             return state.tape
         x = gather(state.x, part).requires_grad_()
         with torch.enable_grad():
-            return x, state.sampler.predict(state, part, x).estimate
+            return x, state.sampler.source.predict_again(state, part, x).estimate
 
     def _gradient(self, state: Latents, part: Rows, leaf: Tensor, estimate: Tensor) -> Tensor:
         """(R, ...) the gradient of the guessed log-weights with respect to `leaf`."""
         with torch.enable_grad():
-            view = View(state, part, previewed(state.sampler, estimate))
+            view = View(state, part, preview_latents(state.sampler, estimate))
             value: Any = sum(potential.log_psi(view) for potential in self.potentials)
             total = value.sum()
         names = ", ".join(name_of(potential) for potential in self.potentials)

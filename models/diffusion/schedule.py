@@ -1,4 +1,4 @@
-"""Noise schedules as values: the levels from noise to sample, and the kernel between each two."""
+"""Noise schedules as values: the noise levels from start to sample, and the kernel between each two."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from feynkac.base.errors import ArgumentError
-from feynkac.models.diffusion.kernel import Level, Transition, ancestral, renoise
+from feynkac.base.sampling import NoiseLevel
+from feynkac.models.diffusion.kernel import Transition, ancestral, renoise
 
 
 @dataclass(frozen=True)
 class NoiseSchedule:
     """The chain of a sampler: x_T ~ N(0, start^2 I), then one transition after the other.
 
-    A transition need not begin at the level where the last one ended: some schedulers step to a level and tell the
+    A transition need not begin at the noise level where the last one ended: some schedulers step to one and tell the
     network another. The law is that of the chain as it is run.
     """
 
     transitions: tuple[Transition, ...]
     start: float
-    """Standard deviation of the first latent, which is at the level `transitions[0].before`."""
+    """Standard deviation of the first latent, which is at the noise level `transitions[0].before`."""
 
     def __post_init__(self) -> None:
         if not self.transitions:
@@ -39,9 +40,11 @@ class NoiseSchedule:
         return any(step.std > 0.0 for step in self.transitions)
 
 
-def chain(levels: Sequence[Level], kernel: Callable[[Level, Level], Transition], start: float) -> NoiseSchedule:
-    """`kernel` between each two of the (S + 1) `levels`, the noisiest first."""
-    return NoiseSchedule(tuple(kernel(t, s) for t, s in itertools.pairwise(levels)), start)
+def chain(
+    noise_levels: Sequence[NoiseLevel], kernel: Callable[[NoiseLevel, NoiseLevel], Transition], start: float
+) -> NoiseSchedule:
+    """`kernel` between each two of the (S + 1) `noise_levels`, the noisiest first."""
+    return NoiseSchedule(tuple(kernel(t, s) for t, s in itertools.pairwise(noise_levels)), start)
 
 
 def linear_alphas_bar(train_steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> NDArray[np.float64]:
@@ -49,13 +52,16 @@ def linear_alphas_bar(train_steps: int = 1000, first: float = 1e-4, last: float 
     return np.cumprod(1.0 - np.linspace(first, last, train_steps), dtype=np.float64)
 
 
-def vp_levels(steps: int, alphas_bar: ArrayLike | None = None) -> list[Level]:
-    """(steps + 1) levels, evenly spaced over the times of training and ending without noise."""
+def vp_noise_levels(steps: int, alphas_bar: ArrayLike | None = None) -> list[NoiseLevel]:
+    """(steps + 1) noise levels, evenly spaced over the times of training and ending without noise."""
     bars = linear_alphas_bar() if alphas_bar is None else np.asarray(alphas_bar, dtype=np.float64)
     if not 1 <= steps <= len(bars):
         raise ArgumentError(f"{steps} steps; between 1 and the {len(bars)} of training")
     times = np.linspace(len(bars) - 1, -1, steps + 1).round().astype(int)[:-1]
-    return [*(Level(math.sqrt(bars[t]), math.sqrt(1 - bars[t]), float(t)) for t in times), Level(1.0, 0.0, -1.0)]
+    return [
+        *(NoiseLevel(math.sqrt(bars[t]), math.sqrt(1 - bars[t]), float(t)) for t in times),
+        NoiseLevel(1.0, 0.0, -1.0),
+    ]
 
 
 def ddpm(steps: int, alphas_bar: ArrayLike | None = None) -> NoiseSchedule:
@@ -65,19 +71,19 @@ def ddpm(steps: int, alphas_bar: ArrayLike | None = None) -> NoiseSchedule:
 
 def ddim(steps: int, eta: float = 1.0, alphas_bar: ArrayLike | None = None) -> NoiseSchedule:
     """The sampler of Song, Meng, Ermon (2021); eta=0 draws no noise and cannot be steered."""
-    return chain(vp_levels(steps, alphas_bar), lambda t, s: ancestral(t, s, eta), 1.0)
+    return chain(vp_noise_levels(steps, alphas_bar), lambda t, s: ancestral(t, s, eta), 1.0)
 
 
 def lcm(steps: int, alphas_bar: ArrayLike | None = None) -> NoiseSchedule:
     """Multistep consistency sampling (Song et al. 2023, Algorithm 1)."""
-    return chain(vp_levels(steps, alphas_bar), renoise, 1.0)
+    return chain(vp_noise_levels(steps, alphas_bar), renoise, 1.0)
 
 
 def euler_ancestral(sigmas: Sequence[float], eta: float = 1.0) -> NoiseSchedule:
     """The ancestral Euler sampler on x = x0 + sigma eps, from `sigmas[0]` down; a final 0 is added if it is missing."""
     ends = [*sigmas] if sigmas[-1] == 0.0 else [*sigmas, 0.0]
-    levels = [Level(1.0, float(sigma), float(sigma)) for sigma in ends]
-    return chain(levels, lambda t, s: ancestral(t, s, eta), float(ends[0]))
+    noise_levels = [NoiseLevel(1.0, float(sigma), float(sigma)) for sigma in ends]
+    return chain(noise_levels, lambda t, s: ancestral(t, s, eta), float(ends[0]))
 
 
 def flow(steps: int | Sequence[float], eta: float = 1.0) -> NoiseSchedule:
@@ -88,5 +94,5 @@ def flow(steps: int | Sequence[float], eta: float = 1.0) -> NoiseSchedule:
     """
     sigmas = np.linspace(1.0, 0.0, steps + 1).tolist() if isinstance(steps, int) else [*steps]
     ends = sigmas if sigmas[-1] == 0.0 else [*sigmas, 0.0]
-    levels = [Level(1.0 - sigma, sigma, sigma) for sigma in ends]
-    return chain(levels, lambda t, s: ancestral(t, s, eta), float(ends[0]))
+    noise_levels = [NoiseLevel(1.0 - sigma, sigma, sigma) for sigma in ends]
+    return chain(noise_levels, lambda t, s: ancestral(t, s, eta), float(ends[0]))

@@ -1,4 +1,4 @@
-"""The samplers of diffusers as noise schedules: levels, kernels and x0hat, read off a scheduler's own tables.
+"""The samplers of diffusers as noise schedules: noise levels, kernels and x0hat, read off a scheduler's own tables.
 
 Nothing here imports diffusers: a scheduler is known by the name of its class (verified with 0.42.1), and one that keeps
 memory of earlier steps is refused by name.
@@ -15,8 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.denoisers import Prediction
-from feynkac.models.diffusion.kernel import Level, Transition, ancestral, clean_of, noise_of, renoise
+from feynkac.models.diffusion.kernel import Transition, ancestral, clean_of, noise_of, renoise
 from feynkac.models.diffusion.schedule import NoiseSchedule
 
 
@@ -37,31 +38,31 @@ def schedule_of(scheduler: Any, eta: float | None = None) -> NoiseSchedule:
     return schedule
 
 
-def prediction_of(scheduler: Any, output: Tensor, x: Tensor, level: Level) -> Prediction:
-    """x0hat and epshat (R, ...) that `scheduler.step` makes of the network's `output` on latents `x` at `level`.
+def prediction_of(scheduler: Any, output: Tensor, x: Tensor, noise_level: NoiseLevel) -> Prediction:
+    """x0hat and epshat (R, ...) that `scheduler.step` makes of the network's `output` on latents `x` at `noise_level`.
 
     `x` is the latent itself, before `scale_model_input`. Clipping and thresholding are the scheduler's own.
     """
     name, config = _kind(scheduler), scheduler.config
     kind = "flow" if name in _FLOWS else config.prediction_type
     if name == "EulerAncestralDiscreteScheduler" and kind == "v_prediction":
-        scale = math.sqrt(level.sigma**2 + 1.0)
-        return _followed(x / scale**2 - level.sigma / scale * output, x, level)
-    raw = clean_of(output, x, level, kind)
-    clipped = _bounded(scheduler, raw)
+        scale = math.sqrt(noise_level.sigma**2 + 1.0)
+        return _follow(x / scale**2 - noise_level.sigma / scale * output, x, noise_level)
+    raw = clean_of(output, x, noise_level, kind)
+    clipped = _bound(scheduler, raw)
     if name == "DDIMScheduler":  # clipping leaves its epshat as the network meant it
-        return Prediction(clipped, noise_of(x, clipped if kind == "sample" else raw, level))
+        return Prediction(clipped, noise_of(x, clipped if kind == "sample" else raw, noise_level))
     if name == "LCMScheduler":
-        skip, out = scheduler.get_scalings_for_boundary_condition_discrete(level.time)
+        skip, out = scheduler.get_scalings_for_boundary_condition_discrete(noise_level.time)
         clipped = out * clipped + skip * x
-    return _followed(clipped, x, level)
+    return _follow(clipped, x, noise_level)
 
 
-def _followed(x0hat: Tensor, x: Tensor, level: Level) -> Prediction:
-    return Prediction(x0hat, noise_of(x, x0hat, level))
+def _follow(x0hat: Tensor, x: Tensor, noise_level: NoiseLevel) -> Prediction:
+    return Prediction(x0hat, noise_of(x, x0hat, noise_level))
 
 
-def _bounded(scheduler: Any, x0hat: Tensor) -> Tensor:
+def _bound(scheduler: Any, x0hat: Tensor) -> Tensor:
     if getattr(scheduler.config, "thresholding", False):
         return scheduler._threshold_sample(x0hat)
     if getattr(scheduler.config, "clip_sample", False):
@@ -75,7 +76,7 @@ def _kind(scheduler: Any) -> str:
     own, name = type(scheduler), type(scheduler).__name__
     known = next((each for each in own.__mro__ if each.__name__ in _KERNELS), None)
     if known is None:
-        instead, options = _instead(name, scheduler)
+        instead, options = _name_alternative(name, scheduler)
         raise ModelError(
             f"{name} cannot be steered: it draws no noise, or remembers earlier steps, or is unknown. Set "
             f"pipe.scheduler = {instead}.from_config(pipe.scheduler.config){options}. "
@@ -89,7 +90,7 @@ def _kind(scheduler: Any) -> str:
     return known.__name__
 
 
-def _instead(name: str, scheduler: Any) -> tuple[str, str]:
+def _name_alternative(name: str, scheduler: Any) -> tuple[str, str]:
     """The scheduler to use in place of one that is refused, and what else to set."""
     config = getattr(scheduler, "config", {})
     if "Flow" in name or getattr(config, "use_flow_sigmas", False):
@@ -97,8 +98,8 @@ def _instead(name: str, scheduler: Any) -> tuple[str, str]:
     return ("EulerAncestralDiscreteScheduler" if "Euler" in name else "DDIMScheduler"), ""
 
 
-def _vp(bar: Any, time: Any) -> Level:
-    return Level(math.sqrt(float(bar)), math.sqrt(1.0 - float(bar)), float(time))
+def _vp(bar: Any, time: Any) -> NoiseLevel:
+    return NoiseLevel(math.sqrt(float(bar)), math.sqrt(1.0 - float(bar)), float(time))
 
 
 def _ddim(scheduler: Any, eta: float | None) -> list[Transition]:
@@ -129,35 +130,37 @@ def _ddpm(scheduler: Any, eta: float | None) -> list[Transition]:
 
 def _lcm(scheduler: Any, eta: float | None) -> list[Transition]:
     times = scheduler.timesteps.tolist()
-    levels = [*(_vp(scheduler.alphas_cumprod[t], t) for t in times), Level(1.0, 0.0, -1.0)]
-    return [renoise(t, s) for t, s in itertools.pairwise(levels)]
+    noise_levels = [*(_vp(scheduler.alphas_cumprod[t], t) for t in times), NoiseLevel(1.0, 0.0, -1.0)]
+    return [renoise(t, s) for t, s in itertools.pairwise(noise_levels)]
 
 
-def _by_sigmas(alpha: Callable[[float], float], kernel: Callable[[Any, Level, Level, float | None], Transition]) -> Any:
+def _by_sigmas(
+    alpha: Callable[[float], float], kernel: Callable[[Any, NoiseLevel, NoiseLevel, float | None], Transition]
+) -> Any:
     def transitions(scheduler: Any, eta: float | None) -> list[Transition]:
         times = [*scheduler.timesteps.tolist(), 0.0]
         sigmas = [float(sigma) for sigma in scheduler.sigmas]
-        levels = [Level(alpha(sigma), sigma, time) for sigma, time in zip(sigmas, times, strict=True)]
-        return [kernel(scheduler, t, s, eta) for t, s in itertools.pairwise(levels)]
+        noise_levels = [NoiseLevel(alpha(sigma), sigma, time) for sigma, time in zip(sigmas, times, strict=True)]
+        return [kernel(scheduler, t, s, eta) for t, s in itertools.pairwise(noise_levels)]
 
     return transitions
 
 
-def _euler(scheduler: Any, t: Level, s: Level, eta: float | None) -> Transition:
+def _euler(scheduler: Any, t: NoiseLevel, s: NoiseLevel, eta: float | None) -> Transition:
     return ancestral(t, s, 1.0 if eta is None else eta)
 
 
-def _flow(scheduler: Any, t: Level, s: Level, eta: float | None) -> Transition:
+def _flow(scheduler: Any, t: NoiseLevel, s: NoiseLevel, eta: float | None) -> Transition:
     if eta is None and scheduler.config.stochastic_sampling:
         return renoise(t, s)
     return ancestral(t, s, eta or 0.0)
 
 
-def _ltx(scheduler: Any, t: Level, s: Level, eta: float | None) -> Transition:
+def _ltx(scheduler: Any, t: NoiseLevel, s: NoiseLevel, eta: float | None) -> Transition:
     """Its eta shortens the deterministic step instead, to sigma_down, and noise leads back to sigma_s."""
     if float(scheduler.config.s_noise) != 1.0:
         raise ModelError(
-            f"LTXEulerAncestralRFScheduler with s_noise={scheduler.config.s_noise}; only 1 keeps its levels"
+            f"LTXEulerAncestralRFScheduler with s_noise={scheduler.config.s_noise}; only 1 keeps its noise levels"
         )
     eta = float(scheduler.config.eta) if eta is None else eta
     down = s.sigma * (1.0 + (s.sigma / t.sigma - 1.0) * eta)

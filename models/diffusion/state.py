@@ -1,4 +1,4 @@
-"""The particles of a sampler: latents at one level, and all that is known about them there."""
+"""The particles of a sampler: latents at one noise level, and all that is known about them there."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.base.contract import LogW, Mask, Rows
+from feynkac.base.errors import ModelError
 from feynkac.base.memory import Memory
+from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.calibration import posterior_variance
-from feynkac.models.diffusion.checks import decoded, previewed
+from feynkac.models.diffusion.checks import decode_latents, preview_latents
 from feynkac.models.diffusion.denoisers import Prediction
-from feynkac.models.diffusion.kernel import Level
 from feynkac.models.diffusion.paths import Past
 from feynkac.models.diffusion.tree import SHARED, Tree, gather
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class View:
-    """What a guess may look at: `R` unfinished rows."""
+    """What a guess may look at: `R` unfinished rows of a state that has been looked at."""
 
     state: Latents
     rows: Rows
@@ -35,19 +36,25 @@ class View:
     """(R, ...) the clean latents expected, as the preview shows them; with a graph where a gradient is wanted."""
 
     @property
-    def level(self) -> Level:
-        """The level of the latents."""
-        return self.state.level
+    def noise_level(self) -> NoiseLevel:
+        """The noise level of the latents."""
+        return self.state.noise_level
 
-    @property
-    def variance(self) -> Tensor:
+    def estimate_variance(self) -> Tensor:
         """(R,) float64: the variance of x0 given the latent, for one coordinate (see `calibration`)."""
-        return torch.as_tensor(self.state.variance[self.rows], device=self.estimate.device)
+        return torch.as_tensor(self.state.estimate_variance()[self.rows], device=self.estimate.device)
 
 
 @dataclass
 class Latents(Tree):
-    """N latents on their way from noise to sample. Every field without SHARED is gathered when particles fork."""
+    """N latents on their way from noise to sample. Every field without SHARED is gathered when particles fork.
+
+    To save one, arrays: `x`, `group`, `alive`, `owed`, `since`, `denoised`, those of `memory`, and the latents of the
+    nodes of `past` with the index of each node's parent; records: `t`, and of each array in `memory` the place of its
+    potential in the product. `leaves` need not be saved, for `look` makes them anew, with the same numbers unless a
+    guess is random; `tape` lives for one call. The sampler is not saved: whoever loads gives the same one. A pipeline
+    in the middle of its call cannot be saved: it has to run again up to step `t`.
+    """
 
     sampler: DiffusionSampler = field(metadata=SHARED)
     t: int = field(metadata=SHARED)
@@ -66,8 +73,8 @@ class Latents(Tree):
     """What potentials remember."""
     leaves: dict[Hashable, Any] = field(default_factory=dict)
     """What was computed about the latents at this level: x0hat, epshat, the shift of a proposal, scores, ..."""
-    solver: dict[str, Tensor] = field(default_factory=dict)
-    """What a solver remembers of earlier levels."""
+    denoised: Tensor | None = None
+    """(N, ...) the clean latents expected one step ago; None before the first step."""
     past: Past | None = None
     """The paths so far, if they are kept (see `record`)."""
     tape: tuple[Tensor, Tensor] | None = field(default=None, metadata=SHARED, repr=False)
@@ -89,59 +96,76 @@ class Latents(Tree):
 
     def record(self) -> None:
         """Keep the paths of all particles from now on; said before the first step, for `trace`."""
-        self.past = Past.begun(self.x)
+        self.past = Past.start(self.x, self.sampler.source.seeds)
 
     @property
-    def level(self) -> Level:
-        """The level of the latents."""
+    def noise_level(self) -> NoiseLevel:
+        """The noise level of the latents."""
         steps = self.sampler.schedule.transitions
         return steps[self.t].before if self.t < len(steps) else steps[-1].after
 
-    @property
-    def prediction(self) -> Prediction:
-        """x0hat and epshat (N, ...), from the one call of the network for this level; rows that died have zeros."""
+    def look(self) -> Prediction:
+        """What the network says of the latents, called once for each noise level; a guided proposal then guesses."""
         if "x0hat" not in self.leaves:
             self.sampler.look(self)
-        return Prediction(*(self.leaves.get(name) for name in Prediction._fields))  # type: ignore[arg-type]
+        return self.prediction
 
     @property
-    def variance(self) -> NDArray[np.float64]:
-        """(N,) the variance of x0 given the latent, for one coordinate, estimated for each group of particles."""
+    def prediction(self) -> Prediction:
+        """x0hat and epshat (N, ...) at this noise level; rows that died have zeros. Raises ModelError before `look`."""
+        if "x0hat" not in self.leaves:
+            raise ModelError(f"nothing is known yet of the latents after {self.t} steps; call the state's look() first")
+        return Prediction(*(self.leaves.get(name) for name in Prediction._fields))  # type: ignore[arg-type]
+
+    def estimate_variance(self) -> NDArray[np.float64]:
+        """(N,) the variance of x0 given the latent, for one coordinate, estimated for each group of particles.
+
+        Raises ModelError before `look`.
+        """
         if "variance" not in self.leaves:
             estimate = self.prediction.estimate
-            self.leaves["variance"] = posterior_variance(self.x, estimate, self.level, self.group, self.alive)
+            self.leaves["variance"] = posterior_variance(self.x, estimate, self.noise_level, self.group, self.alive)
         return self.leaves["variance"]
 
     def views(self, rows: Rows) -> Iterator[View]:
         """What a guess may look at, in batches that the network and the decoder can take; without graphs."""
-        estimate = self.prediction.estimate
+        estimate = self.look().estimate
         for part in self.sampler.batches(rows):
             with torch.no_grad():
-                shown = previewed(self.sampler, gather(estimate, part))
+                shown = preview_latents(self.sampler, gather(estimate, part))
             yield View(self, part, shown)  # outside: a generator's context would leak into its caller
 
     def outputs(self, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
         """Finished rows in batches, each with its decoded samples (R, ...); a row is decoded once."""
         for part in self.sampler.batches(rows):
-            yield part, self._decoded(part)
+            yield part, self._decode(part)
 
-    def _decoded(self, part: Rows) -> Tensor:
+    def _decode(self, part: Rows) -> Tensor:
         # Each reward asks for them, and at last the result, which has them on the host: so that is where they are kept.
         known = self.leaves.setdefault("decoded", np.zeros(len(self), np.bool_))
         new = part[~known[part]]
         if len(new):
             with torch.no_grad():
-                shown = decoded(self.sampler, gather(self.x, new)).cpu()
+                shown = decode_latents(self.sampler, gather(self.x, new)).cpu()
             whole = self.leaves.setdefault("samples", shown.new_empty((len(self), *shown.shape[1:])))
-            whole[torch.as_tensor(new)], known[new] = shown, True
+            whole[torch.as_tensor(new)] = shown
+            known[new] = True
         return gather(self.leaves["samples"], part).to(self.x.device)
 
-    def kept(self, key: Hashable) -> NDArray[np.float64]:
-        """(N,) numbers about the latents at this level under `key`, nan where none was computed."""
+    def recall(self, key: Hashable) -> NDArray[np.float64]:
+        """(N,) numbers about the latents at this noise level under `key`, nan where none was computed."""
         return self.leaves.setdefault(key, np.full(len(self), np.nan))
 
     def samples(self, rows: Rows) -> list[Tensor]:
-        """What a result shows for `rows`: decoded samples, or of unfinished rows the estimates, on the host."""
+        """What a result shows for `rows`, on the host: decoded samples, or of unfinished rows the last estimates.
+
+        The network is not called: where nothing is known of this noise level, the estimates are those of one step ago.
+        """
         if self.t == len(self.sampler.schedule):
             return [sample for _, part in self.outputs(rows) for sample in part.cpu()]
-        return [sample for view in self.views(rows) for sample in view.estimate.cpu()]
+        if "x0hat" in self.leaves:
+            return [sample for view in self.views(rows) for sample in view.estimate.cpu()]
+        last = self.x if self.denoised is None else self.denoised
+        with torch.no_grad():
+            parts = [preview_latents(self.sampler, gather(last, part)) for part in self.sampler.batches(rows)]
+        return [sample for part in parts for sample in part.cpu()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -14,6 +14,15 @@ from feynkac.base.contract import Rows
 
 SHARED: dict[str, Any] = {"shared": True}
 """Metadata of a field that is the same for all particles; every other field has one row a particle."""
+
+
+@runtime_checkable
+class Forks(Protocol):
+    """Anything with one row a particle that can be gathered, such as what potentials remember."""
+
+    def fork(self, rows: Rows) -> Any:
+        """The rows of the population whose row `i` continues from `rows[i]`."""
+        ...
 
 
 def gather(value: Any, rows: Rows) -> Any:
@@ -29,7 +38,7 @@ def gather(value: Any, rows: Rows) -> Any:
         return {key: gather(leaf, rows) for key, leaf in value.items()}
     if value is None:
         return None
-    if hasattr(value, "fork"):
+    if isinstance(value, Forks):
         return value.fork(rows)
     raise TypeError(f"a {type(value).__name__} in the state of particles; it must be a tensor, an array, or can fork")
 
@@ -45,3 +54,10 @@ class Tree:
         """The population whose row `i` continues from `rows[i]`: every leaf is gathered by the same rows."""
         leaves = [f.name for f in fields(self) if not f.metadata.get("shared")]
         return replace(self, **{name: gather(getattr(self, name), rows) for name in leaves})
+
+
+def with_row_0(rows: Tensor, given: Tensor) -> Tensor:
+    """(N, ...) `rows` with `given` (...) in the first."""
+    rows = rows.clone()
+    rows[0] = given
+    return rows

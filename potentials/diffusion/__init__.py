@@ -1,11 +1,11 @@
-"""What weighs the samples of diffusion and flow samplers."""
+"""Potentials on the samples of diffusion and flow samplers, beyond those on samples of any kind."""
 
 from feynkac.potentials.diffusion.observation import Observation, observed
 from feynkac.potentials.diffusion.operators import Operator, deblurring, inpainting, linear, superresolution
-from feynkac.potentials.diffusion.roles import Guess, constraint, reward, twist
+from feynkac.potentials.diffusion.twist import Twist, twist
 from feynkac.potentials.tempering import tempered
 
 __all__ = [
-    "Guess", "Observation", "Operator", "constraint", "deblurring", "inpainting", "linear", "observed", "reward",
-    "superresolution", "tempered", "twist",
+    "Observation", "Operator", "Twist", "deblurring", "inpainting", "linear", "observed", "superresolution", "tempered",
+    "twist",
 ]  # fmt: skip

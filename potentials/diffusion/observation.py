@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.base.contract import LogW, Rows
+from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.errors import ArgumentError
+from feynkac.base.sampling import View
 from feynkac.potentials.diffusion.operators import Operator
-from feynkac.potentials.diffusion.protocols import View
-from feynkac.potentials.diffusion.roles import Guess, keep
+from feynkac.potentials.rewards.decoded import Guess, require_outputs, store
 
 
 class Observation(Guess):
@@ -29,15 +29,16 @@ class Observation(Guess):
         It is right for Gaussian data (pseudo-inverse guidance, Song et al. 2023, eq. 7, with its V).
         """
         if isinstance(self.prior, str):
-            variance = view.variance
+            variance = view.estimate_variance()
         else:
-            variance = torch.full((len(view.rows),), view.level.variance(self.prior), dtype=torch.float64)
-        return keep(self, view, self._log_density(view.estimate, variance))
+            variance = torch.full((len(view.rows),), view.noise_level.variance(self.prior), dtype=torch.float64)
+        return store(self, view, self._log_density(view.estimate, variance))
 
-    def final(self, state: Any, rows: Rows) -> LogW:
+    def final(self, state: State, rows: Rows) -> LogW:
         """(R,) nats: log N(y; A x, noise^2 I)."""
         zero = torch.zeros(1, dtype=torch.float64)
-        return np.concatenate([self._log_density(x, zero.to(x.device)).cpu().numpy() for _, x in state.outputs(rows)])
+        outputs = require_outputs(state, self.name).outputs(rows)
+        return np.concatenate([self._log_density(x, zero.to(x.device)).cpu().numpy() for _, x in outputs])
 
     def _log_density(self, x: Tensor, variance: Tensor) -> Tensor:
         """(R,) nats for samples or estimates (R, ...) and the variances (R,) or (1,) of one coordinate of theirs."""

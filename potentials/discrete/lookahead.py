@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 
 from feynkac.base.capabilities import Completes, require
 from feynkac.base.contract import LogW, Potential, Rows, Schedule, State
 from feynkac.base.errors import ArgumentError
 from feynkac.potentials.base import Factor
+from feynkac.potentials.rewards.folds import FOLDS, Kind
 from feynkac.smc.checks import check_log_weights, name_of
-
-_FOLD = {"difference": lambda past, new: new, "max": np.maximum, "sum": np.add}
 
 
 class Lookahead(Factor):
@@ -31,16 +28,16 @@ class Lookahead(Factor):
         potential: Potential,
         *,
         samples: int = 4,
-        kind: Literal["difference", "max", "sum"] = "difference",
+        kind: Kind = "difference",
         worst: float = -10.0,
         power: float | Schedule = 1.0,
     ) -> None:
         if not isinstance(potential, Potential):
             raise ArgumentError(f"Lookahead({potential!r}): give a potential, such as reward(f) or constraint(f)")
-        if samples < 0 or kind not in _FOLD or not np.isfinite(worst):
+        if samples < 0 or kind not in FOLDS or not np.isfinite(worst):
             raise ArgumentError(
                 f"Lookahead(samples={samples}, kind={kind!r}, worst={worst}); samples is 0 or more, "
-                f"kind one of {', '.join(map(repr, _FOLD))}, and worst a finite number of nats"
+                f"kind one of {', '.join(map(repr, FOLDS))}, and worst a finite number of nats"
             )
         self.potential = potential
         self.samples = samples
@@ -61,7 +58,7 @@ class Lookahead(Factor):
         new = power * self._estimate(canvas, rows)
         memory = canvas.memory.array((self, "level"), np.nan)
         past = memory[rows]
-        memory[rows] = np.where(np.isnan(past), new, _FOLD[self.kind](past, new))
+        memory[rows] = np.where(np.isnan(past), new, FOLDS[self.kind](past, new))
         return memory[rows]
 
     def final(self, state: State, rows: Rows) -> LogW:

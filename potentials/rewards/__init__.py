@@ -1,1 +1,1 @@
-"""Functions of the sample as potentials: called, scaled, folded."""
+"""Functions of the sample as potentials: how they are called, scaled and folded."""

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from feynkac.base.capabilities import Decodes, Writes
-from feynkac.base.contract import LogW, Rows
+from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.errors import ArgumentError, PotentialError
-from feynkac.potentials.base import Factor
+from feynkac.potentials.base import Factor, set_function_reader
 from feynkac.potentials.rewards.boundaries import BOUNDARIES
-from feynkac.potentials.rewards.scoring import Scorer, boolean, number, plain
-from feynkac.potentials.rewards.texts import Every, Kind, PlainText, TextFactor
+from feynkac.potentials.rewards.folds import Kind, check_kind
+from feynkac.potentials.rewards.scoring import Scorer, read_bool, read_number, read_number_or_bool
+from feynkac.potentials.rewards.texts import Every, PlainText, TextFactor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from feynkac.base.sampling import View
 
 
 class SampleFactor(Factor):
@@ -28,24 +33,26 @@ class SampleFactor(Factor):
     def __init__(self, on_texts: Factor, on_decoded: Callable[[], Factor], *, hard: bool = False) -> None:
         self.name, self.hard = on_texts.name, hard
         self._on_texts, self._make = on_texts, on_decoded
+        self._made = dict[str, Factor]()
 
-    def level(self, t: int, state: Any, rows: Rows) -> LogW:
+    def level(self, t: int, state: State, rows: Rows) -> LogW:
         """(R,) nats: what the function foresees from the text so far, or from the clean sample expected."""
         return self._on(state).level(t, state, rows)
 
-    def final(self, state: Any, rows: Rows) -> LogW:
+    def final(self, state: State, rows: Rows) -> LogW:
         """(R,) nats: what the function says of the samples."""
         return self._on(state).final(state, rows)
 
-    def log_psi(self, view: Any) -> Any:
+    def log_psi(self, view: View) -> Tensor:
         """(R,) nats, differentiable if the function is: what it foresees of the rows in `view`."""
         return self._on_decoded.log_psi(view)
 
-    @cached_property
+    @property
     def _on_decoded(self) -> Factor:
-        return self._make()
+        # One for all threads, since what particles remember is kept under it; setdefault is atomic.
+        return self._made.get("decoded") or self._made.setdefault("decoded", self._make())
 
-    def _on(self, state: Any) -> Factor:
+    def _on(self, state: State) -> Factor:
         if isinstance(state, Writes):
             return self._on_texts
         if isinstance(state, Decodes):
@@ -56,35 +63,37 @@ class SampleFactor(Factor):
         )
 
 
-def plain_function(f: Callable[[Any], Any]) -> SampleFactor:
+def read_function(f: Callable[[Any], Any]) -> SampleFactor:
     """A plain function given where a potential is expected: bool constrains whole samples, a number is in nats."""
-    name = _name("", f)
+    scorer = Scorer(f, _name("", f), read_number_or_bool)
 
     def on_decoded() -> Factor:
-        from feynkac.potentials.rewards import samples as functions
+        from feynkac.potentials.rewards.decoded import DecodedPlain
 
-        return functions.plain_function(f, name)
+        return DecodedPlain(scorer)
 
-    return SampleFactor(PlainText(Scorer(f, name=name, convert=plain)), on_decoded)
+    return SampleFactor(PlainText(scorer), on_decoded)
 
 
-def constraint(f: Callable[[Any], Any], every: Every = "end") -> SampleFactor:
+set_function_reader(read_function)
+
+
+def constraint(f: Callable[..., Any], every: Every = "end", batch: bool = False) -> SampleFactor:
     """The samples for which f is True: f of a text, or of a decoded sample such as an image (C, H, W) from 0 to 1.
 
     By default f is asked about whole samples only, and any f will do. With any other `every` (see `reward`) you
     promise more: that once f is False of a text, or of the image expected, it stays so in every continuation. Particles
-    then die early.
+    then die early. With `batch`, f takes all samples at once, as in `reward`, and returns as many bools.
 
     Raises PotentialError, when it is used, if f raises or returns anything but a bool.
     """
     _check(f, every, "constraint")
-    name = _name("constraint", f)
-    scorer = Scorer(f, name=name, convert=boolean)
+    scorer = Scorer(f, _name("constraint", f), read_bool, batch)
 
     def on_decoded() -> Factor:
-        from feynkac.potentials.rewards import samples as functions
+        from feynkac.potentials.rewards.decoded import DecodedConstraint, count_steps
 
-        return functions.constraint(f, every, name)
+        return DecodedConstraint(scorer, count_steps(every, scorer.name))
 
     # "sum", so that no boundary may be passed over
     return SampleFactor(TextFactor(scorer, every=every, kind="sum", scale=1.0), on_decoded, hard=True)
@@ -118,21 +127,14 @@ def reward(
     _check(f, every, "reward")
     check_kind(kind)
     check_scale(scale)
-    name = _name("reward", f)
-    scorer = Scorer(f, name=name, convert=number, batch=batch)
+    scorer = Scorer(f, _name("reward", f), read_number, batch)
 
     def on_decoded() -> Factor:
-        from feynkac.potentials.rewards import samples as functions
+        from feynkac.potentials.rewards.decoded import DecodedReward, count_steps
 
-        return functions.reward(f, float(scale), kind, every, batch, name)
+        return DecodedReward(scorer, float(scale), kind, count_steps(every, scorer.name))
 
     return SampleFactor(TextFactor(scorer, every=every, kind=kind, scale=float(scale)), on_decoded)
-
-
-def check_kind(kind: str) -> None:
-    """Raises ArgumentError for an unknown kind of reward."""
-    if kind not in ("difference", "max", "sum"):
-        raise ArgumentError(f"reward(kind={kind!r}): choose one of 'difference', 'max', 'sum'")
 
 
 def check_scale(scale: Any) -> None:

@@ -1,27 +1,22 @@
-"""A function of the text as a potential: asked at boundaries on the way, and about whole texts at the end."""
+"""Functions of the text as potentials: asked at boundaries on the way, and about whole texts at the end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.capabilities import Remembers, require
-from feynkac.base.contract import LogW, Rows
+from feynkac.base.capabilities import Remembers, Writes, require
+from feynkac.base.contract import LogW, Rows, State
 from feynkac.potentials.base import Factor
 from feynkac.potentials.rewards.boundaries import Boundary, boundaries
+from feynkac.potentials.rewards.folds import FOLDS, Kind
 from feynkac.potentials.rewards.scoring import Scorer
 
-Kind: TypeAlias = Literal["difference", "max", "sum"]
 Every: TypeAlias = int | Boundary
 """How often a function is asked: after every so many steps of the model, or at boundaries of the text."""
-_FOLD: dict[str, Callable[[float, float], float]] = {
-    "difference": lambda past, new: new,
-    "max": max,
-    "sum": lambda past, new: past + new,
-}
 _MEMORY = np.array((0, 0.0, False), dtype=[("end", np.int64), ("value", np.float64), ("seen", np.bool_)])
 """Of each particle: the last boundary, what the scores up to there fold to, and whether there was any."""
 
@@ -33,30 +28,33 @@ class TextFactor(Factor):
         self.name, self.scale = scorer.name, scale
         self.every: Every = every
         self.kind: Kind = kind
-        self._scorer, self._fold = scorer, _FOLD[kind]
+        self._scorer, self._fold = scorer, FOLDS[kind]
 
-    def level(self, t: int, state: Any, rows: Rows) -> LogW:
+    def level(self, t: int, state: State, rows: Rows) -> LogW:
         """(R,) nats: the folded scores of the boundaries so far, times the scale; 0 before the first boundary."""
         if self.every == "end":
             return np.zeros(len(rows))
         memory = self._memory(state)
         end, value, seen = memory["end"][rows], memory["value"][rows], memory["seen"][rows]
-        asked = self._new(state.texts(rows), end) if self._due(t) else []
-        scores = iter(self._scorer([text for _, text in asked], t, rows[[i for i, _ in asked]]))
-        for (i, text), score in zip(asked, scores, strict=True):
-            value[i] = self._fold(float(value[i]), float(score)) if seen[i] else score
-            end[i], seen[i] = len(text), True
-        memory["end"][rows], memory["value"][rows], memory["seen"][rows] = end, value, seen
+        prefixes = self._list_new(_read(state, self.name, rows), end) if self._is_due(t) else []
+        scores = self._scorer.score_texts([text for _, text in prefixes], t, rows[[i for i, _ in prefixes]])
+        for (i, text), score in zip(prefixes, scores, strict=True):
+            value[i] = self._fold(value[i], score) if seen[i] else score
+            end[i] = len(text)
+            seen[i] = True
+        memory["end"][rows] = end
+        memory["value"][rows] = value
+        memory["seen"][rows] = seen
         return np.where(seen, self._nats(value), 0.0)
 
-    def final(self, state: Any, rows: Rows) -> LogW:
+    def final(self, state: State, rows: Rows) -> LogW:
         """(R,) nats: the score of the whole text times the scale, whatever the kind."""
-        return self._nats(self._scorer(state.texts(rows), None, rows))
+        return self._nats(self._scorer.score_texts(_read(state, self.name, rows), None, rows))
 
-    def _due(self, t: int) -> bool:
+    def _is_due(self, t: int) -> bool:
         return not isinstance(self.every, int) or (t + 1) % self.every == 0
 
-    def _new(self, texts: Sequence[str], end: NDArray[np.int64]) -> list[tuple[int, str]]:
+    def _list_new(self, texts: Sequence[str], end: NDArray[np.int64]) -> list[tuple[int, str]]:
         """The prefixes to score now, as (index into the rows, prefix), in the order of the text."""
         if self.every == "token" or isinstance(self.every, int):
             return list(enumerate(texts))
@@ -66,14 +64,14 @@ class TextFactor(Factor):
             found += [(i, text[:to]) for to in (ends[-1:] if self.kind == "difference" else ends)]
         return found
 
-    def _memory(self, state: Any) -> NDArray[Any]:
-        kept = require(
+    def _memory(self, state: State) -> NDArray[Any]:
+        remembering = require(
             state,
             Remembers,
             f"'{self.name}' keeps running values, but {type(state).__name__} has no `memory`; "
             "give the state a feynkac.base.memory.Memory that forks with it, or use every='end'",
         )
-        return kept.memory.array(self, _MEMORY)
+        return remembering.memory.array(self, _MEMORY)
 
     def _nats(self, scores: NDArray[np.float64]) -> LogW:
         dead = scores == -np.inf  # -inf kills, also where the scale is 0 or negative
@@ -86,13 +84,18 @@ class PlainText(Factor):
     def __init__(self, scorer: Scorer) -> None:
         self.name, self._scorer = scorer.name, scorer
 
-    def level(self, t: int, state: Any, rows: Rows) -> LogW:
+    def level(self, t: int, state: State, rows: Rows) -> LogW:
         """(R,) nats: the numbers as they are; 0 for bool, which says nothing yet of what the text will become."""
         if self._scorer.saw_bool:
             return np.zeros(len(rows))
-        scores = self._scorer(state.texts(rows), t, rows)
+        scores = self._scorer.score_texts(_read(state, self.name, rows), t, rows)
         return np.zeros(len(rows)) if self._scorer.saw_bool else scores
 
-    def final(self, state: Any, rows: Rows) -> LogW:
+    def final(self, state: State, rows: Rows) -> LogW:
         """(R,) nats: the numbers as they are; 0 for True and -inf for False."""
-        return self._scorer(state.texts(rows), None, rows)
+        return self._scorer.score_texts(_read(state, self.name, rows), None, rows)
+
+
+def _read(state: State, name: str, rows: Rows) -> list[str]:
+    """(R,) the texts of `rows`, for the potential `name`."""
+    return require(state, Writes, f"'{name}' is a function of texts, and {type(state).__name__} has none").texts(rows)

@@ -18,12 +18,12 @@ import torch
 
 import feynkac as fk
 from feynkac.models import diffusion as fd
-from feynkac.models.diffusion.composition import corrector, start_of
+from feynkac.models.diffusion.composition import corrector, power_of, start_of
 from feynkac.models.diffusion.denoisers import predict
 from feynkac.models.diffusion.state import Latents
 from feynkac.potentials import as_potential, diffusion as fp
-from feynkac.potentials.diffusion.roles import Reward
-from feynkac.potentials.rewards.batches import Batched
+from feynkac.potentials.rewards.decoded import DecodedReward
+from feynkac.potentials.rewards.scoring import Scorer
 from feynkac.smc import resample as schemes
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import adaptive, systematic
@@ -43,12 +43,13 @@ def chain_law(denoiser, schedule, points=1601):
     Trapezoids on smooth densities: the error falls faster than any power of the spacing. The last transition is
     without noise, so that x0 is a function of the last latent.
     """
-    std, log_z = start_of(denoiser, schedule.start, 1)
+    std, log_z = start_of(power_of(denoiser), schedule.start, 1)
     grid = np.linspace(-9 * std, 9 * std, points)
     mass = np.exp(log_z - 0.5 * (grid / std) ** 2) / math.sqrt(2 * math.pi) / std * (grid[1] - grid[0])
     for step in schedule.transitions:
         said = predict(denoiser, torch.as_tensor(grid)[:, None], step.before)
-        mass = mass * np.exp(np.asarray(corrector(denoiser, said.rate, step, 1)))
+        if said.rate is not None:
+            mass = mass * np.exp(np.asarray(corrector(power_of(denoiser), said.rate, step, 1)))
         mean = step.mean(said.x0hat, said.epshat)[:, 0].numpy()
         if step.std == 0.0:
             grid = mean
@@ -130,20 +131,20 @@ def expected():
 @pytest.mark.parametrize("kind", ["difference", "max", "sum"])
 def test_every_kind_of_reward_has_the_same_target(expected, kind, n):
     # A sum over all steps overshoots the target so far that no mean of a few hundred runs is normal.
-    reward = fp.reward(quadratic, SCALE, kind, every=4 if kind == "sum" else 1)
+    reward = fk.reward(quadratic, SCALE, kind, every=4 if kind == "sum" else 1, batch=True)
     assert_unbiased(sampler_of(), reward, n, expected["ddpm"])
 
 
 @pytest.mark.parametrize("n", [4, 16, 64])
 @pytest.mark.parametrize("through", ["denoiser", "x0hat"])
 def test_guided_proposals_keep_the_target(expected, through, n):
-    reward = fp.reward(quadratic, SCALE)
+    reward = fk.reward(quadratic, SCALE, batch=True)
     assert_unbiased(sampler_of(proposal=fd.Guided(reward, through=through, trust=0.3)), reward, n, expected["ddpm"])
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_every_kernel(expected, schedule):
-    reward = fp.reward(quadratic, SCALE, every=2)
+    reward = fk.reward(quadratic, SCALE, every=2, batch=True)
     proposal = fd.Guided(reward, through="denoiser", trust=0.1)
     assert_unbiased(sampler_of(schedule, proposal=proposal), reward, 16, expected[schedule])
 
@@ -165,7 +166,7 @@ def test_every_kernel(expected, schedule):
     ids=repr,
 )
 def test_every_resampler(expected, resample):
-    reward = fp.reward(quadratic, SCALE)
+    reward = fk.reward(quadratic, SCALE, batch=True)
     proposal = fd.Guided(reward, trust=0.1)
     assert_unbiased(sampler_of(proposal=proposal), reward, 16, expected["ddpm"], resample)
 
@@ -179,13 +180,13 @@ def one(x):
 
 
 ROLES = {
-    "end": lambda: fp.reward(quadratic, SCALE, every="end"),
-    "twist": lambda: fp.reward(quadratic, SCALE, every="end") * fp.twist(noisy_guess),
-    "sparse": lambda: fp.reward(quadratic, SCALE, "sum", every=3) * fp.twist(noisy_guess, every=2),
-    "power": lambda: fp.reward(quadratic, 2 * SCALE) ** 0.5,
-    "schedule": lambda: fp.tempered(fp.reward(quadratic, SCALE), lambda t: min(1.0, 0.2 * t)),
-    "bisection": lambda: fp.tempered(fp.reward(quadratic, SCALE), ess=0.8),
-    "bisection-of-max": lambda: fp.tempered(fp.reward(quadratic, SCALE, "max"), ess=0.6),
+    "end": lambda: fk.reward(quadratic, SCALE, every="end", batch=True),
+    "twist": lambda: fk.reward(quadratic, SCALE, every="end", batch=True) * fp.twist(noisy_guess),
+    "sparse": lambda: fk.reward(quadratic, SCALE, "sum", every=3, batch=True) * fp.twist(noisy_guess, every=2),
+    "power": lambda: fk.reward(quadratic, 2 * SCALE, batch=True) ** 0.5,
+    "schedule": lambda: fp.tempered(fk.reward(quadratic, SCALE, batch=True), lambda t: min(1.0, 0.2 * t)),
+    "bisection": lambda: fp.tempered(fk.reward(quadratic, SCALE, batch=True), ess=0.8),
+    "bisection-of-max": lambda: fp.tempered(fk.reward(quadratic, SCALE, "max", batch=True), ess=0.6),
     "of one sample": lambda: fk.reward(one, SCALE, "max", every=2) * fp.twist(noisy_guess),
     "of a batch": lambda: fk.reward(quadratic, SCALE, "sum", every=4, batch=True),
     "plain": lambda: as_potential(lambda x: SCALE * one(x)),
@@ -197,11 +198,11 @@ def test_guesses_change_no_target(expected, role):
     assert_unbiased(sampler_of(), ROLES[role](), 4, expected["ddpm"], replicates=600)
 
 
-@pytest.mark.parametrize("inside", [fp.constraint(lambda x: x[:, 0] > -2.0), lambda x: x[0] > -2.0])
+@pytest.mark.parametrize("inside", [fk.constraint(lambda x: x[:, 0] > -2.0, batch=True), lambda x: x[0] > -2.0])
 def test_a_constraint_conditions(expected, inside):
     x, mass = chain_law(PRIOR, SCHEDULES["ddpm"])
     tilted = mass * np.exp(SCALE * quadratic(x[:, None])) * (x > -2.0)
-    potential = fp.reward(quadratic, SCALE) * inside
+    potential = fk.reward(quadratic, SCALE, batch=True) * inside
     assert_unbiased(sampler_of(), potential, 16, (tilted.sum(), tilted[x > 0.5].sum()))
 
 
@@ -211,7 +212,7 @@ def test_a_gradient_through_a_function_of_one_sample_keeps_the_target(expected):
 
 
 def test_total_variation_falls_as_particles_are_added():
-    reward, bins = fp.reward(quadratic, SCALE), np.linspace(-4, 5, 13)
+    reward, bins = fk.reward(quadratic, SCALE, batch=True), np.linspace(-4, 5, 13)
     x, mass = chain_law(PRIOR, SCHEDULES["ddpm"])
     law = np.histogram(x, bins, weights=mass * np.exp(SCALE * quadratic(x[:, None])))[0]
 
@@ -290,7 +291,7 @@ class StaleSampler(fd.DiffusionSampler):
         return StaleLeaves(**vars(super().init(n, rng)))
 
 
-class NoTerminalCorrection(Reward):
+class NoTerminalCorrection(DecodedReward):
     """FK-steering: the last weight is the running maximum or sum of the reward, and not the reward."""
 
     def final(self, state, rows):
@@ -314,7 +315,7 @@ class MeanRatio(fd.Guided):
         return x, ratio / noise[0].numel()
 
 
-REWARD, SCORER = fp.reward(quadratic, SCALE), Batched(quadratic, "quadratic")
+REWARD, SCORER = fk.reward(quadratic, SCALE, batch=True), Scorer(quadratic, "quadratic", batch=True)
 MUTANTS = {
     "weights dropped": lambda: (sampler_of(), REWARD, drops_weights),
     "stale ancestors": lambda: (sampler_of(), REWARD, StaleAncestors(200)),
@@ -322,8 +323,8 @@ MUTANTS = {
     "stale x0hat": lambda: (
         StaleSampler(PRIOR, SCHEDULES["ddpm"], (1,), dtype=torch.float64), REWARD, adaptive(schemes.ssp, 1.0)
     ),
-    "max without correction": lambda: (sampler_of(), NoTerminalCorrection(SCORER, SCALE, "max", 1, "max"), SSP),
-    "sum without correction": lambda: (sampler_of(), NoTerminalCorrection(SCORER, SCALE, "sum", 4, "sum"), SSP),
+    "max without correction": lambda: (sampler_of(), NoTerminalCorrection(SCORER, SCALE, "max", 1), SSP),
+    "sum without correction": lambda: (sampler_of(), NoTerminalCorrection(SCORER, SCALE, "sum", 4), SSP),
     "ratio at one step in three": lambda: (sampler_of(proposal=OneRatioInThree(REWARD, trust=0.3)), REWARD, SSP),
     "guidance without weights": lambda: (sampler_of(proposal=fd.Guided(REWARD, weighted=False)), REWARD, SSP),
 }  # fmt: skip
@@ -390,7 +391,7 @@ def test_log_densities_averaged_over_coordinates_are_found():
 
 def test_many_steps_reach_the_posterior_of_the_mixture_itself():
     """The chain's evidence tends to that of the data, at the rate of a first-order sampler or better."""
-    log_z, _ = PRIOR.tilted([1.0], 2 * SCALE)
+    log_z, _ = PRIOR.tilt([1.0], 2 * SCALE)
     off = [
         abs(math.log(truth(PRIOR, fd.ddpm(s), lambda x: SCALE * quadratic(x[:, None]))[0]) - log_z) for s in (12, 24)
     ]
@@ -459,7 +460,7 @@ class Exact:
     def start(self, std, noise):
         return self.draw(torch.zeros_like(noise), std, self.first, noise)
 
-    def look(self, state):
+    def prepare(self, state):
         pass
 
     def move(self, state, transition, mean, noise):
@@ -480,7 +481,7 @@ def test_exact_twist_and_optimal_proposal_leave_no_variance(schedule):
 
 def test_the_exact_evidence_tends_to_that_of_the_data():
     observation = fp.observed(*seen())
-    log_z, _ = GAUSSIAN.observed(observation.operator.apply(torch.eye(3).double()).T, observation.y, 0.25)
+    log_z, _ = GAUSSIAN.observe(observation.operator.apply(torch.eye(3).double()).T, observation.y, 0.25)
     off = [abs(Exact(GAUSSIAN, fd.ddpm(s), observation).log_z - log_z) for s in (25, 50, 100)]
     assert off[1] < 0.6 * off[0] and off[2] < 0.6 * off[1]
 
@@ -537,7 +538,9 @@ def gaussian_product(experts):
 
 
 EVEN = fd.chain(
-    [*(fd.Level(a, math.sqrt(1 - a * a)) for a in np.geomspace(0.05, 0.97, 24)), fd.Level(1.0, 0.0)], fd.ancestral, 1.0
+    [*(fd.NoiseLevel(a, math.sqrt(1 - a * a)) for a in np.geomspace(0.05, 0.97, 24)), fd.NoiseLevel(1.0, 0.0)],
+    fd.ancestral,
+    1.0,
 )
 EXPERTS = {
     "annealed": [(1.0, 0.5, 2.0)],
@@ -566,19 +569,21 @@ def test_correctors_have_the_moments_of_the_scheme(case):
     log_z, mean, _ = gaussian_scheme(EXPERTS[case], EVEN)
     sampler = fd.DiffusionSampler(composed(EXPERTS[case]), EVEN, (1,), dtype=torch.float64)
     expected = (math.exp(log_z), math.exp(log_z) * mean)
-    assert_unbiased(sampler, fp.reward(lambda x: x[:, 0] * 0.0, every="end"), 16, expected, f=lambda x: x[:, 0])
+    assert_unbiased(
+        sampler, fk.reward(lambda x: x[:, 0] * 0.0, every="end", batch=True), 16, expected, f=lambda x: x[:, 0]
+    )
 
 
 MIXTURES = {
-    "annealed": fd.annealed(PRIOR, 1.5),
-    "product": fd.product(PRIOR, fd.GaussianMixture([0.5, 0.5], [[-1.0], [2.0]], 1.0)),
-    "guidance": fd.guidance(fd.GaussianMixture([0.2, 0.8], [[-2.0], [3.0]], 0.5), PRIOR, 1.5),
+    "annealed": fd.anneal(PRIOR, 1.5),
+    "product": fd.multiply(PRIOR, fd.GaussianMixture([0.5, 0.5], [[-1.0], [2.0]], 1.0)),
+    "guidance": fd.guide(fd.GaussianMixture([0.2, 0.8], [[-2.0], [3.0]], 0.5), PRIOR, 1.5),
 }
 
 
 @pytest.mark.parametrize("case", MIXTURES)
 def test_correctors_of_mixtures_with_a_reward_and_a_proposal(case):
-    reward, schedule = fp.reward(quadratic, 0.2), EVEN
+    reward, schedule = fk.reward(quadratic, 0.2, batch=True), EVEN
     sampler = fd.DiffusionSampler(
         MIXTURES[case], schedule, (1,), proposal=fd.Guided(reward, trust=0.1), dtype=torch.float64
     )
@@ -608,4 +613,4 @@ def test_clamped_and_missing_correctors_are_found(mutant):
     sampler = fd.DiffusionSampler(wrong, EVEN, (1,), dtype=torch.float64)
     expected = (math.exp(log_z), math.exp(log_z) * mean)
     with pytest.raises(AssertionError, match="z ="):
-        assert_unbiased(sampler, fp.reward(lambda x: x[:, 0] * 0.0), 16, expected, f=lambda x: x[:, 0])
+        assert_unbiased(sampler, fk.reward(lambda x: x[:, 0] * 0.0, batch=True), 16, expected, f=lambda x: x[:, 0])

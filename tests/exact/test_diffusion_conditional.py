@@ -25,6 +25,7 @@ from test_diffusion import (
     seen,
 )
 
+import feynkac as fk
 from feynkac.base.errors import ArgumentError
 from feynkac.models import diffusion as fd
 from feynkac.potentials import diffusion as fp
@@ -34,7 +35,7 @@ from feynkac.smc.resample import multinomial, systematic
 from feynkac.smc.rng import Streams
 
 Z_LIMIT, CHAINS = 3.0, 300
-REWARD = fp.reward(quadratic, SCALE)
+REWARD = fk.reward(quadratic, SCALE, batch=True)
 SHORT = fd.flow([0.8, 0.5, 0.25, 0.1], eta=1.0)
 PROPOSALS = {
     "base": fd.BASE,
@@ -145,10 +146,10 @@ def test_paths_are_kept_on_request_only():
 
 def test_what_cannot_be_walked_is_refused():
     class Unweighable:
-        start, look, move = fd.BASE.start, fd.BASE.look, fd.BASE.move
+        start, prepare, move = fd.BASE.start, fd.BASE.prepare, fd.BASE.move
 
     path = exact_paths(short(), REWARD, 1, 0)[0]
-    with pytest.raises(ArgumentError, match="give it the method start_ratio"):
+    with pytest.raises(ArgumentError, match="give it the methods start_ratio"):
         list(csmc(fd.DiffusionSampler(PRIOR, SHORT, (1,), proposal=Unweighable()), REWARD, path, n=2, rng=Streams(0)))
     with pytest.raises(ArgumentError, match="none of this sampler"):
         list(csmc(sampler_of(), REWARD, path, n=2, rng=Streams(0)))
@@ -224,14 +225,14 @@ def test_levels_may_depend_on_the_population(expected):
 class OwnRatio(fd.DiffusionSampler):
     """Row 0 takes the latent of the reference with the weight of what it had drawn itself."""
 
-    def _weighed_again(self, state, transition, mean, x, log_w):
+    def _weigh_again(self, state, transition, mean, x, log_w):
         return log_w
 
 
 class FreeStart(fd.DiffusionSampler):
     """Row 0 joins the reference only after the first step."""
 
-    def pinned(self, state, reference):
+    def pin(self, state, reference):
         state.record()
         return state
 

@@ -155,6 +155,20 @@ def test_constraints_by_function(population: Any) -> None:
     assert grow(two_at_once, population, ["x y z"]) == [NONE], "no boundary is passed over"
 
 
+def test_constraints_of_all_texts_at_once(population: Any) -> None:
+    state, rows = population(["ab", "b", "ab"]), np.arange(3)
+    asked: list[list[str]] = []
+
+    def have_a(texts: list[str]) -> Any:
+        asked.append(texts)
+        return np.array(["a" in text for text in texts])
+
+    assert constraint(have_a, batch=True).final(state, rows).tolist() == [0, NONE, 0]
+    assert asked == [["ab", "b"]]
+    with pytest.raises(PotentialError, match="row 1, text 'b', returned int 1; a constraint returns True or False"):
+        constraint(lambda texts: [True, 1], batch=True).final(state, rows)
+
+
 def test_plain_functions(population: Any) -> None:
     state, rows = population(["ab", "b"]), np.arange(2)
     number = as_potential(lambda text: len(text))
@@ -204,10 +218,10 @@ def test_what_is_no_score_is_refused_by_name(population: Any, value: Any, proble
     for potential in (reward(judge), as_potential(judge)):
         with pytest.raises(PotentialError, match=rf"judge\)?' at step 7, row 2, text 'bad.* \.\.\. .*bad', {problem}"):
             potential.level(7, state, np.array([0, 2]))
-        with pytest.raises(PotentialError, match=r"judge.* at the end of a text, row 2"):
+        with pytest.raises(PotentialError, match=r"judge.* at the end, row 2"):
             potential.final(state, np.array([0, 2]))
     batch = reward(lambda texts: [judge(text) for text in texts], batch=True)
-    with pytest.raises(PotentialError, match=rf"at the end of a text, row 2, text 'bad.* {problem}"):
+    with pytest.raises(PotentialError, match=rf"at the end, row 2, text 'bad.* {problem}"):
         batch.final(state, np.array([0, 2]))
 
 
@@ -229,7 +243,7 @@ def test_a_function_that_raises_is_named_with_its_cause(population: Any) -> None
 @pytest.mark.parametrize("value", [[1.0], [1.0, 2.0, 3.0], 1.0, None, {"a": 1, "b": 2}, "ab", np.ones((3, 2))])
 def test_batches_of_the_wrong_shape_are_refused(population: Any, value: Any) -> None:
     with pytest.raises(
-        PotentialError, match=r"'reward\(<lambda>\)' at step 0.*return (one number for each text|a number)"
+        PotentialError, match=r"'reward\(<lambda>\)' at step 0.*return (one number for each sample|a number)"
     ):
         reward(lambda texts: value, batch=True).level(0, population(["a", "b"]), np.arange(2))
 

@@ -11,7 +11,6 @@ import torch
 import feynkac as fk
 from feynkac.base.errors import ArgumentError, ModelError, PotentialError, is_out_of_memory
 from feynkac.models import diffusion as fd
-from feynkac.potentials import diffusion as fp
 from feynkac.smc import resample as schemes
 from feynkac.smc.engine import smc
 from feynkac.smc.rng import Streams
@@ -25,7 +24,7 @@ def bowl(x):
 
 def steered(potential=None, denoiser=PRIOR, particles=8, **options):
     sampler = fd.DiffusionSampler(denoiser, fd.ddpm(6), (2,), **options)
-    return fk.steer(sampler, potential or fp.reward(bowl), particles=particles, seed=0, progress=False)
+    return fk.steer(sampler, potential or fk.reward(bowl, batch=True), particles=particles, seed=0, progress=False)
 
 
 # --- memory ----------------------------------------------------------------------------------------------------------
@@ -85,7 +84,7 @@ def test_memory_that_runs_out_in_a_gradient():
                 raise MEMORY["cuda"]
             return gradient
 
-    reward = fp.reward(lambda x: bowl(Heavy.apply(x)))
+    reward = fk.reward(lambda x: bowl(Heavy.apply(x)), batch=True)
     with pytest.raises(ModelError, match="the gradient worked on 8 rows at once; give the model batch=4"):
         steered(reward, proposal=fd.Guided(reward))
     assert np.isfinite(steered(reward, proposal=fd.Guided(reward), batch=4).log_evidence)
@@ -165,9 +164,9 @@ def judged_by_weights():
 
 
 WITHOUT_GRADIENT = {
-    "numpy": lambda: fp.reward(lambda x: x.detach().numpy()[:, 0]),
+    "numpy": lambda: fk.reward(lambda x: x.detach().numpy()[:, 0], batch=True),
     "one by one": lambda: fk.reward(lambda x: float(x.detach()[0])),
-    "own weights": lambda: fp.reward(judged_by_weights()),
+    "own weights": lambda: fk.reward(judged_by_weights(), batch=True),
     "pil": lambda: fk.reward(lambda x: fd.on_pil(lambda image: np.asarray(image).mean())(x.reshape(1, 1, 2))),
     "power": lambda: fk.reward(lambda x: float(x.detach()[0])) ** 0.5,
 }
@@ -183,7 +182,7 @@ def test_a_reward_without_gradient_cannot_guide_but_weigh(case, through):
 
 
 def test_a_decoder_without_gradient_cannot_guide():
-    reward = fp.reward(bowl)
+    reward = fk.reward(bowl, batch=True)
     with pytest.raises(PotentialError, match="in the decoder neither"):
         steered(reward, proposal=fd.Guided(reward), preview=lambda x: x.detach())
 
@@ -192,7 +191,7 @@ def test_only_potentials_guide():
     with pytest.raises(ArgumentError, match=r"Guided\(bowl\).*such as fk\.reward\(f\)"):
         fd.Guided(bowl)
     with pytest.raises(ArgumentError, match="no gradient to follow"):
-        guide = fp.reward(bowl) * fp.constraint(lambda x: x[:, 0] > 0)
+        guide = fk.reward(bowl, batch=True) * fk.constraint(lambda x: x[:, 0] > 0, batch=True)
         steered(proposal=fd.Guided(guide.factors[1]))
 
 
@@ -202,4 +201,4 @@ def test_only_potentials_guide():
 def test_problems_share_the_particles_equally():
     sampler = fd.DiffusionSampler(PRIOR, fd.ddpm(6), (2,))
     with pytest.raises(ArgumentError, match="7 particles for 2 problems; give each the same number"):
-        list(smc(sampler.join([sampler]), fp.reward(bowl), n=7, resample=schemes.never, rng=Streams(0)))
+        list(smc(sampler.join([sampler]), fk.reward(bowl, batch=True), n=7, resample=schemes.never, rng=Streams(0)))

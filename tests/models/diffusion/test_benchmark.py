@@ -29,7 +29,7 @@ def test_the_quadrature_of_the_chain_tends_to_the_tilted_mixture():
 
     x, mass = mixture.chain()
     nats = mixture.reward(torch.as_tensor(x)[:, None]).numpy()
-    log_z, tilted = mixture.PRIOR.tilted([1.0], 1.0)
+    log_z, tilted = mixture.PRIOR.tilt([1.0], 1.0)
     assert mass.sum() == pytest.approx(1.0, abs=1e-9)
     assert np.log(mass @ np.exp(nats)) == pytest.approx(log_z, abs=0.05)
     right = (mass * np.exp(nats))[x > 0.5].sum() / (mass @ np.exp(nats))
@@ -88,7 +88,7 @@ def test_a_diagonal_mixture_is_the_dense_one():
     source = torch.Generator().manual_seed(0)
     means, variances, x = (torch.rand(n, 4, generator=source, dtype=torch.float64) + 0.1 for n in (3, 3, 7))
     plain, dense = (fd.GaussianMixture([1, 2, 3], means, cov) for cov in (variances, torch.diag_embed(variances)))
-    for level in (fd.Level(0.6, 0.8), fd.Level(1.0, 0.0)):
+    for level in (fd.NoiseLevel(0.6, 0.8), fd.NoiseLevel(1.0, 0.0)):
         assert torch.allclose(plain.x0hat(x, level), dense.x0hat(x, level), atol=1e-12)
         assert torch.allclose(plain.log_prob(x, level), dense.log_prob(x, level), atol=1e-12)
     drawn = plain.sample(50_000, source)

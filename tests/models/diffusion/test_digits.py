@@ -61,7 +61,7 @@ def of(truth, target):
 
 def potential_of(target, classifier):
     if target == "class":
-        return fp.reward(lambda images: digits.classify(images, classifier)[:, digits.CLASS])
+        return fk.reward(lambda images: digits.classify(images, classifier)[:, digits.CLASS], batch=True)
     return fp.observed(fp.inpainting(digits.left_half()), digits.seen(), noise=digits.NOISES[target], prior=0.1)
 
 

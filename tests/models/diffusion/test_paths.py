@@ -13,14 +13,13 @@ from test_pipeline import PIPELINES, SIZE, STEPS, bright, made
 import feynkac as fk
 from feynkac.base.errors import ArgumentError
 from feynkac.models import diffusion as fd
-from feynkac.potentials import diffusion as fp
 from feynkac.smc.conditional import csmc, gibbs
 from feynkac.smc.resample import systematic
 from feynkac.smc.rng import Streams
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
-REWARD = fp.reward(bright, 20.0)
+REWARD = fk.reward(bright, 20.0, batch=True)
 GUIDED = fd.Guided(REWARD, trust=0.5)
 
 
@@ -96,7 +95,7 @@ def test_the_target_stays_and_the_inverse_evidence_is_unbiased(proposal):
     images = torch.stack(base.samples(np.arange(1024)))
     weights, f = reward(images).double().exp().numpy(), images[:, 0, 0, 0].double().numpy()
     kept = np.flatnonzero(np.random.default_rng(0).random(1024) < weights)[:60]
-    potential = fp.reward(reward)
+    potential = fk.reward(reward, batch=True)
     model = fk.Diffusion.from_pipeline(
         pipe, STEPS, proposal=fd.Guided(potential, trust=0.2) if proposal is GUIDED else fd.BASE
     )

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import feynkac as fk
+from feynkac.base.capabilities import Bounded
 from feynkac.base.errors import ArgumentError, ModelError, PotentialError
 from feynkac.models import diffusion as fd
-from feynkac.potentials import diffusion as fp
 from feynkac.smc import resample as schemes
 from feynkac.smc.engine import smc
 from feynkac.smc.rng import Streams
@@ -21,7 +21,7 @@ from feynkac.smc.rng import Streams
 diffusers = pytest.importorskip("diffusers", reason="pip install 'feynkac[diffusion]'")
 transformers = pytest.importorskip("transformers")
 
-from feynkac.models.diffusion.pipeline import generators  # noqa: E402  # needs diffusers
+from feynkac.models.diffusion.pipeline import seed_generators  # noqa: E402  # needs diffusers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -225,7 +225,7 @@ def last_of(model, potential, n=4, seed=0, resample=schemes.adaptive(schemes.ssp
 
 
 def plain_noise(n, seed=0):
-    return generators(n, Streams(seed).at("init", 0, (n,)))
+    return seed_generators(n, Streams(seed).at("init", 0, (n,)))
 
 
 # --- the law is the pipeline's own -----------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def plain_noise(n, seed=0):
 @pytest.mark.parametrize("name", ["ddim", "ddpm", "sd15", "sdxl"])
 def test_without_a_reward_the_latents_are_those_of_the_pipeline_bit_by_bit(name):
     pipe, model, call = made(name)
-    last = last_of(model, fp.reward(bright, 0.0))
+    last = last_of(model, fk.reward(bright, 0.0, batch=True))
     many = {"num_images_per_prompt": 4} if call else {"batch_size": 4}
     eta = {"eta": 1.0} if name != "ddpm" else {}
     kind = "latent" if call else "pt"
@@ -251,7 +251,7 @@ def test_without_a_reward_the_latents_are_those_of_the_pipeline_bit_by_bit(name)
 def test_rewards_see_the_images_that_the_pipeline_would_return(name):
     pipe, model, _ = made(name)
     seen = []
-    last = last_of(model, fp.reward(lambda x: seen.append(x) or bright(x), 1.0, every="end"))
+    last = last_of(model, fk.reward(lambda x: seen.append(x) or bright(x), 1.0, every="end", batch=True))
     assert [len(x) for x in seen] == [3, 1]  # in chunks
     with torch.no_grad():
         latents = last.state.x
@@ -278,7 +278,7 @@ class Sde(diffusers.FlowMatchEulerDiscreteScheduler):
 @pytest.mark.parametrize("name", ["sd3", "flux"])
 def test_flow_pipelines_run_as_the_sde_with_the_flow_s_marginals(name):
     pipe, model, call = made(name)
-    last = last_of(model, fp.reward(bright, 0.0))
+    last = last_of(model, fk.reward(bright, 0.0, batch=True))
     pipe.scheduler = Sde.from_config(pipe.scheduler.config)
     pipe.scheduler.eta, pipe.scheduler.sources = PIPELINES[name][2], plain_noise(4)
     options = {"num_images_per_prompt": 4, "num_inference_steps": STEPS, "output_type": "latent", **call}
@@ -290,7 +290,7 @@ def test_flow_pipelines_run_as_the_sde_with_the_flow_s_marginals(name):
 def test_every_pipeline_is_steered_end_to_end_and_left_as_it_was(name):
     pipe, model, _ = made(name)
     found, timesteps = dict(pipe.__dict__), getattr(pipe.scheduler, "timesteps", None)
-    result = fk.steer(model, fp.reward(bright, 2000.0), particles=6, seed=0, ess_threshold=0.999)
+    result = fk.steer(model, fk.reward(bright, 2000.0, batch=True), particles=6, seed=0, ess_threshold=0.999)
     assert pipe.__dict__ == found and pipe.scheduler.timesteps is timesteps and torch.is_grad_enabled()
     assert result.history.resampled, "the reward was meant to be strong"
     assert all(float(image.min()) >= 0.0 and float(image.max()) <= 1.0 for image in result.samples)
@@ -304,18 +304,18 @@ def test_forked_particles_share_a_past_and_no_future():
         def __call__(self, log_weight, rng):
             return np.zeros(len(log_weight), np.int64), np.full(len(log_weight), -np.log(len(log_weight)))
 
-    steps = smc(model, fp.reward(bright, 1.0), n=4, resample=First(), rng=Streams(0))
+    steps = smc(model, fk.reward(bright, 1.0, batch=True), n=4, resample=First(), rng=Streams(0))
     before, after = next(steps), next(steps)
     assert (after.rows[1:] == 0).all() and len({x.sum().item() for x in after.state.x}) == 4
     # Row 0 keeps its slot, hence its noise: it goes where it would have gone alone.
-    alone = smc(model, fp.reward(bright, 1.0), n=4, resample=schemes.never, rng=Streams(0))
+    alone = smc(model, fk.reward(bright, 1.0, batch=True), n=4, resample=schemes.never, rng=Streams(0))
     next(alone)
     assert torch.equal(next(alone).state.x[0], after.state.x[0]) and before.t == 0
 
 
 def test_videos_are_decoded_as_the_pipeline_does():
     pipe, model, _ = made("wan")
-    last = last_of(model, fp.reward(bright, 0.0), n=2)
+    last = last_of(model, fk.reward(bright, 0.0, batch=True), n=2)
     mean, std = (
         torch.tensor(each).view(1, 16, 1, 1, 1) for each in (pipe.vae.config.latents_mean, pipe.vae.config.latents_std)
     )
@@ -331,25 +331,25 @@ def test_consistency_models_run_through_their_own_step():
     torch.manual_seed(0)
     pipe = stable_diffusion(scheduler)
     pipe.set_progress_bar_config(disable=True)
-    last = last_of(fk.Diffusion.from_pipeline(pipe, STEPS).prompt("a cat", **SIZE), fp.reward(bright, 0.0))
+    last = last_of(fk.Diffusion.from_pipeline(pipe, STEPS).prompt("a cat", **SIZE), fk.reward(bright, 0.0, batch=True))
     options = {"num_images_per_prompt": 4, "num_inference_steps": STEPS, "output_type": "latent", **SIZE}
     assert torch.equal(last.state.x, pipe("a cat", generator=plain_noise(4), **options).images)
 
 
-@pytest.mark.parametrize("proposal", [fd.BASE, fd.Guided(fp.reward(bright, 5.0))])
+@pytest.mark.parametrize("proposal", [fd.BASE, fd.Guided(fk.reward(bright, 5.0, batch=True))])
 def test_half_precision_stays_half_precision(proposal):
     torch.manual_seed(0)
     pipe = ddim().to(torch.bfloat16)
     pipe.set_progress_bar_config(disable=True)
     seen = []
     pipe.unet.register_forward_pre_hook(lambda _, given: seen.append(given[0].dtype))
-    last = last_of(fk.Diffusion.from_pipeline(pipe, STEPS, proposal=proposal), fp.reward(bright, 5.0))
+    last = last_of(fk.Diffusion.from_pipeline(pipe, STEPS, proposal=proposal), fk.reward(bright, 5.0, batch=True))
     assert seen == [torch.bfloat16] * STEPS and np.isfinite(last.log_z)
 
 
 def test_guided_proposals_are_weighted():
     pipe, _, _ = made("sd15")
-    reward = fp.reward(bright, 5.0)
+    reward = fk.reward(bright, 5.0, batch=True)
     model = fk.Diffusion.from_pipeline(pipe, STEPS, proposal=fd.Guided(reward, trust=0.5)).prompt("a cat", **SIZE)
     assert np.isfinite(fk.steer(model, reward, particles=4, seed=0).log_evidence)
     with pytest.raises(ArgumentError, match="x0hat"):
@@ -360,8 +360,8 @@ def test_prompts_in_one_batch_are_the_prompts_alone():
     pipe, _, _ = made("sd15")
     base = fk.Diffusion.from_pipeline(pipe, STEPS)
     models = [base.prompt(text, guidance_scale=5.0, **SIZE) for text in ("a cat", "dogs")]
-    both = fk.steer(models, fp.reward(bright, 50.0), particles=4, seed=0)
-    first = fk.steer(models[0], fp.reward(bright, 50.0), particles=4, seed=0)
+    both = fk.steer(models, fk.reward(bright, 50.0, batch=True), particles=4, seed=0)
+    first = fk.steer(models[0], fk.reward(bright, 50.0, batch=True), particles=4, seed=0)
     assert abs(both[0].log_evidence - first.log_evidence) < 1e-3
     assert both[0].log_evidence != both[1].log_evidence
     with pytest.raises(ArgumentError, match="guidance_scale"):
@@ -375,13 +375,15 @@ def problems(name):
     return [model.prompt(**{**call, "prompt": text}) for text in texts] if call else [model] * 3
 
 
-@pytest.mark.parametrize("proposal", [fd.BASE, fd.Guided(fp.reward(bright, 50.0), trust=0.5)], ids=["base", "guided"])
+@pytest.mark.parametrize(
+    "proposal", [fd.BASE, fd.Guided(fk.reward(bright, 50.0, batch=True), trust=0.5)], ids=["base", "guided"]
+)
 @pytest.mark.parametrize(("name", "scale"), [("ddim", 200.0), ("ddpm", 200.0), ("sd15", 200.0), ("flux", 3000.0)])
 def test_each_problem_of_a_batch_is_a_population_of_its_own(name, scale, proposal):
     """Latents, weights, ESS and resampling are those of the problem alone, with the same numbers."""
     models = [dataclasses.replace(each, proposal=proposal) for each in problems(name)]
     options = {"resample": schemes.adaptive(schemes.ssp, 0.8)}
-    reward = fp.reward(bright, scale)
+    reward = fk.reward(bright, scale, batch=True)
     together = list(smc(models[0].join(models[1:]), reward, n=[4] * 3, rng=Streams(0), **options))
     for g, model in enumerate(models):
         alone = list(smc(model, reward, n=4, rng=Streams(0, group=g), **options))
@@ -398,20 +400,25 @@ def test_each_problem_of_a_batch_is_a_population_of_its_own(name, scale, proposa
 
 def test_a_pipeline_without_prompts_is_steered_as_a_list():
     _, model, _ = made("ddim")
-    results = fk.steer([model] * 3, fp.reward(bright, 50.0), particles=5, seed=0)
+    results = fk.steer([model] * 3, fk.reward(bright, 50.0, batch=True), particles=5, seed=0)
     assert [len(result.samples) for result in results] == [5] * 3
     assert len({result.log_evidence for result in results}) == 3
-    alone = fk.steer(model, fp.reward(bright, 50.0), particles=5, seed=0)
+    alone = fk.steer(model, fk.reward(bright, 50.0, batch=True), particles=5, seed=0)
     assert abs(results[0].log_evidence - alone.log_evidence) < 1e-3
 
 
 def test_a_function_of_one_image_weighs_like_one_of_batches():
     _, model, _ = made("sd15")
-    one, many = fk.reward(lambda image: bright(image[None])[0], 50.0), fp.reward(bright, 50.0)
+    one, many = fk.reward(lambda image: bright(image[None])[0], 50.0), fk.reward(bright, 50.0, batch=True)
     found, wanted = (fk.steer(model, each, particles=4, seed=0) for each in (one, many))
     assert np.allclose(found.log_weights, wanted.log_weights, rtol=1e-6) and np.ptp(wanted.log_weights) > 0
     guided = fk.Diffusion.from_pipeline(model.pipe, STEPS, 1.0, proposal=fd.Guided(one)).prompt("a cat", **SIZE)
     assert np.isfinite(fk.steer(guided, one, particles=2, seed=0).log_evidence)
+
+
+def test_a_pipeline_knows_how_long_its_runs_last():
+    _, model, _ = made("ddim")
+    assert isinstance(model, Bounded) and model.max_steps == STEPS
 
 
 def test_guidance_without_weights_comes_with_a_warning():
@@ -426,7 +433,10 @@ def test_functions_of_pil_images():
     _, model, _ = made("sd15")
     seen = []
     fk.steer(
-        model, fp.reward(fd.on_pil(lambda images: [seen.append(i.size) or 0.0 for i in images])), particles=2, seed=0
+        model,
+        fk.reward(fd.on_pil(lambda images: [seen.append(i.size) or 0.0 for i in images]), batch=True),
+        particles=2,
+        seed=0,
     )
     assert set(seen) == {(16, 16)}
 
@@ -444,7 +454,7 @@ def test_a_failing_reward_leaves_pipeline_and_gradient_mode_as_they_were():
         return images.sum() if len(calls) > 1 else bright(images)
 
     with pytest.raises(PotentialError) as caught:
-        fk.steer(model, fp.reward(fails), particles=3, seed=0)
+        fk.steer(model, fk.reward(fails, batch=True), particles=3, seed=0)
     assert len(caught.value.partial.samples) == 3
     del caught
     gc.collect()
@@ -459,7 +469,7 @@ def test_an_error_of_the_pipeline_names_it_and_hands_over_the_particles():
     calls = []
     pipe.unet.register_forward_pre_hook(lambda *_: calls.append(1) or (len(calls) == 3 and 1 / 0) or None)
     with pytest.raises(ModelError, match="DDIMPipeline raised ZeroDivisionError") as caught:
-        fk.steer(model, fp.reward(bright, every="end"), particles=3, seed=0)
+        fk.steer(model, fk.reward(bright, every="end", batch=True), particles=3, seed=0)
     assert len(caught.value.partial.samples) == 3 and torch.is_grad_enabled()
 
 

@@ -14,8 +14,7 @@ import feynkac as fk
 from feynkac.base.errors import ArgumentError
 from feynkac.models import diffusion as fd
 from feynkac.models.diffusion.decoding import decoder_of
-from feynkac.models.diffusion.preview import FIELDS, Linear, _smooth
-from feynkac.potentials import diffusion as fp
+from feynkac.models.diffusion.preview import FIELDS, Linear, _draw_smooth
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -63,7 +62,7 @@ def test_a_linear_preview_has_the_shape_of_the_sample_and_follows_it(name):
     pipe, _, _ = made(name)
     decoder = decoder_of(pipe, **SIZE)
     preview = Linear(decoder, {})
-    fields = _smooth(FIELDS, (16, 2, 8, 8) if name == "wan" else (4, 8, 8))
+    fields = _draw_smooth(FIELDS, (16, 2, 8, 8) if name == "wan" else (4, 8, 8))
     with torch.no_grad():
         latents = pipe._pack_latents(fields, FIELDS, 4, 8, 8) if name == "flux" else fields
         shown, full = preview(latents), decoder(latents)
@@ -78,14 +77,14 @@ def test_the_default_decodes_the_final_samples_only():
     calls, seen = decodes(pipe), []
     model = small(pipe)
     for seed in range(2):
-        fk.steer(model, fp.reward(lambda x: seen.append(x.shape[1:]) or bright(x)), particles=4, seed=seed)
+        fk.steer(model, fk.reward(lambda x: seen.append(x.shape[1:]) or bright(x), batch=True), particles=4, seed=seed)
     assert [n for n, _ in calls] == [1] * FIELDS + [3, 1] * 2  # the fit, once; then the samples of both runs
     assert set(seen) == {(3, 16, 16)}
 
 
 def test_guided_proposals_need_no_gradient_of_the_vae():
     pipe, _, _ = made("sd15")
-    calls, reward = decodes(pipe), fp.reward(bright, 5.0)
+    calls, reward = decodes(pipe), fk.reward(bright, 5.0, batch=True)
     assert np.isfinite(last_of(small(pipe, proposal=fd.Guided(reward)), reward).log_z)
     assert not any(graph for _, graph in calls)
     calls.clear()
@@ -96,7 +95,7 @@ def test_guided_proposals_need_no_gradient_of_the_vae():
 def test_full_previews_are_the_decoder_s():
     pipe, _, _ = made("sd15")
     calls = decodes(pipe)
-    last_of(small(pipe, preview="full"), fp.reward(bright, 1.0))
+    last_of(small(pipe, preview="full"), fk.reward(bright, 1.0, batch=True))
     assert [n for n, _ in calls] == [3, 1] * STEPS
 
 
@@ -108,9 +107,11 @@ def test_a_small_vae_stands_in_for_guesses_alone():
         num_decoder_blocks=(1, 1), latent_channels=4,
     ).eval()  # fmt: skip
     seen = []
-    last = last_of(small(pipe, preview=tiny), fp.reward(lambda x: seen.append(x) or bright(x), 1.0, every=STEPS - 1))
+    last = last_of(
+        small(pipe, preview=tiny), fk.reward(lambda x: seen.append(x) or bright(x), 1.0, every=STEPS - 1, batch=True)
+    )
     with torch.no_grad():
-        denoised = last.state.solver["denoised"]
+        denoised = last.state.denoised
     assert [len(x) for x in seen] == [3, 1, 3, 1] and denoised.shape == (4, 4, 8, 8)
     first, final = torch.cat(seen[:2]), torch.cat(seen[2:])
     decoder = decoder_of(pipe, **SIZE)
@@ -135,12 +136,12 @@ def test_no_preview_changes_the_law(preview):
         return 40.0 * (bright(images) - 0.47)
 
     model = fk.Diffusion.from_pipeline(pipe, 2, preview=preview, batch=256).prompt("a cat", guidance_scale=1.0, **SIZE)
-    base = fk.steer(model, fp.reward(reward, every="end"), particles=512, algorithm="importance", seed=0)
+    base = fk.steer(model, fk.reward(reward, every="end", batch=True), particles=512, algorithm="importance", seed=0)
     weights = np.exp(base.log_weights) * 512
     pixels = np.array([float(image[0, 0, 0]) for image in base.samples])
     found = []
     for seed in range(1, 33):
-        result = fk.steer(model, fp.reward(reward), particles=8, seed=seed)
+        result = fk.steer(model, fk.reward(reward, batch=True), particles=8, seed=seed)
         w = np.exp(result.log_weights)
         found.append([w.sum(), w @ [float(image[0, 0, 0]) for image in result.samples]])
     expected = np.stack([weights, weights * pixels], 1)
@@ -154,7 +155,7 @@ def test_pixels_are_their_own_preview():
     pipe, _, _ = made("ddim")
     for preview in (None, "linear", "full"):
         model = fk.Diffusion.from_pipeline(pipe, STEPS, preview=preview)
-        sampler = last_of(model, fp.reward(bright, 1.0)).state.sampler
+        sampler = last_of(model, fk.reward(bright, 1.0, batch=True)).state.sampler
         assert sampler.preview is sampler.decode
 
 

@@ -9,7 +9,6 @@ import torch
 import feynkac as fk
 from feynkac.base.errors import ArgumentError, PotentialError
 from feynkac.models import diffusion as fd
-from feynkac.potentials import diffusion as fp
 from feynkac.smc import resample as schemes
 from feynkac.smc.engine import smc
 from feynkac.smc.rng import Streams
@@ -52,7 +51,7 @@ def reds(images):
 @pytest.mark.parametrize("kind", ["difference", "max", "sum"])
 @pytest.mark.parametrize("every", ["token", 2, "end"])
 def test_a_function_of_one_sample_weighs_like_one_of_batches(kind, every):
-    wanted = run(fp.reward(reds, 5.0, kind, 1 if every == "token" else every))
+    wanted = run(fk.reward(reds, 5.0, kind, 1 if every == "token" else every, batch=True))
     assert same(run(fk.reward(reds, 5.0, kind, every, batch=True)), wanted)
     found = run(fk.reward(lambda image: float(red(image)), 5.0, kind, every))
     assert np.allclose(found.log_weights, wanted.log_weights, rtol=1e-12)
@@ -71,10 +70,12 @@ def test_what_the_function_sees():
 
 
 def test_plain_functions_are_rewards_in_nats_or_constraints():
-    assert np.allclose(run(lambda image: 3.0 * red(image)).log_weights, run(fp.reward(reds, 3.0)).log_weights)
+    assert np.allclose(
+        run(lambda image: 3.0 * red(image)).log_weights, run(fk.reward(reds, 3.0, batch=True)).log_weights
+    )
     dark = run(lambda image: image.mean() < 0.5)
     assert all(image.mean() < 0.5 for image, w in zip(dark.samples, dark.weights, strict=True) if w > 0)
-    assert same(dark, run(fp.constraint(lambda images: images.mean((1, 2, 3)) < 0.5)))
+    assert same(dark, run(fk.constraint(lambda images: images.mean((1, 2, 3)) < 0.5, batch=True)))
 
 
 def test_constraints_at_the_end_and_on_the_way():
@@ -92,7 +93,7 @@ def test_constraints_at_the_end_and_on_the_way():
 
 @pytest.mark.parametrize("through", ["denoiser", "x0hat"])
 def test_guided_proposals_follow_functions_of_one_sample(through):
-    one, many = fk.reward(red, 20.0), fp.reward(reds, 20.0)
+    one, many = fk.reward(red, 20.0), fk.reward(reds, 20.0, batch=True)
     found = run(one, proposal=fd.Guided(one, through=through))
     wanted = run(many, proposal=fd.Guided(many, through=through))
     assert np.allclose(found.log_weights, wanted.log_weights, rtol=1e-9)
@@ -195,7 +196,7 @@ def test_constraints_return_truth_values():
 def test_batches_return_one_number_a_sample():
     with pytest.raises(PotentialError, match=r"given 8 samples as a batch of shape \(8, 3, 4, 5\).*of shape \(8,\)"):
         run(fk.reward(lambda images: images.mean(), batch=True))
-    with pytest.raises(PotentialError, match="returned nan for row 2"):
+    with pytest.raises(PotentialError, match=r"row 2, a sample of .* returned nan"):
         run(fk.reward(lambda images: [0.0, 0.0, np.nan] + [0.0] * 5, batch=True))
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import feynkac as fk
-from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.base.capabilities import Bounded
+from feynkac.base.errors import ArgumentError, ModelError, PotentialError
 from feynkac.models import diffusion as fd
 from feynkac.models.diffusion.calibration import posterior_variance
 from feynkac.models.diffusion.kernel import clean_of, noise_of
@@ -26,6 +27,9 @@ SSP = schemes.adaptive(schemes.ssp, 0.5)
 
 def bowl(x):
     return -((x - 0.5) ** 2).sum(1)
+
+
+BOWL = fk.reward(bowl, batch=True)
 
 
 def sampler_of(denoiser=PRIOR, schedule=None, **options):
@@ -53,13 +57,12 @@ class Counting:
 
 @pytest.mark.parametrize("through", ["denoiser", "x0hat"])
 def test_a_fork_gathers_every_leaf_and_commutes_with_stepping(through):
-    potential = fp.tempered(fp.reward(bowl, 2.0, "max"), ess=0.7)
+    potential = fp.tempered(fk.reward(bowl, 2.0, "max", batch=True), ess=0.7)
     sampler = sampler_of(proposal=fd.Guided(potential, through=through))
     state, rng = sampler.init(6, Streams(0).at("init", 0)), Streams(0)
     for t in range(2):
         state, _ = sampler.step(t, state, rng.at("propose", t))
         potential.level(t, state, np.arange(6))
-    state.solver["old_denoised"] = state.x * 2
     rows = np.array([0, 3, 2, 3, 3, 5])
     fork = state.fork(rows)
     for field in dataclasses.fields(Latents):
@@ -105,15 +108,46 @@ def test_a_leaf_that_cannot_be_gathered_is_refused():
 
 @pytest.mark.parametrize("through", [None, "denoiser", "x0hat"])
 def test_the_network_sees_each_row_once_a_step(through):
-    denoiser, potential = Counting(), fp.reward(bowl, 5.0)
+    denoiser, potential = Counting(), fk.reward(bowl, 5.0, batch=True)
     proposal = fd.Guided(potential, through=through) if through else fd.BASE
     last_of(sampler_of(denoiser, proposal=proposal), potential, resample=schemes.multinomial)
     assert denoiser.rows == 6 * 8 and denoiser.calls == 6
 
 
+def test_only_looking_calls_the_network():
+    denoiser = Counting()
+    state = sampler_of(denoiser).init(4, Streams(0).at("init", 0))
+    with pytest.raises(ModelError, match="look"):
+        _ = state.prediction
+    with pytest.raises(ModelError, match="look"):
+        state.estimate_variance()
+    assert len(state.samples(np.arange(4))) == 4 and denoiser.calls == 0
+    assert torch.equal(state.look().x0hat, PRIOR.x0hat(state.x, state.noise_level)) and denoiser.calls == 1
+    assert state.look().x0hat is state.prediction.x0hat and denoiser.calls == 1
+    state, _ = state.sampler.step(0, state, Streams(0).at("propose", 0))
+    assert torch.equal(torch.stack(state.samples(np.arange(4))), state.denoised) and denoiser.calls == 1
+
+
+def test_a_sampler_knows_how_long_its_runs_last():
+    sampler = sampler_of()
+    assert isinstance(sampler, Bounded) and sampler.max_steps == len(sampler.schedule)
+
+
+def test_a_composition_and_a_denoiser_in_one_batch_are_those_run_alone():
+    guided = fd.guide(fd.GaussianMixture([1.0], [[1.0, 0.0]], 0.5), PRIOR, 1.1)
+    samplers = [sampler_of(PRIOR), sampler_of(guided)]
+    for first, second in (samplers, samplers[::-1]):
+        *_, both = smc(first.join([second]), BOWL, n=[4, 4], resample=schemes.never, rng=Streams(0))
+        for g, each in enumerate((first, second)):
+            *_, alone = smc(each, BOWL, n=4, resample=schemes.never, rng=Streams(0, group=g))
+            assert np.allclose(both.group(g).log_weight, alone.log_weight, rtol=0.0, atol=1e-10)
+    with pytest.raises(ArgumentError, match="one sum"):
+        sampler_of(PRIOR).join([sampler_of(fd.anneal(PRIOR, 2.0))])
+
+
 def test_dead_rows_cost_nothing():
     denoiser = Counting()
-    alive = fp.constraint(lambda x: x[:, 0] > 0.0, every=2)
+    alive = fk.constraint(lambda x: x[:, 0] > 0.0, every=2, batch=True)
     last = last_of(sampler_of(denoiser), alive, n=64, resample=schemes.never)
     assert 0 < (last.log_weight == -np.inf).sum() < 64
     assert denoiser.rows < 6 * 64
@@ -121,7 +155,7 @@ def test_dead_rows_cost_nothing():
 
 @pytest.mark.parametrize("through", ["denoiser", "x0hat"])
 def test_results_do_not_depend_on_the_size_of_batches(through):
-    potential = fp.reward(bowl, 2.0)
+    potential = fk.reward(bowl, 2.0, batch=True)
     proposal = fd.Guided(potential, through=through, trust=1.0)
     one = last_of(sampler_of(proposal=proposal), potential)
     parts = last_of(sampler_of(proposal=proposal, batch=3), potential)
@@ -142,7 +176,7 @@ def test_problems_in_one_batch_are_those_run_alone():
 
 
 def test_a_resampler_does_not_change_the_noise():
-    flat = fp.reward(lambda x: 0.0 * x[:, 0])
+    flat = fk.reward(lambda x: 0.0 * x[:, 0], batch=True)
     one, two = (last_of(sampler_of(), flat, resample=r) for r in (schemes.never, schemes.systematic))
     assert torch.equal(one.state.x, two.state.x)
 
@@ -159,7 +193,7 @@ def test_samples_are_decoded_and_guesses_previewed():
         return x
 
     sampler = sampler_of(decode=decode, preview=preview, batch=3)
-    last = last_of(sampler, fp.reward(lambda x: x[:, 0] * 0.1))
+    last = last_of(sampler, fk.reward(lambda x: x[:, 0] * 0.1, batch=True))
     assert ("decode", 3) in shapes and ("preview", 2) in shapes and all(size <= 3 for _, size in shapes)
     assert [tuple(s.shape) for s in last.state.samples(np.array([2, 5]))] == [(4,), (4,)]
 
@@ -204,11 +238,11 @@ def test_operators_know_their_spectrum(operator, shape):
 
 
 def test_a_trust_region_bounds_the_entropy_of_each_particle():
-    potential = fp.reward(lambda x: 100.0 * x[:, 0])
+    potential = fk.reward(lambda x: 100.0 * x[:, 0], batch=True)
     sampler = sampler_of(proposal=fd.Guided(potential, trust=0.2))
     state = sampler.init(5, Streams(0).at("init", 0))
     step = sampler.schedule.transitions[0]
-    mean = step.mean(*state.prediction[:2])
+    mean = step.mean(*state.look()[:2])
     x, ratio = sampler.proposal.move(state, step, mean, torch.zeros(5, 2).double())
     assert torch.allclose(((x - mean) ** 2).sum(1) / (2 * step.std**2), torch.tensor(0.2).double())
     assert torch.allclose(ratio, torch.tensor(-0.2).double())
@@ -223,27 +257,27 @@ def test_the_log_ratio_survives_large_latents_in_float32():
 
 
 def test_a_schedule_is_asked_about_steps_that_there_are():
-    asked, reward = [], fp.reward(bowl)
+    asked, reward = [], BOWL
     potential = fp.tempered(reward, lambda t: asked.append(t) or 0.1 * t)
     last_of(sampler_of(proposal=fd.Guided(potential)), potential)
     assert set(asked) == set(range(5)), "the last of 6 steps has no guess"
 
 
 def test_unweighted_guidance_says_that_it_is_biased(capsys):
-    sampler = sampler_of(proposal=fd.Guided(fp.reward(bowl), weighted=False))
+    sampler = sampler_of(proposal=fd.Guided(BOWL, weighted=False))
     assert sampler.biased and "biased" in repr(sampler.proposal) and not sampler_of().biased
-    biased, exact = (fk.steer(each, fp.reward(bowl), particles=8, seed=0) for each in (sampler, sampler_of()))
+    biased, exact = (fk.steer(each, BOWL, particles=8, seed=0) for each in (sampler, sampler_of()))
     assert [warning for warning in biased.warnings if "no declared target" in warning] == [biased.warnings[0]]
     assert not any("no declared target" in warning for warning in exact.warnings)
     biased.show()
     assert "warning: biased: the proposal leaves its weights out" in capsys.readouterr().out
-    several = fk.steer([sampler, sampler], fp.reward(bowl), particles=4, seed=0)
+    several = fk.steer([sampler, sampler], BOWL, particles=4, seed=0)
     assert all("no declared target" in each.warnings[0] for each in several)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_predictions_of_networks_are_understood(kind):
-    level, x0, eps = fd.Level(0.8, 0.6), torch.tensor([[1.0]]), torch.tensor([[-2.0]])
+    level, x0, eps = fd.NoiseLevel(0.8, 0.6), torch.tensor([[1.0]]), torch.tensor([[-2.0]])
     output = {"epsilon": eps, "v_prediction": 0.8 * eps - 0.6 * x0, "sample": x0}[kind]
     assert torch.allclose(clean_of(output, 0.8 * x0 + 0.6 * eps, level, kind), x0)
 
@@ -254,18 +288,18 @@ BAD = {
     "no noise": (lambda: sampler_of(schedule=fd.ddim(5, eta=0.0)), "eta=1"),
     "too much noise": (lambda: fd.ddim(5, eta=30.0), "eta"),
     "no rows in a batch": (lambda: sampler_of(batch=0), "at least 1"),
-    "particles that do not divide": (lambda: last_of(sampler_of().join([sampler_of()]), fp.reward(bowl), 7), "same"),
+    "particles that do not divide": (lambda: last_of(sampler_of().join([sampler_of()]), BOWL, 7), "same"),
     "other schedule": (lambda: sampler_of().join([sampler_of(schedule=fd.ddpm(7))]), "denoiser alone"),
-    "network's shape": (lambda: last_of(sampler_of(fd.Network(lambda x, t: x[:, :1])), fp.reward(bowl)), "shape"),
-    "kind": (lambda: fp.reward(bowl, kind="mean"), "'difference'"),
-    "scale": (lambda: fp.reward(bowl, scale=float("nan")), "finite"),
-    "every": (lambda: fp.reward(bowl, every=0), "at least 1"),
+    "network's shape": (lambda: last_of(sampler_of(fd.Network(lambda x, t: x[:, :1])), BOWL), "shape"),
+    "kind": (lambda: fk.reward(bowl, kind="mean", batch=True), "'difference'"),
+    "scale": (lambda: fk.reward(bowl, scale=float("nan"), batch=True), "finite"),
+    "every": (lambda: fk.reward(bowl, every=0, batch=True), "at least 1"),
     "no potential to follow": (lambda: fd.Guided(), "at least one"),
     "constraint to follow": (
-        lambda: last_of(sampler_of(proposal=fd.Guided(fp.constraint(lambda x: x[:, 0] > 0))), fp.reward(bowl)),
+        lambda: last_of(sampler_of(proposal=fd.Guided(fk.constraint(lambda x: x[:, 0] > 0, batch=True))), BOWL),
         "gradient",
     ),
-    "schedule and bisection": (lambda: fp.tempered(fp.reward(bowl), lambda t: 1.0, ess=0.5), "takes a schedule"),
+    "schedule and bisection": (lambda: fp.tempered(BOWL, lambda t: 1.0, ess=0.5), "takes a schedule"),
     "noise of an observation": (lambda: fp.observed(fp.superresolution(2), torch.zeros(2, 2), 0.0), "above 0"),
     "shape of an observation": (
         lambda: last_of(sampler_of(), fp.observed(fp.inpainting(torch.tensor([True, True])), torch.zeros(3), 1.0)),
@@ -273,7 +307,7 @@ BAD = {
     ),
     "powers": (lambda: fd.Composition((PRIOR, 1.0), (PRIOR, -1.0)), "sum above 0"),
     "powers of pure noise": (
-        lambda: last_of(sampler_of(fd.annealed(PRIOR, 2.0), fd.flow(5)), fp.reward(bowl)),
+        lambda: last_of(sampler_of(fd.anneal(PRIOR, 2.0), fd.flow(5)), BOWL),
         "alpha",
     ),
 }  # fmt: skip
@@ -289,7 +323,7 @@ def test_bad_arguments(case):
 REWARDS = {
     "wrong shape": (lambda x: x, "shape"),
     "scalar": (lambda x: x.sum(), "shape"),
-    "nan": (lambda x: x[:, 0] * float("nan"), "nan for row 0"),
+    "nan": (lambda x: x[:, 0] * float("nan"), r"row 0, a sample of shape \(2,\), returned nan"),
     "raises": (lambda x: x[:, 7], "IndexError"),
     "nothing": (lambda x: None, "shape"),
 }
@@ -300,40 +334,40 @@ REWARDS = {
 def test_rewards_at_fault_are_named(case, every):
     f, message = REWARDS[case]
     with pytest.raises(PotentialError, match=message) as caught:
-        last_of(sampler_of(), fp.reward(f, every=every))
+        last_of(sampler_of(), fk.reward(f, every=every, batch=True))
     assert "reward(<lambda>)" in str(caught.value)
 
 
 def test_a_reward_without_gradient_cannot_guide():
-    reward = fp.reward(lambda x: x.detach().numpy()[:, 0])
+    reward = fk.reward(lambda x: x.detach().numpy()[:, 0], batch=True)
     with pytest.raises(PotentialError, match="no gradient"):
         last_of(sampler_of(proposal=fd.Guided(reward)), reward)
     assert last_of(sampler_of(), reward).ended
 
 
 def test_a_gradient_that_is_not_finite_names_its_row():
-    reward = fp.reward(lambda x: torch.sqrt(x[:, 0] * 0.0))
+    reward = fk.reward(lambda x: torch.sqrt(x[:, 0] * 0.0), batch=True)
     with pytest.raises(PotentialError, match="not finite for row 0"):
         last_of(sampler_of(proposal=fd.Guided(reward)), reward)
 
 
-@pytest.mark.parametrize("f", [lambda x: x[:, 0], lambda x: None, lambda x: x > 0])
+@pytest.mark.parametrize("f", [lambda x: x[:, 0], lambda x: [None] * len(x), lambda x: x > 0])
 def test_a_constraint_returns_truth_values(f):
-    with pytest.raises(PotentialError, match="truth value"):
-        last_of(sampler_of(), fp.constraint(f))
+    with pytest.raises(PotentialError, match="returns True or False"):
+        last_of(sampler_of(), fk.constraint(f, batch=True))
 
 
 def test_minus_infinity_kills_whatever_the_scale():
-    f = fp.reward(lambda x: torch.where(x[:, 0] > 0, 0.0, -torch.inf), scale=-1.0, every="end")
+    f = fk.reward(lambda x: torch.where(x[:, 0] > 0, 0.0, -torch.inf), scale=-1.0, every="end", batch=True)
     last = last_of(sampler_of(), f, resample=schemes.never)
     assert ((last.log_weight == -np.inf) == (last.state.x[:, 0] <= 0).numpy()).all()
 
 
 def test_steer_takes_a_sampler():
-    result = fk.steer(sampler_of(), fp.reward(bowl, 3.0), particles=32, seed=0, progress=False)
+    result = fk.steer(sampler_of(), fk.reward(bowl, 3.0, batch=True), particles=32, seed=0, progress=False)
     assert len(result.samples) == 32 and np.isfinite(result.log_evidence)
     assert result.expectation(lambda x: float(bowl(x[None]))) > float(bowl(PRIOR.sample(1000)).mean())
-    both = fk.steer([sampler_of(), sampler_of()], fp.reward(bowl), particles=4, seed=0, progress=False)
+    both = fk.steer([sampler_of(), sampler_of()], BOWL, particles=4, seed=0, progress=False)
     assert len(both) == 2
 
 

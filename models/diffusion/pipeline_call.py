@@ -1,7 +1,8 @@
 """A pipeline's own call, suspended wherever its scheduler takes a step.
 
-The call runs on a greenlet with a copy of the pipeline's scheduler, of a subclass made on the spot whose `step` hands
-the network's output over and waits for the next latents. While it waits, the pipeline is as it was found.
+The call runs on a greenlet with a shallow copy of the pipeline: the same networks, but attributes and config of its
+own, and a copy of the scheduler, of a subclass made on the spot whose `step` hands the network's output over and waits
+for the next latents. The user's pipeline is never written to, so that any number of calls may be under way at once.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import contextlib
 import copy
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -41,12 +43,31 @@ class Stepped(NamedTuple):
     denoised: Tensor
 
 
-def suspending(scheduler: Any) -> Any:
+_FIRST_PASS = threading.RLock()
+"""Held from the beginning of a call to its first question: tokenizers, which are many pipelines' only shared objects
+that change when they are used, cannot be used by two threads at once."""
+
+
+def copy_pipeline(pipe: Any) -> Any:
+    """A shallow copy of `pipe` for one call: its components are the same objects, but what is set on it stays there.
+
+    Lists, dicts and sets that it holds are copied too, since a call may change them in place; its scheduler is a copy
+    that asks the parent greenlet, and its progress bar is off.
+    """
+    mine = object.__new__(type(pipe))
+    for name, value in pipe.__dict__.items():  # past __setattr__, which keeps a record of components in the config
+        mine.__dict__[name] = copy.copy(value) if type(value) in (list, dict, set) else value
+    mine.__dict__["scheduler"] = copy_scheduler(pipe.scheduler)
+    mine.__dict__["_progress_bar_config"] = {"disable": True}
+    return mine
+
+
+def copy_scheduler(scheduler: Any) -> Any:
     """A copy of `scheduler` whose `step` asks the parent greenlet; its signature stays, since pipelines look at it."""
     base = type(scheduler)
     signature = inspect.signature(base.step)
 
-    # It must hold no reference to the Call: nothing could collect a cycle that goes through a suspended frame.
+    # It must hold no reference to the PipelineCall: nothing could collect a cycle that goes through a suspended frame.
     @functools.wraps(base.step)
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
         given = signature.bind(self, *args, **kwargs).arguments
@@ -66,36 +87,39 @@ def suspending(scheduler: Any) -> Any:
     return mine
 
 
-class Call:
-    """One call of a pipeline with `arguments`.
+class PipelineCall:
+    """One call of a pipeline with `arguments`, to be used by the thread that has started it.
 
     Raises ModelError, when used, for what the pipeline raises, with a hint where memory ran out.
     """
 
     def __init__(self, pipe: Any, arguments: Mapping[str, Any]) -> None:
-        self._pipe, self._base = pipe, type(pipe.scheduler)
-        self.scheduler = suspending(pipe.scheduler)
-        self.asked = 0
+        mine = copy_pipeline(pipe)
+        self._name, self._step = type(pipe).__name__, type(pipe.scheduler).step
+        self.scheduler = mine.scheduler
+        self.count = 0
         """Questions so far."""
         self.question: Question | None = None
-        # Past register_modules: a scheduler that is there for a moment is no part of the pipeline's config.
-        self._inside = {**pipe.__dict__, "scheduler": self.scheduler, "_progress_bar_config": {"disable": True}}
         self._graph = torch.is_grad_enabled()
-        self._greenlet = greenlet(lambda: pipe(**arguments))
+        self._thread = threading.get_ident()
+        self._greenlet = greenlet(lambda: mine(**arguments))
 
     def start(self) -> Question | None:
         """Run to the first question; None if there was none."""
-        return self._ask()
+        with _FIRST_PASS:
+            return self._ask()
 
     def resume(self, x: Tensor, x0: Tensor) -> Question | None:
         """Go on with latents `x` (N, ...), whose clean latents are expected at `x0`; None if the pipeline has ended."""
         return self._ask((x, x0))
 
-    def own_step(self, output: Tensor, x: Tensor, generators: Sequence[torch.Generator], eta: float | None) -> Tensor:
+    def take_own_step(
+        self, output: Tensor, x: Tensor, generators: Sequence[torch.Generator], eta: float | None
+    ) -> Tensor:
         """(N, ...) the next latents, as the scheduler's own `step` draws them."""
         assert self.question is not None
         options = {"eta": 1.0 if eta is None else eta} if self.takes_eta else {}  # as `schedule_of` has it
-        return self._base.step(
+        return self._step(
             self.scheduler, output, self.question.time, x, generator=list(generators), return_dict=False, **options
         )[0]
 
@@ -110,51 +134,52 @@ class Call:
     @functools.cached_property
     def takes_eta(self) -> bool:
         """Whether the scheduler's own `step` has an eta."""
-        return "eta" in inspect.signature(self._base.step).parameters
+        return "eta" in inspect.signature(self._step).parameters
 
     def close(self) -> None:
         """Unwind a call that will not be resumed."""
         if not self._greenlet.dead:
-            self._inside_of(lambda: self._greenlet.throw(GreenletExit))
+            self._switch(lambda: self._greenlet.throw(GreenletExit))
 
     def __del__(self) -> None:
-        if hasattr(self, "_greenlet"):
-            with contextlib.suppress(RuntimeError):  # at the end of the program it may be unwound already
+        # A greenlet can be entered by its own thread only. Where another one collects it, greenlet itself sees to it
+        # that its thread unwinds it. At the end of the program it may be unwound already.
+        if "_greenlet" in self.__dict__ and self._thread == threading.get_ident():
+            with contextlib.suppress(RuntimeError):
                 self.close()
 
     def _ask(self, *reply: Any) -> Question | None:
+        if self._thread != threading.get_ident():
+            raise ModelError("a run of a pipeline goes on in the thread that has started it; start the run again here")
         if self._greenlet.dead:
             raise ModelError("the call of the pipeline has ended and cannot go on; start the run again")
         try:
-            said = self._inside_of(lambda: self._greenlet.switch(*reply))
+            said = self._switch(lambda: self._greenlet.switch(*reply))
         except FeynkacError:
             raise
         except Exception as cause:
-            raise ModelError(_explained(self._pipe, cause)) from cause
+            raise ModelError(_explain(self._name, cause)) from cause
         self.question = said if isinstance(said, Question) else None
-        self.asked += self.question is not None
+        self.count += self.question is not None
         return self.question
 
-    def _inside_of(self, switch: Any) -> Any:
-        """Switch to the pipeline, with its attributes and its gradient mode in place for as long as it runs.
+    def _switch(self, enter: Callable[[], Any]) -> Any:
+        """Enter the pipeline, with its gradient mode in place for as long as it runs.
 
         The gradient mode belongs to the thread: without this the pipeline's `no_grad` would reach its caller.
         """
-        found, graph = dict(self._pipe.__dict__), torch.is_grad_enabled()
-        self._pipe.__dict__.update(self._inside)
+        graph = torch.is_grad_enabled()
         torch.set_grad_enabled(self._graph)
         self._greenlet.parent = getcurrent()
         try:
-            return switch()
+            return enter()
         finally:
-            self._inside, self._graph = dict(self._pipe.__dict__), torch.is_grad_enabled()
-            self._pipe.__dict__.clear()
-            self._pipe.__dict__.update(found)
+            self._graph = torch.is_grad_enabled()
             torch.set_grad_enabled(graph)
 
 
-def _explained(pipe: Any, cause: Exception) -> str:
-    name = type(pipe).__name__
+def _explain(name: str, cause: Exception) -> str:
+    """The error message for what pipeline `name` raised."""
     if is_out_of_memory(cause):
         return (
             f"{name} ran out of memory: its network takes all particles in one batch (batch= is for the decoder); "

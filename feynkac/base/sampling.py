@@ -1,0 +1,122 @@
+"""Optional capabilities of samplers of latents, as those of diffusion are; see `feynkac.base.capabilities`.
+
+A latent at a noise level is x = alpha x0 + sigma eps. Shapes: `N` particles in the population, `R` rows asked about,
+`...` the shape of one sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.base.contract import Rows
+from feynkac.base.errors import ArgumentError
+from feynkac.base.memory import Memory
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class NoiseLevel:
+    """How much noise there is: x = alpha x0 + sigma eps.
+
+    `time` is what the network is told, in its own units. Raises ArgumentError unless alpha and sigma are at least 0 and
+    one of them is positive.
+    """
+
+    alpha: float
+    sigma: float
+    time: float = math.nan
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "sigma", "time"):  # numbers of arrays and tensors would spread into arithmetic
+            object.__setattr__(self, name, float(getattr(self, name)))
+        if not (self.alpha >= 0.0 and self.sigma >= 0.0 and self.alpha + self.sigma > 0.0):
+            raise ArgumentError(f"{self}; alpha and sigma are at least 0, and one of them is positive")
+
+    def variance(self, prior: float) -> float:
+        """The variance of one coordinate of x0 given x, if that coordinate were Gaussian with variance `prior`."""
+        if self.sigma == 0.0:
+            return 0.0
+        return self.sigma**2 * prior / (self.alpha**2 * prior + self.sigma**2)
+
+
+# --- of states
+
+
+@runtime_checkable
+class Estimates(Protocol):
+    """A state of latents whose clean samples are estimated on the way.
+
+    Guesses ask for it: rewards of decoded samples, twists and observations. Without it they refuse.
+    """
+
+    memory: Memory
+
+    @property
+    def t(self) -> int:
+        """Transitions taken."""
+        ...
+
+    def look(self) -> Any:
+        """Call the network for the noise level of the latents, unless that is done; a guided proposal then guesses."""
+        ...
+
+    def views(self, rows: Rows) -> Iterator[View]:
+        """What a guess may look at of unfinished `rows`, in batches, without graphs."""
+        ...
+
+    def recall(self, key: Hashable) -> NDArray[np.float64]:
+        """(N,) numbers about the latents at this noise level, stored under `key`; nan where there is none.
+
+        Write into the array to store a number.
+        """
+        ...
+
+
+class View(Protocol):
+    """What a guess may look at: `R` unfinished rows of a state that `Estimates`."""
+
+    @property
+    def state(self) -> Estimates: ...
+
+    @property
+    def rows(self) -> Rows:
+        """(R,) the rows looked at."""
+        ...
+
+    @property
+    def estimate(self) -> Tensor:
+        """(R, ...) the clean latents expected, as the preview shows them; with a graph where a gradient is wanted."""
+        ...
+
+    @property
+    def noise_level(self) -> NoiseLevel:
+        """The noise level of the latents."""
+        ...
+
+    def estimate_variance(self) -> Tensor:
+        """(R,) float64: the variance of x0 given the latent, for one coordinate."""
+        ...
+
+
+# --- of proposals
+
+
+@runtime_checkable
+class NeedsGraph(Protocol):
+    """A proposal that may take gradients through the denoiser. Without it no graph is kept while the network runs.
+
+    Samplers ask, and pipelines, whose networks give no gradient, to refuse.
+    """
+
+    @property
+    def needs_graph(self) -> bool:
+        """Whether it takes them."""
+        ...

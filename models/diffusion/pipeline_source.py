@@ -1,0 +1,161 @@
+"""A pipeline's call as the source of a sampler's predictions: it asks for the next latents, and the engine answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from feynkac.base.contract import LogW, Rng, Rows, State
+from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.models.diffusion.decoding import raise_precision
+from feynkac.models.diffusion.denoisers import Prediction
+from feynkac.models.diffusion.paths import LatentPath
+from feynkac.models.diffusion.pipeline_call import PipelineCall, Question
+from feynkac.models.diffusion.proposals import BASE, Proposal
+from feynkac.models.diffusion.schedule import NoiseSchedule
+from feynkac.models.diffusion.schedulers import prediction_of
+from feynkac.models.diffusion.state import Latents
+
+if TYPE_CHECKING:
+    from feynkac.models.diffusion.sampler import DiffusionSampler
+
+TWICE = "it calls its scheduler's step more than once per iteration, or goes by times of its own, and cannot be steered"
+NO_GRADIENT = "a pipeline gives no gradient through its network; use Guided(..., through='x0hat')"
+
+
+class PipelineSource:
+    """One call of a pipeline, which runs its own network, as the `Source` of a sampler.
+
+    `problems`: the prompts in its batch. `generators`: one for each slot. `eta` and `proposal` as those of the sampler:
+    where they ask for the kernel that the scheduler's own `step` draws from, that step is taken.
+    """
+
+    power = 1.0
+
+    def __init__(
+        self,
+        call: PipelineCall,
+        problems: int,
+        generators: Sequence[torch.Generator],
+        eta: float | None,
+        proposal: Proposal,
+    ) -> None:
+        self._call, self.problems, self._generators, self._eta = call, problems, generators, eta
+        known = eta is None or call.takes_eta or (eta == 1.0 and not _is_flow(call.scheduler))
+        self._takes_own_step = known and proposal is BASE
+
+    @property
+    def seeds(self) -> list[int]:
+        """(N,) what the generators were seeded with: the pipeline draws the first latents with them."""
+        return [each.initial_seed() for each in self._generators]
+
+    def draw_first(self, sampler: DiffusionSampler, n: int, rng: Rng) -> tuple[Tensor, LogW]:
+        """(n, ...) the latents of the pipeline's first question, and (n,) zeros."""
+        x = _check(self._call.question, 0, sampler).x
+        return x if self._takes_own_step else raise_precision(x), np.zeros(n)
+
+    def pin_first(self, state: Latents, reference: LatentPath) -> tuple[Tensor, LogW]:
+        """The latents as they are, of which the pipeline has drawn row 0 from the reference's seed."""
+        if not torch.equal(state.x[0], reference.latents[0].to(state.x)):
+            raise ArgumentError("this path starts elsewhere; take one that a trace of the same pipeline has returned")
+        return state.x, state.owed
+
+    def draw_noise(self, sampler: DiffusionSampler, n: int, rng: Rng) -> Tensor:
+        """(n, ...) from the generators, as the scheduler's own `step` takes it."""
+        from diffusers.utils.torch_utils import randn_tensor
+
+        dtype = torch.promote_types(sampler.dtype, torch.float32)
+        return randn_tensor((n, *sampler.shape), list(self._generators), torch.device(sampler.device), dtype)
+
+    def look(self, state: Latents) -> dict[str, Tensor]:
+        """Resume the pipeline with the latents of `state`, and return what its network says about them."""
+        if self._call.count != max(state.t, 1):
+            raise ModelError(f"these are the particles of step {state.t}, but a pipeline only runs forward")
+        answer = self._call.question if state.t == 0 else self._resume(state)
+        question = _check(answer, state.t, state.sampler)
+        due = state.noise_level
+        if not math.isclose(float(question.time), due.time, rel_tol=1e-4, abs_tol=1e-3):
+            raise ModelError(f"the pipeline is at time {float(question.time):g} where {due.time:g} was due: {TWICE}")
+        given = state.x.to(question.x.dtype)
+        if question.x.shape != given.shape or not torch.allclose(question.x, given, 0.0, 0.0, equal_nan=True):
+            raise ModelError(
+                "the pipeline changes its latents between the steps of its scheduler, with what may differ between "
+                "particles and would not fork with them; it cannot be steered"
+            )
+        said = prediction_of(self._call.scheduler, raise_precision(question.output), raise_precision(state.x), due)
+        return {"output": question.output, "x0hat": said.x0hat, "epshat": said.epshat}
+
+    def predict_again(self, state: Latents, rows: Rows, x: Tensor) -> Prediction:
+        """Refused: the pipeline calls its network itself."""
+        raise ArgumentError(NO_GRADIENT)
+
+    def draw_next(self, state: Latents) -> Tensor | None:
+        """(N, ...) the latents that the scheduler's own `step` makes, where it draws from the sampler's kernel."""
+        if not self._takes_own_step:
+            return None
+        return self._call.take_own_step(state.leaves["output"], state.x, self._generators, self._eta)
+
+    def follow(self, state: Latents) -> None:
+        """Let the scheduler count the step; after the last one, let the pipeline end."""
+        if not self._takes_own_step:
+            self._call.skip_step()
+        if state.t == len(state.sampler.schedule) and self._resume(state) is not None:
+            raise ModelError(f"the pipeline goes on after its {state.t} steps: {TWICE}")
+
+    def _resume(self, state: Latents) -> Question | None:
+        """Hand the latents over as the pipeline keeps them; its own step may have changed their type."""
+        assert state.denoised is not None
+        dtype = state.x.dtype if self._takes_own_step else state.sampler.dtype
+        return self._call.resume(state.x.to(dtype), state.denoised.to(dtype))
+
+
+class Prepared:
+    """The particles of a call of which nothing is drawn yet: its generators may still be set."""
+
+    def __init__(self, n: int, begin: Callable[[], Latents], generators: Sequence[torch.Generator]) -> None:
+        self._n, self._begin, self._generators = n, begin, generators
+        self._records = False
+
+    def __len__(self) -> int:
+        return self._n
+
+    def fork(self, rows: Rows) -> State:
+        """Refused: there is nothing yet in which particles could differ."""
+        raise ModelError("the pipeline has not begun; particles are forked after the first step")
+
+    def record(self) -> None:
+        """Keep the paths of all particles."""
+        self._records = True
+
+    def begin(self, reference: LatentPath | None = None) -> Latents:
+        """The particles at the first question of the pipeline, row 0 with the first latent of `reference`."""
+        if reference is not None and reference.seed is not None:
+            self._generators[0].manual_seed(reference.seed)
+        state = self._begin()
+        if self._records:
+            state.record()
+        return state
+
+
+def part_from(schedule: NoiseSchedule, time: float) -> NoiseSchedule:
+    """The part of the chain from `time` on: some pipelines start from a picture, in the middle."""
+    for k, transition in enumerate(schedule.transitions):
+        if math.isclose(transition.before.time, time, rel_tol=1e-4, abs_tol=1e-3):
+            return replace(schedule, transitions=schedule.transitions[k:])
+    raise ModelError(f"the pipeline starts at time {time:g}, which is none of its scheduler's")
+
+
+def _check(question: Question | None, t: int, sampler: DiffusionSampler) -> Question:
+    if question is None:
+        raise ModelError(f"the pipeline ended after {t} of {len(sampler.schedule)} steps")
+    return question
+
+
+def _is_flow(scheduler: Any) -> bool:
+    return "FlowMatch" in type(scheduler).__name__ or "RFScheduler" in type(scheduler).__name__

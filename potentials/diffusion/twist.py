@@ -1,0 +1,48 @@
+"""Guesses of any kind on the way, without a part in the target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from feynkac.base.contract import LogW, Rows, State
+from feynkac.base.errors import ArgumentError
+from feynkac.base.sampling import NoiseLevel, View
+from feynkac.potentials.rewards.decoded import Guess, Steps, store
+from feynkac.potentials.rewards.scoring import Scorer
+
+
+class Twist(Guess):
+    """A guess without a target (see `twist`)."""
+
+    def __init__(self, f: Callable[[Tensor, NoiseLevel], Any], every: Steps, name: str) -> None:
+        self._f, self.every, self.name = f, every, name
+
+    def log_psi(self, view: View) -> Tensor:
+        """(R,) nats: f of the estimates and of their noise level."""
+        noise_level = view.noise_level
+        scorer = Scorer(lambda x: self._f(x, noise_level), self.name, batch=True)
+        return store(self, view, scorer.score_tensors(view.estimate, view.state.t - 1, view.rows))
+
+    def final(self, state: State, rows: Rows) -> LogW:
+        """(R,) zeros: what was guessed is taken back."""
+        return np.zeros(len(rows))
+
+
+def twist(f: Callable[[Tensor, NoiseLevel], Any], every: Steps = 1) -> Twist:
+    """Foresee f(x0hat, noise_level) nats on the way, without any part in the target.
+
+    f takes all estimates (R, ...) at once and returns (R,) numbers. `every`: guess after every so many steps. Any guess
+    is allowed, random or learned or from a cheap decoder: its value is carried with each particle and taken back when
+    the next replaces it. Give it with a reward that is asked at the end: `reward(r, every="end") * twist(f)`.
+
+    Raises ArgumentError for bad arguments; PotentialError, when used, for NaN, +inf and other shapes.
+    """
+    if not callable(f):
+        raise ArgumentError(f"twist({f!r}): give a function of a batch of samples and their noise level")
+    if every != "end" and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
+        raise ArgumentError(f"twist(every={every!r}): a number of steps, at least 1, or 'end'")
+    return Twist(f, every, f"twist({getattr(f, '__name__', None) or type(f).__name__})")

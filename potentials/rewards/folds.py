@@ -1,0 +1,25 @@
+"""What the scores of a particle so far make of its level: the last, the largest, or their sum (Singhal et al. 2025)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from feynkac.base.errors import ArgumentError
+
+Kind: TypeAlias = Literal["difference", "max", "sum"]
+
+FOLDS: dict[str, Callable[[Any, Any], Any]] = {
+    "difference": lambda past, new: new,
+    "max": np.maximum,
+    "sum": np.add,
+}
+"""Of each kind: (what the scores so far fold to, the next score) -> what both fold to; numbers or (R,) arrays."""
+
+
+def check_kind(kind: str, what: str = "reward") -> None:
+    """Raises ArgumentError for an unknown kind of the potential `what`."""
+    if kind not in FOLDS:
+        raise ArgumentError(f"{what}(kind={kind!r}): choose one of {', '.join(map(repr, FOLDS))}")
