@@ -133,7 +133,8 @@ class Product(Factor):
         soft = [factor for factor in self._factors if not is_hard(factor)]
         if not soft:
             raise _without_gradient(self)
-        return sum(log_psi(factor, view) for factor in soft)
+        first, *others = [log_psi(factor, view) for factor in soft]
+        return sum(others, first)
 
     def _power(self, exponent: float) -> Factor:
         return Product([_raise(factor, exponent) for factor in self._factors])

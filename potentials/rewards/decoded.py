@@ -43,10 +43,10 @@ class Guess(Factor):
         """(R,) nats, the guess for unfinished `rows` after step `t`, each made once."""
         if isinstance(self.every, str):
             return np.zeros(len(rows))
-        state = require_estimates(state, self.name)
-        memory = state.memory.array(self, _MEMORY)
+        latents = require_estimates(state, self.name)
+        memory = latents.memory.array(self, _MEMORY)
         if (t + 1) % self.every == 0:
-            new, seen = self._guess(t, state, rows), memory["seen"][rows]
+            new, seen = self._guess(t, latents, rows), memory["seen"][rows]
             memory["value"][rows] = np.where(seen, self.fold(memory["value"][rows], new), new)
             memory["seen"][rows] = True
         return np.where(memory["seen"][rows], memory["value"][rows], 0.0)
