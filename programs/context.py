@@ -9,12 +9,13 @@ from feynkac.base.errors import ArgumentError, ProgramError
 from feynkac.base.tokens import Token, Tokens, TokenSet
 from feynkac.programs.runtime.execution import Execution
 from feynkac.programs.runtime.serving import Ask
-from feynkac.programs.upcoming import Draft, GivenTokens, InContext, InSet, NextToken
+from feynkac.programs.upcoming import Draft, GivenTokens, InSet, NextToken
 
 if TYPE_CHECKING:
     from feynkac.models.language.histories import Histories, Node
     from feynkac.models.language.lm import CausalLM
     from feynkac.potentials.constraints.tokenwise import TokenFactor
+    from feynkac.programs.runtime.protocols import ContextDistribution
     from feynkac.programs.spans import Span
 
 
@@ -152,7 +153,7 @@ class Context:
         """A question about the next token, for the engine to answer."""
         return Ask(self.histories, self.node, self.inverse_temperature, self.given, among, token, draws)
 
-    def query(self, dist: InContext, value: Any) -> float:
+    def query(self, dist: ContextDistribution, value: Any) -> float:
         """The log-probability of a value, without any effect."""
         return self._execution.query(dist, value)
 

@@ -27,6 +27,18 @@ class InContext(Distribution):
     context: Context
     in_context = True
 
+    def ask(self, value: Any = None) -> Ask | Block:
+        """What to ask the model: the probability of `value`, or a draw."""
+        raise NotImplementedError
+
+    def score(self, value: Any, answer: Any) -> float:
+        """The log-probability of `value` in nats, by the answer of the model."""
+        raise NotImplementedError
+
+    def move(self, value: Any) -> Any:
+        """Move the context on by a value that was observed; returns where it leads."""
+        raise NotImplementedError
+
     def log_prob(self, value: Any) -> float:
         return self.context.query(self, value)
 
