@@ -139,15 +139,15 @@ class GivenTokens(InContext):
             before = context.lm.vocabulary.text(self.ids[:end])
             raise ProgramError(f"an end of sequence comes right after {before!r}; nothing can follow it")
 
-    def ask(self, value: Any) -> Block:
+    def ask(self, value: Any = None) -> Block:
         """What to ask: the probability of each token."""
         context = self.check_current()
         block = Block(context.histories, context.node, context.inverse_temperature, context.given, self.ids)
         context.heading = block.find_end(context.lm.vocabulary.eos)
         return block
 
-    def score(self, value: Any, answers: Sequence[Answer]) -> float:
-        return sum(answer.log_prob for answer in answers)
+    def score(self, value: Any, answer: Sequence[Answer]) -> float:
+        return sum(each.log_prob for each in answer)
 
     def move(self, value: Any) -> Any:
         """Append the tokens; returns the new position."""
