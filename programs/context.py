@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from feynkac.models.language.histories import Histories, Node
     from feynkac.models.language.lm import CausalLM
     from feynkac.potentials.constraints.tokenwise import TokenFactor
+    from feynkac.programs.runtime.protocols import ContextDistribution
     from feynkac.programs.spans import Span
 
 
@@ -152,7 +153,7 @@ class Context:
         """A question about the next token, for the engine to answer."""
         return Ask(self.histories, self.node, self.inverse_temperature, self.given, among, token, draws)
 
-    def query(self, dist: Any, value: Any) -> float:
+    def query(self, dist: ContextDistribution, value: Any) -> float:
         """The log-probability of a value, without any effect."""
         return self._execution.query(dist, value)
 

@@ -27,6 +27,18 @@ class InContext(Distribution):
     context: Context
     in_context = True
 
+    def ask(self, value: Any = None) -> Ask | Block:
+        """What to ask the model: the probability of `value`, or a draw."""
+        raise NotImplementedError
+
+    def score(self, value: Any, answer: Any) -> float:
+        """The log-probability of `value` in nats, by the answer of the model."""
+        raise NotImplementedError
+
+    def move(self, value: Any) -> Any:
+        """Move the context on by a value that was observed; returns where it leads."""
+        raise NotImplementedError
+
     def log_prob(self, value: Any) -> float:
         return self.context.query(self, value)
 
@@ -127,15 +139,15 @@ class GivenTokens(InContext):
             before = context.lm.vocabulary.text(self.ids[:end])
             raise ProgramError(f"an end of sequence comes right after {before!r}; nothing can follow it")
 
-    def ask(self, value: Any) -> Block:
+    def ask(self, value: Any = None) -> Block:
         """What to ask: the probability of each token."""
         context = self.check_current()
         block = Block(context.histories, context.node, context.inverse_temperature, context.given, self.ids)
         context.heading = block.find_end(context.lm.vocabulary.eos)
         return block
 
-    def score(self, value: Any, answers: Sequence[Answer]) -> float:
-        return sum(answer.log_prob for answer in answers)
+    def score(self, value: Any, answer: Sequence[Answer]) -> float:
+        return sum(each.log_prob for each in answer)
 
     def move(self, value: Any) -> Any:
         """Append the tokens; returns the new position."""

@@ -63,7 +63,8 @@ class Execution(Recorder):
         """Run on with `answer` to the next request, to the end, or to death."""
         self.pending = None
         self.requests = 0
-        strand, parent = self.strand, getcurrent()
+        strand = self.strand
+        parent = getcurrent()
         if strand is None:
             strand = self.strand = self.run.idle.pop() if self.run.idle else Strand()
             context = copy_context()
@@ -209,7 +210,8 @@ class Execution(Recorder):
         if self.pins:
             value = self.take_pin(ONCE)
         else:
-            before, self.inside_once = self.inside_once, True
+            before = self.inside_once
+            self.inside_once = True
             try:
                 value = f()
             finally:

@@ -39,7 +39,7 @@ class ContextDistribution(AnyDistribution, Protocol):
     """A distribution that depends on the logits of a context."""
 
     def check_current(self) -> Any:
-        """Raises ProgramError if the context has moved on."""
+        """The context. Raises ProgramError if it has moved on."""
         ...
 
     def ask(self, value: Any = None, /) -> Ask | Block:

@@ -60,7 +60,8 @@ class Recorder:
     def arrive(self, kind: str, key: Any) -> None:
         """The first request after a replay must be the one at which the parent waits, or else ReplayDiverged."""
         if self.expected is not None:
-            was, self.expected = self.expected, None
+            was = self.expected
+            self.expected = None
             if was != (kind, key):
                 self.diverge(*was, kind, key)
 

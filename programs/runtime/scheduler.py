@@ -176,7 +176,9 @@ class Run:
 
     def _sample(self, waiting: Sequence[Execution], uniforms: Sequence[Any]) -> None:
         """Draw for all that wait for a sample, and run them on."""
-        asking, asks, pins = [], [], []
+        asking = []
+        asks = []
+        pins = []
         for execution in waiting:
             assert execution.pending is not None
             pin = execution.pins.pop() if execution.pins else None

@@ -100,7 +100,8 @@ class CachedCausalLM:
             if (node := self._nodes.get(ids[:known])) is not None:
                 break
         else:
-            known, node = len(ids), self.histories.root(ids)
+            known = len(ids)
+            node = self.histories.root(ids)
         for i in range(known, len(ids)):
             node = self.histories.child(node, ids[i])
         self._nodes[ids] = node
@@ -151,7 +152,8 @@ class Masks:
 
     def token_length_mask(self, min: int | None = None, max: int | None = None) -> frozenset[int]:
         """Tokens of `min` to `max` characters; a special token has none."""
-        low, high = min or 0, float("inf") if max is None else max
+        low = min or 0
+        high = float("inf") if max is None else max
         if (low, high) not in self._by_length:
             self._by_length[low, high] = frozenset(i for i, n in self._lengths.items() if low <= n <= high)
         return self._by_length[low, high]

@@ -118,7 +118,8 @@ class SubModel:
 
     async def run_with_parent(self, parent: Any) -> Any:
         """Run as a part of `parent`; returns what `forward` does."""
-        before, self.parent = self.parent, parent
+        before = self.parent
+        self.parent = parent
         try:
             return await self.forward()
         finally:
