@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import Literal, ParamSpec, TypeAlias, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,18 +37,6 @@ class Stopwatch:
             self._turn(before)
             _RUNNING.reset(token)
 
-    def time(self, part: Part, of: Any, *methods: str) -> Any:
-        """`of`, with the time that its `methods` take put down to `part`."""
-
-        def wrapped(method: Callable[..., Any]) -> Callable[..., Any]:
-            def run(*args: Any, **kwargs: Any) -> Any:
-                with self.on(part):
-                    return method(*args, **kwargs)
-
-            return run
-
-        return _Timed(of, {name: wrapped(getattr(of, name)) for name in methods})
-
     def _turn(self, part: Part | None) -> Part | None:
         now, before = time.perf_counter(), self._part
         if before is not None:
@@ -60,7 +48,7 @@ class Stopwatch:
 _RUNNING: ContextVar[Stopwatch | None] = ContextVar("stopwatch", default=None)
 
 
-def costs(part: Part) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def charge(part: Part) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A function whose time is put down to `part`, whoever calls it: a network that runs when a potential looks."""
 
     def decorated(function: Callable[P, R]) -> Callable[P, R]:
@@ -75,11 +63,3 @@ def costs(part: Part) -> Callable[[Callable[P, R]], Callable[P, R]]:
         return run
 
     return decorated
-
-
-class _Timed:
-    def __init__(self, of: Any, methods: dict[str, Any]) -> None:
-        self.__dict__.update(methods, _of=of)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._of, name)

@@ -76,7 +76,7 @@ class TokenSet:
         return TokenSet(~self.packed, self.size)
 
     def __contains__(self, token: int) -> bool:
-        id = getattr(token, "id", token)
+        id = token.id if isinstance(token, Token) else token
         return bool(self.packed[id >> 5] >> np.uint32(id & 31) & 1)
 
     def first(self) -> int | None:

@@ -22,6 +22,7 @@ from feynkac.smc.checks import name_of
 from feynkac.smc.engine import RandomSource, smc
 from feynkac.smc.observers import Observer, Progress, run
 from feynkac.steering.recorder import Recorder, explain_death
+from feynkac.steering.timing import TimedModel, TimedPotential
 
 Algorithm = Literal["smc", "importance", "best_of_n", "beam", "gibbs"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
@@ -125,8 +126,8 @@ class Batch:
         whole = plan.algorithm == "best_of_n"
         weigh = AtTheEnd(potential) if whole else potential
         self._steps = smc(
-            self._watch.time("model", join_models(models, None if whole else potential), "init", "step"),
-            self._watch.time("potentials", weigh, "level", "final"),
+            TimedModel(join_models(models, None if whole else potential), self._watch),
+            TimedPotential(weigh, self._watch),
             n=[plan.size] * len(models),
             resample=plan.resample_islands(),
             rng=streams,

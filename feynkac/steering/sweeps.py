@@ -29,6 +29,7 @@ from feynkac.smc.observers import Observer, Progress, close
 from feynkac.smc.weights import log_sum_exp
 from feynkac.steering.algorithms import SWEEPS, Plan, join_models
 from feynkac.steering.recorder import Recorder, count_forwarded, explain_death, read_watch, show_samples
+from feynkac.steering.timing import TimedModel, TimedPotential
 
 
 class Kept(NamedTuple):
@@ -147,8 +148,8 @@ class Chains:
         return [min(chains, key=lambda chain: chain.dead).recorder for chains in self._chains]
 
     def _start(self, g: int, model: Any, observers: Sequence[Observer]) -> list[Chain]:
-        model = self._watch.time("model", join_models([model], self._potential), "init", "step", "replay")
-        potential = self._watch.time("potentials", self._potential, "level", "final")
+        model = TimedModel(join_models([model], self._potential), self._watch)
+        potential = TimedPotential(self._potential, self._watch)
         islands = self._plan.islands
         sources = [self._streams.child(g * islands + b) for b in range(islands)]
         return [Chain(model, potential, self._plan, source, observers) for source in sources]

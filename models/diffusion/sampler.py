@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.capabilities import Biased
-from feynkac.base.clock import costs
+from feynkac.base.clock import charge
 from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.base.memory import Memory
@@ -168,7 +168,7 @@ class DiffusionSampler:
         """(N,) whether the last level is reached, which all rows do together."""
         return np.full(len(state), state.t == len(self.schedule))
 
-    @costs("model")
+    @charge("model")
     def look(self, state: Latents) -> None:
         """Ask the source about `state`, and keep among its leaves what it says; called by `Latents.look`, once."""
         state.leaves.update(self.source.look(state))

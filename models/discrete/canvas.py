@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.capabilities import RelatesNeighbours
-from feynkac.base.clock import costs
+from feynkac.base.clock import charge
 from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ModelError
 from feynkac.base.masks import States, TokenConstraint
@@ -128,7 +128,7 @@ class Canvas:
         """(N,) which canvases are finished."""
         return self.kernel.done(self.time, self.tokens_now, self.k)
 
-    @costs("model")
+    @charge("model")
     def answers(self, rows: Rows) -> NDArray[np.float64]:
         """(R, E, L, K) nats, what each expert says of `rows` as they stand; evaluated where it is not known."""
         # Answers are remembered in the state itself: they are not part of what the particles are.
