@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, prange, threading_layer
+from numba import njit, prange, threading_layer  # pyright: ignore[reportPrivateImportUsage]
 from numpy.typing import NDArray
 
 from feynkac.base.masks import TokenMask
