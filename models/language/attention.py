@@ -45,11 +45,11 @@ def shared_attention(
     if particles is None or attention_mask is not None:
         raise ModelError("this architecture does not pass the cache on to its attention, or masks it by itself")
     _refuse_unknown(kwargs, particles.longest)
-    scale: float = query.shape[-1] ** -0.5 if scaling is None else scaling
+    factor: float = query.shape[-1] ** -0.5 if scaling is None else scaling
     if torch.is_autocast_enabled(query.device.type):  # it would lower the products, and leave the merge in float32
         with torch.autocast(query.device.type, enabled=False):
-            return _attend(query, key, value, scale, particles), None
-    return _attend(query, key, value, scale, particles), None
+            return _attend(query, key, value, factor, particles), None
+    return _attend(query, key, value, factor, particles), None
 
 
 AttentionInterface.register(NAME, shared_attention)
