@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from feynkac.base.contract import LogW, Model, Potential, Rng, Rows, State
 from feynkac.base.errors import FeynkacError, PotentialError
 from feynkac.base.memory import Memory
+from feynkac.base.sampling import Estimates
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -314,7 +315,7 @@ class Closes(Protocol):
 OF_MODELS: tuple[type, ...] = (Named, Joins, Masks, Bounded, Biased, Replays)
 OF_STATES: tuple[type, ...] = (
     Shows, Retires, Records, CountsTokens, Remembers, Writes, Tokenised, CarriesAutomata, ForeseesAcceptance, Weighed,
-    Decodes, Completes,
+    Decodes, Estimates, Completes,
 )  # fmt: skip
 OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees)
 OF_OBSERVERS: tuple[type, ...] = (Closes,)

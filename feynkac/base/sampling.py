@@ -52,10 +52,7 @@ class NoiseLevel:
 
 @runtime_checkable
 class Estimates(Protocol):
-    """A state of latents whose clean samples are estimated on the way.
-
-    Guesses ask for it: rewards of decoded samples, twists and observations. Without it they refuse.
-    """
+    """A state of latents that estimates its clean samples on the way. Without it: guesses about these refuse."""
 
     memory: Memory
 
@@ -111,9 +108,9 @@ class View(Protocol):
 
 @runtime_checkable
 class NeedsGraph(Protocol):
-    """A proposal that may take gradients through the denoiser. Without it no graph is kept while the network runs.
+    """A proposal that may take gradients through the denoiser. Without it: no graph is kept while the network runs.
 
-    Samplers ask, and pipelines, whose networks give no gradient, to refuse.
+    A pipeline, whose network gives no gradient, refuses it.
     """
 
     @property
