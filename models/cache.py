@@ -155,7 +155,7 @@ class SharedContexts:
         cache: Any = DynamicCache()
         logits = torch.empty(0)
         for start in range(0, ids.shape[1], _PREFILL):
-            logits, cache = self._forward.last(ids[:, start : start + _PREFILL], cache)
+            logits, cache = self._forward.last(ids[:, start : start + _PREFILL], cache, start)
         return logits, cache.layers
 
     def extend(self, parents: Rows, tokens: NDArray[np.int64]) -> Tensor:

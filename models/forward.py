@@ -3,40 +3,66 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from feynkac.errors import ModelError
 
+CACHE = ("cache", "past_key_values", "cache_params")
+"""The names of the cache, as an argument and in the output, by release of transformers and by architecture."""
+
 
 class Forward:
-    """Calls `model` for logits and its cache."""
+    """Calls `model` for logits and its cache. Raises ModelError for a model without one."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        known = inspect.signature(model.forward).parameters
-        self._keeps = "logits_to_keep" in known
-        # Purely recurrent models name their state differently.
-        self._cache = "cache_params" if "cache_params" in known else "past_key_values"
+        known = _arguments(model)
+        self._keeps, self._places = "logits_to_keep" in known, "position_ids" in known
+        named = [name for name in CACHE if name in known]
+        if not named:
+            raise ModelError(f"{self._refused} takes no cache")
+        self._cache = named[0]
 
-    def last(self, ids: Tensor, cache: Any = None) -> tuple[Tensor, Any]:
-        """(B, V) float32 logits after the last of (B, T) tokens, and the cache; without one the model makes its own."""
-        logits, cache = self.all(ids, cache, **({"logits_to_keep": 1} if self._keeps else {}))
+    def last(self, ids: Tensor, cache: Any = None, start: int = 0) -> tuple[Tensor, Any]:
+        """(B, V) float32 logits after the last of (B, T) tokens, and the cache; without one the model makes its own.
+
+        `start`: the position of the first token.
+        """
+        kwargs: dict[str, Any] = {"logits_to_keep": 1} if self._keeps else {}
+        if self._places:  # given, for Bamba does not ask its cache
+            kwargs["position_ids"] = torch.arange(start, start + ids.shape[1], device=ids.device).expand_as(ids)
+        logits, cache = self.all(ids, cache, **kwargs)
         return logits[:, -1].float(), cache
 
     def all(self, ids: Tensor, cache: Any, **kwargs: Any) -> tuple[Tensor, Any]:
         """(B, T, V) logits after each of (B, T) tokens, in the model's own precision, and the cache."""
         given = kwargs if cache is None else {self._cache: cache, **kwargs}
         out = self.model(input_ids=ids, use_cache=True, return_dict=True, **given)
-        cache = getattr(out, self._cache, None)
-        if cache is None:
-            raise ModelError(
-                f"{type(self.model).__name__} returns no {self._cache}; a model without a cache is not supported"
-            )
-        return out.logits, cache
+        # By the output's own fields: newer releases also answer to old names, with a warning.
+        found = next((value for name, value in out.items() if name in CACHE), None)
+        if found is None:
+            raise ModelError(f"{self._refused} returns no cache")
+        if cache is not None and found is not cache:  # it may have been ignored in silence
+            raise ModelError(f"{self._refused} returns another cache than it is given as {self._cache}")
+        return out.logits, found
+
+    @property
+    def _refused(self) -> str:
+        return f"a model without a cache is not supported, and {type(self.model).__name__}"
+
+
+def _arguments(model: Any) -> Collection[str]:
+    """The names of a model's arguments; where a wrapper passes on whatever it is given, those of the model within."""
+    own = inspect.signature(model.forward).parameters
+    if all(argument.kind != argument.VAR_KEYWORD for argument in own.values()):
+        return own
+    signatures = (inspect.signature(module.forward).parameters for module in model.modules())
+    return next((known for known in signatures if not known.keys().isdisjoint(CACHE)), own)
 
 
 @contextmanager

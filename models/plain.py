@@ -94,7 +94,7 @@ class PlainContexts:
 
     def _grow(self, cohort: Cohort, tokens: NDArray[np.int64]) -> Tensor:
         ids = torch.from_numpy(tokens[cohort.members]).to(self._device)[:, None]
-        logits, cohort.cache = self._forward.last(ids, cohort.cache)
+        logits, cohort.cache = self._forward.last(ids, cohort.cache, cohort.length)
         cohort.length += 1
         self.forwarded += len(cohort.members)
         return logits

@@ -53,6 +53,14 @@ def _config(name: str, changes: dict[str, Any]) -> Any:
             vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, state_size=8, use_mambapy=False, pad_token_id=0,
             bos_token_id=1, eos_token_id=2, **changes,
         ),
+        "mamba2": lambda: transformers.Mamba2Config(
+            vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, state_size=8, num_heads=8, head_dim=8, n_groups=2,
+            chunk_size=8, pad_token_id=0, bos_token_id=1, eos_token_id=2, **changes,
+        ),
+        "bamba": lambda: transformers.BambaConfig(
+            **{**_LLAMA, "attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 8, "mamba_d_state": 8,
+               "mamba_chunk_size": 8, "pad_token_id": 0, **changes}
+        ),
         "lfm2": lambda: transformers.Lfm2Config(
             **{**_LLAMA, "layer_types": ["conv", "full_attention"], "pad_token_id": 0, **changes}
         ),
