@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from feynkac.errors import ModelError
-from feynkac.models.forward import CACHE, Forward
+from feynkac.base.errors import ModelError
+from feynkac.models.language.forward import CACHE, Forward
 
 
 class Output(dict):
