@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from feynkac.base.contract import LogW, Model, Potential, Rng, Rows, State
 from feynkac.base.errors import FeynkacError, PotentialError
 from feynkac.base.memory import Memory
-from feynkac.base.sampling import Estimates
+from feynkac.base.sampling import Estimates, NeedsGraph
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -245,7 +245,7 @@ class Completes(Protocol):
 
 @runtime_checkable
 class IgnoresTime(Protocol):
-    """A denoiser whose answer may hold longer than a step. A canvas asks; without it, each step evaluates all anew."""
+    """A denoiser whose answer may hold longer than a step. Without it: each step evaluates all anew."""
 
     time_independent: bool
     """Whether the answer is the same at every noise level, so that it holds while a canvas stays as it is."""
@@ -253,10 +253,10 @@ class IgnoresTime(Protocol):
 
 @runtime_checkable
 class RelatesNeighbours(Protocol):
-    """A denoiser that knows how a token depends on the one before it: its posterior is a Markov chain.
+    """A denoiser whose posterior is a Markov chain over positions. Without it: positions count as independent.
 
-    A canvas asks, so that constraints are foreseen, and met, without error; without it positions count as independent.
-    A denoiser that knows the dependence only approximately may have it, too: it guides, and the weights correct.
+    A canvas asks, so that constraints are foreseen, and met, without error. A denoiser that knows the dependence only
+    approximately may have it, too: it guides, and the weights correct.
     """
 
     def transitions(self, tokens: NDArray[np.int64], t: float) -> NDArray[np.float64]:
@@ -318,4 +318,6 @@ OF_STATES: tuple[type, ...] = (
     Decodes, Estimates, Completes,
 )  # fmt: skip
 OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees)
+OF_PROPOSALS: tuple[type, ...] = (Biased, NeedsGraph)
+OF_DENOISERS: tuple[type, ...] = (IgnoresTime, RelatesNeighbours)
 OF_OBSERVERS: tuple[type, ...] = (Closes,)

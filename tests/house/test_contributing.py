@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import feynkac as fk
+from feynkac.base import capabilities, sampling
 from feynkac.smc.rng import Streams
 
 CONTRIBUTING = Path(__file__).parents[2] / "CONTRIBUTING.md"
@@ -79,3 +80,14 @@ def test_examples_are_about_ten_lines(names) -> None:
             if isinstance(node, ast.ClassDef | ast.FunctionDef):
                 statements = [each for each in ast.walk(node) if isinstance(each, ast.stmt)]
                 assert len(statements) <= 11, node.name
+
+
+def test_every_capability_is_listed() -> None:
+    listed = set(re.findall(r"`(\w+)`", CONTRIBUTING.read_text(encoding="utf-8").partition("## Capabilities")[2]))
+    groups = [getattr(capabilities, name) for name in dir(capabilities) if name.startswith("OF_")]
+    assert listed == {capability.__name__ for group in groups for capability in group}
+    protocols = {
+        name for module in (capabilities, sampling) for name, each in vars(module).items()
+        if isinstance(each, type) and getattr(each, "_is_runtime_protocol", False) and each.__module__ == module.__name__
+    }  # fmt: skip
+    assert protocols == listed

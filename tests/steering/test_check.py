@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 import feynkac as fk
-from feynkac.base.capabilities import OF_MODELS, OF_OBSERVERS, OF_POTENTIALS, OF_STATES
+from feynkac.base.capabilities import (
+    OF_DENOISERS,
+    OF_MODELS,
+    OF_OBSERVERS,
+    OF_POTENTIALS,
+    OF_PROPOSALS,
+    OF_STATES,
+)
 from feynkac.steering.check import Report
 
 
@@ -155,5 +162,5 @@ def test_arguments() -> None:
 
 
 def test_every_capability_says_what_happens_without_it() -> None:
-    for capability in (*OF_MODELS, *OF_STATES, *OF_POTENTIALS, *OF_OBSERVERS):
+    for capability in (*OF_MODELS, *OF_STATES, *OF_POTENTIALS, *OF_PROPOSALS, *OF_DENOISERS, *OF_OBSERVERS):
         assert " Without it: " in " ".join((capability.__doc__ or "").split()), capability
