@@ -6,7 +6,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import AllParticlesDied, ArgumentError
+from feynkac.results.ranking import merge_samples, rank_samples
+from feynkac.results.text import draw_sparkline, shorten
 from feynkac.smc.weights import effective_sample_size, normalise
 
 if TYPE_CHECKING:
@@ -109,7 +111,7 @@ class Result:
         if self.algorithm != "best_of_n":
             return self._rank()[0][0]
         top = np.flatnonzero(self.log_weights >= self.log_weights.max() - TIE)
-        return max(_merge([self.samples[i] for i in top], np.ones(len(top))), key=lambda entry: entry[1])[0]
+        return max(merge_samples([self.samples[i] for i in top], np.ones(len(top))), key=lambda entry: entry[1])[0]
 
     def posterior(self) -> dict[Any, float]:
         """Each distinct sample with its probability, the likeliest first. Raises ArgumentError if they have no hash."""
@@ -140,7 +142,7 @@ class Result:
         """The posterior and the run as text, at most `rows` samples."""
         shown = [] if self._has_pictures else self._rank()
         width = max(20, shutil.get_terminal_size((100, 24)).columns - 9)
-        lines = [f"{p:6.1%}  {_shorten(str(sample), width)}" for sample, p in shown[:rows]]
+        lines = [f"{p:6.1%}  {shorten(str(sample), width)}" for sample, p in shown[:rows]]
         if len(shown) > rows:
             lines.append(f"        ... and {len(shown) - rows} more")
         if self._has_pictures:
@@ -163,12 +165,12 @@ class Result:
             f"log evidence {self.log_evidence:.2f}{error} nats",
             f"effective sample size {self.ess:.1f} of {n}{pooled}, "
             f"resampled at {len(self.history.resampled)} of {steps} steps",
-            f"  ESS by step      {_draw_sparkline(self.history.ess, size)}",
-            f"  first ancestors  {_draw_sparkline(self.history.unique_ancestors, size)}",
+            f"  ESS by step      {draw_sparkline(self.history.ess, size)}",
+            f"  first ancestors  {draw_sparkline(self.history.unique_ancestors, size)}",
         ]
         if self.algorithm == "best_of_n" and self.log_evidence > -math.inf and not self._has_pictures:
             reward = self.log_weights.max() + math.log(n)
-            lines.insert(0, f"best of {n}: {_shorten(str(self.best), 60)!r}, log-weight {reward:.2f} nats")
+            lines.insert(0, f"best of {n}: {shorten(str(self.best), 60)!r}, log-weight {reward:.2f} nats")
         work = f"{self.timing.total:.2f} s (model {self.timing.model:.2f}, potentials {self.timing.potentials:.2f})"
         if self.forwarded_tokens is not None:
             per_second = self.forwarded_tokens / self.timing.total if self.timing.total else 0.0
@@ -233,31 +235,6 @@ class Result:
 
     def __repr__(self) -> str:
         return f"Result({len(self.samples)} particles, log evidence {self.log_evidence:.3f}, ess {self.ess:.1f})"
-
-
-def rank_samples(samples: list[Any], weights: NDArray[np.float64]) -> list[tuple[Any, float]]:
-    """Each distinct sample that has weight, with all of it, the heaviest first."""
-    return sorted([entry for entry in _merge(samples, weights) if entry[1] > 0.0], key=lambda entry: -entry[1])
-
-
-def _merge(samples: list[Any], weights: NDArray[np.float64]) -> list[tuple[Any, float]]:
-    """Equal samples with their weights added; samples that cannot be hashed stay apart."""
-    total: dict[Any, tuple[Any, float]] = {}
-    for i, (sample, weight) in enumerate(zip(samples, weights.tolist(), strict=True)):
-        key = sample if isinstance(sample, Hashable) else ("row", i)
-        total[key] = (sample, total.get(key, (sample, 0.0))[1] + weight)
-    return list(total.values())
-
-
-def _shorten(text: str, width: int) -> str:
-    flat = text.replace("\n", "⏎")
-    return flat if len(flat) <= width else flat[: width - 1] + "…"
-
-
-def _draw_sparkline(values: Sequence[float], top: float) -> str:
-    """One block a value, at most 60 of them, 0 to `top`."""
-    shown = [values[i * len(values) // 60] for i in range(60)] if len(values) > 60 else values
-    return "".join("▁▂▃▄▅▆▇█"[min(7, int(8 * value / max(top, 1e-12)))] for value in shown)
 
 
 def _to_json(x: float) -> float | str:

@@ -62,7 +62,7 @@ def _find_error(twins: Twins, kind: str, opened: Callable[[Sequence[Sequence[int
                 twins.errors[key] = _walk_and_compare(twins, opened)
             except Exception as cause:
                 if kind == "plain":
-                    raise _explained(twins, cause) from cause
+                    raise _explain(twins, cause) from cause
                 # Whatever an unknown architecture trips over, it has its own cache to fall back on.
                 _log.info("%s keeps its own cache: %s", type(twins.model).__name__, cause)
                 twins.errors[key] = float("inf")
@@ -71,7 +71,7 @@ def _find_error(twins: Twins, kind: str, opened: Callable[[Sequence[Sequence[int
         return twins.errors[key]
 
 
-def _explained(twins: Twins, cause: Exception) -> ModelError:
+def _explain(twins: Twins, cause: Exception) -> ModelError:
     if isinstance(cause, ModelError):
         return cause
     return ModelError(f"{type(twins.model).__name__} does not run on its own cache: {cause}")
