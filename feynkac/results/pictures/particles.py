@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError
 from feynkac.results.pictures.style import BLUE, FAINT, GONE, INK, ORANGE, SOFT, percent, printable, title
-from feynkac.results.result import Result, rank_samples
+from feynkac.results.ranking import rank_samples
+from feynkac.results.result import Result
 
 Kind: TypeAlias = Literal["images", "molecules", "points", "numbers", "texts"]
 KINDS = ("images", "molecules", "points", "numbers", "texts")
