@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 from torch import Tensor
 
+from feynkac.base.capabilities import has
 from feynkac.base.errors import ArgumentError
 from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.checks import within_memory
@@ -53,10 +54,10 @@ def predict(denoiser: Denoiser | Predictor, x: Tensor, noise_level: NoiseLevel) 
     Raises ArgumentError for another shape than that of `x`, ModelError where memory runs out.
     """
     with within_memory("the network", len(x)):
-        if isinstance(denoiser, Predictor):
+        if has(denoiser, Predictor):
             prediction = denoiser.predict(x, noise_level)
         else:
-            x0hat = denoiser.x0hat(x, noise_level)
+            x0hat = cast("Denoiser", denoiser).x0hat(x, noise_level)
             prediction = Prediction(x0hat, noise_of(x, x0hat, noise_level) if x0hat.shape == x.shape else x0hat)
     if prediction.x0hat.shape != x.shape or prediction.epshat.shape != x.shape:
         raise ArgumentError(

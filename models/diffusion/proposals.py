@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.base.capabilities import Foresees
+from feynkac.base.capabilities import Foresees, has
 from feynkac.base.contract import Rows
 from feynkac.base.errors import ArgumentError, PotentialError
 from feynkac.base.sampling import NeedsGraph
@@ -79,7 +79,7 @@ BASE = Base()
 
 def keeps_graph(proposal: object) -> bool:
     """Whether `proposal` takes gradients through the denoiser."""
-    return isinstance(proposal, NeedsGraph) and proposal.needs_graph
+    return has(proposal, NeedsGraph) and proposal.needs_graph
 
 
 class Guided:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feynkac.base.capabilities import Decodes, Writes
+from feynkac.base.capabilities import Decodes, Writes, has
 from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.errors import ArgumentError, PotentialError
 from feynkac.potentials.base import Factor, set_function_reader
@@ -53,9 +53,9 @@ class SampleFactor(Factor):
         return self._made.get("decoded") or self._made.setdefault("decoded", self._make())
 
     def _on(self, state: State) -> Factor:
-        if isinstance(state, Writes):
+        if has(state, Writes):
             return self._on_texts
-        if isinstance(state, Decodes):
+        if has(state, Decodes):
             return self._on_decoded
         raise PotentialError(
             f"'{self.name}' is a function of texts or of decoded samples, and {type(state).__name__} has neither; "
