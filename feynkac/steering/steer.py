@@ -65,9 +65,10 @@ def steer(
 
     - "smc" resamples when the effective sample size falls below `ess_threshold` times the particles.
     - "importance" never resamples. Constraints still mask its proposal.
-    - "best_of_n" draws `particles` samples from the model as it stands: nothing is masked, and potentials are asked
-      about whole samples only. `Result.best` is the one with the largest reward (that is, log-weight, into which goes
-      also what a program scores). Weights and evidence are those of importance sampling from p.
+    - "best_of_n" draws `particles` samples from the model as it stands (by its own proposal, where it has one): nothing
+      is masked, and potentials are asked about whole samples only. `Result.best` is the one with the largest reward
+      (that is, log-weight, into which goes also what a program scores). Weights and evidence are those of importance
+      sampling from p.
     - "beam" extends each particle in two ways at every step and keeps half of the outcomes without replacement
       (Fearnhead and Clifford 2003), so that a result holds twice as many.
     - "gibbs" is particle Gibbs (Andrieu, Doucet, Holenstein 2010): the first of `sweeps` is plain SMC, each later one
