@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from feynkac.base.capabilities import has
 from feynkac.base.contract import Rows
 
 SHARED: dict[str, Any] = {"shared": True}
@@ -38,7 +39,7 @@ def gather(value: Any, rows: Rows) -> Any:
         return {key: gather(leaf, rows) for key, leaf in value.items()}
     if value is None:
         return None
-    if isinstance(value, Forks):
+    if has(value, Forks):
         return value.fork(rows)
     raise TypeError(f"a {type(value).__name__} in the state of particles; it must be a tensor, an array, or can fork")
 
