@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from feynkac.base.capabilities import Named
+from feynkac.base.capabilities import Named, has
 from feynkac.base.contract import LogW, Mask, Rows, State
 from feynkac.base.errors import FeynkacError, PotentialError, WeightError
 
 
 def name_of(potential: Any) -> str:
     """The name that errors give a potential, a model or a move."""
-    if isinstance(potential, Named) and potential.name:
+    if has(potential, Named) and potential.name:
         return potential.name
     return potential.__name__ if isinstance(potential, FunctionType) else type(potential).__name__
 

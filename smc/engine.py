@@ -10,11 +10,11 @@ import math
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from feynkac.base.capabilities import Retires
+from feynkac.base.capabilities import Retires, has
 from feynkac.base.contract import LogW, Mask, Model, Move, Potential, Resample, Rng, Rows, State
 from feynkac.base.errors import ArgumentError
 from feynkac.smc.checks import check_done, check_increment, check_levels, check_log_weights, check_size, name_of
@@ -144,8 +144,7 @@ def _extend(
     )  # fmt: skip
     rows, resampled = np.arange(len(log_w)), (False,) * len(groups)
     if t:
-        if isinstance(state, Retires):
-            state.retire(np.flatnonzero(log_w == -np.inf))
+        _retire(state, log_w)
         rows, log_w, resampled, groups = _select(t, log_w, done, groups, resample, rng)
         if any(resampled):
             state = check_size(state.fork(rows), model=model, what="init(...).fork", n=len(rows))
@@ -160,6 +159,11 @@ def _extend(
     moved = ~finished & (log_w + inc > -np.inf)
     log_w, level = _weigh(t, state, potential, log_w + inc, level, moved, done)
     return Step(t, state, log_w, level, rows, resampled, done, groups, before.groups)
+
+
+def _retire(state: Any, log_w: LogW) -> None:
+    if has(state, Retires):
+        state.retire(np.flatnonzero(log_w == -np.inf))
 
 
 def _select(
