@@ -40,17 +40,23 @@ def require(thing: object, capability: type[C], message: str, error: type[Feynka
 
 def has(thing: object, capability: type[C]) -> TypeGuard[C]:
     """Whether `thing` has `capability`: `isinstance` for where it is asked at each step, as that takes 20 µs."""
-    return all(hasattr(thing, name) for name in _list_members(capability))
+    methods, attributes = _list_members(capability)
+    # A method that is None is how a class says that it has it not.
+    return all(getattr(thing, name, None) is not None for name in methods) and all(
+        hasattr(thing, name) for name in attributes
+    )
 
 
 @functools.cache
-def _list_members(capability: type) -> tuple[str, ...]:
-    """The names of all methods and attributes that a capability declares."""
+def _list_members(capability: type) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the methods, and of the other attributes, that a capability declares."""
     names = dict[str, None]()
     for part in capability.__mro__:
         if getattr(part, "_is_protocol", False) and part is not Protocol:
             names |= dict.fromkeys([*vars(part), *vars(part).get("__annotations__", ())])
-    return tuple(name for name in names if not name.startswith("_"))
+    public = [name for name in names if not name.startswith("_")]
+    methods = tuple(name for name in public if callable(getattr(capability, name, None)))
+    return methods, tuple(name for name in public if name not in methods)
 
 
 # --- of anything

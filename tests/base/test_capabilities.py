@@ -27,6 +27,8 @@ def test_has_is_isinstance(capability: type) -> None:
         part = SimpleNamespace(**{key: value for key, value in vars(whole).items() if key != name})
         assert has(part, capability) == isinstance(part, capability)
         found.append(has(part, capability))
+        part = SimpleNamespace(**{**vars(whole), name: None})
+        assert has(part, capability) == isinstance(part, capability)
     assert not all(found)
 
 
