@@ -245,7 +245,7 @@ class Decodes(Protocol):
 
 @runtime_checkable
 class Completes(Protocol):
-    """A state of canvases that can be filled in. Asked by `Lookahead`. Without it: that refuses."""
+    """A state of canvases that can be filled in. Without it: `Lookahead` refuses."""
 
     memory: Memory
 

@@ -102,6 +102,7 @@ class _Trial:
         first = self._attempt("a run", self._walk)
         if first is None:
             return
+        self._report.passed.append(f"{len(first)} steps of {self._n} particles, resampled at each")
         _tell(self._report, "state", first[-1].state, OF_STATES)
         self._attempt("the samples", lambda: self._show(first[-1]))
         again = self._attempt("the same run again", self._walk)
@@ -120,9 +121,7 @@ class _Trial:
 
     def _walk(self) -> list[Step]:
         run = smc(self._model, self._potential, n=self._n, resample=multinomial, rng=Streams(self._seed))
-        walked = list(itertools.islice(run, self._steps))
-        self._report.passed.append(f"{len(walked)} steps of {self._n} particles, resampled at each")
-        return walked
+        return list(itertools.islice(run, self._steps))
 
     def _show(self, last: Step) -> None:
         shown = show_samples(last.state, np.arange(self._n))

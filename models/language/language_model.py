@@ -12,12 +12,13 @@ from feynkac.base.host import find_host
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.language.prompted import Prompt, Prompted
 from feynkac.models.language.proposals import MASKED
+from feynkac.models.language.protocols import Proposal
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-    from feynkac.models.language.protocols import Contexts, Proposal
+    from feynkac.models.language.protocols import Contexts
     from feynkac.programs.context import Context
 
 
@@ -102,6 +103,11 @@ class LanguageModel(ABC):
             raise ArgumentError("at_limit='end' needs an end-of-sequence token, and this model was given none")
         if "" in stops:
             raise ArgumentError("a stop string is empty; leave it out")
+        if isinstance(proposal, type) or not isinstance(proposal, Proposal):
+            raise ArgumentError(
+                f"proposal is {proposal!r}; give one of feynkac.models.language.proposals, or an object with "
+                "draw(frontier)"
+            )
         self._check_window(len(ids), max_tokens)
         prompt = Prompt(ids, max_tokens, tuple(s.encode() for s in stops), temperature, at_limit)
         return Prompted(self, (prompt,), proposal=proposal)

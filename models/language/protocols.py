@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +95,7 @@ class Proposed(NamedTuple):
     """(R,) log-weights in nats: log p(token) - log q(token), and -inf for a token that the mask forbids."""
 
 
+@runtime_checkable
 class Proposal(Protocol):
     """A law q from which tokens are drawn instead of the target's p; weights make up for it.
 

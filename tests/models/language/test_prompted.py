@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.models.language.proposals import Tempered
 from feynkac.smc.rng import Streams
 
 
@@ -151,3 +154,9 @@ def test_a_model_on_two_devices(tiny_lm, part, message) -> None:
     part(lm.model).to("meta")
     with pytest.raises(ModelError, match=message):
         play(task, n=2)
+
+
+@pytest.mark.parametrize("proposal", [3, None, Tempered])
+def test_what_is_no_proposal_is_refused(tiny_lm, proposal: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"an object with draw\(frontier\)"):
+        tiny_lm("a").prompt(tokens=[1], proposal=proposal)
