@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError
 from feynkac.base.masks import TokenMask, pack, unpack
+from feynkac.base.per_vocabulary import PerVocabulary
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
@@ -101,23 +102,25 @@ class TokenSet:
 
 Tokens: TypeAlias = TokenSet | Iterable[int] | Iterable[str] | Callable[[str], bool] | NDArray[np.bool_]
 
-_asked: WeakKeyDictionary[Vocabulary, WeakKeyDictionary[Callable[..., Any], TokenSet]] = WeakKeyDictionary()
-_texts: WeakKeyDictionary[Vocabulary, dict[str, list[int]]] = WeakKeyDictionary()
+_asked: PerVocabulary[WeakKeyDictionary[Callable[..., Any], TokenSet]] = PerVocabulary()
+_texts: PerVocabulary[dict[str, list[int]]] = PerVocabulary()
 
 
 def index_texts(vocabulary: Vocabulary) -> dict[str, list[int]]:
     """The ids of each text that is a token, more than one where tokens are duplicate."""
-    if vocabulary not in _texts:
-        table: dict[str, list[int]] = {}
-        for i, data in enumerate(vocabulary.tokens):
-            if data:
-                table.setdefault(data.decode("utf-8", "replace"), []).append(i)
-        _texts[vocabulary] = table
-    return _texts[vocabulary]
+    return _texts.find(vocabulary, _build_index)
+
+
+def _build_index(vocabulary: Vocabulary) -> dict[str, list[int]]:
+    table: dict[str, list[int]] = {}
+    for i, data in enumerate(vocabulary.tokens):
+        if data:
+            table.setdefault(data.decode("utf-8", "replace"), []).append(i)
+    return table
 
 
 def _ask_function(vocabulary: Vocabulary, f: Callable[..., Any]) -> TokenSet:
-    known = _asked.setdefault(vocabulary, WeakKeyDictionary())
+    known = _asked.find(vocabulary, lambda _: WeakKeyDictionary())
     if f not in known:
         allowed = np.zeros(vocabulary.size, np.bool_)
         for text, ids in index_texts(vocabulary).items():

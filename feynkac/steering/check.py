@@ -22,7 +22,6 @@ from feynkac.steering.recorder import show_samples
 REQUIRED = {
     "model": (Model, ("init", "step", "done")),
     "potential": (Potential, ("level", "final")),
-    "state": (None, ("__len__", "fork")),
 }
 
 
