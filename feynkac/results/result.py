@@ -15,8 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import AllParticlesDied, ArgumentError
+from feynkac.results.doubts import find_spread
 from feynkac.results.ranking import merge_samples, rank_samples
 from feynkac.results.text import draw_sparkline, shorten
+from feynkac.smc.diagnostics import Diagnostics
+from feynkac.smc.evidence import bound_evidence, find_interval
 from feynkac.smc.weights import effective_sample_size, normalise
 
 if TYPE_CHECKING:
@@ -72,7 +75,8 @@ class Result:
     log_evidence: float
     """Log of the estimated normalising constant, in nats: for a constraint, the log-probability of meeting it."""
     log_evidence_se: float | None
-    """Its standard error in nats; None where one run cannot tell (resampled, and no `islands`)."""
+    """The standard error that the spread of independent parts shows, in nats; None where one run cannot tell
+    (resampled, and no `islands`). It is at most 1, however wrong the evidence: see `log_evidence_interval`."""
     history: History
     timing: Timing
     forwarded_tokens: int | None = None
@@ -84,6 +88,8 @@ class Result:
     """False if the run was stopped early: the weights are then for the target so far, guesses included."""
     algorithm: str = "smc"
     """The algorithm of `steer` that made it, which decides what `best` means."""
+    diagnostics: Diagnostics | None = None
+    """How the weight is spread, from which the interval of the evidence and the warnings come."""
 
     @property
     def texts(self) -> list[str]:
@@ -99,6 +105,21 @@ class Result:
     def ess(self) -> float:
         """Effective sample size of the samples, in particles; for particle Gibbs as if its sweeps were independent."""
         return effective_sample_size(self.log_weights)
+
+    def log_evidence_interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """The log evidence is between these two with probability `confidence`, in nats; the second may be inf.
+
+        Both ends are finite where the run has independent parts (`islands`, or particles that were never resampled)
+        whose spread is moderate. Where it has not, where one part or one particle carries the sum, or where the weights
+        have no variance, only the low end is known, by Markov's inequality: log evidence - log(1 / (1 - confidence)).
+        The methods are in `smc.evidence.find_interval`. Neither holds for biased proposals. Raises ArgumentError.
+        """
+        if not 0.0 < confidence < 1.0:
+            raise ArgumentError(f"confidence is {confidence!r}; it must be between 0 and 1, such as 0.95")
+        if self.diagnostics is None:
+            return bound_evidence(self.log_evidence, confidence), math.inf
+        parts = np.array(self.diagnostics.log_parts)
+        return find_interval(self.log_evidence, parts, find_spread(self.diagnostics), confidence)
 
     @property
     def best(self) -> Any:
@@ -157,12 +178,11 @@ class Result:
         return len(getattr(self.samples[0], "shape", ())) > 1
 
     def _tell_run(self) -> list[str]:
-        error = "" if self.log_evidence_se is None else f" ± {self.log_evidence_se:.2f}"
         n, steps = len(self.samples), len(self.history.ess)
         size = len(self.history.rows[0]) if self.history.rows else n  # of one population: particle Gibbs pools several
         pooled = ", were the sweeps independent" if self.history.sweeps else ""
         lines = [
-            f"log evidence {self.log_evidence:.2f}{error} nats",
+            self._tell_evidence(),
             f"effective sample size {self.ess:.1f} of {n}{pooled}, "
             f"resampled at {len(self.history.resampled)} of {steps} steps",
             f"  ESS by step      {draw_sparkline(self.history.ess, size)}",
@@ -176,6 +196,18 @@ class Result:
             per_second = self.forwarded_tokens / self.timing.total if self.timing.total else 0.0
             work = f"{self.forwarded_tokens} tokens forwarded in {work}, {per_second:.0f} tokens/s"
         return [*lines, work]
+
+    def _tell_evidence(self) -> str:
+        """The log evidence and where it may be, so that nobody takes an estimate for a fact."""
+        low, high = self.log_evidence_interval()
+        estimate = f"log evidence {self.log_evidence:.2f} nats"
+        if low == -math.inf:
+            return estimate
+        if high < math.inf:
+            return f"{estimate}, between {low:.2f} and {high:.2f} (95 % sure)"
+        alone = self.diagnostics is not None and len(self.diagnostics.log_parts) == 1
+        how = "islands=4 would show how far" if alone else "how far, this run cannot tell"
+        return f"{estimate}, at least {low:.2f} (95 % sure); it may be higher: {how}"
 
     def show(self, rows: int = 10) -> None:
         """Print the posterior and how the run went."""
@@ -204,6 +236,7 @@ class Result:
         """Write everything to a file that `from_json` reads. Raises ArgumentError for samples that JSON cannot hold."""
         data = {**asdict(self), "log_weights": [_to_json(w) for w in self.log_weights.tolist()]}
         data["log_evidence"] = _to_json(self.log_evidence)
+        data["diagnostics"] = _map_floats(data["diagnostics"], _to_json)
         data["history"]["log_evidence"] = [_to_json(z) for z in self.history.log_evidence]
         data["history"]["levels"] = [[_to_json(x) for x in levels] for levels in self.history.levels]
         try:
@@ -219,6 +252,7 @@ class Result:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
             if data.pop("feynkac") != 1:
                 raise KeyError("feynkac")
+            found = _map_floats(data.get("diagnostics"), _from_json)
             data["history"]["log_evidence"] = [_from_json(z) for z in data["history"]["log_evidence"]]
             data["history"]["levels"] = [[_from_json(x) for x in levels] for levels in data["history"]["levels"]]
             return cls(
@@ -228,6 +262,7 @@ class Result:
                     "log_evidence": _from_json(data["log_evidence"]),
                     "history": History(**data["history"]),
                     "timing": Timing(**data["timing"]),
+                    "diagnostics": None if found is None else Diagnostics(**found),
                 }
             )
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as cause:
@@ -243,3 +278,17 @@ def _to_json(x: float) -> float | str:
 
 def _from_json(x: float | str) -> float:
     return float(x)
+
+
+def _map_floats(fields: dict[str, Any] | None, convert: Callable[[Any], Any]) -> dict[str, Any] | None:
+    """A record's fields with `convert` applied to its numbers, those in lists included; whole numbers stay."""
+    if fields is None:
+        return None
+    return {
+        name: [convert(x) for x in value]
+        if isinstance(value, list)
+        else value
+        if type(value) is int
+        else convert(value)
+        for name, value in fields.items()
+    }

@@ -11,14 +11,13 @@ from feynkac.base.capabilities import CountsTokens, Shows, list_factors
 from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import LogW, Rows
 from feynkac.base.errors import AllParticlesDied, ModelError
+from feynkac.results.doubts import list_doubts
 from feynkac.results.result import History, Result, Timing
 from feynkac.smc.checks import name_of
+from feynkac.smc.diagnostics import Spread
 from feynkac.smc.engine import Step
 from feynkac.smc.evidence import evidence
 from feynkac.smc.history import Trace
-
-FEW = 0.1
-"""Below this share of effective particles, or of surviving first ancestors, a result carries a warning."""
 
 
 def read_watch(watch: Stopwatch) -> Timing:
@@ -32,6 +31,7 @@ class Recorder:
     def __init__(self, group: int, islands: int) -> None:
         self.group, self.islands = group, islands
         self.trace, self.rows, self.levels = Trace(), list[list[int]](), list[list[float]]()
+        self.spread = Spread(islands)
         self.step: Step | None = None
         self.whole: Step | None = None
 
@@ -40,6 +40,7 @@ class Recorder:
         if self.step is not None and self.step.ended:
             return
         self.trace(step)
+        self.spread(step)
         self.rows.append(step.rows.tolist())
         self.levels.append(np.where(step.log_weight > -np.inf, step.level, -np.inf).round(6).tolist())
         self.step, self.whole = step, whole
@@ -78,6 +79,7 @@ class Recorder:
             log_weights=self.step.log_weight,
             log_evidence=log_z,
             log_evidence_se=None if math.isnan(error) else error,
+            diagnostics=self.spread.diagnose(),
             history=history,
             timing=read_watch(watch),
             forwarded_tokens=count_forwarded(state, self.group),
@@ -95,14 +97,11 @@ class Recorder:
                 f"stopped after step {self.step.t}: the weights are for the target so far, guesses included, and "
                 f"{int((~self.step.done).sum())} of {n} particles are unfinished"
             )
-        if 0.0 < self.step.ess < max(FEW * n, 1.5) and n > 1:
-            never = algorithm in ("importance", "best_of_n")
-            other = "algorithm='smc', which resamples" if never else "a higher ess_threshold"
-            doubts.append(
-                f"the posterior rests on {self.step.ess:.1f} of {n} particles; use more particles, {other}, or a guess "
-                "(reward every='token', a twist) that is closer to the target"
-            )
-        return doubts
+        if self.died:
+            return doubts
+        history, never = self.make_history(), algorithm in ("importance", "best_of_n")
+        found = self.spread.diagnose()
+        return [*doubts, *list_doubts(found, history.ess, history.resampled, n, never_resamples=never)]
 
 
 def show_samples(state: Any, rows: Rows) -> list[Any]:

@@ -54,7 +54,7 @@ def steer(
       reward in nats), or any object with `level` and `final`. Constraints that can mask tokens also guide the proposal.
     - `algorithm`: one of those below.
     - `resampler`: the name of a scheme in `feynkac.smc.resample`, or a value that replaces scheme and threshold.
-    - `islands`: populations that never mix; with two or more the standard error of the log evidence is known.
+    - `islands`: populations that never mix. Two or more give `log_evidence_interval` an upper end; four is a start.
     - `sweeps`: of "gibbs", 10 by default, at least 2.
     - `seed`: the same seed gives the same result; None draws one, and `Result.seed` tells it.
     - `progress`: a progress bar; None shows one on a terminal.

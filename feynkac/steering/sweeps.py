@@ -21,8 +21,10 @@ from feynkac.base.capabilities import Replays
 from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import LogW
 from feynkac.base.errors import AllParticlesDied, ArgumentError, ModelError
+from feynkac.results.doubts import list_doubts
 from feynkac.results.result import History, Result
 from feynkac.smc.conditional import Sweep, gibbs
+from feynkac.smc.diagnostics import Diagnostics, Spread, diagnose
 from feynkac.smc.engine import RandomSource, Step
 from feynkac.smc.evidence import evidence
 from feynkac.smc.observers import Observer, Progress, close
@@ -41,6 +43,8 @@ class Kept(NamedTuple):
     forwarded: int | None
     moved: bool
     """Whether the next path is another particle than the reference."""
+    spread: Spread
+    """What the sweep lost by resampling."""
 
 
 class Chain:
@@ -80,9 +84,8 @@ class Chain:
         step, whole = self.recorder.step, self.recorder.whole
         assert step is not None and whole is not None
         population = show_samples(whole.state, self.recorder.members)
-        self.kept.append(
-            Kept(population, step.log_weight, self.recorder.make_history(), count_forwarded(whole.state, 0), row != 0)
-        )
+        history, forwarded = self.recorder.make_history(), count_forwarded(whole.state, 0)
+        self.kept.append(Kept(population, step.log_weight, history, forwarded, row != 0, self.recorder.spread))
         return step
 
     def _see(self, step: Step) -> bool:
@@ -167,6 +170,7 @@ class Chains:
             log_weights=np.concatenate([log_weight for _, log_weight in weighted]),
             log_evidence=log_z,
             log_evidence_se=None if math.isnan(error) else error,
+            diagnostics=_diagnose_first(chains),
             history=_join_histories([kept.history for kept in finished]),
             timing=read_watch(self._watch),
             forwarded_tokens=None if None in counts else sum(filter(None, counts)),
@@ -188,6 +192,9 @@ class Chains:
                 f"stopped after sweep {done} of {self._plan.sweeps or SWEEPS}: the samples are those of the sweeps "
                 "that had ended"
             )
+        if dead < len(chains) and (first := next((chain.kept[0] for chain in chains if chain.kept), None)):
+            ess, resampled, n = first.history.ess, first.history.resampled, len(first.log_weight)
+            found += list_doubts(_diagnose_first(chains), ess, resampled, n, of_posterior=False)
         later = [kept for chain in chains for kept in chain.kept[1:]]
         moved = sum(kept.moved for kept in later)
         if 2 * moved < len(later):
@@ -202,6 +209,15 @@ def _estimate_evidence(chains: Sequence[Chain]) -> tuple[float, float]:
     return evidence(
         np.concatenate([kept.log_weight for kept in first]) - math.log(len(first)), len(first), resampled=resampled
     )
+
+
+def _diagnose_first(chains: Sequence[Chain]) -> Diagnostics:
+    """What the first sweeps say of the evidence, which is theirs alone; a chain that died counts."""
+    first = [chain.kept[0] for chain in chains if chain.kept]
+    resampled = any(kept.history.resampled for kept in first)
+    lost = np.concatenate([kept.spread.lost for kept in first])
+    ancestors = sum(kept.history.unique_ancestors[-1] for kept in first)
+    return diagnose([kept.log_weight for kept in first], lost, ancestors, resampled=resampled)
 
 
 def _pool(chains: Sequence[Chain], log_z: float) -> list[tuple[Kept, LogW]]:

@@ -72,7 +72,7 @@ def test_summary_says_what_matters(capsys) -> None:
     for part in (
         "57.1%  x",
         "and 2 more",
-        "1.64 ± 0.10 nats",
+        "1.64 nats, at least -1.35 (95 % sure)",
         "of 4",
         "resampled at 1 of 2",
         "50 tokens/s",

@@ -52,13 +52,8 @@ def test_of_few_particles_one_and_a_half_are_too_few(n: int) -> None:
     assert f"rests on 1.0 of {n} particles" in warning
     (warning,) = warnings([1.0, 0.2] + [0.0] * (n - 2))  # 1.44 / 1.04 = 1.38 effective ones
     assert f"rests on 1.4 of {n} particles" in warning
-    assert not warnings([1.0, 0.3] + [0.0] * (n - 2))  # 1.69 / 1.09 = 1.55
+    assert not any("rests on" in text for text in warnings([1.0, 0.3] + [0.0] * (n - 2)))  # 1.69 / 1.09 = 1.55
 
 
 def test_one_particle_or_none_alive_is_no_news() -> None:
     assert warnings([1.0]) == [] and warnings([0.0, 0.0, 0.0]) == []
-
-
-def test_the_advice_fits_the_algorithm() -> None:
-    (resampled,), (never,) = warnings(weights_of(1, 8)), warnings(weights_of(1, 8), "importance")
-    assert "a higher ess_threshold" in resampled and "algorithm='smc', which resamples" in never

@@ -53,7 +53,7 @@ def _run(figure: Any, place: Any, result: Result) -> None:
     if traces.has_levels(history):
         panels.insert(0, lambda axes: traces.levels(axes, history, tree, best))
     if not swept:  # conditional on a path, a sweep overestimates it
-        panels.append(lambda axes: traces.evidence(axes, history, result.log_evidence_se))
+        panels.append(lambda axes: traces.evidence(axes, history, result.log_evidence_interval()))
     top, *others = place.subgridspec(1 + len(panels), 1, height_ratios=[3.0, *[1.0] * len(panels)])
     axes = figure.add_subplot(top)
     lineage.draw(axes, tree, best)

@@ -56,14 +56,16 @@ def effective(axes: Any, history: History, n: int) -> None:
     title(axes, "Particles", notes)
 
 
-def evidence(axes: Any, history: History, error: float | None) -> None:
-    """The running estimate of the log evidence, and at its end the standard error."""
+def evidence(axes: Any, history: History, interval: tuple[float, float]) -> None:
+    """The running estimate of the log evidence, and at its end where it is with 95 % probability; ^ is an open end."""
     values = np.array(history.log_evidence)
     steps = np.flatnonzero(np.isfinite(values))
     axes.plot(steps, values[steps], color=BLUE, linewidth=1.4)
     notes = []
     if len(steps):
-        last = values[steps[-1]]
-        notes = [(f"{last:.2f}" + (f" ± {error:.2f}" if error is not None else ""), BLUE)]
-        axes.errorbar(steps[-1], last, yerr=error, color=BLUE, marker="o", markersize=3, capsize=2, linewidth=1)
+        last, (low, high) = values[steps[-1]], interval
+        open_end = not np.isfinite(high)
+        notes = [(f"{last:.2f}, at least {low:.2f}" if open_end else f"{last:.2f}, {low:.2f} to {high:.2f}", BLUE)]
+        axes.vlines(steps[-1], low, last if open_end else high, color=BLUE, linewidth=1)
+        axes.plot(steps[-1], last, color=BLUE, marker="^" if open_end else "o", markersize=4)
     title(axes, "Log evidence so far, nats", notes)
