@@ -10,8 +10,9 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from feynkac.base.capabilities import MasksWithin, has
 from feynkac.base.errors import ArgumentError
-from feynkac.base.masks import TokenAutomaton, TokenConstraint, pack
+from feynkac.base.masks import TokenAutomaton, TokenConstraint, mask_within, pack
 from feynkac.base.tokens import TokenSet
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ class Rule(Protocol):
     name: str
     start: Any
 
-    def options(self, state: Any) -> Options: ...
+    def options(self, state: Any, left: int | None) -> Options:
+        """What may come next; `left` tokens in all may continue the span, any number if None."""
+        ...
+
     def advance(self, state: Any, token: int) -> Any: ...
     def over(self, state: Any) -> bool:
         """Whether nothing can follow."""
@@ -53,22 +57,29 @@ class Constrained:
         self._automaton = automaton
         self._size = vocabulary.size
         self._no_eos = ~pack(vocabulary.ends)
-        self._known: dict[int, Options] = {}
+        self._known: dict[tuple[int, int | None], Options] = {}
 
-    def options(self, state: int) -> Options:
-        found = self._known.get(state)
+    def options(self, state: int, left: int | None) -> Options:
+        key = (state, left if has(self._automaton, MasksWithin) else None)
+        found = self._known.get(key)
         if found is None:
             if len(self._known) > 4096:
                 self._known.clear()
-            row = TokenSet(self._automaton.masks(np.array([state]))[0] & self._no_eos, self._size)
-            found = self._known[state] = Options(row, ~row if self.accepts(state) else None)
+            whole = TokenSet(self._automaton.masks(np.array([state]))[0] & self._no_eos, self._size)
+            # What leaves a span is what does not go on with the match, be the limit near or far.
+            leaving = ~whole if self.accepts(state) else None
+            found = self._known[key] = Options(whole if left is None else self._bound(state, left), leaving)
         return found
+
+    def _bound(self, state: int, left: int) -> TokenSet:
+        mask = mask_within(self._automaton, np.array([state]), np.array([left]))[0]
+        return TokenSet(mask & self._no_eos, self._size)
 
     def advance(self, state: int, token: int) -> int:
         return int(self._automaton.advance(np.array([state]), np.array([token]))[0])
 
     def over(self, state: int) -> bool:
-        continuing, leaving = self.options(state)
+        continuing, leaving = self.options(state, None)
         return leaving is not None and continuing is not None and continuing.first() is None
 
     def accepts(self, state: int) -> bool:
@@ -85,7 +96,7 @@ class Until:
         self._tokens = vocabulary.tokens
         self._keep = max(map(len, stops), default=1) - 1
 
-    def options(self, state: bytes) -> Options:
+    def options(self, state: bytes, left: int | None) -> Options:
         return Options(None, None)
 
     def advance(self, state: bytes, token: int) -> bytes | None:
@@ -112,7 +123,7 @@ class Unit:
         spaces = np.array([token[:1].isspace() for token in vocabulary.tokens])
         self._leaving = TokenSet.where(vocabulary, spaces | vocabulary.ends)
 
-    def options(self, state: bytes) -> Options:
+    def options(self, state: bytes, left: int | None) -> Options:
         # Everything continues or leaves, so that a unit weighs nothing.
         return Options(None, self._leaving) if self._may_end(state) else Options(None, None)
 

@@ -25,7 +25,7 @@ from feynkac.base.sampling import Estimates, NeedsGraph
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from feynkac.base.masks import States, TokenConstraint
+    from feynkac.base.masks import States, TokenConstraint, TokenMask
     from feynkac.base.vocabulary import Vocabulary
 
 C = TypeVar("C")
@@ -324,6 +324,24 @@ class Foresees(Protocol):
         ...
 
 
+# --- of automata over tokens
+
+
+@runtime_checkable
+class MasksWithin(Protocol):
+    """An automaton that knows how many tokens its texts still need. Asked by language models, for their `max_tokens`.
+
+    Without it: a particle may begin a text that it cannot complete within the limit, and dies there.
+    """
+
+    def masks_within(self, states: States, left: NDArray[np.int64]) -> TokenMask:
+        """(U, ceil(V / 32)) as `masks`, without tokens after which no text is accepted within `left` (U,) in all.
+
+        `left` counts the token itself, and no end of sequence. Only what is sure may be left out: so the target stays.
+        """
+        ...
+
+
 # --- of observers
 
 
@@ -342,4 +360,5 @@ OF_STATES: tuple[type, ...] = (
 OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees)
 OF_PROPOSALS: tuple[type, ...] = (Biased, NeedsGraph)
 OF_DENOISERS: tuple[type, ...] = (IgnoresTime, RelatesNeighbours)
+OF_AUTOMATA: tuple[type, ...] = (MasksWithin,)
 OF_OBSERVERS: tuple[type, ...] = (Closes,)

@@ -41,6 +41,13 @@ class CountAutomaton:
         more = (states >= 0) & (True if self._high is None else states < self._high)
         return self._rows[more + 2 * self.accepts(states)]
 
+    def masks_within(self, states: States, left: NDArray[np.int64]) -> TokenMask:
+        """(U, ceil(V / 32)) as `masks`, and no token where `left` (U,) are too few to come to `low`."""
+        masks = self.masks(states)
+        short = (states >= 0) & (np.maximum(self._low - states, 1) > left)
+        masks[short] &= self._rows[2]
+        return masks
+
     def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
         """(N,) states after one more token each; -1 where the token is not allowed."""
         cap = self._low if self._high is None else self._high + 1

@@ -70,16 +70,6 @@ class CharDfa:
             same = finer
         return same
 
-    def find_leading_to(self, wanted: NDArray[np.bool_], classes: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """(Q,) states from which a state in `wanted` (Q,) can be reached through `classes` (C,) of characters."""
-        after = self.delta[:, classes]
-        found = wanted.copy()
-        while True:
-            more = found | (found[after] & (after >= 0)).any(axis=1)
-            if (more == found).all():
-                return found
-            found = more
-
 
 def determinise(nfa: Nfa, start: int, end: int, name: str) -> CharDfa:
     """The automaton on sets of states. Raises ConstraintError if it accepts nothing; raises TooLarge."""
