@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from feynkac.base.errors import ArgumentError, ConstraintError
+from feynkac.base.errors import ArgumentError, ConstraintError, shorten
 from feynkac.base.masks import TokenAutomaton
-from feynkac.potentials.constraints.tokenwise import TokenFactor, shorten
+from feynkac.potentials.constraints.tokenwise import TokenFactor
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary

@@ -64,6 +64,14 @@ class Alphabet:
         return count
 
 
+def build_bytes(used: bytes) -> tuple[Alphabet, list[int]]:
+    """The alphabet whose characters are the bytes in `used`, and the class of each of the 256 bytes; -1 of others."""
+    classes = np.full(256, -1, dtype=np.int32)
+    classes[sorted(set(used))] = np.arange(len(set(used)))
+    step = np.where(classes < 0, -1, -2 - classes)[None, :].astype(np.int32)
+    return Alphabet(step, np.ones((1, len(set(used))), dtype=np.bool_)), classes.tolist()
+
+
 def build_alphabet(sets: Sequence[Ranges]) -> tuple[Alphabet, list[NDArray[np.int64]]]:
     """The coarsest alphabet in which each set is a union of classes, and the classes of each set."""
     cuts = {0, N_CHARS, *_SURROGATES}.union(*(edge for ranges in sets for edge in ranges))

@@ -1,8 +1,8 @@
 """How far it is to acceptance: in characters, in bytes, and in tokens.
 
 In tokens it is a shortest path over the states to which tokens lead, and there are many. So each state has bounds,
-which follow from the distance in bytes, and they are made as narrow as a question needs, by looking ahead from the state
-with the best prospects (learning real-time A*, Korf 1990). The answers are exact, whoever asked what before.
+which follow from the distance in bytes, and they are made as narrow as a question needs, by looking ahead from where
+the prospects are best (learning real-time A*, Korf 1990). The answers are exact, whoever asked what before.
 """
 
 from __future__ import annotations
