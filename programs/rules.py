@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, get_origin
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from feynkac.base.capabilities import MasksWithin, has
+from feynkac.base.capabilities import Checks, MasksWithin, has
 from feynkac.base.errors import ArgumentError
 from feynkac.base.masks import TokenAutomaton, TokenConstraint, mask_within, pack
 from feynkac.base.tokens import TokenSet
@@ -47,6 +47,10 @@ class Rule(Protocol):
         """Whether the span may end here."""
         ...
 
+    def approves(self, text: str) -> bool:
+        """Whether a span that has ended is right, by what cannot be told token by token."""
+        ...
+
 
 class Constrained:
     """A token constraint as a rule; states are those of its automaton."""
@@ -58,6 +62,7 @@ class Constrained:
         self._size = vocabulary.size
         self._no_eos = ~pack(vocabulary.ends)
         self._known: dict[tuple[int, int | None], Options] = {}
+        self._constraint = constraint
 
     def options(self, state: int, left: int | None) -> Options:
         key = (state, left if has(self._automaton, MasksWithin) else None)
@@ -85,6 +90,9 @@ class Constrained:
     def accepts(self, state: int) -> bool:
         return bool(self._automaton.accepts(np.array([state]))[0])
 
+    def approves(self, text: str) -> bool:
+        return not has(self._constraint, Checks) or self._constraint.approves(text)
+
 
 class Until:
     """Free text up to a stop string; the state is the end of the text so far, None once a stop string is in it."""
@@ -109,6 +117,9 @@ class Until:
         return state is None
 
     def accepts(self, state: bytes | None) -> bool:
+        return True
+
+    def approves(self, text: str) -> bool:
         return True
 
 
@@ -140,6 +151,9 @@ class Unit:
     def accepts(self, state: bytes | None) -> bool:
         return True
 
+    def approves(self, text: str) -> bool:
+        return True
+
     def _may_end(self, state: bytes) -> bool:
         text = state.decode("utf-8", "replace")
         if self._unit == "word":
@@ -156,7 +170,8 @@ def find_rule(vocabulary: Vocabulary, kind: str, what: Any) -> Rule:
     Raises ArgumentError for what is none.
     """
     known = _RULES.setdefault(vocabulary, {})
-    key = (kind, what if isinstance(what, str) or kind == "constraint" else json.dumps(what, default=list))
+    named = kind == "constraint" or isinstance(what, (str, type)) or get_origin(what) is not None
+    key = (kind, what if named else json.dumps(what, default=list))
     found = known.get(key)
     if found is None:
         if len(known) > 256:  # a program that makes up ever new patterns

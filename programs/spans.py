@@ -54,9 +54,13 @@ class Span(Distribution):
         while not rule.over(state) and (room := self._count_room(len(context) - start)) != 0:
             left, state, _ = p.sample(SpanToken(context, rule, state, room))
             if left or context.ended:
-                return context.text(start)
-        p.condition(rule.accepts(state))
-        return context.text(start)
+                break
+        else:
+            p.condition(rule.accepts(state))
+        text = context.text(start)
+        if not rule.approves(text):
+            p.condition(False)
+        return text
 
     def _count_room(self, written: int) -> int | None:
         """How many more tokens may come; None for any number."""

@@ -324,6 +324,36 @@ class Foresees(Protocol):
         ...
 
 
+@runtime_checkable
+class Checks(Protocol):
+    """A token constraint that accepts less than its automaton. Asked of spans by programs. Without it: as much."""
+
+    def approves(self, text: str) -> bool:
+        """Whether a text that the automaton accepts is accepted indeed; `final` says the same."""
+        ...
+
+
+@runtime_checkable
+class Contradicts(Protocol):
+    """A constraint that knows whether texts meet it and others. Asked when all particles have died, to tell why.
+
+    Without it: the error does not say.
+    """
+
+    def shares_text(self, others: Sequence[Any]) -> bool | None:
+        """Whether some text meets this constraint and all `others`; None where that is not known."""
+        ...
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """A constraint whose texts stand for values. Asked for `Result.parsed`. Without it: they are read as plain JSON."""
+
+    def read(self, text: str) -> Any:
+        """The value of a text. Raises ValueError where it has none."""
+        ...
+
+
 # --- of automata over tokens
 
 
@@ -357,7 +387,7 @@ OF_STATES: tuple[type, ...] = (
     Shows, Retires, Records, CountsTokens, Remembers, Writes, Tokenised, CarriesAutomata, ForeseesAcceptance, Weighed,
     Decodes, Estimates, Completes,
 )  # fmt: skip
-OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees)
+OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees, Checks, Contradicts, Reads)
 OF_PROPOSALS: tuple[type, ...] = (Biased, NeedsGraph)
 OF_DENOISERS: tuple[type, ...] = (IgnoresTime, RelatesNeighbours)
 OF_AUTOMATA: tuple[type, ...] = (MasksWithin,)

@@ -24,7 +24,7 @@ from feynkac.potentials.constraints.automata.anchors import (
 
 MAX_STATES = 100_000
 MAX_ENTRIES = 20_000_000  # of a transition table: 80 MB
-_MAX_WORK = 2_000_000  # moves looked at: a second, or two on a slow machine
+MAX_WORK = 2_000_000  # moves looked at: a second, or two on a slow machine
 
 
 @dataclass
@@ -92,10 +92,13 @@ class CharDfa:
         return same
 
 
-def determinise(nfa: Nfa, start: int, end: int, name: str) -> CharDfa:
-    """The automaton on sets of states. Raises ConstraintError if it accepts nothing; raises TooLarge."""
+def determinise(nfa: Nfa, start: int, end: int, name: str, work: int = MAX_WORK) -> CharDfa:
+    """The automaton on sets of states. Raises ConstraintError if it accepts nothing; raises TooLarge.
+
+    `work`: how many moves of the Nfa are looked at, at most.
+    """
     letters, classes, kinds = _list_letters(nfa)
-    subsets = _Subsets(nfa, end, [chars.tolist() for chars in classes], kinds)
+    subsets = _Subsets(nfa, end, [chars.tolist() for chars in classes], kinds, work)
     opening = subsets.close({start: ALL}, START)
     index, found = {opening: 0}, [opening]
     delta: list[NDArray[np.int32]] = []
@@ -136,7 +139,7 @@ NOTHING: Subset = (frozenset(), False)
 class _Subsets:
     """Sets of states of an Nfa. With each state goes what the anchors that led to it promise of the next character."""
 
-    def __init__(self, nfa: Nfa, end: int, classes: list[list[int]], kinds: list[int]) -> None:
+    def __init__(self, nfa: Nfa, end: int, classes: list[list[int]], kinds: list[int], work: int) -> None:
         self._free, self._guarded, self._kinds, self._end = nfa.free, nfa.guarded, kinds, end
         self._moves = [[(classes[chars], after) for chars, after in out if classes[chars]] for out in nfa.moves]
         steps = [
@@ -149,7 +152,7 @@ class _Subsets:
             for letters, _ in self._moves[state]:
                 for letter in letters:
                     self._usable[state] |= kinds[letter]
-        self._work = 0
+        self._work = work
 
     def close(self, states: dict[int, int], before: int) -> Subset:
         """What `states` lead to without a character, where one of kind `before` came last."""
@@ -184,8 +187,8 @@ class _Subsets:
         return targets
 
     def _spend(self, work: int) -> None:
-        self._work += work
-        if self._work > _MAX_WORK:
+        self._work -= work
+        if self._work < 0:
             raise TooLarge
 
 
