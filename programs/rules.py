@@ -63,9 +63,10 @@ class Constrained:
         self._no_eos = ~pack(vocabulary.ends)
         self._known: dict[tuple[int, int | None], Options] = {}
         self._constraint = constraint
+        self._bounded = has(automaton, MasksWithin)
 
     def options(self, state: int, left: int | None) -> Options:
-        key = (state, left if has(self._automaton, MasksWithin) else None)
+        key = (state, left if self._bounded else None)
         found = self._known.get(key)
         if found is None:
             if len(self._known) > 4096:

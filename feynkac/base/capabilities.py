@@ -11,7 +11,7 @@ Shapes: `N` particles in the population, `R` rows asked about.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, TypeVar, cast, runtime_checkable
 
 import numpy as np
@@ -352,6 +352,11 @@ class Reads(Protocol):
     def read(self, text: str) -> Any:
         """The value of a text. Raises ValueError where it has none."""
         ...
+
+
+def find_reader(potential: Any) -> Callable[[str], Any] | None:
+    """What reads the texts of the first factor that knows how."""
+    return next((factor.read for factor in list_factors(potential) if has(factor, Reads)), None)
 
 
 # --- of automata over tokens

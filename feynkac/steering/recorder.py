@@ -144,7 +144,7 @@ def find_contradiction(potential: Any) -> str | None:
         if first.shares_text(others) is False:
             named = " and ".join(repr(name_of(each)) for each in (first, *others))
             which = "both" if len(others) == 1 else "all of"
-            return f"no text at all meets {which} {named}; loosen one of them, a blank at the start perhaps"
+            return f"no text at all meets {which} {named}; loosen one of them (a blank at the start, perhaps?)"
     return None
 
 

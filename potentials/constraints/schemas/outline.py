@@ -19,7 +19,8 @@ from feynkac.potentials.constraints.automata.alphabet import ANY_CHAR, Ranges, m
 from feynkac.potentials.constraints.automata.nfa import CharDfa, Nfa, TooLarge, determinise
 
 _TRIES = ((6, False), (3, False), (6, True), (2, True))
-"""How many nested brackets are told apart, and whether all behind deeper ones is given up; less where more takes long."""
+"""How many nested brackets are told apart, and whether all behind deeper ones is given up; the first that is small
+enough is taken."""
 _WORK = 200_000  # moves looked at, in making it deterministic: a tenth of a second
 _STATES = 10_000
 _UNROLLED = 64  # characters of a string, items of a list, that are counted
