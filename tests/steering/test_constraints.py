@@ -34,11 +34,9 @@ def lm(tiny_lm: Any) -> Any:
 def test_a_class_gives_instances(lm: Any) -> None:
     result = fk.steer(lm.prompt("1", max_tokens=8), fk.json_schema(Box), particles=64, seed=0)
     values = result.parsed()
-    assert all(isinstance(value, Box) and value.a != 11 for value in values if value is not None)
-    assert [json.loads(x) for x, v in zip(result.samples, values, strict=True) if v] == [
-        v.model_dump() for v in values if v
-    ]
-    assert {value.a for value in values if value} >= {1}
+    for text, value in zip(result.samples, values, strict=True):
+        assert value is None or (isinstance(value, Box) and json.loads(text) == value.model_dump())
+    assert {value.a for value in values if value} >= {1} and 11 not in {value.a for value in values if value}
 
 
 @pytest.mark.parametrize("limit", [4, 6, 12])
@@ -59,15 +57,16 @@ def test_a_tight_limit_does_not_kill_json(lm: Any, limit: int, whitespace: str) 
 
 
 def test_checked_schemas_weigh_whole_texts(lm: Any) -> None:
-    """The evidence under "check" is that under "ignore", times the share of what is valid."""
+    """Without resampling a run under "check" is that under "ignore", the texts that are not valid left without weight."""
     schema = {"enum": [1, 11], "not": {"const": 11}}
     task = lm.prompt("1", max_tokens=2)
-    checked = fk.steer(task, fk.json_schema(schema), particles=512, seed=0)
-    ignored = fk.steer(task, fk.json_schema(schema, unsupported="ignore"), particles=512, seed=0)
-    assert set(ignored.posterior()) == {"1", "11"} and set(checked.posterior()) == {"1"}
-    share = ignored.posterior()["1"]
-    z, n = np.exp(checked.log_evidence - ignored.log_evidence), 512
-    assert abs(z - share) < 5.0 * np.sqrt(share * (1 - share) / n) * 2.0
+    checked, ignored = (
+        fk.steer(task, fk.json_schema(schema, unsupported=how), particles=64, ess_threshold=1e-9, seed=0)
+        for how in ("check", "ignore")
+    )
+    assert checked.samples == ignored.samples and set(ignored.posterior()) == {"1", "11"}
+    expected = np.where(np.array(ignored.samples) == "11", -np.inf, ignored.log_weights)
+    np.testing.assert_array_equal(checked.log_weights, expected)
 
 
 def test_a_span_of_a_checked_schema_is_checked(lm: Any) -> None:
@@ -92,9 +91,9 @@ def test_a_class_is_taken_in_a_program(lm: Any) -> None:
 @pytest.mark.parametrize(
     ("factors", "named"),
     [
-        ([fk.choices(["a11", "1"]), fk.regex(" a11")], r"meets both \"choices.*\" and \"regex\(' a11'\)\""),
-        ([fk.regex("1*"), fk.regex("1{2}|a{2}"), fk.regex("a*1?"), fk.length(max=3)], "meets all of"),
-        ([fk.regex("1{1,3}"), fk.length(min=5, unit="char")], "meets both 'regex"),
+        ([fk.choices(["111", "1"]), fk.regex(" 111")], r"meets both .choices.* and .regex\(' 111'\)"),
+        ([fk.regex("1*"), fk.regex("1{2}|:{2}"), fk.regex(":*1?"), fk.length(max=3)], "meets all of"),
+        ([fk.regex("1{1,3}"), fk.length(min=5, unit="char")], "meets both .regex"),
     ],
 )
 def test_constraints_that_no_text_meets_are_named(lm: Any, factors: list[Any], named: str) -> None:
