@@ -2,7 +2,8 @@
 
 from feynkac.potentials.base import Factor, as_potential, product
 from feynkac.potentials.constraints.counts import length, tokens
-from feynkac.potentials.constraints.grammars import grammar, json_schema
+from feynkac.potentials.constraints.grammars import grammar
+from feynkac.potentials.constraints.schemas.constraint import json_schema
 from feynkac.potentials.constraints.texts import choices, regex
 from feynkac.potentials.rewards.functions import constraint, reward
 

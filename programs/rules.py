@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, get_origin
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from feynkac.base.capabilities import Checks, MasksWithin, has
 from feynkac.base.errors import ArgumentError
-from feynkac.base.masks import TokenAutomaton, TokenConstraint, pack
+from feynkac.base.masks import TokenAutomaton, TokenConstraint, mask_within, pack
 from feynkac.base.tokens import TokenSet
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ class Rule(Protocol):
     name: str
     start: Any
 
-    def options(self, state: Any) -> Options: ...
+    def options(self, state: Any, left: int | None) -> Options:
+        """What may come next; `left` tokens in all may continue the span, any number if None."""
+        ...
+
     def advance(self, state: Any, token: int) -> Any: ...
     def over(self, state: Any) -> bool:
         """Whether nothing can follow."""
@@ -41,6 +45,10 @@ class Rule(Protocol):
 
     def accepts(self, state: Any) -> bool:
         """Whether the span may end here."""
+        ...
+
+    def approves(self, text: str) -> bool:
+        """Whether a span that has ended is right, by what cannot be told token by token."""
         ...
 
 
@@ -53,26 +61,38 @@ class Constrained:
         self._automaton = automaton
         self._size = vocabulary.size
         self._no_eos = ~pack(vocabulary.ends)
-        self._known: dict[int, Options] = {}
+        self._known: dict[tuple[int, int | None], Options] = {}
+        self._constraint = constraint
+        self._bounded = has(automaton, MasksWithin)
 
-    def options(self, state: int) -> Options:
-        found = self._known.get(state)
+    def options(self, state: int, left: int | None) -> Options:
+        key = (state, left if self._bounded else None)
+        found = self._known.get(key)
         if found is None:
             if len(self._known) > 4096:
                 self._known.clear()
-            row = TokenSet(self._automaton.masks(np.array([state]))[0] & self._no_eos, self._size)
-            found = self._known[state] = Options(row, ~row if self.accepts(state) else None)
+            whole = TokenSet(self._automaton.masks(np.array([state]))[0] & self._no_eos, self._size)
+            # What leaves a span is what does not go on with the match, be the limit near or far.
+            leaving = ~whole if self.accepts(state) else None
+            found = self._known[key] = Options(whole if left is None else self._bound(state, left), leaving)
         return found
+
+    def _bound(self, state: int, left: int) -> TokenSet:
+        mask = mask_within(self._automaton, np.array([state]), np.array([left]))[0]
+        return TokenSet(mask & self._no_eos, self._size)
 
     def advance(self, state: int, token: int) -> int:
         return int(self._automaton.advance(np.array([state]), np.array([token]))[0])
 
     def over(self, state: int) -> bool:
-        continuing, leaving = self.options(state)
+        continuing, leaving = self.options(state, None)
         return leaving is not None and continuing is not None and continuing.first() is None
 
     def accepts(self, state: int) -> bool:
         return bool(self._automaton.accepts(np.array([state]))[0])
+
+    def approves(self, text: str) -> bool:
+        return not has(self._constraint, Checks) or self._constraint.approves(text)
 
 
 class Until:
@@ -85,7 +105,7 @@ class Until:
         self._tokens = vocabulary.tokens
         self._keep = max(map(len, stops), default=1) - 1
 
-    def options(self, state: bytes) -> Options:
+    def options(self, state: bytes, left: int | None) -> Options:
         return Options(None, None)
 
     def advance(self, state: bytes, token: int) -> bytes | None:
@@ -100,6 +120,9 @@ class Until:
     def accepts(self, state: bytes | None) -> bool:
         return True
 
+    def approves(self, text: str) -> bool:
+        return True
+
 
 class Unit:
     """A word or a sentence; the state is the text so far as bytes, None once more than the unit has been written."""
@@ -112,7 +135,7 @@ class Unit:
         spaces = np.array([token[:1].isspace() for token in vocabulary.tokens])
         self._leaving = TokenSet.where(vocabulary, spaces | vocabulary.ends)
 
-    def options(self, state: bytes) -> Options:
+    def options(self, state: bytes, left: int | None) -> Options:
         # Everything continues or leaves, so that a unit weighs nothing.
         return Options(None, self._leaving) if self._may_end(state) else Options(None, None)
 
@@ -127,6 +150,9 @@ class Unit:
         return state is None
 
     def accepts(self, state: bytes | None) -> bool:
+        return True
+
+    def approves(self, text: str) -> bool:
         return True
 
     def _may_end(self, state: bytes) -> bool:
@@ -145,7 +171,8 @@ def find_rule(vocabulary: Vocabulary, kind: str, what: Any) -> Rule:
     Raises ArgumentError for what is none.
     """
     known = _RULES.setdefault(vocabulary, {})
-    key = (kind, what if isinstance(what, str) or kind == "constraint" else json.dumps(what, default=list))
+    named = kind == "constraint" or isinstance(what, (str, type)) or get_origin(what) is not None
+    key = (kind, what if named else json.dumps(what, default=list))
     found = known.get(key)
     if found is None:
         if len(known) > 256:  # a program that makes up ever new patterns

@@ -51,28 +51,37 @@ class Span(Distribution):
         context.check_open()
         start = len(context)
         state = rule.start
-        while not rule.over(state) and (self.max_tokens is None or len(context) - start < self.max_tokens):
-            left, state, _ = p.sample(SpanToken(context, rule, state))
+        while not rule.over(state) and (room := self._count_room(len(context) - start)) != 0:
+            left, state, _ = p.sample(SpanToken(context, rule, state, room))
             if left or context.ended:
-                return context.text(start)
-        p.condition(rule.accepts(state))
-        return context.text(start)
+                break
+        else:
+            p.condition(rule.accepts(state))
+        text = context.text(start)
+        if not rule.approves(text):
+            p.condition(False)
+        return text
+
+    def _count_room(self, written: int) -> int | None:
+        """How many more tokens may come; None for any number."""
+        return None if self.max_tokens is None else max(self.max_tokens - written, 0)
 
 
 class SpanToken(InContext):
     """One token of a span: (whether it left the span, the rule's state after it, its id)."""
 
-    __slots__ = ("_options", "rule", "state")
+    __slots__ = ("_options", "_room", "rule", "state")
 
-    def __init__(self, context: Context, rule: Rule, state: Any) -> None:
+    def __init__(self, context: Context, rule: Rule, state: Any, room: int | None) -> None:
         self.context = context
         self.rule = rule
         self.state = state
+        self._room = room
         self.key = ("span token", context.node, context.given, rule.name)
         self._options: Options | None = None
 
     def ask(self, value: Any = None) -> Ask:
-        continuing, leaving = self._options = self._options or self.rule.options(self.state)
+        continuing, leaving = self._options = self._options or self.rule.options(self.state, self._room)
         among = None if continuing is None else continuing if leaving is None else continuing | leaving
         return self.check_current().ask(among=among, draws=value is None)
 

@@ -11,7 +11,7 @@ Shapes: `N` particles in the population, `R` rows asked about.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard, TypeVar, cast, runtime_checkable
 
 import numpy as np
@@ -25,7 +25,7 @@ from feynkac.base.sampling import Estimates, NeedsGraph
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from feynkac.base.masks import States, TokenConstraint
+    from feynkac.base.masks import States, TokenConstraint, TokenMask
     from feynkac.base.vocabulary import Vocabulary
 
 C = TypeVar("C")
@@ -324,6 +324,59 @@ class Foresees(Protocol):
         ...
 
 
+@runtime_checkable
+class Checks(Protocol):
+    """A token constraint that accepts less than its automaton. Asked of spans by programs. Without it: as much."""
+
+    def approves(self, text: str) -> bool:
+        """Whether a text that the automaton accepts is accepted indeed; `final` says the same."""
+        ...
+
+
+@runtime_checkable
+class Contradicts(Protocol):
+    """A constraint that knows whether texts meet it and others. Asked when all particles have died, to tell why.
+
+    Without it: the error does not say.
+    """
+
+    def shares_text(self, others: Sequence[Any]) -> bool | None:
+        """Whether some text meets this constraint and all `others`; None where that is not known."""
+        ...
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """A constraint whose texts stand for values. Asked for `Result.parsed`. Without it: they are read as plain JSON."""
+
+    def read(self, text: str) -> Any:
+        """The value of a text. Raises ValueError where it has none."""
+        ...
+
+
+def find_reader(potential: Any) -> Callable[[str], Any] | None:
+    """What reads the texts of the first factor that knows how."""
+    return next((factor.read for factor in list_factors(potential) if has(factor, Reads)), None)
+
+
+# --- of automata over tokens
+
+
+@runtime_checkable
+class MasksWithin(Protocol):
+    """An automaton that knows how many tokens its texts still need. Asked by language models, for their `max_tokens`.
+
+    Without it: a particle may begin a text that it cannot complete within the limit, and dies there.
+    """
+
+    def masks_within(self, states: States, left: NDArray[np.int64]) -> TokenMask:
+        """(U, ceil(V / 32)) as `masks`, without tokens after which no text is accepted within `left` (U,) in all.
+
+        `left` counts the token itself, and no end of sequence. Only what is sure may be left out: so the target stays.
+        """
+        ...
+
+
 # --- of observers
 
 
@@ -339,7 +392,8 @@ OF_STATES: tuple[type, ...] = (
     Shows, Retires, Records, CountsTokens, Remembers, Writes, Tokenised, CarriesAutomata, ForeseesAcceptance, Weighed,
     Decodes, Estimates, Completes,
 )  # fmt: skip
-OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees)
+OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees, Checks, Contradicts, Reads)
 OF_PROPOSALS: tuple[type, ...] = (Biased, NeedsGraph)
 OF_DENOISERS: tuple[type, ...] = (IgnoresTime, RelatesNeighbours)
+OF_AUTOMATA: tuple[type, ...] = (MasksWithin,)
 OF_OBSERVERS: tuple[type, ...] = (Closes,)

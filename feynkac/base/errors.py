@@ -46,6 +46,11 @@ class ReplayDiverged(ProgramError):
     """A program made other requests when it was run again: it depends on more than its arguments and its choices."""
 
 
+def shorten(name: str, length: int = 60) -> str:
+    """A name fit for a line of an error message."""
+    return name if len(name) <= length else f"{name[: length - 5]}...{name[-2:]}"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that memory ran out, on the host or on a device."""
     said = str(error).lower()  # torch has a class for CUDA only; on the host it raises a plain RuntimeError

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.capabilities import MasksWithin, has
+
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
 
@@ -51,6 +53,14 @@ class TokenConstraint(Protocol):
     def automaton(self, vocabulary: Vocabulary) -> TokenAutomaton:
         """Compile for a vocabulary (cached by the constraint). Raises ConstraintError."""
         ...
+
+
+def mask_within(automaton: TokenAutomaton, states: States, left: NDArray[np.int64]) -> TokenMask:
+    """(U, ceil(V / 32)) the tokens that may come next where `left` (U,) more may come in all, that one among them.
+
+    An end of sequence does not count. Where the automaton knows of no distances, these are its `masks`.
+    """
+    return automaton.masks_within(states, left) if has(automaton, MasksWithin) else automaton.masks(states)
 
 
 def words(n_tokens: int) -> int:

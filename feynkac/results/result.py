@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -90,6 +90,8 @@ class Result:
     """The algorithm of `steer` that made it, which decides what `best` means."""
     diagnostics: Diagnostics | None = None
     """How the weight is spread, from which the interval of the evidence and the warnings come."""
+    reader: Callable[[str], Any] | None = field(default=None, repr=False, compare=False)
+    """What reads a sample for `parsed`, where a constraint knows; not written to files."""
 
     @property
     def texts(self) -> list[str]:
@@ -149,6 +151,18 @@ class Result:
         self._check_alive()
         drawn = np.random.default_rng(seed).choice(len(self.samples), size=k or 1, p=self.weights)
         return self.samples[drawn[0]] if k is None else [self.samples[i] for i in drawn]
+
+    def parsed(self) -> list[Any]:
+        """(N,) the values that the samples stand for, None where a particle has no weight.
+
+        They are instances where the constraint was `json_schema` of a Python type, and else what `json.loads` gives.
+        Raises ArgumentError for a sample that is no JSON.
+        """
+        read = self.reader or json.loads
+        try:
+            return [read(x) if w > 0.0 else None for x, w in zip(self.samples, self.weights, strict=True)]
+        except (TypeError, ValueError) as cause:
+            raise ArgumentError(f"a sample cannot be read: {cause}; was json_schema(...) a constraint?") from cause
 
     def expectation(self, f: Callable[[Any], Any]) -> Any:
         """The posterior mean of `f(sample)`, a number or an array. Raises AllParticlesDied."""
@@ -234,9 +248,10 @@ class Result:
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a file that `from_json` reads. Raises ArgumentError for samples that JSON cannot hold."""
-        data = {**asdict(self), "log_weights": [_to_json(w) for w in self.log_weights.tolist()]}
+        data = {**asdict(replace(self, reader=None)), "log_weights": [_to_json(w) for w in self.log_weights.tolist()]}
         data["log_evidence"] = _to_json(self.log_evidence)
         data["diagnostics"] = _map_floats(data["diagnostics"], _to_json)
+        del data["reader"]
         data["history"]["log_evidence"] = [_to_json(z) for z in self.history.log_evidence]
         data["history"]["levels"] = [[_to_json(x) for x in levels] for levels in self.history.levels]
         try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
 import numpy as np
 
-from feynkac.base.capabilities import CountsTokens, Shows, list_factors
+from feynkac.base.capabilities import Contradicts, CountsTokens, Shows, has, list_factors
 from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import LogW, Rows
 from feynkac.base.errors import AllParticlesDied, ModelError
@@ -122,6 +123,8 @@ def explain_death(recorder: Recorder, potential: Any) -> str:
     rows, state = recorder.members, whole.state
     culprits = _find_culprits(step, state, rows, potential)
     blamed = "; ".join(culprits) if culprits else "no token was left that every constraint allows"
+    if contradiction := find_contradiction(potential):
+        return f"all {len(rows)} particles had died by step {step.t}: {contradiction}"
     advice = "Use more particles, raise max_tokens, or make the constraint or the reward less severe."
     last = show_samples(state, rows)
     if len(getattr(last[0], "shape", ())) > 1:  # an array says nothing as text
@@ -130,6 +133,18 @@ def explain_death(recorder: Recorder, potential: Any) -> str:
         return f"all {len(rows)} particles had died by step {step.t}: {blamed}. {advice}"
     shown = ", ".join(map(repr, last[:3])) + (f" and {len(last) - 3} more" if len(last) > 3 else "")
     return f"all {len(rows)} particles had died by step {step.t}: {blamed}. Their last states: {shown}. {advice}"
+
+
+def find_contradiction(potential: Any) -> str | None:
+    """Which constraints no text meets at once, where they can tell."""
+    factors = [factor for factor in list_factors(potential) if has(factor, Contradicts)]
+    groups = [*itertools.combinations(factors, 2), *([tuple(factors)] if len(factors) > 2 else [])]
+    for first, *others in groups:
+        if first.shares_text(others) is False:
+            named = " and ".join(repr(name_of(each)) for each in (first, *others))
+            which = "both" if len(others) == 1 else "all of"
+            return f"no text at all meets {which} {named}; loosen one of them (a blank at the start, perhaps?)"
+    return None
 
 
 def _find_culprits(step: Step, state: Any, rows: Rows, potential: Any) -> list[str]:

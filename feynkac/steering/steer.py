@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal, overload
 
-from feynkac.base.capabilities import Biased
+from feynkac.base.capabilities import Biased, find_reader
 from feynkac.base.contract import Model, Resample
 from feynkac.base.errors import ArgumentError, FeynkacError
 from feynkac.base.host import check_not_forked
@@ -92,7 +92,8 @@ def steer(
     job: Job = (Chains if algorithm == "gibbs" else Batch)(models, potential, plan, streams, streams.seed)
 
     def results(complete: bool) -> list[Result]:
-        return [_warn(result, each) for result, each in zip(job.collect(complete), models, strict=True)]
+        found = [replace(result, reader=find_reader(potential)) for result in job.collect(complete)]
+        return [_warn(result, each) for result, each in zip(found, models, strict=True)]
 
     try:
         complete = job.drive(observers, progress)

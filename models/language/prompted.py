@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ArgumentError
-from feynkac.base.masks import TokenAutomaton, TokenConstraint, TokenMask, pack, words
+from feynkac.base.masks import TokenAutomaton, TokenConstraint, TokenMask, mask_within, pack, words
 from feynkac.models.language import texts
 from feynkac.models.language.proposals import MASKED
 from feynkac.models.language.protocols import Frontier, Proposal
@@ -122,11 +122,12 @@ class Prompted:
     def _mask(self, state: Texts, heads: Rows) -> TokenMask:
         """(U, ceil(V / 32)) the tokens that each history allows; `heads` are one row of each."""
         mask = np.full((len(heads), words(self.lm.vocabulary.size)), np.uint32(0xFFFFFFFF))
+        left = np.minimum(self._limits[state.group[heads]] - state.length[heads], _FAR - 1)
         for i, automaton in enumerate(self._automata):
-            distinct, inverse = np.unique(state.automata[heads, i], return_inverse=True)
-            mask &= automaton.masks(distinct)[inverse]
-        at_limit = state.length[heads] == self._limits[state.group[heads]]
-        mask[at_limit] &= self._eos_mask
+            # No text that the target has is lost: what cannot be completed within the limit has no weight.
+            pairs, inverse = np.unique(state.automata[heads, i] * _FAR + left, return_inverse=True)
+            mask &= mask_within(automaton, *np.divmod(pairs, _FAR))[inverse]
+        mask[left == 0] &= self._eos_mask
         return mask
 
     def _append(self, state: Texts, rows: Rows, tokens: NDArray[np.int64]) -> None:
@@ -181,5 +182,7 @@ class Prompted:
         return pack(self.lm.vocabulary.ends)
 
 
+_FAR = 1 << 24
+"""Of more tokens to come no state need know: a state and what is left of the limit make one number."""
 _CHANGED = ("context", "pending", "ids", "length", "log_prob", "ended", "automata")
 """The arrays that a step writes; copied first, so that a yielded population stays what it was."""

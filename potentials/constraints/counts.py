@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import ArgumentError, ConstraintError
+from feynkac.base.errors import ArgumentError, ConstraintError, shorten
 from feynkac.base.masks import States, TokenAutomaton, TokenMask, pack
 from feynkac.potentials.constraints.texts import TextConstraint, build_character_count, build_word_count
-from feynkac.potentials.constraints.tokenwise import TokenFactor, shorten
+from feynkac.potentials.constraints.tokenwise import TokenFactor
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
@@ -40,6 +40,13 @@ class CountAutomaton:
         """(U, ceil(V / 32)) allowed next tokens, the end-of-sequence tokens among them where the state accepts."""
         more = (states >= 0) & (True if self._high is None else states < self._high)
         return self._rows[more + 2 * self.accepts(states)]
+
+    def masks_within(self, states: States, left: NDArray[np.int64]) -> TokenMask:
+        """(U, ceil(V / 32)) as `masks`, and no token where `left` (U,) are too few to come to `low`."""
+        masks = self.masks(states)
+        short = (states >= 0) & (np.maximum(self._low - states, 1) > left)
+        masks[short] &= self._rows[2]
+        return masks
 
     def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
         """(N,) states after one more token each; -1 where the token is not allowed."""
@@ -84,11 +91,15 @@ class TokenChoice(TokenFactor):
                     "such as length(min=...)"
                 )
             return [each]  # where it is a control token: those are never allowed, banned or not
-        text = each.encode()
-        if not whole:
-            return [v for v, token in enumerate(vocabulary.tokens) if text in token]
-        if found := [v for v, token in enumerate(vocabulary.tokens) if text == token]:
+        text = each.encode("utf-8", "surrogatepass")
+        found = [v for v, token in enumerate(vocabulary.tokens) if (text == token if whole else text in token)]
+        if found:
             return found
+        if not whole:
+            raise ArgumentError(
+                f"{self.name}: no single token contains {each!r}, so that banning it bans nothing; it can still be "
+                f"spelt by several tokens: to keep it out of the text use constraint(lambda text: {each!r} not in text)"
+            )
         raise ConstraintError(
             f"{self.name}: no single token has the text {each!r}, it takes several; "
             "allow those one by one, or constrain the text with regex(...)"
@@ -113,8 +124,9 @@ def tokens(ban: TokenNames = (), allow: TokenNames | None = None) -> TokenChoice
     an e. A string in `allow` names the tokens with exactly that text, leading space included.
 
     This is about tokens, not about text: a banned string of several characters can still be spelled by smaller
-    tokens. To forbid it in the text use constraint or regex. Raises ArgumentError for names of another type,
-    and ConstraintError, when it is compiled, for ids and texts that the vocabulary does not have.
+    tokens. To forbid it in the text use constraint or regex. Raises ArgumentError for names of another type and, when
+    it is compiled, for a text to ban that no token contains; ConstraintError, when it is compiled, for other ids and
+    texts that the vocabulary does not have.
     """
     banned = _list_names("ban", ban)
     allowed = None if allow is None else _list_names("allow", allow)

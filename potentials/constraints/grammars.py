@@ -1,15 +1,14 @@
-"""Constraints that need a stack, enforced by llguidance: `json_schema` and `grammar`."""
+"""Constraints that need a stack, enforced by llguidance: `grammar`, and the base of `json_schema`."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from feynkac.base.errors import ArgumentError, ConstraintError
+from feynkac.base.errors import ArgumentError, ConstraintError, shorten
 from feynkac.base.masks import TokenAutomaton
-from feynkac.potentials.constraints.tokenwise import TokenFactor, shorten
+from feynkac.potentials.constraints.tokenwise import TokenFactor
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
@@ -23,48 +22,23 @@ class GrammarConstraint(TokenFactor):
         self._lark = lark
 
     def compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
+        return self._make(vocabulary, None)
+
+    def _make(self, vocabulary: Vocabulary, outline: TokenAutomaton | None) -> TokenAutomaton:
         from feynkac.potentials.constraints.engines.llguidance.matchers import make_matcher  # brings llguidance
         from feynkac.potentials.constraints.engines.llguidance.table import GuideAutomaton
 
-        return GuideAutomaton(make_matcher(vocabulary, self._lark, self.name), vocabulary, self.name)
+        return GuideAutomaton(make_matcher(vocabulary, self._lark, self.name), vocabulary, self.name, outline)
 
 
-class SchemaConstraint(GrammarConstraint):
-    """See `json_schema`."""
+def find_fault(lark: str, trials: Iterable[str] = ()) -> str | None:
+    """What llguidance says is wrong with a grammar, whatever the vocabulary; None where nothing is.
 
-    def __init__(self, schema: dict[str, Any] | bool) -> None:
-        super().__init__(f"start: %json {json.dumps(schema)}", shorten(f"json_schema({json.dumps(schema)})"))
-        self._schema = schema
-
-    def compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
-        try:
-            return super().compile(vocabulary)
-        except ConstraintError as error:
-            raise ConstraintError(_explain(str(error), self._schema)) from None
-
-
-def json_schema(schema: dict[str, Any] | str) -> SchemaConstraint:
-    """The JSON texts that are valid under `schema`: a dict, or the schema as a JSON text.
-
-    Properties come in the order of the schema; white space is free between the parts, but not around the whole.
-    What cannot be enforced is refused, never ignored: llguidance has no `not`, `if`, `uniqueItems`, `contains`,
-    `patternProperties` with look-around, remote `$ref` and some more
-    (https://github.com/guidance-ai/llguidance/blob/main/docs/json_schema.md).
-
-    Raises ArgumentError for no schema; ConstraintError, when it is compiled, naming the keyword that is unsupported or
-    contradicts another, and where it stands.
+    `trials`: beginnings of texts behind which it must not run into a limit of its own.
     """
-    if isinstance(schema, str):
-        try:
-            schema = json.loads(schema)
-        except json.JSONDecodeError as error:
-            raise ConstraintError(f"json_schema: the text is no JSON: {error}") from None
-    if not isinstance(schema, (dict, bool)):
-        raise ArgumentError(f"json_schema({schema!r}): give the schema as a dict, or as a JSON text")
-    try:
-        return SchemaConstraint(schema)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(f"json_schema: the schema is no JSON: {error}") from None
+    from feynkac.potentials.constraints.engines.llguidance.matchers import try_grammar  # brings llguidance
+
+    return try_grammar(lark, trials)
 
 
 def grammar(lark: str) -> GrammarConstraint:
@@ -79,36 +53,26 @@ def grammar(lark: str) -> GrammarConstraint:
     been read as the beginning of "listen". Put what overlaps into one terminal, or use regex. The constraint means
     what llguidance accepts; such overlaps may also lead into a dead end, where a particle dies.
 
-    Raises ArgumentError for no text; ConstraintError, when it is compiled, with the line and column of a mistake, or
-    if no text can be derived.
+    How many tokens a text still needs is not known here: under a `max_tokens` that is too short for what was begun,
+    particles die at the limit.
+
+    Raises ArgumentError for no text; ConstraintError with the line and column of a mistake, for a special token such as
+    <|im_end|>, which has no text, and, when it is compiled, if no text can be derived.
     """
     if not isinstance(lark, str):
         raise ArgumentError(f"grammar({lark!r}): give the grammar as text")
-    return GrammarConstraint(lark, shorten(f"grammar({' '.join(lark.split())!r})"))
+    name = shorten(f"grammar({' '.join(lark.split())!r})")
+    if special := _SPECIAL.search(_QUOTED.sub(lambda found: " " * len(found[0]), lark)):
+        line = lark.count("\n", 0, special.start()) + 1
+        raise ConstraintError(
+            f"{name}: line {line}: {special[0]} is a special token, which has no text, and a constraint is about text; "
+            "leave it out, for an accepted text may end anyway; or write it in quotes if its characters are meant"
+        )
+    if fault := find_fault(lark):
+        raise ConstraintError(f"{name}: {fault}")
+    return GrammarConstraint(lark, name)
 
 
-def _explain(message: str, schema: Any) -> str:
-    """The message of llguidance without the grammar around the schema, with the places of the keywords it names."""
-    message = message.split("\n   1 |")[0].rstrip()
-    message = re.sub(r"line \d+, column \d+: (failed to compile JSON schema: )?", "", message)
-    unsupported = re.search(r"Unimplemented keys: (\[.*\])", message)
-    names = json.loads(unsupported[1]) if unsupported else []
-    places = [place for name in names for place in _find_places(schema, name)]
-    if unsupported:
-        advice = "it cannot be enforced token by token; leave it out, or check whole texts with constraint(f)"
-        message = message.replace(unsupported[0], f"unsupported keyword {', '.join(places or names)}: {advice}")
-    if "oneOf constraints are not supported" in message:
-        message = re.sub(r"oneOf constraints.*", "oneOf with overlapping branches is unsupported; use anyOf", message)
-    return message
-
-
-def _find_places(schema: Any, name: str, path: str = "#") -> Iterator[str]:
-    """The places where a keyword stands in a schema, as JSON pointers."""
-    if isinstance(schema, dict):
-        for key, inner in schema.items():
-            if key == name:
-                yield f"{path}/{key}"
-            yield from _find_places(inner, name, f"{path}/{key}")
-    elif isinstance(schema, list):
-        for i, inner in enumerate(schema):
-            yield from _find_places(inner, name, f"{path}/{i}")
+_QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|(?://|#)[^\n]*')
+"""Strings, regular expressions and comments of a grammar."""
+_SPECIAL = re.compile(r"<[^<>\s]+>")

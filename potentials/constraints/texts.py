@@ -3,85 +3,121 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feynkac.base.errors import ArgumentError, ConstraintError
+from feynkac.base.errors import ArgumentError, ConstraintError, shorten
 from feynkac.base.masks import TokenAutomaton
 from feynkac.potentials.constraints.automata import expressions
-from feynkac.potentials.constraints.automata.alphabet import ANY_CHAR, build_alphabet, match_characters
-from feynkac.potentials.constraints.automata.nfa import CharDfa, Nfa, TooLarge, determinise
-from feynkac.potentials.constraints.tokenwise import TokenFactor, shorten
+from feynkac.potentials.constraints.automata.alphabet import ANY_CHAR, build_alphabet, build_bytes, match_characters
+from feynkac.potentials.constraints.automata.nfa import MAX_ENTRIES, CharDfa
+from feynkac.potentials.constraints.automata.products import share_text
+from feynkac.potentials.constraints.tokenwise import TokenFactor
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
 
 
 class TextConstraint(TokenFactor):
-    """A finite automaton over characters; `build` makes it when the constraint is first compiled for a vocabulary."""
+    """A finite automaton over characters; `build` makes it, at the latest when it is compiled for a vocabulary."""
 
     def __init__(self, name: str, build: Callable[[], CharDfa]) -> None:
         super().__init__(name)
         self._build = build
         self._dfa: CharDfa | None = None
 
+    def prepare(self) -> TextConstraint:
+        """This constraint, with the automaton of characters made. Raises ConstraintError."""
+        self._dfa = self._dfa or self._build()
+        return self
+
     def compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
         from feynkac.potentials.constraints.automata.dfa import compile_dfa  # imports numba, which takes a while
 
-        self._dfa = self._dfa or self._build()
-        return compile_dfa(self._dfa, vocabulary, self.name)
+        return compile_dfa(self._find_dfa(), vocabulary, self.name)
+
+    def shares_text(self, others: Sequence[Any]) -> bool | None:
+        """Whether some text meets this constraint and all `others`; None where that is not known."""
+        texts = [other for other in others if isinstance(other, TextConstraint)]
+        shared = share_text([constraint._find_dfa() for constraint in (self, *texts)])
+        return shared if shared is False or len(texts) == len(others) else None
+
+    def _find_dfa(self) -> CharDfa:
+        dfa = self.prepare()._dfa
+        assert dfa is not None
+        return dfa
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_dfa": None}
 
 
 def regex(pattern: str | re.Pattern[str]) -> TextConstraint:
     """The texts that match `pattern` as a whole, as `re.fullmatch` has it.
 
-    Syntax and meaning are those of Python's `re`, inline flags and Unicode classes included. Anchors are not needed;
-    ^ and \\A mean the start of the text, $ and \\Z its very end. Bytes that are no UTF-8 match nothing. Masks are exact
-    for every vocabulary.
+    Syntax and meaning are those of Python's `re`: inline flags, Unicode classes and the anchors ^, $, \\A, \\Z, \\b and
+    \\B included, under (?m), too. Bytes that are no UTF-8 match nothing. Masks are exact for every vocabulary.
 
     Raises ConstraintError for wrong syntax; for look-around, back-references, possessive quantifiers, atomic and
-    conditional groups, word boundaries and multi-line anchors; and, when it is compiled, for a pattern that matches
-    nothing or is too large.
+    conditional groups; for half of a character (a lone surrogate); and for a pattern that matches nothing, or needs an
+    automaton that takes more than a second or two to build.
     """
     source, flags = expressions.check(pattern)
-    return TextConstraint(shorten(f"regex({source!r})"), partial(expressions.build_dfa, source, flags))
+    return TextConstraint(shorten(f"regex({source!r})"), partial(expressions.build_dfa, source, flags)).prepare()
 
 
 def choices(options: Iterable[str]) -> TextConstraint:
     """The texts that are exactly one of `options`, which may be prefixes of each other.
 
-    Raises ArgumentError for no list of strings, ConstraintError for an empty one.
+    The target is the model's law given one of them, and that is a law of whole texts, their ends included. Where
+    `max_tokens` leaves room behind an answer, the probability that the model ends there counts; where the answer fills
+    the limit it does not, for the text is cut there. So " yes" and " no" may come out otherwise with max_tokens=1 than
+    with 5. For the posterior without the end leave no room, or score the answers by `observe_text` in a program.
+
+    Raises ArgumentError for no list of strings, ConstraintError for an empty one, for half of a character (a lone
+    surrogate), and for millions of characters.
     """
-    if isinstance(options, str):
+    if isinstance(options, (str, bytes)) or not isinstance(options, Iterable):
         raise ArgumentError(f"choices({options!r}): give a list of strings, choices([{options!r}])")
-    texts = sorted(set(options))
-    if wrong := [text for text in texts if not isinstance(text, str)]:
-        raise ArgumentError(f"choices: {wrong[0]!r} is no string")
-    if not texts:
+    listed = list(options)
+    if wrong := [option for option in listed if not isinstance(option, str)]:
+        raise ArgumentError(f"choices: {wrong[0]!r} is no string; give a list of strings")
+    if not listed:
         raise ConstraintError("choices([]): there is nothing to choose from; give at least one text")
+    texts = sorted(set(listed))
     name = shorten(f"choices({texts!r})")
-    return TextConstraint(name, partial(build_choice, texts, name))
+    return TextConstraint(name, partial(build_choice, texts, name)).prepare()
 
 
-def build_choice(texts: list[str], name: str) -> CharDfa:
-    """The automaton of a list of texts: their trie. Raises ConstraintError if it is too large."""
-    nfa, known = Nfa(), {"": 0}
-    start, end = nfa.add_state(), nfa.add_state()
+def build_choice(texts: Sequence[str], name: str) -> CharDfa:
+    """The automaton of a list of texts: the trie of their bytes. Raises ConstraintError if it is too large."""
     try:
-        for text in texts:
-            for i, char in enumerate(text):
-                if text[: i + 1] not in known:
-                    known[text[: i + 1]] = nfa.add_move(known[text[:i]], ((ord(char), ord(char) + 1),))
-            nfa.free[known[text]].append(end)
-        return determinise(nfa, start, end, name)
-    except TooLarge:
+        spelt = [text.encode() for text in texts]
+    except UnicodeEncodeError as error:
         raise ConstraintError(
-            f"{name}: {len(texts)} texts are too many for one automaton; "
-            "ask for fewer at a time, or write what they have in common as a regex"
+            f"{name}: {error.object!r} holds {error.object[error.start]!r}, half of a character, which no text has"
         ) from None
+    letters, classes = build_bytes(b"".join({bytes(set(text)) for text in spelt}))
+    nodes: dict[int, int] = {}
+    ends = []
+    for text in spelt:
+        node = 0
+        for byte in text:
+            node = nodes.setdefault(256 * node + byte, len(nodes) + 1)
+        ends.append(node)
+        if (len(nodes) + 1) * letters.n_classes > MAX_ENTRIES:
+            raise ConstraintError(
+                f"{name}: {len(texts)} texts are too long, or too many, for one automaton; ask for fewer at a time, or "
+                "write what they have in common as a regex"
+            )
+    accept = np.zeros(len(nodes) + 1, dtype=np.bool_)
+    accept[ends] = True
+    delta = np.full((len(nodes) + 1, letters.n_classes), -1, dtype=np.int32)
+    node, byte = np.divmod(np.fromiter(nodes, dtype=np.int64, count=len(nodes)), 256)
+    delta[node, np.array(classes)[byte]] = np.arange(1, len(nodes) + 1)
+    return CharDfa(delta, accept, letters)
 
 
 def build_character_count(low: int, high: int | None) -> CharDfa:

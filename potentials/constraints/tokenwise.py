@@ -22,11 +22,6 @@ if TYPE_CHECKING:
 _REMEMBERED = 8192  # texts whose states a constraint remembers, where the model does not carry them
 
 
-def shorten(name: str, length: int = 60) -> str:
-    """A name fit for a line of an error message."""
-    return name if len(name) <= length else f"{name[: length - 5]}...{name[-2:]}"
-
-
 class TokenFactor(Factor):
     """A constraint that can mask a model's next token.
 

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from feynkac.base.capabilities import OF_MODELS, OF_OBSERVERS, OF_POTENTIALS, OF_STATES, Weighed, has
+from feynkac.base.capabilities import OF_AUTOMATA, OF_MODELS, OF_OBSERVERS, OF_POTENTIALS, OF_STATES, Weighed, has
 from feynkac.base.sampling import NeedsGraph
 
-ALL = (*OF_MODELS, *OF_STATES, *OF_POTENTIALS, *OF_OBSERVERS, NeedsGraph)
+ALL = (*OF_MODELS, *OF_STATES, *OF_POTENTIALS, *OF_AUTOMATA, *OF_OBSERVERS, NeedsGraph)
 NAMES = {
     name: None
     for capability in ALL

@@ -74,6 +74,15 @@ def test_bad_arguments() -> None:
     for wrong, problem in [
         (lambda: choices("yes"), r"choices\(\['yes'\]\)"),
         (lambda: choices([1, 2]), "1 is no string"),  # type: ignore[list-item]
+        (lambda: choices(["a", 1]), "1 is no string"),  # type: ignore[list-item]
+        (lambda: choices(["a", ["b"]]), "no string"),  # type: ignore[list-item]
+        (lambda: choices(3), "give a list of strings"),  # type: ignore[arg-type]
+        (lambda: choices(b"ab"), "give a list of strings"),  # type: ignore[arg-type]
+        (
+            lambda: tokens(ban=["a", "Jonathanx"]).automaton(VOCABULARY),
+            "contains 'Jonathanx'.*constraint",
+        ),
+        (lambda: tokens(ban=["\ud800"]).automaton(VOCABULARY), "bans nothing"),
         (lambda: tokens(), "ban=... or"),
         (lambda: tokens(ban=[1.5]), "1.5 is neither"),  # type: ignore[list-item]
         (lambda: tokens(allow=[""]), "neither"),
@@ -87,7 +96,7 @@ def test_bad_arguments() -> None:
     for wrong, problem in [
         (lambda: choices([]), "nothing to choose from"),
         (lambda: choices(["b!"]).automaton(VOCABULARY), "no sequence of this vocabulary's tokens"),
-        (lambda: choices(["\ud800"]).automaton(VOCABULARY), "matches no text"),
+        (lambda: choices(["a", "b\ud800"]), "half of a character"),
         (lambda: tokens(ban=[12]).automaton(VOCABULARY), "no token 12 in a vocabulary of 12"),
         (lambda: tokens(ban=[9]).automaton(VOCABULARY), "token 9 ends a text"),
         (lambda: tokens(allow=["aé"]).automaton(VOCABULARY), "no single token has the text 'aé'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -103,3 +104,16 @@ def test_what_json_cannot_hold(tmp_path) -> None:
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(ArgumentError, match="not written by"):
         Result.from_json(tmp_path / "other.json")
+
+
+def test_samples_are_read_as_json_where_they_have_weight() -> None:
+    texts = result(samples=["[1]", "2", '{"a": 1}', "{"], log_weights=np.array([0.0, 0.0, 0.0, -np.inf]))
+    assert texts.parsed() == [[1], 2, {"a": 1}, None]
+    assert dataclasses.replace(texts, reader=len).parsed() == [3, 1, 8, None]
+    with pytest.raises(ArgumentError, match="was json_schema"):
+        result().parsed()
+
+
+def test_a_reader_is_not_written_to_files(tmp_path) -> None:
+    result(reader=lambda text: text).to_json(tmp_path / "r.json")
+    assert Result.from_json(tmp_path / "r.json").reader is None

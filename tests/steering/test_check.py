@@ -9,6 +9,7 @@ import pytest
 
 import feynkac as fk
 from feynkac.base.capabilities import (
+    OF_AUTOMATA,
     OF_DENOISERS,
     OF_MODELS,
     OF_OBSERVERS,
@@ -162,5 +163,13 @@ def test_arguments() -> None:
 
 
 def test_every_capability_says_what_happens_without_it() -> None:
-    for capability in (*OF_MODELS, *OF_STATES, *OF_POTENTIALS, *OF_PROPOSALS, *OF_DENOISERS, *OF_OBSERVERS):
+    for capability in (
+        *OF_MODELS,
+        *OF_STATES,
+        *OF_POTENTIALS,
+        *OF_PROPOSALS,
+        *OF_DENOISERS,
+        *OF_AUTOMATA,
+        *OF_OBSERVERS,
+    ):
         assert " Without it: " in " ".join((capability.__doc__ or "").split()), capability

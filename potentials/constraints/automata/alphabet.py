@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 N_CHARS = 0x110000
+NEVER = 1 << 30
+"""A distance that no path has."""
 _SURROGATES = (0xD800, 0xE000)  # no characters: UTF-8 cannot spell them
 Ranges: TypeAlias = tuple[tuple[int, int], ...]
 """A set of characters: [low, high) ranges of code points, ascending."""
@@ -49,12 +51,25 @@ class Alphabet:
 
     def reach_through(self, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """(U, C): as `reach`, through those of the 256 bytes that are `usable`."""
-        reach = np.zeros((len(self.step), self.n_classes), dtype=np.bool_)
+        return self.count_bytes(usable) < NEVER
+
+    def count_bytes(self, usable: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """(U, C): the fewest bytes, all `usable`, that complete a character of each class; NEVER where none do."""
+        count = np.full((len(self.step), self.n_classes), NEVER, dtype=np.int64)
         for u in reversed(range(len(self.step))):  # children stand after their parents
             steps = self.step[u][usable]
-            reach[u, -2 - steps[steps <= -2]] = True
-            reach[u] |= reach[steps[steps > 0]].any(axis=0)
-        return reach
+            children = np.unique(steps[steps > 0])
+            count[u] = np.minimum(1 + count[children].min(axis=0, initial=NEVER), NEVER)
+            count[u, -2 - steps[steps <= -2]] = 1
+        return count
+
+
+def build_bytes(used: bytes) -> tuple[Alphabet, list[int]]:
+    """The alphabet whose characters are the bytes in `used`, and the class of each of the 256 bytes; -1 of others."""
+    classes = np.full(256, -1, dtype=np.int32)
+    classes[sorted(set(used))] = np.arange(len(set(used)))
+    step = np.where(classes < 0, -1, -2 - classes)[None, :].astype(np.int32)
+    return Alphabet(step, np.ones((1, len(set(used))), dtype=np.bool_)), classes.tolist()
 
 
 def build_alphabet(sets: Sequence[Ranges]) -> tuple[Alphabet, list[NDArray[np.int64]]]:

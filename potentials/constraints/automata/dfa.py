@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import ConstraintError
 from feynkac.base.masks import States, TokenMask, words
+from feynkac.potentials.constraints.automata.alphabet import NEVER
+from feynkac.potentials.constraints.automata.distances import TokenDistances, measure
 from feynkac.potentials.constraints.automata.nfa import CharDfa
 from feynkac.potentials.constraints.automata.trie import (
     DEAD,
@@ -23,6 +25,7 @@ from feynkac.potentials.constraints.automata.trie import (
     Trie,
     advance,
     fill,
+    find_ends,
     find_trie,
 )
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 _ROWS = 4096  # masks kept: 25 MB for a vocabulary of 49,152 tokens
 _SMALL = 300_000  # entries of a transition table in which to look for states that allow the same tokens
+_FAR = 1_000_000_000  # nodes of the trie to look at for exact distances: seconds
 
 
 class DfaAutomaton:
@@ -57,6 +61,9 @@ class DfaAutomaton:
         self._rows: dict[tuple[int, int], TokenMask] = {}
         self._eos = np.zeros(words(tokens.size), dtype=np.uint32)
         np.bitwise_or.at(self._eos, np.array(eos, dtype=np.int64) // 32, np.uint32(1) << np.array(eos, np.uint32) % 32)
+        self._seen = np.zeros(self._alive.size, dtype=np.bool_)
+        self._distances: TokenDistances | None = None
+        self._barred: dict[tuple[int, int], TokenMask] = {}
         self._resolve([self.start])
         if self._alive[0, 0] != LIVE:
             raise ConstraintError(f"{name}: no sequence of this vocabulary's tokens spells a text that it accepts")
@@ -69,6 +76,15 @@ class DfaAutomaton:
                 if state >= 0:
                     masks[i] = self._find_row(*divmod(state, self._partial))
         masks[self.accepts(states)] |= self._eos
+        return masks
+
+    def masks_within(self, states: States, left: NDArray[np.int64]) -> TokenMask:
+        """(U, ceil(V / 32)) as `masks`, without tokens after which every text needs more than `left` (U,) in all."""
+        masks = self.masks(states)
+        with self._lock:
+            distances = self._distances = self._distances or self._make_distances()
+            for i in np.flatnonzero((states >= 0) & (left <= distances.furthest)).tolist():
+                masks[i] &= self._find_within(int(states[i]), int(left[i]), distances)
         return masks
 
     def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
@@ -85,6 +101,35 @@ class DfaAutomaton:
         """(N,) whether the text so far is accepted as it stands."""
         q, u = np.divmod(states, self._partial)
         return (states >= 0) & (u == 0) & self._dfa.accept[q]
+
+    def _find_within(self, state: int, left: int, distances: TokenDistances) -> TokenMask:
+        """All tokens but those after which more than `left` are needed in all."""
+        key = (state, left)
+        if key not in self._barred:
+            row = np.full(len(self._eos), 0xFFFFFFFF, dtype=np.uint32)
+            if len(beyond := distances.find_beyond(state, left - 1)):
+                # Where nothing leads on, a walk passes through and does not stop: just what is wanted here.
+                alive = self._alive.copy()
+                alive.reshape(-1)[beyond] = PASSAGE
+                row = self._eos.copy()
+                fill(row, *divmod(state, self._partial), alive, *self._tables[1:], *self._nodes)
+            if len(self._barred) >= _ROWS:
+                self._barred.clear()
+            self._barred[key] = row
+        return self._barred[key]
+
+    def _make_distances(self) -> TokenDistances:
+        """The distances of this automaton; exact ones unless the looks ahead from all states would take too long."""
+        tried = np.unique(np.linspace(0, len(self._dfa.delta) - 1, 16, dtype=np.int64))
+        work = np.mean([find_ends(q, 0, *self._tables, *self._nodes, self._seen)[1] for q in tried.tolist()])
+        exact = float(work) * len(self._dfa.delta) <= _FAR
+        return TokenDistances(self._dfa, self._tokens.single, self._tokens.height, self._list_live, exact)
+
+    def _list_live(self, state: int) -> NDArray[np.int64]:
+        """The states to which single tokens lead from `state`, and from which some sequence of tokens is accepted."""
+        ends = np.array(self._list_successors(state), dtype=np.int64)
+        self._resolve(ends.tolist())
+        return ends[self._alive.reshape(-1)[ends] == LIVE]
 
     def _find_row(self, q: int, u: int) -> TokenMask:
         key = (int(self._alike[q]), u)
@@ -116,9 +161,8 @@ class DfaAutomaton:
 
     def _list_successors(self, state: int) -> list[int]:
         """The states to which single tokens lead from `state`."""
-        every = np.arange(self._tokens.size)
-        ends = advance(np.full(len(every), state), every, *self._tables, self._tokens.flat, self._tokens.offset)
-        return np.unique(ends[ends >= 0]).tolist()
+        q, u = divmod(state, self._partial)
+        return np.sort(find_ends(q, u, *self._tables, *self._nodes, self._seen)[0]).tolist()
 
 
 def compile_dfa(dfa: CharDfa, vocabulary: Vocabulary, name: str) -> DfaAutomaton:
@@ -132,7 +176,7 @@ def _find_alive(dfa: CharDfa, single: NDArray[np.bool_]) -> NDArray[np.uint8]:
     bytes_lead = _find_leads(dfa, goes, dfa.alphabet.reach)
     bytes_lead[:, 0] = True
     reach = dfa.alphabet.reach_through(single)
-    sure = dfa.find_leading_to(dfa.accept, reach[0])
+    sure = measure(dfa, np.where(reach[0], 1, NEVER), dfa.accept) < NEVER
     tokens_lead = _find_leads(dfa, goes & sure[dfa.delta], reach)
     tokens_lead[:, 0] = sure
     alive = np.where(tokens_lead, LIVE, np.where(bytes_lead, UNKNOWN, DEAD))

@@ -10,8 +10,9 @@ from re import (
 )
 from typing import Any
 
-from feynkac.base.errors import ArgumentError, ConstraintError
+from feynkac.base.errors import ArgumentError, ConstraintError, shorten
 from feynkac.potentials.constraints.automata.alphabet import Ranges, match_characters
+from feynkac.potentials.constraints.automata.anchors import Anchor
 from feynkac.potentials.constraints.automata.nfa import CharDfa, Nfa, TooLarge, determinise
 
 _CATEGORY = {
@@ -30,6 +31,15 @@ _UNSUPPORTED = {
     sre.ATOMIC_GROUP: ("atomic group (?>...)", "use a plain group (?:...)"),
     sre.POSSESSIVE_REPEAT: ("possessive quantifier such as *+", "use the plain quantifier"),
 }
+_ANCHORS = {
+    sre.AT_BEGINNING: "^",
+    sre.AT_BEGINNING_STRING: r"\A",
+    sre.AT_BOUNDARY: r"\b",
+    sre.AT_NON_BOUNDARY: r"\B",
+    sre.AT_END: "$",
+    sre.AT_END_STRING: r"\Z",
+}
+_TOO_DEEP = "its groups are nested too deeply for Python's own parser; write it flatter"
 _CLASS_FLAGS = re.IGNORECASE | re.ASCII | re.DOTALL
 
 
@@ -41,25 +51,31 @@ def check(pattern: str | re.Pattern[str]) -> tuple[str, int]:
     source, flags = (pattern.pattern, pattern.flags) if isinstance(pattern, re.Pattern) else (pattern, 0)
     if not isinstance(source, str):
         raise ArgumentError(f"regex({pattern!r}): give the pattern as str")
+    name = shorten(f"regex({source!r})")
     try:
         tree = _parser.parse(source, flags)
-    except re.error as error:
-        raise ConstraintError(f"regex({source!r}): {error}") from None
-    _Builder(source, tree.state.flags, Nfa()).check(tree)
+        _Builder(name, Nfa()).check(tree)
+    except (re.error, OverflowError) as error:
+        raise ConstraintError(f"{name}: {error}") from None
+    except RecursionError:
+        raise ConstraintError(f"{name}: {_TOO_DEEP}") from None
     return source, tree.state.flags
 
 
 def build_dfa(source: str, flags: int) -> CharDfa:
     """The automaton of what `check` returned. Raises ConstraintError if it is too large, or matches nothing."""
+    name = shorten(f"regex({source!r})")
     tree = _parser.parse(source, flags)
     nfa = Nfa()
     try:
         start = nfa.add_state()
-        end = _Builder(source, flags, nfa).add_sequence(tree, start, flags)
-        return determinise(nfa, start, end, f"regex({source!r})")
+        end = _Builder(name, nfa).add_sequence(tree, start, flags)
+        return determinise(nfa, start, end, name)
+    except RecursionError:
+        raise ConstraintError(f"{name}: {_TOO_DEEP}") from None
     except TooLarge:
         raise ConstraintError(
-            f"regex({source!r}) needs too large an automaton; shorten counted repeats such as {{0,1000}}, split it "
+            f"{name} needs too large an automaton; shorten counted repeats such as {{0,1000}}, split it "
             "into several constraints, or use grammar('start: /.../'), which builds its automaton as it goes"
         ) from None
 
@@ -67,9 +83,8 @@ def build_dfa(source: str, flags: int) -> CharDfa:
 class _Builder:
     """Thompson's construction: each method adds a piece of the pattern after `state` and returns its last state."""
 
-    def __init__(self, source: str, flags: int, nfa: Nfa) -> None:
-        self._source = source
-        self._flags = flags
+    def __init__(self, name: str, nfa: Nfa) -> None:
+        self._name = name
         self._nfa = nfa
 
     def check(self, tree: Any) -> None:
@@ -77,9 +92,11 @@ class _Builder:
         for op, arg in tree:
             if op in _UNSUPPORTED:
                 raise self._refuse(*_UNSUPPORTED[op])
-            if op is sre.AT:
-                self._is_start(arg, self._flags)
-            elif op is sre.BRANCH:
+            if op is sre.LITERAL and 0xD800 <= arg < 0xE000:
+                raise ConstraintError(
+                    f"{self._name}: {chr(arg)!r} is half of a character, which no text has; write the whole one"
+                )
+            if op is sre.BRANCH:
                 for branch in arg[1]:
                     self.check(branch)
             elif op in (sre.SUBPATTERN, sre.MAX_REPEAT, sre.MIN_REPEAT):
@@ -100,7 +117,7 @@ class _Builder:
             low, high, inner = arg
             return self._add_repeat(inner, low, high, state, flags)
         if op is sre.AT:
-            return self._add_anchor(arg, state, flags)
+            return self._nfa.add_guarded(state, Anchor(_ANCHORS[arg], flags & (re.ASCII | re.MULTILINE)))
         return self._nfa.add_move(state, self._list_chars(op, arg, flags))
 
     def _add_branches(self, branches: Sequence[Callable[[int], int]], state: int) -> int:
@@ -116,7 +133,9 @@ class _Builder:
 
     def _add_repeat(self, inner: Any, low: int, high: Any, state: int, flags: int) -> int:
         for _ in range(low):
-            state = self.add_sequence(inner, state, flags)
+            before, state = state, self.add_sequence(inner, state, flags)
+            if state == before:  # of nothing there may be billions
+                return state
         if high is sre.MAXREPEAT:
             head = self._nfa.add_state()
             self._nfa.free[state].append(head)
@@ -124,25 +143,13 @@ class _Builder:
             return head
         skips = [state]
         for _ in range(high - low):
-            skips.append(self.add_sequence(inner, skips[-1], flags))
+            if (after := self.add_sequence(inner, skips[-1], flags)) == skips[-1]:
+                break
+            skips.append(after)
         last = self._nfa.add_state()
         for skip in skips:
             self._nfa.free[skip].append(last)
         return last
-
-    def _add_anchor(self, arg: Any, state: int, flags: int) -> int:
-        after = self._nfa.add_state()
-        table = self._nfa.at_start if self._is_start(arg, flags) else self._nfa.at_end
-        table[state].append(after)
-        return after
-
-    def _is_start(self, arg: Any, flags: int) -> bool:
-        """Whether an anchor stands for the start of the text (or else its end)."""
-        if arg in (sre.AT_BOUNDARY, sre.AT_NON_BOUNDARY):
-            raise self._refuse(r"word boundary \b or \B", r"spell out the neighbours, as in (?:\w+\W+)*")
-        if flags & re.MULTILINE and arg in (sre.AT_BEGINNING, sre.AT_END):
-            raise self._refuse("line anchor ^ or $ under (?m)", r"spell the line breaks out as \n")
-        return arg in (sre.AT_BEGINNING, sre.AT_BEGINNING_STRING)
 
     def _list_chars(self, op: Any, arg: Any, flags: int) -> Ranges:
         if op is sre.LITERAL and not flags & re.IGNORECASE:
@@ -153,7 +160,7 @@ class _Builder:
         return match_characters(f"[{''.join(map(_spell, items))}]", flags & _CLASS_FLAGS)
 
     def _refuse(self, what: str, advice: str) -> ConstraintError:
-        return ConstraintError(f"regex({self._source!r}): {what} has no finite automaton here; {advice}")
+        return ConstraintError(f"{self._name}: {what} has no finite automaton here; {advice}")
 
 
 def _spell(item: tuple[Any, Any]) -> str:

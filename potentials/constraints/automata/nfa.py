@@ -2,36 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ConstraintError
 from feynkac.potentials.constraints.automata.alphabet import Alphabet, Ranges, build_alphabet
+from feynkac.potentials.constraints.automata.anchors import (
+    ALL,
+    END,
+    OTHER,
+    START,
+    Anchor,
+    allow_next,
+    list_kinds,
+    pass_promise,
+)
 
 MAX_STATES = 100_000
-_MAX_WORK = 20_000_000  # members of all sets of states looked at: seconds
+MAX_ENTRIES = 20_000_000  # of a transition table: 80 MB
+MAX_WORK = 2_000_000  # moves looked at: a second, or two on a slow machine
 
 
 @dataclass
 class Nfa:
-    """States with moves on sets of characters, and free moves: anywhere, only at the start, only at the end."""
+    """States with moves on sets of characters, free moves, and moves that an anchor guards."""
 
     sets: list[Ranges] = field(default_factory=list)
     moves: list[list[tuple[int, int]]] = field(default_factory=list)
     """The moves of each state: pairs (index of a set, next state)."""
     free: list[list[int]] = field(default_factory=list)
-    at_start: list[list[int]] = field(default_factory=list)
-    at_end: list[list[int]] = field(default_factory=list)
+    guarded: list[list[tuple[Anchor, int]]] = field(default_factory=list)
+    anchors: set[Anchor] = field(default_factory=set)
     _index: dict[Ranges, int] = field(default_factory=dict)
 
     def add_state(self) -> int:
         """One more state."""
         if len(self.moves) >= MAX_STATES:
             raise TooLarge
-        for table in (self.moves, self.free, self.at_start, self.at_end):
+        for table in (self.moves, self.free, self.guarded):
             table.append([])
         return len(self.moves) - 1
 
@@ -42,6 +54,13 @@ class Nfa:
         if index == len(self.sets):
             self.sets.append(chars)
         self.moves[state].append((index, after))
+        return after
+
+    def add_guarded(self, state: int, anchor: Anchor) -> int:
+        """A new state that `state` goes to where `anchor` holds."""
+        after = self.add_state()
+        self.guarded[state].append((anchor, after))
+        self.anchors.add(anchor)
         return after
 
 
@@ -63,85 +82,137 @@ class CharDfa:
         """(Q,) a number for each state, equal for states from which the same texts of up to `length` lead on."""
         same = np.zeros(len(self.delta), dtype=np.int64)
         for _ in range(length):
-            after = np.column_stack([same, np.where(self.delta < 0, -1, same[self.delta])])
-            finer = np.unique(after, axis=0, return_inverse=True)[1].reshape(-1)
+            finer = same
+            for after in self.delta.T:
+                pair = finer * (len(same) + 1) + np.where(after < 0, 0, same[after] + 1)
+                finer = np.unique(pair, return_inverse=True)[1].reshape(-1)
             if finer.max() == same.max():
                 break
             same = finer
         return same
 
-    def find_leading_to(self, wanted: NDArray[np.bool_], classes: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """(Q,) states from which a state in `wanted` (Q,) can be reached through `classes` (C,) of characters."""
-        after = self.delta[:, classes]
-        found = wanted.copy()
-        while True:
-            more = found | (found[after] & (after >= 0)).any(axis=1)
-            if (more == found).all():
-                return found
-            found = more
 
+def determinise(nfa: Nfa, start: int, end: int, name: str, work: int = MAX_WORK) -> CharDfa:
+    """The automaton on sets of states. Raises ConstraintError if it accepts nothing; raises TooLarge.
 
-def determinise(nfa: Nfa, start: int, end: int, name: str) -> CharDfa:
-    """The automaton on sets of states. Raises ConstraintError if it accepts nothing; raises TooLarge."""
-    letters, classes = build_alphabet(nfa.sets)
-    moves = [[(classes[chars].tolist(), after) for chars, after in out if len(classes[chars])] for out in nfa.moves]
-    accepting = _reach_backwards([nfa.free, nfa.at_end], {end}, len(moves))
-    useful = _reach_backwards([nfa.free, [[after for _, after in out] for out in moves]], accepting, len(moves))
-    movers = {state for state in useful if moves[state]}
-
-    def key(free: list[list[list[int]]], states: Iterable[int]) -> tuple[frozenset[int], bool]:
-        """The states that can move, and whether a text is accepted now: on nothing else depends what becomes of it."""
-        closed = _close(free, states)
-        return frozenset(closed & movers), not closed.isdisjoint(accepting)
-
-    opening = key([nfa.free, nfa.at_start], {start})
-    if end in _close([nfa.free, nfa.at_start, nfa.at_end], {start}):
-        opening = (opening[0], True)
-    if opening == (frozenset(), False):
-        raise ConstraintError(f"{name} matches no text at all; loosen it")
-    index, states = {opening: 0}, [opening]
+    `work`: how many moves of the Nfa are looked at, at most.
+    """
+    letters, classes, kinds = _list_letters(nfa)
+    subsets = _Subsets(nfa, end, [chars.tolist() for chars in classes], kinds, work)
+    opening = subsets.close({start: ALL}, START)
+    index, found = {opening: 0}, [opening]
     delta: list[NDArray[np.int32]] = []
-    work = 0
-    for members, _ in states:
+    for members, _ in found:
         row = np.full(letters.n_classes, -1, dtype=np.int32)
-        for letter, after in _find_targets(moves, members).items():
-            found = key([nfa.free], after)
-            if found != (frozenset(), False):
-                row[letter] = index.setdefault(found, len(states))
-                if row[letter] == len(states):
-                    states.append(found)
-            work += len(after) + len(found[0])
+        for letter, after in subsets.find_targets(members).items():
+            subset = subsets.close(after, kinds[letter])
+            if subset != NOTHING:
+                row[letter] = index.setdefault(subset, len(found))
+                if row[letter] == len(found):
+                    found.append(subset)
         delta.append(row)
-        if len(states) > MAX_STATES or max(work, len(states) * letters.n_classes) > _MAX_WORK:
+        if len(found) > MAX_STATES or len(found) * letters.n_classes > MAX_ENTRIES:
             raise TooLarge
-    return CharDfa(np.array(delta), np.array([accept for _, accept in states]), letters)
+    dfa = CharDfa(np.array(delta), np.array([accept for _, accept in found]), letters)
+    if nfa.anchors:
+        dfa = _trim(dfa)
+    if not len(dfa.delta) or opening == NOTHING:
+        raise ConstraintError(f"{name} matches no text at all; loosen it")
+    return dfa
 
 
-def _find_targets(moves: list[list[tuple[list[int], int]]], members: Iterable[int]) -> dict[int, set[int]]:
-    targets: dict[int, set[int]] = {}
-    for member in members:
-        for letters, after in moves[member]:
-            for letter in letters:
-                targets.setdefault(letter, set()).add(after)
-    return targets
+def _list_letters(nfa: Nfa) -> tuple[Alphabet, list[NDArray[np.int64]], list[int]]:
+    """The alphabet of an automaton, the classes of each of its sets, and the kind of each class, for its anchors."""
+    known = list_kinds(nfa.anchors)
+    letters, classes = build_alphabet([*nfa.sets, *known.values()])
+    kinds = np.full(letters.n_classes, OTHER)
+    for kind, of_kind in zip(known, classes[len(nfa.sets) :], strict=True):
+        kinds[of_kind] = kind
+    return letters, classes[: len(nfa.sets)], kinds.tolist()
 
 
-def _close(free: list[list[list[int]]], states: Iterable[int]) -> set[int]:
-    found, todo = set(states), list(states)
-    while todo:
-        state = todo.pop()
-        for table in free:
-            for after in table[state]:
-                if after not in found:
-                    found.add(after)
+Subset: TypeAlias = tuple[frozenset[tuple[int, int]], bool]
+"""States that can move, each with the kinds of what may come next; and whether the text is accepted as it stands."""
+NOTHING: Subset = (frozenset(), False)
+
+
+class _Subsets:
+    """Sets of states of an Nfa. With each state goes what the anchors that led to it promise of the next character."""
+
+    def __init__(self, nfa: Nfa, end: int, classes: list[list[int]], kinds: list[int], work: int) -> None:
+        self._free, self._guarded, self._kinds, self._end = nfa.free, nfa.guarded, kinds, end
+        self._moves = [[(classes[chars], after) for chars, after in out if classes[chars]] for out in nfa.moves]
+        steps = [
+            [*free, *(after for _, after in guarded), *(after for _, after in moves)]
+            for free, guarded, moves in zip(nfa.free, nfa.guarded, self._moves, strict=True)
+        ]
+        useful = reach_backwards(steps, [end])
+        self._usable = [0] * len(steps)  # the kinds of characters that each state can move on
+        for state in useful:
+            for letters, _ in self._moves[state]:
+                for letter in letters:
+                    self._usable[state] |= kinds[letter]
+        self._work = work
+
+    def close(self, states: dict[int, int], before: int) -> Subset:
+        """What `states` lead to without a character, where one of kind `before` came last."""
+        reached, todo = dict(states), list(states)
+        while todo:
+            state = todo.pop()
+            promise = reached[state]
+            self._spend(1 + len(self._free[state]))
+            for after in self._free[state]:
+                if promise & ~reached.get(after, 0):
+                    reached[after] = reached.get(after, 0) | promise
                     todo.append(after)
+            for anchor, after in self._guarded[state]:
+                kept = promise & allow_next(anchor, before)
+                if kept & ~reached.get(after, 0):
+                    reached[after] = reached.get(after, 0) | kept
+                    todo.append(after)
+        usable = self._usable
+        members = frozenset((state, kept & usable[state]) for state, kept in reached.items() if kept & usable[state])
+        return members, bool(reached.get(self._end, 0) & END)
+
+    def find_targets(self, members: Iterable[tuple[int, int]]) -> dict[int, dict[int, int]]:
+        """For each letter the states that it leads to, with the kinds of what may come after it."""
+        targets: dict[int, dict[int, int]] = {}
+        for state, promise in members:
+            for letters, after in self._moves[state]:
+                self._spend(len(letters))
+                for letter in letters:
+                    if kept := pass_promise(promise, self._kinds[letter]):
+                        reached = targets.setdefault(letter, {})
+                        reached[after] = reached.get(after, 0) | kept
+        return targets
+
+    def _spend(self, work: int) -> None:
+        self._work -= work
+        if self._work < 0:
+            raise TooLarge
+
+
+def _trim(dfa: CharDfa) -> CharDfa:
+    """The same automaton without the states from which no text is accepted: anchors may promise what never comes."""
+    kept = reach_backwards([row[row >= 0].tolist() for row in dfa.delta], np.flatnonzero(dfa.accept).tolist())
+    if 0 not in kept:
+        return CharDfa(dfa.delta[:0], dfa.accept[:0], dfa.alphabet)
+    order = np.array(sorted(kept))
+    number = np.full(len(dfa.delta) + 1, -1, dtype=np.int32)  # the last one is for -1
+    number[order] = np.arange(len(order))
+    return CharDfa(number[dfa.delta[order]], dfa.accept[order], dfa.alphabet)
+
+
+def reach_backwards(steps: Sequence[Sequence[int]], wanted: Iterable[int]) -> set[int]:
+    """The states from which `steps` lead to one that is wanted."""
+    reverse: list[list[int]] = [[] for _ in steps]
+    for state, afters in enumerate(steps):
+        for after in afters:
+            reverse[after].append(state)
+    found, todo = set(wanted), list(wanted)
+    while todo:
+        for before in reverse[todo.pop()]:
+            if before not in found:
+                found.add(before)
+                todo.append(before)
     return found
-
-
-def _reach_backwards(tables: list[list[list[int]]], states: set[int], n: int) -> set[int]:
-    reverse: list[list[int]] = [[] for _ in range(n)]
-    for table in tables:
-        for state, afters in enumerate(table):
-            for after in afters:
-                reverse[after].append(state)
-    return _close([reverse], states)

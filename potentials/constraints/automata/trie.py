@@ -123,6 +123,35 @@ def fill(row, q, u, alive, step, delta, byte, depth, skip, first, token, path):
 
 
 @numba.njit(cache=True, nogil=True)
+def find_ends(q, u, alive, step, delta, byte, depth, skip, first, token, path, seen):
+    """The distinct states q * U + u to which tokens lead from (q, u), and how many nodes it took to find them.
+
+    `seen` (Q * U,) is a buffer of False, and is left so.
+    """
+    ends, count, work, k = np.empty(min(len(token), len(seen)), np.int64), 0, 0, 0
+    path[0, 0], path[1, 0] = q, u
+    while k < len(byte):
+        work += 1
+        d = depth[k]
+        q, move = path[0, d], step[path[1, d], byte[k]]
+        u = move if move >= 0 else 0
+        if move < 0:
+            q = -1 if move == -1 else delta[q, -2 - move]
+        if q < 0 or alive[q, u] == DEAD:
+            k = skip[k]
+            continue
+        path[0, d + 1], path[1, d + 1] = q, u
+        if first[k] < first[k + 1] and not seen[q * len(step) + u]:
+            seen[q * len(step) + u] = True
+            ends[count] = q * len(step) + u
+            count += 1
+        k += 1
+    for i in range(count):
+        seen[ends[i]] = False
+    return ends[:count], work
+
+
+@numba.njit(cache=True, nogil=True)
 def advance(states, tokens, alive, step, delta, flat, offset):
     """(N,) states q * U + u after one more token each; -1 where there is none."""
     after = np.full(len(states), -1, np.int64)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ConstraintError
 from feynkac.base.per_vocabulary import PerVocabulary
+from feynkac.base.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
-
-    from feynkac.base.vocabulary import Vocabulary
 
 # Without this the mask is not the set of valid tokens: where bytes are forced it holds their one canonical
 # token, and the target would be another. Of several such lines the last one counts.
@@ -53,17 +54,40 @@ def _make_tokenizer(vocabulary: Vocabulary) -> LLTokenizer:
 
 def make_matcher(vocabulary: Vocabulary, lark: str, name: str) -> LLMatcher:
     """A matcher at the start of a grammar in llguidance's Lark. Raises ConstraintError with what it says is wrong."""
-    from llguidance import LLMatcher
-
-    matcher = LLMatcher(find_tokenizer(vocabulary), lark + _EXACT, log_level=0)
+    matcher = _start(find_tokenizer(vocabulary), lark)
     if matcher.is_error():
         raise ConstraintError(f"{name}: {explain_error(matcher)}")
     return matcher
 
 
+def try_grammar(lark: str, trials: Iterable[str]) -> str | None:
+    """What is wrong with a grammar over a vocabulary of all bytes, or None; `trials` are beginnings of its texts."""
+    matcher = _start(_make_bytewise(), lark)
+    for trial in () if matcher.is_error() else trials:
+        copy = matcher.deep_copy()
+        if copy.try_consume_tokens(list(trial.encode())) == len(trial.encode()):
+            copy.compute_bitmask()
+        if copy.is_error() and not is_dead_end(copy):
+            return f"llguidance gave up after {trial!r}: {explain_error(copy)}; make it simpler"
+    return explain_error(matcher) if matcher.is_error() else None
+
+
+@lru_cache(maxsize=1)
+def _make_bytewise() -> LLTokenizer:
+    return _make_tokenizer(Vocabulary((*(bytes([b]) for b in range(256)), b""), (256,)))
+
+
+def _start(tokenizer: LLTokenizer, lark: str) -> LLMatcher:
+    from llguidance import LLMatcher, LLParserLimits
+
+    # Enough for objects of thousands of optional properties, at some 10 ms a mask.
+    limits = LLParserLimits(max_items_in_row=20_000, step_max_items=200_000)
+    return LLMatcher(tokenizer, lark + _EXACT, log_level=0, limits=limits)
+
+
 def explain_error(matcher: LLMatcher) -> str:
     """The error of a matcher, without the dump of its state and without the line that we added."""
-    text = matcher.get_error().split("\n<state>")[0]
+    text = re.split(r"\n<(?:state|backtrace)>", matcher.get_error())[0]
     ours = re.compile(r"\s*\d+ \|\s*(%llguidance.*)?")
     kept = "\n".join(line for line in text.splitlines() if not ours.fullmatch(line)).strip()
     return re.sub(r"^(?:at )?(\d+)\((\d+)\):", r"line \1, column \2:", kept)

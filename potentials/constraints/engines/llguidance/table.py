@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ConstraintError
-from feynkac.base.masks import States, TokenMask, pack
+from feynkac.base.masks import States, TokenAutomaton, TokenMask, mask_within, pack
 from feynkac.potentials.constraints.engines.llguidance.matchers import explain_error, is_dead_end
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _ROWS = 1024  # masks kept, or four times as many as are asked for at once
 _MATCHERS = 256  # matchers kept, or twice as many; each holds some 0.1 KB a token of its text, and more
 _CHILDREN = 1 << 16  # pairs of state and token whose next state is kept; a forgotten one is a new state
-_PATHS = 1 << 22  # states whose tokens are kept: 70 MB at most
+_PATHS = 1 << 22  # states whose tokens are kept: 100 MB at most
 
 
 class GuideAutomaton:
@@ -34,15 +34,20 @@ class GuideAutomaton:
 
     Any number of threads may ask, one after the other: a matcher is moved along by whoever asks, and tables grow. The
     numbers of states depend on who asked first, and what they stand for does not. Raises ConstraintError.
+
+    `outline`: an automaton that accepts all that the grammar accepts, and knows how many tokens are needed for it.
     """
 
     start = 0
 
-    def __init__(self, root: LLMatcher, vocabulary: Vocabulary, name: str) -> None:
+    def __init__(
+        self, root: LLMatcher, vocabulary: Vocabulary, name: str, outline: TokenAutomaton | None = None
+    ) -> None:
         self._root = root
         self._name = name
+        self._outline = outline
         self._lock = RLock()
-        self._paths = _Paths(root.is_accepting())
+        self._paths = _Paths(root.is_accepting(), -1 if outline is None else outline.start)
         self._children: OrderedDict[tuple[int, int], int] = OrderedDict()
         self._matchers: OrderedDict[int, LLMatcher] = OrderedDict()
         self._rows: OrderedDict[int, TokenMask] = OrderedDict()
@@ -63,6 +68,18 @@ class GuideAutomaton:
                     masks[i] = self._find_row(state)
             masks[self.accepts(states)] |= self._eos
             self._forget(len(states))
+        return masks
+
+    def masks_within(self, states: States, left: NDArray[np.int64]) -> TokenMask:
+        """(U, ceil(V / 32)) as `masks`, without tokens that need more than `left` (U,) in all by the outline."""
+        masks = self.masks(states)
+        if self._outline is not None:
+            with self._lock:
+                outlines = self._paths.outlines(states)
+            # Where the outline is lost, it knows nothing.
+            known = np.flatnonzero(outlines >= 0)
+            every = self._outline.masks(outlines[known])
+            masks[known] &= ~every | mask_within(self._outline, outlines[known], left[known])
         return masks
 
     def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
@@ -92,14 +109,17 @@ class GuideAutomaton:
     def _grow(self, state: int, tokens: list[int]) -> None:
         """Add the states after `state` and each of its `tokens`, which are allowed."""
         parent = self._find_matcher(state)
-        for token in tokens:
+        outline = self._paths.outlines(np.full(len(tokens), state))
+        if self._outline is not None:
+            outline = self._outline.advance(outline, np.array(tokens))
+        for token, mapped in zip(tokens, outline.tolist(), strict=True):
             # The last child takes the matcher over: a text that does not branch is never copied. If the parent is
             # asked for more children all the same, its matcher is remade, and from then on kept.
             takes = token == tokens[-1] and state != 0 and state not in self._remade
             matcher = self._matchers.pop(state) if takes else parent.deep_copy()
             if not matcher.consume_token(token):
                 raise self._make_error(matcher, state)
-            child = self._paths.add(state, token, matcher.is_accepting())
+            child = self._paths.add(state, token, matcher.is_accepting(), mapped)
             self._children[state, token], self._matchers[child] = child, matcher
 
     def _find_row(self, state: int) -> TokenMask:
@@ -142,20 +162,24 @@ class GuideAutomaton:
 
 
 class _Paths:
-    """The tokens that lead to each state, as a tree; the oldest states are forgotten when there are millions."""
+    """The tokens that lead to each state, as a tree; the oldest states are forgotten when there are millions.
 
-    def __init__(self, accepting: bool) -> None:
-        self._table = np.zeros(1024, dtype=[("parent", np.int64), ("token", np.int64), ("accepts", np.bool_)])
-        self._table["accepts"][0] = self._root_accepts = accepting
+    With each state stands that of the outline; -1 where there is none.
+    """
+
+    def __init__(self, accepting: bool, outline: int) -> None:
+        fields = [("parent", np.int64), ("token", np.int64), ("outline", np.int64), ("accepts", np.bool_)]
+        self._table = np.zeros(1024, dtype=fields)
+        self._root_accepts, self._root_outline = accepting, outline
         self._count = 1
 
-    def add(self, parent: int, token: int, accepts: bool) -> int:
+    def add(self, parent: int, token: int, accepts: bool, outline: int) -> int:
         """The number of a new state, one token after `parent`."""
         if self._count == len(self._table) < _PATHS:
             self._table = np.concatenate([self._table, np.zeros_like(self._table)])
         state = self._count
         self._count += 1
-        self._table[state % len(self._table)] = parent, token, accepts
+        self._table[state % len(self._table)] = parent, token, outline, accepts
         return state
 
     def accepts(self, states: States) -> NDArray[np.bool_]:
@@ -164,12 +188,18 @@ class _Paths:
         accepts = self._table["accepts"][states % len(self._table)]
         return np.where(states == 0, self._root_accepts, accepts) & (states >= 0)
 
+    def outlines(self, states: States) -> States:
+        """(N,) the states of the outline; -1 where it is not known."""
+        self._check(states)
+        outlines = self._table["outline"][states % len(self._table)]
+        return np.where(states == 0, self._root_outline, np.where(states < 0, -1, outlines))
+
     def tokens(self, state: int) -> list[int]:
         """The tokens from the start to a state."""
         path = []
         while state > 0:
             self._check(np.array([state]))
-            state, token, _ = self._table[state % len(self._table)].tolist()
+            state, token, *_ = self._table[state % len(self._table)].tolist()
             path.append(token)
         return path[::-1]
 

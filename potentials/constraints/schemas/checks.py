@@ -1,0 +1,76 @@
+"""What masks leave open, asked of whole texts: by `jsonschema`, or by the class that the schema comes from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from feynkac.base.errors import ConstraintError
+from feynkac.potentials.constraints.schemas.walking import rewrite
+
+Check = Callable[[str], bool]
+"""Whether a whole text is valid."""
+
+
+def make_check(schema: Any, formats: bool) -> Check:
+    """Whether a text is JSON that is valid under `schema`; `formats`: those that jsonschema knows are checked, too.
+
+    Raises ConstraintError for what is no schema.
+    """
+    from jsonschema import Draft202012Validator, SchemaError
+    from jsonschema.validators import validator_for
+
+    kind: Any = validator_for(schema, default=Draft202012Validator)
+    whole = rewrite(schema, lambda path, inner: _split_dependencies(inner, kind.VALIDATORS))
+    try:
+        kind.check_schema(whole)
+    except SchemaError as error:
+        raise ConstraintError(tell_place(error)) from None
+    validator = kind(whole, format_checker=kind.FORMAT_CHECKER if formats else None)
+
+    def check(text: str) -> bool:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            return False
+        return validator.is_valid(value)
+
+    return check
+
+
+def find_error(schema: Any) -> str | None:
+    """What the specification says is wrong with a schema, and where; None where it says nothing."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+    from jsonschema.validators import validator_for
+
+    kind: Any = validator_for(schema, default=Draft202012Validator)
+    error = best_match(kind(kind.META_SCHEMA).iter_errors(schema))
+    return None if error is None else tell_place(error)
+
+
+def tell_place(error: Any) -> str:
+    """An error of jsonschema in a line: the place as a JSON pointer, and what is wrong there."""
+    place = "/".join(["#", *map(str, error.absolute_path)])
+    message = error.message if len(error.message) < 200 else f"{error.message[:200]}..."
+    return f"{place}: {message}"
+
+
+def is_checked_format(name: str) -> bool:
+    """Whether jsonschema can tell what has a format, as it is installed here."""
+    from jsonschema import Draft202012Validator
+
+    return name in Draft202012Validator.FORMAT_CHECKER.checkers
+
+
+def _split_dependencies(schema: dict[str, Any], known: Any) -> dict[str, Any]:
+    """`dependencies` of the older drafts, as the two keywords that it has become."""
+    if "dependencies" in known or not isinstance(schema.get("dependencies"), dict):
+        return schema
+    rest = {key: value for key, value in schema.items() if key != "dependencies"}
+    names = {key: value for key, value in schema["dependencies"].items() if isinstance(value, list)}
+    schemas = {key: value for key, value in schema["dependencies"].items() if not isinstance(value, list)}
+    rest["dependentRequired"] = {**names, **rest.get("dependentRequired", {})}
+    rest["dependentSchemas"] = {**schemas, **rest.get("dependentSchemas", {})}
+    return rest

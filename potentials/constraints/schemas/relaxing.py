@@ -1,0 +1,114 @@
+"""The part of a schema that can be masked: all that llguidance cannot enforce is left out, and told."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from feynkac.potentials.constraints.schemas.walking import rewrite, walk
+
+Compile = Callable[[Any], str | None]
+"""Compiles a schema: None, or what is wrong with it in the words of llguidance."""
+
+
+@dataclass
+class Relaxed:
+    """A schema that every text valid under the given one is valid under, too."""
+
+    schema: Any
+    dropped: list[str] = field(default_factory=list)
+    """The places of the keywords that were left out."""
+    formats: list[tuple[str, str]] = field(default_factory=list)
+    """Formats that were left out, each with its place."""
+    error: str | None = None
+    """What is wrong all the same."""
+
+
+def relax(schema: Any, compile: Compile) -> Relaxed:
+    """Leave out, one after the other, what `compile` says is unsupported."""
+    relaxed = Relaxed(schema)
+    while (error := compile(relaxed.schema)) is not None:
+        before = len(relaxed.dropped) + len(relaxed.formats)
+        _leave_out(relaxed, error, compile)
+        if len(relaxed.dropped) + len(relaxed.formats) == before:
+            relaxed.error = error
+            break
+    return relaxed
+
+
+def _leave_out(relaxed: Relaxed, error: str, compile: Compile) -> None:
+    if found := re.search(r"Unimplemented keys: (\[.*?\])", error):
+        _drop(relaxed, lambda key, value: key in json.loads(found[1]))
+    elif found := re.search(r"Unknown format: (.*)", error):
+        name = found[1].strip()
+        places = [path for path, inner in walk(relaxed.schema) if inner.get("format") == name]
+        relaxed.formats += [(f"{path}/format", name) for path in places]
+        kept = len(relaxed.dropped)
+        _drop(relaxed, lambda key, value: key == "format" and value == name)
+        del relaxed.dropped[kept:]
+    elif "oneOf constraints are not supported" in error:
+        relaxed.dropped += [f"{path}/oneOf" for path, inner in walk(relaxed.schema) if "oneOf" in inner]
+        relaxed.schema = rewrite(relaxed.schema, lambda path, inner: _at_least_one(inner))
+    elif "regex parse error" in error:
+        strange = {pattern for pattern in _list_patterns(relaxed.schema) if _is_beyond(pattern, compile)}
+        _drop(relaxed, lambda key, value: key == "pattern" and value in strange)
+        # What a pattern does not match falls to additionalProperties, which must then be left out, too.
+        _drop(relaxed, lambda key, value: key == "patternProperties" and not strange.isdisjoint(value), also=_BESIDE)
+
+
+_BESIDE = ("additionalProperties", "unevaluatedProperties")
+
+
+def _drop(relaxed: Relaxed, unwanted: Callable[[str, Any], bool], also: tuple[str, ...] = ()) -> None:
+    """Leave out the unwanted keywords, and `also` these beside them."""
+
+    def change(path: str, schema: dict[str, Any]) -> dict[str, Any]:
+        keys = [key for key, value in schema.items() if unwanted(key, value)]
+        relaxed.dropped.extend(f"{path}/{key}" for key in keys)
+        gone = {*keys, *also} if keys else set()
+        return {key: value for key, value in schema.items() if key not in gone}
+
+    relaxed.schema = rewrite(relaxed.schema, change)
+
+
+def _at_least_one(schema: dict[str, Any]) -> dict[str, Any]:
+    """`oneOf` as `anyOf`."""
+    if "oneOf" not in schema:
+        return schema
+    rest = {key: value for key, value in schema.items() if key != "oneOf"}
+    if "anyOf" not in rest:
+        return {**rest, "anyOf": schema["oneOf"]}
+    return {**rest, "allOf": [*rest.get("allOf", []), {"anyOf": schema["oneOf"]}]}
+
+
+def _list_patterns(schema: Any) -> set[str]:
+    found: set[str] = set()
+    for _, inner in walk(schema):
+        found |= {inner["pattern"]} if isinstance(inner.get("pattern"), str) else set()
+        found |= set(inner["patternProperties"]) if isinstance(inner.get("patternProperties"), dict) else set()
+    return found
+
+
+def _is_beyond(pattern: str, compile: Compile) -> bool:
+    """Whether a pattern is right, as far as Python can tell, and yet none that llguidance has."""
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError):
+        return False
+    return compile({"type": "string", "pattern": pattern}) is not None
+
+
+def find_cause(schema: Any, compile: Compile, most: int = 300) -> str | None:
+    """The place of the innermost schema that no value meets, each being tried by itself; None where none is found."""
+    whole = schema if isinstance(schema, dict) else {}
+    shared = {key: whole[key] for key in ("$defs", "definitions") if key in whole}
+    for path, inner in reversed(list(walk(schema))[:most]):
+        # A schema that nothing refers to may well be met by nothing.
+        named = path.startswith(("#/$defs", "#/definitions"))
+        error = None if named or path == "#" else compile({**shared, **inner})
+        if error and "Unsatisfiable" in error:
+            return path
+    return "#"

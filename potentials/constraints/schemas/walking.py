@@ -1,0 +1,66 @@
+"""The places in a schema where schemas stand, and the keywords there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_ONE = (
+    "additionalItems", "additionalProperties", "contains", "contentSchema", "else", "if", "items", "not",
+    "propertyNames", "then", "unevaluatedItems", "unevaluatedProperties",
+)  # fmt: skip
+_MANY = ("allOf", "anyOf", "items", "oneOf", "prefixItems")
+_NAMED = ("$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties")
+MAX_DEPTH = 120
+"""How deeply a schema may be nested: a little less than llguidance reads."""
+
+
+def find_depth(schema: Any) -> int:
+    """How deeply lists and objects are nested; MAX_DEPTH + 1 for all that is deeper."""
+    todo, deepest = [(schema, 1)], 0
+    while todo:
+        value, depth = todo.pop()
+        deepest = max(deepest, depth)
+        if deepest > MAX_DEPTH:
+            break
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+        todo += [(each, depth + 1) for each in inner if isinstance(each, (dict, list, tuple))]
+    return deepest
+
+
+def walk(schema: Any, path: str = "#") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each schema within `schema`, itself first, and its place as a JSON pointer. Property names are no keywords."""
+    if not isinstance(schema, dict):
+        return
+    yield path, schema
+    for key, inner in schema.items():
+        for place, each in _list_inner(key, inner):
+            yield from walk(each, f"{path}/{place}")
+
+
+def rewrite(schema: Any, change: Callable[[str, dict[str, Any]], dict[str, Any]], path: str = "#") -> Any:
+    """A copy of `schema` in which each schema is what `change(place, schema)` makes of it, the outer ones first."""
+    if not isinstance(schema, dict):
+        return schema
+    made = dict(change(path, schema))
+    for key, inner in made.items():
+        if key in _NAMED and isinstance(inner, dict):
+            made[key] = {name: rewrite(each, change, f"{path}/{key}/{escape(name)}") for name, each in inner.items()}
+        elif key in _MANY and isinstance(inner, list):
+            made[key] = [rewrite(each, change, f"{path}/{key}/{i}") for i, each in enumerate(inner)]
+        elif key in _ONE:
+            made[key] = rewrite(inner, change, f"{path}/{key}")
+    return made
+
+
+def escape(name: str) -> str:
+    """A name as a part of a JSON pointer."""
+    return str(name).replace("~", "~0").replace("/", "~1")
+
+
+def _list_inner(key: str, inner: Any) -> list[tuple[str, Any]]:
+    if key in _NAMED and isinstance(inner, dict):
+        return [(f"{key}/{escape(name)}", each) for name, each in inner.items()]
+    if key in _MANY and isinstance(inner, list):
+        return [(f"{key}/{i}", each) for i, each in enumerate(inner)]
+    return [(key, inner)] if key in _ONE else []

@@ -1,0 +1,101 @@
+"""Masks that know how many tokens are left: what they leave out is exactly what cannot be completed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from feynkac.base.errors import ConstraintError
+from feynkac.base.masks import mask_within, unpack
+from feynkac.base.vocabulary import Vocabulary
+from feynkac.potentials import choices, length, regex, tokens
+from feynkac.potentials.constraints.automata import dfa, trie
+
+PIECES = [b"a", b"b", b"ab", b"ba", b"aab", b"bbbb", "é".encode(), b"\xc3", b"\xa9", b"\xa9a", b"b\xc3", b"aaaa", b""]
+PATTERNS = ["a{3}", "a{0,5}b", "(ab|ba){2,4}", "aaaa|b", "é{2}b", "(a|b)*bbb", "[^b]*", "a{2}(b{3}|é)", "(?s:.{4})", ""]
+
+
+def allowed_within(automaton: Any, state: int, left: int) -> set[int]:
+    mask = mask_within(automaton, np.array([state]), np.array([left]))
+    return set(np.flatnonzero(unpack(mask, 32 * mask.shape[1])[0]).tolist())
+
+
+def check_budget(explorer: Any, depth: int, farthest: int) -> None:
+    """Every state within `depth` tokens, under every limit: the completions are counted one by one."""
+    eos = set(explorer.vocabulary.eos)
+    need: dict[int, float] = {}
+
+    def count(state: int) -> float:
+        if state not in need:
+            found = explorer.completion(state)
+            need[state] = float("inf") if found is None else len(found)
+        return need[state]
+
+    for state in {states[-1] for _, states in explorer.sequences(depth) if states[-1] >= 0}:
+        plain = explorer.allowed(state)
+        for left in range(farthest + 1):
+            fits = {v for v in plain - eos if count(explorer.after(state, v)) <= left - 1}
+            assert allowed_within(explorer.automaton, state, left) == fits | (plain & eos)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.sampled_from(PATTERNS), st.lists(st.sampled_from(PIECES), min_size=2, max_size=6))
+def test_a_token_is_allowed_iff_it_can_be_completed_within_the_limit(
+    explore: Any, pattern: str, pieces: list[bytes]
+) -> None:
+    vocabulary = Vocabulary((b"", *pieces, b""), (0,))
+    try:
+        automaton = regex(pattern).automaton(vocabulary)
+    except ConstraintError:
+        return
+    check_budget(explore(automaton, vocabulary), 2, 6)
+
+
+@pytest.mark.parametrize("limits", [(0, None), (3, None), (2, 4), (5, 5)])
+@pytest.mark.parametrize("unit", ["token", "char", "word"])
+def test_lengths_know_what_is_left(explore: Any, limits: Any, unit: Any) -> None:
+    vocabulary = Vocabulary((b"", b"a", b" ", b"a a", b"aaa"), (0,))
+    check_budget(explore(length(*limits, unit=unit).automaton(vocabulary), vocabulary), 3, 6)
+
+
+def test_the_answers_do_not_depend_on_what_was_asked_before() -> None:
+    vocabulary = Vocabulary((b"", b"a", b"b", b"aaa", b"ab", b"bb"), (0,))
+    questions = [(state, left) for state in range(20) for left in range(9)]
+    answers = []
+    for order in (questions, questions[::-1], sorted(questions, key=lambda pair: (pair[1], -pair[0]))):
+        automaton = regex("(a|b){7}(ab|b){3,5}b").automaton(vocabulary)
+        live = automaton._alive.reshape(-1) == trie.LIVE  # type: ignore[attr-defined]
+        found = {(s, n): allowed_within(automaton, s, n) for s, n in order if s < len(live) and live[s]}
+        answers.append(found)
+    assert answers[0] == answers[1] == answers[2] and len(answers[0]) > 50
+
+
+def test_where_looking_ahead_takes_too_long_the_bytes_decide(explore: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens hold three bytes at most: that alone is known of (ab){3}, and never too much."""
+    monkeypatch.setattr(dfa, "_FAR", 0)
+    vocabulary = Vocabulary((b"", b"a", b"b", b"aba"), (0,))
+    automaton = regex("(ab){3}").automaton(vocabulary)
+    assert allowed_within(automaton, 0, 1) == set()
+    assert allowed_within(automaton, 0, 2) == {3}
+    assert allowed_within(automaton, 0, 3) == {1, 3}
+    exact = explore(automaton, vocabulary)
+    assert len(exact.completion(0)) == 4
+
+
+def test_a_long_answer_is_begun_only_if_it_can_be_ended(explore: Any) -> None:
+    answer = "a very long answer of many tokens"
+    single = [bytes([b]) for b in sorted(set(answer.encode()))]
+    vocabulary = Vocabulary((b"", b"no", *(word.encode() for word in answer.split()), *single), (0,))
+    automaton = choices([answer, "no"]).automaton(vocabulary)
+    for left in range(1, 4):
+        texts = {vocabulary.tokens[v][:1] for v in allowed_within(automaton, 0, left)}
+        assert texts == {b"n"}
+    assert {vocabulary.tokens[v][:1] for v in allowed_within(automaton, 0, 40)} == {b"n", b"a"}
+
+
+def test_bans_of_tokens_need_nothing_more(explore: Any) -> None:
+    vocabulary = Vocabulary((b"", b"a", b"b"), (0,))
+    check_budget(explore(tokens(ban=["a"]).automaton(vocabulary), vocabulary), 2, 3)

@@ -1,0 +1,349 @@
+"""JSON schemas: what is masked, what is checked on whole texts, what is refused where, and what is still to come."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import enum
+import ipaddress
+import json
+import pathlib
+import pickle
+import re
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import pydantic
+import pytest
+from typing_extensions import TypedDict
+
+from feynkac.base.errors import ArgumentError, ConstraintError
+from feynkac.base.masks import mask_within, unpack
+from feynkac.base.vocabulary import Vocabulary
+from feynkac.potentials import json_schema
+from feynkac.potentials.constraints.schemas.outline import build_outline
+
+BYTES = Vocabulary((*(bytes([b]) for b in range(256)), b""), (256,))
+
+
+def accepts(constraint: Any, text: str, population: Any) -> bool:
+    """By the potential itself, over the bytes of a text."""
+    return constraint.final(population([list(text.encode())], BYTES), np.array([0]))[0] == 0.0
+
+
+def masked(constraint: Any, text: str) -> bool:
+    """By the automaton alone."""
+    automaton = constraint.automaton(BYTES)
+    states = np.array([automaton.start])
+    for byte in text.encode():
+        states = automaton.advance(states, np.array([byte]))
+    return bool(automaton.accepts(states)[0])
+
+
+ONE_OF = {
+    "oneOf": [
+        {"type": "object", "properties": {"k": {"const": "circle"}, "r": {"type": "number"}}},
+        {"type": "object", "properties": {"k": {"const": "square"}, "s": {"type": "number"}}},
+    ]
+}
+CHECKED = [
+    ({"type": "array", "items": {"type": "integer"}, "uniqueItems": True}, "[1, 2]", "[1, 1]", "#/uniqueItems"),
+    ({"not": {"const": 3}}, "4", "3", "#/not"),
+    ({"allOf": [{"type": "integer"}, {"not": {"minimum": 5}}]}, "4", "6", "#/allOf/1/not"),
+    ({"type": "object", "dependencies": {"a": ["b"]}}, '{"b":1}', '{"a":1}', "#/dependencies"),
+    ({"type": "object", "dependentRequired": {"a": ["b"]}}, '{"a":1,"b":2}', '{"a":1}', "#/dependentRequired"),
+    (ONE_OF, '{"k":"circle","r":1}', "{}", "#/oneOf"),
+    ({"if": {"type": "integer"}, "then": {"minimum": 3}}, "4", "2", "#/if, #/then"),
+    ({"type": "object", "propertyNames": {"enum": ["a"]}}, '{"a":1}', '{"b":1}', "#/propertyNames"),
+    ({"type": "array", "contains": {"const": 1}}, "[0,1]", "[0]", "#/contains"),
+    ({"type": "string", "pattern": "^a(?=b)"}, '"abc"', '"ac"', "#/pattern"),
+    ({"type": "object", "patternProperties": {"^(?!x)": {}}, "additionalProperties": False}, '{"a":1}', '{"x":1}',
+     "#/patternProperties"),
+    ({"properties": {"not": {"not": {"const": 1}}}}, '{"not":2}', '{"not":1}', "#/properties/not/not"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("schema", "right", "wrong", "place"), CHECKED, ids=[case[3] for case in CHECKED])
+def test_what_cannot_be_masked_is_checked_on_whole_texts(
+    population: Any, schema: Any, right: str, wrong: str, place: str
+) -> None:
+    before = copy.deepcopy(schema)
+    constraint = json_schema(schema)
+    assert masked(constraint, right) and masked(constraint, wrong)
+    assert accepts(constraint, right, population) and not accepts(constraint, wrong, population)
+    assert schema == before
+    with pytest.raises(ConstraintError, match=re.escape(f"unsupported keyword {place}")):
+        json_schema(schema, unsupported="refuse")
+    assert accepts(json_schema(schema, unsupported="ignore"), wrong, population)
+    assert accepts(pickle.loads(pickle.dumps(json_schema({"type": "integer"}))), "3", population)
+
+
+@pytest.mark.parametrize("name", ["path", "url", "host-name", "topic", "nonsense"])
+def test_an_unknown_format_is_an_annotation_and_a_warning(population: Any, name: str) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string", "format": name}}}
+    with pytest.warns(UserWarning, match=f"'{name}' at #/properties/a/format"):
+        constraint = json_schema(schema)
+    assert accepts(constraint, '{"a": "x"}', population)
+    with pytest.raises(ConstraintError, match="#/properties/a/format"):
+        json_schema(schema, unsupported="refuse")
+
+
+def test_known_formats_are_enforced(population: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dates = json_schema({"type": "string", "format": "date"})
+        patterns = json_schema({"type": "string", "format": "regex"})
+    assert masked(dates, '"2020-02-01"') and not masked(dates, '"2020-2-1"')
+    assert accepts(patterns, '"a+"', population) and not accepts(patterns, '"a("', population)
+
+
+IMPOSSIBLE = {"type": "object", "properties": {"a": {}}, "required": ["b"], "additionalProperties": False}
+
+
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        (IMPOSSIBLE, "at #:"),
+        ({"type": "object", "properties": {"x": IMPOSSIBLE}, "required": ["x"]}, "at #/properties/x:"),
+        ({"type": "array", "items": {"anyOf": [IMPOSSIBLE]}, "minItems": 1}, "at #/items/anyOf/0:"),
+        ({"type": "object", "properties": {"x/y": {"enum": []}}, "required": ["x/y"]}, "at #/properties/x~1y:"),
+    ],
+)  # fmt: skip
+def test_a_schema_that_no_value_meets_is_refused_with_the_place(schema: Any, place: str) -> None:
+    with pytest.raises(ConstraintError, match=re.escape(place)):
+        json_schema(schema)
+
+
+@pytest.mark.parametrize(
+    ("schema", "meant"),
+    [
+        ({"type": "string", "nullable": True}, '"type": ["string", "null"]'),
+        ({"properties": {"a": {"$ref": "#/$defs/b", "nullable": True}}, "$defs": {"b": {}}}, "#/properties/a/nullable"),
+        ({"type": "object", "propertis": {}}, "#/propertis is no keyword of JSON Schema; did you mean 'properties'?"),
+        ({"type": "object", "properties": {"a": {"minlength": 3}}}, "#/properties/a/minlength"),
+        ({"type": "object", "requried": ["a"]}, "did you mean 'required'?"),
+        ({"items": {"typ": "string"}}, "#/items/typ"),
+        ({"name": "search", "description": "d", "parameters": {"type": "object"}}, "description['parameters']"),
+        ({"type": "function", "function": {"name": "f", "parameters": {}}}, "Invalid type: function"),
+        ({"name": "answer", "strict": True, "schema": {"type": "object"}}, "description['schema']"),
+        ({"name": "string", "age": "integer"}, '{"type": "object", "properties": {...}}'),
+        ({"type": "objekt"}, "#/type: 'objekt'"),
+        ({"properties": {"a": {"type": "objekt"}}}, "#/properties/a/type: 'objekt'"),
+    ],
+)
+def test_what_is_no_schema_is_refused_by_what_was_probably_meant(schema: Any, meant: str) -> None:
+    with pytest.raises(ConstraintError, match=re.escape(meant)):
+        json_schema(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        True,
+        {"title": "anything", "description": "d"},
+        {
+            "type": "string",
+            "x-order": 1,
+            "markdownDescription": "m",
+            "enumNames": [],
+            "examples": ["a"],
+            "nullable": False,
+        },
+        {"type": "object", "properties": {"propertis": {}, "nullable": {}, "typ": {"type": "string"}}},
+        {"$schema": "http://json-schema.org/draft-07/schema#", "definitions": {"a": {}}, "$ref": "#/definitions/a"},
+    ],
+)
+def test_annotations_and_names_of_properties_are_no_mistakes(schema: Any) -> None:
+    json_schema(schema)
+
+
+def test_deep_and_endless_schemas_are_refused() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(5000):
+        deep = {"items": deep}
+    endless: dict[str, Any] = {}
+    endless["items"] = endless
+    for schema in (deep, endless, '{"items":' * 5000 + "{}" + "}" * 5000, '{"items":' * 90000):
+        with pytest.raises(ConstraintError, match=r"nested more than 120 deep|no JSON"):
+            json_schema(schema)
+
+
+def test_hundreds_of_optional_properties_work() -> None:
+    schema = {"type": "object", "properties": {f"property_{i}": {"type": "integer"} for i in range(500)}}
+    assert masked(json_schema(schema), '{"property_7": 1, "property_499": 3}')
+
+
+def test_a_grammar_that_would_fail_on_the_way_is_refused_where_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llguidance import LLParserLimits
+
+    monkeypatch.setattr("llguidance.LLParserLimits", lambda **_: LLParserLimits(max_items_in_row=100))
+    schema = {"type": "object", "properties": {f"property_{i}": {"type": "integer"} for i in range(500)}}
+    with pytest.raises(ConstraintError, match=r"gave up after '\{'"):
+        json_schema(schema)
+
+
+def test_a_schema_of_megabytes_compiles_soon() -> None:
+    """2.3 MB take some 0.7 s; the limit that is stated is two seconds."""
+    rng = np.random.default_rng(0)
+    words = ["".join(map(chr, row)) for row in rng.integers(97, 123, (40_000, 55))]
+    began = time.process_time()
+    json_schema({"enum": words}).automaton(BYTES)
+    assert time.process_time() - began < 4.0
+
+
+@pytest.mark.parametrize(
+    ("whitespace", "right", "wrong"),
+    [
+        ("compact", ['{"a":1,"b":[]}'], ['{"a": 1,"b":[]}', '{ "a":1,"b":[]}']),
+        ("flexible", ['{"a":1,"b":[]}', '{ "a"  :\n\n1 ,\t"b":[ ]  }'], [' {"a":1,"b":[]}']),
+        (" {0,2}", ['{"a":  1,"b":[]}'], ['{"a":   1,"b":[]}', '{"a":\n1,"b":[]}']),
+        (None, ['{"a": 1, "b": []}', '{\n  "a": 1,\n\t"b": []\n}'], ['{"a":  1,"b":[]}', '{\n\n"a":1,"b":[]}']),
+    ],
+)
+def test_white_space_is_what_was_asked_for(whitespace: str | None, right: list[str], wrong: list[str]) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}, "b": {"type": "array"}},
+        "required": ["a", "b"],
+    }
+    constraint = json_schema(schema) if whitespace is None else json_schema(schema, whitespace=whitespace)
+    assert all(masked(constraint, text) for text in right)
+    assert not any(masked(constraint, text) for text in wrong)
+
+
+def test_other_characters_are_no_white_space() -> None:
+    for whitespace, problem in (("a?", "only blanks, tabs"), (r"\s", "only blanks"), ("(", "unterminated")):
+        with pytest.raises(ConstraintError, match=problem):
+            json_schema({}, whitespace=whitespace)
+    with pytest.raises(ArgumentError, match="'check', 'refuse', 'ignore'"):
+        json_schema({}, unsupported="warn")  # type: ignore[arg-type]
+
+
+class Colour(enum.Enum):
+    red = "red"
+    blue = "blue"
+
+
+class Person(pydantic.BaseModel):
+    name: str
+    age: int
+
+    @pydantic.field_validator("age")
+    @classmethod
+    def check_age(cls, age: int) -> int:
+        if age % 2:
+            raise ValueError("odd")
+        return age
+
+
+@dataclasses.dataclass
+class Point:
+    x: int
+
+
+class Row(TypedDict):
+    a: int
+
+
+@pytest.mark.parametrize(
+    ("kind", "right", "value", "wrong"),
+    [
+        (pathlib.Path, '"a/b"', pathlib.Path("a/b"), "3"),
+        (set[int], "[1, 2]", {1, 2}, "[1, 1]"),
+        (frozenset[str], '["a"]', frozenset("a"), '["a", "a"]'),
+        (dict[Colour, int], '{"red": 1}', {Colour.red: 1}, '{"green": 1}'),
+        (re.Pattern, '"a+"', re.compile("a+"), '"a("'),
+        (bytes, '"ab"', b"ab", "3"),
+        (pydantic.SecretStr, '"ab"', pydantic.SecretStr("ab"), "3"),
+        (ipaddress.IPv4Network, '"10.0.0.0/8"', ipaddress.IPv4Network("10.0.0.0/8"), '"10/99"'),
+        (pydantic.IPvAnyAddress, '"10.0.0.1"', ipaddress.IPv4Address("10.0.0.1"), '"10.0.0.x"'),
+        (pydantic.Base64Str, '"YQ=="', "a", "3"),
+        (Person, '{"name": "a", "age": 2}', Person(name="a", age=2), '{"name": "a", "age": 3}'),
+        (list[Person], '[{"name": "a", "age": 2}]', [Person(name="a", age=2)], "3"),
+        (Point, '{"x": 1}', Point(1), '{"x": 1.5}'),
+        (Row, '{"a": 1}', {"a": 1}, "{}"),
+        (int | None, "null", None, '"a"'),
+    ],
+)
+def test_a_python_type_is_taken_as_its_schema(population: Any, kind: Any, right: str, value: Any, wrong: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        constraint = json_schema(kind)
+    assert accepts(constraint, right, population) and not accepts(constraint, wrong, population)
+    assert constraint.read(right) == value
+
+
+OUTLINED = [
+    {"type": "object", "properties": {"a": {}, "b": {"type": "string", "minLength": 2}}, "required": ["b"]},
+    {"type": "object", "properties": {"a": {"enum": ["x", 1, None]}}, "additionalProperties": False},
+    {"type": "object", "additionalProperties": {"type": "array", "items": {"const": {"a": [1]}}}},
+    {"type": "array", "prefixItems": [{"type": "boolean"}, {"type": "null"}], "items": {"type": "number"}},
+    {"type": "array", "prefixItems": [{"type": "null"}], "items": False, "minItems": 1},
+    {"type": "array", "items": {"type": "integer"}, "minItems": 2},
+    {"type": "array", "items": {"$ref": "#"}, "maxItems": 2},
+    {"anyOf": [{"type": "string", "format": "date"}, {"type": ["integer", "array"]}, {"const": "a\"é"}]},
+    {"$defs": {"t": {"type": "object", "properties": {"l": {"$ref": "#/$defs/t"}, "v": {}}, "required": ["v"]}},
+     "$ref": "#/$defs/t"},
+    {"allOf": [{"type": "object", "properties": {"b": {"type": "integer"}}, "required": ["b"]},
+               {"properties": {"a": {"type": "integer"}}, "required": ["a"]}]},
+    {"type": "object", "patternProperties": {"^x": {}}, "properties": {"é": {}}, "required": ["é", "z"]},
+    True,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("schema", OUTLINED, ids=json.dumps)
+def test_the_outline_accepts_all_that_the_schema_accepts(schema: Any) -> None:
+    """Random texts of the schema, structure preferred so that they end."""
+    constraint, rng = json_schema(schema), np.random.default_rng(0)
+    automaton, ended = constraint.automaton(BYTES), 0
+    assert build_outline(constraint._masked) is not None
+    outline = automaton._outline
+    for _ in range(60):
+        state, mapped = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        for _ in range(60):
+            if automaton.accepts(state)[0]:
+                ended += 1
+                assert outline.accepts(mapped)[0]
+            allowed = np.flatnonzero(unpack(automaton.masks(state), 257)[0][:256])
+            closing = [b for b in allowed if b in b'"]}:,']
+            if not len(allowed):
+                break
+            byte = np.array([rng.choice(closing if closing and rng.random() < 0.5 else allowed)])
+            state, mapped = automaton.advance(state, byte), outline.advance(mapped, byte)
+            assert state[0] > 0 and mapped[0] >= 0
+    assert ended > 5
+
+
+STRUCTURE = (b"", b"{", b"}", b'"', b'"a"', b"a", b":", b'":', b"1", b" ", b",", b"[", b"]", b"b", b'","', b'{"', b'"}')
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"a": {"type": "string"}, "b": {"const": 1}}, "required": ["a", "b"],
+         "additionalProperties": False},
+        {"type": "array", "items": {"type": "array", "items": {"const": "a"}, "minItems": 1}, "minItems": 2},
+        {"type": "object", "properties": {"a": {"type": "string", "minLength": 3}}, "required": ["a"]},
+    ],
+)  # fmt: skip
+def test_a_json_text_is_begun_only_if_it_can_be_ended_within_the_limit(explore: Any, schema: Any) -> None:
+    """Walks that draw evenly among the masked tokens never die, down to the least number of tokens that there is."""
+    vocabulary = Vocabulary(STRUCTURE, (0,))
+    automaton, rng = json_schema(schema).automaton(vocabulary), np.random.default_rng(0)
+    whole = explore(automaton, vocabulary)
+    shortest = next(n for n in range(40) if (mask_within(automaton, np.zeros(1, np.int64), np.array([n])) > 1).any())
+    for limit in range(shortest, shortest + 6):
+        for _ in range(15):
+            state = np.zeros(1, np.int64)
+            for written in range(limit + 1):
+                allowed = np.flatnonzero(unpack(mask_within(automaton, state, np.array([limit - written])), 32)[0])
+                assert len(allowed)
+                token = rng.choice(allowed)
+                if token == 0:
+                    break
+                state = automaton.advance(state, np.array([token]))
+            assert whole.accepts(int(state[0]))
+    assert len(vocabulary.tokens) < 32

@@ -1,0 +1,107 @@
+"""Constraints through the front door: what a run gives back, and what it says where no text meets them all."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pydantic
+import pytest
+
+import feynkac as fk
+
+
+class Box(pydantic.BaseModel):
+    a: int
+
+    @pydantic.field_validator("a")
+    @classmethod
+    def check(cls, a: int) -> int:
+        if a == 11:
+            raise ValueError("not eleven")
+        return a
+
+
+PARTS = ("{", "}", '"a"', ":", "1", " ", ",", "\n", '{"a":')
+
+
+@pytest.fixture(scope="module")
+def lm(tiny_lm: Any) -> Any:
+    return tiny_lm(*PARTS, seed=2)
+
+
+def test_a_class_gives_instances(lm: Any) -> None:
+    result = fk.steer(lm.prompt("1", max_tokens=8), fk.json_schema(Box), particles=64, seed=0)
+    values = result.parsed()
+    for text, value in zip(result.samples, values, strict=True):
+        assert value is None or (isinstance(value, Box) and json.loads(text) == value.model_dump())
+    assert {value.a for value in values if value} >= {1} and 11 not in {value.a for value in values if value}
+
+
+@pytest.mark.parametrize("limit", [4, 6, 12])
+@pytest.mark.parametrize("whitespace", ["compact", " ?", "flexible"])
+def test_a_tight_limit_does_not_kill_json(lm: Any, limit: int, whitespace: str) -> None:
+    """The model draws blanks and line breaks as readily as anything else."""
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "integer"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    constraint = fk.json_schema(schema, whitespace=whitespace)
+    result = fk.steer(lm.prompt("1", max_tokens=limit), constraint, particles=32, seed=0)
+    assert (result.weights > 0).all()
+    for text in result.samples:
+        assert json.loads(text)["a"] % 10 == 1
+
+
+def test_checked_schemas_weigh_whole_texts(lm: Any) -> None:
+    """Without resampling a run under "check" is that under "ignore", the texts that are not valid left without weight."""
+    schema = {"enum": [1, 11], "not": {"const": 11}}
+    task = lm.prompt("1", max_tokens=2)
+    checked, ignored = (
+        fk.steer(task, fk.json_schema(schema, unsupported=how), particles=64, ess_threshold=1e-9, seed=0)
+        for how in ("check", "ignore")
+    )
+    assert checked.samples == ignored.samples and set(ignored.posterior()) == {"1", "11"}
+    expected = np.where(np.array(ignored.samples) == "11", -np.inf, ignored.log_weights)
+    np.testing.assert_array_equal(checked.log_weights, expected)
+
+
+def test_a_span_of_a_checked_schema_is_checked(lm: Any) -> None:
+    @fk.program
+    def pick(p: Any, lm: Any, unsupported: Any) -> str:
+        schema = fk.json_schema({"enum": [1, 11], "not": {"const": 11}}, unsupported=unsupported)
+        return p.sample(lm.context("1").gen(schema, max_tokens=2))
+
+    assert set(fk.steer(pick(lm, "check"), particles=64, seed=0).posterior()) == {"1"}
+    assert set(fk.steer(pick(lm, "ignore"), particles=64, seed=0).posterior()) == {"1", "11"}
+
+
+def test_a_class_is_taken_in_a_program(lm: Any) -> None:
+    @fk.program
+    def pick(p: Any, lm: Any) -> str:
+        return p.sample(lm.context("1").gen(json_schema=Box, max_tokens=6))
+
+    for text in fk.steer(pick(lm), particles=16, seed=0).posterior():
+        Box.model_validate_json(text)
+
+
+@pytest.mark.parametrize(
+    ("factors", "named"),
+    [
+        ([fk.choices(["111", "1"]), fk.regex(" 111")], r"meets both .choices.* and .regex\(' 111'\)"),
+        ([fk.regex("1*"), fk.regex("1{2}|:{2}"), fk.regex(":*1?"), fk.length(max=3)], "meets all of"),
+        ([fk.regex("1{1,3}"), fk.length(min=5, unit="char")], "meets both .regex"),
+    ],
+)
+def test_constraints_that_no_text_meets_are_named(lm: Any, factors: list[Any], named: str) -> None:
+    with pytest.raises(fk.AllParticlesDied, match=named):
+        fk.steer(lm.prompt("1", max_tokens=4), *factors, particles=8, seed=0)
+
+
+def test_constraints_that_some_text_meets_are_not_blamed(lm: Any) -> None:
+    with pytest.raises(fk.AllParticlesDied) as error:
+        fk.steer(lm.prompt("1", max_tokens=2), fk.regex("1{3}") * fk.regex("1*"), particles=8, seed=0)
+    assert "meets" not in str(error.value)
