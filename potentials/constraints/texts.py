@@ -11,6 +11,7 @@ import numpy as np
 
 from feynkac.base.errors import ArgumentError, ConstraintError
 from feynkac.base.masks import TokenAutomaton
+from feynkac.base.unicode import check_unicode
 from feynkac.potentials.constraints.automata import expressions
 from feynkac.potentials.constraints.automata.alphabet import ANY_CHAR, build_alphabet, match_characters
 from feynkac.potentials.constraints.automata.nfa import CharDfa, Nfa, TooLarge, determinise
@@ -60,6 +61,8 @@ def choices(options: Iterable[str]) -> TextConstraint:
     texts = sorted(set(options))
     if wrong := [text for text in texts if not isinstance(text, str)]:
         raise ArgumentError(f"choices: {wrong[0]!r} is no string")
+    for text in texts:
+        check_unicode(text, f"choices: {text!r}", ConstraintError)
     if not texts:
         raise ConstraintError("choices([]): there is nothing to choose from; give at least one text")
     name = shorten(f"choices({texts!r})")
