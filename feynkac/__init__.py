@@ -29,7 +29,7 @@ _HOMES = {
         "program", "Bernoulli", "Categorical", "Geometric", "Normal", "Uniform", "Token",
     ),
     "feynkac.potentials": (
-        "regex", "json_schema", "grammar", "choices", "tokens", "length", "constraint", "reward", "product",
+        "regex", "json_schema", "grammar", "choices", "tokens", "length", "after", "constraint", "reward", "product",
     ),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from feynkac.models.diffusion.pipeline import Diffusion as Diffusion
     from feynkac.models.language.lm import CausalLM as CausalLM
     from feynkac.potentials import (
+        after as after,
         choices as choices,
         constraint as constraint,
         grammar as grammar,

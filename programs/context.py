@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ArgumentError, ProgramError
 from feynkac.base.tokens import Token, Tokens, TokenSet
+from feynkac.models.language.openings import list_tokens, read_ids
 from feynkac.programs.runtime.execution import Execution
 from feynkac.programs.runtime.serving import Ask
 from feynkac.programs.upcoming import Draft, GivenTokens, InSet, NextToken
@@ -83,9 +84,12 @@ class Context:
         return make_span(self, {name: value for name, value in given.items() if value is not None}, max_tokens)
 
     def observe_text(self, text: str) -> None:
-        """Observe `text`, spelt as the tokenizer spells it: the weight is its probability, from one forward pass."""
-        if text:
-            self._execution.observe(GivenTokens(self.check_open(), self.encode(text)), None)
+        """Observe `text`, spelt as the tokenizer spells it: the weight is its probability, from one forward pass.
+
+        The context goes on by the bytes of `text` and nothing else. Raises ModelError where no tokens have them.
+        """
+        if ids := self.check_open().encode(text):
+            self._execution.observe(GivenTokens(self, ids), None)
 
     def draft(self, ahead: Context, tokens: int = 4) -> Draft:
         """The next `tokens` tokens, to be sampled: drawn one by one from `ahead`, verified by one forward pass.
@@ -96,14 +100,15 @@ class Context:
         return Draft(self, ahead, tokens)
 
     def append(self, text: str | Token | Sequence[int]) -> None:
-        """Put text or tokens behind the context, without any weight. A pending `mask` is forgotten."""
+        """Put text or tokens behind the context, without any weight. A pending `mask` is forgotten.
+
+        The bytes of a text are put there as they are, without a blank before it. An end of sequence in it is a token
+        like others, so that a context may hold several turns of a chat. Raises ModelError where no tokens have the
+        bytes of `text`.
+        """
         self.check_open()
-        if isinstance(text, Token):
-            ids: Sequence[int] = [NextToken(self).convert(text).id]
-        else:
-            ids = self.encode(text) if isinstance(text, str) else [int(i) for i in text]
-        for token in ids:
-            self.advance(int(token))
+        for token in self.encode(text) if isinstance(text, str) else self._read_ids(text):
+            self.put(token)
 
     def fork(self) -> Context:
         """A second context that stands where this one does; both go on by themselves. It costs nothing."""
@@ -114,7 +119,7 @@ class Context:
 
     @property
     def tokens(self) -> list[Token]:
-        """All tokens behind the prompt, without the end of sequence."""
+        """All tokens behind the prompt, without the end of sequence that has ended it."""
         return [Token.of(self.lm.vocabulary, i) for i in self.node.tokens()]
 
     @property
@@ -141,13 +146,17 @@ class Context:
 
     def advance(self, token: int) -> tuple[Node, bool]:
         """Append a token, without any weight; returns the new position."""
-        self.given = None
         if token in self.lm.vocabulary.eos:
-            self.ended = True
+            self.given, self.ended = None, True
         else:
-            self.node = self.histories.child(self.node, token)
-            self._execution.run.spend(self._execution, self.node.depth)
+            self.put(token)
         return self.node, self.ended
+
+    def put(self, token: int) -> None:
+        """Append a token, which ends nothing, without any weight."""
+        self.given = None
+        self.node = self.histories.child(self.node, token)
+        self._execution.run.spend(self._execution, self.node.depth)
 
     def ask(self, *, among: TokenSet | None = None, token: int | None = None, draws: bool = False) -> Ask:
         """A question about the next token, for the engine to answer."""
@@ -157,9 +166,17 @@ class Context:
         """The log-probability of a value, without any effect."""
         return self._execution.query(dist, value)
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, as the tokenizer spells it."""
-        return self.lm.tokenizer(text, add_special_tokens=False)["input_ids"] if text else []
+    def encode(self, text: str) -> Sequence[int]:
+        """The token ids that have the bytes of `text` (see `LanguageModel.spell`)."""
+        if isinstance(text, Token):
+            return [NextToken(self).convert(text).id]
+        if not isinstance(text, str):
+            raise ArgumentError(f"{text!r} is no text; give a string")
+        return self.lm.spell(text)
+
+    def _read_ids(self, tokens: Any) -> Sequence[int]:
+        vocabulary = self.lm.vocabulary
+        return read_ids(list_tokens(tokens), min(vocabulary.size, self.lm.n_embeddings), vocabulary)
 
     def __str__(self) -> str:
         return self.text()

@@ -14,6 +14,7 @@ from feynkac.base.capabilities import Checks, MasksWithin, has
 from feynkac.base.errors import ArgumentError
 from feynkac.base.masks import TokenAutomaton, TokenConstraint, mask_within, pack
 from feynkac.base.tokens import TokenSet
+from feynkac.base.unicode import check_unicode
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
@@ -186,6 +187,8 @@ def _make_rule(vocabulary: Vocabulary, kind: str, what: Any) -> Rule:
         stops = [what] if isinstance(what, str) else list(what)
         if not all(isinstance(stop, str) and stop for stop in stops):
             raise ArgumentError(f"until={what!r}: give a string that is not empty, or a list of such")
+        for stop in stops:
+            check_unicode(stop, "until")
         return Until([stop.encode() for stop in stops], vocabulary)
     if kind == "unit":
         if what not in ("word", "sentence"):

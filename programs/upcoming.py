@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feynkac.base.errors import ArgumentError, ProgramError
+from feynkac.base.numbers import as_whole
 from feynkac.base.tokens import Token, TokenSet
 from feynkac.programs.distributions import Distribution
 from feynkac.programs.runtime.serving import Answer, Ask, Block
@@ -173,12 +174,13 @@ class Draft(Distribution):
     composite = True
 
     def __init__(self, context: Context, ahead: Context, tokens: int) -> None:
-        if ahead is context or isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
+        n = as_whole(tokens)
+        if ahead is context or n is None or n < 1:
             raise ArgumentError(f"draft({ahead!r}, {tokens!r}): give another context, and at least 1 token")
         self.context = context.check_open()
         self.ahead = ahead.check_open()
-        self.tokens = tokens
-        self.key = ("draft", tokens)
+        self.tokens = n
+        self.key = ("draft", n)
 
     def run(self, p: Particle) -> str:
         """Draw the tokens, each a step of the engine, and weigh them. Returns their text."""

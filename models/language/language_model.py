@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.base.host import find_host
+from feynkac.base.numbers import read_whole
 from feynkac.base.vocabulary import Vocabulary
+from feynkac.models.language.chats import write_chat
+from feynkac.models.language.openings import Opening, TokenIds, read_eos, read_ids, read_stops, read_temperature
 from feynkac.models.language.prompted import Prompt, Prompted
 from feynkac.models.language.proposals import MASKED
 from feynkac.models.language.protocols import Proposal
+from feynkac.models.language.spelling import EMPTY, Speller
 
 if TYPE_CHECKING:
     import torch
@@ -26,13 +30,14 @@ class LanguageModel(ABC):
     """A law over the next token and its tokenizer.
 
     A backend gives `open`, `window`, `device` and the number of its logits; prompts, programs and steering are here.
-    `eos`: the ids that end a text.
+    `eos`: the id or ids that end a text.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, eos: Iterable[int]) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, eos: int | Iterable[int]) -> None:
         self.tokenizer = tokenizer
-        self._eos = sorted(set(eos))
+        self._eos = read_eos(eos)
         self._vocabulary: Vocabulary | None = None
+        self._spells: Speller | None = None
         self._lock = threading.RLock()
 
     @abstractmethod
@@ -58,7 +63,7 @@ class LanguageModel(ABC):
         """The size of the next-token law, V; the tokenizer may know fewer tokens, or more."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_lock"}
+        return {name: value for name, value in vars(self).items() if name != "_lock"} | {"_spells": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _lock=threading.RLock())
@@ -72,91 +77,106 @@ class LanguageModel(ABC):
                     self._vocabulary = Vocabulary.from_tokenizer(self.tokenizer, size=self.n_logits, eos=self._eos)
         return self._vocabulary
 
+    @property
+    def n_embeddings(self) -> int:
+        """The number of token ids that a prompt may have; V unless a backend says otherwise."""
+        return self.n_logits
+
     def prompt(
         self,
         text: str | None = None,
         *,
-        chat: str | Sequence[dict[str, str]] | None = None,
-        tokens: Sequence[int] | None = None,
+        chat: str | Sequence[Mapping[str, Any]] | None = None,
+        tokens: TokenIds | None = None,
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        template: Mapping[str, Any] | None = None,
         max_tokens: int = 100,
-        stop: str | Sequence[str] = (),
+        stop: str | Iterable[str] | None = None,
         temperature: float = 1.0,
         at_limit: Literal["truncate", "end"] = "truncate",
         proposal: Proposal = MASKED,
     ) -> Prompted:
         """The law of this model's continuations of a prompt: the thing to steer.
 
-        Give one of `text`, `chat` (a user's message, or a list of {"role", "content"}) and `tokens`. A text ends at an
-        end-of-sequence token, after `max_tokens` generated tokens, or with the token that completes a `stop` string,
-        which stays in the text. `at_limit` says what the length limit means (see `Prompted`). `temperature` belongs
-        to the law; `proposal` does not (see `feynkac.models.language.proposals`). Raises ArgumentError for arguments
-        out of range, ModelError if the model's window is too small.
+        Give one of `text`, `chat` (a user's message, or a list of {"role", "content"}) and `tokens` (n ids, or an array
+        or tensor (n,) or (1, n)). The empty text is the tokenizer's beginning of sequence. A chat that ends in the
+        assistant's turn is continued there. Its template is given `tools` (functions or their JSON schemas),
+        `documents`, and the variables in `template`, such as {"enable_thinking": False}.
+
+        A text ends at an end-of-sequence token, after `max_tokens` generated tokens, or with the token that completes
+        a `stop` string, which stays in the text. `at_limit` says what the length limit means (see `Prompted`).
+        `temperature` belongs to the law; `proposal` does not (see `feynkac.models.language.proposals`). Raises
+        ArgumentError for arguments that cannot be used, ModelError if the model's window is too small, or where the
+        tokenizer knows a token that the model does not.
         """
-        ids = self._read_opening(text, chat, tokens)
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        if max_tokens < 1:
-            raise ArgumentError(f"max_tokens is {max_tokens}; it must be at least 1")
-        _check_temperature(temperature)
-        if at_limit not in ("truncate", "end"):
-            raise ArgumentError(f"at_limit is {at_limit!r}; it must be 'truncate' or 'end'")
-        if at_limit == "end" and not self._eos:
-            raise ArgumentError("at_limit='end' needs an end-of-sequence token, and this model was given none")
-        if "" in stops:
-            raise ArgumentError("a stop string is empty; leave it out")
+        ids = self._begin(Opening.read(text, chat, tokens, tools, documents, template))
+        limit = read_whole("max_tokens", max_tokens, 1)
+        stops, temperature = read_stops(stop), read_temperature(temperature)
+        self._check_end(at_limit)
         if isinstance(proposal, type) or not isinstance(proposal, Proposal):
             raise ArgumentError(
                 f"proposal is {proposal!r}; give one of feynkac.models.language.proposals, or an object with "
                 "draw(frontier)"
             )
-        self._check_window(len(ids), max_tokens)
-        prompt = Prompt(ids, max_tokens, tuple(s.encode() for s in stops), temperature, at_limit)
-        return Prompted(self, (prompt,), proposal=proposal)
+        self._check_window(len(ids), limit)
+        return Prompted(self, (Prompt(ids, limit, stops, temperature, at_limit),), proposal=proposal)
 
     def context(
         self,
         text: str | None = None,
         *,
-        chat: str | Sequence[dict[str, str]] | None = None,
-        tokens: Sequence[int] | None = None,
+        chat: str | Sequence[Mapping[str, Any]] | None = None,
+        tokens: TokenIds | None = None,
+        tools: Sequence[Any] | None = None,
+        documents: Sequence[Mapping[str, Any]] | None = None,
+        template: Mapping[str, Any] | None = None,
         temperature: float = 1.0,
     ) -> Context:
         """Open a context behind a prompt, inside of a program (see `feynkac.program`).
 
-        Give one of `text`, `chat` (a user's message, or a list of {"role", "content"}) and `tokens`; the temperature
-        belongs to the law. Raises ArgumentError for bad arguments, ProgramError outside of programs.
+        Give one of `text`, `chat` and `tokens`, and what else a chat's template takes, as in `prompt`; the temperature
+        belongs to the law. Raises ArgumentError and ModelError as `prompt` does, ProgramError outside of programs.
         """
-        _check_temperature(temperature)
-        return find_host().open_context(self, (text, chat, tokens), self._read_opening, temperature)
+        opening = Opening.read(text, chat, tokens, tools, documents, template)
+        return find_host().open_context(self, (opening,), self._begin, read_temperature(temperature))
 
-    def _read_opening(self, text: str | None, chat: Any, tokens: Sequence[int] | None) -> tuple[int, ...]:
-        if not (ids := self._read_ids(text, chat, tokens)):
-            raise ArgumentError("the prompt is empty; a language model needs at least one token to continue")
-        return ids
+    def begin(self, text: str) -> tuple[int, ...]:
+        """The token ids of a text that begins with `text` (see `Speller.begin`)."""
+        return self._speller.begin(text)
 
-    def _read_ids(self, text: str | None, chat: Any, tokens: Sequence[int] | None) -> tuple[int, ...]:
-        if sum(given is not None for given in (text, chat, tokens)) != 1:
-            raise ArgumentError("give the prompt as one of text, chat= and tokens=")
-        if text is not None:
-            return self._encode(text) if text else ()
-        if chat is not None:
-            return self._read_chat(chat)
-        assert tokens is not None
-        size = self.vocabulary.size
-        if any(not 0 <= token < size for token in tokens):
-            raise ArgumentError(f"a prompt token lies outside of the vocabulary of {size}")
-        return tuple(int(token) for token in tokens)
+    def spell(self, text: str) -> tuple[int, ...]:
+        """The token ids whose bytes are exactly those of `text`, wherever it stands.
 
-    def _read_chat(self, chat: str | Sequence[dict[str, str]]) -> tuple[int, ...]:
-        if not getattr(self.tokenizer, "chat_template", None):
-            raise ModelError("this tokenizer has no chat template; pass the prompt as text")
-        messages = [{"role": "user", "content": chat}] if isinstance(chat, str) else list(chat)
-        with self._lock:
-            written: Any = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-        return self._encode(written, add_special_tokens=False)
+        Control tokens stand for their names. Raises ArgumentError for lone surrogates, and ModelError where the
+        tokenizer lower-cases, drops or rewrites what is in `text`.
+        """
+        return self._speller.spell(text)
 
-    def _encode(self, text: str, **kwargs: Any) -> tuple[int, ...]:
-        with self._lock:  # tokenizers set their truncation for each call
-            return tuple(self.tokenizer(text, **kwargs)["input_ids"])
+    @property
+    def _speller(self) -> Speller:
+        if self._spells is None:
+            self._spells = Speller(self.tokenizer, self.vocabulary, self.n_embeddings)
+        return self._spells
+
+    def _begin(self, opening: Opening) -> tuple[int, ...]:
+        """The token ids of a prompt."""
+        if opening.text is not None:
+            return self._speller.begin(opening.text)
+        if opening.chat is not None:
+            with self._lock:
+                written = write_chat(opening.chat, self.tokenizer)
+            return self._speller.go_on(written)
+        assert opening.tokens is not None
+        if not opening.tokens:
+            raise ArgumentError(EMPTY)
+        return read_ids(opening.tokens, self.n_embeddings, self.vocabulary)
+
+    def _check_end(self, at_limit: Any) -> None:
+        if not isinstance(at_limit, str) or at_limit not in ("truncate", "end"):
+            raise ArgumentError(f"at_limit is {at_limit!r}; it must be 'truncate' or 'end'")
+        if at_limit == "end" and not self._eos:
+            raise ArgumentError("at_limit='end' needs an end-of-sequence token, and this model was given none")
 
     def _check_window(self, n_prompt: int, max_tokens: int) -> None:
         window = self.window
@@ -165,8 +185,3 @@ class LanguageModel(ABC):
                 f"the prompt has {n_prompt} tokens and max_tokens is {max_tokens}, but the model's window holds "
                 f"{window}; shorten the prompt or set max_tokens to at most {max(window - n_prompt, 0)}"
             )
-
-
-def _check_temperature(temperature: float) -> None:
-    if not temperature > 0.0 or temperature == float("inf"):
-        raise ArgumentError(f"temperature is {temperature}; it must be positive (a small one is nearly greedy)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from feynkac.base.errors import ModelError
+from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.language.language_model import LanguageModel
 from feynkac.models.language.opening import check_whole, find_device, find_window, open_contexts
 
@@ -23,18 +23,21 @@ class CausalLM(LanguageModel):
         lm = CausalLM.from_pretrained("HuggingFaceTB/SmolLM2-135M-Instruct")
         lm = CausalLM(model, tokenizer)
 
-    `eos` are the ids that end a text; by default those of the generation config and of the tokenizer. The model is
+    `eos`: the id or ids that end a text; by default those of the generation config and of the tokenizer. The model is
     not changed: a twin on the same weights is run, in evaluation mode. Any number of runs may go on at once, in
     threads of their own, while the model is used for something else. Its hooks are honoured; those put on during a
-    run count from the next run on. Raises ModelError if there is no end-of-sequence token and none is given.
+    run count from the next run on. Raises ModelError if there is no end-of-sequence token and none is given,
+    ArgumentError for an `eos` that is no id of the model.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, eos: Iterable[int] | None = None
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, eos: int | Iterable[int] | None = None
     ) -> None:
         super().__init__(tokenizer, eos=_list_eos(model, tokenizer) if eos is None else eos)
         self.model = model
         self._twins: Twins | None = None
+        if eos is not None and (wrong := [i for i in self._eos if i >= self.n_logits]):
+            raise ArgumentError(f"eos {wrong[0]} is outside of the vocabulary of {self.n_logits} tokens")
         if not self._eos and eos is None:
             raise ModelError(
                 f"neither {type(model).__name__} nor its tokenizer names an end-of-sequence token; pass "
@@ -48,7 +51,7 @@ class CausalLM(LanguageModel):
         *,
         dtype: torch.dtype | str = "auto",
         device: torch.device | str | None = None,
-        eos: Iterable[int] | None = None,
+        eos: int | Iterable[int] | None = None,
         **kwargs: Any,
     ) -> CausalLM:
         """Load a model by its hub id or from a folder; further arguments go to transformers.
@@ -75,6 +78,11 @@ class CausalLM(LanguageModel):
     def open(self, prompts: Sequence[Sequence[int]], max_new: int) -> Contexts:
         """See `LanguageModel.open`. Raises ModelError also for a model that no cache serves right."""
         check_whole(self.model)
+        if self.n_logits > self.n_embeddings:
+            raise ModelError(
+                f"the model draws from {self.n_logits} tokens and has embeddings for {self.n_embeddings}, so that it "
+                "could not go on behind some; resize its embeddings"
+            )
         return open_contexts(self._find_twins(), prompts, max_new)
 
     @property
@@ -93,6 +101,13 @@ class CausalLM(LanguageModel):
         head: Any = self.model.get_output_embeddings()
         return self.model.config.get_text_config(decoder=True).vocab_size if head is None else head.weight.shape[0]
 
+    @property
+    def n_embeddings(self) -> int:
+        """Rows of the embedding."""
+        embedding: Any = self.model.get_input_embeddings()
+        weight = embedding.weight  # packed where it is quantised
+        return weight.shape[0] if weight.is_floating_point() else embedding.num_embeddings
+
     def _find_twins(self) -> Twins:
         """The twins of the model as it is now."""
         from feynkac.models.language.twin import Twins
@@ -110,4 +125,5 @@ class CausalLM(LanguageModel):
 def _list_eos(model: Any, tokenizer: Any) -> list[int]:
     # Chat models end a turn and a document with different tokens: generation config and tokenizer may each know one.
     found = [getattr(source, "eos_token_id", None) for source in (getattr(model, "generation_config", None), tokenizer)]
-    return [int(i) for ids in found if ids is not None for i in (ids if isinstance(ids, list | tuple) else [ids])]
+    listed = [int(i) for ids in found if ids is not None for i in (ids if isinstance(ids, list | tuple) else [ids])]
+    return [i for i in listed if i >= 0]  # some configurations say -1 for none

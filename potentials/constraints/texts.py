@@ -11,6 +11,7 @@ import numpy as np
 
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten
 from feynkac.base.masks import TokenAutomaton
+from feynkac.base.unicode import check_unicode
 from feynkac.potentials.constraints.automata import expressions
 from feynkac.potentials.constraints.automata.alphabet import ANY_CHAR, build_alphabet, build_bytes, match_characters
 from feynkac.potentials.constraints.automata.nfa import MAX_ENTRIES, CharDfa
@@ -84,6 +85,8 @@ def choices(options: Iterable[str]) -> TextConstraint:
     listed = list(options)
     if wrong := [option for option in listed if not isinstance(option, str)]:
         raise ArgumentError(f"choices: {wrong[0]!r} is no string; give a list of strings")
+    for option in listed:
+        check_unicode(option, f"choices: {option!r}", ConstraintError)
     if not listed:
         raise ConstraintError("choices([]): there is nothing to choose from; give at least one text")
     texts = sorted(set(listed))
@@ -93,12 +96,7 @@ def choices(options: Iterable[str]) -> TextConstraint:
 
 def build_choice(texts: Sequence[str], name: str) -> CharDfa:
     """The automaton of a list of texts: the trie of their bytes. Raises ConstraintError if it is too large."""
-    try:
-        spelt = [text.encode() for text in texts]
-    except UnicodeEncodeError as error:
-        raise ConstraintError(
-            f"{name}: {error.object!r} holds {error.object[error.start]!r}, half of a character, which no text has"
-        ) from None
+    spelt = [text.encode() for text in texts]
     letters, classes = build_bytes(b"".join({bytes(set(text)) for text in spelt}))
     nodes: dict[int, int] = {}
     ends = []

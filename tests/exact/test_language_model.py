@@ -92,6 +92,8 @@ CASES = {
     "running maximum and a late constraint": (
         lambda: [fk.reward(lambda x: x.count("b"), kind="max"), fk.constraint(lambda x: len(x) != 1)],
         lambda x: math.exp(x.count("b")) * (len(x) != 1)),
+    "a pattern after a marker": (lambda: [fk.after("b", fk.regex("a?b?"))],
+                                 lambda x: float(x.partition("b")[1:] in {("b", y) for y in ("", "a", "b", "ab")})),
     "sum and a pattern": (lambda: [fk.reward(lambda x: -x.count("a"), kind="sum"), fk.regex("[ae]*")],
                           lambda x: math.exp(-x.count("a")) * ("b" not in x)),
 }  # fmt: skip
@@ -153,6 +155,24 @@ def test_evidence_is_unbiased_and_the_posterior_converges(tiny_lm, case) -> None
     small, large = variations(256, 40), variations(4096, 10)
     spread = math.hypot(small.std() / 4.0 / math.sqrt(40), large.std() / math.sqrt(10))
     assert large.mean() < small.mean() / 4.0 * 1.1 + 4.0 * spread  # rare texts make the small ones a little too good
+
+
+def test_a_marker_within_tokens_that_go_on_is_weighed(tiny_lm, remembered) -> None:
+    """Every run of two particles: the marker "ab" comes as "a" "b", as "a" "ba", or whole, with more behind it."""
+    lm = tiny_lm("a", "b", "ba", "aba", seed=3)
+    target = truth(law(lm, "a", 3, "truncate"), lambda x: float(x.partition("ab")[1:] in {("ab", ""), ("ab", "a")}), lm)
+    marked = fk.after("ab", fk.regex("a?"))
+    model, potential = lm.prompt("a", max_tokens=3).constrain([marked]), product(marked)
+
+    def run(rng):
+        step = last(smc(model, potential, n=1, resample=killing, rng=rng))
+        weight = np.exp(step.log_weight)
+        return weight.sum(), weight @ np.array([len(x) for x in step.state.texts(range(1))])
+
+    outcomes = [(p, z, mean) for p, (z, mean) in enumerate_runs(run)]
+    assert sum(p * z for p, z, _ in outcomes) == pytest.approx(sum(target.values()), rel=FLOAT32)
+    expected = sum(w * len(x) for x, w in target.items())
+    assert sum(p * mean for p, _, mean in outcomes) == pytest.approx(expected, rel=FLOAT32)
 
 
 def test_a_dead_end_in_the_middle_is_weighed(tiny_lm) -> None:

@@ -80,7 +80,7 @@ def build_alphabet(sets: Sequence[Ranges]) -> tuple[Alphabet, list[NDArray[np.in
     for k, ranges in enumerate(sets):
         for low, high in np.searchsorted(edges, ranges) if ranges else ():
             member[low:high, k] = True
-    member[np.searchsorted(edges, _SURROGATES[0])] = False
+    member[slice(*np.searchsorted(edges, _SURROGATES))] = False
     classes, of_interval = np.unique(member, axis=0, return_inverse=True)
     if not len(sets) or not classes[0].any():  # characters in no set spell nothing: class -1
         classes, of_interval = classes[1:], of_interval.reshape(-1) - 1

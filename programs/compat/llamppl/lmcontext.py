@@ -35,7 +35,7 @@ class LMContext:
         self.temp = temp
         self.show_prompt = show_prompt
         self.show_eos = show_eos
-        ids = list(lm.tokenizer(prompt)["input_ids"]) if prompt else []  # pyright: ignore[reportArgumentType]
+        ids = list(lm.lm.begin(prompt))
         self.prompt_token_count = len(ids)
         self.prompt_string_length = len(str(lm.tokenizer.decode(ids)))
         self.histories = lm.histories

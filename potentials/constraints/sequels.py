@@ -1,0 +1,209 @@
+"""A constraint on what follows a marker: free text first, such as thoughts, and then an answer of a given form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.base.errors import ArgumentError, ConstraintError, shorten
+from feynkac.base.masks import States, TokenAutomaton, TokenConstraint, TokenMask, pack, words
+from feynkac.base.numbers import as_whole
+from feynkac.base.unicode import check_unicode
+from feynkac.base.vocabulary import Vocabulary
+from feynkac.potentials.constraints.tokenwise import TokenFactor
+
+if TYPE_CHECKING:
+    from feynkac.potentials.constraints.automata.trie import Trie
+
+Moves: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.int64]]"
+"""(V,) the state after each token from one free state, and (V,) the bytes of the token that it took to get there."""
+
+
+class Sequel(TokenFactor):
+    """See `after`."""
+
+    def __init__(self, marker: bytes | int, constraint: TokenConstraint, name: str) -> None:
+        super().__init__(name)
+        self._marker, self._constraint = marker, constraint
+
+    def compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
+        from feynkac.potentials.constraints.automata.trie import find_trie  # imports numba, which takes a while
+
+        tokens = find_trie(vocabulary)
+        if isinstance(self._marker, bytes):
+            moves = [_follow(_find_borders(self._marker), tokens, q) for q in range(len(self._marker))]
+        else:
+            moves = [_follow_control(self._marker, vocabulary, self.name)]
+        return SequelAutomaton(moves, vocabulary, self._constraint, self.name)
+
+
+class SequelAutomaton:
+    """A `TokenAutomaton` in L free states, as many as the marker has bytes, and behind it those of the constraint.
+
+    State q < L: the text ends in the first q bytes of the marker, and in no more of them. From L on: the constraint's
+    own states, moved up by L. A token may end the marker and go on; its rest is read by the constraint as the fewest
+    tokens that spell it. A rest that no tokens spell is a token of the constraint's vocabulary only.
+    """
+
+    start = 0
+
+    def __init__(self, moves: list[Moves], vocabulary: Vocabulary, constraint: TokenConstraint, name: str) -> None:
+        self._free, self._size = len(moves), vocabulary.size
+        self._after = np.stack([after for after, _ in moves]).astype(np.int32)
+        tokens = vocabulary.tokens
+        rests = {
+            (q, int(token)): tokens[token][used[token] :]
+            for q, (after, used) in enumerate(moves)
+            for token in np.flatnonzero(after == self._free)
+        }
+        spell = _make_spelling(tokens, set(rests.values()))
+        self._rests = {key: spell(rest) for key, rest in rests.items()}
+        extra = {rest: ids[0] for rest in rests.values() if (ids := spell(rest)) and ids[0] >= vocabulary.size}
+        behind = Vocabulary((*tokens, *sorted(extra, key=extra.__getitem__)), vocabulary.eos) if extra else vocabulary
+        self._inner = constraint.automaton(behind)
+        enters = {ids: self._enter(ids) >= 0 for ids in set(self._rests.values())}
+        for (q, token), ids in self._rests.items():
+            if not enters[ids]:
+                self._after[q, token] = -1
+        self._drop_dead_ends(name)
+        self._rows = pack(self._after >= 0)
+
+    def masks(self, states: States) -> TokenMask:
+        """(U, ceil(V / 32)) allowed next tokens; the end-of-sequence tokens only behind the marker."""
+        masks = np.zeros((len(states), words(self._size)), dtype=np.uint32)
+        free = (states >= 0) & (states < self._free)
+        masks[free] = self._rows[states[free]]
+        if (behind := states >= self._free).any():
+            masks[behind] = self._inner.masks(states[behind] - self._free)[:, : masks.shape[1]]
+            masks[behind, -1] &= np.uint32(0xFFFFFFFF) >> np.uint32(-self._size % 32)
+        return masks
+
+    def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
+        """(N,) states after one more token each; -1 where the token is not allowed."""
+        after = np.full(len(states), -1, dtype=np.int64)
+        known = (tokens >= 0) & (tokens < self._size)
+        free = known & (states >= 0) & (states < self._free)
+        after[free] = self._after[states[free], tokens[free]]
+        for i in np.flatnonzero(after == self._free):
+            after[i] = self._free + self._enter(self._rests[int(states[i]), int(tokens[i])])
+        if (behind := known & (states >= self._free)).any():
+            inner = self._inner.advance(states[behind] - self._free, tokens[behind])
+            after[behind] = np.where(inner >= 0, inner + self._free, -1)
+        return after
+
+    def accepts(self, states: States) -> NDArray[np.bool_]:
+        """(N,) whether the marker has come and the constraint accepts what follows it."""
+        accepts = np.zeros(len(states), dtype=np.bool_)
+        if (behind := states >= self._free).any():
+            accepts[behind] = self._inner.accepts(states[behind] - self._free)
+        return accepts
+
+    def _enter(self, ids: tuple[int, ...]) -> int:
+        """The state of the constraint after the rest of a token; -1 where it is none."""
+        # Not kept: an automaton may forget its states, and then finds them again from the start.
+        state = np.array([self._inner.start], dtype=np.int64)
+        for token in ids:
+            if state[0] >= 0:
+                state = self._inner.advance(state, np.array([token], dtype=np.int64))
+        return int(state[0])
+
+    def _drop_dead_ends(self, name: str) -> None:
+        """Forbid the tokens that lead to free states from which the marker cannot come."""
+        leads = np.zeros(self._free + 1, dtype=np.bool_)
+        leads[-1] = True
+        reached = [np.unique(row[row >= 0]) for row in self._after]
+        while new := [q for q in range(self._free) if not leads[q] and leads[reached[q]].any()]:
+            leads[new] = True
+        if not leads[self.start]:
+            raise ConstraintError(
+                f"{name}: no sequence of this vocabulary's tokens spells the marker and a text that it accepts"
+            )
+        self._after[~leads[self._after]] = -1
+
+
+def after(marker: str | int, constraint: TokenConstraint) -> Sequel:
+    """The texts in which `marker` comes, and what follows it is accepted by `constraint`: thoughts, then an answer.
+
+        fk.after("</think>\\n\\n", fk.json_schema(schema))
+
+    Before the marker's first place the text is free, and cannot end; behind it the constraint alone decides. The marker
+    counts wherever its bytes come, however they are cut into tokens; one token may end it and begin the answer. What
+    stands between the two, such as a line break, belongs into the marker. A marker that is a control token, which has
+    no text, is given by its id. Only what is generated counts, not the prompt.
+
+    Weights are those of the model: what is not allowed goes into the evidence. A text that reaches `max_tokens` before
+    the marker has come, or before the answer is whole, has weight zero: give it room for its thoughts.
+
+    Raises ArgumentError for an empty marker and for what is no constraint on tokens; ConstraintError, when it is
+    compiled, if no tokens spell the marker, or as the constraint does.
+    """
+    id = as_whole(marker)
+    if not isinstance(marker, str) and (id is None or id < 0):
+        raise ArgumentError(f"after({marker!r}, ...): give the marker as text, or the id of a control token")
+    if marker == "":
+        raise ArgumentError("after('', ...): the marker is empty; use the constraint itself")
+    if not isinstance(constraint, TokenConstraint):
+        raise ArgumentError(
+            f"after(..., {constraint!r}): give one constraint on tokens, such as json_schema(...). A product is "
+            "written after(m, a) * after(m, b), and a function as constraint(lambda text: f(text.partition(m)[2]))"
+        )
+    if isinstance(marker, str):
+        check_unicode(marker, "the marker")
+    spelt = marker.encode() if isinstance(marker, str) else int(marker)
+    return Sequel(spelt, constraint, f"after({marker!r}, {shorten(constraint.name)})")
+
+
+def _find_borders(marker: bytes) -> NDArray[np.int64]:
+    """(L, 256) the number of bytes of the marker that the text ends in, after one more byte (Knuth, Morris, Pratt)."""
+    table = np.zeros((len(marker), 256), dtype=np.int64)
+    border = 0
+    for q, byte in enumerate(marker):
+        table[q] = table[border] if q else 0
+        table[q, byte] = q + 1
+        border = int(table[border, byte]) if q else 0
+    return table
+
+
+def _follow(table: NDArray[np.int64], tokens: Trie, start: int) -> Moves:
+    """Where each token leads from `start`, all tokens at a time and byte by byte; -1 for those without text."""
+    length = np.diff(tokens.offset)
+    after, used = np.where(length > 0, start, -1), length.copy()
+    going = np.flatnonzero(length)
+    for k in range(tokens.height):
+        going = going[length[going] > k]
+        after[going] = table[after[going], tokens.flat[tokens.offset[going] + k]]
+        whole = after[going] == len(table)
+        used[going[whole]] = k + 1
+        going = going[~whole]
+    return after, used
+
+
+def _follow_control(token: int, vocabulary: Vocabulary, name: str) -> Moves:
+    """The same for a marker that is one token, whatever its text."""
+    if not token < vocabulary.size or token in vocabulary.eos:
+        raise ConstraintError(
+            f"{name}: {token} is an end of sequence, or no token of a vocabulary of {vocabulary.size}"
+        )
+    after = np.where(vocabulary.with_text, 0, -1)
+    after[token] = 1
+    return after, np.array([len(text) for text in vocabulary.tokens], dtype=np.int64)
+
+
+def _make_spelling(tokens: tuple[bytes, ...], rests: Iterable[bytes]) -> Callable[[bytes], tuple[int, ...]]:
+    """The fewest tokens that spell each of `rests`, or one new token."""
+    ids = {token: i for i, token in reversed(list(enumerate(tokens))) if token}
+    found: dict[bytes, tuple[int, ...]] = {b"": ()}
+    new = len(tokens)
+    for rest in sorted(rests):
+        best: list[tuple[int, ...] | None] = [()]
+        for end in range(1, len(rest) + 1):
+            ways = [(*way, ids[rest[k:end]]) for k in range(end) if (way := best[k]) is not None and rest[k:end] in ids]
+            best.append(min(ways, key=len, default=None))
+        whole = best[-1]
+        if whole is None:
+            whole, new = (new,), new + 1
+        found[rest] = whole
+    return found.__getitem__
