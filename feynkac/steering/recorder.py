@@ -12,7 +12,7 @@ from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import LogW, Rows
 from feynkac.base.errors import AllParticlesDied, ModelError
 from feynkac.results.result import History, Result, Timing
-from feynkac.smc.checks import name_of
+from feynkac.smc.checks import call, name_of
 from feynkac.smc.engine import Step
 from feynkac.smc.evidence import evidence
 from feynkac.smc.history import Trace
@@ -107,7 +107,9 @@ class Recorder:
 
 def show_samples(state: Any, rows: Rows) -> list[Any]:
     """What a result holds for `rows`: what the state shows of them, or else the state of each row alone."""
-    return list(state.samples(rows)) if isinstance(state, Shows) else [state.fork(rows[[i]]) for i in range(len(rows))]
+    if isinstance(state, Shows):
+        return list(call(state.samples, rows, of=state, what="samples"))
+    return [call(state.fork, rows[[i]], of=state, what="fork") for i in range(len(rows))]
 
 
 def count_forwarded(state: Any, group: int) -> int | None:

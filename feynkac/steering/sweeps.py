@@ -25,7 +25,7 @@ from feynkac.results.result import History, Result
 from feynkac.smc.conditional import Sweep, gibbs
 from feynkac.smc.engine import RandomSource, Step
 from feynkac.smc.evidence import evidence
-from feynkac.smc.observers import Observer, Progress, close
+from feynkac.smc.observers import Observer, Progress, close, show
 from feynkac.smc.weights import log_sum_exp
 from feynkac.steering.algorithms import SWEEPS, Plan, join_models
 from feynkac.steering.recorder import Recorder, count_forwarded, explain_death, read_watch, show_samples
@@ -89,7 +89,7 @@ class Chain:
         if step.t == 0:
             self.recorder = Recorder(0, 1)
         self.recorder(step)
-        return any([observer(step) is True for observer in self._observers])
+        return show(step, *self._observers)
 
 
 class Chains:
@@ -107,6 +107,11 @@ class Chains:
                 )
         plan.resample()  # refused now rather than in the first sweep
         self._chains: list[list[Chain]] = [[] for _ in models]
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether some problem has particles."""
+        return any(chains and chains[0].recorder.step is not None for chains in self._chains)
 
     @property
     def has_particles(self) -> bool:

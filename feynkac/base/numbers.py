@@ -1,0 +1,28 @@
+"""Whole numbers as arguments: those of Python and of numpy alike, and nothing that only looks like one."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from feynkac.base.errors import ArgumentError
+
+
+def as_whole(value: Any) -> int | None:
+    """`value` as an int; None for what is no whole number, such as True, 1.0 and "1"."""
+    if isinstance(value, bool | np.bool_):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def read_whole(name: str, value: Any, low: int, advice: str = "") -> int:
+    """`value` as an int of at least `low`. Raises ArgumentError by the `name` of the argument."""
+    number = as_whole(value)
+    if number is None or number < low:
+        raise ArgumentError(f"{name} is {value!r}; it must be an integer of at least {low}{advice}")
+    return number
