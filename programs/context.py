@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ArgumentError, ProgramError
+from feynkac.base.numbers import as_whole
 from feynkac.base.tokens import Token, Tokens, TokenSet
 from feynkac.programs.runtime.execution import Execution
 from feynkac.programs.runtime.serving import Ask
@@ -23,7 +24,8 @@ class Context:
     """A text that grows behind a prompt (see `CausalLM.context`). It belongs to the particle that opened it.
 
     `str(text)` is all behind the prompt, `len(text)` counts its tokens, `text.ended` tells whether an end of sequence
-    came, which is neither in the text nor counted.
+    was drawn or observed, which is neither in the text nor counted. In text that is appended or observed as a text it
+    ends nothing, and counts as a token like others: so several turns of a conversation stand in one context.
     """
 
     __slots__ = (
@@ -96,14 +98,16 @@ class Context:
         return Draft(self, ahead, tokens)
 
     def append(self, text: str | Token | Sequence[int]) -> None:
-        """Put text or tokens behind the context, without any weight. A pending `mask` is forgotten."""
+        """Put text or tokens behind the context, without any weight. A pending `mask` is forgotten.
+
+        An end of sequence in it ends nothing (turns of a chat are closed by one), unless it is given as a `Token`.
+        """
         self.check_open()
         if isinstance(text, Token):
-            ids: Sequence[int] = [NextToken(self).convert(text).id]
-        else:
-            ids = self.encode(text) if isinstance(text, str) else [int(i) for i in text]
-        for token in ids:
-            self.advance(int(token))
+            self.advance(NextToken(self).convert(text).id)
+            return
+        for token in self.encode(text) if isinstance(text, str) else self._read_ids(text):
+            self.put(token)
 
     def fork(self) -> Context:
         """A second context that stands where this one does; both go on by themselves. It costs nothing."""
@@ -114,7 +118,7 @@ class Context:
 
     @property
     def tokens(self) -> list[Token]:
-        """All tokens behind the prompt, without the end of sequence."""
+        """All tokens behind the prompt, without the end of sequence that ended it."""
         return [Token.of(self.lm.vocabulary, i) for i in self.node.tokens()]
 
     @property
@@ -140,14 +144,19 @@ class Context:
         return self
 
     def advance(self, token: int) -> tuple[Node, bool]:
-        """Append a token, without any weight; returns the new position."""
-        self.given = None
+        """Append a token, without any weight, or end here if it is an end of sequence; returns the new position."""
         if token in self.lm.vocabulary.eos:
+            self.given = None
             self.ended = True
         else:
-            self.node = self.histories.child(self.node, token)
-            self._execution.run.spend(self._execution, self.node.depth)
+            self.put(token)
         return self.node, self.ended
+
+    def put(self, token: int) -> None:
+        """Append a token that was given, whatever it is, without any weight."""
+        self.given = None
+        self.node = self.histories.child(self.node, token)
+        self._execution.run.spend(self._execution, self.node.depth)
 
     def ask(self, *, among: TokenSet | None = None, token: int | None = None, draws: bool = False) -> Ask:
         """A question about the next token, for the engine to answer."""
@@ -156,6 +165,14 @@ class Context:
     def query(self, dist: ContextDistribution, value: Any) -> float:
         """The log-probability of a value, without any effect."""
         return self._execution.query(dist, value)
+
+    def _read_ids(self, ids: Sequence[Any]) -> list[int]:
+        """Token ids. Raises ArgumentError for what is none."""
+        found = [NextToken(self).convert(each).id if isinstance(each, Token) else as_whole(each) for each in ids]
+        for number, each in zip(found, ids, strict=True):
+            if number is None or not 0 <= number < self.lm.vocabulary.size:
+                raise ArgumentError(f"{each!r} is no token of a vocabulary of {self.lm.vocabulary.size}")
+        return [int(number) for number in found if number is not None]
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`, as the tokenizer spells it."""

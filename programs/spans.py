@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.numbers import read_whole
 from feynkac.programs.context import Context
 from feynkac.programs.distributions import Distribution
 from feynkac.programs.rules import Options, Rule, find_rule
@@ -101,8 +102,7 @@ def make_span(context: Context, given: dict[str, Any], max_tokens: int | None) -
     """The span of `Context.gen`. Raises ArgumentError for arguments that do not go together."""
     if len(given) > 1:
         raise ArgumentError(f"gen takes one of {', '.join(given)}, not several")
-    if max_tokens is not None and (isinstance(max_tokens, bool) or not isinstance(max_tokens, int) or max_tokens < 1):
-        raise ArgumentError(f"max_tokens is {max_tokens!r}; it must be an integer of at least 1")
+    max_tokens = None if max_tokens is None else read_whole("max_tokens", max_tokens, 1)
     if not given and max_tokens is None:
         raise ArgumentError("gen() would go on to the end of the text; bound it: gen(max_tokens=50), gen(until='.')")
     kind, what = next(iter(given.items()), ("until", ()))
