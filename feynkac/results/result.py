@@ -6,8 +6,8 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import AllParticlesDied, ArgumentError
-from feynkac.results.ranking import merge_samples, rank_samples
-from feynkac.results.text import draw_sparkline, shorten
+from feynkac.base.numbers import read_whole
+from feynkac.results.ranking import make_posterior, merge_samples, rank_samples, unpack
+from feynkac.results.text import draw_sparkline, print_text, shorten
 from feynkac.smc.weights import effective_sample_size, normalise
 
 if TYPE_CHECKING:
@@ -113,12 +114,13 @@ class Result:
         top = np.flatnonzero(self.log_weights >= self.log_weights.max() - TIE)
         return max(merge_samples([self.samples[i] for i in top], np.ones(len(top))), key=lambda entry: entry[1])[0]
 
-    def posterior(self) -> dict[Any, float]:
-        """Each distinct sample with its probability, the likeliest first. Raises ArgumentError if they have no hash."""
-        try:
-            return dict(self._rank())
-        except TypeError as cause:
-            raise ArgumentError(f"the samples cannot be told apart: {cause}; use .samples and .weights") from cause
+    def posterior(self) -> Mapping[Any, float]:
+        """Each distinct sample with its probability, the likeliest first.
+
+        A dict, or where samples have no hash (lists, dicts), or are as good as equal (1, True and 1.0), a mapping that
+        is looked up in the same way.
+        """
+        return make_posterior(self._rank())
 
     def _rank(self) -> list[tuple[Any, float]]:
         return rank_samples(self.samples, self.weights)
@@ -126,7 +128,8 @@ class Result:
     def sample(self, k: int | None = None, *, seed: int | None = None) -> Any:
         """One draw from the weighted samples, or a list of `k`. Raises AllParticlesDied."""
         self._check_alive()
-        drawn = np.random.default_rng(seed).choice(len(self.samples), size=k or 1, p=self.weights)
+        count = 1 if k is None else read_whole("sample: k", k, 0)
+        drawn = np.random.default_rng(seed).choice(len(self.samples), size=count, p=self.weights)
         return self.samples[drawn[0]] if k is None else [self.samples[i] for i in drawn]
 
     def expectation(self, f: Callable[[Any], Any]) -> Any:
@@ -178,8 +181,8 @@ class Result:
         return [*lines, work]
 
     def show(self, rows: int = 10) -> None:
-        """Print the posterior and how the run went."""
-        print(self.summary(rows))
+        """Print the posterior and how the run went, with whatever a terminal would obey in a text escaped."""
+        print_text(self.summary(rows))
 
     def plot(
         self,
@@ -201,22 +204,28 @@ class Result:
         return picture(self, kind, most, reference)
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to a file that `from_json` reads. Raises ArgumentError for samples that JSON cannot hold."""
-        data = {**asdict(self), "log_weights": [_to_json(w) for w in self.log_weights.tolist()]}
+        """Write everything to a file that `from_json` reads, which gives back objects as dicts, and tuples as lists.
+
+        Raises ArgumentError for samples that JSON cannot hold.
+        """
+        data = {field.name: getattr(self, field.name) for field in fields(self)}
+        data |= {"history": asdict(self.history), "timing": asdict(self.timing)}
+        data["log_weights"] = [_to_json(w) for w in self.log_weights.tolist()]
         data["log_evidence"] = _to_json(self.log_evidence)
         data["history"]["log_evidence"] = [_to_json(z) for z in self.history.log_evidence]
         data["history"]["levels"] = [[_to_json(x) for x in levels] for levels in self.history.levels]
         try:
-            text = json.dumps({"feynkac": 1, **data}, ensure_ascii=False, allow_nan=False)
-        except (TypeError, ValueError) as cause:
+            text = json.dumps({"feynkac": 1, **data}, ensure_ascii=False, allow_nan=False, default=unpack)
+            encoded = text.encode("utf-8", "surrogatepass")
+        except (TypeError, ValueError, RecursionError) as cause:
             raise ArgumentError(f"the samples cannot be written as JSON: {cause}") from cause
-        Path(path).write_text(text, encoding="utf-8")
+        Path(path).write_bytes(encoded)
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> Result:
         """Read what `to_json` wrote. Raises ArgumentError for any other file."""
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            data = json.loads(Path(path).read_bytes().decode("utf-8", "surrogatepass"))
             if data.pop("feynkac") != 1:
                 raise KeyError("feynkac")
             data["history"]["log_evidence"] = [_from_json(z) for z in data["history"]["log_evidence"]]
