@@ -66,6 +66,11 @@ class Particles:
         """The samples as text; of an unfinished program, the text of the context that it opened first."""
         return [str(sample) for sample in self.samples(rows)]
 
+    def tell_ends(self, rows: Rows) -> list[str | None]:
+        """At which lines the programs of dead `rows` gave up."""
+        tails = [self.rows[int(i)].tail for i in rows]
+        return [tail[2] if tail is not None and tail[1] is DEATH else None for tail in tails]
+
     @property
     def forwarded(self) -> list[int] | None:
         """Tokens forwarded so far; None where nothing was, or where it was for several problems at once."""

@@ -25,6 +25,7 @@ from feynkac.smc.engine import RandomSource, smc
 from feynkac.smc.observers import Observer, Progress, run
 from feynkac.steering.recorder import Recorder, explain_death
 from feynkac.steering.timing import TimedModel, TimedPotential
+from feynkac.steering.verdicts import Verdicts, watch_deaths
 
 Algorithm = Literal["smc", "importance", "best_of_n", "beam", "gibbs"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
@@ -126,9 +127,11 @@ class Batch:
     def __init__(self, models: list[Any], potential: Any, plan: Plan, streams: RandomSource, seed: int) -> None:
         self._potential, self._plan, self._seed, self._watch = potential, plan, seed, Stopwatch()
         self._limits = [model.max_steps for model in models if isinstance(model, Bounded)]
-        self._recorders = [Recorder(g, plan.islands) for g in range(len(models))]
+        verdicts = Verdicts()
+        self._recorders = [Recorder(g, plan.islands, verdicts) for g in range(len(models))]
         whole = plan.algorithm == "best_of_n"
-        weigh = AtTheEnd(potential) if whole else potential
+        watched = watch_deaths(potential, verdicts)
+        weigh = AtTheEnd(watched) if whole else watched
         self._steps = smc(
             TimedModel(join_models(models, None if whole else potential), self._watch),
             TimedPotential(weigh, self._watch),

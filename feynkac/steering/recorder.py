@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from feynkac.base.capabilities import CountsTokens, Shows, list_factors
+from feynkac.base.capabilities import CountsTokens, Shows
 from feynkac.base.clock import Stopwatch
-from feynkac.base.contract import LogW, Rows
+from feynkac.base.contract import Rows
 from feynkac.base.errors import AllParticlesDied, ModelError
 from feynkac.results.result import History, Result, Timing
-from feynkac.smc.checks import call, name_of
+from feynkac.smc.checks import call
 from feynkac.smc.engine import Step
 from feynkac.smc.evidence import evidence
 from feynkac.smc.history import Trace
+from feynkac.steering.verdicts import Verdicts
 
 FEW = 0.1
 """Below this share of effective particles, or of surviving first ancestors, a result carries a warning."""
@@ -29,8 +30,8 @@ def read_watch(watch: Stopwatch) -> Timing:
 class Recorder:
     """Follows one group of a run and makes its Result."""
 
-    def __init__(self, group: int, islands: int) -> None:
-        self.group, self.islands = group, islands
+    def __init__(self, group: int, islands: int, verdicts: Verdicts | None = None) -> None:
+        self.group, self.islands, self.verdicts = group, islands, verdicts or Verdicts()
         self.trace, self.rows, self.levels = Trace(), list[list[int]](), list[list[float]]()
         self.step: Step | None = None
         self.whole: Step | None = None
@@ -43,6 +44,7 @@ class Recorder:
         self.rows.append(step.rows.tolist())
         self.levels.append(np.where(step.log_weight > -np.inf, step.level, -np.inf).round(6).tolist())
         self.step, self.whole = step, whole
+        self.verdicts.settle(self.members.tolist(), step.resampled[0])
 
     @property
     def died(self) -> bool:
@@ -123,7 +125,7 @@ def explain_death(recorder: Recorder, potential: Any) -> str:
     step, whole = recorder.step, recorder.whole
     assert step is not None and whole is not None
     rows, state = recorder.members, whole.state
-    culprits = _find_culprits(step, state, rows, potential)
+    culprits = recorder.verdicts.describe(step, state, rows)
     blamed = "; ".join(culprits) if culprits else "no token was left that every constraint allows"
     advice = "Use more particles, raise max_tokens, or make the constraint or the reward less severe."
     last = show_samples(state, rows)
@@ -133,20 +135,6 @@ def explain_death(recorder: Recorder, potential: Any) -> str:
         return f"all {len(rows)} particles had died by step {step.t}: {blamed}. {advice}"
     shown = ", ".join(map(repr, last[:3])) + (f" and {len(last) - 3} more" if len(last) > 3 else "")
     return f"all {len(rows)} particles had died by step {step.t}: {blamed}. Their last states: {shown}. {advice}"
-
-
-def _find_culprits(step: Step, state: Any, rows: Rows, potential: Any) -> list[str]:
-    """Which factors give the last population no weight."""
-    found = []
-    for factor in list_factors(potential):
-        levels: LogW = np.zeros(len(rows))
-        finished = np.flatnonzero(step.done)
-        if len(finished):
-            levels[finished] = factor.final(state, rows[finished])
-        killed = int((levels == -np.inf).sum())
-        if killed:
-            found.append(f"'{name_of(factor)}' rejects {killed} finished")
-    return found
 
 
 def raise_if_dead(recorders: list[Recorder], potential: Any, results: list[Result]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import Any
 
 from feynkac.base.errors import is_out_of_memory
@@ -27,3 +29,11 @@ def _find_line(cause: Exception, function: Callable[..., Any]) -> str:
             found = f" in {code.co_name} ({file}:{trace.tb_lineno})"
         trace = trace.tb_next
     return found
+
+
+def find_line(function: Callable[..., Any]) -> str | None:
+    """The line in the file of `function` that runs now, in words; None if none does."""
+    file, frame = getattr(getattr(function, "__code__", None), "co_filename", None), sys._getframe()
+    while frame is not None and frame.f_code.co_filename != file:
+        frame = frame.f_back
+    return None if frame is None else f"at line {frame.f_lineno} of {PurePath(frame.f_code.co_filename).name}"

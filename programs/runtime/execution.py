@@ -17,6 +17,7 @@ from greenlet import GreenletExit, getcurrent
 
 from feynkac.base.errors import ArgumentError, ProgramError
 from feynkac.base.host import HOST
+from feynkac.programs.runtime.causes import find_line
 from feynkac.programs.runtime.generators import make_generator
 from feynkac.programs.runtime.output import end_line
 from feynkac.programs.runtime.record import DEATH, OBSERVE, ONCE, QUERY, RETURN, RNG, SAMPLE, Request, Tail
@@ -286,7 +287,7 @@ class Execution(Recorder):
         self.check_alive()
         self.dead, self.requests = True, math.inf
         self.increment = -math.inf
-        self.tail = (self.tail, DEATH, None, self.list_places(), None)
+        self.tail = (self.tail, DEATH, find_line(self.function), self.list_places(), None)
         raise GreenletExit
 
     def abandon(self) -> NoReturn:
