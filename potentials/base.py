@@ -11,8 +11,8 @@ import numpy as np
 
 from feynkac.base.capabilities import Foresees, is_hard
 from feynkac.base.contract import LogW, Potential, Rows, State
-from feynkac.base.errors import ArgumentError
-from feynkac.smc.checks import check_log_weights, name_of
+from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.smc.checks import call, check_log_weights, name_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -145,7 +145,8 @@ class Product(Factor):
             if not len(alive):
                 break
             asked = rows[alive]
-            total[alive] += check_log_weights(ask(factor, asked), source=name_of(factor), what=what, t=t, rows=asked)
+            values = call(ask, factor, asked, of=factor, what=what, t=t, error=PotentialError)
+            total[alive] += check_log_weights(values, source=name_of(factor), what=what, t=t, rows=asked)
             alive = alive[total[alive] > -np.inf]
         return total
 

@@ -24,7 +24,8 @@ class Context:
     """A text that grows behind a prompt (see `CausalLM.context`). It belongs to the particle that opened it.
 
     `str(text)` is all behind the prompt, `len(text)` counts its tokens, `text.ended` tells whether an end of sequence
-    came, which is neither in the text nor counted.
+    was drawn or observed, which is neither in the text nor counted. In text that is appended or observed as a text it
+    ends nothing, and counts as a token like others: so several turns of a conversation stand in one context.
     """
 
     __slots__ = (
@@ -102,11 +103,14 @@ class Context:
     def append(self, text: str | Token | Sequence[int]) -> None:
         """Put text or tokens behind the context, without any weight. A pending `mask` is forgotten.
 
-        The bytes of a text are put there as they are, without a blank before it. An end of sequence in it is a token
-        like others, so that a context may hold several turns of a chat. Raises ModelError where no tokens have the
-        bytes of `text`.
+        The bytes of a text are put there as they are, without a blank before it. An end of sequence in it ends nothing
+        (turns of a chat are closed by one), unless it is given as a `Token`. Raises ModelError where no tokens have
+        the bytes of `text`.
         """
         self.check_open()
+        if isinstance(text, Token):
+            self.advance(NextToken(self).convert(text).id)
+            return
         for token in self.encode(text) if isinstance(text, str) else self._read_ids(text):
             self.put(token)
 
@@ -145,7 +149,7 @@ class Context:
         return self
 
     def advance(self, token: int) -> tuple[Node, bool]:
-        """Append a token, without any weight; returns the new position."""
+        """Append a token, without any weight, or end here if it is an end of sequence; returns the new position."""
         if token in self.lm.vocabulary.eos:
             self.given, self.ended = None, True
         else:
@@ -153,7 +157,7 @@ class Context:
         return self.node, self.ended
 
     def put(self, token: int) -> None:
-        """Append a token, which ends nothing, without any weight."""
+        """Append a token that was given, whatever it is, without any weight."""
         self.given = None
         self.node = self.histories.child(self.node, token)
         self._execution.run.spend(self._execution, self.node.depth)

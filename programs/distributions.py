@@ -101,7 +101,9 @@ class Bernoulli(Distribution):
         return bool(u < self.p)
 
     def log_prob(self, value: bool) -> float:
-        return _log(self.p if value else 1.0 - self.p) if value in (True, False) else -math.inf
+        if value not in (True, False):
+            return -math.inf
+        return _log(self.p) if value else _log_rest(self.p)
 
     def support(self) -> list[bool]:
         return [value for value, p in ((True, self.p), (False, 1.0 - self.p)) if p > 0.0]
@@ -192,7 +194,7 @@ class Geometric(Distribution):
     def log_prob(self, value: int) -> float:
         if value != int(value) or value < 1:
             return -math.inf
-        return _log(self.p) + (int(value) - 1) * _log(1.0 - self.p) if value > 1 else _log(self.p)
+        return _log(self.p) + (int(value) - 1) * _log_rest(self.p) if value > 1 else _log(self.p)
 
     def support(self) -> Interval | list[int]:
         return Interval(1, math.inf) if self.p < 1.0 else [1]
@@ -241,6 +243,11 @@ class Normal(Distribution):
 
     def support(self) -> Interval:
         return Interval(-math.inf, math.inf)
+
+
+def _log_rest(p: float) -> float:
+    """log(1 - p), exact for small p."""
+    return math.log1p(-p) if p < 1.0 else -math.inf
 
 
 def _log(p: float) -> float:

@@ -16,6 +16,7 @@ from feynkac.base.host import check_not_forked
 from feynkac.base.memory import Memory
 from feynkac.programs.context import Context
 from feynkac.programs.particle import Particle
+from feynkac.programs.returned import check_returned
 from feynkac.programs.runtime.record import DEATH, RETURN, Record, get_kind, list_choices
 from feynkac.programs.runtime.rows import ProgramCall, ProgramRow
 from feynkac.programs.runtime.scheduler import Limits, Run
@@ -64,6 +65,11 @@ class Particles:
     def texts(self, rows: Rows) -> list[str]:
         """The samples as text; of an unfinished program, the text of the context that it opened first."""
         return [str(sample) for sample in self.samples(rows)]
+
+    def tell_ends(self, rows: Rows) -> list[str | None]:
+        """At which lines the programs of dead `rows` gave up."""
+        tails = [self.rows[int(i)].tail for i in rows]
+        return [tail[2] if tail is not None and tail[1] is DEATH else None for tail in tails]
 
     @property
     def forwarded(self) -> list[int] | None:
@@ -118,7 +124,8 @@ class Program:
         programs = (self, *self.others)
         if n % len(programs):
             raise ArgumentError(f"{n} particles for {len(programs)} programs; give each the same number")
-        run = Run(self.name, self.limits, len(programs), make_handle=Particle, make_context=Context)
+        language = {"make_handle": Particle, "make_context": Context, "check_returned": check_returned}
+        run = Run(self.name, self.limits, len(programs), **language)
         calls = [ProgramCall(program.function, program.args, program.kwargs) for program in programs]
         rows = [ProgramRow(call, g) for g, call in enumerate(calls) for _ in range(n // len(programs))]
         return Particles(run, rows, Memory(n))

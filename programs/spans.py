@@ -111,8 +111,7 @@ def make_span(context: Context, given: dict[str, Any], max_tokens: int | None) -
     """The span of `Context.gen`. Raises ArgumentError for arguments that do not go together."""
     if len(given) > 1:
         raise ArgumentError(f"gen takes one of {', '.join(given)}, not several")
-    if max_tokens is not None:
-        max_tokens = read_whole("max_tokens", max_tokens, 1)
+    max_tokens = None if max_tokens is None else read_whole("max_tokens", max_tokens, 1)
     if not given and max_tokens is None:
         raise ArgumentError("gen() would go on to the end of the text; bound it: gen(max_tokens=50), gen(until='.')")
     kind, what = next(iter(given.items()), ("until", ()))

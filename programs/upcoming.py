@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feynkac.base.errors import ArgumentError, ProgramError
-from feynkac.base.numbers import as_whole
+from feynkac.base.numbers import read_whole
 from feynkac.base.tokens import Token, TokenSet
 from feynkac.programs.distributions import Distribution
 from feynkac.programs.runtime.serving import Answer, Ask, Block
@@ -127,24 +127,24 @@ class NextToken(InContext):
 
 
 class GivenTokens(InContext):
-    """The next tokens of a context, which are given: all are scored by one forward pass."""
+    """The next tokens of a context, which are given: all are scored by one forward pass.
 
-    __slots__ = ("ids",)
+    Where they `end`, as drawn ones do, an end of sequence ends the context; else it is a token like others.
+    """
 
-    def __init__(self, context: Context, ids: Sequence[int]) -> None:
+    __slots__ = ("_ends", "ids")
+
+    def __init__(self, context: Context, ids: Sequence[int], *, end: bool = False) -> None:
         self.context = context
         self.ids = tuple(ids)
+        self._ends = context.lm.vocabulary.eos if end else ()
         self.key = ("tokens", context.node, context.given, self.ids)
-        end = next((i for i, token in enumerate(self.ids[:-1]) if token in context.lm.vocabulary.eos), None)
-        if end is not None:
-            before = context.lm.vocabulary.text(self.ids[:end])
-            raise ProgramError(f"an end of sequence comes right after {before!r}; nothing can follow it")
 
     def ask(self, value: Any = None) -> Block:
         """What to ask: the probability of each token."""
         context = self.check_current()
         block = Block(context.histories, context.node, context.inverse_temperature, context.given, self.ids)
-        context.heading = block.find_end(context.lm.vocabulary.eos)
+        context.heading = block.find_end(self._ends)
         return block
 
     def score(self, value: Any, answer: Sequence[Answer]) -> float:
@@ -154,7 +154,7 @@ class GivenTokens(InContext):
         """Append the tokens; returns the new position."""
         self.context.heading = None
         for token in self.ids:
-            self.context.advance(token)
+            (self.context.advance if token in self._ends else self.context.put)(token)
         return self.context.node, self.context.ended
 
     def follow(self, after: tuple[Node, bool], value: Any) -> Any:
@@ -174,13 +174,12 @@ class Draft(Distribution):
     composite = True
 
     def __init__(self, context: Context, ahead: Context, tokens: int) -> None:
-        n = as_whole(tokens)
-        if ahead is context or n is None or n < 1:
-            raise ArgumentError(f"draft({ahead!r}, {tokens!r}): give another context, and at least 1 token")
+        if ahead is context:
+            raise ArgumentError(f"draft({ahead!r}): give another context than the one that the tokens are for")
         self.context = context.check_open()
         self.ahead = ahead.check_open()
-        self.tokens = n
-        self.key = ("draft", n)
+        self.tokens = read_whole("draft: tokens", tokens, 1)
+        self.key = ("draft", self.tokens)
 
     def run(self, p: Particle) -> str:
         """Draw the tokens, each a step of the engine, and weigh them. Returns their text."""
@@ -191,7 +190,7 @@ class Draft(Distribution):
             drawn.append(target.convert(p.sample(NextToken(self.ahead))).id)
             log_q += self.ahead.log_drawn
         start = len(self.context)
-        p.observe(GivenTokens(self.context, drawn), None)
+        p.observe(GivenTokens(self.context, drawn, end=True), None)
         p.factor(-log_q)
         return self.context.text(start)
 
@@ -214,10 +213,8 @@ class InSet(InContext):
         return value, self.score(value, answer), self.move(value), 0.0
 
     def score(self, value: bool, answer: Answer) -> float:
-        if value:
-            return answer.increment
-        left = -math.expm1(min(answer.increment, 0.0))
-        return math.log(left) if left > 0.0 else -math.inf
+        # Both sides are sums of their own: one minus the other would lose what is small beside 1.
+        return answer.increment if value else answer.outside
 
     def move(self, value: bool) -> Any:
         """Remember the answer."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
 from feynkac.base.capabilities import Named, has
 from feynkac.base.contract import LogW, Mask, Rows, State
-from feynkac.base.errors import FeynkacError, PotentialError, WeightError
+from feynkac.base.errors import FeynkacError, ModelError, PotentialError, WeightError, is_out_of_memory
+
+T = TypeVar("T")
+Fault: TypeAlias = type[FeynkacError]
 
 
 def name_of(potential: Any) -> str:
@@ -19,8 +23,34 @@ def name_of(potential: Any) -> str:
     return potential.__name__ if isinstance(potential, FunctionType) else type(potential).__name__
 
 
+def call(
+    function: Callable[..., T],
+    *args: Any,
+    of: Any,
+    what: str = "",
+    t: int | None = None,
+    error: Fault = ModelError,
+) -> T:
+    """`function(*args)`, which is the method `what` of an object that a user may have written, or the object itself.
+
+    Whatever it raises arrives as `error`, with the cause chained, the name of the object and the step; an error of ours
+    stays what it is, and is told the step.
+    """
+    try:
+        return function(*args)
+    except FeynkacError as known:
+        known.step = t if known.step is None else known.step
+        raise
+    except Exception as cause:
+        where = f"'{name_of(of)}'" + (f".{what}" if what else "") + ("" if t is None else f" at step {t}")
+        less = "; use fewer particles, shorter samples or a smaller batch" if is_out_of_memory(cause) else ""
+        unknown = error(f"{where} raised {type(cause).__name__}: {cause}{less}")
+        unknown.step = t
+        raise unknown from cause
+
+
 def check_log_weights(
-    values: Any, *, source: str, what: str, t: int | None, rows: Rows, error: type[FeynkacError] = PotentialError
+    values: Any, *, source: str, what: str, t: int | None, rows: Rows, error: Fault = PotentialError
 ) -> LogW:
     """The (R,) log-weights that `source` returned for `rows`, or an error that names source, step and row.
 
@@ -40,9 +70,16 @@ def check_log_weights(
     return result
 
 
+def check_pair(values: Any, *, of: Any, what: str, t: int, wanted: str) -> tuple[Any, Any]:
+    """The two values that `what` of an object returned. Raises WeightError for anything else."""
+    if not (isinstance(values, tuple | list) and len(values) == 2):
+        raise WeightError(f"'{name_of(of)}'{what} at step {t} returned {type(values).__name__}; return {wanted}")
+    return values[0], values[1]
+
+
 def check_size(state: State, *, model: Any, what: str, n: int) -> State:
     """The state that `what` of a model returned, which must have `n` rows. Raises WeightError."""
-    if len(state) != n:
+    if call(len, state, of=state, what="__len__") != n:
         raise WeightError(
             f"'{name_of(model)}'.{what} returned a state of length {len(state)} where there are {n} rows; len(state) "
             "is the number of rows"

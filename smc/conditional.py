@@ -15,9 +15,9 @@ import numpy as np
 from feynkac.base.capabilities import Records, Replayable
 from feynkac.base.contract import LogW, Mask, Potential, Resample, Rng, Rows, State
 from feynkac.base.errors import AllParticlesDied, ArgumentError
-from feynkac.smc.checks import name_of
+from feynkac.smc.checks import call, name_of
 from feynkac.smc.engine import RandomSource, Step, smc
-from feynkac.smc.observers import Observer
+from feynkac.smc.observers import Observer, show
 from feynkac.smc.schemes import iid_rows
 from feynkac.smc.weights import log_sum_exp, rescale
 
@@ -89,7 +89,7 @@ def gibbs(
         if stopped:
             return
         row = select(last, source)
-        reference = model.trace(last.state, row)
+        reference = call(model.trace, last.state, row, of=model, what="trace")
         yield Sweep(reference, row, last)
 
 
@@ -97,8 +97,7 @@ def _watch(steps: Iterator[Step], observers: Sequence[Observer]) -> tuple[Step, 
     """The last step, and whether an observer made it the last."""
     step, stopped = next(steps), False
     while True:
-        answers = [observer(step) for observer in observers]
-        stopped = any(answer is True for answer in answers)
+        stopped = show(step, *observers)
         following = None if stopped else next(steps, None)
         if following is None:
             return step, stopped

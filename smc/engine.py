@@ -16,8 +16,17 @@ import numpy as np
 
 from feynkac.base.capabilities import Retires, has
 from feynkac.base.contract import LogW, Mask, Model, Move, Potential, Resample, Rng, Rows, State
-from feynkac.base.errors import ArgumentError
-from feynkac.smc.checks import check_done, check_increment, check_levels, check_log_weights, check_size, name_of
+from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.smc.checks import (
+    call,
+    check_done,
+    check_increment,
+    check_levels,
+    check_log_weights,
+    check_pair,
+    check_size,
+    name_of,
+)
 from feynkac.smc.resample import put_in_place
 from feynkac.smc.rng import Stream
 from feynkac.smc.weights import effective_sample_size, log_sum_exp
@@ -109,8 +118,9 @@ def smc(
     Its state must be one that the model can still extend (a language model's cache and a pipeline only move forward),
     and nothing is yielded if it has ended.
 
-    Raises ArgumentError for bad arguments, WeightError and PotentialError for NaN, +inf and wrong shapes. Extinction is
-    no error here: every log-weight is then -inf.
+    Raises ArgumentError for bad arguments, WeightError and PotentialError for NaN, +inf and wrong shapes. What the
+    model or a resampler raises arrives as ModelError, what the potential raises as PotentialError, each with its step
+    and its cause. Extinction is no error here: every log-weight is then -inf.
     """
     step = _draw(model, n, rng) if start is None else _check_start(start, n)
     while not step.ended:
@@ -123,7 +133,8 @@ def _draw(model: Model, n: int | Sequence[int] | None, rng: RandomSource) -> Ste
     sizes = () if n is None else tuple(operator.index(size) for size in np.atleast_1d(n))
     if not sizes or min(sizes) < 1:
         raise ArgumentError(f"{n} particles; give at least one for each problem")
-    state = check_size(model.init(sum(sizes), rng.at("init", 0, sizes)), model=model, what="init", n=sum(sizes))
+    state = call(model.init, sum(sizes), rng.at("init", 0, sizes), of=model, what="init")
+    state = check_size(state, model=model, what="init", n=sum(sizes))
     log_w = np.concatenate([np.full(size, -math.log(size)) for size in sizes])
     level, done, groups = np.zeros(len(log_w)), np.zeros(len(log_w), dtype=np.bool_), _slices(sizes)
     return Step(-1, state, log_w, level, np.arange(len(log_w)), (False,) * len(groups), done, groups, groups)
@@ -144,17 +155,19 @@ def _extend(
     )  # fmt: skip
     rows, resampled = np.arange(len(log_w)), (False,) * len(groups)
     if t:
-        _retire(state, log_w)
+        call(_retire, state, log_w, of=model, what="init(...).retire", t=t)
         rows, log_w, resampled, groups = _select(t, log_w, done, groups, resample, rng)
         if any(resampled):
-            state = check_size(state.fork(rows), model=model, what="init(...).fork", n=len(rows))
+            forked = call(state.fork, rows, of=model, what="init(...).fork", t=t)
+            state = check_size(forked, model=model, what="init(...).fork", n=len(rows))
             level, done = level[rows], done[rows]
         if moves:
-            forked = np.repeat(resampled, _sizes(groups))
-            state, level = _rejuvenate(t, state, level, log_w, forked, moves, rng.at("move", t, _sizes(groups)))
+            moving = np.repeat(resampled, _sizes(groups))
+            state, level = _rejuvenate(t, state, level, log_w, moving, moves, rng.at("move", t, _sizes(groups)))
     finished = done
-    state, inc = model.step(t, state, rng.at("propose", t, _sizes(groups)))
-    done = check_done(model.done(state), model=model, t=t, finished=finished)
+    stepped = call(model.step, t, state, rng.at("propose", t, _sizes(groups)), of=model, what="step", t=t)
+    state, inc = check_pair(stepped, of=model, what=".step", t=t, wanted="the state and the (N,) increments")
+    done = check_done(call(model.done, state, of=model, what="done", t=t), model=model, t=t, finished=finished)
     inc = check_increment(inc, model=model, t=t, n=len(log_w), finished=finished)
     moved = ~finished & (log_w + inc > -np.inf)
     log_w, level = _weigh(t, state, potential, log_w + inc, level, moved, done)
@@ -174,7 +187,8 @@ def _select(
     for g, part in enumerate(groups):
         mine, parents, size = log_w[part], None, part.stop - part.start
         if not (done[part] | (mine == -np.inf)).all():
-            parents, mine = resample(mine, rng.at("resample", t, group=g))
+            drawn = call(resample, mine, rng.at("resample", t, group=g), of=resample, t=t)
+            parents, mine = check_pair(drawn, of=resample, what="", t=t, wanted="the parents and the log-weights")
         if parents is not None:
             parents, mine = put_in_place(parents, mine, size)
         rows.append((np.arange(size) if parents is None else parents) + part.start)
@@ -188,7 +202,8 @@ def _rejuvenate(
 ) -> tuple[State, LogW]:
     """Apply the moves one after the other; they share one stream, so that each has fresh numbers."""
     for move in moves:
-        state, level = move(t, state, level, forked, rng)
+        done = call(move, t, state, level, forked, rng, of=move, what="move", t=t)
+        state, level = check_pair(done, of=move, what=".move", t=t, wanted="the state and the (N,) levels")
         level = check_levels(level, move=move, t=t, log_weight=log_w)
     return state, level
 
@@ -200,10 +215,10 @@ def _weigh(
     new, source = level.copy(), name_of(potential)
     running, ended = np.flatnonzero(moved & ~done), np.flatnonzero(moved & done)
     if len(running):
-        values = potential.level(t, state, running)
+        values = call(potential.level, t, state, running, of=potential, what="level", t=t, error=PotentialError)
         new[running] = check_log_weights(values, source=source, what="level", t=t, rows=running)
     if len(ended):
-        values = potential.final(state, ended)
+        values = call(potential.final, state, ended, of=potential, what="final", t=t, error=PotentialError)
         new[ended] = check_log_weights(values, source=source, what="final", t=t, rows=ended)
     dead = (log_w == -np.inf) | (new == -np.inf)
     log_w = np.where(dead, -np.inf, log_w + (new - level))

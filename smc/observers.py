@@ -18,7 +18,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from feynkac.base.capabilities import Closes
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, FeynkacError
+from feynkac.smc.checks import call
 from feynkac.smc.engine import Step
 from feynkac.smc.history import Summary
 
@@ -34,19 +35,25 @@ class Observer(Protocol):
 def run(steps: Iterator[Step], *observers: Observer) -> Step:
     """Drive a run to its end, or to the step at which an observer returns True; the last step is the result.
 
-    Every observer sees every step. Raises ArgumentError for an iterator without steps.
+    Every observer sees every step. Raises ArgumentError for an iterator without steps, FeynkacError for an observer
+    that raises.
     """
     step = None
     try:
         for step in steps:
-            answers = [observer(step) for observer in observers]
-            if any(answer is True for answer in answers):
+            if show(step, *observers):
                 break
     finally:
         close(*observers)
     if step is None:
         raise ArgumentError("the run has no steps; an iterator of steps can be run only once")
     return step
+
+
+def show(step: Step, *observers: Observer) -> bool:
+    """Show a step to every observer; whether one of them ends the run. What one raises arrives as FeynkacError."""
+    answers = [call(each, step, of=each, t=step.t, error=FeynkacError) for each in observers]
+    return any(answer is True for answer in answers)
 
 
 def close(*observers: Observer) -> None:

@@ -84,10 +84,11 @@ def adaptive(scheme: Resample, ess: float = 0.5, *, measure: Literal["ess", "max
     """Resample only when the effective sample size has fallen below the fraction `ess` of the rows.
 
     `measure`: "ess" is 1 / sum W^2, "max" the stricter 1 / max W. The trigger looks at the weights before the draw,
-    so that evidence stays unbiased. Liu, Chen (1995); Huggins, Roy (2019). Raises ArgumentError for ess not in (0, 1].
+    so that evidence stays unbiased. With ess=0 it never does. Liu, Chen (1995); Huggins, Roy (2019). Raises
+    ArgumentError for ess not in [0, 1].
     """
-    if not 0.0 < ess <= 1.0:
-        raise ArgumentError(f"adaptive(ess={ess}); the threshold is a fraction of the rows, above 0 and at most 1")
+    if not 0.0 <= ess <= 1.0:
+        raise ArgumentError(f"adaptive(ess={ess}); the threshold is a fraction of the rows, from 0 to 1")
     if measure not in ("ess", "max"):
         raise ArgumentError(f"adaptive(measure={measure!r}); measure is 'ess' or 'max'")
 

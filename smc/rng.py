@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.numbers import as_whole
 
 Stream = Literal["init", "propose", "resample", "move", "output"]
 _STREAMS: dict[str, int] = {name: i for i, name in enumerate(("init", "propose", "resample", "move", "output"))}
@@ -84,9 +85,10 @@ class Streams:
     """
 
     def __init__(self, seed: int | None = None, *, group: int = 0, path: tuple[int, ...] = ()) -> None:
-        self.seed = secrets.randbits(63) if seed is None else int(seed)
-        if self.seed < 0:
-            raise ArgumentError(f"seed {self.seed}; seeds are integers from 0")
+        number = secrets.randbits(63) if seed is None else as_whole(seed)
+        if number is None or number < 0:
+            raise ArgumentError(f"seed {seed!r}; seeds are integers from 0")
+        self.seed = number
         self._group, self._path = group, path
         # As spawn keys, which are padded: the words of a long seed cannot run into the number of the stream.
         self._keys = {

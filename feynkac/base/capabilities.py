@@ -168,6 +168,15 @@ class CountsTokens(Protocol):
         ...
 
 
+@runtime_checkable
+class TellsEnds(Protocol):
+    """A state that knows how its rows came to an end. Asked when all have died, to tell why. Without it: nothing is."""
+
+    def tell_ends(self, rows: Rows) -> Sequence[str | None]:
+        """(R,) in words, such as "cut at max_tokens=30"; None where there is nothing to tell."""
+        ...
+
+
 # --- of states: what potentials ask
 
 
@@ -389,8 +398,8 @@ class Closes(Protocol):
 
 OF_MODELS: tuple[type, ...] = (Named, Joins, Masks, Bounded, Biased, Replays)
 OF_STATES: tuple[type, ...] = (
-    Shows, Retires, Records, CountsTokens, Remembers, Writes, Tokenised, CarriesAutomata, ForeseesAcceptance, Weighed,
-    Decodes, Estimates, Completes,
+    Shows, Retires, Records, CountsTokens, TellsEnds, Remembers, Writes, Tokenised, CarriesAutomata, ForeseesAcceptance,
+    Weighed, Decodes, Estimates, Completes,
 )  # fmt: skip
 OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees, Checks, Contradicts, Reads)
 OF_PROPOSALS: tuple[type, ...] = (Biased, NeedsGraph)

@@ -8,10 +8,17 @@ from typing import Any
 class FeynkacError(Exception):
     """Base of all errors raised by feynkac.
 
-    `partial` holds the `Result` of the particles computed before the error, where there were any.
+    `partial` holds the `Result` of the particles computed before the error, where there were any; `step` is the step of
+    the run at which it came about, if it came about in one. What a model, a potential or an observer raised is in
+    `__cause__`.
     """
 
     partial: Any = None
+    step: int | None = None
+
+    def __str__(self) -> str:
+        said = super().__str__()
+        return said if self.step is None or f"step {self.step}" in said else f"{said} (at step {self.step})"
 
 
 class ArgumentError(FeynkacError, ValueError):

@@ -11,6 +11,8 @@ from feynkac.commands.diffuse import diffuse
 from feynkac.commands.generate import generate
 from feynkac.commands.options import Particles
 from feynkac.commands.run import run_program
+from feynkac.commands.signals import STOP
+from feynkac.results.text import escape
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -36,11 +38,28 @@ app.command()(diffuse)
 
 
 def main() -> None:
-    """The command `feynkac`: errors of ours are one line, not a traceback."""
-    try:
-        app()
-    except FeynkacError as error:
-        typer.secho(f"error: {error}", fg=typer.colors.RED, err=True)
-        if error.partial is not None:
-            error.partial.show()
-        raise SystemExit(1) from None
+    """The command `feynkac`: errors of ours are one line, not a traceback; 130 and 143 tell of Ctrl-C and SIGTERM."""
+    code: str | int | None = 0
+    with STOP:
+        try:
+            app()
+        except FeynkacError as error:
+            _tell(error)
+            code = 1
+        except SystemExit as left:  # by this typer ends, after a wrong option as well
+            code = left.code
+        if STOP.signal is not None and code:
+            _say("stopped before there was a result")
+    raise SystemExit(STOP.exit_code or code)
+
+
+def _tell(error: FeynkacError) -> None:
+    """One line, and the particles there are."""
+    _say(f"error: {error}")
+    if error.partial is not None:
+        for result in error.partial if isinstance(error.partial, list) else [error.partial]:
+            result.show()
+
+
+def _say(message: str) -> None:
+    typer.secho(escape(" ".join(message.split())), fg=typer.colors.RED, err=True)

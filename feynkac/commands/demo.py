@@ -14,6 +14,7 @@ from rich.table import Table
 
 import feynkac as fk
 from feynkac.results.result import Result
+from feynkac.results.text import escape as escape_controls
 
 SCHEMA = {
     "type": "object",
@@ -91,7 +92,7 @@ def _title(console: Console, title: str, code: str) -> None:
 
 
 def _show(console: Console, result: Result) -> None:
-    console.print(escape(result.summary(5)), soft_wrap=True)
+    console.print(escape(escape_controls(result.summary(5), keep="\n")), soft_wrap=True)
 
 
 def _sentiment() -> Callable[[str], float]:

@@ -19,8 +19,9 @@ from feynkac.commands.options import (
     Resampler,
     Seed,
     Sweeps,
+    check_out,
     find_function,
-    report,
+    steer_and_report,
 )
 
 
@@ -53,6 +54,7 @@ def generate(
     """Continue a prompt under constraints and rewards, and show the posterior."""
     import feynkac as fk
 
+    check_out(out)
     potentials: list[Any] = []
     if regex is not None:
         potentials.append(fk.regex(regex))
@@ -68,7 +70,7 @@ def generate(
         text, chat=message, max_tokens=max_tokens, stop=stop or (), temperature=temperature, at_limit=limit
     )
     options = {"resampler": resampler, "ess_threshold": ess_threshold, "islands": islands, "sweeps": sweeps}
-    report(fk.steer(task, *potentials, particles=particles, algorithm=algorithm, seed=seed, **options), out)
+    steer_and_report(task, *potentials, out=out, particles=particles, algorithm=algorithm, seed=seed, **options)
 
 
 def _read(path: Path) -> str:

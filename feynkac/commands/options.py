@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 import sys
+import traceback
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, FeynkacError
+from feynkac.commands.signals import STOP, check_stop
 
 Particles: TypeAlias = Annotated[int, typer.Option("--particles", "-n", help="Number of particles.")]
 Algorithm: TypeAlias = Annotated[
@@ -43,27 +47,68 @@ def parse_argument(text: str) -> tuple[str, Any]:
 
 
 def find_function(name: str) -> Any:
-    """The object that "module:function" or "file.py:function" names."""
+    """The object that "module:function" or "file.py:function" names. Raises ArgumentError in one line."""
     place, _, attribute = name.rpartition(":")
     if not place or not attribute:
         raise ArgumentError(f"'{name}' is no function; write module:function or file.py:function")
     try:
-        if place.endswith(".py"):
-            sys.path.insert(0, str(Path(place).resolve().parent))  # as a script finds what lies beside it
-            spec = importlib.util.spec_from_file_location(f"file_{Path(place).stem}", place)
-            assert spec is not None and spec.loader is not None
-            module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            sys.path.insert(0, str(Path.cwd()))
-            module = importlib.import_module(place)
-        return getattr(module, attribute)
-    except (ImportError, FileNotFoundError, AttributeError, SyntaxError) as cause:
-        raise ArgumentError(f"cannot load '{name}': {cause}") from cause
+        return getattr(_load_module(place), attribute)
+    except (Exception, SystemExit) as cause:  # whatever the file does
+        raise ArgumentError(f"cannot load '{name}': {type(cause).__name__}: {cause}{_find_line(cause)}") from cause
 
 
-def report(result: Any, out: Path | None) -> None:
-    """Show a result, and write it where that was asked for."""
-    result.show()
-    if out is not None:
-        result.to_json(out)
+def _load_module(place: str) -> ModuleType:
+    if not place.endswith(".py"):
+        sys.path.insert(0, str(Path.cwd()))
+        return importlib.import_module(place)
+    sys.path.insert(0, str(Path(place).resolve().parent))  # as a script finds what lies beside it
+    spec = importlib.util.spec_from_file_location(f"file_{Path(place).stem}", place)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _find_line(cause: BaseException) -> str:
+    """Where the user's file raised, if it was that."""
+    trace = traceback.extract_tb(cause.__traceback__)
+    raised = [line for line in trace if "importlib" not in line.filename and line.filename != __file__]
+    return f" (line {raised[-1].lineno} of {raised[-1].filename})" if raised else ""
+
+
+def check_out(out: Path | None) -> None:
+    """Find out before the run, not after it, that its result cannot be written to `out`. Raises ArgumentError."""
+    if out is None:
+        return
+    if out.is_dir():
+        raise ArgumentError(f"--out {out} is a folder; name a file in it")
+    if not out.parent.is_dir():
+        raise ArgumentError(f"--out {out}: there is no folder {out.parent}")
+    if not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise ArgumentError(f"--out {out} cannot be written: permission denied")
+
+
+def steer_and_report(task: Any, *potentials: Any, out: Path | None, **options: Any) -> None:
+    """Run, show the result and write it where that was asked for, also what there is after an error or a signal."""
+    import feynkac as fk
+
+    try:
+        result = fk.steer(task, *potentials, observers=[check_stop], **options)
+    except FeynkacError as error:
+        if error.partial is not None:
+            _report(error.partial, out)
+            error.partial = None  # it has been shown
+        raise
+    _report(result, out)
+
+
+def _report(result: Any, out: Path | None) -> None:
+    STOP.holding = True  # a signal now would lose what it asks to keep
+    try:
+        result.show()
+        if out is not None:
+            result.to_json(out)
+    except OSError as cause:
+        raise ArgumentError(f"cannot write {out}: {cause}") from cause
+    finally:
+        STOP.holding = False

@@ -21,9 +21,10 @@ from feynkac.commands.options import (
     Resampler,
     Seed,
     Sweeps,
+    check_out,
     find_function,
     parse_argument,
-    report,
+    steer_and_report,
 )
 
 
@@ -51,14 +52,13 @@ def run_program(
     out: Out = None,
 ) -> None:
     """Run a generation program, and show the posterior of what it returns."""
-    import feynkac as fk
-
+    check_out(out)
     program, arguments = _find_program(name), dict(map(parse_argument, arg or []))
     models = _assign_models(program, model or [], arguments)
     _bind(program, {**models, **arguments})  # a wrong call is told before a model is loaded
     task = _bind(program, {**_load(models, dtype, device), **arguments})
     options = {"resampler": resampler, "ess_threshold": ess_threshold, "islands": islands, "sweeps": sweeps}
-    report(fk.steer(task, particles=particles, algorithm=algorithm, seed=seed, **options), out)
+    steer_and_report(task, out=out, particles=particles, algorithm=algorithm, seed=seed, **options)
 
 
 def _find_program(name: str) -> Any:

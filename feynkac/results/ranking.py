@@ -2,22 +2,142 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from typing import Any
+import dataclasses
+import math
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
+from numbers import Number
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def rank_samples(samples: list[Any], weights: NDArray[np.float64]) -> list[tuple[Any, float]]:
+@runtime_checkable
+class _HasFields(Protocol):
+    """A model of pydantic: its values are in its dictionary."""
+
+    __pydantic_fields__: Mapping[str, Any]
+
+
+class _ByEquality:
+    """An object without a hash, equal to one of its own class that says so."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __hash__(self) -> int:
+        return hash(type(self._value))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _ByEquality) or type(other._value) is not type(self._value):
+            return False
+        return self._value is other._value or self._value.__eq__(other._value) is True
+
+
+def make_key(sample: Any) -> Hashable:
+    """What is equal for equal samples: lists, dicts and objects by what is in them, 1, True and 1.0 as three.
+
+    Arrays of numpy are equal with the same shape, type and numbers; tensors only as the same object.
+    """
+    if isinstance(sample, str | bytes):
+        return sample
+    if isinstance(sample, np.generic):
+        return make_key(sample.item())
+    if isinstance(sample, Number):
+        return type(sample), "nan" if isinstance(sample, float) and math.isnan(sample) else sample
+    if isinstance(sample, np.ndarray):
+        content = tuple(map(make_key, sample.ravel())) if sample.dtype == object else sample.tobytes()
+        return np.ndarray, sample.shape, sample.dtype.str, content
+    return _make_composite_key(sample)
+
+
+def _make_composite_key(sample: Any) -> Hashable:
+    kind = type(sample)
+    if isinstance(sample, list | tuple):
+        return kind, tuple(map(make_key, sample))
+    if isinstance(sample, Set):
+        return kind, frozenset(map(make_key, sample))
+    if isinstance(sample, dict):
+        return kind, frozenset((make_key(name), make_key(value)) for name, value in sample.items())
+    if dataclasses.is_dataclass(sample) and kind.__eq__ is not object.__eq__:
+        return kind, tuple(
+            make_key(getattr(sample, field.name)) for field in dataclasses.fields(sample) if field.compare
+        )
+    if isinstance(sample, _HasFields):
+        return kind, make_key(vars(sample))
+    try:
+        hash(sample)
+    except TypeError:
+        return _ByEquality(sample)
+    return kind, sample
+
+
+def unpack(sample: Any) -> Any:
+    """What JSON holds in place of a sample that it does not know: objects by their fields. Raises TypeError."""
+    if isinstance(sample, np.generic | np.ndarray):
+        return sample.tolist()
+    if dataclasses.is_dataclass(sample) and not isinstance(sample, type):
+        return {each.name: getattr(sample, each.name) for each in dataclasses.fields(sample)}
+    if isinstance(sample, _HasFields):
+        return vars(sample)
+    if isinstance(sample, Set):
+        return list(sample)
+    if isinstance(sample, Mapping):
+        return dict(sample)
+    raise TypeError(
+        f"{type(sample).__name__} is nothing that JSON knows; return text, numbers, lists, dicts or dataclasses"
+    )
+
+
+class Posterior(Mapping[Any, float]):
+    """The probability of each distinct sample, the likeliest first: like a dict, for samples that have no hash, too."""
+
+    def __init__(self, entries: Sequence[tuple[Any, float]]) -> None:
+        self._entries = {make_key(sample): (sample, share) for sample, share in entries}
+
+    def __getitem__(self, sample: Any) -> float:
+        try:
+            return self._entries[make_key(sample)][1]
+        except KeyError:
+            raise KeyError(sample) from None
+
+    def __iter__(self) -> Iterator[Any]:
+        return (sample for sample, _ in self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mapping) or len(other) != len(self):
+            return False
+        return all(sample in self and self[sample] == share for sample, share in other.items())
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    def __repr__(self) -> str:
+        return f"{{{', '.join(f'{sample!r}: {share!r}' for sample, share in self._entries.values())}}}"
+
+
+def make_posterior(entries: Sequence[tuple[Any, float]]) -> Mapping[Any, float]:
+    """A dict of distinct samples, or a `Posterior` where a dict cannot hold them, or would take some for the same."""
+    try:
+        plain = dict(entries)
+    except TypeError:
+        return Posterior(entries)
+    lost = len(plain) < len(entries) or any(isinstance(sample, float) and math.isnan(sample) for sample in plain)
+    return Posterior(entries) if lost else plain
+
+
+def rank_samples(samples: Sequence[Any], weights: NDArray[np.float64]) -> list[tuple[Any, float]]:
     """Each distinct sample that has weight, with all of it, the heaviest first."""
     return sorted([entry for entry in merge_samples(samples, weights) if entry[1] > 0.0], key=lambda entry: -entry[1])
 
 
-def merge_samples(samples: list[Any], weights: NDArray[np.float64]) -> list[tuple[Any, float]]:
-    """Equal samples with their weights added; samples that cannot be hashed stay apart."""
-    total: dict[Any, tuple[Any, float]] = {}
-    for i, (sample, weight) in enumerate(zip(samples, weights.tolist(), strict=True)):
-        key = sample if isinstance(sample, Hashable) else ("row", i)
-        total[key] = (sample, total.get(key, (sample, 0.0))[1] + weight)
+def merge_samples(samples: Sequence[Any], weights: NDArray[np.float64]) -> list[tuple[Any, float]]:
+    """Equal samples with their weights added (see `make_key`)."""
+    total: dict[Hashable, tuple[Any, float]] = {}
+    for sample, weight in zip(samples, weights.tolist(), strict=True):
+        key = make_key(sample)
+        first, before = total.get(key, (sample, 0.0))
+        total[key] = (first, before + weight)
     return list(total.values())

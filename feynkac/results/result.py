@@ -6,18 +6,19 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import AllParticlesDied, ArgumentError
+from feynkac.base.numbers import read_whole
 from feynkac.results.doubts import find_spread
-from feynkac.results.ranking import merge_samples, rank_samples
-from feynkac.results.text import draw_sparkline, shorten
+from feynkac.results.files import read_fields, write_result
+from feynkac.results.ranking import make_posterior, merge_samples, rank_samples
+from feynkac.results.text import draw_sparkline, print_text, shorten
 from feynkac.smc.diagnostics import Diagnostics
 from feynkac.smc.evidence import bound_evidence, find_interval
 from feynkac.smc.weights import effective_sample_size, normalise
@@ -136,12 +137,13 @@ class Result:
         top = np.flatnonzero(self.log_weights >= self.log_weights.max() - TIE)
         return max(merge_samples([self.samples[i] for i in top], np.ones(len(top))), key=lambda entry: entry[1])[0]
 
-    def posterior(self) -> dict[Any, float]:
-        """Each distinct sample with its probability, the likeliest first. Raises ArgumentError if they have no hash."""
-        try:
-            return dict(self._rank())
-        except TypeError as cause:
-            raise ArgumentError(f"the samples cannot be told apart: {cause}; use .samples and .weights") from cause
+    def posterior(self) -> Mapping[Any, float]:
+        """Each distinct sample with its probability, the likeliest first.
+
+        A dict, or where samples have no hash (lists, dicts), or are as good as equal (1, True and 1.0), a mapping that
+        is looked up in the same way.
+        """
+        return make_posterior(self._rank())
 
     def _rank(self) -> list[tuple[Any, float]]:
         return rank_samples(self.samples, self.weights)
@@ -149,7 +151,8 @@ class Result:
     def sample(self, k: int | None = None, *, seed: int | None = None) -> Any:
         """One draw from the weighted samples, or a list of `k`. Raises AllParticlesDied."""
         self._check_alive()
-        drawn = np.random.default_rng(seed).choice(len(self.samples), size=k or 1, p=self.weights)
+        count = 1 if k is None else read_whole("sample: k", k, 0)
+        drawn = np.random.default_rng(seed).choice(len(self.samples), size=count, p=self.weights)
         return self.samples[drawn[0]] if k is None else [self.samples[i] for i in drawn]
 
     def parsed(self) -> list[Any]:
@@ -224,8 +227,8 @@ class Result:
         return f"{estimate}, at least {low:.2f} (95 % sure); it may be higher: {how}"
 
     def show(self, rows: int = 10) -> None:
-        """Print the posterior and how the run went."""
-        print(self.summary(rows))
+        """Print the posterior and how the run went, with whatever a terminal would obey in a text escaped."""
+        print_text(self.summary(rows))
 
     def plot(
         self,
@@ -247,63 +250,20 @@ class Result:
         return picture(self, kind, most, reference)
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write everything to a file that `from_json` reads. Raises ArgumentError for samples that JSON cannot hold."""
-        data = {**asdict(replace(self, reader=None)), "log_weights": [_to_json(w) for w in self.log_weights.tolist()]}
-        data["log_evidence"] = _to_json(self.log_evidence)
-        data["diagnostics"] = _map_floats(data["diagnostics"], _to_json)
-        del data["reader"]
-        data["history"]["log_evidence"] = [_to_json(z) for z in self.history.log_evidence]
-        data["history"]["levels"] = [[_to_json(x) for x in levels] for levels in self.history.levels]
-        try:
-            text = json.dumps({"feynkac": 1, **data}, ensure_ascii=False, allow_nan=False)
-        except (TypeError, ValueError) as cause:
-            raise ArgumentError(f"the samples cannot be written as JSON: {cause}") from cause
-        Path(path).write_text(text, encoding="utf-8")
+        """Write everything to a file that `from_json` reads, which gives back objects as dicts, and tuples as lists.
+
+        Raises ArgumentError for samples that JSON cannot hold.
+        """
+        write_result(self, path)
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> Result:
         """Read what `to_json` wrote. Raises ArgumentError for any other file."""
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
-            if data.pop("feynkac") != 1:
-                raise KeyError("feynkac")
-            found = _map_floats(data.get("diagnostics"), _from_json)
-            data["history"]["log_evidence"] = [_from_json(z) for z in data["history"]["log_evidence"]]
-            data["history"]["levels"] = [[_from_json(x) for x in levels] for levels in data["history"]["levels"]]
-            return cls(
-                **{
-                    **data,
-                    "log_weights": np.array([_from_json(w) for w in data["log_weights"]], np.float64),
-                    "log_evidence": _from_json(data["log_evidence"]),
-                    "history": History(**data["history"]),
-                    "timing": Timing(**data["timing"]),
-                    "diagnostics": None if found is None else Diagnostics(**found),
-                }
-            )
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as cause:
+            data = read_fields(path)
+            return cls(**{**data, "history": History(**data["history"]), "timing": Timing(**data["timing"])})
+        except (KeyError, TypeError, AttributeError, ValueError) as cause:
             raise ArgumentError(f"{path} was not written by Result.to_json of this version") from cause
 
     def __repr__(self) -> str:
         return f"Result({len(self.samples)} particles, log evidence {self.log_evidence:.3f}, ess {self.ess:.1f})"
-
-
-def _to_json(x: float) -> float | str:
-    return x if math.isfinite(x) else str(x)
-
-
-def _from_json(x: float | str) -> float:
-    return float(x)
-
-
-def _map_floats(fields: dict[str, Any] | None, convert: Callable[[Any], Any]) -> dict[str, Any] | None:
-    """A record's fields with `convert` applied to its numbers, those in lists included; whole numbers stay."""
-    if fields is None:
-        return None
-    return {
-        name: [convert(x) for x in value]
-        if isinstance(value, list)
-        else value
-        if type(value) is int
-        else convert(value)
-        for name, value in fields.items()
-    }

@@ -1,13 +1,44 @@
-"""Pieces of a summary in text."""
+"""Pieces of a summary in text, safe to be printed on a terminal."""
 
 from __future__ import annotations
 
+import sys
+import unicodedata
 from collections.abc import Sequence
+from typing import TextIO
+
+_ESCAPED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+"""Categories of Unicode that a terminal may obey rather than show: controls, directions, surrogates, separators."""
+_JOINERS = {"\u200c", "\u200d"}
+"""Of these the scripts of Persian and Hindi, and some emoji, are made."""
+
+
+def escape(text: str, keep: str = "") -> str:
+    """`text` with each character that a terminal would obey, not show, as Python writes it, but for those of `keep`."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(char if char in keep or not _is_obeyed(char) else _escape(char) for char in text)
+
+
+def _is_obeyed(char: str) -> bool:
+    return unicodedata.category(char) in _ESCAPED and char not in _JOINERS
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
 
 
 def shorten(text: str, width: int) -> str:
-    flat = text.replace("\n", "⏎")
+    """One line of at most `width` characters, with nothing in it that a terminal would obey."""
+    flat = escape(text.replace("\n", "⏎"))
     return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def print_text(text: str, *, file: TextIO | None = None) -> None:
+    """Print `text` so that nothing in it but its line ends moves the cursor, whatever characters the terminal has."""
+    stream = sys.stdout if file is None else file
+    encoding = stream.encoding or "utf-8"
+    print(escape(text, keep="\n").encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 def draw_sparkline(values: Sequence[float], top: float) -> str:

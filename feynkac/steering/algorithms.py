@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -16,13 +17,15 @@ from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import LogW, Model, Potential, Resample, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.base.masks import TokenConstraint
+from feynkac.base.numbers import read_whole
 from feynkac.results.result import Result
 from feynkac.smc import resample as schemes
-from feynkac.smc.checks import name_of
+from feynkac.smc.checks import call, name_of
 from feynkac.smc.engine import RandomSource, smc
 from feynkac.smc.observers import Observer, Progress, run
 from feynkac.steering.recorder import Recorder, explain_death
 from feynkac.steering.timing import TimedModel, TimedPotential
+from feynkac.steering.verdicts import Verdicts, watch_deaths
 
 Algorithm = Literal["smc", "importance", "best_of_n", "beam", "gibbs"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
@@ -30,6 +33,7 @@ BEAM_WIDTH = 2
 """Ways in which a beam extends each particle before it chooses among them."""
 SWEEPS = 10
 """Sweeps of particle Gibbs where none are asked for."""
+ADVICE = {"sweeps": ": the first, from plain SMC, is a start only"}
 
 
 @dataclass(frozen=True)
@@ -46,21 +50,21 @@ class Plan:
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
             raise ArgumentError(f"algorithm is {self.algorithm!r}; it must be one of {', '.join(ALGORITHMS)}")
-        if not _is_whole(self.particles):
-            raise ArgumentError(f"particles is {self.particles!r}; it must be an integer of at least 1")
-        if not _is_whole(self.islands) or self.particles % self.islands:
+        for name, low in (("particles", 1), ("islands", 1), ("sweeps", 2)):
+            if (value := getattr(self, name)) is not None:  # numbers of numpy become Python's
+                object.__setattr__(self, name, read_whole(name, value, low, ADVICE.get(name, "")))
+        if self.particles % self.islands:
             parts = f"it must divide the {self.particles} particles into equal parts"
             raise ArgumentError(f"islands is {self.islands!r}; {parts}")
+        if not isinstance(self.ess_threshold, Real) or not 0.0 <= self.ess_threshold <= 1.0:
+            fraction = "it is a fraction of the particles, from 0 (never resample) to 1"
+            raise ArgumentError(f"ess_threshold is {self.ess_threshold!r}; {fraction}")
         if self.algorithm == "gibbs":
             self._check_chains()
         elif self.sweeps is not None:
             raise ArgumentError(f"sweeps={self.sweeps!r} is for algorithm='gibbs' only; leave it out")
 
     def _check_chains(self) -> None:
-        if self.sweeps is not None and (not _is_whole(self.sweeps) or self.sweeps < 2):
-            raise ArgumentError(
-                f"sweeps is {self.sweeps!r}; give at least 2: the first, from plain SMC, is a start only"
-            )
         if self.particles < 2 * self.islands:
             raise ArgumentError(
                 f"gibbs with {self.particles // self.islands} particles a chain cannot move; give at least 2 for each "
@@ -91,16 +95,17 @@ class Plan:
         return schemes.islands(self.resample(), self.islands) if self.islands > 1 else self.resample()
 
 
-def _is_whole(number: Any) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
-
-
 class Job(Protocol):
     """A call of `steer` on its way."""
 
     @property
+    def has_begun(self) -> bool:
+        """Whether some problem has particles."""
+        ...
+
+    @property
     def has_particles(self) -> bool:
-        """Whether there are particles to hand over."""
+        """Whether every problem has particles to hand over."""
         ...
 
     def drive(self, observers: Iterable[Observer], progress: bool | None) -> bool:
@@ -122,9 +127,11 @@ class Batch:
     def __init__(self, models: list[Any], potential: Any, plan: Plan, streams: RandomSource, seed: int) -> None:
         self._potential, self._plan, self._seed, self._watch = potential, plan, seed, Stopwatch()
         self._limits = [model.max_steps for model in models if isinstance(model, Bounded)]
-        self._recorders = [Recorder(g, plan.islands) for g in range(len(models))]
+        verdicts = Verdicts()
+        self._recorders = [Recorder(g, plan.islands, verdicts) for g in range(len(models))]
         whole = plan.algorithm == "best_of_n"
-        weigh = AtTheEnd(potential) if whole else potential
+        watched = watch_deaths(potential, verdicts)
+        weigh = AtTheEnd(watched) if whole else watched
         self._steps = smc(
             TimedModel(join_models(models, None if whole else potential), self._watch),
             TimedPotential(weigh, self._watch),
@@ -137,6 +144,8 @@ class Batch:
     def has_particles(self) -> bool:
         """Whether there are particles to hand over."""
         return self._recorders[0].step is not None
+
+    has_begun = has_particles
 
     def drive(self, observers: Iterable[Observer], progress: bool | None) -> bool:
         """Run to the end, or to where an observer stops it; whether it came to the end."""
@@ -177,6 +186,6 @@ def join_models(models: list[Any], potential: Any) -> Model:
     first, *others = models
     if others:
         alone = f"{type(first).__name__} cannot run with others in one batch; steer them one by one"
-        first = require(first, Joins, alone, ArgumentError).join(others)
+        first = call(require(first, Joins, alone, ArgumentError).join, others, of=first, what="join")
     masks = [factor for factor in list_factors(potential) if isinstance(factor, TokenConstraint)]
-    return first.constrain(masks) if masks and isinstance(first, Masks) else first
+    return call(first.constrain, masks, of=first, what="constrain") if masks and isinstance(first, Masks) else first

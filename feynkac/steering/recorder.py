@@ -10,15 +10,16 @@ import numpy as np
 
 from feynkac.base.capabilities import Contradicts, CountsTokens, Shows, has, list_factors
 from feynkac.base.clock import Stopwatch
-from feynkac.base.contract import LogW, Rows
+from feynkac.base.contract import Rows
 from feynkac.base.errors import AllParticlesDied, ModelError
 from feynkac.results.doubts import list_doubts
 from feynkac.results.result import History, Result, Timing
-from feynkac.smc.checks import name_of
+from feynkac.smc.checks import call, name_of
 from feynkac.smc.diagnostics import Spread
 from feynkac.smc.engine import Step
 from feynkac.smc.evidence import evidence
 from feynkac.smc.history import Trace
+from feynkac.steering.verdicts import Verdicts
 
 
 def read_watch(watch: Stopwatch) -> Timing:
@@ -29,8 +30,8 @@ def read_watch(watch: Stopwatch) -> Timing:
 class Recorder:
     """Follows one group of a run and makes its Result."""
 
-    def __init__(self, group: int, islands: int) -> None:
-        self.group, self.islands = group, islands
+    def __init__(self, group: int, islands: int, verdicts: Verdicts | None = None) -> None:
+        self.group, self.islands, self.verdicts = group, islands, verdicts or Verdicts()
         self.trace, self.rows, self.levels = Trace(), list[list[int]](), list[list[float]]()
         self.spread = Spread(islands)
         self.step: Step | None = None
@@ -45,6 +46,7 @@ class Recorder:
         self.rows.append(step.rows.tolist())
         self.levels.append(np.where(step.log_weight > -np.inf, step.level, -np.inf).round(6).tolist())
         self.step, self.whole = step, whole
+        self.verdicts.settle(self.members.tolist(), step.resampled[0])
 
     @property
     def died(self) -> bool:
@@ -107,7 +109,9 @@ class Recorder:
 
 def show_samples(state: Any, rows: Rows) -> list[Any]:
     """What a result holds for `rows`: what the state shows of them, or else the state of each row alone."""
-    return list(state.samples(rows)) if isinstance(state, Shows) else [state.fork(rows[[i]]) for i in range(len(rows))]
+    if isinstance(state, Shows):
+        return list(call(state.samples, rows, of=state, what="samples"))
+    return [call(state.fork, rows[[i]], of=state, what="fork") for i in range(len(rows))]
 
 
 def count_forwarded(state: Any, group: int) -> int | None:
@@ -121,7 +125,7 @@ def explain_death(recorder: Recorder, potential: Any) -> str:
     step, whole = recorder.step, recorder.whole
     assert step is not None and whole is not None
     rows, state = recorder.members, whole.state
-    culprits = _find_culprits(step, state, rows, potential)
+    culprits = recorder.verdicts.describe(step, state, rows)
     blamed = "; ".join(culprits) if culprits else "no token was left that every constraint allows"
     if contradiction := find_contradiction(potential):
         return f"all {len(rows)} particles had died by step {step.t}: {contradiction}"
@@ -145,20 +149,6 @@ def find_contradiction(potential: Any) -> str | None:
             which = "both" if len(others) == 1 else "all of"
             return f"no text at all meets {which} {named}; loosen one of them (a blank at the start, perhaps?)"
     return None
-
-
-def _find_culprits(step: Step, state: Any, rows: Rows, potential: Any) -> list[str]:
-    """Which factors give the last population no weight."""
-    found = []
-    for factor in list_factors(potential):
-        levels: LogW = np.zeros(len(rows))
-        finished = np.flatnonzero(step.done)
-        if len(finished):
-            levels[finished] = factor.final(state, rows[finished])
-        killed = int((levels == -np.inf).sum())
-        if killed:
-            found.append(f"'{name_of(factor)}' rejects {killed} finished")
-    return found
 
 
 def raise_if_dead(recorders: list[Recorder], potential: Any, results: list[Result]) -> None:

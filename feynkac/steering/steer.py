@@ -63,7 +63,7 @@ def steer(
 
     All algorithms have the same target. All but the last give an unbiased evidence and properly weighted samples.
 
-    - "smc" resamples when the effective sample size falls below `ess_threshold` times the particles.
+    - "smc" resamples when the effective sample size falls below `ess_threshold` times the particles; with 0 never.
     - "importance" never resamples. Constraints still mask its proposal.
     - "best_of_n" draws `particles` samples from the model as it stands (by its own proposal, where it has one): nothing
       is masked, and potentials are asked about whole samples only. `Result.best` is the one with the largest reward
@@ -80,7 +80,9 @@ def steer(
       multinomially at every step. Needs a model that can walk a path again, as prompts, programs and samplers can.
 
     Ctrl-C ends the run and returns the particles there are, of "gibbs" the finished sweeps (`Result.complete` is then
-    False). An error in a potential or in the model carries them as `error.partial`. Raises ArgumentError for bad
+    False); before the first step it is raised. What a potential, the model or an observer raises arrives as
+    PotentialError, ModelError (of a program ProgramError) or FeynkacError, which name who and at which step, with the
+    cause in `__cause__` and the particles in `error.partial`, also where memory ran out. Raises ArgumentError for bad
     arguments, ProgramError inside of a program, except through p.once.
     """
     check_not_forked()
@@ -98,10 +100,12 @@ def steer(
     try:
         complete = job.drive(observers, progress)
     except KeyboardInterrupt:
+        if not job.has_begun:
+            raise
         complete = False
     except FeynkacError as error:
         if job.has_particles:
-            with suppress(FeynkacError):  # what failed may be what shows the particles, too
+            with suppress(Exception):  # what failed may be what shows the particles, too
                 partial = results(False)
                 error.partial = partial if many else partial[0]
         raise

@@ -27,11 +27,12 @@ from feynkac.smc.conditional import Sweep, gibbs
 from feynkac.smc.diagnostics import Diagnostics, Spread, diagnose
 from feynkac.smc.engine import RandomSource, Step
 from feynkac.smc.evidence import evidence
-from feynkac.smc.observers import Observer, Progress, close
+from feynkac.smc.observers import Observer, Progress, close, show
 from feynkac.smc.weights import log_sum_exp
 from feynkac.steering.algorithms import SWEEPS, Plan, join_models
 from feynkac.steering.recorder import Recorder, count_forwarded, explain_death, read_watch, show_samples
 from feynkac.steering.timing import TimedModel, TimedPotential
+from feynkac.steering.verdicts import Verdicts, watch_deaths
 
 
 class Kept(NamedTuple):
@@ -50,14 +51,23 @@ class Kept(NamedTuple):
 class Chain:
     """One chain as far as it has come."""
 
-    def __init__(self, model: Any, potential: Any, plan: Plan, source: RandomSource, observers: Sequence[Observer]):
+    def __init__(
+        self,
+        model: Any,
+        potential: Any,
+        plan: Plan,
+        source: RandomSource,
+        observers: Sequence[Observer],
+        watch: Stopwatch,
+    ) -> None:
         self.kept: list[Kept] = []
-        self.recorder = Recorder(0, 1)
+        self._verdicts = Verdicts()
+        self.recorder = Recorder(0, 1, self._verdicts)
         self.stopped = False
         self._observers = observers
         self._sweeps: Iterator[Sweep] = gibbs(
             model,
-            potential,
+            TimedPotential(watch_deaths(potential, self._verdicts), watch),
             n=plan.particles // plan.islands,
             sweeps=plan.sweeps or SWEEPS,
             rng=source,
@@ -90,9 +100,9 @@ class Chain:
 
     def _see(self, step: Step) -> bool:
         if step.t == 0:
-            self.recorder = Recorder(0, 1)
+            self.recorder = Recorder(0, 1, self._verdicts)
         self.recorder(step)
-        return any([observer(step) is True for observer in self._observers])
+        return show(step, *self._observers)
 
 
 class Chains:
@@ -110,6 +120,11 @@ class Chains:
                 )
         plan.resample()  # refused now rather than in the first sweep
         self._chains: list[list[Chain]] = [[] for _ in models]
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether some problem has particles."""
+        return any(chains and chains[0].recorder.step is not None for chains in self._chains)
 
     @property
     def has_particles(self) -> bool:
@@ -152,10 +167,9 @@ class Chains:
 
     def _start(self, g: int, model: Any, observers: Sequence[Observer]) -> list[Chain]:
         model = TimedModel(join_models([model], self._potential), self._watch)
-        potential = TimedPotential(self._potential, self._watch)
         islands = self._plan.islands
         sources = [self._streams.child(g * islands + b) for b in range(islands)]
-        return [Chain(model, potential, self._plan, source, observers) for source in sources]
+        return [Chain(model, self._potential, self._plan, source, observers, self._watch) for source in sources]
 
     def _make_result(self, chains: list[Chain], complete: bool) -> Result:
         finished = [kept for chain in chains for kept in chain.kept]

@@ -4,20 +4,26 @@ A step of N particles reads U x V logits, U <= N distinct contexts. Softmax foll
 over them eight times; here each context is read twice (maximum, then sum), and each particle looks at one block.
 
 Threads may call at once, also where numba has only its "workqueue" layer of threads, which aborts the process if two
-are in it: then one kernel runs at a time.
+are in it: then one kernel runs at a time. A process that was forked off has none of the threads of its parent, and
+numba's would wait for them for ever: there, and where indices are checked (NUMBA_BOUNDSCHECK, of which threads tell
+nothing), the same loops run on one thread.
+
+No index follows from a logit: a context whose logits hold NaN or +inf has no law, and draws -1.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, prange, threading_layer  # pyright: ignore[reportPrivateImportUsage]
+from numba import config, njit, prange, threading_layer  # pyright: ignore[reportPrivateImportUsage]
 from numpy.typing import NDArray
 
-from feynkac.base.masks import TokenMask
+from feynkac.base.errors import ModelError
+from feynkac.base.masks import TokenMask, words
 
 BLOCK = 1024
 """Tokens whose probabilities are summed together; a draw finds its block first, then its token in the block."""
@@ -35,7 +41,7 @@ class NextTokenLaw(NamedTuple):
     """The next-token law of U contexts under their masks."""
 
     log_total: NDArray[np.float64]
-    """(U,) log of the sum of exp(logit / temperature) over the whole vocabulary."""
+    """(U,) log of the sum of exp(logit / temperature) over the whole vocabulary; NaN where there is no law."""
     log_allowed: NDArray[np.float64]
     """(U,) the same over the allowed tokens; -inf where none is."""
     peak: NDArray[np.float32]
@@ -68,13 +74,17 @@ def _exp(x):  # numba has no vectorised exp of its own; LLVM vectorises this one
 
 @njit(cache=True)
 def _peaks(logits, mask, scale):
-    """The largest logit of all and of the allowed, both scaled."""
+    """The largest logit of all and of the allowed, both scaled; NaN and -inf where some logit is NaN or +inf."""
     top = top_allowed = np.float32(-np.inf)
+    sound = True
     for v in range(len(logits)):
         x = logits[v]
+        sound &= x < np.inf  # False of NaN, which a maximum may pass over
         top = max(top, x)
         allowed = (mask[v >> 5] >> np.uint32(v & 31)) & np.uint32(1)
         top_allowed = max(top_allowed, x if allowed else np.float32(-np.inf))
+    if not (sound and top > -np.inf):
+        return np.float32(np.nan), np.float32(-np.inf)
     return top * scale, top_allowed * scale
 
 
@@ -103,35 +113,48 @@ def _apply(mask, values):
         values[i] *= np.float32((mask[i >> 5] >> np.uint32(i & 31)) & np.uint32(1))
 
 
+@njit(cache=True)
+def _normalise_one(logits, mask, scale, blocks):
+    """The log-totals of one context, of all tokens and of the allowed ones, and the peak of these."""
+    top, peak = _peaks(logits, mask, scale)
+    if np.isnan(top):
+        return np.float64(np.nan), -np.inf, peak
+    buffer = np.empty(BLOCK, np.float32)
+    total = allowed = 0.0
+    # exp(logit - top) of an allowed token may underflow; then it is taken anew, relative to the allowed peak.
+    shared = top - peak < np.float32(40.0)
+    shift = np.exp(np.float64(top) - np.float64(peak)) if shared else 0.0
+    for b in range(len(blocks)):
+        low, high = b * BLOCK, min((b + 1) * BLOCK, len(logits))
+        values = buffer[: high - low]
+        _exponentials(logits[low:high], top, scale, values)
+        total += _sum(values)
+        if peak == -np.inf:
+            continue
+        if not shared:
+            _exponentials(logits[low:high], peak, scale, values)
+        _apply(mask[b * _WORDS :], values)
+        blocks[b] = _sum(values) * (shift if shared else 1.0)
+        allowed += blocks[b]
+    log_allowed = np.float64(peak) + np.log(allowed) if allowed > 0.0 else -np.inf
+    return np.float64(top) + np.log(total), log_allowed, peak
+
+
 @njit(parallel=True, cache=True)
 def _normalise(logits, mask, scale, log_total, log_allowed, peak, blocks):
-    n_tokens = logits.shape[1]
     for u in prange(len(logits)):
-        top, peak[u] = _peaks(logits[u], mask[u], scale[u])
-        buffer = np.empty(BLOCK, np.float32)
-        total = allowed = 0.0
-        # exp(logit - top) of an allowed token may underflow; then it is taken anew, relative to the allowed peak.
-        shared = top - peak[u] < np.float32(40.0)
-        shift = np.exp(np.float64(top) - np.float64(peak[u])) if shared else 0.0
-        for b in range(blocks.shape[1]):
-            low, high = b * BLOCK, min((b + 1) * BLOCK, n_tokens)
-            values = buffer[: high - low]
-            _exponentials(logits[u, low:high], top, scale[u], values)
-            total += _sum(values)
-            if peak[u] == -np.inf:
-                continue
-            if not shared:
-                _exponentials(logits[u, low:high], peak[u], scale[u], values)
-            _apply(mask[u, b * _WORDS :], values)
-            blocks[u, b] = _sum(values) * (shift if shared else 1.0)
-            allowed += blocks[u, b]
-        log_total[u] = np.float64(top) + np.log(total)
-        log_allowed[u] = np.float64(peak[u]) + np.log(allowed) if allowed > 0.0 else -np.inf
+        log_total[u], log_allowed[u], peak[u] = _normalise_one(logits[u], mask[u], scale[u], blocks[u])
+
+
+@njit(cache=True)
+def _normalise_alone(logits, mask, scale, log_total, log_allowed, peak, blocks):
+    for u in range(len(logits)):
+        log_total[u], log_allowed[u], peak[u] = _normalise_one(logits[u], mask[u], scale[u], blocks[u])
 
 
 @njit(cache=True)
 def _locate(logits, mask, scale, peak, blocks, u):
-    """The token at which the cumulated probability of the allowed tokens passes the uniform `u`."""
+    """The token at which the cumulated probability of the allowed tokens passes the uniform `u`; -1 for none."""
     remaining = u * blocks.sum()
     block = last_block = -1
     for b in range(len(blocks)):
@@ -141,6 +164,8 @@ def _locate(logits, mask, scale, peak, blocks, u):
                 block = b
                 break
             remaining -= blocks[b]
+    if last_block < 0:
+        return -1
     if block < 0:  # rounding left the uniform past the end
         block, remaining = last_block, np.inf
     chosen = -1
@@ -159,34 +184,53 @@ def _locate(logits, mask, scale, peak, blocks, u):
 def _draw(logits, mask, scale, peak, blocks, context, uniforms, out):
     for i in prange(len(context)):
         c = context[i]
-        out[i] = _locate(logits[c], mask[c], scale[c], peak[c], blocks[c], uniforms[i]) if peak[c] > -np.inf else -1
+        out[i] = _locate(logits[c], mask[c], scale[c], peak[c], blocks[c], uniforms[i])
+
+
+@njit(cache=True)
+def _draw_alone(logits, mask, scale, peak, blocks, context, uniforms, out):
+    for i in range(len(context)):
+        c = context[i]
+        out[i] = _locate(logits[c], mask[c], scale[c], peak[c], blocks[c], uniforms[i])
 
 
 _LAYERS_FOR_THREADS = ("omp", "tbb")
 _one_kernel = threading.Lock()
 _layer: str | None = None
 """The threading layer of numba; not known before the first parallel kernel has run."""
+_owner: int | None = None
+"""The process that started the threads of numba."""
 
 
-def _run_parallel(kernel: Callable[..., None], *args: Any) -> None:
-    global _layer
-    if _layer in _LAYERS_FOR_THREADS:
-        kernel(*args)
-        return
-    with _one_kernel:
-        kernel(*args)
-        _layer = threading_layer()
+def _run(parallel: Callable[..., None], alone: Callable[..., None], *args: Any) -> None:
+    """Run the kernel on all threads, or `alone` where this process may not use them."""
+    global _layer, _owner
+    if config.BOUNDSCHECK or (_owner is not None and _owner != os.getpid()):  # pyright: ignore[reportAttributeAccessIssue]
+        alone(*args)
+    elif _layer in _LAYERS_FOR_THREADS:
+        parallel(*args)
+    else:
+        with _one_kernel:
+            _owner = os.getpid()
+            parallel(*args)
+            _layer = threading_layer()
 
 
 def normalise(logits: NDArray[np.float32], mask: TokenMask, scale: NDArray[np.float32]) -> NextTokenLaw:
     """The next-token law of U contexts.
 
-    `logits` (U, V) float32, `mask` (U, ceil(V / 32)), `scale` (U,) float32, one over the temperature.
+    `logits` (U, V) float32, `mask` (U, ceil(V / 32)), `scale` (U,) float32, one over the temperature. Raises ModelError
+    for other shapes, which compiled code would not notice.
     """
     n, n_tokens = logits.shape
+    if mask.shape != (n, words(n_tokens)) or scale.shape != (n,):
+        raise ModelError(
+            f"logits of shape {logits.shape} under masks of shape {mask.shape}; a model gives as many logits as its "
+            "vocabulary has tokens"
+        )
     blocks = np.zeros((n, -(-n_tokens // BLOCK)))
     law = NextTokenLaw(np.empty(n), np.empty(n), np.empty(n, np.float32), blocks)
-    _run_parallel(_normalise, logits, mask, scale, *law)
+    _run(_normalise, _normalise_alone, logits, mask, scale, *law)
     return law
 
 
@@ -202,6 +246,8 @@ def draw(
 
     `context` (R,) the row of `logits` that each particle draws from, `uniforms` (R,) in [0, 1).
     """
+    if len(context) and not (context.min() >= 0 and context.max() < len(logits)):
+        raise ModelError(f"contexts {context.min()} to {context.max()} of {len(logits)}")
     tokens = np.empty(len(context), np.int64)
-    _run_parallel(_draw, logits, mask, scale, law.peak, law.blocks, context, uniforms, tokens)
+    _run(_draw, _draw_alone, logits, mask, scale, law.peak, law.blocks, context, uniforms, tokens)
     return tokens

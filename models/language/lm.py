@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.language.language_model import LanguageModel
+from feynkac.models.language.loading import move, read_dtype, read_reason
 from feynkac.models.language.opening import check_whole, find_device, find_window, open_contexts
 
 if TYPE_CHECKING:
@@ -56,21 +57,23 @@ class CausalLM(LanguageModel):
     ) -> CausalLM:
         """Load a model by its hub id or from a folder; further arguments go to transformers.
 
-        `dtype` "auto" is the checkpoint's own. Raises ModelError if there is no such model or it cannot be loaded.
+        `dtype` "auto" is the checkpoint's own. Raises ModelError if there is no such model or it cannot be
+        loaded: files that are cut off or of another kind, an unknown dtype, a device that is not there.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         own = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "trust_remote_code") if key in kwargs}
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, **own)
-            model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, **kwargs)
-        except (OSError, ValueError) as cause:
-            reason = str(cause).strip().splitlines()[0]
+            model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=read_dtype(dtype), **kwargs)
+        except ModelError:
+            raise
+        except Exception as cause:  # whatever its files, transformers and safetensors think of
             raise ModelError(
-                f"cannot load a language model from '{name}': {reason} Give the id of a causal language model on the "
-                "hub, or the path of a folder that holds config.json, weights and tokenizer."
+                f"cannot load a language model from '{name}': {read_reason(cause)} Give the id of a causal language "
+                "model on the hub, or the path of a folder that holds config.json, weights and tokenizer."
             ) from cause
-        return cls(model if device is None else model.to(device), tokenizer, eos=eos)
+        return cls(move(model, device), tokenizer, eos=eos)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_twins": None}

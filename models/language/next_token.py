@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.errors import ModelError
 from feynkac.base.masks import TokenMask, unpack
 from feynkac.models.language.draw import draw, normalise
 
@@ -36,7 +37,8 @@ def draw_tokens(
     """Draw for each row from the law of its context, masked and renormalised.
 
     `logits` (U, V) float32, `mask` (U, ceil(V / 32)), `scale` (U,) one over the temperature, `context` (R,) the
-    context of each row, `uniforms` (R,). The first row takes `pinned` instead, if it is given.
+    context of each row, `uniforms` (R,). The first row takes `pinned` instead, if it is given. Raises ModelError for
+    logits that are no law.
     """
     if uniforms.dtype == object:
         return _draw_enumerated(logits, mask, scale, context, uniforms, pinned)
@@ -44,11 +46,46 @@ def draw_tokens(
         return _draw_on_device(logits, mask, scale, context, uniforms, pinned)
     values = logits.numpy()
     law = normalise(values, mask, scale)
+    check_law(law.log_total, logits)
     tokens = draw(values, mask, scale, law, context, uniforms)
     if pinned is not None:
         tokens[0] = pinned
-    log_prob = np.float64(values[context, tokens]) * scale[context] - law.log_total[context]
+    log_prob = np.float64(values[context, np.maximum(tokens, 0)]) * scale[context] - law.log_total[context]
     return Drawn(tokens, np.where(tokens < 0, -np.inf, log_prob), law.log_mass)
+
+
+def check_law(log_total: NDArray[np.float64], logits: Tensor) -> None:
+    """Raises ModelError unless the (U,) log-totals of (U, V) logits are finite; it says what the logits hold."""
+    if np.isfinite(log_total).all():
+        return
+    row = int(np.flatnonzero(~np.isfinite(log_total))[0])
+    found = logits[row].double().cpu().numpy()
+    bad = ~(found < np.inf)
+    held = f"{found[bad][0]} for token {np.flatnonzero(bad)[0]}" if bad.any() else "nothing that can be normalised"
+    raise ModelError(
+        f"the model's logits of the next token hold {held}, so that they are no law; look at its weights and its dtype "
+        "(float16 overflows where bfloat16 and float32 do not), and at the temperature"
+    )
+
+
+def sum_masses(
+    logits: Tensor, mask: TokenMask, scale: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(U,) log-sums of exp(logit / temperature) over all tokens, and over those of each mask; -inf for no token.
+
+    Raises ModelError for logits that are no law.
+    """
+    if logits.device.type == "cpu":
+        law = normalise(logits.numpy(), mask, scale)
+        check_law(law.log_total, logits)
+        return law.log_total, law.log_allowed
+    import torch
+
+    scaled = (logits * torch.as_tensor(scale, device=logits.device)[:, None]).double()
+    forbidden = torch.as_tensor(~unpack(mask, logits.shape[1]), device=logits.device)
+    total = torch.logsumexp(scaled, 1).cpu().numpy()
+    check_law(total, logits)
+    return total, torch.logsumexp(scaled.masked_fill(forbidden, -torch.inf), 1).cpu().numpy()
 
 
 def score_tokens(
@@ -67,14 +104,18 @@ def score_tokens(
         values = logits.numpy()
         everything = np.full((len(values), -(-values.shape[1] // 32)), 0xFFFFFFFF, np.uint32)
         log_total = normalise(values, everything, scale).log_total
-    chosen = logits[torch.as_tensor(context), torch.as_tensor(tokens)].double().cpu().numpy()
+    check_law(log_total, logits)
+    chosen = logits[torch.as_tensor(context), torch.as_tensor(np.maximum(tokens, 0))].double().cpu().numpy()
     return np.where(tokens < 0, -np.inf, chosen * scale[context] - log_total[context])
 
 
 def _draw_enumerated(logits, mask, scale, context, uniforms, pinned) -> Drawn:
     """The same in float64 and by comparisons alone, for the symbolic uniforms of `smc.testing`: exact to rounding."""
     scaled = logits.cpu().numpy().astype(np.float64) * scale[:, None]
-    log_p = scaled - np.logaddexp.reduce(scaled, axis=1)[:, None]
+    with np.errstate(invalid="ignore"):
+        log_total = np.logaddexp.reduce(scaled, axis=1)
+    check_law(log_total, logits)
+    log_p = scaled - log_total[:, None]
     masked = np.where(unpack(mask, scaled.shape[1]), log_p, -np.inf)
     log_mass = np.logaddexp.reduce(masked, axis=1)
     cdf = np.cumsum(np.exp(masked), axis=1)
@@ -84,7 +125,7 @@ def _draw_enumerated(logits, mask, scale, context, uniforms, pinned) -> Drawn:
         tokens[i] = next((v for v in support if uniforms[i] < cdf[c, v] / cdf[c, -1]), -1)
     if pinned is not None:
         tokens[0] = pinned
-    return Drawn(tokens, np.where(tokens < 0, -np.inf, log_p[context, tokens]), log_mass)
+    return Drawn(tokens, np.where(tokens < 0, -np.inf, log_p[context, np.maximum(tokens, 0)]), log_mass)
 
 
 def _draw_on_device(logits, mask, scale, context, uniforms, pinned) -> Drawn:
@@ -93,6 +134,7 @@ def _draw_on_device(logits, mask, scale, context, uniforms, pinned) -> Drawn:
     device = logits.device
     scaled = logits * torch.as_tensor(scale, device=device)[:, None]
     log_p = torch.log_softmax(scaled, dim=1)
+    check_law(log_p[:, 0].nan_to_num(np.nan, 0.0, 0.0).cpu().numpy(), logits)  # NaN fills its whole row
     allowed = torch.as_tensor(unpack(mask, logits.shape[1]), device=device)
     masked = log_p.masked_fill(~allowed, -torch.inf)
     log_mass = torch.logsumexp(masked.double(), dim=1)

@@ -74,8 +74,8 @@ class Texts:
         return replace(self, **gathered, memory=self.memory.fork(rows))
 
     def retire(self, rows: Rows) -> None:
-        """Mark rows as dead: they leave the batch."""
-        self.ended[rows] = DEAD
+        """Mark rows as dead: those that run leave the batch."""
+        self.ended[rows[self.running[rows]]] = DEAD
 
     @property
     def running(self) -> Mask:
@@ -95,6 +95,13 @@ class Texts:
             if carried is constraint:
                 return self.automata[:, i]
         return None
+
+    def tell_ends(self, rows: Rows) -> list[str | None]:
+        """What ended `rows` other than their own end: the limit, or that no token was left."""
+        said = {AT_LIMIT: "cut at max_tokens={}", DEAD: "where no token was left that every constraint allows"}
+        limits = [self.prompts[self.group[row]].max_tokens for row in rows]
+        ends = [said.get(int(self.ended[row])) for row in rows]
+        return [None if end is None else end.format(limit) for end, limit in zip(ends, limits, strict=True)]
 
     def samples(self, rows: Rows) -> list[str]:
         """What a result shows for `rows`."""

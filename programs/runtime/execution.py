@@ -17,12 +17,13 @@ from greenlet import GreenletExit, getcurrent
 
 from feynkac.base.errors import ArgumentError, ProgramError
 from feynkac.base.host import HOST
+from feynkac.programs.runtime.causes import find_line
 from feynkac.programs.runtime.generators import make_generator
 from feynkac.programs.runtime.output import end_line
 from feynkac.programs.runtime.record import DEATH, OBSERVE, ONCE, QUERY, RETURN, RNG, SAMPLE, Request, Tail
 from feynkac.programs.runtime.recorder import Recorder, fingerprint
 from feynkac.programs.runtime.rows import ProgramCall
-from feynkac.programs.runtime.strand import Strand
+from feynkac.programs.runtime.strand import Strand, abandon
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
@@ -62,7 +63,8 @@ class Execution(Recorder):
     def resume(self, answer: Any) -> None:
         """Run on with `answer` to the next request, to the end, or to death."""
         self.pending = None
-        self.requests = 0
+        if self.failure is None:
+            self.requests = 0
         strand = self.strand
         parent = getcurrent()
         if strand is None:
@@ -74,19 +76,25 @@ class Execution(Recorder):
         if strand.parent is not parent:
             strand.parent = parent
         strand.switch(answer)
-        if self.finished or self.dead:
-            self._release(strand)
+        self._settle(strand)
 
     def close(self) -> None:
         """Unwind the program, whose `finally` clauses run."""
         strand = self.strand
         if strand:
-            self.dead = True
+            self.dead, self.requests = True, math.inf
             strand.parent = getcurrent()
             strand.throw(GreenletExit)
-            self._release(strand)
+            self._settle(strand)
         elif self.line:  # an error has ended it
             end_line(self)
+
+    def _settle(self, strand: Strand) -> None:
+        """Give the strand back if the program is over. Raises ProgramError if it had to be abandoned."""
+        if self.strand is None and self.failure is not None:
+            raise self.failure
+        if self.finished or self.dead:
+            self._release(strand)
 
     def _release(self, strand: Strand) -> None:
         if self.line:
@@ -103,6 +111,11 @@ class Execution(Recorder):
         return None if pending is None else (pending[0], pending[1].key)
 
     @property
+    def function(self) -> Callable[..., Any]:
+        """What it runs."""
+        return self._call.function
+
+    @property
     def over(self) -> bool:
         """Whether the program has returned, or the particle is dead."""
         return self.finished or self.dead
@@ -111,6 +124,8 @@ class Execution(Recorder):
         """The program from its beginning, on a strand."""
         function, args, kwargs = self._call
         value = function(self.run.make_handle(self), *args, **kwargs)
+        if self.failure is not None:
+            raise self.failure
         if self.dead:
             return
         if self.past:
@@ -120,6 +135,7 @@ class Execution(Recorder):
                 f"program '{self.run.name}' returned nothing, so that its sample would be None; "
                 "end it with `return str(text)`, or with whatever a sample is to be"
             )
+        self.run.check_returned(self.run.name, value)
         self.note(RETURN, None, value)
         self.weigh(-self.twist)
         self.finished = True
@@ -206,6 +222,7 @@ class Execution(Recorder):
         """The value of `f()`; a replay is given the recorded one."""
         if self.past:
             return self.retrace(ONCE, name)
+        self.check_alive()
         self.arrive(ONCE, name)
         if self.pins:
             value = self.take_pin(ONCE)
@@ -238,16 +255,24 @@ class Execution(Recorder):
         self.generator.bit_generator.state = make_generator(key, self._rekeyed).bit_generator.state
 
     def wait(self, kind: str, request: Any) -> Any:
-        """Hand `request` to the engine; returns its answer. Raises ProgramError outside of the program's own run."""
-        if self.dead:
-            raise GreenletExit
+        """Hand `request` to the engine; returns its answer. Fails outside of the program's own run."""
+        self.check_alive()
         strand = self.strand
         if strand is None or getcurrent() is not strand:
-            raise ProgramError(f"{self!r} was used outside of its own run; a program uses the p that it was given")
+            self.fail(
+                ProgramError(
+                    f"{self!r} was used outside of its own run, such as from another thread; a program uses the p that "
+                    "it was given, and where it was given it"
+                )
+            )
         if kind is not SAMPLE and self.expected is not None:
             self.arrive(kind, None)
         self.pending = (kind, request)
-        return strand.parent.switch()  # pyright: ignore[reportOptionalMemberAccess]
+        try:
+            return strand.parent.switch()  # pyright: ignore[reportOptionalMemberAccess]
+        except GreenletExit:  # it is closed, or freed with its run
+            self.dead, self.requests = True, math.inf
+            raise
 
     def weigh(self, log_weight: float) -> None:
         """Add nats to the increment; -inf kills the particle. Raises ArgumentError for NaN and infinity."""
@@ -259,10 +284,23 @@ class Execution(Recorder):
 
     def die(self) -> NoReturn:
         """End the program here, with weight zero."""
-        self.dead = True
+        self.check_alive()
+        self.dead, self.requests = True, math.inf
         self.increment = -math.inf
-        self.tail = (self.tail, DEATH, None, self.list_places(), None)
+        self.tail = (self.tail, DEATH, find_line(self.function), self.list_places(), None)
         raise GreenletExit
+
+    def abandon(self) -> NoReturn:
+        """Leave a program that catches whatever ends it, and never return to it."""
+        strand = self.strand
+        if strand is None or getcurrent() is not strand:
+            raise self.failure or GreenletExit
+        self.failure = self.failure or ProgramError(
+            f"program '{self.run.name}', particle {self.row}: it was told {self.swallowed - 1} times that it has "
+            "ended, and goes on; let what ends a particle pass: write `except Exception:`, not `except BaseException:`"
+        )
+        self.strand = None
+        abandon(strand)
 
     def __repr__(self) -> str:
         return f"<particle {self.row} of '{self.run.name}', step {self.run.t}>"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+from greenlet import GreenletExit
+
 from feynkac.base.errors import ProgramError
 from feynkac.base.tokens import Token
 from feynkac.programs.runtime.record import Record, Request, Tail, describe, list_backwards, make_divergence
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 MAX_REQUESTS = 1_000_000
 """Requests between two samples, after which a program is taken to run forever."""
+MAX_SWALLOWED = 1_000
+"""Requests that a program makes after its end, after which it is taken never to let go."""
 _CLOSE = {"rel_tol": 1e-6, "abs_tol": 1e-9}  # a neural reward may differ by so much when it is asked again
 
 
@@ -31,8 +35,12 @@ class Recorder:
         """The request at which the parent waits, until a replay arrives there."""
         self.pins: list[Record] = []
         """Choices to take instead of drawing them, the next one last."""
-        self.requests = 0
-        """Requests since the last sample."""
+        self.requests: float = 0
+        """Requests since the last sample; infinitely many once it has ended."""
+        self.failure: ProgramError | None = None
+        """What has ended it for good, whether the program lets it pass or not."""
+        self.swallowed = 0
+        """Requests that it has made after its end."""
 
     @property
     def replaying(self) -> bool:
@@ -45,9 +53,29 @@ class Recorder:
             self.arrive(kind, key)
         self.requests += 1
         if self.requests > MAX_REQUESTS:
+            self.check_alive()
             what = f"{MAX_REQUESTS} requests without a sample"
-            raise self.run.make_endless(cast("Execution", self), what, "Let each round of a loop sample")
+            self.fail(self.run.make_endless(cast("Execution", self), what, "Let each round of a loop sample"))
         self.tail = (self.tail, kind, key, value, after)
+
+    def fail(self, error: ProgramError) -> NoReturn:
+        """Raise `error`, which ends the execution: a program that catches it meets it again at its next request."""
+        self.failure = error
+        self.past, self.expected, self.requests = [], None, math.inf
+        raise error
+
+    def check_alive(self) -> None:
+        """Raise again what has ended the execution, of which the program has taken no notice."""
+        if self.requests < math.inf:
+            return
+        self.swallowed += 1
+        if self.swallowed > MAX_SWALLOWED:
+            self.abandon()
+        raise self.failure or GreenletExit
+
+    def abandon(self) -> NoReturn:
+        """Leave a program that catches whatever ends it, and never return to it."""
+        raise NotImplementedError
 
     def retrace(self, kind: str, key: Any) -> Any:
         """The value of the next record, which must be of this request. Raises ReplayDiverged if it is not."""
@@ -72,9 +100,9 @@ class Recorder:
         return pin.value
 
     def check_pin(self, pin: Record, kind: str) -> None:
-        """Raises ProgramError if a choice to take is not of this kind."""
+        """Fail if a choice to take is not of this kind."""
         if pin.kind is not kind:
-            raise ProgramError(f"the reference path of program '{self.run.name}' is not one of its paths")
+            self.fail(ProgramError(f"the reference path of program '{self.run.name}' is not one of its paths"))
 
     def leave_record(self, now: str, now_key: Any) -> NoReturn:
         """Raises ReplayDiverged: another request was recorded."""
@@ -82,9 +110,9 @@ class Recorder:
         self.diverge(was, was_key, now, now_key)
 
     def diverge(self, was: str, was_key: Any, now: str, now_key: Any) -> NoReturn:
-        """Raises ReplayDiverged, which names both requests."""
+        """Fail with ReplayDiverged, which names both requests."""
         number = len(list_backwards(self.tail)) - len(self.past)
-        raise make_divergence(self.run.name, self.row, number, describe(was, was_key), describe(now, now_key))
+        self.fail(make_divergence(self.run.name, self.row, number, describe(was, was_key), describe(now, now_key)))
 
 
 def fingerprint(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from feynkac.base.contract import LogW, Rng
 from feynkac.base.errors import FeynkacError, ProgramError, ReplayDiverged
+from feynkac.programs.runtime.causes import describe_cause
 from feynkac.programs.runtime.execution import Execution
 from feynkac.programs.runtime.output import tag_lines
 from feynkac.programs.runtime.record import SAMPLE, Record
@@ -19,7 +21,7 @@ from feynkac.programs.runtime.serving import Ask, Block, serve
 if TYPE_CHECKING:
     from feynkac.models.language.histories import Histories, Node
     from feynkac.models.language.lm import CausalLM
-    from feynkac.programs.runtime.protocols import MakeContext, MakeHandle
+    from feynkac.programs.runtime.protocols import CheckReturned, MakeContext, MakeHandle
     from feynkac.programs.runtime.strand import Strand
 
 _ALLOW_MORE = "Bound its loops, or allow more with `.limited(max_steps=, max_tokens=)`"
@@ -37,17 +39,25 @@ class Limits:
 class Run:
     """One run of the engine over programs: their language models' histories, and what is running now.
 
-    `make_handle` and `make_context` come from the language that the programs are written in.
+    `make_handle`, `make_context` and `check_returned` come from the language that the programs are written in.
     """
 
     def __init__(
-        self, name: str, limits: Limits, groups: int, *, make_handle: MakeHandle, make_context: MakeContext
+        self,
+        name: str,
+        limits: Limits,
+        groups: int,
+        *,
+        make_handle: MakeHandle,
+        make_context: MakeContext,
+        check_returned: CheckReturned = lambda name, value: None,
     ) -> None:
         self.name = name
         self.limits = limits
         self.groups = groups
         self.make_handle = make_handle
         self.make_context = make_context
+        self.check_returned = check_returned
         self.t = 0
         self.idle: list[Strand] = []
         """Strands without work."""
@@ -76,7 +86,8 @@ class Run:
                 self._settle(list(running.values()))
                 self._sample([each for each in running.values() if each.pending is not None], uniforms)
         except BaseException:
-            self._keep(set())
+            with suppress(Exception):  # what programs raise in their `finally` clauses
+                self._keep(set())
             raise
         increment = np.zeros(len(rows))
         result = list(rows)
@@ -112,9 +123,10 @@ class Run:
         return self._keys[row]
 
     def spend(self, execution: Execution, tokens: int) -> None:
-        """Raise ProgramError if a context has grown past the budget."""
+        """End the execution with ProgramError if a context has grown past the budget."""
         if self.limits.max_tokens is not None and tokens > self.limits.max_tokens:
-            raise self.make_endless(execution, f"a context of more than {self.limits.max_tokens} tokens (max_tokens)")
+            what = f"a context of more than {self.limits.max_tokens} tokens (max_tokens)"
+            execution.fail(self.make_endless(execution, what))
 
     def make_endless(self, execution: Execution, what: str, advice: str = _ALLOW_MORE) -> ProgramError:
         """The error of a program that does not stop."""
@@ -151,18 +163,16 @@ class Run:
 
     def _keep(self, executions: set[Execution]) -> None:
         """Close all others."""
-        for stale in self._live - executions:
-            stale.close()
-        self._live = executions
+        stale, self._live = self._live - executions, executions
+        for execution in stale:
+            self._guard(execution, execution.close)
 
     def _replay(self, execution: Execution, fresh: bool) -> None:
         """Run a program up to the request at which the record of its parent ends."""
         try:
-            self._resume(execution, None)
-        except FeynkacError:
-            raise
-        except Exception as cause:
-            if fresh:
+            self._guard(execution, execution.resume, None)
+        except ProgramError as error:
+            if fresh or (cause := error.__cause__) is None:
                 raise
             raise ReplayDiverged(
                 f"program '{self.name}', particle {execution.row}: when it was run again to fork a particle, it raised "
@@ -188,10 +198,10 @@ class Run:
                 asks.append(dist.ask(*(() if pin is None else (pin.value,))))
                 pins.append(pin)
             else:
-                self._resume(execution, (uniforms[execution.row], pin, None))
+                self._guard(execution, execution.resume, (uniforms[execution.row], pin, None))
         drawn = [uniforms[execution.row] for execution in asking]
         for execution, u, pin, answer in zip(asking, drawn, pins, self._answer(asks, drawn), strict=True):
-            self._resume(execution, (u, pin, answer))
+            self._guard(execution, execution.resume, (u, pin, answer))
         self._settle(waiting)
 
     def _settle(self, executions: Sequence[Execution]) -> None:
@@ -199,7 +209,7 @@ class Run:
         while asking := [each for each in executions if each.pending is not None and each.pending[0] is not SAMPLE]:
             asks = [each.pending[1] for each in asking if each.pending is not None]
             for execution, answer in zip(asking, self._answer(asks, [0.0] * len(asks)), strict=True):
-                self._resume(execution, answer)
+                self._guard(execution, execution.resume, answer)
 
     def _answer(self, asks: Sequence[Ask | Block], uniforms: Sequence[Any]) -> Sequence[Any]:
         if not asks:
@@ -211,14 +221,21 @@ class Run:
                     held.setdefault(context.histories, set()).add(context.heading or context.node)
         return serve(asks, uniforms, held)
 
-    def _resume(self, execution: Execution, answer: Any) -> None:
+    def _guard(self, execution: Execution, act: Callable[..., None], *args: Any) -> None:
+        """`act(*args)`, which runs a program: what that raises arrives as ProgramError, our errors with a note."""
         try:
-            execution.resume(answer)
-        except Exception as error:
-            if not isinstance(error, ReplayDiverged):
-                where = f"in program '{self.name}', particle {execution.row}, step {self.t}"
-                error.add_note(f"{where}, text {_show(execution)}" if execution.opened else where)
+            act(*args)
+        except ReplayDiverged:
             raise
+        except FeynkacError as error:
+            error.add_note(self._place(execution))
+            raise
+        except Exception as cause:
+            raise ProgramError(f"{self._place(execution)}: {describe_cause(cause, execution.function)}") from cause
+
+    def _place(self, execution: Execution) -> str:
+        where = f"in program '{self.name}', particle {execution.row}, step {self.t}"
+        return f"{where}, text {_show(execution)}" if execution.opened else where
 
     def _make_row(self, row: ProgramRow, execution: Execution) -> ProgramRow:
         if execution.finished or execution.dead:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.tokens import TokenSet
 from feynkac.models.language.histories import Histories, Node
-from feynkac.models.language.next_token import draw_tokens
+from feynkac.models.language.next_token import draw_tokens, sum_masses
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,6 +71,8 @@ class Answer(NamedTuple):
     """Of the token under the proposal; 0 for none."""
     increment: float
     """Of the set `among` under the law: the weight of a draw from the proposal."""
+    outside: float = -math.inf
+    """Of all that is not in `among`, summed by itself; only where nothing is drawn or scored."""
 
 
 _NO_TOKEN = -1
@@ -128,21 +131,26 @@ class _Batch:
             yield self._make_law(ask, _intersect(ask))
         if ask.among is not None and ask.given is not None:
             yield self._make_law(ask, ask.given)
+        if ask.among is not None and not ask.draws:
+            yield self._make_law(ask, _complement(ask))
 
     def _answer(self, ask: Ask, drawn: tuple[int, float] | None, masses: dict[Any, tuple[float, float]]) -> Answer:
         increment = 0.0
         given = self._make_law(ask, ask.given)
         proposal = self._make_law(ask, _intersect(ask))
+        outside = -math.inf
         if ask.among is not None:
             total = masses[given][1] if ask.given is not None else masses[proposal][0]
-            increment = min(masses[proposal][1] - total, 0.0)
+            increment = _divide(masses[proposal][1], total)
+            if not ask.draws:
+                outside = _divide(masses[self._make_law(ask, _complement(ask))][1], total)
         if drawn is not None:
             return Answer(*drawn, increment)
         if ask.token is None:
-            return Answer(_NO_TOKEN, 0.0, increment)
+            return Answer(_NO_TOKEN, 0.0, increment, outside)
         allowed = proposal[2] is None or ask.token in proposal[2]
-        logit = float(self._logits[proposal[0], ask.token]) * np.float32(proposal[1])
-        log_prob = float(np.float64(logit) - masses[proposal][1]) if allowed else -np.inf
+        logit = np.float64(float(self._logits[proposal[0], ask.token]) * np.float32(proposal[1]))
+        log_prob = _divide(float(logit), masses[proposal][1]) if allowed else -np.inf
         return Answer(ask.token, log_prob, increment)
 
     def _make_law(self, ask: Ask, allowed: TokenSet | None) -> _Law:
@@ -166,7 +174,7 @@ class _Batch:
         """For each law log sum exp(logit / temperature), over all tokens and over the allowed ones."""
         if not laws:
             return []
-        total, allowed = _sum_logs(*self._stack(laws))
+        total, allowed = sum_masses(*self._stack(laws))
         return list(zip(total.tolist(), allowed.tolist(), strict=True))
 
     def _stack(self, laws: Sequence[_Law]) -> tuple[Tensor, Any, NDArray[np.float32]]:
@@ -186,18 +194,12 @@ def _intersect(ask: Ask) -> TokenSet | None:
     return ask.given & ask.among
 
 
-def _sum_logs(logits: Tensor, mask: Any, scale: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[Any]]:
-    if logits.device.type == "cpu":
-        from feynkac.models.language.draw import normalise
+def _complement(ask: Ask) -> TokenSet | None:
+    """What the law allows outside of the proposal."""
+    assert ask.among is not None
+    return ~ask.among if ask.given is None else ask.given & ~ask.among
 
-        law = normalise(logits.numpy(), mask, scale)
-        return law.log_total, law.log_allowed
-    import torch
 
-    from feynkac.base.masks import unpack
-
-    scaled = (logits * torch.as_tensor(scale, device=logits.device)[:, None]).double()
-    forbidden = torch.as_tensor(~unpack(mask, logits.shape[1]), device=logits.device)
-    total = torch.logsumexp(scaled, 1)
-    allowed = torch.logsumexp(scaled.masked_fill(forbidden, -torch.inf), 1)
-    return total.cpu().numpy(), allowed.cpu().numpy()
+def _divide(log_part: float, log_whole: float) -> float:
+    """The log of a part's share, at most 0; -inf of nothing."""
+    return -math.inf if log_part == -math.inf else min(log_part - log_whole, 0.0)

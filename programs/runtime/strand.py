@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 from greenlet import GreenletExit, getcurrent, greenlet
 
@@ -16,6 +17,19 @@ class Strand(greenlet):
 
     def __init__(self) -> None:
         super().__init__(_work)
+
+
+_ABANDONED: list[Strand] = []
+"""Kept, since a strand that is freed is told to end, and these go on."""
+
+
+def abandon(strand: Strand) -> NoReturn:
+    """Leave the strand that runs, and never return to it: its program catches whatever would end it."""
+    strand.execution = None
+    _ABANDONED.append(strand)
+    while True:
+        with suppress(GreenletExit):
+            strand.parent.switch()  # pyright: ignore[reportOptionalMemberAccess]
 
 
 def _work(_: Any) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 import feynkac as fk
+from feynkac.base.errors import ProgramError
 from feynkac.programs import Bernoulli, program
 from feynkac.programs.runtime.output import Tagged, tag_lines
 
@@ -48,7 +49,7 @@ def test_the_lines_of_a_program_that_fails_are_written() -> None:
             print("before", end="")
             raise ValueError
 
-        with pytest.raises(ValueError):
+        with pytest.raises(ProgramError, match="ValueError"):
             fk.steer(fails(), particles=1, seed=0, progress=False)
         assert stream.getvalue() == "[particle 0, step 0] before\n" and sys.stdout is stream
 

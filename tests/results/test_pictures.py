@@ -132,7 +132,16 @@ def test_any_sample_can_be_drawn(sample) -> None:
 def test_panels_and_their_units() -> None:
     drawn = result(["a", "b", "c", "d"]).plot()
     words = shown(drawn)
-    for part in ("Family tree", "Level", "nats", "Particles", "Log evidence", "at least -1.32", "step", "resampled next"):
+    for part in (
+        "Family tree",
+        "Level",
+        "nats",
+        "Particles",
+        "Log evidence",
+        "at least -1.32",
+        "step",
+        "resampled next",
+    ):
         assert part in words
     flat = result(["a", "b"])
     without = replace(flat, history=replace(flat.history, levels=[[0.0, 0.0]] * 10))

@@ -48,14 +48,6 @@ def test_sampling_follows_the_weights() -> None:
     assert result().sample(seed=1) in {"x", "y"}
 
 
-def test_unhashable_samples_stay_apart() -> None:
-    lists = result(samples=[[1], [1], [2], [3]])
-    assert lists.best == [2] or lists.best == [1]
-    with pytest.raises(ArgumentError, match="unhashable"):
-        lists.posterior()
-    assert len([line for line in lists.summary().splitlines() if "%" in line]) >= 3
-
-
 def test_of_equal_rewards_the_sample_drawn_most_often_is_best() -> None:
     def best(ahead: float) -> str:
         """Of one `x`, ahead of two `y` by so many nats."""

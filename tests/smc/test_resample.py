@@ -300,7 +300,7 @@ def test_names() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: r.adaptive(r.ssp, 0.0),
+        lambda: r.adaptive(r.ssp, -0.1),
         lambda: r.adaptive(r.ssp, 1.5),
         lambda: r.adaptive(r.ssp, math.nan),
         lambda: r.adaptive(r.ssp, measure="entropy"),

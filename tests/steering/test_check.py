@@ -90,7 +90,7 @@ def test_a_prompt_and_a_program_are_right(tiny_lm) -> None:
         ({"step": lambda self, t, state, rng: (state, np.zeros(2))}, "returned shape (2,) for 4 rows"),
         ({"step": lambda self, t, state, rng: (state, np.full(4, np.nan))}, "returned nan for row 0"),
         ({"done": lambda self, state: True}, "returned shape ()"),
-        ({"step": lambda self, t, state, rng: 1 / 0}, "a run stopped: ZeroDivisionError"),
+        ({"step": lambda self, t, state, rng: 1 / 0}, "a run stopped: 'Wrong'.step at step 0 raised ZeroDivisionError"),
     ],
 )
 def test_mistakes_of_a_model(change: dict[str, Any], told: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feynkac.base.errors import ArgumentError, FeynkacError
+from feynkac.base.numbers import as_whole
 from feynkac.results.pictures import lineage, particles, traces
 from feynkac.results.pictures.style import SETTINGS, SOFT, title
 from feynkac.results.result import History, Result
@@ -27,7 +28,7 @@ def picture(result: Result, kind: particles.Kind | None = None, most: int = 64, 
     figure_class, settings = matplotlib()
     if kind is not None and kind not in particles.KINDS:
         raise ArgumentError(f"plot(kind={kind!r}): choose one of {', '.join(map(repr, particles.KINDS))}, or None")
-    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+    if (as_whole(most) or 0) < 1:
         raise ArgumentError(f"plot(most={most!r}): a number of particles to show, at least 1")
     with settings(SETTINGS):
         figure = figure_class(figsize=SIZE, layout="constrained")

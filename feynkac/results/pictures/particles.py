@@ -14,6 +14,7 @@ from feynkac.base.errors import ArgumentError
 from feynkac.results.pictures.style import BLUE, FAINT, GONE, INK, ORANGE, SOFT, percent, printable, title
 from feynkac.results.ranking import rank_samples
 from feynkac.results.result import Result
+from feynkac.results.text import escape
 
 Kind: TypeAlias = Literal["images", "molecules", "points", "numbers", "texts"]
 KINDS = ("images", "molecules", "points", "numbers", "texts")
@@ -136,7 +137,11 @@ def _texts(axes: Any, result: Result, most: int) -> None:
     top = shown[0][1] if shown else 1.0
     for i, (text, share) in enumerate(shown):
         lines = textwrap.wrap(
-            printable(text.strip()) or "(empty)", COLUMNS, max_lines=LINES, placeholder=" …", tabsize=4
+            printable(escape(text.strip(), keep="\n\t")) or "(empty)",
+            COLUMNS,
+            max_lines=LINES,
+            placeholder=" …",
+            tabsize=4,
         )
         axes.text(0.0, y, percent(share), va="top", ha="right", color=INK, weight="bold")
         words = axes.text(0.02, y, "\n".join(lines), va="top", color=INK, linespacing=1.25, clip_on=True)

@@ -148,9 +148,8 @@ class LMTokenMask(Distribution):
 
     async def _find_log_probs(self) -> tuple[float, float]:
         self._set = self.ctx.lm.token_set(self.mask)
-        yes = (await fetch_answer(self.ctx.ask(among=self._set), self.ctx)).increment
-        left = -math.expm1(min(yes, 0.0))
-        return yes, math.log(left) if left > 0.0 else -math.inf
+        found = await fetch_answer(self.ctx.ask(among=self._set), self.ctx)
+        return found.increment, found.outside
 
     def _decide(self, value: bool) -> None:
         allowed = self._set if value else ~self._set

@@ -15,9 +15,10 @@ from greenlet import greenlet
 from numpy.typing import NDArray
 
 from feynkac.base.contract import LogW, Mask, Rng, Rows
-from feynkac.base.errors import ProgramError
+from feynkac.base.errors import FeynkacError, ProgramError
 from feynkac.models.language.histories import Histories, Node
 from feynkac.programs.compat.llamppl.answering import Logits, answer
+from feynkac.programs.runtime.causes import describe_cause
 from feynkac.programs.runtime.serving import Ask
 
 if TYPE_CHECKING:
@@ -72,9 +73,14 @@ class ModelRow:
                 self.model.untwist()
         except _Dead:
             pass
-        except Exception as error:
-            error.add_note(f"in {type(self.model).__name__}, particle {self.number}, step {self.run.t}")
+        except FeynkacError as error:
+            error.add_note(self._place())
             raise
+        except Exception as cause:
+            raise ProgramError(f"{self._place()}: {describe_cause(cause, type(self.model).step)}") from cause
+
+    def _place(self) -> str:
+        return f"in {type(self.model).__name__}, particle {self.number}, step {self.run.t}"
 
     def draw_uniform(self) -> Any:
         """Its next uniform of this step."""

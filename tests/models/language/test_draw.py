@@ -7,9 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from feynkac.base.errors import ModelError
 from feynkac.base.masks import pack
+from feynkac.models.language import draw as kernel_module
 from feynkac.models.language.draw import BLOCK, draw, normalise
-from feynkac.models.language.next_token import _draw_on_device, draw_tokens
+from feynkac.models.language.next_token import _draw_on_device, draw_tokens, score_tokens, sum_masses
 from feynkac.smc.testing import Choices, enumerate_runs
 
 
@@ -113,3 +115,82 @@ def test_the_device_path_agrees_with_the_kernel() -> None:
     same = (ours.tokens == device.tokens) & (ours.tokens >= 0)
     np.testing.assert_allclose(ours.log_prob[same], device.log_prob[same], atol=1e-5)
     np.testing.assert_allclose(ours.log_mass, device.log_mass, atol=1e-5)
+
+
+# --- what no law is
+
+
+@pytest.fixture(params=["threads", "alone"])
+def kernels(request, monkeypatch):
+    """The kernels on threads, and as a forked process runs them."""
+    if request.param == "alone":
+        monkeypatch.setattr(kernel_module, "_owner", -1)
+
+
+BAD = [np.nan, np.inf, -np.inf]
+
+
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize("where", ["first", "last", "all", "allowed", "forbidden"])
+@pytest.mark.usefixtures("kernels")
+def test_logits_that_are_no_law_draw_nothing_and_index_nothing(bad: float, where: str) -> None:
+    logits, allowed, scale = cases(5)
+    places = {"first": 0, "last": -1, "all": slice(None), "allowed": allowed[1], "forbidden": ~allowed[1]}
+    logits[1, places[where]] = bad
+    mask, context = pack(allowed), np.repeat(np.arange(len(logits)), 3)
+    uniforms = np.tile([0.0, 0.5, 1.0 - 2.0**-53], len(logits))
+    law = normalise(logits, mask, scale)
+    tokens = draw(logits, mask, scale, law, context, uniforms)
+    lawless = bad != -np.inf or where == "all"  # single tokens may well have no probability
+    assert np.isnan(law.log_total).tolist() == [False, lawless, False, False, False]
+    assert ((tokens == -1) == (context == 1)).all() if lawless else (tokens[context != 1] >= 0).all()
+    assert (tokens < logits.shape[1]).all()
+    good = np.arange(len(logits)) != 1
+    alone = normalise(logits[good], mask[good], scale[good])
+    np.testing.assert_array_equal(law.log_total[good], alone.log_total)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("draws", ["kernel", "device", "enumerated", "score", "score in float64", "masses"])
+def test_logits_that_are_no_law_are_a_model_error(bad: float, draws: str) -> None:
+    logits, allowed, scale = cases(6)
+    logits[3, 17] = bad
+    tensor, mask, context = torch.from_numpy(logits), pack(allowed), np.arange(len(logits))
+    uniforms = np.full(len(logits), 0.5)
+    ways = {
+        "kernel": lambda: draw_tokens(tensor, mask, scale, context, uniforms),
+        "device": lambda: _draw_on_device(tensor, mask, scale, context, uniforms, None),
+        "enumerated": lambda: draw_tokens(tensor, mask, scale, context, uniforms.astype(object)),
+        "score": lambda: score_tokens(tensor, scale, context, context, exact=False),
+        "score in float64": lambda: score_tokens(tensor, scale, context, context, exact=True),
+        "masses": lambda: sum_masses(tensor, mask, scale),
+    }
+    with pytest.raises(ModelError, match=f"hold {bad} for token 17"):
+        ways[draws]()
+
+
+def test_masks_of_another_vocabulary_are_refused_before_they_are_read() -> None:
+    logits, allowed, scale = cases(7)
+    for mask in (pack(allowed[:, :100]), pack(allowed[:2])):
+        with pytest.raises(ModelError, match="as many logits as its vocabulary has tokens"):
+            normalise(logits, mask, scale)
+    law = normalise(logits, pack(allowed), scale)
+    for context in ([-1], [len(logits)]):
+        with pytest.raises(ModelError, match="contexts"):
+            draw(logits, pack(allowed), scale, law, np.array(context), np.zeros(1))
+
+
+def test_the_same_loops_run_without_threads(monkeypatch) -> None:
+    logits, allowed, scale = cases(8)
+    arguments = (torch.from_numpy(logits), pack(allowed), scale, np.arange(len(logits)), np.full(len(logits), 0.7))
+    threaded = draw_tokens(*arguments)
+    monkeypatch.setattr(kernel_module, "_owner", -1)
+    monkeypatch.setattr(kernel_module, "_normalise", None)
+    for one, other in zip(threaded, draw_tokens(*arguments), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_no_token_is_scored_as_another() -> None:
+    logits, _, scale = cases(9)
+    scored = score_tokens(torch.from_numpy(logits), scale, np.arange(5), np.array([-1, 0, 1, 2, -1]), exact=False)
+    assert (scored[[0, 4]] == -np.inf).all() and np.isfinite(scored[1:4]).all()

@@ -1,0 +1,35 @@
+"""What can go wrong when a model is loaded, in one line."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from feynkac.base.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def read_reason(cause: Exception) -> str:
+    """The first line of an error, or what it is called."""
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
+
+
+def read_dtype(dtype: torch.dtype | str | None) -> torch.dtype | str:
+    """The type of a model's weights; "auto" is the checkpoint's own. Raises ModelError for the name of none."""
+    import torch
+
+    if dtype is None or dtype == "auto":
+        return "auto"
+    found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
+    if not (isinstance(found, torch.dtype) and found.is_floating_point):
+        raise ModelError(f"there is no dtype {dtype!r} for a model; give auto, float32, bfloat16 or float16")
+    return found
+
+
+def move(model: Any, device: torch.device | str | None) -> Any:
+    """The model on a device. Raises ModelError where there is none, or no room on it."""
+    try:
+        return model if device is None else model.to(device)
+    except Exception as cause:
+        raise ModelError(f"cannot move the model to {str(device)!r}: {read_reason(cause)}") from cause

@@ -1,0 +1,39 @@
+"""What a program raised, as a line of an error: what it was, and where in the program."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import PurePath
+from typing import Any
+
+from feynkac.base.errors import is_out_of_memory
+
+
+def describe_cause(cause: Exception, function: Callable[..., Any]) -> str:
+    """What was raised below `function`, at which line of it or of what stands beside it, and what to do if known."""
+    where = _find_line(cause, function)
+    if isinstance(cause, RecursionError):
+        return f"it calls itself too deep{where}: {cause}; write it as a loop, which may be as long as you like"
+    less = "; use fewer particles" if is_out_of_memory(cause) else ""
+    return f"it raised {type(cause).__name__}{where}: {cause}{less}"
+
+
+def _find_line(cause: Exception, function: Callable[..., Any]) -> str:
+    """The innermost line in the file of `function`."""
+    file = getattr(getattr(function, "__code__", None), "co_filename", None)
+    found, trace = "", cause.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if code.co_filename == file:
+            found = f" in {code.co_name} ({file}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    return found
+
+
+def find_line(function: Callable[..., Any]) -> str | None:
+    """The line in the file of `function` that runs now, in words; None if none does."""
+    file, frame = getattr(getattr(function, "__code__", None), "co_filename", None), sys._getframe()
+    while frame is not None and frame.f_code.co_filename != file:
+        frame = frame.f_back
+    return None if frame is None else f"at line {frame.f_lineno} of {PurePath(frame.f_code.co_filename).name}"

@@ -1,0 +1,144 @@
+"""The command line where something is wrong, or the run is stopped: one line, what there is, and the exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from feynkac.results.result import Result
+from tests.commands.test_cli import folder as folder, run_main
+
+SLOW = """
+import time
+import feynkac as fk
+from feynkac.programs import Bernoulli
+
+@fk.program
+def slow(p, catches=False, steps=400):
+    for i in range(steps):
+        p.sample(Bernoulli(0.5))
+        try:
+            time.sleep(0.02)
+        except BaseException:
+            if not catches:
+                raise
+    return {"steps": i}
+
+def raises(text):
+    raise RuntimeError("many\\nlines\\x1b[31m")
+
+def late(text):
+    if len(text) > 2:
+        raise RuntimeError("late")
+    return 0.0
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    (tmp_path / "syntax.py").write_text("def f(:\n")
+    (tmp_path / "raises.py").write_text("import os\n\n1 / 0\n")
+    (tmp_path / "exits.py").write_text("raise SystemExit('no')\n")
+    return tmp_path
+
+
+def stopped(file, number: int, *arguments: str, after: int = 2) -> subprocess.CompletedProcess[str]:
+    """`feynkac run slow.py:slow`, stopped in mid-run: its second particle's line is on the screen by then."""
+    code = "import sys; from feynkac.commands.cli import main; print('begun', flush=True); main()"
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", code, "run", f"{file}/slow.py:slow", "-n", "2", "--seed", "0", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None and process.stdout.readline() == "begun\n"
+    time.sleep(after)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess([], process.returncode, out, err)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("catches", ["false", "true"])
+def test_a_run_that_is_stopped_keeps_what_there_is_and_says_so(file, number, code, catches) -> None:
+    out = file / "result.json"
+    done = stopped(file, number, "--out", str(out), "-a", f"catches={catches}")
+    assert done.returncode == code and "stopped after step" in done.stdout and "Traceback" not in done.stderr
+    result = Result.from_json(out)
+    assert not result.complete and len(result.samples) == 2
+
+
+def test_a_run_that_is_stopped_before_its_first_step_says_so(capsys, monkeypatch) -> None:
+    def interrupt(*args: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("feynkac.commands.run._find_program", interrupt)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop:
+        run_main("run", "x.py:y")
+    assert stop.value.code == 143 and "stopped before there was a result" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [("missing/folder/x.json", "there is no folder"), (".", "is a folder"), ("locked/x.json", "permission denied"),
+     ("locked.json", "permission denied")],
+)  # fmt: skip
+def test_out_is_checked_before_the_run(file, capsys, monkeypatch, out, told) -> None:
+    (file / "locked").mkdir()
+    (file / "locked.json").write_text("")
+    # As it is where the user is not root, who may write anywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK or "locked" not in str(path))
+    with pytest.raises(SystemExit) as stop:
+        run_main("run", f"{file}/slow.py:slow", "--out", str(file / out))
+    shown = capsys.readouterr().err.splitlines()
+    assert stop.value.code == 1 and len(shown) == 1 and told in shown[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--dtype", "float99"], "there is no dtype 'float99'"),
+        (["--dtype", "int8"], "there is no dtype 'int8'"),
+        (["--device", "nowhere"], "cannot move the model to 'nowhere'"),
+        (["--device", "meta"], "meta"),
+        (["--device", "cuda:99"], "cannot move the model to 'cuda:99'"),
+        (["--reward", "{file}/syntax.py:f"], "SyntaxError"),
+        (["--reward", "{file}/raises.py:f"], "ZeroDivisionError: division by zero (line 3 of"),
+        (["--reward", "{file}/exits.py:f"], "SystemExit: no"),
+        (["--reward", "{file}/slow.py:missing"], "missing"),
+        (["--reward", "no.such.module:f"], "No module named 'no'"),
+        (["--reward", "{file}/slow.py:raises"], "raised RuntimeError: many lines\\x1b[31m"),
+        (["-m", "{file}/cut"], "cannot load a language model"),
+        (["-m", "{file}"], "cannot load a language model"),
+        (["--max-tokens", "0"], "max_tokens"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(folder, file, capsys, arguments, told) -> None:
+    cut = file / "cut"
+    if "{file}/cut" in arguments:
+        os.system(f"cp -r {folder} {cut}")
+        weights = cut / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(SystemExit) as stop:
+        run_main("generate", "-m", folder, "-p", "a", *(each.format(file=file) for each in arguments))
+    shown = capsys.readouterr().err
+    assert stop.value.code in (1, 2) and told in shown and "Traceback" not in shown and "\x1b" not in shown
+    if stop.value.code == 1:
+        assert len([line for line in shown.splitlines() if told in line and line.startswith("error: ")]) == 1
+
+
+def test_what_there_is_when_an_error_comes_is_written_too(folder, file, capsys) -> None:
+    out = file / "result.json"
+    with pytest.raises(SystemExit) as stop:
+        run_main("generate", "-m", folder, "-p", "a", "--reward", f"{file}/slow.py:late", "--out", str(out), "-n", "16",
+                 "--seed", "1")  # fmt: skip
+    shown = capsys.readouterr()
+    assert stop.value.code == 1 and "late" in shown.err and "log evidence" in shown.out
+    assert len(json.loads(out.read_text())["samples"]) == 16
