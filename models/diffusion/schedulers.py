@@ -36,7 +36,10 @@ def schedule_of(scheduler: Any, eta: float | None = None) -> NoiseSchedule:
     schedule = NoiseSchedule(transitions, float(getattr(scheduler, "init_noise_sigma", 1.0)))
     if not schedule.stochastic:
         how = "as it is" if eta is None else f"with eta={eta:g}"
-        raise ArgumentError(f"{name} {how} draws no noise, so that copies of a particle stay identical; set eta=1.0")
+        raise ArgumentError(
+            f"{name} {how} draws no noise, so that copies of a particle stay identical; set eta=1.0, or "
+            "take algorithm='best_of_n' or 'importance', which copy nothing"
+        )
     asks_noise = not kernel.flow and getattr(scheduler.config, "prediction_type", None) == "epsilon"
     if asks_noise and not transitions[0].before.alpha > 0.0:
         raise ModelError(
