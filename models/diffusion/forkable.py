@@ -12,8 +12,8 @@ from torch import Tensor
 
 from feynkac.base.errors import ModelError
 
-CHECKS, SMALL = 4, 8
-"""Forks, of one problem, after which twins are compared; and below how many particles the first fork is left alone."""
+SMALL = 8
+"""Below how many particles the first fork is left alone."""
 HARMLESS = ("TextKVCache",)
 """What is remembered of the prompt alone is the same for all particles."""
 
@@ -40,32 +40,33 @@ class Twins:
     Their slots belonged to different particles before, so that whatever the pipeline remembers of earlier steps (a
     cache of blocks, a momentum, conditions drawn for each slot) tells them apart. Equal noise for two siblings leaves
     each particle's law as it is, hence the weights proper and the evidence unbiased, and costs no pass of the network.
+    It is done after the first, second, fourth, eighth ... fork of a problem.
     """
 
     def __init__(self, problems: int) -> None:
-        self._left, self._spared = [CHECKS] * problems, [False] * problems
+        self._forks = [0] * problems
+        self._stopped = False
         self._pairs: list[tuple[int, int]] = []
 
     def pair(self, x: Tensor, group: NDArray[np.int64]) -> None:
         """Choose, of each problem, two rows of `x` (N, ...) that have just been copied from one particle."""
         before, self._pairs = self._pairs, []  # those who were twins in the step before must part now
-        if not any(self._left):
+        if self._stopped:
             return
         sums = x.flatten(1).double().sum(1).cpu().numpy()
-        for g in np.flatnonzero(self._left):
+        for g in range(len(self._forks)):
             rows = np.flatnonzero(group == g)
             found = next((pair for pair in _list_equal(x, rows, sums[rows]) if pair not in before), None)
             if found is None:
                 continue
-            if len(rows) < SMALL and not self._spared[g]:
-                self._spared[g] = True  # it has little noise to spare
-                continue
-            self._pairs.append(found)
-            self._left[g] -= 1
+            self._forks[g] += 1
+            spared = self._forks[g] == 1 and len(rows) < SMALL  # few particles have little noise to spare
+            if self._forks[g].bit_count() == 1 and not spared:
+                self._pairs.append(found)
 
     def stop(self) -> None:
         """Choose none from now on."""
-        self._left, self._pairs = [], []
+        self._stopped, self._pairs = True, []
 
     def share(self, generators: Sequence[torch.Generator]) -> list[torch.Generator]:
         """`generators`, one for each row, with those of each pair's second in the state of its first."""
