@@ -114,6 +114,8 @@ class Decoder:
     def _process(self, decoded: Tensor) -> Tensor:
         if decoded.ndim == 5:
             return self.pipe.video_processor.postprocess_video(decoded, output_type="pt")
+        if getattr(self.pipe, "image_processor", None) is None:
+            return to_pixels(decoded)
         return self.pipe.image_processor.postprocess(decoded, output_type="pt")
 
 

@@ -79,19 +79,20 @@ def open_call(
     ModelError for what the pipeline raises, and where it makes another number of latents.
     """
     n, options = len(sources), {**options, "generator": list(sources)}
-    first = PipelineCall(pipe, make_arguments(pipe, calls, n, options), n)
-    error: ModelError | None = None
+    found, question, error = _try_call(pipe, make_arguments(pipe, calls, n, options), n)
+    if found is not None:
+        return found
+    for source in sources:
+        source.manual_seed(source.initial_seed())
     try:
-        question = first.start()
-        if question is not None and len(question.x) == n:
-            return first, question
-    except ModelError as cause:
-        if not isinstance(cause.__cause__, ValueError | TypeError | RuntimeError) or is_out_of_memory(cause.__cause__):
-            raise
-        error, question = cause, None
-    second = _open_repeated(pipe, calls, sources, options)
-    if second is not None:
-        return second
+        repeated = make_arguments(pipe, calls, n, options, repeat=True)
+    except ModelError:
+        repeated = None
+    if repeated is not None:
+        found, _, other = _try_call(pipe, repeated, n)
+        if found is not None:
+            return found
+        error = other if error is not None and "generators" in str(error) else error
     if error is not None:
         raise error
     if question is None:
@@ -99,15 +100,15 @@ def open_call(
     raise ModelError(f"the pipeline made {len(question.x)} latents for {n} particles; give it one prompt")
 
 
-def _open_repeated(
-    pipe: Any, calls: Sequence[Mapping[str, Any]], sources: Sequence[torch.Generator], options: Mapping[str, Any]
-) -> tuple[PipelineCall, Question] | None:
-    """The call with repeated inputs, where that makes one latent for each source; else None."""
-    for source in sources:
-        source.manual_seed(source.initial_seed())
+def _try_call(
+    pipe: Any, arguments: Mapping[str, Any], n: int
+) -> tuple[tuple[PipelineCall, Question] | None, Question | None, ModelError | None]:
+    """A call at its first question, if that is about `n` latents; the question; and what the pipeline raised."""
+    call, question = PipelineCall(pipe, arguments, n), None
     try:
-        call = PipelineCall(pipe, make_arguments(pipe, calls, len(sources), options, repeat=True), len(sources))
         question = call.start()
-    except ModelError:
-        return None
-    return (call, question) if question is not None and len(question.x) == len(sources) else None
+    except ModelError as error:
+        if not isinstance(error.__cause__, ValueError | TypeError | RuntimeError) or is_out_of_memory(error.__cause__):
+            raise
+        return None, None, error
+    return ((call, question) if question is not None and len(question.x) == n else None), question, None
