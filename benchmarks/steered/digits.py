@@ -109,7 +109,7 @@ def methods(task: Task, pool: Tensor) -> dict[str, Method]:
         return lambda n, runs: steered(sampler, target, n, runs, **options)
 
     def blind(through: Any) -> Method:
-        guided = ours(fd.Guided(target, through=through, weighted=False), resample=schemes.never)
+        guided = ours(fd.Guided(target, through=through, trust=None, weighted=False), resample=schemes.never)
         return lambda n, runs: even(guided(n, runs)[1])
 
     def published(**options: Any) -> Method:
@@ -142,7 +142,7 @@ def methods(task: Task, pool: Tensor) -> dict[str, Method]:
         "importance sampling": importance,
         "feynkac": ours(),
         "feynkac, Guided, trust=1": ours(fd.Guided(target, trust=1.0)),
-        "feynkac, Guided by the denoiser": ours(fd.Guided(target, through="denoiser")),
+        "feynkac, Guided by the denoiser": ours(fd.Guided(target, through="denoiser", trust=None)),
     }
 
 

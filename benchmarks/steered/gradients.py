@@ -44,8 +44,8 @@ def compare(particles: int, steps: int, problems: int, runs: int) -> dict[str, f
         prior, likelihood, log_z = problem(seed)
         proposals = {
             "no gradient": fd.BASE,
-            "gradient of x0hat": fd.Guided(likelihood),
-            "gradient through the denoiser": fd.Guided(likelihood, through="denoiser"),
+            "gradient of x0hat": fd.Guided(likelihood, trust=None),
+            "gradient through the denoiser": fd.Guided(likelihood, through="denoiser", trust=None),
         }
         for run in range(runs):
             for name, proposal in proposals.items():  # in turns, so that a noisy machine moves all alike

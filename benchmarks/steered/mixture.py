@@ -56,7 +56,7 @@ def methods() -> dict[str, Method]:
     likelihood = fp.observed(fp.linear(torch.ones(1, 1)), torch.ones(1), noise=1.0)
 
     def ours(potential: Any = target, resample: Any = None, **proposal: Any) -> Method:
-        chosen = fd.Guided(potential, **proposal) if proposal else fd.BASE
+        chosen = fd.Guided(potential, **{"trust": None, **proposal}) if proposal else fd.BASE
         sampler = fd.DiffusionSampler(PRIOR, SCHEDULE, (1,), dtype=torch.float64, proposal=chosen)
         options = {"resample": resample} if resample else {}
         return lambda n, runs: steered(sampler, potential, n, runs, **options)

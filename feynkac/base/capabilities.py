@@ -111,6 +111,18 @@ class Biased(Protocol):
 
 
 @runtime_checkable
+class ChecksForks(Protocol):
+    """A model, or a source of one, whose particles cannot always be copied, which is asked before a run that copies.
+
+    Without it: any algorithm may copy them.
+    """
+
+    def check_forks(self) -> None:
+        """Raises a FeynkacError that says why they cannot be copied, and what to do."""
+        ...
+
+
+@runtime_checkable
 class Replays(Protocol):
     """A model that can walk a given path again. Asked by conditional SMC and "gibbs". Without it: they refuse."""
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from feynkac.base.capabilities import Bounded, Joins, Masks, list_factors, require
+from feynkac.base.capabilities import Bounded, ChecksForks, Joins, Masks, list_factors, require
 from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import LogW, Model, Potential, Resample, Rows
 from feynkac.base.errors import ArgumentError
@@ -29,6 +29,7 @@ from feynkac.steering.verdicts import Verdicts, watch_deaths
 
 Algorithm = Literal["smc", "importance", "best_of_n", "beam", "gibbs"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+WITHOUT_FORKS = ("importance", "best_of_n")
 BEAM_WIDTH = 2
 """Ways in which a beam extends each particle before it chooses among them."""
 SWEEPS = 10
@@ -71,6 +72,14 @@ class Plan:
                 f"of the {self.islands} islands"
             )
 
+    def check_models(self, models: list[Any]) -> None:
+        """Raises the error of a model whose particles cannot be copied, where the algorithm copies them."""
+        if self.algorithm in WITHOUT_FORKS or self.resampler is schemes.never:
+            return
+        for model in models:
+            if isinstance(model, ChecksForks):
+                model.check_forks()
+
     @property
     def size(self) -> int:
         """Particles in the population of one problem; a beam holds all its extensions."""
@@ -78,7 +87,7 @@ class Plan:
 
     def resample(self) -> Resample:
         """How one island resamples."""
-        if self.algorithm in ("importance", "best_of_n"):
+        if self.algorithm in WITHOUT_FORKS:
             return schemes.never
         if self.algorithm == "beam":
             return schemes.then(schemes.optimal(self.particles // self.islands), schemes.split(BEAM_WIDTH))

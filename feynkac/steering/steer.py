@@ -90,6 +90,7 @@ def steer(
     models = list(model) if many else [model]
     plan = Plan(algorithm, particles, islands, resampler, ess_threshold, sweeps)
     _check(models, on_death)
+    plan.check_models(models)
     potential, streams = product(*potentials), Streams(seed)
     job: Job = (Chains if algorithm == "gibbs" else Batch)(models, potential, plan, streams, streams.seed)
 

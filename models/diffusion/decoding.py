@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, ModelError, is_out_of_memory
 
 PACKING = ["latents", "height", "width", "vae_scale_factor"]
 """The arguments of `_unpack_latents` where its meaning is known (Flux)."""
@@ -49,9 +49,43 @@ class Decoder:
         return self.decode(self.unpack(latents))
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Images of latents (R, C, ...) that are unpacked."""
-        scaled = self._unscale(latents).to(self._vae.device, self._vae.dtype)
-        return raise_precision(self._process(self._vae.decode(scaled, return_dict=False)[0]))
+        """Images of latents (R, C, ...) that are unpacked.
+
+        Raises ModelError where the VAE cannot be used as that of Stable Diffusion or Wan, with what to give instead.
+        """
+        try:
+            return raise_precision(self._decode(latents.to(self._device)))
+        except Exception as cause:
+            if is_out_of_memory(cause):
+                raise
+            raise ModelError(
+                f"latents of shape {tuple(latents.shape[1:])} cannot be decoded with the {type(self._vae).__name__} of "
+                f"{type(self.pipe).__name__} as those of the usual VAEs are ({type(cause).__name__}: {cause}); give "
+                "from_pipeline decode=, a function of latents (R, ...) that returns images (R, C, H, W) from 0 to 1"
+            ) from cause
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        if latents.ndim == 5 and self._decodes_videos:
+            mine = object.__new__(type(self.pipe))
+            mine.__dict__.update(vars(self.pipe), vae=self._vae)
+            return self._process(mine.decode_latents(latents.to(self._vae.dtype)))
+        scaled = self._unscale(latents).to(self._vae.dtype)
+        return self._process(self._vae.decode(scaled, return_dict=False)[0])
+
+    @property
+    def _device(self) -> torch.device:
+        """Where the VAE works, which is not where it rests if the pipeline is offloaded."""
+        offloaded = any(hasattr(module, "_hf_hook") for module in self._vae.modules())
+        return self.pipe._execution_device if offloaded else self._vae.device
+
+    @property
+    def _decodes_videos(self) -> bool:
+        """Whether the pipeline has a decoder of its own for videos, as those have whose VAE decodes frames."""
+        method = getattr(self.pipe, "decode_latents", None)
+        if method is None:
+            return False
+        parameters = list(inspect.signature(method).parameters.values())
+        return [each.name for each in parameters if each.default is each.empty] == ["latents"]
 
     def unpack(self, latents: Tensor) -> Tensor:
         """(R, C, ...) with a place for each pixel or patch, of latents (R, ...) as the pipeline keeps them."""
@@ -69,6 +103,8 @@ class Decoder:
         config = self._vae.config
         factor, shift = getattr(config, "scaling_factor", None) or 1.0, getattr(config, "shift_factor", None) or 0.0
         mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+        if getattr(config, "scaling_factor", None) is None and (mean is None or std is None):
+            raise ValueError("its config has no scaling_factor and no latents_mean, so that the scale is unknown")
         if mean is None or std is None:
             return latents / factor + shift
         by_channel = (1, -1, *[1] * (latents.ndim - 2))
@@ -78,6 +114,8 @@ class Decoder:
     def _process(self, decoded: Tensor) -> Tensor:
         if decoded.ndim == 5:
             return self.pipe.video_processor.postprocess_video(decoded, output_type="pt")
+        if getattr(self.pipe, "image_processor", None) is None:
+            return to_pixels(decoded)
         return self.pipe.image_processor.postprocess(decoded, output_type="pt")
 
 

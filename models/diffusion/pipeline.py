@@ -6,8 +6,6 @@ prompt, and it gets its latents back from its scheduler: to hand over forked lat
 
 from __future__ import annotations
 
-import copy
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,20 +16,19 @@ from torch import Tensor
 
 from feynkac.base.capabilities import Biased
 from feynkac.base.contract import LogW, Mask, Rng
-from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.errors import ArgumentError, FeynkacError, ModelError
 from feynkac.models.diffusion.decoding import decoder_of
+from feynkac.models.diffusion.forkable import find_cache
 from feynkac.models.diffusion.paths import LatentPath
-from feynkac.models.diffusion.pipeline_call import PipelineCall
+from feynkac.models.diffusion.pipeline_arguments import check_call, check_kind
+from feynkac.models.diffusion.pipeline_opening import ask_for, make_arguments, open_call, rehearse
 from feynkac.models.diffusion.pipeline_source import NO_GRADIENT, PipelineSource, Prepared, part_from
-from feynkac.models.diffusion.preview import Fit, Preview, preview_of
+from feynkac.models.diffusion.pipeline_whole import WHOLE, Drawn, hold, read_latents
+from feynkac.models.diffusion.preview import Fit, Preview, preview_of, try_decoder
 from feynkac.models.diffusion.proposals import BASE, Proposal, keeps_graph
 from feynkac.models.diffusion.sampler import DiffusionSampler
 from feynkac.models.diffusion.schedulers import schedule_of
 from feynkac.models.diffusion.state import Latents
-
-COUNTS = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "batch_size")
-OURS = (*COUNTS, "num_inference_steps", "generator", "latents", "output_type", "return_dict", "eta")
-"""Arguments of a pipeline's call that belong to the run."""
 
 
 def seed_generators(n: int, rng: Rng) -> list[torch.Generator]:
@@ -58,6 +55,8 @@ class Diffusion:
     preview: Preview = field(default=None, kw_only=True)
     batch: int = field(default=8, kw_only=True)
     _fits: dict[tuple[int, ...], Fit] = field(default_factory=dict, kw_only=True, compare=False, repr=False)
+    _refusal: FeynkacError | None = field(default=None, kw_only=True, compare=False, repr=False)
+    """Why its particles cannot be copied, if it is for the scheduler; it can then only be run whole."""
 
     name = "diffusion pipeline"
 
@@ -75,8 +74,10 @@ class Diffusion:
     ) -> Diffusion:
         """Steer `pipe`, a pipeline of diffusers, which is neither copied nor changed.
 
-        `eta`: how much noise its sampler adds; needed for flow models, 1 is the default of DDIM. `decode`: latents to
-        what rewards see, by default with the pipeline's VAE. It and `preview` get at most `batch` rows at a time.
+        `eta`: how much noise its sampler adds; needed for flow models, 1 is the default of DDIM. Without noise, and
+        with schedulers that remember earlier steps, only the algorithms "importance" and "best_of_n" run. `decode`:
+        latents to what rewards see, by default with the pipeline's VAE, tried at the first step. It and `preview` get
+        at most `batch` rows at a time.
 
         `preview`: the same for guesses on the way, which change no target, so that it may be cheap:
         - "linear", the default with a VAE: colours affine in the latent's channels, in full size but as sharp as the
@@ -85,18 +86,37 @@ class Diffusion:
         - A small VAE of the same latents, such as AutoencoderTiny, which takes a tenth of a step of SD 1.5.
         - Any function of latents; with `decode` given, the default is `decode`.
 
-        Raises ModelError for a scheduler that is no one-step kernel, and ArgumentError for one without noise.
+        Raises ArgumentError for steps and an eta that the scheduler has not, and ModelError for pipelines that make
+        one sample of all that they draw. `steer` raises what `check_forks` does.
         """
         if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise ArgumentError(f"steps={steps!r}; a number of denoising steps, at least 1")
         scheduler = getattr(pipe, "scheduler", None)
         if scheduler is None or not callable(pipe):
             raise ArgumentError(f"{type(pipe).__name__} is no pipeline of diffusers: it has no scheduler")
-        _rehearse(scheduler, steps, eta)
+        check_kind(pipe)
+        refusal = rehearse(pipe, steps, eta)
+        if refusal is not None and proposal is not BASE:
+            raise refusal  # it would have nothing to shift
         if keeps_graph(proposal):
             raise ArgumentError(NO_GRADIENT)
         preview_of(preview, decoder_of(pipe) if decode is None else decode, decode is None, {})
-        return cls(pipe, steps, eta, proposal=proposal, decode=decode, preview=preview, batch=batch)
+        return cls(pipe, steps, eta, proposal=proposal, decode=decode, preview=preview, batch=batch, _refusal=refusal)
+
+    def check_forks(self) -> None:
+        """Raises ModelError or ArgumentError where its particles cannot be copied, with what to set.
+
+        They cannot where the scheduler draws no noise or remembers earlier steps, or a network does (caches).
+        """
+        if self._refusal is not None:
+            raise type(self._refusal)(*self._refusal.args)
+        cache = find_cache(self.pipe)
+        if cache:
+            raise ModelError(
+                f"{type(self.pipe).__name__} cannot be steered: its network keeps what it computed at earlier steps "
+                f"({cache}), which would not be copied with the particles; call disable_cache() on it, or take "
+                "algorithm='best_of_n' or 'importance', which copy nothing"
+            )
 
     @property
     def biased(self) -> bool:
@@ -115,14 +135,7 @@ class Diffusion:
         weights and resampling. So has each model of a list whose pipeline takes a batch_size and no prompts.
         """
         given = call if prompt is None else {"prompt": prompt, **call}
-        parameters = inspect.signature(type(self.pipe).__call__).parameters
-        for name in given:
-            if name in OURS:
-                raise ArgumentError(f"{name} belongs to the run; see steps and eta of from_pipeline, and steer(...)")
-            if name not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-                raise ArgumentError(f"{type(self.pipe).__name__} has no argument {name!r}")
-        if isinstance(prompt, list | tuple):
-            raise ArgumentError("one prompt at a time; for several, steer a list of models, one for each")
+        check_call(self.pipe, given)
         return replace(self, calls=(given,))
 
     def join(self, others: Sequence[Any]) -> Diffusion:
@@ -134,17 +147,18 @@ class Diffusion:
 
     def init(self, n: int, rng: Rng) -> Prepared:
         """`n` particles, of which nothing is drawn: the pipeline does so at the first step, with our generators."""
+        make_arguments(self.pipe, self.calls, n, {})  # what is wrong with them is said before anything runs
         sources = seed_generators(n, rng)
-        call = PipelineCall(self.pipe, self._arguments(n, sources))
-        return Prepared(n, lambda: self._begin(n, rng, call, sources), sources)
+        return Prepared(n, lambda: self._begin(n, rng, sources), sources)
 
     def step(self, t: int, state: Any, rng: Rng) -> tuple[Latents, LogW]:
-        """Move every latent to the next level (see `DiffusionSampler.advance`)."""
+        """Move every latent to the next level (see `DiffusionSampler.advance`), or to the end where it runs whole."""
         state = state.begin() if isinstance(state, Prepared) else state
-        return state.sampler.step(t, state, rng)
+        return (state, np.zeros(len(state))) if self.done(state).all() else state.sampler.step(t, state, rng)
 
     def replay(self, t: int, state: Any, rng: Rng, reference: LatentPath) -> tuple[Latents, LogW]:
         """Like `step`, except that row 0 goes from latent to latent of `reference`, a path of the same pipeline."""
+        self.check_forks()
         state = state.begin(reference) if isinstance(state, Prepared) else state
         return state.sampler.replay(t, state, rng, reference)
 
@@ -156,17 +170,19 @@ class Diffusion:
         """(N,) whether the last level is reached, which all rows do together."""
         return state.sampler.done(state)
 
-    def _begin(self, n: int, rng: Rng, call: PipelineCall, sources: list[torch.Generator]) -> Latents:
-        """The particles at the first question of the pipeline."""
-        question = call.start()
-        if question is None:
-            raise ModelError(f"{type(self.pipe).__name__} never calls the step of its scheduler")
-        if len(question.x) != n:
-            raise ModelError(f"the pipeline made {len(question.x)} latents for {n} particles; give it one prompt")
+    def _begin(self, n: int, rng: Rng, sources: list[torch.Generator]) -> Latents:
+        """The particles at the first question of the pipeline, or at its end where it runs whole."""
+        call, question = open_call(self.pipe, self.calls, sources, {"num_inference_steps": self.steps})
         decode = self.decode or decoder_of(self.pipe, **{name: self.calls[0].get(name) for name in ("height", "width")})
+        source, schedule = Drawn(), WHOLE
+        if self._refusal is None:
+            source = PipelineSource(
+                call, len(self.calls), sources, self.eta, self.proposal, ask_for(self.pipe), self.check_forks
+            )
+            schedule = part_from(schedule_of(call.scheduler, self.eta), float(question.time))
         sampler = DiffusionSampler(
-            PipelineSource(call, len(self.calls), sources, self.eta, self.proposal),
-            part_from(schedule_of(call.scheduler, self.eta), float(question.time)),
+            source,
+            schedule,
             tuple(question.x.shape[1:]),
             proposal=self.proposal,
             decode=decode,
@@ -175,45 +191,9 @@ class Diffusion:
             dtype=question.x.dtype,
             device=question.x.device,
         )
-        return sampler.init(n, rng)
-
-    def _arguments(self, n: int, sources: list[torch.Generator]) -> dict[str, Any]:
-        name, count = type(self.pipe).__name__, len(self.calls)
-        parameters = inspect.signature(type(self.pipe).__call__).parameters
-        many = next((each for each in COUNTS if each in parameters), None)
-        if many is None or (many == "batch_size" and any(call != self.calls[0] for call in self.calls)):
-            raise ModelError(f"{name} cannot make several images of each of {count} prompts in one call")
-        if n % count:
-            raise ArgumentError(f"{n} particles for {count} prompts; give each the same number")
-        arguments = {**_merge(self.calls), "num_inference_steps": self.steps, "generator": sources}
-        arguments[many] = n if many == "batch_size" else n // count
-        output = "pt" if getattr(self.pipe, "vae", None) is None else "latent"  # the least work at its end
-        return arguments | ({"output_type": output} if "output_type" in parameters else {})
-
-
-def _rehearse(scheduler: Any, steps: int, eta: float | None) -> None:
-    """Refuse what cannot be steered before anything runs."""
-    trial = copy.deepcopy(scheduler)
-    shifted = getattr(trial.config, "use_dynamic_shifting", False)
-    trial.set_timesteps(steps, **({"mu": 1.0} if shifted else {}))
-    schedule_of(trial, eta)
-
-
-def _merge(calls: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The arguments of one call for all problems: prompts become lists, all else must be the same."""
-    if len(calls) == 1:
-        return dict(calls[0])
-    if any(call.keys() != calls[0].keys() for call in calls):
-        raise ArgumentError("prompts that run in one batch need the same arguments")
-    merged: dict[str, Any] = {}
-    for name in calls[0]:
-        values = [call[name] for call in calls]
-        if all(isinstance(value, str) for value in values):
-            merged[name] = values
-        elif all(isinstance(value, Tensor) for value in values) and "embeds" in name:
-            merged[name] = torch.cat(values)
-        elif all(value is values[0] or value == values[0] for value in values):
-            merged[name] = values[0]
-        else:
-            raise ArgumentError(f"prompts that run in one batch need the same {name}")
-    return merged
+        if self.decode is None:
+            try_decoder(decode, sampler.preview, question.x)
+        if self._refusal is None:
+            return sampler.init(n, rng)
+        drawn = call.finish()
+        return hold(sampler, read_latents(call.returned, drawn, ask_for(self.pipe)), len(self.calls))

@@ -2,7 +2,8 @@
 
 The call runs on a greenlet with a shallow copy of the pipeline: the same networks, but attributes and config of its
 own, and a copy of the scheduler, of a subclass made on the spot whose `step` hands the network's output over and waits
-for the next latents. The user's pipeline is never written to, so that any number of calls may be under way at once.
+for the next latents, or to be told to draw them itself. The user's pipeline is never written to, so that any number of
+calls may be under way at once.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class Question(NamedTuple):
     time: Any
     """The timestep, in the units of the scheduler."""
     x: Tensor
+    unusual: str = ""
+    """What of its arguments would make another step than the usual one."""
 
 
 class Stepped(NamedTuple):
@@ -71,15 +74,15 @@ def copy_scheduler(scheduler: Any) -> Any:
     @functools.wraps(base.step)
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
         given = signature.bind(self, *args, **kwargs).arguments
-        for name, value in given.items():
-            default = signature.parameters[name].default
-            if name not in USUAL and value is not default and (default or (value is not None and value is not False)):
-                raise ModelError(
-                    f"the pipeline calls {base.__name__}.step with {name}={value!r}; only its default can be steered"
-                )
         parent = getcurrent().parent
         assert parent is not None
-        x, x0 = parent.switch(Question(given["model_output"], given["timestep"], given["sample"]))
+        asked = (given.get(name) for name in ("model_output", "timestep", "sample"))
+        answer = parent.switch(Question(*asked, _find_unusual(base.__name__, signature, given)))
+        if answer is None:
+            made = base.step(self, *args, **kwargs)
+            self.__dict__["_drawn"] = made[0] if isinstance(made, tuple) else made.prev_sample
+            return made
+        x, x0 = answer
         return Stepped(x, x0, x0) if given.get("return_dict", True) else (x, x0)
 
     mine = copy.deepcopy(scheduler)
@@ -87,14 +90,27 @@ def copy_scheduler(scheduler: Any) -> Any:
     return mine
 
 
-class PipelineCall:
-    """One call of a pipeline with `arguments`, to be used by the thread that has started it.
+def _find_unusual(name: str, signature: inspect.Signature, given: Mapping[str, Any]) -> str:
+    """What of the arguments `given` to a `step` would make another step than the usual one; empty if nothing."""
+    for key, value in given.items():
+        default = signature.parameters[key].default
+        if key not in USUAL and value is not default and (default or (value is not None and value is not False)):
+            return f"the pipeline calls {name}.step with {key}={value!r}; only its default can be steered"
+    return ""
 
-    Raises ModelError, when used, for what the pipeline raises, with a hint where memory ran out.
+
+class PipelineCall:
+    """One call of a pipeline with `arguments` for `rows` samples, to be used by the thread that has started it.
+
+    Some pipelines hold each latent twice, for guidance; questions and answers are about one of the two. Raises
+    ModelError, when used, for what the pipeline raises, with a hint where memory ran out.
     """
 
-    def __init__(self, pipe: Any, arguments: Mapping[str, Any]) -> None:
+    def __init__(self, pipe: Any, arguments: Mapping[str, Any], rows: int) -> None:
         mine = copy_pipeline(pipe)
+        self._rows, self._twice = rows, False
+        self.returned: Any = None
+        """What the pipeline has returned, once it has ended."""
         self._name, self._step = type(pipe).__name__, type(pipe.scheduler).step
         self.scheduler = mine.scheduler
         self.count = 0
@@ -111,14 +127,20 @@ class PipelineCall:
 
     def resume(self, x: Tensor, x0: Tensor) -> Question | None:
         """Go on with latents `x` (N, ...), whose clean latents are expected at `x0`; None if the pipeline has ended."""
-        return self._ask((x, x0))
+        return self._ask((torch.cat([x, x]), torch.cat([x0, x0])) if self._twice else (x, x0))
+
+    def finish(self) -> Tensor:
+        """(N, ...) the latents that the scheduler draws by its own steps, all of which are taken to the end."""
+        while self.question is not None:
+            self._ask(None)
+        drawn = self.scheduler.__dict__["_drawn"]
+        return drawn[: self._rows] if self._twice else drawn
 
     def take_own_step(
-        self, output: Tensor, x: Tensor, generators: Sequence[torch.Generator], eta: float | None
+        self, output: Tensor, x: Tensor, generators: Sequence[torch.Generator], options: Mapping[str, Any]
     ) -> Tensor:
         """(N, ...) the next latents, as the scheduler's own `step` draws them."""
         assert self.question is not None
-        options = {"eta": 1.0 if eta is None else eta} if self.takes_eta else {}  # as `schedule_of` has it
         return self._step(
             self.scheduler, output, self.question.time, x, generator=list(generators), return_dict=False, **options
         )[0]
@@ -130,11 +152,6 @@ class PipelineCall:
             if self.scheduler.step_index is None:
                 self.scheduler._init_step_index(self.question.time)
             self.scheduler._step_index += 1
-
-    @functools.cached_property
-    def takes_eta(self) -> bool:
-        """Whether the scheduler's own `step` has an eta."""
-        return "eta" in inspect.signature(self._step).parameters
 
     def close(self) -> None:
         """Unwind a call that will not be resumed."""
@@ -159,9 +176,19 @@ class PipelineCall:
             raise
         except Exception as cause:
             raise ModelError(_explain(self._name, cause)) from cause
-        self.question = said if isinstance(said, Question) else None
+        self.question = self._halve(said) if isinstance(said, Question) else None
         self.count += self.question is not None
+        if self.question is None:
+            self.returned = said
         return self.question
+
+    def _halve(self, said: Question) -> Question:
+        """The question about `rows` latents, where the pipeline asks about each of them twice."""
+        n = self._rows
+        if not isinstance(said.x, Tensor) or len(said.x) != 2 * n or len(said.output) != 2 * n:
+            return said
+        self._twice = torch.equal(said.x[:n], said.x[n:]) and torch.equal(said.output[:n], said.output[n:])
+        return said._replace(output=said.output[:n], x=said.x[:n]) if self._twice else said
 
     def _switch(self, enter: Callable[[], Any]) -> Any:
         """Enter the pipeline, with its gradient mode in place for as long as it runs.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,11 +15,13 @@ from feynkac.base.contract import LogW, Rng, Rows, State
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.diffusion.decoding import raise_precision
 from feynkac.models.diffusion.denoisers import Prediction
+from feynkac.models.diffusion.forkable import Twins
 from feynkac.models.diffusion.paths import LatentPath
 from feynkac.models.diffusion.pipeline_call import PipelineCall, Question
+from feynkac.models.diffusion.pipeline_whole import read_latents
 from feynkac.models.diffusion.proposals import BASE, Proposal
 from feynkac.models.diffusion.schedule import NoiseSchedule
-from feynkac.models.diffusion.schedulers import prediction_of
+from feynkac.models.diffusion.schedulers import own_options, prediction_of
 from feynkac.models.diffusion.state import Latents
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ class PipelineSource:
     """One call of a pipeline, which runs its own network, as the `Source` of a sampler.
 
     `problems`: the prompts in its batch. `generators`: one for each slot. `eta` and `proposal` as those of the sampler:
-    where they ask for the kernel that the scheduler's own `step` draws from, that step is taken.
+    where they ask for the kernel that the scheduler's own `step` draws from, that step is taken. `asked`: what the
+    pipeline was asked to return (see `read_latents`).
     """
 
     power = 1.0
@@ -45,10 +48,12 @@ class PipelineSource:
         generators: Sequence[torch.Generator],
         eta: float | None,
         proposal: Proposal,
+        asked: str | None = None,
+        check_forks: Callable[[], None] = lambda: None,
     ) -> None:
-        self._call, self.problems, self._generators, self._eta = call, problems, generators, eta
-        known = eta is None or call.takes_eta or (eta == 1.0 and not _is_flow(call.scheduler))
-        self._takes_own_step = known and proposal is BASE
+        self._call, self.problems, self._generators, self._asked = call, problems, generators, asked
+        self._own = own_options(call.scheduler, eta) if proposal is BASE else None
+        self._twins, self.check_forks = Twins(problems), check_forks
 
     @property
     def seeds(self) -> list[int]:
@@ -58,12 +63,13 @@ class PipelineSource:
     def draw_first(self, sampler: DiffusionSampler, n: int, rng: Rng) -> tuple[Tensor, LogW]:
         """(n, ...) the latents of the pipeline's first question, and (n,) zeros."""
         x = _check(self._call.question, 0, sampler).x
-        return x if self._takes_own_step else raise_precision(x), np.zeros(n)
+        return x if self._own is not None else raise_precision(x), np.zeros(n)
 
     def pin_first(self, state: Latents, reference: LatentPath) -> tuple[Tensor, LogW]:
         """The latents as they are, of which the pipeline has drawn row 0 from the reference's seed."""
         if not torch.equal(state.x[0], reference.latents[0].to(state.x)):
             raise ArgumentError("this path starts elsewhere; take one that a trace of the same pipeline has returned")
+        self._twins.stop()  # the others' law given the path must be that of a run in which it was drawn
         return state.x, state.owed
 
     def draw_noise(self, sampler: DiffusionSampler, n: int, rng: Rng) -> Tensor:
@@ -71,7 +77,9 @@ class PipelineSource:
         from diffusers.utils.torch_utils import randn_tensor
 
         dtype = torch.promote_types(sampler.dtype, torch.float32)
-        return randn_tensor((n, *sampler.shape), list(self._generators), torch.device(sampler.device), dtype)
+        return randn_tensor(
+            (n, *sampler.shape), self._twins.share(self._generators), torch.device(sampler.device), dtype
+        )
 
     def look(self, state: Latents) -> dict[str, Tensor]:
         """Resume the pipeline with the latents of `state`, and return what its network says about them."""
@@ -88,6 +96,7 @@ class PipelineSource:
                 "the pipeline changes its latents between the steps of its scheduler, with what may differ between "
                 "particles and would not fork with them; it cannot be steered"
             )
+        self._twins.compare(state.x, question.output)
         said = prediction_of(self._call.scheduler, raise_precision(question.output), raise_precision(state.x), due)
         return {"output": question.output, "x0hat": said.x0hat, "epshat": said.epshat}
 
@@ -97,21 +106,27 @@ class PipelineSource:
 
     def draw_next(self, state: Latents) -> Tensor | None:
         """(N, ...) the latents that the scheduler's own `step` makes, where it draws from the sampler's kernel."""
-        if not self._takes_own_step:
+        if state.t + 1 < len(state.sampler.schedule):  # after the last step nothing is asked that could be compared
+            self._twins.pair(state.x, state.group)
+        if self._own is None:
             return None
-        return self._call.take_own_step(state.leaves["output"], state.x, self._generators, self._eta)
+        shared = self._twins.share(self._generators)
+        return self._call.take_own_step(state.leaves["output"], state.x, shared, self._own)
 
     def follow(self, state: Latents) -> None:
-        """Let the scheduler count the step; after the last one, let the pipeline end."""
-        if not self._takes_own_step:
+        """Let the scheduler count the step; after the last one, let the pipeline end, and take what it returns."""
+        if self._own is None:
             self._call.skip_step()
-        if state.t == len(state.sampler.schedule) and self._resume(state) is not None:
+        if state.t < len(state.sampler.schedule):
+            return
+        if self._resume(state) is not None:
             raise ModelError(f"the pipeline goes on after its {state.t} steps: {TWICE}")
+        state.x = read_latents(self._call.returned, state.x, self._asked)
 
     def _resume(self, state: Latents) -> Question | None:
         """Hand the latents over as the pipeline keeps them; its own step may have changed their type."""
         assert state.denoised is not None
-        dtype = state.x.dtype if self._takes_own_step else state.sampler.dtype
+        dtype = state.x.dtype if self._own is not None else state.sampler.dtype
         return self._call.resume(state.x.to(dtype), state.denoised.to(dtype))
 
 
@@ -154,8 +169,6 @@ def part_from(schedule: NoiseSchedule, time: float) -> NoiseSchedule:
 def _check(question: Question | None, t: int, sampler: DiffusionSampler) -> Question:
     if question is None:
         raise ModelError(f"the pipeline ended after {t} of {len(sampler.schedule)} steps")
+    if question.unusual:
+        raise ModelError(question.unusual)
     return question
-
-
-def _is_flow(scheduler: Any) -> bool:
-    return "FlowMatch" in type(scheduler).__name__ or "RFScheduler" in type(scheduler).__name__

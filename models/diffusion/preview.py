@@ -37,6 +37,13 @@ class Linear:
 
     def __init__(self, decoder: Decoder, fits: dict[tuple[int, ...], Fit]) -> None:
         self._decoder, self._fits = decoder, fits
+        self._first: Tensor | None = None
+
+    def try_decoder(self, latents: Tensor) -> None:
+        """Decode one sample of the shape of `latents` (R, ...), the first of a fit; raises what the decoder does."""
+        z = raise_precision(self._decoder.unpack(latents[:1]))
+        if tuple(z.shape[1:]) not in self._fits:
+            self._first = self._make(_draw_smooth(FIELDS, z.shape[1:])[:1], z)
 
     def __call__(self, latents: Tensor) -> Tensor:
         """(R, K, H, W), or (R, F, K, H, W) of videos, from 0 to 1; differentiable."""
@@ -50,9 +57,15 @@ class Linear:
         return _swap(_blow_up(colours, size).clamp(0, 1))
 
     @torch.no_grad()
+    def _make(self, field: Tensor, like: Tensor) -> Tensor:
+        """(1, K, ...) the sample, on the host, of one field."""
+        return _swap(self._decoder.decode(field.to(like))).cpu()
+
+    @torch.no_grad()
     def _fit(self, shape: tuple[int, ...], like: Tensor) -> Fit:
         fields = _draw_smooth(FIELDS, shape)
-        images = torch.cat([_swap(self._decoder.decode(each.to(like))).cpu() for each in fields.split(1)])
+        first = self._make(fields[:1], like) if self._first is None else self._first
+        images = torch.cat([first, *(self._make(each, like) for each in fields[1:].split(1))])
         size = tuple(images.shape[2:])
         count, source = images[0, 0].numel(), torch.Generator().manual_seed(1)
         some = torch.randperm(count, generator=source)[:PIXELS]
@@ -64,6 +77,18 @@ class Linear:
         square = given.T @ given
         ridge = 1e-9 * square.diagonal().mean() * torch.eye(len(square), dtype=torch.float64)
         return Fit(torch.linalg.solve(square + ridge, given.T @ wanted), size)
+
+
+def try_decoder(decode: Callable[[Tensor], Tensor], preview: Callable[[Tensor], Tensor], latents: Tensor) -> None:
+    """Find out before a run whether `decode`, a pipeline's own, takes its `latents` (R, ...).
+
+    With the decoder as the preview the first guess does. Raises ModelError where it does not.
+    """
+    if isinstance(preview, Linear):
+        preview.try_decoder(latents)
+    elif preview is not decode:
+        with torch.no_grad():
+            decode(latents[:1])
 
 
 def preview_of(

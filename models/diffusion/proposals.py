@@ -90,8 +90,8 @@ class Guided:
     x0hat alone, which needs no backward pass of the network (MPGD, He et al. 2024; FlowChef, Patel et al. 2024): x0hat
     moves by Var[x0 | x] grad_x0hat log psi, the same up to the shape of that covariance. `strength` multiplies the
     shift. `trust` bounds it for each particle: at most that many nats of relative entropy between proposal and kernel
-    in one step. Without a bound a strong reward leads particles to where their weights fall apart, which the effective
-    sample size does not show: unless the problem is nearly Gaussian, give about 1.
+    in one step. Without a bound (None) a strong reward leads particles to where their weights fall apart, which the
+    effective sample size does not show; that is for problems that are nearly Gaussian, where it has the least variance.
 
     The target does not depend on any of this. With `weighted=False` the ratio is left out: that is plain guidance
     (DPS, MPGD), there as a baseline, and biased: the samples follow no declared target.
@@ -102,7 +102,7 @@ class Guided:
         *potentials: Foresees,
         through: Literal["denoiser", "x0hat"] = "x0hat",
         strength: float = 1.0,
-        trust: float | None = None,
+        trust: float | None = 1.0,
         weighted: bool = True,
     ) -> None:
         if not potentials:

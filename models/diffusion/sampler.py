@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.base.capabilities import Biased
+from feynkac.base.capabilities import Biased, ChecksForks, has
 from feynkac.base.clock import charge
 from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ArgumentError
@@ -38,8 +38,8 @@ class DiffusionSampler:
     The law p of a sample is that of the discrete chain as it is run: steps, eta, guidance of the denoiser and all.
     `denoiser` may also be any other `Source` of predictions. `shape` is that of one latent. `decode` turns final
     latents (R, ...) into what rewards see; `preview` does so for the clean latents that guesses see, and may be
-    cheaper. The network, `decode` and `preview` get at most `batch` rows at a time. Raises ArgumentError for a schedule
-    without noise.
+    cheaper. The network, `decode` and `preview` get at most `batch` rows at a time. A schedule without noise can be
+    sampled, but its particles cannot be copied (see `check_forks`).
     """
 
     denoiser: Denoiser | Predictor | Source
@@ -55,15 +55,23 @@ class DiffusionSampler:
     name = "diffusion sampler"
 
     def __post_init__(self) -> None:
-        if not self.schedule.stochastic:
-            raise ArgumentError(
-                "this schedule draws no noise, so that copies of a particle would stay identical for ever; set eta > 0 "
-                "(eta=1 adds as much noise as DDPM), or take a stochastic sampler"
-            )
+        if not self.schedule.stochastic and self.proposal is not BASE:
+            raise ArgumentError(f"{self.proposal} has nothing to shift, as this schedule draws no noise; set eta > 0")
         if self.batch is not None and self.batch < 1:
             raise ArgumentError(f"batch={self.batch}; it is the number of rows for one call of the network, at least 1")
         if self.preview is None:
             object.__setattr__(self, "preview", self.decode)
+
+    def check_forks(self) -> None:
+        """Raises ArgumentError where the schedule draws no noise, and what the source raises."""
+        if not self.schedule.stochastic:
+            raise ArgumentError(
+                "this schedule draws no noise, so that copies of a particle would stay identical for ever; set eta > 0 "
+                "(eta=1 adds as much noise as DDPM), take a stochastic sampler, or algorithm='best_of_n' or "
+                "'importance', which copy nothing"
+            )
+        if has(self.source, ChecksForks):
+            self.source.check_forks()
 
     @cached_property
     def source(self) -> Source:

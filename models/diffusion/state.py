@@ -84,7 +84,11 @@ class Latents(Tree):
         return len(self.alive)
 
     def fork(self, rows: Rows) -> Latents:
-        """The population whose row `i` continues from `rows[i]`: every leaf is gathered by the same rows."""
+        """The population whose row `i` continues from `rows[i]`: every leaf is gathered by the same rows.
+
+        Raises what the sampler's `check_forks` does.
+        """
+        self.sampler.check_forks()
         child = super().fork(rows)
         moved = rows != np.arange(len(rows))
         child.since[np.isin(child.group, child.group[moved])] = 0.0

@@ -326,7 +326,9 @@ MUTANTS = {
     "max without correction": lambda: (sampler_of(), NoTerminalCorrection(SCORER, SCALE, "max", 1), SSP),
     "sum without correction": lambda: (sampler_of(), NoTerminalCorrection(SCORER, SCALE, "sum", 4), SSP),
     "ratio at one step in three": lambda: (sampler_of(proposal=OneRatioInThree(REWARD, trust=0.3)), REWARD, SSP),
-    "guidance without weights": lambda: (sampler_of(proposal=fd.Guided(REWARD, weighted=False)), REWARD, SSP),
+    "guidance without weights": lambda: (
+        sampler_of(proposal=fd.Guided(REWARD, trust=None, weighted=False)), REWARD, SSP,
+    ),
 }  # fmt: skip
 
 
@@ -377,14 +379,14 @@ def right_3d(x):
 @pytest.mark.parametrize("through", [None, "denoiser", "x0hat"])
 def test_linear_observations_in_three_dimensions(through, n):
     potential = fp.observed(*seen())
-    proposal = fd.Guided(potential, through=through) if through else fd.BASE
+    proposal = fd.Guided(potential, through=through, trust=None) if through else fd.BASE
     sampler = sampler_of("flow", rotated(), (3,), proposal=proposal)
     assert_unbiased(sampler, potential, n, evidence_3d(SCHEDULES["flow"]), f=right_3d)
 
 
 def test_log_densities_averaged_over_coordinates_are_found():
     potential = fp.observed(*seen())
-    sampler = sampler_of("flow", rotated(), (3,), proposal=MeanRatio(potential, through="denoiser"))
+    sampler = sampler_of("flow", rotated(), (3,), proposal=MeanRatio(potential, through="denoiser", trust=None))
     with pytest.raises(AssertionError, match="z ="):
         assert_unbiased(sampler, potential, 16, evidence_3d(SCHEDULES["flow"]), f=right_3d)
 
@@ -490,7 +492,7 @@ def test_the_exact_evidence_tends_to_that_of_the_data():
 def test_a_base_twist_and_guidance_estimate_what_the_recursion_gives(through):
     exact = Exact(GAUSSIAN, SCHEDULES["ddim"], fp.observed(*seen()))
     potential = exact.observation
-    sampler = sampler_of("ddim", GAUSSIAN, (3,), proposal=fd.Guided(potential, through=through))
+    sampler = sampler_of("ddim", GAUSSIAN, (3,), proposal=fd.Guided(potential, through=through, trust=None))
     log_z = math.exp(exact.log_z)
     z = z_scores(run(sampler, potential, 16), (log_z, log_z), lambda x: np.ones(len(x)))
     assert np.abs(z).max() < Z_LIMIT

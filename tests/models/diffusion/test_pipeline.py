@@ -516,12 +516,21 @@ def test_pipelines_that_break_the_loop_are_refused(cls, message):
 
 
 def test_schedulers_without_noise_or_with_memory_are_refused_before_anything_runs():
-    with pytest.raises(ArgumentError, match=r"set eta=1\.0"):
-        fk.Diffusion.from_pipeline(flux(), steps=STEPS)
-    with pytest.raises(ArgumentError, match="eta"):
-        fk.Diffusion.from_pipeline(ddim(), steps=STEPS, eta=0.0)
-    with pytest.raises(ModelError, match=r"PNDMScheduler.*from_config"):
-        fk.Diffusion.from_pipeline(stable_diffusion(diffusers.PNDMScheduler(skip_prk_steps=True)), steps=STEPS)
+    multistep = stable_diffusion(diffusers.PNDMScheduler(skip_prk_steps=True))
+    for pipe, eta, error, message in (
+        (flux(), None, ArgumentError, r"set eta=1\.0"),
+        (ddim(), 0.0, ArgumentError, "eta"),
+        (multistep, None, ModelError, "PNDMScheduler.*from_config"),
+    ):
+        for network in (getattr(pipe, "unet", None), getattr(pipe, "transformer", None)):
+            if network is not None:
+                network.register_forward_pre_hook(lambda *_: pytest.fail("it ran"))
+        model = fk.Diffusion.from_pipeline(pipe, steps=STEPS, eta=eta)
+        for algorithm in ("smc", "beam", "gibbs"):
+            with pytest.raises(error, match=message):
+                fk.steer(model, particles=4, algorithm=algorithm)
+        with pytest.raises(error, match=message):
+            fk.Diffusion.from_pipeline(pipe, STEPS, eta, proposal=fd.Guided(fk.reward(bright, batch=True)))
 
 
 def test_arguments_are_checked():

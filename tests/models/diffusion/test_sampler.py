@@ -285,7 +285,9 @@ def test_predictions_of_networks_are_understood(kind):
 # --- bad input -------------------------------------------------------------------------------------------------------
 
 BAD = {
-    "no noise": (lambda: sampler_of(schedule=fd.ddim(5, eta=0.0)), "eta=1"),
+    "no noise": (lambda: last_of(sampler_of(schedule=fd.ddim(5, eta=0.0)), BOWL, resample=schemes.ssp), "eta=1"),
+    "no noise to steer with": (lambda: fk.steer(sampler_of(schedule=fd.flow(5, eta=0.0)), BOWL), "eta=1.*best_of_n"),
+    "no noise to shift": (lambda: sampler_of(schedule=fd.ddim(5, 0.0), proposal=fd.Guided(BOWL)), "eta > 0"),
     "too much noise": (lambda: fd.ddim(5, eta=30.0), "eta"),
     "no rows in a batch": (lambda: sampler_of(batch=0), "at least 1"),
     "particles that do not divide": (lambda: last_of(sampler_of().join([sampler_of()]), BOWL, 7), "same"),

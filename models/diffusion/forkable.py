@@ -1,0 +1,100 @@
+"""Whether the networks of a pipeline remember earlier steps, which would stay with the slot when particles fork."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from feynkac.base.errors import ModelError
+
+SMALL = 8
+"""Below how many particles the first fork is left alone."""
+HARMLESS = ("TextKVCache",)
+"""What is remembered of the prompt alone is the same for all particles."""
+
+
+def find_cache(pipe: Any) -> str:
+    """The name of a hook of diffusers that keeps what a network computed at earlier steps; empty if there is none."""
+    for module in _list_modules(pipe):
+        for hook in getattr(getattr(module, "_diffusers_hook", None), "hooks", {}).values():
+            name = type(hook).__name__
+            if getattr(hook, "_is_stateful", False) and not name.startswith(HARMLESS):
+                return name
+    return ""
+
+
+def _list_modules(pipe: Any) -> Iterable[torch.nn.Module]:
+    for component in vars(pipe).values():
+        if isinstance(component, torch.nn.Module):
+            yield from component.modules()
+
+
+class Twins:
+    """Pairs of particles that are given equal noise for one step after a fork, of which the network must say the same.
+
+    Their slots belonged to different particles before, so that whatever the pipeline remembers of earlier steps (a
+    cache of blocks, a momentum, conditions drawn for each slot) tells them apart. Equal noise for two siblings leaves
+    each particle's law as it is, hence the weights proper and the evidence unbiased, and costs no pass of the network.
+    It is done after the first, second, fourth, eighth ... fork of a problem.
+    """
+
+    def __init__(self, problems: int) -> None:
+        self._forks = [0] * problems
+        self._stopped = False
+        self._pairs: list[tuple[int, int]] = []
+
+    def pair(self, x: Tensor, group: NDArray[np.int64]) -> None:
+        """Choose, of each problem, two rows of `x` (N, ...) that have just been copied from one particle."""
+        before, self._pairs = self._pairs, []  # those who were twins in the step before must part now
+        if self._stopped:
+            return
+        sums = x.flatten(1).double().sum(1).cpu().numpy()
+        for g in range(len(self._forks)):
+            rows = np.flatnonzero(group == g)
+            found = next((pair for pair in _list_equal(x, rows, sums[rows]) if pair not in before), None)
+            if found is None:
+                continue
+            self._forks[g] += 1
+            spared = self._forks[g] == 1 and len(rows) < SMALL  # few particles have little noise to spare
+            if self._forks[g].bit_count() == 1 and not spared:
+                self._pairs.append(found)
+
+    def stop(self) -> None:
+        """Choose none from now on."""
+        self._stopped, self._pairs = True, []
+
+    def share(self, generators: Sequence[torch.Generator]) -> list[torch.Generator]:
+        """`generators`, one for each row, with those of each pair's second in the state of its first."""
+        shared = list(generators)
+        for one, other in self._pairs:
+            shared[other] = torch.Generator(generators[one].device)
+            shared[other].set_state(generators[one].get_state())
+        return shared
+
+    def compare(self, x: Tensor, output: Tensor) -> None:
+        """Raises ModelError where the network's `output` (N, ...) tells twins apart whose latents `x` are equal."""
+        for one, other in self._pairs:
+            if not torch.equal(x[one], x[other]):
+                continue  # the path of conditional SMC, or a proposal that looks at the row
+            size = output[one].float().norm()
+            if (output[one] - output[other]).float().norm() > torch.finfo(output.dtype).eps ** 0.5 * size:
+                raise ModelError(
+                    "the pipeline remembers earlier steps: its network says different things of two particles with "
+                    "equal latents, so that particles cannot be copied. Turn off what is kept from step to step (a "
+                    "cache of blocks, momentum) and what is drawn for each sample besides its latents, and put "
+                    "networks in eval mode; or take algorithm='best_of_n' or 'importance', which copy nothing"
+                )
+
+
+def _list_equal(x: Tensor, rows: NDArray[np.int64], sums: NDArray[np.float64]) -> Iterator[tuple[int, int]]:
+    """Pairs of `rows` whose latents are equal, as their `sums` hint."""
+    order = np.argsort(sums, kind="stable")
+    for k in np.flatnonzero(np.diff(sums[order]) == 0.0):
+        one, other = sorted((int(rows[order[k]]), int(rows[order[k + 1]])))
+        if torch.equal(x[one], x[other]):
+            yield one, other

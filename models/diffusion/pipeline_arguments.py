@@ -1,0 +1,117 @@
+"""The arguments of a pipeline's call for all particles: its count of samples, or else its inputs repeated."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from feynkac.base.errors import ArgumentError, ModelError
+
+COUNTS = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "batch_size")
+OURS = (*COUNTS, "num_inference_steps", "generator", "latents", "output_type", "return_dict", "eta")
+"""Arguments of a pipeline's call that belong to the run."""
+
+
+def list_parameters(pipe: Any) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a call of `pipe`, by name."""
+    return inspect.signature(type(pipe).__call__).parameters
+
+
+def check_call(pipe: Any, call: Mapping[str, Any]) -> None:
+    """Raises ArgumentError for arguments that belong to the run, that `pipe` has not, or that are several prompts."""
+    parameters = list_parameters(pipe)
+    for name in call:
+        if name in OURS:
+            raise ArgumentError(f"{name} belongs to the run; see steps and eta of from_pipeline, and steer(...)")
+        if name not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            raise ArgumentError(f"{type(pipe).__name__} has no argument {name!r}")
+    if isinstance(call.get("prompt"), list | tuple):
+        raise ArgumentError("one prompt at a time; for several, steer a list of models, one for each")
+
+
+def check_kind(pipe: Any) -> None:
+    """Raises ModelError for pipelines that make one sample of all that they draw."""
+    if "ensemble_size" in list_parameters(pipe):
+        raise ModelError(
+            f"{type(pipe).__name__} cannot be steered: the samples that it draws in one call are members of an "
+            "ensemble, which it aligns and averages into one; steer a pipeline that returns each sample"
+        )
+
+
+def counts(pipe: Any, calls: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether `pipe` has an argument for the number of samples of each of `calls`."""
+    many = _find_count(pipe)
+    return many is not None and (many != "batch_size" or all(call == calls[0] for call in calls))
+
+
+def _find_count(pipe: Any) -> str | None:
+    return next((each for each in COUNTS if each in list_parameters(pipe)), None)
+
+
+def count_samples(pipe: Any, calls: Sequence[Mapping[str, Any]], n: int) -> dict[str, Any]:
+    """The arguments of one call for `n` samples, an equal number of each of `calls`, by the pipeline's own count.
+
+    Raises ArgumentError where `calls` cannot be one.
+    """
+    many = _find_count(pipe)
+    assert many is not None
+    return _merge(calls) | {many: n if many == "batch_size" else n // len(calls)}
+
+
+def repeat_inputs(pipe: Any, calls: Sequence[Mapping[str, Any]], n: int) -> dict[str, Any]:
+    """The same for a pipeline that has no count, or does not heed it: prompts, labels and images are repeated.
+
+    Raises ModelError where there is none of these.
+    """
+    each = n // len(calls)
+    repeated = [{name: _repeat(name, value, each) for name, value in call.items()} for call in calls]
+    if all(more[name] is value for call, more in zip(calls, repeated, strict=True) for name, value in call.items()):
+        prompts = "its prompt" if len(calls) == 1 else f"{len(calls)} prompts"
+        raise ModelError(
+            f"{type(pipe).__name__} cannot make several images of {prompts} in one call: it has none of {COUNTS}, and "
+            "no prompt, label or image was given that could be repeated"
+        )
+    return _merge(repeated, joined=True)
+
+
+def _repeat(name: str, value: Any, times: int) -> Any:
+    """`value` for so many samples, if it is an input of one sample; else `value` itself."""
+    if isinstance(value, str):
+        return [value] * times
+    if isinstance(value, Tensor) and ("embeds" in name or "prompt" in name) and value.ndim > 1:
+        return value.repeat_interleave(times, 0)
+    if "label" in name:
+        return [value] * times if isinstance(value, int) else list(value) * times
+    if name.endswith("image"):
+        if isinstance(value, Tensor):
+            return (value[None] if value.ndim == 3 else value).repeat_interleave(times, 0)
+        return (list(value) if isinstance(value, list | tuple) else [value]) * times
+    return value
+
+
+def _merge(calls: Sequence[Mapping[str, Any]], joined: bool = False) -> dict[str, Any]:
+    """The arguments of one call for all problems: prompts become lists, all else must be the same.
+
+    `joined`: whether lists are inputs, one for each sample, that are put one after the other.
+    """
+    if len(calls) == 1:
+        return dict(calls[0])
+    if any(call.keys() != calls[0].keys() for call in calls):
+        raise ArgumentError("prompts that run in one batch need the same arguments")
+    return {name: _merge_values(name, [call[name] for call in calls], joined) for name in calls[0]}
+
+
+def _merge_values(name: str, values: list[Any], joined: bool) -> Any:
+    if all(isinstance(value, str) for value in values):
+        return values
+    if joined and all(isinstance(value, list) for value in values):
+        return [item for value in values for item in value]
+    if all(isinstance(value, Tensor) for value in values) and ("embeds" in name or joined):
+        return torch.cat(values)
+    if all(value is values[0] or value == values[0] for value in values):
+        return values[0]
+    raise ArgumentError(f"prompts that run in one batch need the same {name}")
