@@ -408,7 +408,7 @@ class Closes(Protocol):
     def close(self) -> None: ...
 
 
-OF_MODELS: tuple[type, ...] = (Named, Joins, Masks, Bounded, Biased, Replays)
+OF_MODELS: tuple[type, ...] = (Named, Joins, Masks, Bounded, Biased, ChecksForks, Replays)
 OF_STATES: tuple[type, ...] = (
     Shows, Retires, Records, CountsTokens, TellsEnds, Remembers, Writes, Tokenised, CarriesAutomata, ForeseesAcceptance,
     Weighed, Decodes, Estimates, Completes,

@@ -67,7 +67,7 @@ def copy_pipeline(pipe: Any) -> Any:
 
 def copy_scheduler(scheduler: Any) -> Any:
     """A copy of `scheduler` whose `step` asks the parent greenlet; its signature stays, since pipelines look at it."""
-    base = type(scheduler)
+    base: Any = type(scheduler)
     signature = inspect.signature(base.step)
 
     # It must hold no reference to the PipelineCall: nothing could collect a cycle that goes through a suspended frame.

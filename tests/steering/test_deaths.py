@@ -52,7 +52,14 @@ def test_each_killer_is_counted(tiny_lm) -> None:
 
 def test_masks_that_leave_no_token_are_told(tiny_lm) -> None:
     task = tiny_lm("a", "b").prompt("a", max_tokens=4)
-    assert "where no token was left that every constraint allows" in died(task, fk.regex("ab+"), fk.regex("a|ba*"))
+    told = died(task, fk.regex("ab+"), fk.grammar('start: "a" | "ba"'))  # of a grammar nobody knows what it shares
+    assert "where no token was left that every constraint allows" in told
+
+
+def test_constraints_that_exclude_each_other_are_named(tiny_lm) -> None:
+    task = tiny_lm("a", "b").prompt("a", max_tokens=4)
+    told = died(task, fk.regex("ab+"), fk.regex("a|ba*"))
+    assert "no text at all meets both \"regex('ab+')\" and \"regex('a|ba*')\"" in told
 
 
 def test_a_row_that_was_resampled_is_not_blamed_on_its_first_killer(tiny_lm) -> None:
