@@ -123,6 +123,38 @@ class ChecksForks(Protocol):
 
 
 @runtime_checkable
+class Enumerates(Protocol):
+    """A model that can list its samples. Asked by algorithm "exact". Without it: that refuses."""
+
+    def enumerate(self, most: int, masked: bool, watch: Callable[[int], Any]) -> Enumerated:
+        """All samples with mass that the constraints allow, from at most `most` evaluations of the law.
+
+        `masked`: nothing else weighs, so that prefixes may be left out whose mass cannot matter. `watch` is told of
+        evaluations before they are made.
+        """
+        ...
+
+
+class Enumerated(Protocol):
+    """What `Enumerates` gives."""
+
+    @property
+    def state(self) -> Any:
+        """A population of all samples found."""
+        ...
+
+    @property
+    def log_prob(self) -> LogW:
+        """(L,) nats of each under the law."""
+        ...
+
+    @property
+    def log_left(self) -> float:
+        """Nats of what was left out; -inf where nothing was."""
+        ...
+
+
+@runtime_checkable
 class Replays(Protocol):
     """A model that can walk a given path again. Asked by conditional SMC and "gibbs". Without it: they refuse."""
 
@@ -234,13 +266,22 @@ class CarriesAutomata(Protocol):
 
 @runtime_checkable
 class ForeseesAcceptance(Protocol):
-    """A state that knows how likely a text is to meet a constraint. Without it: the level is 0, or -inf where none can.
+    """A state that foresees how likely a text is to meet a constraint. Without it: the level is 0, or -inf.
 
-    The canvases of a discrete diffusion have it.
+    The canvases of a discrete diffusion have it, and the texts of a language model where the constraint lists its own.
     """
 
-    def log_accepted(self, constraint: TokenConstraint, rows: Rows) -> LogW:
-        """(R,) nats, at most 0."""
+    def log_accepted(self, constraint: TokenConstraint, rows: Rows) -> LogW | None:
+        """(R,) nats, known or guessed, -inf where no text can meet it; None where nothing is known of it."""
+        ...
+
+
+@runtime_checkable
+class BoundsEvidence(Protocol):
+    """A state that knows mass which its constraints have for certain. Without it: a run is not held against any."""
+
+    def bound_evidence(self, group: int) -> float | None:
+        """Nats that the log evidence of the constraints that mask is at least; None where nothing is known."""
         ...
 
 
@@ -367,6 +408,15 @@ class Contradicts(Protocol):
 
 
 @runtime_checkable
+class Lists(Protocol):
+    """A constraint that can list its texts where they are few. Without it: language models do not look ahead for it."""
+
+    def list_texts(self, most: int) -> list[str] | None:
+        """All texts that meet it, None if there are more than `most`, or it is not known."""
+        ...
+
+
+@runtime_checkable
 class Reads(Protocol):
     """A constraint whose texts stand for values. Asked for `Result.parsed`. Without it: they are read as plain JSON."""
 
@@ -408,12 +458,12 @@ class Closes(Protocol):
     def close(self) -> None: ...
 
 
-OF_MODELS: tuple[type, ...] = (Named, Joins, Masks, Bounded, Biased, ChecksForks, Replays)
+OF_MODELS: tuple[type, ...] = (Named, Joins, Masks, Bounded, Biased, ChecksForks, Enumerates, Replays)
 OF_STATES: tuple[type, ...] = (
     Shows, Retires, Records, CountsTokens, TellsEnds, Remembers, Writes, Tokenised, CarriesAutomata, ForeseesAcceptance,
-    Weighed, Decodes, Estimates, Completes,
+    BoundsEvidence, Weighed, Decodes, Estimates, Completes,
 )  # fmt: skip
-OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees, Checks, Contradicts, Reads)
+OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees, Checks, Contradicts, Lists, Reads)
 OF_PROPOSALS: tuple[type, ...] = (Biased, NeedsGraph)
 OF_DENOISERS: tuple[type, ...] = (IgnoresTime, RelatesNeighbours)
 OF_AUTOMATA: tuple[type, ...] = (MasksWithin,)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +17,8 @@ from feynkac.base.numbers import read_whole
 from feynkac.results.doubts import find_spread
 from feynkac.results.files import read_fields, write_result
 from feynkac.results.ranking import make_posterior, merge_samples, rank_samples
-from feynkac.results.text import draw_sparkline, print_text, shorten
+from feynkac.results.summary import summarise
+from feynkac.results.text import print_text
 from feynkac.smc.diagnostics import Diagnostics
 from feynkac.smc.evidence import bound_evidence, find_interval
 from feynkac.smc.weights import effective_sample_size, normalise
@@ -91,6 +91,9 @@ class Result:
     """The algorithm of `steer` that made it, which decides what `best` means."""
     diagnostics: Diagnostics | None = None
     """How the weight is spread, from which the interval of the evidence and the warnings come."""
+    lower_bound: float | None = None
+    """What the log evidence is at least for certain, in nats, where the model could tell: for a constraint of few texts
+    the sum of their usual spellings. None where nothing is known."""
     reader: Callable[[str], Any] | None = field(default=None, repr=False, compare=False)
     """What reads a sample for `parsed`, where a constraint knows; not written to files."""
 
@@ -119,10 +122,14 @@ class Result:
         """
         if not 0.0 < confidence < 1.0:
             raise ArgumentError(f"confidence is {confidence!r}; it must be between 0 and 1, such as 0.95")
+        if self.algorithm == "exact":
+            return self.log_evidence, self.log_evidence
         if self.diagnostics is None:
             return bound_evidence(self.log_evidence, confidence), math.inf
         parts = np.array(self.diagnostics.log_parts)
-        return find_interval(self.log_evidence, parts, find_spread(self.diagnostics), confidence)
+        low, high = find_interval(self.log_evidence, parts, find_spread(self.diagnostics), confidence)
+        sure = -math.inf if self.lower_bound is None else self.lower_bound
+        return max(low, sure), max(high, sure)
 
     @property
     def best(self) -> Any:
@@ -178,53 +185,7 @@ class Result:
 
     def summary(self, rows: int = 10) -> str:
         """The posterior and the run as text, at most `rows` samples."""
-        shown = [] if self._has_pictures else self._rank()
-        width = max(20, shutil.get_terminal_size((100, 24)).columns - 9)
-        lines = [f"{p:6.1%}  {shorten(str(sample), width)}" for sample, p in shown[:rows]]
-        if len(shown) > rows:
-            lines.append(f"        ... and {len(shown) - rows} more")
-        if self._has_pictures:
-            shape = " x ".join(map(str, self.samples[0].shape))
-            lines.append(f"{len(self.samples)} samples of {shape}: see .samples and .weights, or .plot()")
-        lines += ["", *self._tell_run(), *(f"warning: {warning}" for warning in self.warnings)]
-        return "\n".join(lines)
-
-    @property
-    def _has_pictures(self) -> bool:
-        """Whether the samples are arrays, which say nothing as text."""
-        return len(getattr(self.samples[0], "shape", ())) > 1
-
-    def _tell_run(self) -> list[str]:
-        n, steps = len(self.samples), len(self.history.ess)
-        size = len(self.history.rows[0]) if self.history.rows else n  # of one population: particle Gibbs pools several
-        pooled = ", were the sweeps independent" if self.history.sweeps else ""
-        lines = [
-            self._tell_evidence(),
-            f"effective sample size {self.ess:.1f} of {n}{pooled}, "
-            f"resampled at {len(self.history.resampled)} of {steps} steps",
-            f"  ESS by step      {draw_sparkline(self.history.ess, size)}",
-            f"  first ancestors  {draw_sparkline(self.history.unique_ancestors, size)}",
-        ]
-        if self.algorithm == "best_of_n" and self.log_evidence > -math.inf and not self._has_pictures:
-            reward = self.log_weights.max() + math.log(n)
-            lines.insert(0, f"best of {n}: {shorten(str(self.best), 60)!r}, log-weight {reward:.2f} nats")
-        work = f"{self.timing.total:.2f} s (model {self.timing.model:.2f}, potentials {self.timing.potentials:.2f})"
-        if self.forwarded_tokens is not None:
-            per_second = self.forwarded_tokens / self.timing.total if self.timing.total else 0.0
-            work = f"{self.forwarded_tokens} tokens forwarded in {work}, {per_second:.0f} tokens/s"
-        return [*lines, work]
-
-    def _tell_evidence(self) -> str:
-        """The log evidence and where it may be, so that nobody takes an estimate for a fact."""
-        low, high = self.log_evidence_interval()
-        estimate = f"log evidence {self.log_evidence:.2f} nats"
-        if low == -math.inf:
-            return estimate
-        if high < math.inf:
-            return f"{estimate}, between {low:.2f} and {high:.2f} (95 % sure)"
-        alone = self.diagnostics is not None and len(self.diagnostics.log_parts) == 1
-        how = "islands=4 would show how far" if alone else "how far, this run cannot tell"
-        return f"{estimate}, at least {low:.2f} (95 % sure); it may be higher: {how}"
+        return summarise(self, rows)
 
     def show(self, rows: int = 10) -> None:
         """Print the posterior and how the run went, with whatever a terminal would obey in a text escaped."""

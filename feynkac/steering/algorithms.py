@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from feynkac.base.capabilities import Bounded, ChecksForks, Joins, Masks, list_factors, require
+from feynkac.base.capabilities import Bounded, Checks, ChecksForks, Joins, Masks, has, list_factors, require
 from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import LogW, Model, Potential, Resample, Rows
 from feynkac.base.errors import ArgumentError
@@ -27,9 +27,9 @@ from feynkac.steering.recorder import Recorder, explain_death
 from feynkac.steering.timing import TimedModel, TimedPotential
 from feynkac.steering.verdicts import Verdicts, watch_deaths
 
-Algorithm = Literal["smc", "importance", "best_of_n", "beam", "gibbs"]
+Algorithm = Literal["smc", "importance", "best_of_n", "beam", "gibbs", "exact"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
-WITHOUT_FORKS = ("importance", "best_of_n")
+WITHOUT_FORKS = ("importance", "best_of_n", "exact")
 BEAM_WIDTH = 2
 """Ways in which a beam extends each particle before it chooses among them."""
 SWEEPS = 10
@@ -125,8 +125,8 @@ class Job(Protocol):
         """What there is, one Result for each problem."""
         ...
 
-    def find_recorders(self) -> list[Recorder]:
-        """For each problem a population that has survived, or else one that died."""
+    def explain_deaths(self) -> list[str | None]:
+        """For each problem why all its particles died, None where one lives."""
         ...
 
 
@@ -137,7 +137,8 @@ class Batch:
         self._potential, self._plan, self._seed, self._watch = potential, plan, seed, Stopwatch()
         self._limits = [model.max_steps for model in models if isinstance(model, Bounded)]
         verdicts = Verdicts()
-        self._recorders = [Recorder(g, plan.islands, verdicts) for g in range(len(models))]
+        masked = only_masks(potential)
+        self._recorders = [Recorder(g, plan.islands, verdicts, masked=masked) for g in range(len(models))]
         whole = plan.algorithm == "best_of_n"
         watched = watch_deaths(potential, verdicts)
         weigh = AtTheEnd(watched) if whole else watched
@@ -163,16 +164,16 @@ class Batch:
 
     def collect(self, complete: bool) -> list[Result]:
         """What there is, one Result for each problem."""
-        notices = [[explain_death(r, self._potential)] if r.died else [] for r in self._recorders]
+        notices = [[] if dead is None else [dead] for dead in self.explain_deaths()]
         options = {"complete": complete, "algorithm": self._plan.algorithm}
         return [
             recorder.make_result(self._watch, self._seed, warnings=notice, **options)
             for recorder, notice in zip(self._recorders, notices, strict=True)
         ]
 
-    def find_recorders(self) -> list[Recorder]:
-        """The last population of each problem."""
-        return self._recorders
+    def explain_deaths(self) -> list[str | None]:
+        """For each problem why all its particles died, None where one lives."""
+        return [explain_death(each, self._potential) if each.died else None for each in self._recorders]
 
 
 class AtTheEnd:
@@ -188,6 +189,11 @@ class AtTheEnd:
     def final(self, state: Any, rows: Rows) -> LogW:
         """(R,) nats, as the potential has it."""
         return self._potential.final(state, rows)
+
+
+def only_masks(potential: Any) -> bool:
+    """Whether nothing weighs but constraints that mask, and accept all that they let through."""
+    return all(isinstance(each, TokenConstraint) and not has(each, Checks) for each in list_factors(potential))
 
 
 def join_models(models: list[Any], potential: Any) -> Model:

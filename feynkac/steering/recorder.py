@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from feynkac.base.capabilities import Contradicts, CountsTokens, Shows, has, list_factors
+from feynkac.base.capabilities import BoundsEvidence, Contradicts, CountsTokens, Shows, has, list_factors
 from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import Rows
 from feynkac.base.errors import AllParticlesDied, ModelError
@@ -21,6 +21,9 @@ from feynkac.smc.evidence import evidence
 from feynkac.smc.history import Trace
 from feynkac.steering.verdicts import Verdicts
 
+BELOW = 0.5
+"""Nats by which an evidence may be below what it is for certain before a result warns of it."""
+
 
 def read_watch(watch: Stopwatch) -> Timing:
     """Where the time went so far."""
@@ -30,8 +33,9 @@ def read_watch(watch: Stopwatch) -> Timing:
 class Recorder:
     """Follows one group of a run and makes its Result."""
 
-    def __init__(self, group: int, islands: int, verdicts: Verdicts | None = None) -> None:
-        self.group, self.islands, self.verdicts = group, islands, verdicts or Verdicts()
+    def __init__(self, group: int, islands: int, verdicts: Verdicts | None = None, *, masked: bool = False) -> None:
+        """`masked`: nothing weighs but constraints that mask."""
+        self.group, self.islands, self.verdicts, self.masked = group, islands, verdicts or Verdicts(), masked
         self.trace, self.rows, self.levels = Trace(), list[list[int]](), list[list[float]]()
         self.spread = Spread(islands)
         self.step: Step | None = None
@@ -60,6 +64,12 @@ class Recorder:
         part = self.whole.groups[self.group]
         return np.arange(part.start, part.stop)
 
+    def find_floor(self) -> float | None:
+        """What the log evidence is at least, whatever the run says; None where nothing is known."""
+        assert self.whole is not None
+        state = self.whole.state
+        return state.bound_evidence(self.group) if self.masked and has(state, BoundsEvidence) else None
+
     def make_history(self) -> History:
         """How the run went so far."""
         trace = self.trace
@@ -83,6 +93,7 @@ class Recorder:
             log_evidence=log_z,
             log_evidence_se=None if math.isnan(error) else error,
             diagnostics=self.spread.diagnose(),
+            lower_bound=self.find_floor() if complete else None,
             history=history,
             timing=read_watch(watch),
             forwarded_tokens=count_forwarded(state, self.group),
@@ -102,6 +113,12 @@ class Recorder:
             )
         if self.died:
             return doubts
+        floor = self.find_floor() if complete else None
+        if floor is not None and self.step.log_z < floor - BELOW:
+            doubts.append(
+                f"the evidence is below {floor:.2f} nats, which the usual spellings of the constraint's texts have "
+                "for certain: the particles missed likely texts; use algorithm='exact', or more particles"
+            )
         history, never = self.make_history(), algorithm in ("importance", "best_of_n")
         found = self.spread.diagnose()
         return [*doubts, *list_doubts(found, history.ess, history.resampled, n, never_resamples=never)]
@@ -151,10 +168,10 @@ def find_contradiction(potential: Any) -> str | None:
     return None
 
 
-def raise_if_dead(recorders: list[Recorder], potential: Any, results: list[Result]) -> None:
+def raise_if_dead(deaths: list[str | None], results: list[Result]) -> None:
     """Raise AllParticlesDied for the first group without a survivor; the error carries all results."""
-    for recorder, result in zip(recorders, results, strict=True):
-        if recorder.died:
-            error = AllParticlesDied(explain_death(recorder, potential))
+    for why, result in zip(deaths, results, strict=True):
+        if why is not None:
+            error = AllParticlesDied(why)
             error.partial = result if len(results) == 1 else results
             raise error

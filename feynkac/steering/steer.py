@@ -16,6 +16,7 @@ from feynkac.results.result import Result
 from feynkac.smc.observers import Observer
 from feynkac.smc.rng import Streams
 from feynkac.steering.algorithms import Algorithm, Batch, Job, Plan
+from feynkac.steering.exact import Listing
 from feynkac.steering.recorder import raise_if_dead
 from feynkac.steering.sweeps import Chains
 
@@ -79,6 +80,10 @@ def steer(
       takes turns. `resampler` and `ess_threshold` are for the first sweep; the conditional ones must draw ancestors
       multinomially at every step. Needs a model that can walk a path again, as prompts, programs and samplers can.
 
+    - "exact" samples nothing: it lists every text that the constraints allow, each spelling by itself, with its weight,
+      so that posterior and evidence have no noise. For prompts of language models under finite constraints of some
+      thousand prefixes, such as `choices`; ArgumentError for more. `particles`, `islands`, `seed` mean nothing here.
+
     Ctrl-C ends the run and returns the particles there are, of "gibbs" the finished sweeps (`Result.complete` is then
     False); before the first step it is raised. What a potential, the model or an observer raises arrives as
     PotentialError, ModelError (of a program ProgramError) or FeynkacError, which name who and at which step, with the
@@ -92,7 +97,7 @@ def steer(
     _check(models, on_death)
     plan.check_models(models)
     potential, streams = product(*potentials), Streams(seed)
-    job: Job = (Chains if algorithm == "gibbs" else Batch)(models, potential, plan, streams, streams.seed)
+    job = _start(models, potential, plan, streams)
 
     def results(complete: bool) -> list[Result]:
         found = [replace(result, reader=find_reader(potential)) for result in job.collect(complete)]
@@ -112,8 +117,15 @@ def steer(
         raise
     outcome = results(complete)
     if on_death == "raise" and complete:
-        raise_if_dead(job.find_recorders(), potential, outcome)
+        raise_if_dead(job.explain_deaths(), outcome)
     return outcome if many else outcome[0]
+
+
+def _start(models: list[Any], potential: Any, plan: Plan, streams: Streams) -> Job:
+    """The job of an algorithm."""
+    if plan.algorithm == "exact":
+        return Listing(models, potential)
+    return (Chains if plan.algorithm == "gibbs" else Batch)(models, potential, plan, streams, streams.seed)
 
 
 def _warn(result: Result, model: Any) -> Result:

@@ -161,9 +161,10 @@ class Chains:
             raise error
         return found
 
-    def find_recorders(self) -> list[Recorder]:
-        """For each problem the population of a chain that lives, or else of a dead one."""
-        return [min(chains, key=lambda chain: chain.dead).recorder for chains in self._chains]
+    def explain_deaths(self) -> list[str | None]:
+        """For each problem why all its chains died, None where one lives."""
+        found = [min(chains, key=lambda chain: chain.dead).recorder for chains in self._chains]
+        return [explain_death(each, self._potential) if each.died else None for each in found]
 
     def _start(self, g: int, model: Any, observers: Sequence[Observer]) -> list[Chain]:
         model = TimedModel(join_models([model], self._potential), self._watch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.base.masks import TokenAutomaton, TokenConstraint, TokenMask, mask_within, pack, words
 from feynkac.models.language import texts
+from feynkac.models.language.enumeration import Enumerated, Enumeration
+from feynkac.models.language.foreseen import look_for_lists
 from feynkac.models.language.proposals import MASKED
 from feynkac.models.language.protocols import Frontier, Proposal
 from feynkac.models.language.texts import Prompt, Texts
@@ -45,7 +47,10 @@ class Prompted:
 
     def constrain(self, constraints: Sequence[TokenConstraint]) -> Prompted:
         """The same model with a proposal that obeys `constraints`, which must then also weigh as potentials."""
-        return replace(self, constraints=(*self.constraints, *constraints))
+        constrained = replace(self, constraints=(*self.constraints, *constraints))
+        return (
+            constrained if self.proposal is not MASKED else replace(constrained, proposal=look_for_lists(constrained))
+        )
 
     def join(self, others: Sequence[Any]) -> Prompted:
         """One model of several problems, in one batch: its prompts, then those of `others`."""
@@ -62,6 +67,10 @@ class Prompted:
 
     def init(self, n: int, rng: Rng) -> Texts:
         """`n` empty texts, the same number for each prompt."""
+        return self.open(n)
+
+    def open(self, n: int) -> Texts:
+        """`n` empty texts, the same number for each prompt, with new contexts."""
         if n % len(self.prompts):
             raise ArgumentError(f"{n} particles for {len(self.prompts)} prompts; give each the same number")
         contexts = self.lm.open([prompt.tokens for prompt in self.prompts], self.max_steps)
@@ -115,20 +124,43 @@ class Prompted:
             logits = state.contexts.extend(parents, tokens)
         heads = rows[np.unique(context, return_index=True)[1]]
         scale = self._inverse_temperature[state.group[heads]]
-        return Frontier(
-            logits, self._mask(state, heads), scale, context, uniforms, pinned, state, rows, parents, tokens
-        )
+        mask = self.mask(state.automata[heads], state.length[heads], state.group[heads])
+        return Frontier(logits, mask, scale, context, uniforms, pinned, state, rows, parents, tokens)
 
-    def _mask(self, state: Texts, heads: Rows) -> TokenMask:
-        """(U, ceil(V / 32)) the tokens that each history allows; `heads` are one row of each."""
-        mask = np.full((len(heads), words(self.lm.vocabulary.size)), np.uint32(0xFFFFFFFF))
-        left = np.minimum(self._limits[state.group[heads]] - state.length[heads], _FAR - 1)
+    def mask(self, automata: NDArray[np.int64], length: NDArray[np.int64], group: NDArray[np.int64]) -> TokenMask:
+        """(U, ceil(V / 32)) the tokens that may follow histories in states `automata` (U, C), of `length` (U,) tokens.
+
+        `group` (U,) are their prompts.
+        """
+        mask = np.full((len(length), words(self.lm.vocabulary.size)), np.uint32(0xFFFFFFFF))
+        left = np.minimum(self._limits[group] - length, _FAR - 1)
         for i, automaton in enumerate(self._automata):
             # No text that the target has is lost: what cannot be completed within the limit has no weight.
-            pairs, inverse = np.unique(state.automata[heads, i] * _FAR + left, return_inverse=True)
+            pairs, inverse = np.unique(automata[:, i] * _FAR + left, return_inverse=True)
             mask &= mask_within(automaton, *np.divmod(pairs, _FAR))[inverse]
         mask[left == 0] &= self._eos_mask
         return mask
+
+    def advance(self, automata: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(U, C) the states of the constraints after one more token each."""
+        after = [each.advance(automata[:, i], tokens) for i, each in enumerate(self._automata)]
+        return np.stack(after, axis=1) if after else automata
+
+    def accepts(self, automata: NDArray[np.int64]) -> Mask:
+        """(U,) whether texts that end in these states meet all constraints that mask."""
+        accepted = [each.accepts(automata[:, i]) for i, each in enumerate(self._automata)]
+        return np.logical_and.reduce(accepted, initial=True) if accepted else np.ones(len(automata), np.bool_)
+
+    def accepts_tokens(self, tokens: Sequence[int]) -> bool:
+        """Whether a text of these tokens meets all constraints that mask."""
+        states = np.array([[automaton.start for automaton in self._automata]], np.int64)
+        for token in tokens:
+            states = self.advance(states, np.array([token]))
+        return bool((states >= 0).all() and self.accepts(states)[0])
+
+    def enumerate(self, most: int, masked: bool, watch: Callable[[int], Any]) -> Enumerated:
+        """All texts that the constraints allow (see `feynkac.models.language.enumeration.Enumeration.run`)."""
+        return Enumeration(self).run(most, masked, watch)
 
     def _append(self, state: Texts, rows: Rows, tokens: NDArray[np.int64]) -> None:
         """Write the drawn tokens and note which texts have ended."""
@@ -143,8 +175,7 @@ class Prompted:
         tokens = tokens[~dead & ~at_end]
         state.length[longer] += 1
         state.pending[longer] = tokens
-        for i, automaton in enumerate(self._automata):
-            state.automata[longer, i] = automaton.advance(state.automata[longer, i], tokens)
+        state.automata[longer] = self.advance(state.automata[longer], tokens)
         group = state.group[longer]
         cut = (state.length[longer] == self._limits[group]) & self._truncates[group]
         state.ended[longer[cut]] = texts.AT_LIMIT

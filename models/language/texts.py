@@ -103,6 +103,24 @@ class Texts:
         ends = [said.get(int(self.ended[row])) for row in rows]
         return [None if end is None else end.format(limit) for end, limit in zip(ends, limits, strict=True)]
 
+    def log_accepted(self, constraint: TokenConstraint, rows: Rows) -> NDArray[np.float64] | None:
+        """(R,) nats that a constraint which lists its texts foresees; None of any other."""
+        listing, states = self.companions.get(constraint), self.states(constraint)
+        if listing is None or states is None:
+            return None
+        bytes_of = self.vocabulary.bytes
+        ids = self.tokens(rows)
+        guesses = [
+            listing.foresee(int(g), some.tolist(), bytes_of(some))
+            for g, some in zip(self.group[rows], ids, strict=True)
+        ]
+        return np.where(states[rows] >= 0, guesses, -np.inf)
+
+    def bound_evidence(self, group: int) -> float | None:
+        """Nats that the usual spellings of listed texts have for certain; None where none were scored."""
+        listings = [listing for key, listing in self.companions.items() if key in self.constraints]
+        return listings[0].log_total[group] if listings else None
+
     def samples(self, rows: Rows) -> list[str]:
         """What a result shows for `rows`."""
         return self.texts(rows)

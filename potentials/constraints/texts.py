@@ -14,6 +14,7 @@ from feynkac.base.masks import TokenAutomaton
 from feynkac.base.unicode import check_unicode
 from feynkac.potentials.constraints.automata import expressions
 from feynkac.potentials.constraints.automata.alphabet import ANY_CHAR, build_alphabet, build_bytes, match_characters
+from feynkac.potentials.constraints.automata.listing import list_texts
 from feynkac.potentials.constraints.automata.nfa import MAX_ENTRIES, CharDfa
 from feynkac.potentials.constraints.automata.products import share_text
 from feynkac.potentials.constraints.tokenwise import TokenFactor
@@ -45,6 +46,10 @@ class TextConstraint(TokenFactor):
         texts = [other for other in others if isinstance(other, TextConstraint)]
         shared = share_text([constraint._find_dfa() for constraint in (self, *texts)])
         return shared if shared is False or len(texts) == len(others) else None
+
+    def list_texts(self, most: int) -> list[str] | None:
+        """All texts that meet it, None if there are more than `most`, or very long ones."""
+        return list_texts(self._find_dfa(), most)
 
     def _find_dfa(self) -> CharDfa:
         dfa = self.prepare()._dfa

@@ -51,10 +51,12 @@ class TokenFactor(Factor):
     def level(self, t: int, state: State, rows: Rows) -> LogW:
         """(R,) nats: 0 where some continuation is accepted, as far as the engine can tell, and -inf elsewhere.
 
-        Where the state foresees acceptance (the canvases of a discrete diffusion), its log-probability.
+        Where the state foresees acceptance (the canvases of a discrete diffusion; texts of a listed constraint), its
+        log-probability, or a guess of it.
         """
-        if isinstance(state, ForeseesAcceptance):
-            return state.log_accepted(self, rows)
+        foreseen = state.log_accepted(self, rows) if isinstance(state, ForeseesAcceptance) else None
+        if foreseen is not None:
+            return foreseen
         _, states = self._find_states(state, rows)
         return np.where(states >= 0, 0.0, -np.inf)
 

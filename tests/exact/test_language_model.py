@@ -72,8 +72,19 @@ class Remembered:
         return self._look_up(self.histories)
 
     def extend(self, parents, tokens):
-        self.histories = [(*self.histories[i], int(token)) for i, token in zip(parents, tokens, strict=True)]
-        return self._look_up(self.histories)
+        return self.append(parents, [[int(token)] if token >= 0 else [] for token in tokens])
+
+    def append(self, parents, tokens, *, every=False):
+        import torch
+
+        before = self.histories
+        self.histories = [(*before[i], *some) for i, some in zip(parents, tokens, strict=True)]
+        wanted = [
+            (*before[i], *some[:k])
+            for i, some in zip(parents, tokens, strict=True)
+            for k in (range(1, len(some) + 1) if every else [len(some)] * bool(some))
+        ]
+        return self._look_up(wanted) if wanted else torch.empty(0, 0)
 
 
 def remember(monkeypatch) -> None:

@@ -1,0 +1,108 @@
+"""Exact answers behind `steer`: all samples that the constraints allow, where they are few enough to be listed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from feynkac.base.capabilities import Enumerated, Enumerates
+from feynkac.base.clock import Stopwatch
+from feynkac.base.contract import Potential
+from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.results.result import History, Result
+from feynkac.smc.checks import call, check_log_weights, name_of
+from feynkac.smc.observers import Observer
+from feynkac.smc.weights import effective_sample_size, log_sum_exp
+from feynkac.steering.algorithms import join_models, only_masks
+from feynkac.steering.recorder import count_forwarded, find_contradiction, read_watch, show_samples
+
+MOST = 5_000
+"""Histories that go through the model for one problem, at most."""
+TINY = -18.0
+"""Nats, beside those of what was found, up to which what was left out does not matter: 1.5e-8 of it."""
+
+
+class Listing:
+    """All problems of a call of `steer`, one after the other."""
+
+    def __init__(self, models: list[Any], potential: Potential) -> None:
+        for model in models:
+            if not isinstance(model, Enumerates):
+                raise ArgumentError(
+                    f"{type(model).__name__} cannot list its samples, as prompts of language models can; take another "
+                    "algorithm than 'exact'"
+                )
+        self._watch, self._potential = Stopwatch(), potential
+        self._models = [join_models([model], potential) for model in models]
+        self._results: list[Result] = []
+        self._masked = only_masks(potential)
+
+    @property
+    def has_particles(self) -> bool:
+        """Whether every problem is solved."""
+        return len(self._results) == len(self._models)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether some problem is solved."""
+        return bool(self._results)
+
+    def drive(self, observers: Iterable[Observer], progress: bool | None) -> bool:
+        """Solve one problem after the other; there are no steps to observe. Raises ArgumentError for one too large."""
+        bar = tqdm(disable=None if progress is None else not progress, unit="history")
+        try:
+            for model in self._models:
+                self._results.append(self._solve(model, bar))
+        finally:
+            bar.close()
+        return True
+
+    def collect(self, complete: bool) -> list[Result]:
+        """The exact results."""
+        return self._results
+
+    def explain_deaths(self) -> list[str | None]:
+        """For each problem why no text has weight, None where one has."""
+        dead = find_contradiction(self._potential) or (
+            "no text of the model that ends within max_tokens has weight; raise max_tokens, or loosen the constraints"
+        )
+        return [dead if result.log_evidence == -math.inf else None for result in self._results]
+
+    def _solve(self, model: Any, bar: Any) -> Result:
+        with self._watch.on("model"):
+            found: Enumerated = call(model.enumerate, MOST, self._masked, bar.update, of=model, what="enumerate")
+        with self._watch.on("potentials"):
+            result = self._weigh(found)
+        # Where only masks weigh, what was left out is known to be nothing against what was found.
+        if found.log_left > -math.inf and not (self._masked and found.log_left < result.log_evidence + TINY):
+            error = ArgumentError(
+                f"the texts are too many to be listed: after {MOST} histories those found have a log evidence of "
+                f"{result.log_evidence:.2f}, and prefixes with {found.log_left:.2f} nats are not looked into; use "
+                "algorithm='smc', tighter constraints, or a smaller max_tokens"
+            )
+            error.partial = result
+            raise error
+        return result
+
+    def _weigh(self, found: Enumerated) -> Result:
+        """The result of all samples found."""
+        rows = np.arange(len(found.log_prob))
+        values = call(self._potential.final, found.state, rows, of=self._potential, what="final", error=PotentialError)
+        final = check_log_weights(values, source=name_of(self._potential), what="final", t=None, rows=rows)
+        log_weight = found.log_prob + final
+        log_z, n = log_sum_exp(log_weight), len(rows)
+        history = History([effective_sample_size(log_weight)], [log_z], [n], [], [rows.tolist()], [log_weight.tolist()])
+        return Result(
+            samples=show_samples(found.state, rows),
+            log_weights=log_weight,
+            log_evidence=log_z,
+            log_evidence_se=0.0,
+            history=history,
+            timing=read_watch(self._watch),
+            forwarded_tokens=count_forwarded(found.state, 0),
+            algorithm="exact",
+        )

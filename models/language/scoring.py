@@ -1,0 +1,140 @@
+"""What a model thinks of given texts: the score of each, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.base.errors import ArgumentError
+from feynkac.base.masks import States, TokenMask, pack
+from feynkac.base.per_vocabulary import PerVocabulary
+from feynkac.base.vocabulary import Vocabulary
+from feynkac.models.language.enumeration import Enumeration
+from feynkac.models.language.listed import Ids, score_lists
+
+if TYPE_CHECKING:
+    from feynkac.models.language.prompted import Prompted
+
+MOST = 5_000
+"""Prefixes of spellings that go through the model, at most."""
+_tokens_of: PerVocabulary[dict[bytes, list[int]]] = PerVocabulary()
+
+
+def score_texts(
+    model: Prompted, texts: Sequence[str], *, end: bool = True, spellings: Literal["usual", "all"] = "usual"
+) -> NDArray[np.float64]:
+    """(K,) log-probabilities of texts behind the one prompt of `model` (see `LanguageModel.score`)."""
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise ArgumentError(f"score: {texts!r}: give a list of texts")
+    if spellings == "usual":
+        return _score_usual(model, texts, end)
+    if spellings != "all":
+        raise ArgumentError(f"spellings is {spellings!r}; it must be 'usual' or 'all'")
+    if not end:
+        raise ArgumentError("score: end=False counts the usual spelling only; leave spellings='all' out")
+    return _score_all(model, texts)
+
+
+def _score_usual(model: Prompted, texts: Sequence[str], end: bool) -> NDArray[np.float64]:
+    lm, prompt = model.lm, model.prompts[0]
+    spelt: list[Ids] = [tuple(lm.spell(text)) for text in texts]
+    fits = list(dict.fromkeys(ids for ids in spelt if len(ids) <= prompt.max_tokens))
+    contexts = lm.open([prompt.tokens], max(map(len, fits), default=0) + 1)
+    (scored,) = score_lists(contexts, contexts.start(), [prompt], [fits], lm.vocabulary.eos)
+    known = {ids: each.total if end else float(each.log_prob.sum()) for ids, each in zip(fits, scored, strict=True)}
+    return np.array([known.get(ids, -np.inf) for ids in spelt])
+
+
+def _score_all(model: Prompted, texts: Sequence[str]) -> NDArray[np.float64]:
+    found = Enumeration(replace(model, constraints=(Spellings(texts),))).run(MOST, True, lambda n: None)
+    if found.log_left > np.logaddexp.reduce(found.log_prob, initial=-np.inf) - 18.0:
+        raise ArgumentError(
+            f"the texts have more than {MOST} prefixes of spellings; score fewer or shorter ones, or the usual spelling"
+        )
+    total = dict.fromkeys(texts, -np.inf)
+    for text, nats in zip(found.state.texts(np.arange(len(found.log_prob))), found.log_prob.tolist(), strict=True):
+        total[text] = float(np.logaddexp(total[text], nats))
+    return np.array([total[text] for text in texts])
+
+
+class Spellings:
+    """The token constraint that accepts every spelling of some texts; states are nodes of the trie of their bytes."""
+
+    name = "spellings"
+    start = 0
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        self._next: list[dict[int, int]] = [{}]
+        self._ends: set[int] = set()
+        for text in texts:
+            node = 0
+            for byte in text.encode():
+                if byte not in self._next[node]:
+                    self._next[node][byte] = len(self._next)
+                    self._next.append({})
+                node = self._next[node][byte]
+            self._ends.add(node)
+        self._tokens: Sequence[bytes] = ()
+
+    def automaton(self, vocabulary: Vocabulary) -> Spellings:
+        """This, for the vocabulary of the one model that it is used with."""
+        self._tokens, self._eos, self._size = vocabulary.tokens, list(vocabulary.eos), vocabulary.size
+        self._ids = _tokens_of.find(vocabulary, _index)
+        return self
+
+    def masks(self, states: States) -> TokenMask:
+        """See `TokenAutomaton.masks`."""
+        allowed = np.zeros((len(states), self._size), np.bool_)
+        for row, state in zip(allowed, states.tolist(), strict=True):
+            row[self._list_tokens(state)] = True
+            row[self._eos] = state in self._ends
+        return pack(allowed)
+
+    def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
+        """See `TokenAutomaton.advance`."""
+        moved = (self._follow(node, self._tokens[t]) for node, t in zip(states.tolist(), tokens.tolist(), strict=True))
+        return np.fromiter(moved, np.int64, len(states))
+
+    def accepts(self, states: States) -> NDArray[np.bool_]:
+        """See `TokenAutomaton.accepts`."""
+        return np.array([state in self._ends for state in states.tolist()], np.bool_)
+
+    def _follow(self, node: int, written: bytes) -> int:
+        for byte in written:
+            node = -1 if node < 0 else self._next[node].get(byte, -1)
+        return node
+
+    def _list_tokens(self, node: int) -> list[int]:
+        """The tokens whose bytes lead on from a node."""
+        found: list[int] = []
+        reached = [(b"", node)]
+        while reached:
+            written, at = reached.pop()
+            found += self._ids.get(written, [])
+            reached += [(written + bytes([byte]), after) for byte, after in self._next[at].items()]
+        return found
+
+
+def _index(vocabulary: Vocabulary) -> dict[bytes, list[int]]:
+    found: dict[bytes, list[int]] = {}
+    for i, token in enumerate(vocabulary.tokens):
+        if token:
+            found.setdefault(token, []).append(i)
+    return found
+
+
+def read_model(lm: Any, prompt: Any, texts: Sequence[str]) -> Prompted:
+    """The law behind a text, with room for all spellings of `texts` and their ends, or a given law of one prompt."""
+    from feynkac.models.language.prompted import Prompted
+
+    if isinstance(prompt, str):
+        return lm.prompt(prompt, max_tokens=max([1, *(len(str(text).encode()) for text in texts)]) + 1)
+    if not isinstance(prompt, Prompted) or prompt.lm is not lm or len(prompt.prompts) != 1:
+        raise ArgumentError(f"score: {prompt!r} is no prompt of this model; give a text, or lm.prompt(...)")
+    if prompt.prompts[0].stop:
+        raise ArgumentError("score: texts of a prompt with stop strings end elsewhere; leave stop= out")
+    return prompt
