@@ -47,7 +47,7 @@ def list_doubts(
     if of_posterior and 0.0 < ess[-1] < max(FEW * n, 1.5) and n > 1:
         subjects.append(f"the posterior rests on {ess[-1]:.1f} of {n} particles")
     if reasons:
-        subjects.append(f"the evidence may be far too low ({'; '.join(reasons)})")
+        subjects.append(f"the evidence may be far off, mostly too low ({'; '.join(reasons)})")
     return [f"{', and '.join(subjects)}. {advise(found, ess, resampled, n, never_resamples)}"] if subjects else []
 
 

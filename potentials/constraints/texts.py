@@ -80,7 +80,7 @@ def choices(options: Iterable[str]) -> TextConstraint:
     The target is the model's law given one of them, and that is a law of whole texts, their ends included. Where
     `max_tokens` leaves room behind an answer, the probability that the model ends there counts; where the answer fills
     the limit it does not, for the text is cut there. So " yes" and " no" may come out otherwise with max_tokens=1 than
-    with 5. For the posterior without the end leave no room, or score the answers by `observe_text` in a program.
+    with 5. For the posterior without the end leave no room, or ask `lm.score(prompt, options, end=False)`.
 
     Raises ArgumentError for no list of strings, ConstraintError for an empty one, for half of a character (a lone
     surrogate), and for millions of characters.
