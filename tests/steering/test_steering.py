@@ -20,7 +20,7 @@ def test_a_constraint_is_obeyed_and_the_evidence_is_its_probability(tiny_lm) -> 
     whole = fk.steer(lm.prompt("a", max_tokens=1), particles=4000, seed=1)
     share = whole.expectation(lambda text: "e" not in text)
     assert abs(math.exp(result.log_evidence) - share) < 5 * math.sqrt(share * (1 - share) / 4000)
-    assert result.log_evidence_se == pytest.approx(0.0, abs=1e-9)
+    assert result.log_evidence_se == pytest.approx(0.0, abs=1e-7)  # the proposal is mixed in float32
     assert sum(result.posterior().values()) == pytest.approx(1.0)
 
 
