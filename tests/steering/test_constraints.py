@@ -57,7 +57,7 @@ def test_a_tight_limit_does_not_kill_json(lm: Any, limit: int, whitespace: str) 
 
 
 def test_checked_schemas_weigh_whole_texts(lm: Any) -> None:
-    """Without resampling a run under "check" is that under "ignore", the texts that are not valid left without weight."""
+    """Without resampling a run under "check" is that under "ignore", and what is not valid has no weight."""
     schema = {"enum": [1, 11], "not": {"const": 11}}
     task = lm.prompt("1", max_tokens=2)
     checked, ignored = (

@@ -17,7 +17,7 @@ from feynkac.base.masks import TokenAutomaton
 from feynkac.potentials.constraints.automata import expressions
 from feynkac.potentials.constraints.automata.products import share_text
 from feynkac.potentials.constraints.grammars import GrammarConstraint, find_fault
-from feynkac.potentials.constraints.schemas.checks import Check, find_error, is_checked_format, make_check
+from feynkac.potentials.constraints.schemas.checks import Check, SchemaCheck, find_error, is_checked_format
 from feynkac.potentials.constraints.schemas.mistakes import find_mistake
 from feynkac.potentials.constraints.schemas.outline import build_outline
 from feynkac.potentials.constraints.schemas.relaxing import Relaxed, find_cause, relax
@@ -130,7 +130,11 @@ _TOO_DEEP = f"json_schema: the schema is nested more than {MAX_DEPTH} deep; let 
 
 def _write(schema: Any) -> str:
     try:
+        json.dumps(schema, ensure_ascii=False).encode()
         return json.dumps(schema, allow_nan=False)
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ConstraintError(f"json_schema: it holds {half!r}, half of a character, which no text has") from None
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"json_schema: the schema is no JSON: {error}") from None
 
@@ -170,7 +174,7 @@ def _make_checks(name: str, given: Any, relaxed: Relaxed, warn: bool) -> list[Ch
     if not relaxed.dropped and not formats:
         return []
     try:
-        return [make_check(given, bool(formats))]
+        return [SchemaCheck(given, bool(formats))]
     except ConstraintError as error:
         raise ConstraintError(f"{name}: {error}") from None
 
