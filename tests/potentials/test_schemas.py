@@ -9,11 +9,13 @@ import ipaddress
 import json
 import pathlib
 import pickle
+import random
 import re
 import time
 import warnings
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pydantic
 import pytest
@@ -354,3 +356,71 @@ def test_a_json_text_is_begun_only_if_it_can_be_ended_within_the_limit(explore: 
                 state = automaton.advance(state, np.array([token]))
             assert whole.accepts(int(state[0]))
     assert len(vocabulary.tokens) < 32
+
+
+def draw_value(rng: random.Random, depth: int = 0) -> Any:
+    """A JSON value of few characters, properties in alphabetical order."""
+    kind = rng.choice("isbn" if depth == 2 else "isbnao")
+    if kind == "a":
+        return [draw_value(rng, depth + 1) for _ in range(rng.randint(0, 3))]
+    if kind == "o":
+        return {name: draw_value(rng, depth + 1) for name in "abc" if rng.random() < 0.5}
+    return {"i": rng.randint(-2, 12), "s": "ab"[: rng.randint(0, 2)], "b": rng.random() < 0.5, "n": None}[kind]
+
+
+def draw_schema(rng: random.Random, depth: int = 0) -> dict[str, Any]:
+    """A schema with what can be masked and what cannot."""
+
+    def inner() -> Any:
+        return draw_schema(rng, depth + 1) if depth < 2 else {}
+
+    def maybe(p: float, **keywords: Any) -> dict[str, Any]:
+        return {key: make() for key, make in keywords.items()} if rng.random() < p else {}
+
+    kind = rng.choice(["integer", "string", "boolean", "array", "object", None])
+    schema: dict[str, Any] = {} if kind is None else {"type": kind}
+    if kind == "integer":
+        schema |= maybe(0.5, minimum=lambda: rng.randint(0, 5))
+    if kind == "string":
+        schema |= maybe(0.4, minLength=lambda: rng.randint(0, 2))
+        schema |= maybe(0.4, pattern=lambda: rng.choice(["^a(?!b)", "^a", "(?=b)"]))
+    if kind == "array":
+        schema |= maybe(0.7, items=inner) | maybe(0.3, uniqueItems=lambda: True) | maybe(0.2, contains=inner)
+    if kind == "object":
+        schema["properties"] = {name: inner() for name in "abc" if rng.random() < 0.7}
+        schema |= maybe(0.4, required=lambda: [name for name in schema["properties"] if rng.random() < 0.4])
+        schema |= maybe(0.3, additionalProperties=lambda: rng.choice([False, True, {"type": "integer"}]))
+        schema |= maybe(0.2, dependentRequired=lambda: {"a": ["b"]}) | maybe(
+            0.2, propertyNames=lambda: {"enum": ["a", "b"]}
+        )
+        schema |= maybe(0.2, patternProperties=lambda: {rng.choice(["^a", "^(?!b)"]): {}})
+    branches = {"not": inner, "oneOf": lambda: [inner(), inner()], "anyOf": lambda: [inner(), inner()], "if": inner}
+    for key, make in branches.items():
+        schema |= maybe(0.15, **{key: make})
+    return schema | (maybe(1.0, then=inner) if "if" in schema else {})
+
+
+def test_random_schemas_mean_what_the_specification_says() -> None:
+    """Nothing invalid is accepted; what is masked is in the outline; only checks take away what masks let through."""
+    rng, accepted = random.Random(1), 0
+    for _ in range(150):
+        schema = draw_schema(rng)
+        try:
+            constraint = json_schema(schema)
+        except ConstraintError as error:
+            assert "Unsatisfiable" in str(error)
+            continue
+        automaton = constraint.automaton(BYTES)
+        validator = jsonschema.Draft202012Validator(schema)
+        for _ in range(8):
+            value = draw_value(rng)
+            text = json.dumps(value)
+            states = outlines = np.zeros(1, np.int64)
+            for byte in text.encode():
+                states, outlines = (each.advance(s, np.array([byte])) for each, s in
+                                    ((automaton, states), (automaton._outline, outlines)))  # fmt: skip
+            if automaton.accepts(states)[0]:
+                assert automaton._outline.accepts(outlines)[0], (schema, text)
+                assert constraint.approves(text) == validator.is_valid(value), (schema, text)
+                accepted += 1
+    assert accepted > 100
