@@ -390,9 +390,8 @@ def draw_schema(rng: random.Random, depth: int = 0) -> dict[str, Any]:
         schema["properties"] = {name: inner() for name in "abc" if rng.random() < 0.7}
         schema |= maybe(0.4, required=lambda: [name for name in schema["properties"] if rng.random() < 0.4])
         schema |= maybe(0.3, additionalProperties=lambda: rng.choice([False, True, {"type": "integer"}]))
-        schema |= maybe(0.2, dependentRequired=lambda: {"a": ["b"]}) | maybe(
-            0.2, propertyNames=lambda: {"enum": ["a", "b"]}
-        )
+        schema |= maybe(0.2, dependentRequired=lambda: {"a": ["b"]})
+        schema |= maybe(0.2, propertyNames=lambda: {"enum": ["a", "b"]})
         schema |= maybe(0.2, patternProperties=lambda: {rng.choice(["^a", "^(?!b)"]): {}})
     branches = {"not": inner, "oneOf": lambda: [inner(), inner()], "anyOf": lambda: [inner(), inner()], "if": inner}
     for key, make in branches.items():
@@ -403,7 +402,7 @@ def draw_schema(rng: random.Random, depth: int = 0) -> dict[str, Any]:
 def test_random_schemas_mean_what_the_specification_says() -> None:
     """Nothing invalid is accepted; what is masked is in the outline; only checks take away what masks let through."""
     rng, accepted = random.Random(1), 0
-    for _ in range(150):
+    for _ in range(50):
         schema = draw_schema(rng)
         try:
             constraint = json_schema(schema)
@@ -412,7 +411,7 @@ def test_random_schemas_mean_what_the_specification_says() -> None:
             continue
         automaton = constraint.automaton(BYTES)
         validator = jsonschema.Draft202012Validator(schema)
-        for _ in range(8):
+        for _ in range(6):
             value = draw_value(rng)
             text = json.dumps(value)
             states = outlines = np.zeros(1, np.int64)
@@ -423,4 +422,4 @@ def test_random_schemas_mean_what_the_specification_says() -> None:
                 assert automaton._outline.accepts(outlines)[0], (schema, text)
                 assert constraint.approves(text) == validator.is_valid(value), (schema, text)
                 accepted += 1
-    assert accepted > 100
+    assert accepted > 30
