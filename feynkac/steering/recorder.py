@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from feynkac.base.capabilities import Contradicts, CountsTokens, Shows, has, list_factors
+from feynkac.base.capabilities import Contradicts, CountsTokens, Shows, Tokenised, has, list_factors
 from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import Rows
 from feynkac.base.errors import AllParticlesDied, ModelError
+from feynkac.base.masks import TokenConstraint, count_least
 from feynkac.results.doubts import list_doubts
 from feynkac.results.result import History, Result, Timing
 from feynkac.smc.checks import call, name_of
@@ -131,6 +132,7 @@ def explain_death(recorder: Recorder, potential: Any) -> str:
         return f"all {len(rows)} particles had died by step {step.t}: {contradiction}"
     advice = "Use more particles, raise max_tokens, or make the constraint or the reward less severe."
     last = show_samples(state, rows)
+    blamed = "; ".join([blamed, *_tell_least(state, rows, potential)])
     if len(getattr(last[0], "shape", ())) > 1:  # an array says nothing as text
         blamed = "; ".join(culprits) if culprits else "a guess of -inf promised each that it could not have weight"
         advice = "Use more particles, or make the constraint or the reward less severe."
@@ -149,6 +151,15 @@ def find_contradiction(potential: Any) -> str | None:
             which = "both" if len(others) == 1 else "all of"
             return f"no text at all meets {which} {named}; loosen one of them (a blank at the start, perhaps?)"
     return None
+
+
+def _tell_least(state: Any, rows: Rows, potential: Any) -> list[str]:
+    """How many tokens the constraints take at least, where nothing could be written at all."""
+    if not isinstance(state, Tokenised) or any(map(len, state.tokens(rows))):
+        return []
+    masking = [factor for factor in list_factors(potential) if isinstance(factor, TokenConstraint)]
+    least = {name_of(factor): count_least(factor.automaton(state.vocabulary)) for factor in masking}
+    return [f"'{name}' takes {n} tokens at least" for name, n in least.items() if n > 1]
 
 
 def raise_if_dead(recorders: list[Recorder], potential: Any, results: list[Result]) -> None:

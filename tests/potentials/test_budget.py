@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from feynkac.base.errors import ConstraintError
-from feynkac.base.masks import mask_within, unpack
+from feynkac.base.masks import count_least, mask_within, unpack
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.potentials import choices, length, regex, tokens
 from feynkac.potentials.constraints.automata import dfa, trie
@@ -85,6 +85,28 @@ def test_where_looking_ahead_takes_too_long_the_bytes_decide(explore: Any, monke
     assert len(exact.completion(0)) == 4
 
 
+@pytest.mark.parametrize(
+    "pattern", [r"(\w{1,20} ){3,8}\w+\.", r"[^eE\n]{80,}", r"(?i)(the|a) .{10,40}[^\x00-\x7f]{3}$", r"(\{\d{3}\} ?){9}"]
+)
+def test_walks_under_a_limit_end_in_time(smollm2: Any, pattern: str) -> None:
+    """A real vocabulary: drawn evenly among the masked tokens no text is lost, be the limit as tight as may be."""
+    from tokenizers import Tokenizer
+
+    vocabulary = Vocabulary.from_tokenizer(Tokenizer.from_file(str(smollm2 / "tokenizer.json")), eos=[0, 2])
+    automaton, rng = regex(pattern).automaton(vocabulary), np.random.default_rng(0)
+    least = count_least(automaton)
+    assert not allowed_within(automaton, 0, least - 1)
+    for limit in (least, least + 1, least + 5):
+        for _ in range(6):
+            state = np.zeros(1, dtype=np.int64)
+            for written in range(limit):
+                allowed = allowed_within(automaton, int(state[0]), limit - written) - {0, 2}
+                if not allowed:
+                    break
+                state = automaton.advance(state, np.array([rng.choice(sorted(allowed))]))
+            assert automaton.accepts(state)[0]
+
+
 def test_a_long_answer_is_begun_only_if_it_can_be_ended(explore: Any) -> None:
     answer = "a very long answer of many tokens"
     single = [bytes([b]) for b in sorted(set(answer.encode()))]
@@ -94,6 +116,13 @@ def test_a_long_answer_is_begun_only_if_it_can_be_ended(explore: Any) -> None:
         texts = {vocabulary.tokens[v][:1] for v in allowed_within(automaton, 0, left)}
         assert texts == {b"n"}
     assert {vocabulary.tokens[v][:1] for v in allowed_within(automaton, 0, 40)} == {b"n", b"a"}
+
+
+def test_the_least_number_of_tokens_is_known() -> None:
+    vocabulary = Vocabulary((b"", b"a", b"b", b"ab", b"bb"), (0,))
+    for constraint, least in ((regex("(ab){5}bb"), 6), (regex("a*"), 0), (length(min=7), 7), (choices(["b", "aa"]), 1)):
+        assert count_least(constraint.automaton(vocabulary)) == least
+    assert count_least(length(min=99).automaton(vocabulary), most=10) == 10
 
 
 def test_bans_of_tokens_need_nothing_more(explore: Any) -> None:

@@ -180,6 +180,12 @@ def test_half_of_a_character_is_refused(schema: Any) -> None:
         json_schema(schema)
 
 
+@pytest.mark.parametrize("schema", [{"$dynamicRef": "#x", "$dynamicAnchor": "x"}, {"not": {"$ref": "#/nowhere"}}])
+def test_references_that_lead_nowhere_are_refused(schema: Any) -> None:
+    with pytest.raises(ConstraintError, match="leads nowhere"):
+        json_schema(schema)
+
+
 def test_hundreds_of_optional_properties_work() -> None:
     schema = {"type": "object", "properties": {f"property_{i}": {"type": "integer"} for i in range(500)}}
     assert masked(json_schema(schema), '{"property_7": 1, "property_499": 3}')

@@ -101,6 +101,12 @@ def test_constraints_that_no_text_meets_are_named(lm: Any, factors: list[Any], n
         fk.steer(lm.prompt("1", max_tokens=4), *factors, particles=8, seed=0)
 
 
+@pytest.mark.parametrize("limit", [1, 3])
+def test_a_limit_that_is_too_short_is_told(lm: Any, limit: int) -> None:
+    with pytest.raises(fk.AllParticlesDied, match=r"'regex\('1\{4\}'\)' takes 4 tokens at least.*raise max_tokens"):
+        fk.steer(lm.prompt("1", max_tokens=limit), fk.regex("1{4}"), fk.regex("1*"), particles=8, seed=0)
+
+
 def test_constraints_that_some_text_meets_are_not_blamed(lm: Any) -> None:
     with pytest.raises(fk.AllParticlesDied) as error:
         fk.steer(lm.prompt("1", max_tokens=2), fk.regex("1{3}") * fk.regex("1*"), particles=8, seed=0)

@@ -31,13 +31,19 @@ class SchemaCheck:
         except SchemaError as error:
             raise ConstraintError(tell_place(error)) from None
         self._validator = kind(whole, format_checker=kind.FORMAT_CHECKER if formats else None)
+        self("null")  # a reference that leads nowhere, or round and round, is told here
 
     def __call__(self, text: str) -> bool:
         try:
             value = json.loads(text)
         except ValueError:
             return False
-        return self._validator.is_valid(value)
+        from referencing.exceptions import Unresolvable
+
+        try:
+            return self._validator.is_valid(value)
+        except (Unresolvable, RecursionError) as error:
+            raise ConstraintError(f"a reference in the schema leads nowhere: {error}") from None
 
     def __reduce__(self) -> tuple[type[SchemaCheck], tuple[Any, bool]]:
         return SchemaCheck, self._made_of
