@@ -64,9 +64,9 @@ def mask_within(automaton: TokenAutomaton, states: States, left: NDArray[np.int6
     return automaton.masks_within(states, left) if has(automaton, MasksWithin) else automaton.masks(states)
 
 
-def count_least(automaton: TokenAutomaton, most: int = 1 << 16) -> int:
-    """The fewest tokens of an accepted text, as far as the automaton knows; `most` where they are more."""
-    start = np.array([automaton.start], dtype=np.int64)
+def count_least(automaton: TokenAutomaton, state: int | None = None, most: int = 1 << 16) -> int:
+    """The fewest tokens to acceptance from a state, by default the start, as far as the automaton knows; or `most`."""
+    start = np.array([automaton.start if state is None else state], dtype=np.int64)
 
     def enough(left: int) -> bool:
         return bool(mask_within(automaton, start, np.array([left], dtype=np.int64)).any())

@@ -23,24 +23,6 @@ def allowed_within(automaton: Any, state: int, left: int) -> set[int]:
     return set(np.flatnonzero(unpack(mask, 32 * mask.shape[1])[0]).tolist())
 
 
-def check_budget(explorer: Any, depth: int, farthest: int) -> None:
-    """Every state within `depth` tokens, under every limit: the completions are counted one by one."""
-    eos = set(explorer.vocabulary.eos)
-    need: dict[int, float] = {}
-
-    def count(state: int) -> float:
-        if state not in need:
-            found = explorer.completion(state)
-            need[state] = float("inf") if found is None else len(found)
-        return need[state]
-
-    for state in {states[-1] for _, states in explorer.sequences(depth) if states[-1] >= 0}:
-        plain = explorer.allowed(state)
-        for left in range(farthest + 1):
-            fits = {v for v in plain - eos if count(explorer.after(state, v)) <= left - 1}
-            assert allowed_within(explorer.automaton, state, left) == fits | (plain & eos)
-
-
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.sampled_from(PATTERNS), st.lists(st.sampled_from(PIECES), min_size=2, max_size=6))
 def test_a_token_is_allowed_iff_it_can_be_completed_within_the_limit(
@@ -51,14 +33,14 @@ def test_a_token_is_allowed_iff_it_can_be_completed_within_the_limit(
         automaton = regex(pattern).automaton(vocabulary)
     except ConstraintError:
         return
-    check_budget(explore(automaton, vocabulary), 2, 6)
+    explore(automaton, vocabulary).check_budget(2, 6)
 
 
 @pytest.mark.parametrize("limits", [(0, None), (3, None), (2, 4), (5, 5)])
 @pytest.mark.parametrize("unit", ["token", "char", "word"])
 def test_lengths_know_what_is_left(explore: Any, limits: Any, unit: Any) -> None:
     vocabulary = Vocabulary((b"", b"a", b" ", b"a a", b"aaa"), (0,))
-    check_budget(explore(length(*limits, unit=unit).automaton(vocabulary), vocabulary), 3, 6)
+    explore(length(*limits, unit=unit).automaton(vocabulary), vocabulary).check_budget(3, 6)
 
 
 def test_the_answers_do_not_depend_on_what_was_asked_before() -> None:
@@ -127,4 +109,4 @@ def test_the_least_number_of_tokens_is_known() -> None:
 
 def test_bans_of_tokens_need_nothing_more(explore: Any) -> None:
     vocabulary = Vocabulary((b"", b"a", b"b"), (0,))
-    check_budget(explore(tokens(ban=["a"]).automaton(vocabulary), vocabulary), 2, 3)
+    explore(tokens(ban=["a"]).automaton(vocabulary), vocabulary).check_budget(2, 3)

@@ -212,7 +212,7 @@ def test_best_of_n_draws_from_the_model_itself_and_best_is_the_largest_reward(ti
 
 
 def test_best_of_n_when_none_obeys(tiny_lm) -> None:
-    with pytest.raises(fk.AllParticlesDied, match="rejects [1-4] finished"):
+    with pytest.raises(fk.AllParticlesDied, match=r"rejects [1-4] finished"):
         fk.steer(tiny_lm().prompt("a", max_tokens=2), fk.constraint(lambda text: False), particles=4,
                  algorithm="best_of_n")  # fmt: skip
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from feynkac.base.capabilities import Tokenised
-from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten
 from feynkac.base.masks import TokenAutomaton
 from feynkac.potentials.constraints.automata import expressions
@@ -48,17 +48,9 @@ class SchemaConstraint(GrammarConstraint):
             outline = None
         return self._make(vocabulary, outline)
 
-    def final(self, state: State, rows: Rows) -> LogW:
-        """(R,) nats: 0 where the text is accepted as it stands, and valid by all that is checked; -inf elsewhere."""
-        levels = super().final(state, rows)
-        if self._checks and isinstance(state, Tokenised):
-            for i in np.flatnonzero(levels == 0.0):
-                levels[i] = 0.0 if self.approves(state.vocabulary.text(state.tokens(rows[[i]])[0])) else -np.inf
-        return levels
-
-    def approves(self, text: str) -> bool:
+    def approves(self, vocabulary: Vocabulary, tokens: Sequence[int] | NDArray[np.int64]) -> bool:
         """Whether a text that the automaton accepts is valid by what it leaves open."""
-        return all(check(text) for check in self._checks)
+        return not self._checks or all(check(vocabulary.text(tokens)) for check in self._checks)
 
     def read(self, text: str) -> Any:
         """The value that a text stands for, an instance where the schema is a class. Raises ValueError for no value."""
