@@ -229,6 +229,16 @@ def test_white_space_is_what_was_asked_for(whitespace: str | None, right: list[s
     assert not any(masked(constraint, text) for text in wrong)
 
 
+def test_options_of_the_engine_in_a_schema_are_kept_unless_they_hide_something(population: Any) -> None:
+    compact = json_schema({"type": "array", "x-guidance": {"whitespace_flexible": False}})
+    assert masked(compact, "[1,2]") and not masked(compact, "[1, 2]")
+    for hidden in ("lenient", "coerce_one_of"):
+        schema = {"oneOf": [{"type": "integer"}, {"minimum": 0}], "not": {"const": 3}, "x-guidance": {hidden: True}}
+        constraint = json_schema(schema)
+        assert accepts(constraint, "-1", population)
+        assert not accepts(constraint, "1", population) and not accepts(constraint, "3", population)
+
+
 def test_other_characters_are_no_white_space() -> None:
     for whitespace, problem in (("a?", "only blanks, tabs"), (r"\s", "only blanks"), ("(", "unterminated")):
         with pytest.raises(ConstraintError, match=problem):

@@ -145,10 +145,16 @@ def _make_options(whitespace: str) -> dict[str, Any]:
     return {"whitespace_pattern": whitespace}
 
 
+_SILENT = ("coerce_one_of", "lenient")
+
+
 def _make_lark(schema: Any, options: dict[str, Any]) -> str:
     if isinstance(schema, dict):
         own = schema.get("x-guidance")
-        schema = {**schema, "x-guidance": {**options, **(own if isinstance(own, dict) else {})}}
+        # Whatever would make llguidance silent about what it leaves out must not reach it.
+        kept = {key: value for key, value in own.items() if key not in _SILENT} if isinstance(own, dict) else {}
+        spaced = any(key.startswith("whitespace") for key in kept)
+        schema = {**schema, "x-guidance": kept if spaced else {**options, **kept}}
     elif schema is True:
         schema = {"x-guidance": options}
     return f"start: %json {_write(schema)}"
