@@ -48,7 +48,7 @@ class Rule(Protocol):
         """Whether the span may end here."""
         ...
 
-    def approves(self, text: str) -> bool:
+    def approves(self, vocabulary: Vocabulary, tokens: Sequence[int]) -> bool:
         """Whether a span that has ended is right, by what cannot be told token by token."""
         ...
 
@@ -92,8 +92,8 @@ class Constrained:
     def accepts(self, state: int) -> bool:
         return bool(self._automaton.accepts(np.array([state]))[0])
 
-    def approves(self, text: str) -> bool:
-        return not has(self._constraint, Checks) or self._constraint.approves(text)
+    def approves(self, vocabulary: Vocabulary, tokens: Sequence[int]) -> bool:
+        return not has(self._constraint, Checks) or self._constraint.approves(vocabulary, tokens)
 
 
 class Until:
@@ -121,7 +121,7 @@ class Until:
     def accepts(self, state: bytes | None) -> bool:
         return True
 
-    def approves(self, text: str) -> bool:
+    def approves(self, vocabulary: Vocabulary, tokens: Sequence[int]) -> bool:
         return True
 
 
@@ -153,7 +153,7 @@ class Unit:
     def accepts(self, state: bytes | None) -> bool:
         return True
 
-    def approves(self, text: str) -> bool:
+    def approves(self, vocabulary: Vocabulary, tokens: Sequence[int]) -> bool:
         return True
 
     def _may_end(self, state: bytes) -> bool:

@@ -58,10 +58,9 @@ class Span(Distribution):
                 break
         else:
             p.condition(rule.accepts(state))
-        text = context.text(start)
-        if not rule.approves(text):
+        if not rule.approves(context.lm.vocabulary, context.node.tokens(start)):
             p.condition(False)
-        return text
+        return context.text(start)
 
     def _count_room(self, written: int) -> int | None:
         """How many more tokens may come; None for any number."""

@@ -390,8 +390,8 @@ class Foresees(Protocol):
 class Checks(Protocol):
     """A token constraint that accepts less than its automaton. Asked of spans by programs. Without it: as much."""
 
-    def approves(self, text: str) -> bool:
-        """Whether a text that the automaton accepts is accepted indeed; `final` says the same."""
+    def approves(self, vocabulary: Vocabulary, tokens: Sequence[int] | NDArray[np.int64]) -> bool:
+        """Whether a token sequence that the automaton accepts is accepted indeed; `final` says the same."""
         ...
 
 

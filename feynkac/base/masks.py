@@ -5,6 +5,7 @@ It stands below `models` and `potentials`, which know nothing of each other.
 
 from __future__ import annotations
 
+import bisect
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -61,6 +62,18 @@ def mask_within(automaton: TokenAutomaton, states: States, left: NDArray[np.int6
     An end of sequence does not count. Where the automaton knows of no distances, these are its `masks`.
     """
     return automaton.masks_within(states, left) if has(automaton, MasksWithin) else automaton.masks(states)
+
+
+def count_least(automaton: TokenAutomaton, state: int | None = None, most: int = 1 << 16) -> int:
+    """The fewest tokens to acceptance from a state, by default the start, as far as the automaton knows; or `most`."""
+    start = np.array([automaton.start if state is None else state], dtype=np.int64)
+
+    def enough(left: int) -> bool:
+        return bool(mask_within(automaton, start, np.array([left], dtype=np.int64)).any())
+
+    if automaton.accepts(start)[0]:
+        return 0
+    return bisect.bisect_left(range(most), True, lo=1, key=enough)
 
 
 def words(n_tokens: int) -> int:

@@ -23,7 +23,8 @@ from feynkac.smc import resample as schemes
 from feynkac.smc.checks import call, name_of
 from feynkac.smc.engine import RandomSource, smc
 from feynkac.smc.observers import Observer, Progress, run
-from feynkac.steering.recorder import Recorder, explain_death
+from feynkac.steering.deaths import explain_death
+from feynkac.steering.recorder import Recorder
 from feynkac.steering.timing import TimedModel, TimedPotential
 from feynkac.steering.verdicts import Verdicts, watch_deaths
 

@@ -18,7 +18,8 @@ from feynkac.smc.checks import call, check_log_weights, name_of
 from feynkac.smc.observers import Observer
 from feynkac.smc.weights import effective_sample_size, log_sum_exp
 from feynkac.steering.algorithms import join_models, only_masks
-from feynkac.steering.recorder import count_forwarded, find_contradiction, read_watch, show_samples
+from feynkac.steering.deaths import find_contradiction
+from feynkac.steering.recorder import count_forwarded, read_watch, show_samples
 
 MOST = 5_000
 """Histories that go through the model for one problem, at most."""

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
 import numpy as np
 
-from feynkac.base.capabilities import BoundsEvidence, Contradicts, CountsTokens, Shows, has, list_factors
+from feynkac.base.capabilities import BoundsEvidence, CountsTokens, Shows, has
 from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import Rows
-from feynkac.base.errors import AllParticlesDied, ModelError
+from feynkac.base.errors import ModelError
 from feynkac.results.doubts import list_doubts
 from feynkac.results.result import History, Result, Timing
-from feynkac.smc.checks import call, name_of
+from feynkac.smc.checks import call
 from feynkac.smc.diagnostics import Spread
 from feynkac.smc.engine import Step
 from feynkac.smc.evidence import evidence
@@ -135,43 +134,3 @@ def count_forwarded(state: Any, group: int) -> int | None:
     """Tokens that went through the model for a group; None where the state does not count them."""
     counts = state.forwarded if isinstance(state, CountsTokens) else None
     return None if counts is None else int(counts[group])
-
-
-def explain_death(recorder: Recorder, potential: Any) -> str:
-    """Why every particle of a group died, as far as the last population tells, and what to do."""
-    step, whole = recorder.step, recorder.whole
-    assert step is not None and whole is not None
-    rows, state = recorder.members, whole.state
-    culprits = recorder.verdicts.describe(step, state, rows)
-    blamed = "; ".join(culprits) if culprits else "no token was left that every constraint allows"
-    if contradiction := find_contradiction(potential):
-        return f"all {len(rows)} particles had died by step {step.t}: {contradiction}"
-    advice = "Use more particles, raise max_tokens, or make the constraint or the reward less severe."
-    last = show_samples(state, rows)
-    if len(getattr(last[0], "shape", ())) > 1:  # an array says nothing as text
-        blamed = "; ".join(culprits) if culprits else "a guess of -inf promised each that it could not have weight"
-        advice = "Use more particles, or make the constraint or the reward less severe."
-        return f"all {len(rows)} particles had died by step {step.t}: {blamed}. {advice}"
-    shown = ", ".join(map(repr, last[:3])) + (f" and {len(last) - 3} more" if len(last) > 3 else "")
-    return f"all {len(rows)} particles had died by step {step.t}: {blamed}. Their last states: {shown}. {advice}"
-
-
-def find_contradiction(potential: Any) -> str | None:
-    """Which constraints no text meets at once, where they can tell."""
-    factors = [factor for factor in list_factors(potential) if has(factor, Contradicts)]
-    groups = [*itertools.combinations(factors, 2), *([tuple(factors)] if len(factors) > 2 else [])]
-    for first, *others in groups:
-        if first.shares_text(others) is False:
-            named = " and ".join(repr(name_of(each)) for each in (first, *others))
-            which = "both" if len(others) == 1 else "all of"
-            return f"no text at all meets {which} {named}; loosen one of them (a blank at the start, perhaps?)"
-    return None
-
-
-def raise_if_dead(deaths: list[str | None], results: list[Result]) -> None:
-    """Raise AllParticlesDied for the first group without a survivor; the error carries all results."""
-    for why, result in zip(deaths, results, strict=True):
-        if why is not None:
-            error = AllParticlesDied(why)
-            error.partial = result if len(results) == 1 else results
-            raise error

@@ -16,8 +16,8 @@ from feynkac.results.result import Result
 from feynkac.smc.observers import Observer
 from feynkac.smc.rng import Streams
 from feynkac.steering.algorithms import Algorithm, Batch, Job, Plan
+from feynkac.steering.deaths import raise_if_dead
 from feynkac.steering.exact import Listing
-from feynkac.steering.recorder import raise_if_dead
 from feynkac.steering.sweeps import Chains
 
 BIASED = (

@@ -30,7 +30,8 @@ from feynkac.smc.evidence import evidence
 from feynkac.smc.observers import Observer, Progress, close, show
 from feynkac.smc.weights import log_sum_exp
 from feynkac.steering.algorithms import SWEEPS, Plan, join_models
-from feynkac.steering.recorder import Recorder, count_forwarded, explain_death, read_watch, show_samples
+from feynkac.steering.deaths import explain_death
+from feynkac.steering.recorder import Recorder, count_forwarded, read_watch, show_samples
 from feynkac.steering.timing import TimedModel, TimedPotential
 from feynkac.steering.verdicts import Verdicts, watch_deaths
 

@@ -62,6 +62,8 @@ def grammar(lark: str) -> GrammarConstraint:
     if not isinstance(lark, str):
         raise ArgumentError(f"grammar({lark!r}): give the grammar as text")
     name = shorten(f"grammar({' '.join(lark.split())!r})")
+    if halves := _HALF.search(lark):
+        raise ConstraintError(f"{name}: it holds {halves[0]!r}, half of a character, which no text has")
     if special := _SPECIAL.search(_QUOTED.sub(lambda found: " " * len(found[0]), lark)):
         line = lark.count("\n", 0, special.start()) + 1
         raise ConstraintError(
@@ -75,4 +77,5 @@ def grammar(lark: str) -> GrammarConstraint:
 
 _QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|(?://|#)[^\n]*')
 """Strings, regular expressions and comments of a grammar."""
+_HALF = re.compile("[\\ud800-\\udfff]")
 _SPECIAL = re.compile(r"<[^<>\s]+>")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.capabilities import Checks, has
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten
-from feynkac.base.masks import States, TokenAutomaton, TokenConstraint, TokenMask, pack, words
+from feynkac.base.masks import States, TokenAutomaton, TokenConstraint, TokenMask, count_least, mask_within, pack, words
 from feynkac.base.numbers import as_whole
 from feynkac.base.unicode import check_unicode
 from feynkac.base.vocabulary import Vocabulary
@@ -18,6 +19,7 @@ from feynkac.potentials.constraints.tokenwise import TokenFactor
 if TYPE_CHECKING:
     from feynkac.potentials.constraints.automata.trie import Trie
 
+_NEVER = 1 << 30
 Moves: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.int64]]"
 """(V,) the state after each token from one free state, and (V,) the bytes of the token that it took to get there."""
 
@@ -38,6 +40,16 @@ class Sequel(TokenFactor):
         else:
             moves = [_follow_control(self._marker, vocabulary, self.name)]
         return SequelAutomaton(moves, vocabulary, self._constraint, self.name)
+
+    def approves(self, vocabulary: Vocabulary, tokens: Sequence[int] | NDArray[np.int64]) -> bool:
+        """Whether the constraint approves of what follows the marker, where it accepts less than its automaton."""
+        if not has(self._constraint, Checks):
+            return True
+        if isinstance(self._marker, bytes):
+            rest = vocabulary.bytes(tokens).partition(self._marker)[2]
+        else:
+            rest = vocabulary.bytes(list(tokens)[list(tokens).index(self._marker) + 1 :])
+        return self._constraint.approves(Vocabulary((rest,)), [0] if rest else [])
 
 
 class SequelAutomaton:
@@ -70,6 +82,7 @@ class SequelAutomaton:
                 self._after[q, token] = -1
         self._drop_dead_ends(name)
         self._rows = pack(self._after >= 0)
+        self._need: NDArray[np.int64] | None = None
 
     def masks(self, states: States) -> TokenMask:
         """(U, ceil(V / 32)) allowed next tokens; the end-of-sequence tokens only behind the marker."""
@@ -80,6 +93,32 @@ class SequelAutomaton:
             masks[behind] = self._inner.masks(states[behind] - self._free)[:, : masks.shape[1]]
             masks[behind, -1] &= np.uint32(0xFFFFFFFF) >> np.uint32(-self._size % 32)
         return masks
+
+    def masks_within(self, states: States, left: NDArray[np.int64]) -> TokenMask:
+        """(U, ceil(V / 32)) as `masks`, without tokens after which marker and answer take more than `left` (U,)."""
+        masks = self.masks(states)
+        if (free := (states >= 0) & (states < self._free)).any():
+            self._need = self._count_need() if self._need is None else self._need
+            masks[free] &= pack(self._need[states[free]] <= left[free, None])
+        if (behind := states >= self._free).any():
+            # What the constraint leaves out is known by its own masks, which know of more tokens than there are here.
+            inner = states[behind] - self._free
+            within = ~self._inner.masks(inner) | mask_within(self._inner, inner, left[behind])
+            masks[behind] &= within[:, : masks.shape[1]]
+        return masks
+
+    def _count_need(self) -> NDArray[np.int64]:
+        """(L, V) the tokens that marker and answer take at least from each free state, if they begin with each."""
+        need = np.where(self._after < 0, _NEVER, 1).astype(np.int64)
+        for (q, token), ids in self._rests.items():
+            if self._after[q, token] == self._free:
+                need[q, token] = 1 + count_least(self._inner, self._enter(ids))
+        free = (self._after >= 0) & (self._after < self._free)
+        least = np.where(free, _NEVER, need).min(axis=1)
+        for _ in range(self._free):  # no path to the marker is longer than there are states
+            need[free] = 1 + least[self._after[free]]
+            least = need.min(axis=1)
+        return need
 
     def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
         """(N,) states after one more token each; -1 where the token is not allowed."""
@@ -135,7 +174,8 @@ def after(marker: str | int, constraint: TokenConstraint) -> Sequel:
     no text, is given by its id. Only what is generated counts, not the prompt.
 
     Weights are those of the model: what is not allowed goes into the evidence. A text that reaches `max_tokens` before
-    the marker has come, or before the answer is whole, has weight zero: give it room for its thoughts.
+    the marker has come, or before the answer is whole, has weight zero. Masks see to it that both are begun in time;
+    give it room for its thoughts all the same.
 
     Raises ArgumentError for an empty marker and for what is no constraint on tokens; ConstraintError, when it is
     compiled, if no tokens spell the marker, or as the constraint does.

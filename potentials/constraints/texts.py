@@ -86,7 +86,8 @@ def choices(options: Iterable[str]) -> TextConstraint:
     surrogate), and for millions of characters.
     """
     if isinstance(options, (str, bytes)) or not isinstance(options, Iterable):
-        raise ArgumentError(f"choices({options!r}): give a list of strings, choices([{options!r}])")
+        example = f", choices([{options!r}])" if isinstance(options, str) else ""
+        raise ArgumentError(f"choices({options!r}): give a list of strings{example}")
     listed = list(options)
     if wrong := [option for option in listed if not isinstance(option, str)]:
         raise ArgumentError(f"choices: {wrong[0]!r} is no string; give a list of strings")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.capabilities import CarriesAutomata, ForeseesAcceptance, Tokenised, require
+from feynkac.base.capabilities import CarriesAutomata, Checks, ForeseesAcceptance, Tokenised, has, require
 from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.masks import States, TokenAutomaton
 from feynkac.base.per_vocabulary import PerVocabulary
@@ -63,7 +63,11 @@ class TokenFactor(Factor):
     def final(self, state: State, rows: Rows) -> LogW:
         """(R,) nats: 0 where the text is accepted as it stands, -inf elsewhere."""
         automaton, states = self._find_states(state, rows)
-        return np.where(automaton.accepts(states), 0.0, -np.inf)
+        accepted = automaton.accepts(states)
+        if has(self, Checks) and isinstance(state, Tokenised):
+            for i in np.flatnonzero(accepted):
+                accepted[i] = self.approves(state.vocabulary, state.tokens(rows[[i]])[0])
+        return np.where(accepted, 0.0, -np.inf)
 
     def _find_states(self, state: State, rows: Rows) -> tuple[TokenAutomaton, States]:
         """The states that the model carries along, or else those after the tokens of each row."""

@@ -91,16 +91,27 @@ def test_a_span_that_knows_its_limit_keeps_its_law(tiny_lm: Any, monkeypatch: py
     """In a program: the evidence of a span is the mass of the texts that match within its limit, and no run dies."""
     remember(monkeypatch)
     lm = tiny_lm("a", "b", seed=3)
+    whole = fk.choices(["abba", "ab", "b"])
 
     @fk.program
-    def answer(p: Any, lm: Any) -> str:
-        return p.sample(lm.context("a").gen(choices=["abba", "ab", "b"], max_tokens=limit))
+    def answer(p: Any, lm: Any, constraint: Any) -> str:
+        return p.sample(lm.context("a").gen(constraint, max_tokens=limit))
 
     texts = law(lm, "a", limit, "truncate")
     z = sum(p for tokens, p in texts.items() if lm.vocabulary.text(tokens).startswith(("ab", "b")))
     if limit == 3:  # "abb" is on its way to "abba", which is too long: a span that goes on there cannot be ended
         z -= sum(p for tokens, p in texts.items() if lm.vocabulary.text(tokens).startswith("abb"))
-    results = [fk.steer(answer(lm), particles=8, seed=seed, on_death="return") for seed in range(40)]
-    ratio = np.exp([each.log_evidence for each in results]) / z
-    assert abs(ratio.mean() - 1.0) <= 4.0 * ratio.std(ddof=1) / np.sqrt(len(ratio)) + FLOAT32
-    assert all(np.isfinite(each.log_weights).all() for each in results)
+    variance, deaths = {}, {}
+    for seeing in (True, False):
+        constraint = whole if seeing else Shortsighted(whole)
+
+        def run(rng: Any, constraint: Any = constraint) -> float:
+            *_, step = smc(answer(lm, constraint), product(), n=2, resample=adaptive(systematic, ess=0.6), rng=rng)
+            return float(np.exp(step.log_weight).sum())
+
+        runs = list(enumerate_runs(run))
+        assert sum(p * found for p, found in runs) == pytest.approx(z, rel=FLOAT32)
+        variance[seeing] = sum(p * (found - z) ** 2 for p, found in runs)
+        deaths[seeing] = sum(p for p, found in runs if found == 0.0)
+    assert deaths[True] == 0.0
+    assert variance[True] < variance[False] if limit == 3 else deaths[False] == 0.0

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from feynkac.base.masks import TokenAutomaton, unpack
+from feynkac.base.masks import TokenAutomaton, mask_within, unpack
 from feynkac.base.memory import Memory
 from feynkac.base.vocabulary import Vocabulary
 
@@ -81,6 +81,24 @@ class Explorer:
                     seen.add(there)
                     todo.append((there, [*path, token]))
         return None
+
+    def check_budget(self, depth: int, farthest: int, exact: bool = True) -> None:
+        """Every state within `depth` tokens, under every limit up to `farthest`: completions are counted one by one."""
+        eos, need = set(self.vocabulary.eos), dict[int, float]()
+
+        def count(state: int) -> float:
+            if state not in need:
+                found = self.completion(state)
+                need[state] = float("inf") if found is None else len(found)
+            return need[state]
+
+        for state in {states[-1] for _, states in self.sequences(depth) if states[-1] >= 0}:
+            plain = self.allowed(state)
+            for left in range(farthest + 1):
+                mask = mask_within(self.automaton, np.array([state]), np.array([left]))
+                found = set(np.flatnonzero(unpack(mask, 32 * mask.shape[1])[0]).tolist())
+                fits = {v for v in plain - eos if count(self.after(state, v)) <= left - 1}
+                assert found == fits | (plain & eos) if exact else fits | (plain & eos) <= found <= plain
 
     def check(self, oracle: Callable[[bytes], bool], depth: int) -> None:
         """Masks are exact: acceptance is the oracle's, and a token is allowed iff some text accepted by it follows."""

@@ -157,6 +157,7 @@ def test_bad_arguments() -> None:
         ('a: "a"', "start"),
         ("start: /a(?=b)/", "look-around"),
         ("start: foo", "unknown name"),
+        ('start: "a\ud800"', "half of a character"),
         ('start: "a" <|im_end|>', r"line 1: <\|im_end\|> is a special token, which has no text"),
         ('start: x\nx: "<a>" /<b>/ <[3]> // <c>', r"line 2: <\[3\]> is a special token"),
     ],

@@ -9,11 +9,13 @@ import ipaddress
 import json
 import pathlib
 import pickle
+import random
 import re
 import time
 import warnings
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pydantic
 import pytest
@@ -77,7 +79,8 @@ def test_what_cannot_be_masked_is_checked_on_whole_texts(
     with pytest.raises(ConstraintError, match=re.escape(f"unsupported keyword {place}")):
         json_schema(schema, unsupported="refuse")
     assert accepts(json_schema(schema, unsupported="ignore"), wrong, population)
-    assert accepts(pickle.loads(pickle.dumps(json_schema({"type": "integer"}))), "3", population)
+    for copied in (pickle.loads(pickle.dumps(constraint)), copy.deepcopy(constraint)):
+        assert accepts(copied, right, population) and not accepts(copied, wrong, population)
 
 
 @pytest.mark.parametrize("name", ["path", "url", "host-name", "topic", "nonsense"])
@@ -171,6 +174,18 @@ def test_deep_and_endless_schemas_are_refused() -> None:
             json_schema(schema)
 
 
+@pytest.mark.parametrize("schema", [{"enum": ["\ud800", "a"]}, {"properties": {"\udfff": {}}}, '{"const": "\\ud800"}'])
+def test_half_of_a_character_is_refused(schema: Any) -> None:
+    with pytest.raises(ConstraintError, match="half of a character"):
+        json_schema(schema)
+
+
+@pytest.mark.parametrize("schema", [{"$dynamicRef": "#x", "$dynamicAnchor": "x"}, {"not": {"$ref": "#/nowhere"}}])
+def test_references_that_lead_nowhere_are_refused(schema: Any) -> None:
+    with pytest.raises(ConstraintError, match="leads nowhere"):
+        json_schema(schema)
+
+
 def test_hundreds_of_optional_properties_work() -> None:
     schema = {"type": "object", "properties": {f"property_{i}": {"type": "integer"} for i in range(500)}}
     assert masked(json_schema(schema), '{"property_7": 1, "property_499": 3}')
@@ -212,6 +227,16 @@ def test_white_space_is_what_was_asked_for(whitespace: str | None, right: list[s
     constraint = json_schema(schema) if whitespace is None else json_schema(schema, whitespace=whitespace)
     assert all(masked(constraint, text) for text in right)
     assert not any(masked(constraint, text) for text in wrong)
+
+
+def test_options_of_the_engine_in_a_schema_are_kept_unless_they_hide_something(population: Any) -> None:
+    compact = json_schema({"type": "array", "x-guidance": {"whitespace_flexible": False}})
+    assert masked(compact, "[1,2]") and not masked(compact, "[1, 2]")
+    for hidden in ("lenient", "coerce_one_of"):
+        schema = {"oneOf": [{"type": "integer"}, {"minimum": 0}], "not": {"const": 3}, "x-guidance": {hidden: True}}
+        constraint = json_schema(schema)
+        assert accepts(constraint, "-1", population)
+        assert not accepts(constraint, "1", population) and not accepts(constraint, "3", population)
 
 
 def test_other_characters_are_no_white_space() -> None:
@@ -347,3 +372,70 @@ def test_a_json_text_is_begun_only_if_it_can_be_ended_within_the_limit(explore: 
                 state = automaton.advance(state, np.array([token]))
             assert whole.accepts(int(state[0]))
     assert len(vocabulary.tokens) < 32
+
+
+def draw_value(rng: random.Random, depth: int = 0) -> Any:
+    """A JSON value of few characters, properties in alphabetical order."""
+    kind = rng.choice("isbn" if depth == 2 else "isbnao")
+    if kind == "a":
+        return [draw_value(rng, depth + 1) for _ in range(rng.randint(0, 3))]
+    if kind == "o":
+        return {name: draw_value(rng, depth + 1) for name in "abc" if rng.random() < 0.5}
+    return {"i": rng.randint(-2, 12), "s": "ab"[: rng.randint(0, 2)], "b": rng.random() < 0.5, "n": None}[kind]
+
+
+def draw_schema(rng: random.Random, depth: int = 0) -> dict[str, Any]:
+    """A schema with what can be masked and what cannot."""
+
+    def inner() -> Any:
+        return draw_schema(rng, depth + 1) if depth < 2 else {}
+
+    def maybe(p: float, **keywords: Any) -> dict[str, Any]:
+        return {key: make() for key, make in keywords.items()} if rng.random() < p else {}
+
+    kind = rng.choice(["integer", "string", "boolean", "array", "object", None])
+    schema: dict[str, Any] = {} if kind is None else {"type": kind}
+    if kind == "integer":
+        schema |= maybe(0.5, minimum=lambda: rng.randint(0, 5))
+    if kind == "string":
+        schema |= maybe(0.4, minLength=lambda: rng.randint(0, 2))
+        schema |= maybe(0.4, pattern=lambda: rng.choice(["^a(?!b)", "^a", "(?=b)"]))
+    if kind == "array":
+        schema |= maybe(0.7, items=inner) | maybe(0.3, uniqueItems=lambda: True) | maybe(0.2, contains=inner)
+    if kind == "object":
+        schema["properties"] = {name: inner() for name in "abc" if rng.random() < 0.7}
+        schema |= maybe(0.4, required=lambda: [name for name in schema["properties"] if rng.random() < 0.4])
+        schema |= maybe(0.3, additionalProperties=lambda: rng.choice([False, True, {"type": "integer"}]))
+        schema |= maybe(0.2, dependentRequired=lambda: {"a": ["b"]})
+        schema |= maybe(0.2, propertyNames=lambda: {"enum": ["a", "b"]})
+        schema |= maybe(0.2, patternProperties=lambda: {rng.choice(["^a", "^(?!b)"]): {}})
+    branches = {"not": inner, "oneOf": lambda: [inner(), inner()], "anyOf": lambda: [inner(), inner()], "if": inner}
+    for key, make in branches.items():
+        schema |= maybe(0.15, **{key: make})
+    return schema | (maybe(1.0, then=inner) if "if" in schema else {})
+
+
+def test_random_schemas_mean_what_the_specification_says() -> None:
+    """Nothing invalid is accepted; what is masked is in the outline; only checks take away what masks let through."""
+    rng, accepted = random.Random(1), 0
+    for _ in range(50):
+        schema = draw_schema(rng)
+        try:
+            constraint = json_schema(schema)
+        except ConstraintError as error:
+            assert "Unsatisfiable" in str(error)
+            continue
+        automaton = constraint.automaton(BYTES)
+        validator = jsonschema.Draft202012Validator(schema)
+        for _ in range(6):
+            value = draw_value(rng)
+            text = json.dumps(value)
+            states = outlines = np.zeros(1, np.int64)
+            for byte in text.encode():
+                states, outlines = (each.advance(s, np.array([byte])) for each, s in
+                                    ((automaton, states), (automaton._outline, outlines)))  # fmt: skip
+            if automaton.accepts(states)[0]:
+                assert automaton._outline.accepts(outlines)[0], (schema, text)
+                assert constraint.approves(BYTES, list(text.encode())) == validator.is_valid(value), (schema, text)
+                accepted += 1
+    assert accepted > 30

@@ -53,6 +53,33 @@ def test_masks_and_acceptance_are_those_of_all_texts(explore, tokens, marker, pa
     explore(automaton, vocabulary).check(oracle(marker, pattern), 4 if len(tokens) > 4 else 6)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "marker", "pattern"),
+    [
+        (WHOLE, "<>", "a?b{2}"),
+        (STRADDLING, "<>", "a{2}|b"),
+        (OVERLAPPING, "aab", "(ba){2}"),
+        (UNSPELT, "<>", "ab(x|<){2}"),
+    ],
+)
+def test_marker_and_answer_are_begun_in_time(explore, tokens, marker, pattern) -> None:
+    vocabulary = make(*tokens)
+    automaton = fk.after(marker, fk.regex(pattern)).automaton(vocabulary)
+    explore(automaton, vocabulary).check_budget(3, 8, exact=tokens is not UNSPELT)
+
+
+@pytest.mark.parametrize("marker", ["<", 9])
+def test_what_an_answer_leaves_to_be_checked_is_checked(population, marker) -> None:
+    """The schema lets masks through what is checked on whole texts: behind the marker, too, be it a text or an id."""
+    vocabulary = Vocabulary((b"", b"1", b"<", b"[", b"]", b",", b"a", b"<[", b"1,", b""), eos=(0,))
+    answer = fk.after(marker, fk.json_schema({"type": "array", "uniqueItems": True}))
+    mark = 2 if marker == "<" else marker
+    right, wrong = [6, mark, 3, 1, 4], [6, mark, 3, 8, 1, 4]
+    straddling = [7, 8, 1, 4] if marker == "<" else wrong
+    state = population([right, wrong, straddling], vocabulary)
+    assert answer.final(state, np.arange(3)).tolist() == [0.0, -np.inf, -np.inf]
+
+
 def test_a_marker_in_a_marker(explore) -> None:
     vocabulary = make(*STRADDLING)
 

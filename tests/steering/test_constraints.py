@@ -57,7 +57,7 @@ def test_a_tight_limit_does_not_kill_json(lm: Any, limit: int, whitespace: str) 
 
 
 def test_checked_schemas_weigh_whole_texts(lm: Any) -> None:
-    """Without resampling a run under "check" is that under "ignore", the texts that are not valid left without weight."""
+    """Without resampling a run under "check" is that under "ignore", and what is not valid has no weight."""
     schema = {"enum": [1, 11], "not": {"const": 11}}
     task = lm.prompt("1", max_tokens=2)
     checked, ignored = (
@@ -99,6 +99,12 @@ def test_a_class_is_taken_in_a_program(lm: Any) -> None:
 def test_constraints_that_no_text_meets_are_named(lm: Any, factors: list[Any], named: str) -> None:
     with pytest.raises(fk.AllParticlesDied, match=named):
         fk.steer(lm.prompt("1", max_tokens=4), *factors, particles=8, seed=0)
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_a_limit_that_is_too_short_is_told(lm: Any, limit: int) -> None:
+    with pytest.raises(fk.AllParticlesDied, match=r"'regex\('1\{4\}'\)' takes 4 tokens at least.*raise max_tokens"):
+        fk.steer(lm.prompt("1", max_tokens=limit), fk.regex("1{4}"), fk.regex("1*"), particles=8, seed=0)
 
 
 def test_constraints_that_some_text_meets_are_not_blamed(lm: Any) -> None:

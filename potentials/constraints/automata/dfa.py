@@ -63,6 +63,7 @@ class DfaAutomaton:
         np.bitwise_or.at(self._eos, np.array(eos, dtype=np.int64) // 32, np.uint32(1) << np.array(eos, np.uint32) % 32)
         self._seen = np.zeros(self._alive.size, dtype=np.bool_)
         self._distances: TokenDistances | None = None
+        self._every = np.full(len(self._eos), 0xFFFFFFFF, dtype=np.uint32)
         self._barred: dict[tuple[int, int], TokenMask] = {}
         self._resolve([self.start])
         if self._alive[0, 0] != LIVE:
@@ -106,7 +107,7 @@ class DfaAutomaton:
         """All tokens but those after which more than `left` are needed in all."""
         key = (state, left)
         if key not in self._barred:
-            row = np.full(len(self._eos), 0xFFFFFFFF, dtype=np.uint32)
+            row = self._every
             if len(beyond := distances.find_beyond(state, left - 1)):
                 # Where nothing leads on, a walk passes through and does not stop: just what is wanted here.
                 alive = self._alive.copy()

@@ -8,7 +8,8 @@ import numpy as np
 
 from feynkac.potentials.constraints.automata.nfa import CharDfa
 
-_MAX_PLACES = 200_000  # a second or two
+_MAX_PLACES, _MAX_LENGTH = 200_000, 5_000
+"""Places and bytes of a text that are looked at: a second or two."""
 
 
 def share_text(dfas: Sequence[CharDfa]) -> bool | None:
@@ -20,7 +21,9 @@ def share_text(dfas: Sequence[CharDfa]) -> bool | None:
     bytes_apart = np.unique(np.vstack(steps), axis=1, return_index=True)[1]
     places = np.zeros((1, 2 * len(dfas)), dtype=np.int64)
     seen = {places.tobytes()}
-    while len(places):
+    for _ in range(_MAX_LENGTH):
+        if not len(places):
+            return False
         ends = [(places[:, 2 * k + 1] == 0) & dfa.accept[places[:, 2 * k]] for k, dfa in enumerate(dfas)]
         if np.logical_and.reduce(ends).any():
             return True
@@ -29,8 +32,8 @@ def share_text(dfas: Sequence[CharDfa]) -> bool | None:
         seen.update(place.tobytes() for place in fresh)
         if len(seen) > _MAX_PLACES:
             return None
-        places = np.array(fresh)
-    return False
+        places = np.array(fresh).reshape(-1, 2 * len(dfas))
+    return None
 
 
 def _move(dfas: Sequence[CharDfa], places: np.ndarray, byte: int) -> np.ndarray:

@@ -13,30 +13,40 @@ Check = Callable[[str], bool]
 """Whether a whole text is valid."""
 
 
-def make_check(schema: Any, formats: bool) -> Check:
+class SchemaCheck:
     """Whether a text is JSON that is valid under `schema`; `formats`: those that jsonschema knows are checked, too.
 
     Raises ConstraintError for what is no schema.
     """
-    from jsonschema import Draft202012Validator, SchemaError
-    from jsonschema.validators import validator_for
 
-    kind: Any = validator_for(schema, default=Draft202012Validator)
-    whole = rewrite(schema, lambda path, inner: _split_dependencies(inner, kind.VALIDATORS))
-    try:
-        kind.check_schema(whole)
-    except SchemaError as error:
-        raise ConstraintError(tell_place(error)) from None
-    validator = kind(whole, format_checker=kind.FORMAT_CHECKER if formats else None)
+    def __init__(self, schema: Any, formats: bool) -> None:
+        from jsonschema import Draft202012Validator, SchemaError
+        from jsonschema.validators import validator_for
 
-    def check(text: str) -> bool:
+        self._made_of = schema, formats
+        kind: Any = validator_for(schema, default=Draft202012Validator)
+        whole = rewrite(schema, lambda path, inner: _split_dependencies(inner, kind.VALIDATORS))
+        try:
+            kind.check_schema(whole)
+        except SchemaError as error:
+            raise ConstraintError(tell_place(error)) from None
+        self._validator = kind(whole, format_checker=kind.FORMAT_CHECKER if formats else None)
+        self("null")  # a reference that leads nowhere, or round and round, is told here
+
+    def __call__(self, text: str) -> bool:
         try:
             value = json.loads(text)
         except ValueError:
             return False
-        return validator.is_valid(value)
+        from referencing.exceptions import Unresolvable
 
-    return check
+        try:
+            return self._validator.is_valid(value)
+        except (Unresolvable, RecursionError) as error:
+            raise ConstraintError(f"a reference in the schema leads nowhere: {error}") from None
+
+    def __reduce__(self) -> tuple[type[SchemaCheck], tuple[Any, bool]]:
+        return SchemaCheck, self._made_of
 
 
 def find_error(schema: Any) -> str | None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import re
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from feynkac.base.capabilities import Tokenised
-from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten
 from feynkac.base.masks import TokenAutomaton
 from feynkac.potentials.constraints.automata import expressions
 from feynkac.potentials.constraints.automata.products import share_text
 from feynkac.potentials.constraints.grammars import GrammarConstraint, find_fault
-from feynkac.potentials.constraints.schemas.checks import Check, find_error, is_checked_format, make_check
+from feynkac.potentials.constraints.schemas.checks import Check, SchemaCheck, find_error, is_checked_format
 from feynkac.potentials.constraints.schemas.mistakes import find_mistake
 from feynkac.potentials.constraints.schemas.outline import build_outline
 from feynkac.potentials.constraints.schemas.relaxing import Relaxed, find_cause, relax
@@ -48,17 +48,9 @@ class SchemaConstraint(GrammarConstraint):
             outline = None
         return self._make(vocabulary, outline)
 
-    def final(self, state: State, rows: Rows) -> LogW:
-        """(R,) nats: 0 where the text is accepted as it stands, and valid by all that is checked; -inf elsewhere."""
-        levels = super().final(state, rows)
-        if self._checks and isinstance(state, Tokenised):
-            for i in np.flatnonzero(levels == 0.0):
-                levels[i] = 0.0 if self.approves(state.vocabulary.text(state.tokens(rows[[i]])[0])) else -np.inf
-        return levels
-
-    def approves(self, text: str) -> bool:
+    def approves(self, vocabulary: Vocabulary, tokens: Sequence[int] | NDArray[np.int64]) -> bool:
         """Whether a text that the automaton accepts is valid by what it leaves open."""
-        return all(check(text) for check in self._checks)
+        return not self._checks or all(check(vocabulary.text(tokens)) for check in self._checks)
 
     def read(self, text: str) -> Any:
         """The value that a text stands for, an instance where the schema is a class. Raises ValueError for no value."""
@@ -130,7 +122,11 @@ _TOO_DEEP = f"json_schema: the schema is nested more than {MAX_DEPTH} deep; let 
 
 def _write(schema: Any) -> str:
     try:
+        json.dumps(schema, ensure_ascii=False).encode()
         return json.dumps(schema, allow_nan=False)
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        raise ConstraintError(f"json_schema: it holds {half!r}, half of a character, which no text has") from None
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"json_schema: the schema is no JSON: {error}") from None
 
@@ -149,10 +145,16 @@ def _make_options(whitespace: str) -> dict[str, Any]:
     return {"whitespace_pattern": whitespace}
 
 
+_SILENT = ("coerce_one_of", "lenient")
+
+
 def _make_lark(schema: Any, options: dict[str, Any]) -> str:
     if isinstance(schema, dict):
         own = schema.get("x-guidance")
-        schema = {**schema, "x-guidance": {**options, **(own if isinstance(own, dict) else {})}}
+        # Whatever would make llguidance silent about what it leaves out must not reach it.
+        kept = {key: value for key, value in own.items() if key not in _SILENT} if isinstance(own, dict) else {}
+        spaced = any(key.startswith("whitespace") for key in kept)
+        schema = {**schema, "x-guidance": kept if spaced else {**options, **kept}}
     elif schema is True:
         schema = {"x-guidance": options}
     return f"start: %json {_write(schema)}"
@@ -170,7 +172,7 @@ def _make_checks(name: str, given: Any, relaxed: Relaxed, warn: bool) -> list[Ch
     if not relaxed.dropped and not formats:
         return []
     try:
-        return [make_check(given, bool(formats))]
+        return [SchemaCheck(given, bool(formats))]
     except ConstraintError as error:
         raise ConstraintError(f"{name}: {error}") from None
 

@@ -22,7 +22,7 @@ _ANNOTATIONS = (
     "xml", "x-guidance",
 )  # fmt: skip
 _WRAPPERS = ("parameters", "input_schema", "inputSchema", "schema", "json_schema", "function")
-_CLOSE = 0.8  # of the letters agree
+_CLOSE = 0.82  # of the letters agree
 
 
 def find_mistake(schema: Any) -> str | None:
@@ -53,9 +53,12 @@ def _is_misspelt(key: Any) -> str | None:
     if not isinstance(key, str) or key in _ASSERTIONS or key in _ANNOTATIONS or key.startswith("x-"):
         return None
     close = {name.lower(): name for name in (*_ASSERTIONS, *_ANNOTATIONS)}
-    found = difflib.get_close_matches(key.lower(), close, n=1, cutoff=_CLOSE)
-    # Many a tool has annotations of its own, with names such as "descriptions": they forbid nothing.
-    return close[found[0]] if found and close[found[0]] in _ASSERTIONS else None
+    word = key.lower()
+    found = difflib.get_close_matches(word, close, n=1, cutoff=_CLOSE)
+    # Many a tool has annotations of its own, which forbid nothing: "descriptions", "tsType", "requiredIf".
+    if not found or close[found[0]] not in _ASSERTIONS or (found[0] in word and len(word) > len(found[0]) + 1):
+        return None
+    return close[found[0]] if abs(len(word) - len(found[0])) <= 2 else None
 
 
 def _make_nullable(schema: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ class TypeReader:
 
         try:
             return self._adapter.json_schema(mode="validation")
-        except pydantic.PydanticUserError as error:
+        except (pydantic.PydanticUserError, ImportError) as error:
             raise ConstraintError(f"json_schema({self.kind!r}): pydantic has no schema for it: {error}") from None
 
     def read(self, text: str) -> Any:

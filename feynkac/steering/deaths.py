@@ -1,0 +1,64 @@
+"""Why every particle of a problem died, and what to do."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+from feynkac.base.capabilities import Contradicts, Tokenised, has, list_factors
+from feynkac.base.contract import Rows
+from feynkac.base.errors import AllParticlesDied
+from feynkac.base.masks import TokenConstraint, count_least
+from feynkac.results.result import Result
+from feynkac.smc.checks import name_of
+from feynkac.steering.recorder import Recorder, show_samples
+
+
+def explain_death(recorder: Recorder, potential: Any) -> str:
+    """Why every particle of a group died, as far as the last population tells, and what to do."""
+    step, whole = recorder.step, recorder.whole
+    assert step is not None and whole is not None
+    rows, state = recorder.members, whole.state
+    culprits = recorder.verdicts.describe(step, state, rows)
+    blamed = "; ".join(culprits) if culprits else "no token was left that every constraint allows"
+    if contradiction := find_contradiction(potential):
+        return f"all {len(rows)} particles had died by step {step.t}: {contradiction}"
+    advice = "Use more particles, raise max_tokens, or make the constraint or the reward less severe."
+    last = show_samples(state, rows)
+    blamed = "; ".join([blamed, *_tell_least(state, rows, potential)])
+    if len(getattr(last[0], "shape", ())) > 1:  # an array says nothing as text
+        blamed = "; ".join(culprits) if culprits else "a guess of -inf promised each that it could not have weight"
+        advice = "Use more particles, or make the constraint or the reward less severe."
+        return f"all {len(rows)} particles had died by step {step.t}: {blamed}. {advice}"
+    shown = ", ".join(map(repr, last[:3])) + (f" and {len(last) - 3} more" if len(last) > 3 else "")
+    return f"all {len(rows)} particles had died by step {step.t}: {blamed}. Their last states: {shown}. {advice}"
+
+
+def find_contradiction(potential: Any) -> str | None:
+    """Which constraints no text meets at once, where they can tell."""
+    factors = [factor for factor in list_factors(potential) if has(factor, Contradicts)]
+    groups = [*itertools.combinations(factors, 2), *([tuple(factors)] if len(factors) > 2 else [])]
+    for first, *others in groups:
+        if first.shares_text(others) is False:
+            named = " and ".join(repr(name_of(each)) for each in (first, *others))
+            which = "both" if len(others) == 1 else "all of"
+            return f"no text at all meets {which} {named}; loosen one of them (a blank at the start, perhaps?)"
+    return None
+
+
+def _tell_least(state: Any, rows: Rows, potential: Any) -> list[str]:
+    """How many tokens the constraints take at least, where nothing could be written at all."""
+    if not isinstance(state, Tokenised) or any(map(len, state.tokens(rows))):
+        return []
+    masking = [factor for factor in list_factors(potential) if isinstance(factor, TokenConstraint)]
+    least = {name_of(factor): count_least(factor.automaton(state.vocabulary)) for factor in masking}
+    return [f"'{name}' takes {n} tokens at least" for name, n in least.items() if n > 1]
+
+
+def raise_if_dead(deaths: list[str | None], results: list[Result]) -> None:
+    """Raise AllParticlesDied for the first group without a survivor; the error carries all results."""
+    for why, result in zip(deaths, results, strict=True):
+        if why is not None:
+            error = AllParticlesDied(why)
+            error.partial = result if len(results) == 1 else results
+            raise error
