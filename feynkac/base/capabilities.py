@@ -280,8 +280,8 @@ class ForeseesAcceptance(Protocol):
 class BoundsEvidence(Protocol):
     """A state that knows mass which its constraints have for certain. Without it: a run is not held against any."""
 
-    def bound_evidence(self, group: int) -> float | None:
-        """Nats that the log evidence of the constraints that mask is at least; None where nothing is known."""
+    def bound_evidence(self, group: int, rows: Rows) -> float:
+        """Nats that the log evidence of the constraints that mask is at least; `rows` of the group meet them all."""
         ...
 
 

@@ -92,8 +92,8 @@ class Result:
     diagnostics: Diagnostics | None = None
     """How the weight is spread, from which the interval of the evidence and the warnings come."""
     lower_bound: float | None = None
-    """What the log evidence is at least for certain, in nats, where the model could tell: for a constraint of few texts
-    the sum of their usual spellings. None where nothing is known."""
+    """What the log evidence is at least for certain, in nats, where nothing weighs but constraints on a language model:
+    the probability of the distinct texts found, or, of a constraint of few texts, of all their usual spellings."""
     reader: Callable[[str], Any] | None = field(default=None, repr=False, compare=False)
     """What reads a sample for `parsed`, where a constraint knows; not written to files."""
 

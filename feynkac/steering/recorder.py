@@ -65,9 +65,11 @@ class Recorder:
 
     def find_floor(self) -> float | None:
         """What the log evidence is at least, whatever the run says; None where nothing is known."""
-        assert self.whole is not None
+        assert self.whole is not None and self.step is not None
         state = self.whole.state
-        return state.bound_evidence(self.group) if self.masked and has(state, BoundsEvidence) else None
+        if not self.masked or not has(state, BoundsEvidence):
+            return None
+        return state.bound_evidence(self.group, self.members[self.step.done & (self.step.log_weight > -np.inf)])
 
     def make_history(self) -> History:
         """How the run went so far."""
@@ -115,8 +117,8 @@ class Recorder:
         floor = self.find_floor() if complete else None
         if floor is not None and self.step.log_z < floor - BELOW:
             doubts.append(
-                f"the evidence is below {floor:.2f} nats, which the usual spellings of the constraint's texts have "
-                "for certain: the particles missed likely texts; use algorithm='exact', or more particles"
+                f"the evidence is below {floor:.2f} nats, which some texts of the constraint have for certain: the "
+                "particles missed likely ones; use algorithm='exact' if the texts are few, or more particles"
             )
         history, never = self.make_history(), algorithm in ("importance", "best_of_n")
         found = self.spread.diagnose()

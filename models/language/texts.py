@@ -116,10 +116,12 @@ class Texts:
         ]
         return np.where(states[rows] >= 0, guesses, -np.inf)
 
-    def bound_evidence(self, group: int) -> float | None:
-        """Nats that the usual spellings of listed texts have for certain; None where none were scored."""
+    def bound_evidence(self, group: int, rows: Rows) -> float:
+        """Nats of the finished texts `rows`, each counted once, or of the usual spellings of listed texts if more."""
+        seen = {self.ids[i, : self.length[i]].tobytes() + bytes([self.ended[i]]): self.log_prob[i] for i in rows}
+        written = float(np.logaddexp.reduce(list(seen.values()), initial=-np.inf))
         listings = [listing for key, listing in self.companions.items() if key in self.constraints]
-        return listings[0].log_total[group] if listings else None
+        return max([written, *(listing.log_total[group] for listing in listings)])
 
     def samples(self, rows: Rows) -> list[str]:
         """What a result shows for `rows`."""
