@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from feynkac.results.result import Result
 
 VERSION = 1
-NUMBERS = ("log_weights", "log_evidence", "history", "diagnostics")
+NUMBERS = ("log_weights", "log_evidence", "lower_bound", "history", "diagnostics")
 """The fields whose numbers may be infinite or unknown."""
 
 
