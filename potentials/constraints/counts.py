@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten
 from feynkac.base.masks import States, TokenAutomaton, TokenMask, pack
+from feynkac.base.unicode import check_unicode
 from feynkac.potentials.constraints.texts import TextConstraint, build_character_count, build_word_count
 from feynkac.potentials.constraints.tokenwise import TokenFactor
 
@@ -164,4 +165,6 @@ def _list_names(what: str, names: TokenNames) -> tuple[int | str, ...]:
     for name in listed:
         if isinstance(name, bool) or not isinstance(name, (int, str, np.integer)) or name == "":
             raise ArgumentError(f"tokens({what}=...): {name!r} is neither a token id nor a text")
+        if isinstance(name, str):
+            check_unicode(name, f"tokens({what}=...): {name!r}")
     return tuple(int(name) if isinstance(name, np.integer) else name for name in listed)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.capabilities import Checks, has
+from feynkac.base.capabilities import Checks, Reads, has
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten
 from feynkac.base.masks import States, TokenAutomaton, TokenConstraint, TokenMask, count_least, mask_within, pack, words
 from feynkac.base.numbers import as_whole
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from feynkac.potentials.constraints.automata.trie import Trie
 
 _NEVER = 1 << 30
+_FEW = 32  # rests of tokens of which it is found out what they leave to be written
 Moves: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.int64]]"
 """(V,) the state after each token from one free state, and (V,) the bytes of the token that it took to get there."""
 
@@ -50,6 +52,13 @@ class Sequel(TokenFactor):
         else:
             rest = vocabulary.bytes(list(tokens)[list(tokens).index(self._marker) + 1 :])
         return self._constraint.approves(Vocabulary((rest,)), [0] if rest else [])
+
+    def read(self, text: str) -> Any:
+        """The value that the answer in a text stands for. Raises ValueError where there is none."""
+        if isinstance(self._marker, int):
+            raise ValueError(f"the marker, token {self._marker}, has no text to tell where the answer begins")
+        answer = text.partition(self._marker.decode())[2]
+        return self._constraint.read(answer) if has(self._constraint, Reads) else json.loads(answer)
 
 
 class SequelAutomaton:
@@ -110,9 +119,14 @@ class SequelAutomaton:
     def _count_need(self) -> NDArray[np.int64]:
         """(L, V) the tokens that marker and answer take at least from each free state, if they begin with each."""
         need = np.where(self._after < 0, _NEVER, 1).astype(np.int64)
-        for (q, token), ids in self._rests.items():
-            if self._after[q, token] == self._free:
-                need[q, token] = 1 + count_least(self._inner, self._enter(ids))
+        rests = {key: ids for key, ids in self._rests.items() if self._after[key] == self._free}
+        whole, distinct = count_least(self._inner), set(rests.values())
+        # Of many rests a bound must do: a rest takes no more off an answer than the tokens that spell it.
+        bounds = {ids: max(whole - len(ids), 0) for ids in distinct}
+        if whole and len(distinct) <= _FEW:
+            bounds = {ids: count_least(self._inner, self._enter(ids)) for ids in distinct}
+        for key, ids in rests.items():
+            need[key] = 1 + bounds[ids]
         free = (self._after >= 0) & (self._after < self._free)
         least = np.where(free, _NEVER, need).min(axis=1)
         for _ in range(self._free):  # no path to the marker is longer than there are states

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from feynkac.base.capabilities import Decodes, Writes, has
 from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.base.numbers import as_whole
 from feynkac.potentials.base import Factor, set_function_reader
 from feynkac.potentials.rewards.boundaries import BOUNDARIES
 from feynkac.potentials.rewards.folds import Kind, check_kind
@@ -65,6 +68,7 @@ class SampleFactor(Factor):
 
 def read_function(f: Callable[[Any], Any]) -> SampleFactor:
     """A plain function given where a potential is expected: bool constrains whole samples, a number is in nats."""
+    _check_call(f, "", "")
     scorer = Scorer(f, _name("", f), read_number_or_bool)
 
     def on_decoded() -> Factor:
@@ -85,9 +89,10 @@ def constraint(f: Callable[..., Any], every: Every = "end", batch: bool = False)
     promise more: that once f is False of a text, or of the image expected, it stays so in every continuation. Particles
     then die early. With `batch`, f takes all samples at once, as in `reward`, and returns as many bools.
 
-    Raises PotentialError, when it is used, if f raises or returns anything but a bool.
+    Raises ArgumentError for an f as `reward` does; PotentialError, when it is used, if f raises or returns anything but
+    a bool.
     """
-    _check(f, every, "constraint")
+    every = _check(f, every, "constraint", batch)
     scorer = Scorer(f, _name("constraint", f), read_bool, batch)
 
     def on_decoded() -> Factor:
@@ -122,9 +127,12 @@ def reward(
 
     Returning -inf kills a particle (whatever the scale): before the end, do so only if no continuation has weight.
 
-    Raises PotentialError, when it is used, if f raises or returns NaN, +inf or no number.
+    A number is one of Python, numpy or torch, a Decimal, or an array or tensor with one entry; a batch may be (R, 1).
+
+    Raises ArgumentError for an f that is async or does not take the sample as its one argument; PotentialError, when it
+    is used, if f raises or returns NaN, +inf or no number.
     """
-    _check(f, every, "reward")
+    every = _check(f, every, "reward", batch)
     check_kind(kind)
     check_scale(scale)
     scorer = Scorer(f, _name("reward", f), read_number, batch)
@@ -139,17 +147,44 @@ def reward(
 
 def check_scale(scale: Any) -> None:
     """Raises ArgumentError for a scale that is no finite number."""
-    if isinstance(scale, bool) or not isinstance(scale, int | float | np.number) or not math.isfinite(scale):
+    if isinstance(scale, bool | np.bool_) or not isinstance(scale, Real) or not math.isfinite(scale):
         raise ArgumentError(f"reward(scale={scale!r}): the scale is a finite number, in nats per unit of reward")
 
 
-def _check(f: Any, every: Any, what: str) -> None:
+def _check(f: Any, every: Any, what: str, batch: bool) -> Every:
+    """`every`, as it is meant. Raises ArgumentError for what is no function of the sample, and no boundary."""
     if not callable(f):
         raise ArgumentError(f"{what}({f!r}): give a function of the sample, which is a text or a decoded image")
-    number_of_steps = isinstance(every, int) and not isinstance(every, bool) and every >= 1
-    if every not in BOUNDARIES and not number_of_steps:
+    _check_call(f, f"{what}: ", "s" if batch else "")
+    if isinstance(every, str) and every in BOUNDARIES:
+        return every
+    if (steps := as_whole(every)) is None or steps < 1:
         names = ", ".join(map(repr, BOUNDARIES))
         raise ArgumentError(f"{what}(every={every!r}): choose one of {names}, or a number of steps, at least 1")
+    return steps
+
+
+def _check_call(f: Callable[..., Any], what: str, many: str) -> None:
+    """Raises ArgumentError for a function that cannot be called with one argument, or that returns coroutines."""
+    name = _name("", f)
+    called = type(f).__call__
+    if any(is_kind(f) or is_kind(called) for is_kind in (inspect.iscoroutinefunction, inspect.isasyncgenfunction)):
+        raise ArgumentError(
+            f"{what}'{name}' is async, and is called without an event loop. Run it inside of a function: "
+            f"def score(texts): return asyncio.run(score_all(texts)), where score_all gathers {name}(text) for each "
+            "text, and give that with batch=True"
+        )
+    try:
+        signature = inspect.signature(f)
+    except (ValueError, TypeError):  # functions written in C may not tell
+        return
+    try:
+        signature.bind(None)
+    except TypeError as cause:
+        raise ArgumentError(
+            f"{what}'{name}' takes {signature}, and is called with one argument, the sample{many} ({cause}). Fix the "
+            f"others: lambda sample{many}: {name}(..., sample{many})"
+        ) from None
 
 
 def _name(what: str, f: Any) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from numbers import Real
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -27,8 +30,11 @@ class Unfit(Exception):
 
 def read_number(value: Any) -> float:
     """A score as a float; True counts 1."""
-    if isinstance(value := unwrap(value), Real):
-        return float(value)
+    if isinstance(value := unwrap(value), Real | Decimal):
+        try:
+            return float(value)
+        except (OverflowError, ValueError):
+            raise Unfit(f"{_describe(value)}; return a number that fits a float") from None
     raise Unfit(f"{_describe(value)}; return a number")
 
 
@@ -45,8 +51,9 @@ def read_number_or_bool(value: Any) -> float:
 
 
 def unwrap(value: Any) -> Any:
-    """The Python number in a numpy number, and in an array or tensor without dimensions; else `value` as it is."""
-    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+    """The Python number in a numpy number, and in an array or tensor with one entry; else `value` as it is."""
+    single = hasattr(value, "item") and math.prod(getattr(value, "shape", (0,))) == 1
+    return value.item() if single else value
 
 
 class Scorer:
@@ -88,10 +95,10 @@ class Scorer:
             f"{self._start(t)}, given {len(rows)} samples as a batch of shape {tuple(x.shape)},",
         )
         if isinstance(returned, torch.Tensor):
-            return returned.double() if returned.requires_grad else torch.as_tensor(scores, device=x.device)
+            return returned.double().reshape(-1) if returned.requires_grad else torch.as_tensor(scores, device=x.device)
         graphs = isinstance(returned, list | tuple) and any(getattr(each, "requires_grad", False) for each in returned)
         if graphs:
-            return torch.stack([torch.as_tensor(each, dtype=torch.float64, device=x.device) for each in returned])
+            return torch.stack([torch.as_tensor(each, device=x.device).double().reshape(()) for each in returned])
         return torch.as_tensor(scores, device=x.device)
 
     def _ask(self, samples: Any, place: Place, whole: str) -> tuple[NDArray[np.float64], Any]:
@@ -136,6 +143,8 @@ class Scorer:
             raise PotentialError(f"{whole} returned {_describe(original)}; {wanted}") from None
         if isinstance(returned, (str, bytes, dict)) or count != n:
             raise PotentialError(f"{whole} returned {count} values; {wanted}")
+        if isinstance(returned, np.ndarray) and returned.shape == (n, 1):  # as models with one output return it
+            returned = returned[:, 0]
         if isinstance(returned, np.ndarray) and returned.ndim == 1:  # all at once, unless there is something to refuse
             if self._convert is read_bool and returned.dtype == np.bool_:
                 return np.where(returned, 0.0, -np.inf)
@@ -155,6 +164,9 @@ def _shorten(text: str) -> str:
 
 
 def _describe(value: Any) -> str:
+    if inspect.iscoroutine(value):
+        value.close()  # else Python warns that nobody has awaited it
+        return "a coroutine, which only an event loop can run; run it with asyncio.run inside of the function"
     if getattr(value, "ndim", 0):
         return f"{type(value).__name__} of shape {tuple(value.shape)}"
     return "None" if value is None else f"{type(value).__name__} {value!r}"[:80]

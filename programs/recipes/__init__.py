@@ -7,7 +7,8 @@ from feynkac.programs.recipes.letters import avoid
 from feynkac.programs.recipes.reasoning import reason
 from feynkac.programs.recipes.speculation import speculate
 from feynkac.programs.recipes.syllables import haiku
+from feynkac.programs.recipes.thinking import think
 from feynkac.programs.recipes.voting import vote
 from feynkac.programs.recipes.words import short_words
 
-__all__ = ["avoid", "extract", "haiku", "infill", "intersect", "reason", "short_words", "speculate", "vote"]
+__all__ = ["avoid", "extract", "haiku", "infill", "intersect", "reason", "short_words", "speculate", "think", "vote"]

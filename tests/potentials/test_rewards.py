@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import itertools
+import math
 from collections.abc import Sequence
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,6 +18,7 @@ from hypothesis import given, settings, strategies as st
 from feynkac.base.errors import ArgumentError, PotentialError
 from feynkac.potentials import as_potential, constraint, reward
 from feynkac.potentials.rewards.boundaries import boundaries
+from feynkac.potentials.rewards.scoring import Scorer
 
 NONE = -np.inf
 
@@ -185,9 +191,117 @@ def test_plain_functions(population: Any) -> None:
     assert truth.final(state, rows).tolist() == [0, NONE]
 
 
-@pytest.mark.parametrize("value", [np.float32(2), np.array(2.0), True, 2])
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.float32(2),
+        np.float16(2),
+        np.array(2.0),
+        np.array([2]),
+        np.ones((1, 1)),
+        True,
+        2,
+        Decimal("2.5"),
+        Fraction(1, 2),
+    ],
+)
 def test_what_counts_as_a_number(population: Any, value: Any) -> None:
-    assert reward(lambda text: value).final(population(["a"]), np.array([0]))[0] == float(value)
+    number = value.item() if isinstance(value, np.ndarray) else float(value)
+    assert reward(lambda text: value).final(population(["a"]), np.array([0]))[0] == number
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int64", "bool"])
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_a_tensor_with_one_entry_is_a_number_of_any_precision(population: Any, dtype: str, shape: Any) -> None:
+    torch = pytest.importorskip("torch")
+    state, rows = population(["a", "b"]), np.arange(2)
+    value = torch.ones(shape, dtype=getattr(torch, dtype))
+    assert reward(lambda text: value).final(state, rows).tolist() == [1, 1]
+    assert reward(lambda texts: [value] * len(texts), batch=True).final(state, rows).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int64"])
+@pytest.mark.parametrize("shape", [(2,), (2, 1)])
+def test_a_batch_of_any_precision_may_have_a_column(population: Any, dtype: str, shape: Any) -> None:
+    """As a reward model with one output returns it."""
+    torch = pytest.importorskip("torch")
+    state, rows = population(["a", "b"]), np.arange(2)
+    values = torch.tensor([1, 2], dtype=getattr(torch, dtype)).reshape(shape)
+    assert reward(lambda texts: values, batch=True).final(state, rows).tolist() == [1, 2]
+    assert reward(lambda texts: [Decimal(1), Decimal(2)], batch=True).final(state, rows).tolist() == [1, 2]
+    assert reward(lambda texts: np.array([[1], [2]]), batch=True).final(state, rows).tolist() == [1, 2]
+    keeps = constraint(lambda texts: torch.tensor([[True], [False]]), batch=True)
+    assert keeps.final(state, rows).tolist() == [0, NONE]
+
+
+def test_a_column_keeps_its_gradient() -> None:
+    torch = pytest.importorskip("torch")
+    x = torch.ones(3, 2, requires_grad=True)
+    for batch, f in ((True, lambda x: x.sum(1, keepdim=True)), (False, lambda x: x.sum().reshape(1))):
+        scores = Scorer(f, "f", batch=batch).score_tensors(x, None, np.arange(3))
+        assert scores.shape == (3,) and scores.dtype == torch.float64
+        assert torch.autograd.grad(scores.sum(), x)[0].tolist() == [[1.0, 1.0]] * 3
+
+
+async def later(text: str) -> float:
+    return 1.0
+
+
+class Later:
+    async def __call__(self, text: str) -> float:
+        return 1.0
+
+
+async def one_by_one(text: str) -> Any:
+    yield 1.0
+
+
+@pytest.mark.parametrize("f", [later, Later(), one_by_one, functools.partial(later)])
+def test_an_async_function_is_refused_where_it_is_given(f: Any) -> None:
+    for give in (reward, constraint, as_potential):
+        with pytest.raises(ArgumentError, match=r"is async.*asyncio\.run\(score_all\(texts\)\).*batch=True"):
+            give(f)
+
+
+def test_the_advice_for_async_functions_works(population: Any) -> None:
+    async def score_all(texts: list[str]) -> list[float]:
+        return await asyncio.gather(*[later(text) for text in texts])
+
+    potential = reward(lambda texts: asyncio.run(score_all(texts)), batch=True)
+    assert potential.final(population(["a", "b"]), np.arange(2)).tolist() == [1, 1]
+
+
+def test_a_coroutine_that_a_function_returns_is_no_number(population: Any) -> None:
+    for batch in (False, True):
+        with pytest.raises(PotentialError, match=r"returned a coroutine.*run it with asyncio\.run inside"):
+            reward(lambda text: later(text), batch=batch).final(population(["a"]), np.array([0]))
+
+
+@pytest.mark.parametrize(
+    ("f", "message"),
+    [
+        (lambda prompt, text: 0.0, r"takes \(prompt, text\), and is called with one argument, the sample .*'text'"),
+        (lambda: 0.0, r"takes \(\), and is called with one argument"),
+        (lambda text, *, model: 0.0, r"takes \(text, \*, model\), .*'model'.* Fix the others: lambda sample:"),
+    ],
+)
+def test_a_function_of_more_than_the_sample_is_refused_where_it_is_given(f: Any, message: str) -> None:
+    for give in (reward, constraint, as_potential):
+        with pytest.raises(ArgumentError, match=message):
+            give(f)
+
+
+@pytest.mark.parametrize(
+    "f", [len, str.islower, lambda text, strict=True: 1.0, lambda *texts: 1.0, math.isnan, dict().get]
+)
+def test_every_function_that_takes_one_argument_is_taken(f: Any) -> None:
+    reward(f)
+    constraint(f)
+
+
+def test_numbers_of_numpy_say_how_often_and_how_much(population: Any) -> None:
+    potential = reward(len, np.float32(0.5), every=np.int64(2))  # type: ignore[arg-type]
+    assert grow(potential, population, ["a", "ab", "abc", "abcd"]) == [0, 1, 1, 2]
 
 
 def test_tensors_are_taken(population: Any) -> None:
@@ -206,6 +320,9 @@ def test_tensors_are_taken(population: Any) -> None:
         (float("inf"), "returned inf; return"),
         (None, "returned None; return a number"),
         ("3", "returned str '3'; return a number"),
+        (10**400, "returned int 1000.*; return a number that fits a float"),
+        (Decimal("sNaN"), "returned Decimal .*; return a number that fits a float"),
+        (1j, "returned complex 1j; return a number"),
         ([1.0], r"returned list \[1.0\]; return a number"),
         (np.ones(2), r"returned ndarray of shape \(2,\); return a number"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 import re
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 
 import feynkac as fk
 from feynkac.base.errors import AllParticlesDied, ArgumentError, ConstraintError
+from feynkac.base.masks import unpack
 from feynkac.base.vocabulary import Vocabulary
+from feynkac.potentials.constraints import sequels
 
 WHOLE = ("a", "b", "<", ">")
 STRADDLING = ("a", "<", ">", "<>", "a<", ">a", "><>b", "b", "a<>ba")
@@ -167,6 +170,52 @@ def test_an_automaton_of_tokens_far_apart_keeps_within_the_vocabulary(explore) -
 def test_what_is_no_marker_and_no_constraint_is_refused(make_it, error, message) -> None:
     with pytest.raises(error, match=message):
         make_it()
+
+
+def test_what_is_checked_on_whole_texts_is_checked_behind_the_marker(tiny_lm) -> None:
+    lm = tiny_lm("a", "[", "]", "1", ",", "2", eos=(0,))
+    unique = fk.json_schema({"type": "array", "items": {"type": "integer"}, "uniqueItems": True}, whitespace="compact")
+    constraint = fk.after("a", unique)
+    result = fk.steer(lm.prompt("a", max_tokens=7), constraint, particles=64, seed=0)
+    answers = {text: json.loads(text.partition("a")[2]) for text in result.posterior()}
+    assert any(len(answer) > 1 for answer in answers.values())
+    assert all(len(set(answer)) == len(answer) for answer in answers.values())
+    assert [constraint.read(text) for text in answers] == list(answers.values())
+
+    @fk.program
+    def spans(p):
+        return p.sample(lm.context("a").gen(constraint, max_tokens=7))
+
+    for text, w in zip((found := fk.steer(spans(), particles=64, seed=0)).samples, found.weights, strict=True):
+        answer = json.loads(text.partition("a")[2]) if w else []
+        assert len(set(answer)) == len(answer)
+
+
+def test_answers_are_read_as_their_constraint_reads_them() -> None:
+    assert fk.after("b", fk.json_schema({"type": "integer"})).read("7b12") == 12
+    assert fk.after("b", fk.regex("[0-9]")).read("7b1") == 1
+    assert fk.after("a", fk.after("b", fk.regex("[0-9]"))).read("7b3a4b1") == 1
+    with pytest.raises(ValueError, match="has no text to tell where the answer begins"):
+        fk.after(3, fk.regex("[0-9]")).read("7b1")
+
+
+def test_many_rests_of_tokens_are_bounded(explore, monkeypatch) -> None:
+    """The bound leaves nothing out, and is what counting each of them would give but for a few tokens."""
+    vocabulary = make(*STRADDLING)
+    constraint = fk.after("<>", fk.regex("(ab){2}"))
+    exact = constraint.automaton(vocabulary)
+    monkeypatch.setattr(sequels, "_FEW", 0)
+    bounded = fk.after("<>", fk.regex("(ab){2}")).automaton(vocabulary)
+    tighter = 0
+    for state in range(2):
+        for left in range(8):
+            within = [
+                set(np.flatnonzero(unpack(each.masks_within(np.array([state]), np.array([left])), vocabulary.size)[0]))
+                for each in (exact, bounded)
+            ]
+            assert within[0] <= within[1]
+            tighter += len(within[1]) < len(explore(exact, vocabulary).allowed(state))
+    assert tighter
 
 
 def test_a_marker_that_never_comes_is_weight_zero(tiny_lm) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import feynkac as fk
-from feynkac.base.errors import ConstraintError
+from feynkac.base.errors import ArgumentError, ConstraintError
 from feynkac.base.vocabulary import Vocabulary
 
 BYTES = Vocabulary((b"", *(bytes([b]) for b in range(256))), eos=(0,))
@@ -35,3 +35,9 @@ def test_a_lone_surrogate_beside_other_characters_is_left_out(pattern) -> None:
 def test_choices_with_a_lone_surrogate_are_refused() -> None:
     with pytest.raises(ConstraintError, match=r"choices: '.udcff' holds '.udcff' at 0, half of a character"):
         fk.choices(["a", "\udcff"])
+
+
+def test_tokens_that_are_no_text_are_refused() -> None:
+    for arguments in ({"ban": ["\udcff"]}, {"allow": ["a", "\udcff"]}):
+        with pytest.raises(ArgumentError, match="half of a character"):
+            fk.tokens(**arguments)

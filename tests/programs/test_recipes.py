@@ -28,6 +28,7 @@ from feynkac.programs.recipes import (
     reason,
     short_words,
     speculate,
+    think,
     vote,
 )  # fmt: skip
 from feynkac.programs.recipes.reasoning import arithmetic
@@ -214,6 +215,19 @@ def test_a_vote_sums_over_thoughts(tiny_lm) -> None:
         for answer in truth:
             truth[answer] += mass * p(thought + "a", answer)
     agree(vote(lm, "a", answer="[01]", cue="a", thought_tokens=1, answer_tokens=1), truth)
+
+
+def test_an_answer_behind_thoughts_has_the_law_of_both(tiny_lm) -> None:
+    """Thoughts without "b" up to the first "b", then 0 or 1, all within three tokens."""
+    lm = chatty(tiny_lm("a", "b", "0", "1", seed=1))
+    p = law(lm, "a")
+    truth = {"0": 0.0, "1": 0.0}
+    for thought in ("", "a", "0", "1"):
+        before = math.prod(p(thought[:i], c) for i, c in enumerate(thought)) * p(thought, "b")
+        for answer in truth:
+            truth[answer] += before * p(thought + "b", answer)
+    agree(think(lm, "a", {"enum": [0, 1]}, marker="b", max_tokens=3), truth)
+    agree(think(lm, "a", fk.choices(["0", "1"]), marker="b", max_tokens=3), truth)
 
 
 def test_lines_have_their_syllables(tiny_lm) -> None:

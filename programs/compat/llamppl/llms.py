@@ -233,4 +233,6 @@ class TokenSequence:
 
 
 def _encode(lm: CachedCausalLM, text: str, special: bool) -> list[int]:
-    return list(lm.tokenizer(text, add_special_tokens=special)["input_ids"]) if text else []  # pyright: ignore[reportArgumentType]
+    if special:  # a beginning, to be gone on with
+        return list(lm.lm.begin(text)) if text else []
+    return list(lm.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []  # pyright: ignore[reportArgumentType]

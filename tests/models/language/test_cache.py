@@ -9,13 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers_of_kinds import byte_level, wrap
 
+import feynkac as fk
 from feynkac.base.errors import ModelError
 from feynkac.models.language import agreement, attention, forward, plain_cache
+from feynkac.models.language.lm import CausalLM
 from feynkac.models.language.opening import find_attention_window, open_contexts, shares_prompt
 from feynkac.models.language.plain_cache import PlainContexts
 from feynkac.models.language.shared_cache import SharedContexts, SharedLayer
 from feynkac.models.language.twin import Twins
+from feynkac.potentials import product
+from feynkac.smc.engine import smc
+from feynkac.smc.resample import multinomial
+from feynkac.smc.rng import Streams
 
 _spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("tiny.py"))
 assert _spec and _spec.loader
@@ -272,3 +279,28 @@ def test_a_real_model(smollm2: Path) -> None:
     logits = contexts.append(np.array([2, 1, 1]), [[10], [11, 12, 13], [14]])
     wanted = recompute(model, [[*prompts[1], 9, 10], [*prompts[0], 8, 11, 12, 13], [*prompts[0], 8, 14]])
     torch.testing.assert_close(logits, wanted, atol=1e-3, rtol=1e-3)
+
+
+# --- steering by recurrent and hybrid models
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "bamba", "lfm2"])
+def test_a_recurrent_model_steers_by_what_a_full_recompute_says(name: str) -> None:
+    """Resampled at every step: each text has the log-probability of one pass over the whole of it, without a cache."""
+    model = tiny(name)
+    lm = CausalLM(model, wrap(byte_level()), eos=[2])
+    task = lm.prompt(tokens=[5, 6, 7, 8], max_tokens=8)
+    *_, step = smc(task, product(fk.reward(lambda text: 0.5 * len(text))), n=24, resample=multinomial, rng=Streams(0))
+    texts = [task.trace(step.state, row).tolist() for row in range(24)]
+    assert len({tuple(text) for text in texts}) > 8 and len({text[0] for text in texts}) < 24
+    for text, log_prob in zip(texts, step.state.log_prob, strict=True):
+        with torch.inference_mode():
+            law = torch.log_softmax(model(torch.tensor([[5, 6, 7, 8, *text]])).logits[0].double(), -1)
+        whole = sum(float(law[3 + i, token]) for i, token in enumerate(text))
+        assert log_prob == pytest.approx(whole, abs=1e-4 * len(text))
+
+
+def test_a_model_whose_states_cannot_be_forked_is_refused_by_steer() -> None:
+    lm = CausalLM(tiny("minimax"), wrap(byte_level()), eos=[2])
+    with pytest.raises(ModelError, match="MiniMaxForCausalLM"):
+        fk.steer(lm.prompt(tokens=[5, 6, 7], max_tokens=4), particles=4, seed=0)

@@ -196,8 +196,7 @@ def test_several_turns_stand_in_one_context() -> None:
         text.append("b</s>c")
         assert not text.ended and [token.is_eos for token in text.tokens] == [False, True, False]
         before = text.fork()
-        text.append(text.eos)
-        text.append([5])
+        text.append([text.eos.id, 5])
         token = p.sample(text.next_token())
         assert len(text) == 5 + (not token.is_eos)
         return str(before), before.next_token().log_prob("b")
