@@ -12,6 +12,7 @@ import numpy as np
 from feynkac.base.capabilities import Decodes, Writes, has
 from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.base.numbers import as_whole
 from feynkac.potentials.base import Factor, set_function_reader
 from feynkac.potentials.rewards.boundaries import BOUNDARIES
 from feynkac.potentials.rewards.folds import Kind, check_kind
@@ -103,7 +104,7 @@ def constraint(f: Callable[..., Any], every: Every = "end", batch: bool = False)
 
     Raises PotentialError, when it is used, if f raises or returns anything but a bool.
     """
-    _check(f, every, "constraint")
+    every = _check(f, every, "constraint")
     scorer = Scorer(f, _name("constraint", f), read_bool, batch)
     on_decoded = partial(_decode_constraint, scorer, every)
     # "sum", so that no boundary may be passed over
@@ -135,7 +136,7 @@ def reward(
 
     Raises PotentialError, when it is used, if f raises or returns NaN, +inf or no number.
     """
-    _check(f, every, "reward")
+    every = _check(f, every, "reward")
     check_kind(kind)
     check_scale(scale)
     scorer = Scorer(f, _name("reward", f), read_number, batch)
@@ -149,13 +150,15 @@ def check_scale(scale: Any) -> None:
         raise ArgumentError(f"reward(scale={scale!r}): the scale is a finite number, in nats per unit of reward")
 
 
-def _check(f: Any, every: Any, what: str) -> None:
+def _check(f: Any, every: Any, what: str) -> Any:
+    """`every`, a number of numpy as one of Python. Raises ArgumentError."""
     if not callable(f):
         raise ArgumentError(f"{what}({f!r}): give a function of the sample, which is a text or a decoded image")
-    number_of_steps = isinstance(every, int) and not isinstance(every, bool) and every >= 1
+    number_of_steps = (as_whole(every) or 0) >= 1
     if every not in BOUNDARIES and not number_of_steps:
         names = ", ".join(map(repr, BOUNDARIES))
         raise ArgumentError(f"{what}(every={every!r}): choose one of {names}, or a number of steps, at least 1")
+    return as_whole(every) or every
 
 
 def _name(what: str, f: Any) -> str:

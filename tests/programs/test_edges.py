@@ -271,3 +271,13 @@ def test_what_is_no_number_of_tokens_is_refused(tiny_lm, limit) -> None:
 
     with pytest.raises(ArgumentError, match=r"max_tokens is .*; it must be an integer of at least 1"):
         fk.steer(spans(), particles=2, seed=0)
+
+
+@pytest.mark.parametrize("limit", [math.nan, 2.0, 0, True, "3", math.inf])
+@pytest.mark.parametrize("name", ["max_steps", "max_tokens"])
+def test_what_is_no_budget_is_refused_where_it_is_given(name, limit) -> None:
+    with pytest.raises(ArgumentError, match=rf"{name} is .*; it must be an integer of at least 1"):
+        program(**{name: limit})(lambda p: 1)
+    with pytest.raises(ArgumentError, match=name):
+        program(lambda p: 1)().limited(**{name: limit})
+    program(lambda p: 1)().limited(**{name: np.int64(3)})

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import feynkac as fk
 from feynkac.potentials.tempering import tempered
@@ -122,15 +123,17 @@ def test_errors_travel_with_their_results(tiny_lm) -> None:
     assert str(back) == str(caught.value) and back.partial.samples == caught.value.partial.samples
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2"])
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_a_run_inside_of_autocast_is_the_run_outside(name, dtype, tiny_lm) -> None:
-    import torch
-
-    tokenizer = tiny_lm("a", "b").tokenizer
-    lm = fk.CausalLM(tiny(name), tokenizer, eos=[2])
-    task = lm.prompt(tokens=[5, 6, 7], max_tokens=6)
-    outside = fk.steer(task, particles=8, seed=0)
-    with torch.autocast("cpu", dtype=getattr(torch, dtype)):
-        inside = fk.steer(task, particles=8, seed=0)
-    assert math.isfinite(inside.log_evidence) and len(inside.samples) == len(outside.samples)
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "gemma2", "mistral"])
+@pytest.mark.parametrize("weights", ["float32", "bfloat16"])
+@pytest.mark.parametrize("cast", ["bfloat16", "float16"])
+def test_a_run_inside_of_autocast_runs_or_is_a_model_error(name, weights, cast, tiny_lm) -> None:
+    lm = fk.CausalLM(tiny(name).to(getattr(torch, weights)), tiny_lm("a", "b").tokenizer, eos=[2])
+    task = lm.prompt(tokens=[5, 6, 7, 8, 9], max_tokens=6)
+    for _ in range(2):  # the second one finds what the first has learnt of the model
+        with torch.autocast("cpu", dtype=getattr(torch, cast)):
+            if (name, weights, cast) == ("gpt2", "bfloat16", "float16"):  # which torch's layer norm refuses
+                with pytest.raises(fk.ModelError, match="mixed dtype"):
+                    fk.steer(task, particles=8)
+                continue
+            result = fk.steer(task, fk.tokens(ban=[3]), particles=8, seed=0)
+        assert math.isfinite(result.log_evidence) and len(result.samples) == 8
