@@ -73,7 +73,7 @@ class CachedCausalLM:
     def eos_token_id(self) -> int | None:
         """The token that ends a text, as the tokenizer names it; else the first that the model knows of."""
         named = self.tokenizer.eos_token_id
-        return named if named is not None else next(iter(self.lm.vocabulary.eos), None)
+        return named if isinstance(named, int) else next(iter(self.lm.vocabulary.eos), None)
 
     @property
     def vocab(self) -> list[str]:
