@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import feynkac as fk
+import feynkac.potentials
 from feynkac.potentials.tempering import tempered
 from feynkac.programs.recipes.letters import avoid
 from tests.models.language.tiny import tiny
@@ -21,6 +22,7 @@ FORKED = """
 import multiprocessing
 import torch
 import feynkac as fk
+import feynkac.potentials
 from tests.conftest import _tiny_lm
 
 lm = _tiny_lm("a", "b")
@@ -71,6 +73,7 @@ POTENTIALS = {
     "length in words": lambda: fk.length(max=3, unit="word"),
     "grammar": lambda: fk.grammar('start: ("a" | "b")*'),
     "json_schema": lambda: fk.json_schema({"type": "integer"}),
+    "after": lambda: fk.potentials.after("b", fk.regex("a*")),
     "reward": lambda: fk.reward(score),
     "reward at words": lambda: fk.reward(score, every="word", kind="max", scale=0.5),
     "constraint": lambda: fk.constraint(is_short),
