@@ -14,8 +14,11 @@ PEER_PACKAGES := particles==0.4 numpy==1.26.4 scipy==1.17.1 scikit-learn==1.8.0 
 # What `test-newest` takes as torch, e.g. TORCH=torch==2.13.0 where the newest that pip finds is no CPU build.
 TORCH ?= torch
 BENCH ?= benchmarks/[a-z]*.py
+# Where compiled code is tried: draws, resampling, automata, canvases.
+COMPILED := tests/models/language/test_draw.py tests/smc/test_kernels.py tests/smc/test_resample.py \
+	tests/smc/test_history.py tests/potentials/test_regex.py tests/models/discrete/test_canvas.py
 
-.PHONY: help demo test test-fast test-slow test-newest test-lowest lint format wheel bench peers model clean
+.PHONY: help demo test test-fast test-slow test-bounds test-newest test-lowest lint format wheel bench peers model clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -33,6 +36,10 @@ test-fast: $(VENV)/dev.stamp model ## The tests, without the slow ones
 
 test-slow: $(VENV)/dev.stamp model ## The slow tests only
 	@$(PY) -P -m pytest -m slow
+
+test-bounds: $(VENV)/dev.stamp ## The tests of compiled code, with every index checked
+	@echo "== tests with NUMBA_BOUNDSCHECK"
+	@NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(abspath $(VENV))/numba-bounds $(PY) -P -m pytest $(COMPILED)
 
 test-newest: ## test-fast on the newest releases of everything that pip finds today
 	$(call venv,$(NEWEST))

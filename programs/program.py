@@ -20,6 +20,7 @@ from feynkac.programs.returned import check_returned
 from feynkac.programs.runtime.record import DEATH, RETURN, Record, get_kind, list_choices
 from feynkac.programs.runtime.rows import ProgramCall, ProgramRow
 from feynkac.programs.runtime.scheduler import Limits, Run
+from feynkac.programs.travel import find_by_name, find_function, name_of_function
 
 _NO_PROGRAMS = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
@@ -149,6 +150,12 @@ class Program:
         """The choices of `row`, step by step: what makes `replay` retrace it."""
         return list_choices(state.rows[row].tail)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Travels by the name of its function, under which the decorated one is found."""
+        if (name := name_of_function(self.function)) is None:
+            return super().__reduce_ex__(protocol)  # a local function: it is copied, and refused by pickle
+        return _restore, (*name, self.args, self.kwargs, self.limits, self.others)
+
     def __call__(self, p: Particle, *args: Any, **kwargs: Any) -> Any:
         """Run as a part of the program whose particle is `p`, on these arguments behind its own.
 
@@ -161,6 +168,13 @@ class Program:
     def __repr__(self) -> str:
         given = [repr(value) for value in self.args] + [f"{name}={value!r}" for name, value in self.kwargs.items()]
         return f"{self.name}({', '.join(given)})"
+
+
+def _restore(module: str, name: str, *rest: Any) -> Program:
+    function = find_function(module, name)
+    if function is None:
+        raise ArgumentError(f"there is no program {name} in {module} of this process")
+    return Program(function, *rest)
 
 
 class ProgramFunction:
@@ -180,6 +194,10 @@ class ProgramFunction:
             return self.function(*args, **kwargs)
         self._signature.bind(None, *args, **kwargs)  # a wrong call is an error here, not in the middle of a run
         return Program(self.function, args, kwargs, self.limits)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        name = name_of_function(self.function)
+        return super().__reduce_ex__(protocol) if name is None else (find_by_name, name)
 
     def __repr__(self) -> str:
         return f"<program {self.function.__name__}{self._signature}>"

@@ -62,8 +62,9 @@ def _list_reasons(found: Diagnostics, resampled: Sequence[int], n: int) -> list[
         reasons.append(f"the weights have a heavy tail, of index {found.tail:.1f}, where {HEAVY} is too much")
     if found.spread > MODERATE:
         reasons.append(f"its foreseen error is {found.spread:.1f} nats")
-        if found.ancestors == 1:
-            reasons.append("all particles descend from a single one of the first")
+    # Of a long run with gentle weights all particles descend from one, too, and its evidence may be good.
+    if found.ancestors == 1 and n > 1 and found.spread > TIGHT:
+        reasons.append("all particles descend from a single one of the first")
     return reasons
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.models.language.forks import check_process
 from feynkac.models.language.language_model import LanguageModel
 from feynkac.models.language.loading import move, read_dtype, read_reason
 from feynkac.models.language.opening import check_whole, find_device, find_window, open_contexts
@@ -80,6 +81,7 @@ class CausalLM(LanguageModel):
 
     def open(self, prompts: Sequence[Sequence[int]], max_new: int) -> Contexts:
         """See `LanguageModel.open`. Raises ModelError also for a model that no cache serves right."""
+        check_process()
         check_whole(self.model)
         if self.n_logits > self.n_embeddings:
             raise ModelError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from functools import partial
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -70,13 +71,28 @@ def read_function(f: Callable[[Any], Any]) -> SampleFactor:
     """A plain function given where a potential is expected: bool constrains whole samples, a number is in nats."""
     _check_call(f, "", "")
     scorer = Scorer(f, _name("", f), read_number_or_bool)
+    return SampleFactor(PlainText(scorer), partial(_decode_plain, scorer))
 
-    def on_decoded() -> Factor:
-        from feynkac.potentials.rewards.decoded import DecodedPlain
 
-        return DecodedPlain(scorer)
+# Of modules and not of functions, so that potentials travel to other processes; what they import takes a while.
 
-    return SampleFactor(PlainText(scorer), on_decoded)
+
+def _decode_plain(scorer: Scorer) -> Factor:
+    from feynkac.potentials.rewards.decoded import DecodedPlain
+
+    return DecodedPlain(scorer)
+
+
+def _decode_constraint(scorer: Scorer, every: Every) -> Factor:
+    from feynkac.potentials.rewards.decoded import DecodedConstraint, count_steps
+
+    return DecodedConstraint(scorer, count_steps(every, scorer.name))
+
+
+def _decode_reward(scorer: Scorer, scale: float, kind: Kind, every: Every) -> Factor:
+    from feynkac.potentials.rewards.decoded import DecodedReward, count_steps
+
+    return DecodedReward(scorer, scale, kind, count_steps(every, scorer.name))
 
 
 set_function_reader(read_function)
@@ -94,12 +110,7 @@ def constraint(f: Callable[..., Any], every: Every = "end", batch: bool = False)
     """
     every = _check(f, every, "constraint", batch)
     scorer = Scorer(f, _name("constraint", f), read_bool, batch)
-
-    def on_decoded() -> Factor:
-        from feynkac.potentials.rewards.decoded import DecodedConstraint, count_steps
-
-        return DecodedConstraint(scorer, count_steps(every, scorer.name))
-
+    on_decoded = partial(_decode_constraint, scorer, every)
     # "sum", so that no boundary may be passed over
     return SampleFactor(TextFactor(scorer, every=every, kind="sum", scale=1.0), on_decoded, hard=True)
 
@@ -136,12 +147,7 @@ def reward(
     check_kind(kind)
     check_scale(scale)
     scorer = Scorer(f, _name("reward", f), read_number, batch)
-
-    def on_decoded() -> Factor:
-        from feynkac.potentials.rewards.decoded import DecodedReward, count_steps
-
-        return DecodedReward(scorer, float(scale), kind, count_steps(every, scorer.name))
-
+    on_decoded = partial(_decode_reward, scorer, float(scale), kind, every)
     return SampleFactor(TextFactor(scorer, every=every, kind=kind, scale=float(scale)), on_decoded)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from feynkac.base.contract import LogW, Rng
 from feynkac.base.errors import FeynkacError, ProgramError, ReplayDiverged
+from feynkac.base.numbers import read_whole
 from feynkac.programs.runtime.causes import describe_cause
 from feynkac.programs.runtime.execution import Execution
 from feynkac.programs.runtime.output import tag_lines
@@ -30,10 +31,15 @@ _new = tuple.__new__  # ProgramRow(...) would take twice as long, and there is o
 
 @dataclass(frozen=True)
 class Limits:
-    """Budgets of each particle; None for none."""
+    """Budgets of each particle; None for none. Raises ArgumentError for what is no whole number."""
 
     max_steps: int | None = 10_000
     max_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "max_tokens"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, read_whole(name, value, 1))
 
 
 class Run:

@@ -32,6 +32,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "feynkac.programs.runtime": ("feynkac.models.language",),
     "feynkac.programs": ("feynkac.programs.runtime", "feynkac.potentials"),
     "feynkac.programs.compat": ("feynkac.programs",),
+    "feynkac.programs.llamppl": ("feynkac.programs.compat",),
     "feynkac.results": ("feynkac.base", "feynkac.smc"),
     "feynkac.steering": ("feynkac.results", "feynkac.potentials"),
     "feynkac.programs.recipes": (

@@ -223,7 +223,7 @@ def test_what_is_no_token_is_not_appended(tiny_lm, ids) -> None:
         lm.context("ab").append(ids)
         return 1
 
-    with pytest.raises(ArgumentError, match="is no token of a vocabulary of 3"):
+    with pytest.raises(ArgumentError, match=r"tokens\[0\] is .*(integers|outside of the vocabulary of 3)"):
         fk.steer(appended(), particles=2)
 
 
@@ -271,3 +271,13 @@ def test_what_is_no_number_of_tokens_is_refused(tiny_lm, limit) -> None:
 
     with pytest.raises(ArgumentError, match=r"max_tokens is .*; it must be an integer of at least 1"):
         fk.steer(spans(), particles=2, seed=0)
+
+
+@pytest.mark.parametrize("limit", [math.nan, 2.0, 0, True, "3", math.inf])
+@pytest.mark.parametrize("name", ["max_steps", "max_tokens"])
+def test_what_is_no_budget_is_refused_where_it_is_given(name, limit) -> None:
+    with pytest.raises(ArgumentError, match=rf"{name} is .*; it must be an integer of at least 1"):
+        program(**{name: limit})(lambda p: 1)
+    with pytest.raises(ArgumentError, match=name):
+        program(lambda p: 1)().limited(**{name: limit})
+    program(lambda p: 1)().limited(**{name: np.int64(3)})

@@ -214,3 +214,10 @@ def test_smc_itself_wraps_what_is_raised() -> None:
     next(run)
     with pytest.raises(fk.ModelError, match="at step 1"):
         next(run)
+
+
+def test_a_number_of_steps_may_be_one_of_numpy(tiny_lm) -> None:
+    task = tiny_lm("a", "b", eos=()).prompt("a", max_tokens=5)
+    options = {"particles": 8, "seed": 0, "ess_threshold": 1.0}
+    plain, numpy = (fk.steer(task, fk.reward(len, every=every), **options) for every in (2, np.int64(2)))
+    assert plain.samples == numpy.samples and plain.history.levels == numpy.history.levels

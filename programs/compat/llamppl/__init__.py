@@ -25,17 +25,15 @@ from feynkac.programs.compat.llamppl.distributions import (
     Bernoulli,
     Distribution,
     Geometric,
+    LMContext,
     LogCategorical,
     TokenCategorical,
     Transformer,
-    log_softmax,
-    logsumexp,
-    softmax,
 )
 from feynkac.programs.compat.llamppl.inference import Particles, smc_standard, smc_steer
 from feynkac.programs.compat.llamppl.llms import CachedCausalLM, Masks, Token, TokenSequence
-from feynkac.programs.compat.llamppl.lmcontext import LMContext
 from feynkac.programs.compat.llamppl.modeling import Model, SubModel, submodel
+from feynkac.programs.compat.llamppl.util import log_softmax, logsumexp, softmax
 
 __all__ = [
     "Bernoulli",

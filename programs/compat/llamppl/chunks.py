@@ -6,7 +6,7 @@ import string
 from typing import Any
 
 from feynkac.base.errors import ArgumentError
-from feynkac.programs.compat.llamppl.lmcontext import LMContext
+from feynkac.programs.compat.llamppl.distributions.lmcontext import LMContext
 from feynkac.programs.compat.llamppl.modeling import submodel
 
 

@@ -65,6 +65,17 @@ class CachedCausalLM:
         return [token.decode("utf-8", "replace") for token in self.byte_vocab]
 
     @property
+    def device(self) -> Any:
+        """Where the model is."""
+        return self.lm.device
+
+    @property
+    def eos_token_id(self) -> int | None:
+        """The token that ends a text, as the tokenizer names it; else the first that the model knows of."""
+        named = self.tokenizer.eos_token_id
+        return named if isinstance(named, int) else next(iter(self.lm.vocabulary.eos), None)
+
+    @property
     def vocab(self) -> list[str]:
         """An older name of `str_vocab`."""
         return self.str_vocab
@@ -147,7 +158,7 @@ class Masks:
         self.END_PUNCTUATION = frozenset(i for i, v in texts.items() if v in _END_PUNCTUATION)
         self.PUNCTUATION = self.MID_PUNCTUATION | self.END_PUNCTUATION
         self.CONTAINS_WHITESPACE = frozenset(i for i, v in texts.items() if set(v) & set(string.whitespace))
-        self.EOS = frozenset([lm.tokenizer.eos_token_id])
+        self.EOS = frozenset(() if lm.eos_token_id is None else [lm.eos_token_id])
         self._by_length: dict[tuple[int, float], frozenset[int]] = {}
 
     def token_length_mask(self, min: int | None = None, max: int | None = None) -> frozenset[int]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, FeynkacError, ProgramError
+from feynkac.programs.compat.llamppl.running import expect_await
 
 
 class Model:
@@ -44,26 +46,37 @@ class Model:
     def done_stepping(self) -> bool:
         return self.finished
 
-    async def sample(self, dist: Any, proposal: Any = None) -> Any:
+    def sample(self, dist: Any, proposal: Any = None) -> Awaitable[Any]:
         """A value from `dist`; drawn from `proposal`, where one is given, and weighed by dist / proposal."""
+        return expect_await(self._sample(dist, proposal), "sample")
+
+    def observe(self, dist: Any, x: Any) -> Awaitable[Any]:
+        """Weigh by the probability of `x` under `dist`."""
+        return expect_await(self._observe(dist, x), "observe")
+
+    def intervene(self, dist: Any, x: Any) -> Awaitable[Any]:
+        """Let `dist` take the value `x`, without any weight."""
+        return expect_await(self._intervene(dist, x), "intervene")
+
+    async def _sample(self, dist: Any, proposal: Any) -> Any:
         if proposal is None:
             return (await dist.sample())[0]
         value, log_q = await proposal.sample()
         self.score(await dist.log_prob(value) - log_q)
         return value
 
-    async def observe(self, dist: Any, x: Any) -> Any:
-        """Weigh by the probability of `x` under `dist`."""
+    async def _observe(self, dist: Any, x: Any) -> Any:
         self.score(await dist.log_prob(x))
         return x
 
-    async def intervene(self, dist: Any, x: Any) -> Any:
-        """Let `dist` take the value `x`, without any weight."""
+    async def _intervene(self, dist: Any, x: Any) -> Any:
         await dist.log_prob(x)
         return x
 
     def condition(self, b: Any) -> None:
         """Go on only if `b` holds; else the weight is zero."""
+        if inspect.isawaitable(b):
+            raise ArgumentError("condition() was given a coroutine, which always holds: write condition(await ...)")
         if not b:
             self.score(-math.inf)
             self.finish()
@@ -86,9 +99,9 @@ class Model:
             self.score(-self.twist_amount)
         self.twist_amount = 0.0
 
-    async def call(self, submodel: SubModel) -> Any:
+    def call(self, submodel: SubModel) -> Awaitable[Any]:
         """Run a sub-model as a part of this one; returns what it returns."""
-        return await submodel.run_with_parent(self)
+        return expect_await(submodel.run_with_parent(self), "call")
 
     def immutable_properties(self) -> Iterable[str]:
         """Names of attributes that no step changes: all particles share them."""
@@ -106,8 +119,20 @@ class Model:
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
         for name, value in self.__dict__.items():
-            setattr(twin, name, value if name in shared else copy.deepcopy(value, memo))
+            setattr(twin, name, value if name in shared else self._copy(name, value, memo))
         return twin
+
+    def _copy(self, name: str, value: Any, memo: dict[int, Any]) -> Any:
+        try:
+            return copy.deepcopy(value, memo)
+        except FeynkacError:
+            raise
+        except Exception as cause:
+            kind = type(self).__name__
+            raise ProgramError(
+                f"{kind}.{name} is a {type(value).__name__} that cannot be copied, as each particle is ({cause}); name "
+                f"it in immutable_properties() of {kind} if no step changes it, or else do without it between steps"
+            ) from cause
 
 
 class SubModel:
@@ -128,17 +153,17 @@ class SubModel:
     async def forward(self) -> Any:
         raise NotImplementedError(f"{type(self).__name__} has no forward(); write `async def forward(self)`")
 
-    async def sample(self, dist: Any, proposal: Any = None) -> Any:
-        return await self.parent.sample(dist, proposal)
+    def sample(self, dist: Any, proposal: Any = None) -> Awaitable[Any]:
+        return self.parent.sample(dist, proposal)
 
-    async def observe(self, dist: Any, x: Any) -> Any:
-        return await self.parent.observe(dist, x)
+    def observe(self, dist: Any, x: Any) -> Awaitable[Any]:
+        return self.parent.observe(dist, x)
 
-    async def intervene(self, dist: Any, x: Any) -> Any:
-        return await self.parent.intervene(dist, x)
+    def intervene(self, dist: Any, x: Any) -> Awaitable[Any]:
+        return self.parent.intervene(dist, x)
 
-    async def call(self, submodel: SubModel) -> Any:
-        return await submodel.run_with_parent(self.parent)
+    def call(self, submodel: SubModel) -> Awaitable[Any]:
+        return self.parent.call(submodel)
 
     def condition(self, b: Any) -> None:
         self.parent.condition(b)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import inspect
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -18,11 +19,11 @@ from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import FeynkacError, ProgramError
 from feynkac.models.language.histories import Histories, Node
 from feynkac.programs.compat.llamppl.answering import Logits, answer
-from feynkac.programs.runtime.causes import describe_cause
+from feynkac.programs.runtime.causes import describe_cause, find_line
 from feynkac.programs.runtime.serving import Ask
 
 if TYPE_CHECKING:
-    from feynkac.programs.compat.llamppl.lmcontext import LMContext
+    from feynkac.programs.compat.llamppl.distributions.lmcontext import LMContext
     from feynkac.programs.compat.llamppl.modeling import Model
 
 MAX_STEPS = 10_000
@@ -45,6 +46,8 @@ class ModelRow:
         self.used = 0
         """How many uniforms of this step it has used."""
         self.contexts: WeakSet[LMContext] = WeakSet()
+        self.promises: list[tuple[Coroutine[Any, Any, Any], str, str | None]] = []
+        """What its step has asked for so far, and at which line."""
         self.places: list[tuple[Histories, Node]] = []
         """Histories without a context that it asked about last."""
 
@@ -69,6 +72,7 @@ class ModelRow:
             self.model.untwist()
             if not self.over and self.model.weight > -math.inf:
                 await self.model.step()
+            self._check_promises()
             if self.model.done_stepping():
                 self.model.untwist()
         except _Dead:
@@ -78,6 +82,24 @@ class ModelRow:
             raise
         except Exception as cause:
             raise ProgramError(f"{self._place()}: {describe_cause(cause, type(self.model).step)}") from cause
+        finally:
+            self._list_forgotten()
+
+    def _check_promises(self) -> None:
+        """Raises ProgramError for what the step has asked for and never awaited."""
+        for what, where in self._list_forgotten():
+            raise ProgramError(
+                f"self.{what}(...){f' {where}' if where else ''} was never awaited, and so never happened: write "
+                f"`await self.{what}(...)`"
+            )
+
+    def _list_forgotten(self) -> list[tuple[str, str | None]]:
+        """What was never awaited, which is closed, and where it was asked for."""
+        promises, self.promises = self.promises, []
+        forgotten = [each for each in promises if inspect.getcoroutinestate(each[0]) == inspect.CORO_CREATED]
+        for promise, _, _ in forgotten:
+            promise.close()
+        return [(what, where) for _, what, where in forgotten]
 
     def _place(self) -> str:
         return f"in {type(self.model).__name__}, particle {self.number}, step {self.run.t}"
@@ -89,6 +111,14 @@ class ModelRow:
 
 
 _HERE: ContextVar[ModelRow | None] = ContextVar("particle", default=None)
+
+
+def expect_await(promise: Coroutine[Any, Any, Any], what: str) -> Coroutine[Any, Any, Any]:
+    """`promise`, which the step that is running must have begun to await when it ends: its line is remembered."""
+    row = _HERE.get()
+    if row is not None:
+        row.promises.append((promise, what, find_line(type(row.model).step)))
+    return promise
 
 
 def draw_uniform() -> Any:

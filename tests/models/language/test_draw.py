@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -194,3 +198,23 @@ def test_no_token_is_scored_as_another() -> None:
     logits, _, scale = cases(9)
     scored = score_tokens(torch.from_numpy(logits), scale, np.arange(5), np.array([-1, 0, 1, 2, -1]), exact=False)
     assert (scored[[0, 4]] == -np.inf).all() and np.isfinite(scored[1:4]).all()
+
+
+CHECKED = """
+import numpy as np
+from feynkac.models.language import draw
+logits, mask, one = np.zeros((2, 40), np.float32), np.full((2, 2), 0xFFFFFFFF, np.uint32), np.ones(2, np.float32)
+law = draw.normalise(logits, mask, one)
+try:
+    draw._draw_alone(logits, mask, one, law.peak, law.blocks, np.array([2]), np.zeros(1), np.empty(1, np.int64))
+except IndexError:
+    print("told")
+"""
+
+
+def test_an_index_out_of_bounds_is_told_where_indices_are_checked(tmp_path) -> None:
+    """What `make test-bounds` rests on."""
+    environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-P", "-c", CHECKED], capture_output=True, text=True, timeout=100,
+                          env=environment, check=False)  # fmt: skip
+    assert done.stdout == "told\n", done.stderr

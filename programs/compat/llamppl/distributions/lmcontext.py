@@ -13,10 +13,15 @@ from feynkac.base.errors import ArgumentError, ProgramError
 from feynkac.base.masks import unpack
 from feynkac.base.tokens import TokenSet
 from feynkac.programs.compat.llamppl.answering import Logits
-from feynkac.programs.compat.llamppl.distributions import Distribution, log_softmax
+from feynkac.programs.compat.llamppl.distributions.distribution import Distribution
 from feynkac.programs.compat.llamppl.llms import CachedCausalLM, Token
 from feynkac.programs.compat.llamppl.running import answer_now, draw_uniform, fetch_answer
+from feynkac.programs.compat.llamppl.util import log_softmax
 from feynkac.programs.runtime.serving import Ask
+
+
+class NullMask(Exception):
+    """Never raised here, and there to be named: a particle whose mask rules out every token dies."""
 
 
 class LMContext:

@@ -1,0 +1,30 @@
+"""A process that was forked off has none of its parent's threads, and torch would wait for them for ever.
+
+Torch and numba share one pool of OpenMP: threads that either has started in the parent are missed by both.
+"""
+
+from __future__ import annotations
+
+import os
+
+from feynkac.base.errors import ModelError
+
+_first: tuple[int, int] | None = None
+"""The process in which a model ran first, and the threads that torch and numba had there."""
+
+
+def check_process() -> None:
+    """Note that a model runs in this process. Raises ModelError where its threads were left behind in another one."""
+    import torch
+    from numba import get_num_threads
+
+    global _first
+    if _first is None:
+        _first = os.getpid(), max(torch.get_num_threads(), get_num_threads())
+    parent, threads = _first
+    if os.getpid() != parent and threads > 1:
+        raise ModelError(
+            "this process was forked off one that has run a model, whose threads it has not got: it would wait for "
+            "them for ever. Start it by multiprocessing.get_context('spawn'), or fork before the first run, or let the "
+            "parent run on one thread (OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1)"
+        )

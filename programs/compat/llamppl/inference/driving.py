@@ -1,0 +1,49 @@
+"""One run of the engine over the particles of a LLaMPPL model."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from feynkac.base.contract import LogW, Resample
+from feynkac.base.numbers import as_whole
+from feynkac.potentials import product
+from feynkac.programs.compat.llamppl.inference.smc_record import SMCRecord
+from feynkac.programs.compat.llamppl.running import Population
+from feynkac.smc.engine import Step, smc
+from feynkac.smc.rng import Streams
+
+
+class Particles(list[Any]):
+    """The models of a run, with their `weight`; `log_evidence` is the log of the normalising constant in nats."""
+
+    log_evidence: float
+
+
+def run_engine(population: Population, n: int, resample: Resample, seed: Any, record: SMCRecord | None) -> Step:
+    step = None
+    for step in smc(population, product(), n=n, resample=resample, rng=open_streams(seed)):
+        weighed = step.log_weight + math.log(len(population))
+        for row, weight in zip(population.rows, weighed.tolist(), strict=True):
+            row.model.weight = weight
+        if record is not None:
+            record.add(step, population, weighed)
+    assert step is not None
+    return step
+
+
+def collect(population: Population, log_weight: LogW) -> Particles:
+    particles = Particles(row.model for row in population.rows)
+    for particle, weight in zip(particles, (log_weight + math.log(len(log_weight))).tolist(), strict=True):
+        particle.weight = weight
+    particles.log_evidence = float(np.logaddexp.reduce(log_weight))
+    return particles
+
+
+def open_streams(seed: Any) -> Any:
+    """The random numbers of a seed; those of numpy's global generator without one."""
+    if seed is None:
+        return Streams(int(np.random.randint(2**31 - 1)))  # noqa: NPY002
+    return Streams(seed) if as_whole(seed) is not None else seed

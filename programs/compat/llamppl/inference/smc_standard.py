@@ -1,0 +1,50 @@
+"""Sequential Monte Carlo."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from feynkac.programs.compat.llamppl.inference.driving import Particles, collect, run_engine
+from feynkac.programs.compat.llamppl.inference.smc_record import SMCRecord
+from feynkac.programs.compat.llamppl.modeling import Model
+from feynkac.programs.compat.llamppl.running import Population, bridge
+from feynkac.smc.engine import RandomSource
+from feynkac.smc.resample import adaptive, by_name, never
+
+
+async def smc_standard(
+    model: Model,
+    n_particles: int,
+    ess_threshold: float = 0.5,
+    visualization_dir: str | None = None,
+    json_file: str | None = None,
+    resampling_method: str = "multinomial",
+    *,
+    seed: int | RandomSource | None = None,
+) -> Particles:
+    """Sequential Monte Carlo; resamples when the effective sample size is below `ess_threshold` of the particles.
+
+    `resampling_method` names a scheme of `feynkac.smc.resample`. `json_file`, below `visualization_dir` where that is
+    given, receives LLaMPPL's record of the run. `seed` None takes one from numpy's global generator.
+    """
+    scheme = by_name(resampling_method)
+    if ess_threshold <= 1.0:
+        scheme = adaptive(scheme, ess_threshold) if ess_threshold > 0.0 else never
+    record = None if visualization_dir is None and json_file is None else SMCRecord()
+
+    def run(wait: Callable[[Any], Any]) -> Particles:
+        population = Population(model, wait)
+        step = run_engine(population, n_particles, scheme, seed, record)
+        return collect(population, step.log_weight)
+
+    particles = await bridge(run)
+    if record is not None:
+        name = json_file or f"{type(model).__name__}-{time.strftime('%Y%m%d-%H%M%S')}.json"
+        path = Path(visualization_dir or ".", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(record.to_json(), encoding="utf-8")
+        print(f"Saved record to {path}")
+    return particles
