@@ -59,8 +59,8 @@ class Decoder:
             if is_out_of_memory(cause):
                 raise
             raise ModelError(
-                f"latents of shape {tuple(latents.shape[1:])} cannot be decoded with the {type(self._given).__name__} of "
-                f"{type(self.pipe).__name__} as those of the usual VAEs are ({type(cause).__name__}: {cause}); give "
+                f"latents of shape {tuple(latents.shape[1:])} cannot be decoded with the {type(self._given).__name__} "
+                f"of {type(self.pipe).__name__} as those of the usual VAEs are ({type(cause).__name__}: {cause}); give "
                 "from_pipeline decode=, a function of latents (R, ...) that returns images (R, C, H, W) from 0 to 1"
             ) from cause
 
