@@ -88,34 +88,19 @@ def diffuse(
 
 def _report(result: Result, out: Path, json: Path | None, samples: Path | None) -> None:
     """Say how it went, and write what was asked for."""
+    from feynkac.results.pictures.saving import save_samples
+
     result.show()
     names: list[Any] = [None] * len(result.samples)
     try:
         if samples is not None:
-            names = _save(result.samples, samples)
+            names = save_samples(result.samples, samples)
         if json is not None:
             replace(result, samples=names).to_json(json)
         result.plot().savefig(out)
     except OSError as cause:
         raise ArgumentError(f"cannot write what came out: {cause}") from cause
     typer.echo(f"wrote {', '.join(str(path) for path in (out, samples, json) if path is not None)}")
-
-
-def _save(images: list[Any], folder: Path) -> list[str]:
-    """Save each particle by its number: images as PNG, videos as GIF."""
-    from feynkac.models.diffusion.decoding import on_pil
-
-    folder.mkdir(parents=True, exist_ok=True)
-    names = []
-    for i, image in enumerate(images):
-        shown = on_pil(lambda pictures: pictures)(image)
-        if isinstance(shown, list):
-            names.append(f"particle_{i:03d}.gif")
-            shown[0].save(folder / names[-1], save_all=True, append_images=shown[1:], duration=125, loop=0)
-        else:
-            names.append(f"particle_{i:03d}.png")
-            shown.save(folder / names[-1])
-    return names
 
 
 def _check_outputs(out: Path, json: Path | None) -> None:

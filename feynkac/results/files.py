@@ -34,7 +34,9 @@ def write_result(result: Result, path: str | os.PathLike[str]) -> None:
         text = json.dumps({"feynkac": VERSION, **data}, ensure_ascii=False, allow_nan=False, default=unpack)
         encoded = text.encode("utf-8", "surrogatepass")
     except (TypeError, ValueError, RecursionError) as cause:
-        raise ArgumentError(f"the samples cannot be written as JSON: {cause}") from cause
+        shown = len(getattr(result.samples[0], "shape", ())) > 1
+        instead = "; result.save_images(folder) writes images, and an index" if shown else ""
+        raise ArgumentError(f"the samples cannot be written as JSON: {cause}{instead}") from cause
     Path(path).write_bytes(encoded)
 
 

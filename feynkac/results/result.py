@@ -24,6 +24,8 @@ from feynkac.smc.evidence import bound_evidence, find_interval
 from feynkac.smc.weights import effective_sample_size, normalise
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from matplotlib.figure import Figure
 
 
@@ -209,6 +211,16 @@ class Result:
         from feynkac.results.pictures import picture
 
         return picture(self, kind, most, reference)
+
+    def save_images(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write image samples to `folder` as PNG, videos as GIF, and beside them "index.json"; the paths, one a row.
+
+        The index is this result with the names of the files as samples; `from_json` reads it. Raises ArgumentError for
+        samples that are no images and for a folder that cannot be written to.
+        """
+        from feynkac.results.pictures.saving import save_images
+
+        return save_images(self, folder)
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a file that `from_json` reads, which gives back objects as dicts, and tuples as lists.

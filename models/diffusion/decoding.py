@@ -59,8 +59,8 @@ class Decoder:
             if is_out_of_memory(cause):
                 raise
             raise ModelError(
-                f"latents of shape {tuple(latents.shape[1:])} cannot be decoded with the {type(self._vae).__name__} of "
-                f"{type(self.pipe).__name__} as those of the usual VAEs are ({type(cause).__name__}: {cause}); give "
+                f"latents of shape {tuple(latents.shape[1:])} cannot be decoded with the {type(self._given).__name__} "
+                f"of {type(self.pipe).__name__} as those of the usual VAEs are ({type(cause).__name__}: {cause}); give "
                 "from_pipeline decode=, a function of latents (R, ...) that returns images (R, C, H, W) from 0 to 1"
             ) from cause
 
@@ -95,9 +95,13 @@ class Decoder:
         side = getattr(self.pipe, "default_sample_size", 0) * scale
         return self.pipe._unpack_latents(latents, self.height or side, self.width or side, scale)
 
+    @property
+    def _given(self) -> Any:
+        return self.pipe.vae if self.instead is None else self.instead
+
     @functools.cached_property
     def _vae(self) -> Any:
-        return copy_vae(self.pipe.vae if self.instead is None else self.instead)
+        return copy_vae(self._given)
 
     def _unscale(self, latents: Tensor) -> Tensor:
         config = self._vae.config

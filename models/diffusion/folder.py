@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import warnings
 from pathlib import Path
@@ -34,7 +35,8 @@ def open_pipeline(folder: str | os.PathLike[str], dtype: str = "float32", device
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
-            pipe = diffusers.DiffusionPipeline.from_pretrained(place, torch_dtype=precision)
+            spare = importlib.util.find_spec("accelerate") is not None  # said, lest diffusers print that it is missing
+            pipe = diffusers.DiffusionPipeline.from_pretrained(place, torch_dtype=precision, low_cpu_mem_usage=spare)
         return pipe if device is None else pipe.to(device)
     except Exception as cause:
         raise ModelError(f"cannot load the pipeline in {place}: {cause}") from cause

@@ -76,8 +76,8 @@ def copy_scheduler(scheduler: Any) -> Any:
         given = signature.bind(self, *args, **kwargs).arguments
         parent = getcurrent().parent
         assert parent is not None
-        asked = (given.get(name) for name in ("model_output", "timestep", "sample"))
-        answer = parent.switch(Question(*asked, _find_unusual(base.__name__, signature, given)))
+        asked: Any = [given.get(name) for name in ("model_output", "timestep", "sample")]
+        answer = parent.switch(Question(asked[0], asked[1], asked[2], _find_unusual(base.__name__, signature, given)))
         if answer is None:
             made = base.step(self, *args, **kwargs)
             self.__dict__["_drawn"] = made[0] if isinstance(made, tuple) else made.prev_sample

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from math import log
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,9 @@ def test_diffusion_in_five_minutes(beside_the_benchmarks) -> None:
     names, blocks = run("Diffusion in five minutes")
     assert blocks >= 3 and {"bright.png", "whole.png"} <= {file.name for file in beside_the_benchmarks.iterdir()}
     assert names["result"].expectation(lambda image: image.mean()) > 0.32  # by itself the model makes 0.305 +- 0.005
-    assert -8 < names["threes"].log_evidence < 0
+    # Of 1,024 images that the model made by itself 0.124 were threes, with a standard error of 7 %.
+    assert abs(names["threes"].log_evidence - log(0.124)) < 0.4
+    assert len(list((beside_the_benchmarks / "threes").iterdir())) == 64 + 1
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")

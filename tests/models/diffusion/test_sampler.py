@@ -263,6 +263,38 @@ def test_a_schedule_is_asked_about_steps_that_there_are():
     assert set(asked) == set(range(5)), "the last of 6 steps has no guess"
 
 
+def test_the_default_of_guided_stakes_at_most_one_nat_of_a_step_whatever_the_reward():
+    for scale, bounded in ((1e-3, False), (1e4, True), (1e8, True)):
+        proposal = fd.Guided(fk.reward(bowl, scale, batch=True))
+        sampler = sampler_of(proposal=proposal)
+        state = sampler.init(64, Streams(0).at("init", 0))
+        state.look()
+        transition = sampler.schedule.transitions[0]
+        free = transition.lever * state.leaves["toward"]
+        shift = proposal._shift(state, transition)
+        entropy = (shift**2).sum(1) / (2.0 * transition.std**2)
+        assert float(entropy.max()) < 1.0 + 1e-6
+        assert torch.equal(shift, free) != bounded
+        cosine = torch.nn.functional.cosine_similarity(shift, free)
+        assert torch.allclose(cosine, torch.ones_like(cosine)), "the direction stays"
+
+
+def test_a_strong_reward_on_a_mixture_does_not_lose_its_evidence_to_the_defaults_of_guided():
+    prior = fd.GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], 0.3)
+    reward = fk.reward(lambda x: -((x[:, 0] - 0.4) ** 2), scale=30.0, batch=True)
+
+    def errors(proposal):
+        sampler = fd.DiffusionSampler(prior, fd.ddpm(20), (1,), dtype=torch.float64, proposal=proposal)
+        return [abs(fk.steer(sampler, reward, particles=32, seed=k).log_evidence - truth) for k in range(8)]
+
+    plain = fd.DiffusionSampler(prior, fd.ddpm(20), (1,), dtype=torch.float64)
+    truth = fk.steer(plain, reward, particles=8192, seed=0, algorithm="importance").log_evidence
+    found, free, base = (
+        np.median(errors(each)) for each in (fd.Guided(reward), fd.Guided(reward, trust=None), fd.BASE)
+    )
+    assert found < base + 1.5 < free / 10, "no worse than the kernel itself, give or take a nat; without a bound lost"
+
+
 def test_unweighted_guidance_says_that_it_is_biased(capsys):
     sampler = sampler_of(proposal=fd.Guided(BOWL, weighted=False))
     assert sampler.biased and "biased" in repr(sampler.proposal) and not sampler_of().biased

@@ -1,0 +1,67 @@
+"""The samples of a result as files: images and videos, one each, and an index beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.base.errors import ArgumentError, FeynkacError
+
+if TYPE_CHECKING:
+    from feynkac.results.result import Result
+
+INDEX = "index.json"
+FRAME = 125
+"""Milliseconds for which a frame of a video is shown."""
+
+
+def save_images(result: Result, folder: str | os.PathLike[str]) -> list[Path]:
+    """What `Result.save_images` does."""
+    place = Path(folder)
+    try:
+        names = save_samples(result.samples, place)
+        replace(result, samples=names).to_json(place / INDEX)
+    except OSError as cause:
+        raise ArgumentError(f"cannot write to {place}: {cause}") from cause
+    return [place / name for name in names]
+
+
+def save_samples(samples: Sequence[Any], folder: Path) -> list[str]:
+    """The names of the files in `folder` that the `samples` were written to: images as PNG, videos as GIF.
+
+    Raises ArgumentError for samples that are neither, FeynkacError where Pillow is missing, and OSError.
+    """
+    try:
+        from PIL import Image
+    except ImportError as cause:
+        raise FeynkacError("images are written by Pillow: pip install pillow") from cause
+    arrays = [_to_frames(sample, row) for row, sample in enumerate(samples)]
+    folder.mkdir(parents=True, exist_ok=True)
+    names = []
+    for row, frames in enumerate(arrays):
+        first, *others = [Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame) for frame in frames]
+        names.append(f"particle_{row:03d}.{'gif' if others else 'png'}")
+        options: dict[str, Any] = {"save_all": True, "append_images": others, "duration": FRAME, "loop": 0}
+        first.save(folder / names[-1], **(options if others else {}))
+    return names
+
+
+def _to_frames(sample: Any, row: int) -> NDArray[np.uint8]:
+    """(F, H, W, C) bytes of an image (C, H, W), of which F is 1, or of a video (F, C, H, W), from 0 to 1; or of PIL."""
+    if hasattr(sample, "getbands"):
+        return np.asarray(sample.convert("RGBA" if "A" in sample.getbands() else "RGB"))[None]
+    array = sample.detach().float().cpu().numpy() if hasattr(sample, "detach") else np.asarray(sample)
+    if array.ndim not in (3, 4) or array.shape[-3] not in (1, 3, 4) or array.dtype.kind not in "fiub":
+        found = f"shape {array.shape}" if array.ndim else type(sample).__name__
+        raise ArgumentError(
+            f"the sample of row {row} is no image: {found}, where (C, H, W) or, of a video, (F, C, H, W) was expected, "
+            "with 1, 3 or 4 channels from 0 to 1; texts are written by to_json"
+        )
+    frames = array if array.ndim == 4 else array[None]
+    return (np.nan_to_num(frames.astype(np.float64)).clip(0, 1) * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)

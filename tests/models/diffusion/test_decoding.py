@@ -1,0 +1,150 @@
+"""The VAE of a pipeline: where it rests while it is offloaded, and those that are not used as the usual ones are."""
+
+from __future__ import annotations
+
+import types
+
+import numpy as np
+import pytest
+import torch
+from test_pipeline import SIZE, STEPS, bright, last_of, made, stable_diffusion
+
+import feynkac as fk
+from feynkac.base.errors import ModelError
+
+diffusers = pytest.importorskip("diffusers")
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+
+REWARD = fk.reward(bright, 5.0, batch=True)
+
+
+def tiny():
+    torch.manual_seed(0)
+    pipe = stable_diffusion()
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def steer(pipe, preview=None, **options):
+    model = fk.Diffusion.from_pipeline(pipe, STEPS, preview=preview, **options).prompt("a cat", **SIZE)
+    return fk.steer(model, REWARD, particles=3, seed=0)
+
+
+# --- offloading ------------------------------------------------------------------------------------------------------
+
+
+class Offloaded(diffusers.AutoencoderKL):
+    """Rests on another device, and is brought by a hook of accelerate when its decoder is called."""
+
+    stash = None
+
+    def decode(self, z, *args, **options):
+        assert z.device.type == "cpu", "latents are expected where the pipeline runs, not where the VAE rests"
+        self.load_state_dict(self.stash, assign=True)
+        return super().decode(z, *args, **options)
+
+
+@pytest.mark.parametrize("preview", [None, "full"])
+def test_latents_go_to_where_an_offloaded_vae_will_run(preview):
+    wanted = steer(tiny(), preview)
+    pipe = tiny()
+    pipe.vae.__class__ = Offloaded
+    pipe.vae.stash = {key: value.clone() for key, value in pipe.vae.state_dict().items()}
+    pipe.vae.to("meta")
+    for part in (pipe.vae, pipe.unet, pipe.text_encoder):
+        part._hf_hook = types.SimpleNamespace(execution_device=torch.device("cpu"))
+    assert pipe.vae.device.type == "meta"
+    found = steer(pipe, preview)
+    assert found.log_evidence == wanted.log_evidence and torch.equal(found.samples[0], wanted.samples[0])
+
+
+@pytest.mark.parametrize("preview", [None, "full"])
+def test_weights_that_accelerate_keeps_elsewhere_are_found(preview):
+    accelerate = pytest.importorskip("accelerate")
+    wanted, pipe = steer(tiny(), preview), tiny()
+    for part in (pipe.vae, pipe.unet, pipe.text_encoder):
+        accelerate.cpu_offload(part, torch.device("cpu"), offload_buffers=True)
+    for _ in range(2):
+        assert np.isclose(steer(pipe, preview).log_evidence, wanted.log_evidence)
+    assert pipe.vae.device.type == "meta"
+
+
+# --- other VAEs ------------------------------------------------------------------------------------------------------
+
+
+class Foreign(torch.nn.Module):
+    """A VAE with a way of its own; `fault` says which."""
+
+    def __init__(self, fault):
+        super().__init__()
+        self.fault, self.weight = fault, torch.nn.Parameter(torch.ones(1))
+        known = {} if fault == "no scale" else {"scaling_factor": 1.0}
+        self.config = types.SimpleNamespace(**known, block_out_channels=(8, 8))
+        self.device = torch.device("cpu")
+        if fault != "no type":
+            self.dtype = torch.float32
+
+    def decode(self, z, return_dict=True, **options):
+        if self.fault == "another call":
+            raise TypeError("decode() missing 1 required argument: 'temb'")
+        if self.fault == "another rank":
+            return torch.nn.functional.conv3d(z, self.weight.expand(3, 4, 1, 1, 1))
+        if self.fault == "not there":
+            raise NotImplementedError
+        return (z[:, :3],)
+
+
+FAULTS = {
+    "another call": "TypeError: .*missing 1 required",
+    "another rank": "RuntimeError",
+    "not there": "NotImplementedError",
+    "no scale": "no scaling_factor",
+    "no type": "AttributeError",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_vae_with_its_own_ways_is_refused_before_the_second_pass_of_the_network(fault):
+    passes = []
+    pipe = tiny()
+    pipe.unet.register_forward_pre_hook(lambda *_: passes.append(1) and None)
+    pipe.vae = Foreign(fault)
+    model = fk.Diffusion.from_pipeline(pipe, STEPS).prompt("a cat", **SIZE)
+    reward = fk.reward(bright, every="end", batch=True)
+    with pytest.raises(ModelError, match=rf"Foreign of StableDiffusionPipeline .*{FAULTS[fault]}.*decode="):
+        fk.steer(model, reward, particles=2, seed=0)
+    assert len(passes) == 1
+    given = fk.Diffusion.from_pipeline(pipe, STEPS, decode=lambda x: x[:, :3].sigmoid()).prompt("a cat", **SIZE)
+    assert np.isfinite(fk.steer(given, reward, particles=2, seed=0).log_evidence)
+
+
+def test_whole_runs_try_the_decoder_before_they_begin():
+    passes = []
+    torch.manual_seed(0)
+    pipe = stable_diffusion(diffusers.EulerDiscreteScheduler())
+    pipe.unet.register_forward_pre_hook(lambda *_: passes.append(1) and None)
+    pipe.vae = Foreign("another call")
+    model = fk.Diffusion.from_pipeline(pipe, STEPS).prompt("a cat", **SIZE)
+    with pytest.raises(ModelError, match="decode="):
+        fk.steer(model, REWARD, particles=2, algorithm="best_of_n")
+    assert len(passes) == 1
+
+
+def test_a_decoder_that_runs_out_of_memory_is_no_foreign_one():
+    pipe = tiny()
+
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("out of memory")
+
+    pipe.vae.decode = full
+    with pytest.raises(ModelError, match="memory ran out"):
+        steer(pipe, "full")
+
+
+def test_a_decoder_of_the_user_is_not_tried():
+    calls = []
+    pipe, _, _ = made("sd15")
+    model = fk.Diffusion.from_pipeline(pipe, STEPS, decode=lambda x: calls.append(len(x)) or x[:, :3].sigmoid())
+    last_of(model.prompt("a cat", **SIZE), fk.reward(bright, every="end", batch=True))
+    assert calls == [4]
