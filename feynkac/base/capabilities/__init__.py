@@ -1,0 +1,77 @@
+"""The optional capabilities: what an object may offer beyond the contract (`feynkac.base.contract`), one class each.
+
+Each class says what happens without it. An object has a capability by having the methods; it need not derive from
+anything. Nothing else is looked up by name on models, states, potentials, proposals and observers: ask with
+`isinstance`, or with `require`, whose error says what is missing. `feynkac.check` tells which of them an object has.
+Those of samplers of latents are in `feynkac.base.sampling`.
+
+Shapes: `N` particles in the population, `R` rows asked about.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from feynkac.base.capabilities.asking import Named as Named, has as has, require as require
+from feynkac.base.capabilities.models import (
+    Biased as Biased,
+    Bounded as Bounded,
+    ChecksForks as ChecksForks,
+    Enumerated as Enumerated,
+    Enumerates as Enumerates,
+    Joins as Joins,
+    Masks as Masks,
+    Replayable as Replayable,
+    Replays as Replays,
+)
+from feynkac.base.capabilities.potentials import (
+    Checks as Checks,
+    Contradicts as Contradicts,
+    Factored as Factored,
+    Foresees as Foresees,
+    Hard as Hard,
+    IgnoresTime as IgnoresTime,
+    Lists as Lists,
+    MasksWithin as MasksWithin,
+    Reads as Reads,
+    RelatesNeighbours as RelatesNeighbours,
+    find_reader as find_reader,
+    is_hard as is_hard,
+    list_factors as list_factors,
+)
+from feynkac.base.capabilities.states import (
+    BoundsEvidence as BoundsEvidence,
+    CarriesAutomata as CarriesAutomata,
+    Completes as Completes,
+    CountsTokens as CountsTokens,
+    Decodes as Decodes,
+    ForeseesAcceptance as ForeseesAcceptance,
+    Records as Records,
+    Remembers as Remembers,
+    Retires as Retires,
+    Shows as Shows,
+    TellsEnds as TellsEnds,
+    Tokenised as Tokenised,
+    Weighed as Weighed,
+    Writes as Writes,
+)
+from feynkac.base.sampling import Estimates, NeedsGraph
+
+
+@runtime_checkable
+class Closes(Protocol):
+    """An observer with something to close when the run ends, however it ends. Without it: nothing is called."""
+
+    def close(self) -> None: ...
+
+
+OF_MODELS: tuple[type, ...] = (Named, Joins, Masks, Bounded, Biased, ChecksForks, Enumerates, Replays)
+OF_STATES: tuple[type, ...] = (
+    Shows, Retires, Records, CountsTokens, TellsEnds, Remembers, Writes, Tokenised, CarriesAutomata, ForeseesAcceptance,
+    BoundsEvidence, Weighed, Decodes, Estimates, Completes,
+)  # fmt: skip
+OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees, Checks, Contradicts, Lists, Reads)
+OF_PROPOSALS: tuple[type, ...] = (Biased, NeedsGraph)
+OF_DENOISERS: tuple[type, ...] = (IgnoresTime, RelatesNeighbours)
+OF_AUTOMATA: tuple[type, ...] = (MasksWithin,)
+OF_OBSERVERS: tuple[type, ...] = (Closes,)

@@ -1,0 +1,113 @@
+"""What models may offer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from feynkac.base.contract import LogW, Model, Rng, State
+
+if TYPE_CHECKING:
+    from feynkac.base.masks import TokenConstraint
+
+
+@runtime_checkable
+class Joins(Protocol):
+    """A model that can run with others in one batch. Without it: `steer` refuses a list of models."""
+
+    def join(self, others: Sequence[Any], /) -> Model:
+        """One model of this problem and of the problems of `others`, in this order, the same number of rows each."""
+        ...
+
+
+@runtime_checkable
+class Masks(Protocol):
+    """A model whose proposal can obey token constraints. Without it: constraints weigh, and nothing is masked."""
+
+    def constrain(self, constraints: Sequence[TokenConstraint], /) -> Model:
+        """The same model with a proposal that obeys `constraints`, which then also weigh as potentials."""
+        ...
+
+
+@runtime_checkable
+class Bounded(Protocol):
+    """A model that knows how long its runs last. Asked by the progress bar. Without it: the bar has no end."""
+
+    @property
+    def max_steps(self) -> int | None:
+        """The largest number of steps that a run takes; None where it is not known."""
+        ...
+
+
+@runtime_checkable
+class Biased(Protocol):
+    """A model or proposal that can leave its weights out, which `steer` warns of. Without it: weights are proper."""
+
+    @property
+    def biased(self) -> bool:
+        """Whether samples, weights and evidence follow no declared target."""
+        ...
+
+
+@runtime_checkable
+class ChecksForks(Protocol):
+    """A model, or a source of one, whose particles cannot always be copied, which is asked before a run that copies.
+
+    Without it: any algorithm may copy them.
+    """
+
+    def check_forks(self) -> None:
+        """Raises a FeynkacError that says why they cannot be copied, and what to do."""
+        ...
+
+
+@runtime_checkable
+class Enumerates(Protocol):
+    """A model that can list its samples. Asked by algorithm "exact". Without it: that refuses."""
+
+    def enumerate(self, most: int, masked: bool, watch: Callable[[int], Any]) -> Enumerated:
+        """All samples with mass that the constraints allow, from at most `most` evaluations of the law.
+
+        `masked`: nothing else weighs, so that prefixes may be left out whose mass cannot matter. `watch` is told of
+        evaluations before they are made.
+        """
+        ...
+
+
+class Enumerated(Protocol):
+    """What `Enumerates` gives."""
+
+    @property
+    def state(self) -> Any:
+        """A population of all samples found."""
+        ...
+
+    @property
+    def log_prob(self) -> LogW:
+        """(L,) nats of each under the law."""
+        ...
+
+    @property
+    def log_left(self) -> float:
+        """Nats of what was left out; -inf where nothing was."""
+        ...
+
+
+@runtime_checkable
+class Replays(Protocol):
+    """A model that can walk a given path again. Asked by conditional SMC and "gibbs". Without it: they refuse."""
+
+    def replay(self, t: int, state: Any, rng: Rng, reference: Any) -> tuple[State, LogW]:
+        """Like `step`, except that row 0 takes the choices of `reference`, with the increment they have in `step`.
+
+        Row 0 must finish where the reference finished. The other rows are drawn as `step` draws them.
+        """
+        ...
+
+    def trace(self, state: Any, row: int) -> Any:
+        """All the choices of a finished `row`: what makes `replay` walk its path."""
+        ...
+
+
+class Replayable(Model, Replays, Protocol):
+    """A model that can also walk a given path again."""

@@ -1,0 +1,137 @@
+"""What potentials may offer, the denoisers of canvases, and automata over tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.base.capabilities.asking import has
+from feynkac.base.contract import Potential
+
+if TYPE_CHECKING:
+    from feynkac.base.masks import States, TokenMask
+    from feynkac.base.vocabulary import Vocabulary
+
+
+@runtime_checkable
+class Factored(Protocol):
+    """A potential that is a product. `steer` masks by its factors, and says which one killed. Without it: it is one."""
+
+    @property
+    def factors(self) -> tuple[Potential, ...]: ...
+
+
+def list_factors(potential: Any) -> tuple[Any, ...]:
+    """The factors of a product; of any other potential itself."""
+    return potential.factors if has(potential, Factored) else (potential,)
+
+
+@runtime_checkable
+class Hard(Protocol):
+    """A potential that may only forbid, and is asked before others. Without it: it is asked in turn."""
+
+    hard: bool
+    """Whether all log-weights are 0 or -inf, so that a positive power changes nothing."""
+
+
+def is_hard(potential: Any) -> bool:
+    """Whether `potential` only forbids."""
+    return has(potential, Hard) and potential.hard
+
+
+@runtime_checkable
+class Foresees(Protocol):
+    """A potential whose guesses have a gradient. Asked by guided proposals. Without it: they refuse."""
+
+    def log_psi(self, view: Any) -> Any:
+        """(R,) nats, a tensor: what is foreseen of the rows in `view`, differentiable in `view.estimate`."""
+        ...
+
+
+@runtime_checkable
+class Checks(Protocol):
+    """A token constraint that accepts less than its automaton. Asked of spans by programs. Without it: as much."""
+
+    def approves(self, vocabulary: Vocabulary, tokens: Sequence[int] | NDArray[np.int64]) -> bool:
+        """Whether a token sequence that the automaton accepts is accepted indeed; `final` says the same."""
+        ...
+
+
+@runtime_checkable
+class Contradicts(Protocol):
+    """A constraint that knows whether texts meet it and others. Asked when all particles have died, to tell why.
+
+    Without it: the error does not say.
+    """
+
+    def shares_text(self, others: Sequence[Any]) -> bool | None:
+        """Whether some text meets this constraint and all `others`; None where that is not known."""
+        ...
+
+
+@runtime_checkable
+class Lists(Protocol):
+    """A constraint that can list its texts where they are few. Without it: language models do not look ahead for it."""
+
+    def list_texts(self, most: int) -> list[str] | None:
+        """All texts that meet it, None if there are more than `most`, or it is not known."""
+        ...
+
+
+@runtime_checkable
+class Reads(Protocol):
+    """A constraint whose texts stand for values. Asked for `Result.parsed`. Without it: they are read as plain JSON."""
+
+    def read(self, text: str) -> Any:
+        """The value of a text. Raises ValueError where it has none."""
+        ...
+
+
+def find_reader(potential: Any) -> Callable[[str], Any] | None:
+    """What reads the texts of the first factor that knows how."""
+    return next((factor.read for factor in list_factors(potential) if has(factor, Reads)), None)
+
+
+# --- of the denoisers of canvases
+
+
+@runtime_checkable
+class IgnoresTime(Protocol):
+    """A denoiser whose answer may hold longer than a step. Without it: each step evaluates all anew."""
+
+    time_independent: bool
+    """Whether the answer is the same at every noise level, so that it holds while a canvas stays as it is."""
+
+
+@runtime_checkable
+class RelatesNeighbours(Protocol):
+    """A denoiser whose posterior is a Markov chain over positions. Without it: positions count as independent.
+
+    A canvas asks, so that constraints are foreseen, and met, without error. A denoiser that knows the dependence only
+    approximately may have it, too: it guides, and the weights correct.
+    """
+
+    def transitions(self, tokens: NDArray[np.int64], t: float) -> NDArray[np.float64]:
+        """(U, L - 1, K, K) nats: the law of each clean token (last index) given the one before it and the canvas."""
+        ...
+
+
+# --- of automata over tokens
+
+
+@runtime_checkable
+class MasksWithin(Protocol):
+    """An automaton that knows how many tokens its texts still need. Asked by language models, for their `max_tokens`.
+
+    Without it: a particle may begin a text that it cannot complete within the limit, and dies there.
+    """
+
+    def masks_within(self, states: States, left: NDArray[np.int64]) -> TokenMask:
+        """(U, ceil(V / 32)) as `masks`, without tokens after which no text is accepted within `left` (U,) in all.
+
+        `left` counts the token itself, and no end of sequence. Only what is sure may be left out: so the target stays.
+        """
+        ...

@@ -1,0 +1,165 @@
+"""What populations may offer: to the engine, to `steer` and to potentials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.base.contract import LogW, Rows, State
+from feynkac.base.memory import Memory
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from feynkac.base.masks import States, TokenConstraint
+    from feynkac.base.vocabulary import Vocabulary
+
+
+@runtime_checkable
+class Retires(Protocol):
+    """A state that can be told that rows have died. Told by the engine. Without it: dead rows go on costing work."""
+
+    def retire(self, rows: Rows) -> None: ...
+
+
+@runtime_checkable
+class Records(Protocol):
+    """A state that keeps paths, which take memory, only when told to. Without it: paths are taken to be kept anyway."""
+
+    def record(self) -> None:
+        """Keep from now on, before the first step, what `Replays.trace` needs."""
+        ...
+
+
+@runtime_checkable
+class Shows(Protocol):
+    """A state that shows its rows as samples. Asked by `steer`. Without it: a sample is the state of its row alone."""
+
+    def samples(self, rows: Rows) -> Sequence[Any]:
+        """(R,) what a result holds for `rows`, finished or not."""
+        ...
+
+
+@runtime_checkable
+class CountsTokens(Protocol):
+    """A state that counts the tokens that went through its model. Without it: `Result.forwarded_tokens` is None."""
+
+    @property
+    def forwarded(self) -> Sequence[int] | None:
+        """Tokens so far for each problem of the batch; None where that is not known."""
+        ...
+
+
+@runtime_checkable
+class TellsEnds(Protocol):
+    """A state that knows how its rows came to an end. Asked when all have died, to tell why. Without it: nothing is."""
+
+    def tell_ends(self, rows: Rows) -> Sequence[str | None]:
+        """(R,) in words, such as "cut at max_tokens=30"; None where there is nothing to tell."""
+        ...
+
+
+# --- of states: what potentials ask
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A state in which potentials keep running values that fork with the rows. Without it: those potentials refuse."""
+
+    memory: Memory
+
+
+@runtime_checkable
+class Writes(Protocol):
+    """A state of texts. Asked by functions of the sample. Without it: they look for decoded samples instead."""
+
+    def texts(self, rows: Rows) -> list[str]:
+        """(R,) decoded texts so far; bytes that do not (yet) form a character are left out at the end."""
+        ...
+
+
+@runtime_checkable
+class Tokenised(Protocol):
+    """A state of token sequences. Asked by token constraints. Without it: they refuse.
+
+    A sequence holds neither the prompt nor an end-of-sequence token.
+    """
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    def tokens(self, rows: Rows) -> Sequence[NDArray[np.int64]]:
+        """(R,) generated token ids."""
+        ...
+
+
+@runtime_checkable
+class CarriesAutomata(Protocol):
+    """A state that carries automaton states along. Without it: a constraint walks over the tokens of each row."""
+
+    def states(self, constraint: TokenConstraint) -> States | None:
+        """(N,) states of the constraint's automaton; None for a constraint that is not carried."""
+        ...
+
+
+@runtime_checkable
+class ForeseesAcceptance(Protocol):
+    """A state that foresees how likely a text is to meet a constraint. Without it: the level is 0, or -inf.
+
+    The canvases of a discrete diffusion have it, and the texts of a language model where the constraint lists its own.
+    """
+
+    def log_accepted(self, constraint: TokenConstraint, rows: Rows) -> LogW | None:
+        """(R,) nats, known or guessed, -inf where no text can meet it; None where nothing is known of it."""
+        ...
+
+
+@runtime_checkable
+class BoundsEvidence(Protocol):
+    """A state that knows mass which its constraints have for certain. Without it: a run is not held against any."""
+
+    def bound_evidence(self, group: int, rows: Rows) -> float:
+        """Nats that the log evidence of the constraints that mask is at least; `rows` of the group meet them all."""
+        ...
+
+
+@runtime_checkable
+class Weighed(Protocol):
+    """A state that knows its weights since it was last resampled. Without it: `tempered(ess=)` refuses."""
+
+    memory: Memory
+    group: NDArray[Any]
+    """(N,) which problem each row belongs to."""
+    since: LogW
+    """(N,) nats of log-weight since the group was last resampled, as far as the model and tempering know it."""
+
+
+@runtime_checkable
+class Decodes(Protocol):
+    """A state whose finished rows decode to tensors, such as images. Without it: functions of such samples refuse."""
+
+    def outputs(self, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
+        """Finished `rows` in batches, each with its decoded samples (R, ...)."""
+        ...
+
+
+@runtime_checkable
+class Completes(Protocol):
+    """A state of canvases that can be filled in. Without it: `Lookahead` refuses."""
+
+    memory: Memory
+
+    def draw_clean(self, rows: Rows) -> NDArray[Any]:
+        """(R, L) clean tokens drawn from the factorised posterior of unfinished `rows`."""
+        ...
+
+    def estimate_clean(self, rows: Rows) -> NDArray[Any]:
+        """(R, L) the likeliest clean token at each position."""
+        ...
+
+    def complete(self, rows: Rows, tokens: NDArray[Any]) -> State:
+        """A finished population, row `i` of which is row `rows[i]` filled in with `tokens[i]`."""
+        ...
