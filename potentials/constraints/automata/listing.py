@@ -19,15 +19,14 @@ def list_texts(dfa: CharDfa, most: int) -> list[str] | None:
     prefixes = [(b"", 0, 0)]  # bytes, the state, and the decoder's within a character
     for _ in range(_MAX_LENGTH):
         found += [written for written, q, u in prefixes if u == 0 and dfa.accept[q]]
-        prefixes = [
-            (written + bytes([byte]), after, within)
-            for written, q, u in prefixes
-            for byte, after, within in _list_moves(dfa, q, u)
-        ]
-        if len(found) + len(prefixes) > most:
-            return None
-        if not prefixes:
+        longer: list[tuple[bytes, int, int]] = []
+        for written, q, u in prefixes:
+            longer += [(written + bytes([byte]), after, within) for byte, after, within in _list_moves(dfa, q, u)]
+            if len(found) + len(longer) > most:
+                return None
+        if not longer:
             return sorted(text.decode() for text in found)
+        prefixes = longer
     return None
 
 
