@@ -50,7 +50,7 @@ def measure_error(problem: Known, runs: int, seed: int) -> float:
 
 
 def rate(rows: list[dict], of: str) -> float:
-    return sum(row[f"{of}, warned"] for row in rows) / sum(row[of] for row in rows)
+    return sum(row[f"{of}, warned"] for row in rows) / max(1, sum(row[of] for row in rows))
 
 
 def show(row: dict) -> str:

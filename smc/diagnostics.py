@@ -103,11 +103,14 @@ def diagnose(
     log_z = np.array([log_sum_exp(population) for population in populations])
     log_parts = log_z if resampled else split_evidence(populations[0], resampled=False)
     last, share = lose(populations), normalise(log_z)
-    variance = float((lost + last).mean())
+    # N particles that agree may have missed one in N: no less is foreseen than with one more, of weight zero.
+    unseen = np.array([1.0 / (len(each) * (len(each) + 1.0)) for each in populations])
+    total = np.maximum(lost + last, unseen)
+    variance = float(total.mean())
     return Diagnostics(
         log_parts=log_parts.tolist(),
         part_spread=math.sqrt(variance if resampled else variance * len(log_parts)),
-        spread=math.sqrt(float(share**2 @ (lost + last))),
+        spread=math.sqrt(float(share**2 @ total)),
         last_spread=math.sqrt(float(share**2 @ last)),
         tail=_find_tail(populations, log_z),
         heaviest_particle=float(max(s * normalise(w).max() for s, w in zip(share, populations, strict=True))),

@@ -41,9 +41,11 @@ def evidence(log_weight: LogW, islands: int = 1, *, resampled: bool = True) -> t
 
 
 def split_evidence(log_weight: LogW, islands: int = 1, *, resampled: bool = True) -> LogW:
-    """(B,) log Z as each independent part of a run estimates it alone; their mean on the scale of Z is the run's.
+    """(B,) log Z as each independent part of a run estimates it alone.
 
-    The parts are the islands, or, where no row was ever resampled, up to `PARTS` slices of the particles.
+    The parts are the islands, or, where no row was ever resampled, up to `PARTS` slices of the particles, nearly equal.
+    A run that would have resampled, had its weights been worse, has such parts only because they were good: they vary
+    slightly less than all runs do.
     """
     if resampled:
         parts = np.split(log_weight, islands)

@@ -93,9 +93,12 @@ class Result:
     """The algorithm of `steer` that made it, which decides what `best` means."""
     diagnostics: Diagnostics | None = None
     """How the weight is spread, from which the interval of the evidence and the warnings come."""
+    biased: bool = False
+    """Whether a proposal left its weights out, so that the evidence is that of no declared target."""
     lower_bound: float | None = None
     """What the log evidence is at least for certain, in nats, where nothing weighs but constraints on a language model:
-    the probability of the distinct texts found, or, of a constraint of few texts, of all their usual spellings."""
+    the probability of the distinct texts found, or, of a constraint of few texts, of all their usual spellings. None for
+    all else, and for particle Gibbs."""
     reader: Callable[[str], Any] | None = field(default=None, repr=False, compare=False)
     """What reads a sample for `parsed`, where a constraint knows; not written to files."""
 
@@ -120,18 +123,22 @@ class Result:
         Both ends are finite where the run has independent parts (`islands`, or particles that were never resampled)
         whose spread is moderate. Where it has not, where one part or one particle carries the sum, or where the weights
         have no variance, only the low end is known, by Markov's inequality: log evidence - log(1 / (1 - confidence)).
-        The methods are in `smc.evidence.find_interval`. Neither holds for biased proposals. Raises ArgumentError.
+        The methods are in `smc.evidence.find_interval`. Nothing is known, (-inf, inf), of a run that was stopped or whose
+        proposal is biased. Raises ArgumentError.
         """
         if not 0.0 < confidence < 1.0:
             raise ArgumentError(f"confidence is {confidence!r}; it must be between 0 and 1, such as 0.95")
+        if self.biased or not (self.complete or self.algorithm in ("gibbs", "exact")):
+            return -math.inf, math.inf
         if self.algorithm == "exact":
-            return self.log_evidence, self.log_evidence
+            return self.log_evidence, self.log_evidence if self.complete else math.inf
         if self.diagnostics is None:
             return bound_evidence(self.log_evidence, confidence), math.inf
         parts = np.array(self.diagnostics.log_parts)
         low, high = find_interval(self.log_evidence, parts, find_spread(self.diagnostics), confidence)
         sure = -math.inf if self.lower_bound is None else self.lower_bound
-        return max(low, sure), max(high, sure)
+        # An interval that lies below what is certain is wrong: of it nothing is left.
+        return (max(low, sure), high) if high >= sure else (sure, math.inf)
 
     @property
     def best(self) -> Any:

@@ -37,14 +37,17 @@ def tell_evidence(result: Result) -> str:
     """The log evidence and where it may be, so that nobody takes an estimate for a fact."""
     low, high = result.log_evidence_interval()
     estimate = f"log evidence {result.log_evidence:.2f} nats"
-    if result.log_evidence == -math.inf:
+    if not result.complete and result.algorithm not in ("gibbs", "exact"):
+        return f"{estimate} of the target so far"
+    if low == -math.inf:
         return estimate
-    if low == high:
-        return f"{estimate}, exactly"
+    if result.algorithm == "exact":
+        return f"{estimate}, exactly" if result.complete else f"{estimate} at least"
     if high < math.inf:
         return f"{estimate}, between {low:.2f} and {high:.2f} (95 % sure)"
     alone = result.diagnostics is not None and len(result.diagnostics.log_parts) == 1
-    how = "islands=4 would show how far" if alone else "how far, this run cannot tell"
+    apart = alone and result.history.resampled and len(result.samples) >= 8
+    how = "islands=4 would show how far" if apart else "how far, this run cannot tell"
     return f"{estimate}, at least {low:.2f} (95 % sure); it may be higher: {how}"
 
 
@@ -59,7 +62,7 @@ def _tell_best(result: Result) -> list[str]:
 def _tell_particles(result: Result) -> list[str]:
     n, history = len(result.samples), result.history
     if result.algorithm == "exact":
-        return [f"all {n} spellings of the texts, none of them sampled"]
+        return [f"{'all ' if result.complete else ''}{n} spellings of the texts, none of them sampled"]
     size = len(history.rows[0]) if history.rows else n  # of one population: particle Gibbs pools several
     pooled = ", were the sweeps independent" if history.sweeps else ""
     return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from tqdm.auto import tqdm
 from feynkac.base.capabilities import Enumerated, Enumerates
 from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import Potential
-from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.base.errors import ArgumentError, ModelError, PotentialError
 from feynkac.results.result import History, Result
 from feynkac.smc.checks import call, check_log_weights, name_of
 from feynkac.smc.observers import Observer
@@ -27,7 +28,7 @@ TINY = -18.0
 """Nats, beside those of what was found, up to which what was left out does not matter: 1.5e-8 of it."""
 
 
-class Listing:
+class Exact:
     """All problems of a call of `steer`, one after the other."""
 
     def __init__(self, models: list[Any], potential: Potential) -> None:
@@ -63,7 +64,14 @@ class Listing:
         return True
 
     def collect(self, complete: bool) -> list[Result]:
-        """The exact results."""
+        """The exact results. Raises ModelError, with those there are, if some problems are not solved."""
+        if not self.has_particles:
+            error = ModelError(
+                f"the run was stopped when {len(self._results)} of {len(self._models)} problems were solved; their "
+                "results are in the error's `partial`"
+            )
+            error.partial = self._results or None
+            raise error
         return self._results
 
     def explain_deaths(self) -> list[str | None]:
@@ -81,11 +89,12 @@ class Listing:
         # Where only masks weigh, what was left out is known to be nothing against what was found.
         if found.log_left > -math.inf and not (self._masked and found.log_left < result.log_evidence + TINY):
             error = ArgumentError(
-                f"the texts are too many to be listed: after {MOST} histories those found have a log evidence of "
-                f"{result.log_evidence:.2f}, and prefixes with {found.log_left:.2f} nats are not looked into; use "
-                "algorithm='smc', tighter constraints, or a smaller max_tokens"
+                f"the texts of problem {len(self._results) + 1} are too many to be listed: after {MOST} histories those "
+                f"found have a log evidence of {result.log_evidence:.2f}, and prefixes with {found.log_left:.2f} nats are "
+                "not looked into; use algorithm='smc', tighter constraints, or a smaller max_tokens"
             )
-            error.partial = result
+            some = replace(result, complete=False, log_evidence_se=None, lower_bound=result.log_evidence)
+            error.partial = some if len(self._models) == 1 else [*self._results, some]
             raise error
         return result
 

@@ -17,7 +17,7 @@ from feynkac.smc.observers import Observer
 from feynkac.smc.rng import Streams
 from feynkac.steering.algorithms import Algorithm, Batch, Job, Plan
 from feynkac.steering.deaths import raise_if_dead
-from feynkac.steering.exact import Listing
+from feynkac.steering.exact import Exact
 from feynkac.steering.sweeps import Chains
 
 BIASED = (
@@ -62,7 +62,7 @@ def steer(
     - `on_death`: "raise" raises AllParticlesDied if every particle has weight zero, "return" gives the dead Result.
     - `observers`: called with every `smc.engine.Step`; one that returns True ends the run there.
 
-    All algorithms have the same target. All but the last give an unbiased evidence and properly weighted samples.
+    All algorithms have the same target. All but "gibbs" give an unbiased evidence and properly weighted samples.
 
     - "smc" resamples when the effective sample size falls below `ess_threshold` times the particles; with 0 never.
     - "importance" never resamples. Constraints still mask its proposal.
@@ -79,9 +79,8 @@ def steer(
       it. `History.sweeps` says where in the history each begins. Each island is a chain of its own, a list of models
       takes turns. `resampler` and `ess_threshold` are for the first sweep; the conditional ones must draw ancestors
       multinomially at every step. Needs a model that can walk a path again, as prompts, programs and samplers can.
-
     - "exact" samples nothing: it lists every text that the constraints allow, each spelling by itself, with its weight,
-      so that posterior and evidence have no noise. For prompts of language models under finite constraints of some
+      so that posterior and evidence have no noise (prefixes are left out that have a billionth of the evidence in all). For prompts of language models under finite constraints of some
       thousand prefixes, such as `choices`; ArgumentError for more. `particles`, `islands`, `seed` mean nothing here.
 
     Ctrl-C ends the run and returns the particles there are, of "gibbs" the finished sweeps (`Result.complete` is then
@@ -124,7 +123,7 @@ def steer(
 def _start(models: list[Any], potential: Any, plan: Plan, streams: Streams) -> Job:
     """The job of an algorithm."""
     if plan.algorithm == "exact":
-        return Listing(models, potential)
+        return Exact(models, potential)
     return (Chains if plan.algorithm == "gibbs" else Batch)(models, potential, plan, streams, streams.seed)
 
 
@@ -132,7 +131,7 @@ def _warn(result: Result, model: Any) -> Result:
     """`result`, which says so where the model's proposal leaves its weights out."""
     if not (isinstance(model, Biased) and model.biased):
         return result
-    return replace(result, warnings=[BIASED, *result.warnings])
+    return replace(result, biased=True, warnings=[BIASED, *result.warnings])
 
 
 def _check(models: list[Any], on_death: str) -> None:

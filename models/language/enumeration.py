@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 BATCH = 64
 """Histories forwarded at once, the likeliest first."""
+MOST_TEXTS = 300_000
+"""Finished texts that are kept."""
 NEGLIGIBLE = 1e-9
 """Share of the mass found so far that may be left unvisited where nothing but masks weighs."""
 
@@ -82,26 +84,36 @@ class Enumeration:
         """Finished texts: an entry, and how it ended."""
         self._log_found: list[float] = []
         self.forwarded = 0
+        self._most = 0
+        self._log_forgotten = -np.inf
+        """Nats of prefixes that could not all be kept."""
 
     def run(self, most: int, masked: bool, watch: Callable[[int], Any]) -> Enumerated:
-        """Walk until nothing is left, or nothing that counts (`masked`), or `most` histories were forwarded."""
+        """Walk until nothing is left, or nothing that counts (`masked`), or `most` histories were forwarded.
+
+        It gives up early where what had to be forgotten counts.
+        """
+        self._most = most
         self._grow(np.zeros(1, np.int64), self._contexts.start(), np.zeros(1, np.int64))
-        while len(self._open) and self.forwarded < most and not (masked and self._is_negligible()):
-            order = np.argsort(-self._tree.log_prob[self._open], kind="stable")[: min(BATCH, most - self.forwarded)]
+        while len(self._open) and self.forwarded < most and not self._is_over(masked):
+            order = np.arange(min(BATCH, most - self.forwarded, len(self._open)))  # the likeliest stand first
             watch(len(order))
             self._visit(order)
-        return self.collect()
+        state = self._write()
+        return Enumerated(state, state.log_prob, self._log_left, self.forwarded)
 
-    def collect(self) -> Enumerated:
-        """What was found so far."""
-        left = self._tree.log_prob[self._open]
-        state, log_left = self._write(), float(np.logaddexp.reduce(left, initial=-np.inf))
-        return Enumerated(state, state.log_prob, log_left, self.forwarded)
+    @property
+    def _log_left(self) -> float:
+        """Nats of the prefixes that are not visited."""
+        return float(np.logaddexp.reduce(self._tree.log_prob[self._open], initial=self._log_forgotten))
 
-    def _is_negligible(self) -> bool:
+    def _is_over(self, masked: bool) -> bool:
+        """Whether what is left cannot matter, or what was forgotten does."""
+        if not masked:
+            return self._log_forgotten > -np.inf
         found = np.logaddexp.reduce(self._log_found, initial=-np.inf)
-        left = np.logaddexp.reduce(self._tree.log_prob[self._open], initial=-np.inf)
-        return bool(left < found + np.log(NEGLIGIBLE))
+        left, tiny = self._log_left, np.log(NEGLIGIBLE)
+        return bool(left < found + tiny or self._log_forgotten > np.logaddexp(found, left) + tiny)
 
     def _visit(self, order: NDArray[np.int64]) -> None:
         """Forward these open entries, and keep the contexts that others still need."""
@@ -129,25 +141,45 @@ class Enumeration:
         for entry, each in zip(entries[above[ends]].tolist(), nats[ends].tolist(), strict=True):
             self._finish(entry, texts.BY_EOS, each)
         above, token, nats = above[~ends], token[~ends], nats[~ends]
+        kept = self._choose(nats, tree.depth[entries[above]] + 1)
+        above, token, nats = above[kept], token[kept], nats[kept]
         automata = self._model.advance(tree.automata[entries[above]], token)
         born = _Tree(entries[above], token, nats, automata, tree.depth[entries[above]] + 1)
         self._sort(tree.add(born), contexts[above])
 
+    def _choose(self, nats: NDArray[np.float64], depth: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which new entries to keep: those that end here, and of the others no more than can ever be visited."""
+        going = ~self._is_cut(depth)
+        if len(self._found) + (~going).sum() > MOST_TEXTS:
+            self._forget(nats)
+            return np.empty(0, np.int64)
+        room = len(nats) if self._prompt.stop else max(self._most - self.forwarded, 0)
+        order = np.flatnonzero(going)[np.argsort(-nats[going], kind="stable")]
+        self._forget(nats[order[room:]])
+        return np.sort(np.concatenate([np.flatnonzero(~going), order[:room]]))
+
+    def _forget(self, nats: NDArray[np.float64]) -> None:
+        self._log_forgotten = float(np.logaddexp.reduce(nats, initial=self._log_forgotten))
+
+    def _is_cut(self, depth: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return (depth == self._prompt.max_tokens) & (self._prompt.at_limit == "truncate")
+
     def _sort(self, born: NDArray[np.int64], contexts: NDArray[np.int64]) -> None:
         """New entries are finished, or open."""
-        cut = (self._tree.depth[born] == self._prompt.max_tokens) & (self._prompt.at_limit == "truncate")
-        stopped = np.array([self._has_stop(entry) for entry in born.tolist()], np.bool_)
+        cut = self._is_cut(self._tree.depth[born])
+        stopped = np.array([bool(self._prompt.stop) and self._has_stop(entry) for entry in born.tolist()], np.bool_)
         accepted = self._model.accepts(self._tree.automata[born])
         for how, where in ((texts.BY_STOP, stopped), (texts.AT_LIMIT, cut & ~stopped)):
             for entry in born[where & accepted].tolist():
                 self._finish(entry, how, float(self._tree.log_prob[entry]))
         going = ~(cut | stopped)
-        self._open = np.concatenate([self._open, born[going]])
-        self._context = np.concatenate([self._context, contexts[going]])
+        entries, parents = np.concatenate([self._open, born[going]]), np.concatenate([self._context, contexts[going]])
+        order = np.argsort(-self._tree.log_prob[entries], kind="stable")
+        room = max(self._most - self.forwarded, 0)
+        self._forget(self._tree.log_prob[entries[order[room:]]])
+        self._open, self._context = entries[order[:room]], parents[order[:room]]
 
     def _has_stop(self, entry: int) -> bool:
-        if not self._prompt.stop:
-            return False
         written = self._model.lm.vocabulary.bytes(self._tree.spell(entry))
         return any(stop in written for stop in self._prompt.stop)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -18,14 +19,15 @@ from feynkac.base.masks import unpack
 from feynkac.models.language.listed import Ids, Listing, Node, score_lists
 from feynkac.models.language.proposals import MASKED, draw_and_weigh
 from feynkac.models.language.protocols import Frontier, Proposal, Proposed
+from feynkac.models.language.texts import name_listing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from feynkac.models.language.prompted import Prompted
 
-MOST_TEXTS, MOST_TOKENS = 256, 1024
-"""Texts, and tokens of their usual spellings, up to which they are scored at the start of a run."""
+MOST_TEXTS, MOST_TOKENS, MOST_IN_ALL = 256, 1024, 4096
+"""Texts, tokens of their usual spellings, and such tokens of all prompts of a batch, up to which they are scored."""
 SHARE = 0.9
 """The share of the look-ahead in the proposal; the rest is the masked law, for other spellings."""
 
@@ -34,19 +36,19 @@ SHARE = 0.9
 class Foreseen:
     """A mixture of the law given the usual spellings of listed texts, where a prefix is one, and of the masked law.
 
-    `constraint`: the one that lists them; `lists`: their usual spellings. No increment exceeds that of the masked law
-    by more than -log(1 - `SHARE`).
+    `at`: the number of the constraint that lists them; `lists`: their usual spellings, all different. No increment
+    exceeds that of the masked law by more than -log(1 - `SHARE`).
     """
 
-    constraint: Any
+    at: int
     lists: tuple[Ids, ...]
 
     def draw(self, frontier: Frontier) -> Proposed:
         """See `Proposal.draw`."""
         state = frontier.state
         if frontier.parents is None:
-            state.companions[self.constraint] = self._score(frontier)
-        listing: Listing = state.companions[self.constraint]
+            state.companions[name_listing(self.at)] = self._score(frontier)
+        listing: Listing = state.companions[name_listing(self.at)]
         heads = frontier.heads
         found = [
             listing.find(int(g), ids[:n].tolist())
@@ -91,22 +93,41 @@ def mix(frontier: Frontier, found: Sequence[Node | None]) -> Tensor:
 
 
 def look_for_lists(model: Prompted) -> Proposal:
-    """The proposal that foresees the texts of the first constraint that lists them, if some does; else the mask's.
+    """The proposal that foresees the texts of the first constraint that lists them, if some does; else `MASKED`.
 
-    Only texts that the other constraints accept count. A prompt with stop strings may end before its text does.
+    A prompt that was given a `Masked()` of its own never looks ahead. Only texts that the other constraints accept
+    count. A prompt with stop strings may end before its text does.
     """
-    listing = next((each for each in model.constraints if has(each, Lists)), None)
-    if listing is None or any(prompt.stop for prompt in model.prompts):
-        return MASKED
-    listed = listing.list_texts(MOST_TEXTS)
-    if not listed:
+    at = next((i for i, each in enumerate(model.constraints) if has(each, Lists)), None)
+    if at is None or any(prompt.stop for prompt in model.prompts):
         return MASKED
     longest = max(prompt.max_tokens for prompt in model.prompts)
-    spelt = [ids for text in listed if (ids := _spell(model, text)) is not None and len(ids) <= longest]
+    spelt = [ids for ids in _list_spellings(model, model.constraints[at]) if len(ids) <= longest]
     lists = tuple(ids for ids in spelt if model.accepts_tokens(ids))
-    if not lists or sum(map(len, lists)) > MOST_TOKENS:
+    n = sum(map(len, lists))
+    if not lists or n > MOST_TOKENS or n * len(model.prompts) > MOST_IN_ALL:
         return MASKED
-    return Foreseen(listing, lists)
+    return Foreseen(at, lists)
+
+
+_spellings: WeakKeyDictionary[Any, WeakKeyDictionary[Any, list[Ids]]] = WeakKeyDictionary()
+"""What was listed and spelt before, for each constraint and model."""
+
+
+def _list_spellings(model: Prompted, constraint: Any) -> list[Ids]:
+    """The usual spelling of each text of a constraint, none twice."""
+    try:
+        known = _spellings.setdefault(constraint, WeakKeyDictionary())
+        if model.lm not in known:
+            known[model.lm] = _spell_all(model, constraint)
+        return known[model.lm]
+    except TypeError:  # a constraint of a user's own may have no hash
+        return _spell_all(model, constraint)
+
+
+def _spell_all(model: Prompted, constraint: Any) -> list[Ids]:
+    listed = constraint.list_texts(MOST_TEXTS) or []
+    return list(dict.fromkeys(ids for text in listed if (ids := _spell(model, text)) is not None))
 
 
 def _spell(model: Prompted, text: str) -> Ids | None:

@@ -19,7 +19,7 @@ from feynkac.models.language.openings import Opening, TokenIds, read_eos, read_i
 from feynkac.models.language.prompted import Prompt, Prompted
 from feynkac.models.language.proposals import MASKED
 from feynkac.models.language.protocols import Proposal
-from feynkac.models.language.scoring import read_model, score_texts
+from feynkac.models.language.scoring import score_texts
 from feynkac.models.language.spelling import EMPTY, Speller
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class LanguageModel(ABC):
     def score(
         self,
         prompt: str | Prompted,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         end: bool = True,
         spellings: Literal["usual", "all"] = "usual",
@@ -165,8 +165,7 @@ class LanguageModel(ABC):
 
         Raises ArgumentError for anything else, for a prompt with stop strings, and for too many spellings.
         """
-        model = read_model(self, prompt, texts)
-        return score_texts(model, texts, end=end, spellings=spellings)
+        return score_texts(self, prompt, texts, end, spellings)
 
     def begin(self, text: str) -> tuple[int, ...]:
         """The token ids of a text that begins with `text` (see `Speller.begin`)."""
@@ -183,7 +182,8 @@ class LanguageModel(ABC):
     @property
     def _speller(self) -> Speller:
         if self._spells is None:
-            self._spells = Speller(self.tokenizer, self.vocabulary, self.n_embeddings)
+            with self._lock:
+                self._spells = self._spells or Speller(self.tokenizer, self.vocabulary, self.n_embeddings)
         return self._spells
 
     def _begin(self, opening: Opening) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ spell the same text, and where to look: which tokens lead to much mass.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from feynkac.models.language.texts import Prompt
 
 Ids = tuple[int, ...]
+AT_ONCE = 256
+"""Tokens whose logits are held at once, (256, V)."""
 
 
 class Scored(NamedTuple):
@@ -28,12 +30,14 @@ class Scored(NamedTuple):
     log_prob: NDArray[np.float64]
     """(n,) nats of each token behind those before it."""
     log_ends: NDArray[np.float64]
-    """(E,) nats of each end-of-sequence token behind the text; empty where the limit ends it, at no price."""
+    """(E,) nats of each end-of-sequence token behind the text."""
+    cut: bool
+    """Whether the limit ends the text, at no price."""
 
     @property
     def log_end(self) -> float:
         """Nats of ending behind the text."""
-        return float(np.logaddexp.reduce(self.log_ends)) if len(self.log_ends) else 0.0
+        return 0.0 if self.cut else float(np.logaddexp.reduce(self.log_ends, initial=-np.inf))
 
     @property
     def total(self) -> float:
@@ -44,36 +48,69 @@ class Scored(NamedTuple):
 def score_lists(
     contexts: Contexts, logits: Tensor, prompts: Sequence[Prompt], lists: Sequence[Sequence[Ids]], eos: Sequence[int]
 ) -> list[list[Scored]]:
-    """The score of every list of token ids of every prompt, in one forward pass of `contexts` behind its start.
+    """The score of every list of token ids of every prompt, behind the start of `contexts`.
 
-    `contexts` are as `start` made them, and `logits` (G, V) what it gave; they are left as they were. A list as long as
-    the limit is cut there, or must end there, as the prompt's `at_limit` has it.
+    `contexts` are as `start` made them, and `logits` (G, V) what it gave; they are left as they were. All lists go
+    through the model in one pass, unless they have more than `AT_ONCE` tokens. A list as long as the limit is cut
+    there, or must end there, as the prompt's `at_limit` has it.
     """
     flat = [(g, ids) for g, some in enumerate(lists) for ids in some]
-    written = [i for i, (_, ids) in enumerate(flat) if ids]
-    roots = np.arange(len(prompts))
-    behind = None
-    if written:
-        parents = np.array([flat[i][0] for i in written] + roots.tolist())
-        behind = contexts.append(parents, [flat[i][1] for i in written] + [()] * len(prompts), every=True)
-        contexts.extend(roots + len(written), np.full(len(prompts), -1))
-    starts = dict(zip(written, np.cumsum([0, *(len(flat[i][1]) for i in written)]).tolist(), strict=False))
+    firsts = [_Law(row, prompt.temperature, eos) for row, prompt in zip(logits[:, None], prompts, strict=True)]
     found: list[list[Scored]] = [[] for _ in prompts]
-    for i, (g, ids) in enumerate(flat):
-        tail = None if behind is None or not ids else behind[starts[i] : starts[i] + len(ids)]
-        found[g].append(_score(logits[g], tail, ids, prompts[g], eos))
+    roots = np.arange(len(prompts))
+    for some in _split(flat):
+        written = [(g, ids) for g, ids in some if ids]
+        behind = None
+        if written:
+            parents = np.concatenate([roots[[g for g, _ in written]], roots])
+            behind = contexts.append(parents, [ids for _, ids in written] + [()] * len(prompts), every=True)
+            roots = np.arange(len(written), len(written) + len(prompts))
+        at = 0
+        for g, ids in some:
+            rest = None if behind is None else _Law(behind[at : at + len(ids)], prompts[g].temperature, eos)
+            found[g].append(_score(firsts[g], rest, ids, prompts[g]))
+            at += len(ids)
+    contexts.extend(roots, np.full(len(prompts), -1))
     return found
 
 
-def _score(first: Tensor, behind: Tensor | None, ids: Ids, prompt: Prompt, eos: Sequence[int]) -> Scored:
-    """`first` (V,) logits at the start, `behind` (n, V) those behind each token."""
-    import torch
+class _Law:
+    """(n, V) logits as laws of the next token; only what is asked for leaves the device."""
 
-    scaled = torch.stack([first, *(() if behind is None else behind)]).double() / prompt.temperature
-    log_p = torch.log_softmax(scaled, 1).cpu().numpy()
-    at = np.arange(len(ids))
+    def __init__(self, logits: Tensor, temperature: float, eos: Sequence[int]) -> None:
+        import torch
+
+        self._scaled = logits.double() / temperature
+        self._log_total, self._eos = torch.logsumexp(self._scaled, 1), list(eos)
+
+    def read(self, tokens: Sequence[int]) -> NDArray[np.float64]:
+        """(k,) nats of token i in law i."""
+        at = list(range(len(tokens)))
+        return (self._scaled[at, list(tokens)] - self._log_total[at]).cpu().numpy()
+
+    def read_ends(self) -> NDArray[np.float64]:
+        """(E,) nats of the ends of sequence in the last law."""
+        return (self._scaled[-1, self._eos] - self._log_total[-1]).cpu().numpy()
+
+
+def _split(flat: Sequence[tuple[int, Ids]]) -> Iterator[list[tuple[int, Ids]]]:
+    """Parts of a list with about `AT_ONCE` tokens each."""
+    part: list[tuple[int, Ids]] = []
+    for each in flat:
+        if part and sum(len(ids) for _, ids in part) + len(each[1]) > AT_ONCE:
+            yield part
+            part = []
+        part.append(each)
+    if part:
+        yield part
+
+
+def _score(first: _Law, behind: _Law | None, ids: Ids, prompt: Prompt) -> Scored:
+    """`first` is the law at the start, `behind` those behind each token."""
     cut = len(ids) == prompt.max_tokens and prompt.at_limit == "truncate"
-    return Scored(log_p[at, list(ids)], log_p[len(ids), [] if cut else list(eos)])
+    if not ids or behind is None:
+        return Scored(np.empty(0), first.read_ends(), cut)
+    return Scored(np.concatenate([first.read(ids[:1]), behind.read(ids[1:])]), behind.read_ends(), cut)
 
 
 @dataclass
@@ -96,35 +133,30 @@ class Listing:
     def __init__(
         self, lists: Sequence[Sequence[Ids]], scored: Sequence[Sequence[Scored]], tokens: Sequence[bytes], eos: Ids
     ) -> None:
-        """`lists` of token ids for each prompt, their scores, and the bytes of all tokens."""
+        """`lists` of distinct token ids for each prompt, their scores, and the bytes of all tokens."""
         self._eos = eos
         self._nodes: dict[tuple[int, Ids], Node] = {}
         self._profiles: list[list[tuple[bytes, NDArray[Any], NDArray[Any]]]] = [[] for _ in lists]
-        """Of each text its bytes, those written behind each of its tokens, and the nats from there on."""
+        """Of each text its bytes, how many are written behind each of its tokens, and the nats from there on."""
         for g, (some, scores) in enumerate(zip(lists, scored, strict=True)):
             for ids, score in zip(some, scores, strict=True):
-                self._plant(g, ids, score)
                 written = [tokens[i] for i in ids]
-                places, rest = np.cumsum([0, *map(len, written)]), score.total - np.cumsum([0.0, *score.log_prob])
-                self._profiles[g].append((b"".join(written), places, rest))
-        self.log_total = [self._find(g, ()) for g in range(len(lists))]
+                rest = np.cumsum([score.log_end, *score.log_prob[::-1]])[::-1]
+                self._plant(g, ids, score, rest)
+                self._profiles[g].append((b"".join(written), np.cumsum([0, *map(len, written)]), rest))
+        self.log_total = [self._nodes.get((g, ()), Node()).log_value for g in range(len(lists))]
         """What the listed spellings have in all, for each prompt: a lower bound of the evidence of their texts."""
 
-    def _plant(self, g: int, ids: Ids, score: Scored) -> None:
-        rest = score.log_end
-        last = self._nodes.setdefault((g, ids), Node())
-        last.log_value = float(np.logaddexp(last.log_value, rest))
-        for token, nats in zip(self._eos, score.log_ends, strict=False):
-            last.add(token, float(nats))
-        for i in range(len(ids) - 1, -1, -1):
-            rest += float(score.log_prob[i])
+    def _plant(self, g: int, ids: Ids, score: Scored, rest: NDArray[np.float64]) -> None:
+        """Add a text to the nodes of its prefixes; `rest` (n + 1,) are the nats from each of them on."""
+        for i, nats in enumerate(rest.tolist()):
             node = self._nodes.setdefault((g, ids[:i]), Node())
-            node.log_value = float(np.logaddexp(node.log_value, rest))
-            node.add(ids[i], rest)
-
-    def _find(self, g: int, ids: Ids) -> float:
-        node = self._nodes.get((g, ids))
-        return -np.inf if node is None else node.log_value
+            node.log_value = float(np.logaddexp(node.log_value, nats))
+            if i < len(ids):
+                node.add(ids[i], nats)
+            elif not score.cut:
+                for token, each in zip(self._eos, score.log_ends.tolist(), strict=True):
+                    node.add(token, each)
 
     def find(self, g: int, ids: Iterable[int]) -> Node | None:
         """The node of a prefix, None where no usual spelling goes on from it."""
@@ -133,13 +165,12 @@ class Listing:
     def foresee(self, g: int, ids: Sequence[int], written: bytes) -> float:
         """Nats that the listed texts have from a prefix on: known on usual spellings, and guessed behind others.
 
-        An unusual spelling is taken to go on as the usual one does from the same byte.
+        An unusual spelling is taken to go on as the usual one does from the same byte. Always finite, since a guess
+        must not kill what other spellings can save.
         """
-        if (node := self.find(g, ids)) is not None:
+        node = self.find(g, ids)
+        if node is not None and node.log_value > -np.inf:
             return node.log_value
-        rests = [
-            np.interp(len(written), places, rest)
-            for text, places, rest in self._profiles[g]
-            if text.startswith(written)
-        ]
+        likely = [(places, rest) for text, places, rest in self._profiles[g] if text.startswith(written)]
+        rests = [np.interp(len(written), places, rest) for places, rest in likely if rest[0] > -np.inf]
         return float(np.logaddexp.reduce(rests)) if rests else 0.0

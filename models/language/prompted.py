@@ -156,7 +156,9 @@ class Prompted:
         states = np.array([[automaton.start for automaton in self._automata]], np.int64)
         for token in tokens:
             states = self.advance(states, np.array([token]))
-        return bool((states >= 0).all() and self.accepts(states)[0])
+            if (states < 0).any():
+                return False
+        return bool(self.accepts(states)[0])
 
     def enumerate(self, most: int, masked: bool, watch: Callable[[int], Any]) -> Enumerated:
         """All texts that the constraints allow (see `feynkac.models.language.enumeration.Enumeration.run`)."""

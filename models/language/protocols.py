@@ -44,7 +44,7 @@ class Contexts(Protocol):
 
         Two contexts of one parent need distinct tokens, but one list may begin with the other. Returns the (F, V)
         float32 logits after the last token of each extended context, in order; with `every` those after each token of
-        the first extended context, then of the second, and so on. Only programs call it.
+        the first extended context, then of the second, and so on. Programs call it, and `listed.score_lists`.
         """
         ...
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, shorten
 from feynkac.base.masks import States, TokenMask, pack
 from feynkac.base.per_vocabulary import PerVocabulary
 from feynkac.base.vocabulary import Vocabulary
@@ -17,6 +17,7 @@ from feynkac.models.language.enumeration import Enumeration
 from feynkac.models.language.listed import Ids, score_lists
 
 if TYPE_CHECKING:
+    from feynkac.models.language.language_model import LanguageModel
     from feynkac.models.language.prompted import Prompted
 
 MOST = 5_000
@@ -25,40 +26,60 @@ _tokens_of: PerVocabulary[dict[bytes, list[int]]] = PerVocabulary()
 
 
 def score_texts(
-    model: Prompted, texts: Sequence[str], *, end: bool = True, spellings: Literal["usual", "all"] = "usual"
+    lm: LanguageModel, prompt: Any, texts: Iterable[str], end: bool, spellings: Literal["usual", "all"]
 ) -> NDArray[np.float64]:
-    """(K,) log-probabilities of texts behind the one prompt of `model` (see `LanguageModel.score`)."""
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+    """(K,) log-probabilities of texts (see `LanguageModel.score`)."""
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
         raise ArgumentError(f"score: {texts!r}: give a list of texts")
-    if spellings == "usual":
-        return _score_usual(model, texts, end)
-    if spellings != "all":
+    listed = list(texts)
+    if wrong := [text for text in listed if not isinstance(text, str)]:
+        raise ArgumentError(f"score: {wrong[0]!r} is no text; give a list of texts")
+    if spellings not in ("usual", "all"):
         raise ArgumentError(f"spellings is {spellings!r}; it must be 'usual' or 'all'")
-    if not end:
+    if spellings == "all" and not end:
         raise ArgumentError("score: end=False counts the usual spelling only; leave spellings='all' out")
-    return _score_all(model, texts)
+    spelt = [tuple(lm.spell(text)) for text in listed]
+    if spellings == "usual":
+        return _score_usual(_read_model(lm, prompt, max([1, *map(len, spelt)])), spelt, end)
+    model = _read_model(lm, prompt, max([1, *(len(text.encode()) for text in listed)]))
+    known = {text: _score_all(model, text) for text in dict.fromkeys(listed)}
+    return np.array([known[text] for text in listed])
 
 
-def _score_usual(model: Prompted, texts: Sequence[str], end: bool) -> NDArray[np.float64]:
+def _read_model(lm: LanguageModel, prompt: Any, longest: int) -> Prompted:
+    """The law behind a text, with room for `longest` tokens and an end, or a given law of one prompt."""
+    from feynkac.models.language.prompted import Prompted
+
+    if isinstance(prompt, str):
+        return lm.prompt(prompt, max_tokens=longest + 1)
+    if not isinstance(prompt, Prompted) or prompt.lm is not lm or len(prompt.prompts) != 1:
+        raise ArgumentError(f"score: {prompt!r} is no prompt of this model; give a text, or lm.prompt(...)")
+    if prompt.prompts[0].stop:
+        raise ArgumentError("score: texts of a prompt with stop strings end elsewhere; leave stop= out")
+    return prompt
+
+
+def _score_usual(model: Prompted, spelt: Sequence[Ids], end: bool) -> NDArray[np.float64]:
     lm, prompt = model.lm, model.prompts[0]
-    spelt: list[Ids] = [tuple(lm.spell(text)) for text in texts]
-    fits = list(dict.fromkeys(ids for ids in spelt if len(ids) <= prompt.max_tokens))
+    eos = set(lm.vocabulary.eos)
+    # No text goes on behind an end of sequence, nor beyond the limit.
+    fits = list(dict.fromkeys(ids for ids in spelt if len(ids) <= prompt.max_tokens and not eos & set(ids)))
     contexts = lm.open([prompt.tokens], max(map(len, fits), default=0) + 1)
     (scored,) = score_lists(contexts, contexts.start(), [prompt], [fits], lm.vocabulary.eos)
     known = {ids: each.total if end else float(each.log_prob.sum()) for ids, each in zip(fits, scored, strict=True)}
     return np.array([known.get(ids, -np.inf) for ids in spelt])
 
 
-def _score_all(model: Prompted, texts: Sequence[str]) -> NDArray[np.float64]:
-    found = Enumeration(replace(model, constraints=(Spellings(texts),))).run(MOST, True, lambda n: None)
-    if found.log_left > np.logaddexp.reduce(found.log_prob, initial=-np.inf) - 18.0:
+def _score_all(model: Prompted, text: str) -> float:
+    """By itself, since what is negligible beside another text may be all that this one has."""
+    found = Enumeration(replace(model, constraints=(Spellings([text]),))).run(MOST, True, lambda n: None)
+    total = float(np.logaddexp.reduce(found.log_prob, initial=-np.inf))
+    if found.log_left > total - 18.0:
         raise ArgumentError(
-            f"the texts have more than {MOST} prefixes of spellings; score fewer or shorter ones, or the usual spelling"
+            f"score: {shorten(repr(text))} has more than {MOST} prefixes of spellings; score shorter texts, or the "
+            "usual spelling"
         )
-    total = dict.fromkeys(texts, -np.inf)
-    for text, nats in zip(found.state.texts(np.arange(len(found.log_prob))), found.log_prob.tolist(), strict=True):
-        total[text] = float(np.logaddexp(total[text], nats))
-    return np.array([total[text] for text in texts])
+    return total
 
 
 class Spellings:
@@ -125,16 +146,3 @@ def _index(vocabulary: Vocabulary) -> dict[bytes, list[int]]:
         if token:
             found.setdefault(token, []).append(i)
     return found
-
-
-def read_model(lm: Any, prompt: Any, texts: Sequence[str]) -> Prompted:
-    """The law behind a text, with room for all spellings of `texts` and their ends, or a given law of one prompt."""
-    from feynkac.models.language.prompted import Prompted
-
-    if isinstance(prompt, str):
-        return lm.prompt(prompt, max_tokens=max([1, *(len(str(text).encode()) for text in texts)]) + 1)
-    if not isinstance(prompt, Prompted) or prompt.lm is not lm or len(prompt.prompts) != 1:
-        raise ArgumentError(f"score: {prompt!r} is no prompt of this model; give a text, or lm.prompt(...)")
-    if prompt.prompts[0].stop:
-        raise ArgumentError("score: texts of a prompt with stop strings end elsewhere; leave stop= out")
-    return prompt

@@ -105,8 +105,9 @@ class Texts:
 
     def log_accepted(self, constraint: TokenConstraint, rows: Rows) -> NDArray[np.float64] | None:
         """(R,) nats that a constraint which lists its texts foresees; None of any other."""
-        listing, states = self.companions.get(constraint), self.states(constraint)
-        if listing is None or states is None:
+        at = next((i for i, carried in enumerate(self.constraints) if carried is constraint), None)
+        listing = None if at is None else self.companions.get(name_listing(at))
+        if at is None or listing is None:
             return None
         bytes_of = self.vocabulary.bytes
         ids = self.tokens(rows)
@@ -114,18 +115,26 @@ class Texts:
             listing.foresee(int(g), some.tolist(), bytes_of(some))
             for g, some in zip(self.group[rows], ids, strict=True)
         ]
-        return np.where(states[rows] >= 0, guesses, -np.inf)
+        return np.where(self.automata[rows, at] >= 0, guesses, -np.inf)
 
     def bound_evidence(self, group: int, rows: Rows) -> float:
         """Nats of the finished texts `rows`, each counted once, or of the usual spellings of listed texts if more."""
-        seen = {self.ids[i, : self.length[i]].tobytes() + bytes([self.ended[i]]): self.log_prob[i] for i in rows}
+        seen: dict[bytes, float] = {}
+        for i in rows:
+            ids = self.ids[i, : self.length[i] + (self.ended[i] == BY_EOS)]
+            seen[ids.tobytes() + bytes([self.ended[i]])] = float(self.log_prob[i])
         written = float(np.logaddexp.reduce(list(seen.values()), initial=-np.inf))
-        listings = [listing for key, listing in self.companions.items() if key in self.constraints]
-        return max([written, *(listing.log_total[group] for listing in listings)])
+        listings = [self.companions.get(name_listing(at)) for at in range(len(self.constraints))]
+        return max([written, *(listing.log_total[group] for listing in listings if listing is not None)])
 
     def samples(self, rows: Rows) -> list[str]:
         """What a result shows for `rows`."""
         return self.texts(rows)
+
+
+def name_listing(at: int) -> tuple[str, int]:
+    """The key in `companions` of what is foreseen of the texts of constraint number `at`."""
+    return "listing", at
 
 
 RUNNING, BY_EOS, BY_STOP, AT_LIMIT, DEAD = range(5)

@@ -94,7 +94,12 @@ def test_what_cannot_be_listed_is_refused_with_what_was_found(tiny_lm, monkeypat
     task = tiny_lm("a", "b").prompt("a", max_tokens=50)
     with pytest.raises(fk.ArgumentError, match="too many to be listed: after 20 histories") as caught:
         fk.steer(task, fk.regex("[ab]*"), algorithm="exact")
-    assert -math.inf < caught.value.partial.log_evidence < 0.0
+    some = caught.value.partial
+    assert not some.complete and -math.inf < some.log_evidence == some.lower_bound < 0.0
+    assert some.log_evidence_interval() == (some.log_evidence, math.inf) and "exactly" not in some.summary()
+    with pytest.raises(fk.ArgumentError, match="the texts of problem 2 are too many") as caught:
+        fk.steer([tiny_lm("a", "b").prompt("a", max_tokens=1), task], fk.regex("[ab]*"), algorithm="exact")
+    assert [result.complete for result in caught.value.partial] == [True, False]
 
     class Other:
         def init(self, n, rng): ...
@@ -128,6 +133,7 @@ def test_scores_are_those_of_brute_force(lm, at_limit, max_tokens, temperature) 
 
 def test_scores_behind_a_text_and_without_an_end(lm) -> None:
     with_end, without = lm.score("a", ["b", "ab"]), lm.score("a", ["b", "ab"], end=False)
+    assert lm.score("a", (text for text in ["b", "ab"])).tolist() == with_end.tolist()
     texts = law(lm, "a", 3, "truncate")
     assert np.exp(with_end) == pytest.approx([texts[2,], texts[1, 2]], rel=FLOAT32)
     begins = [sum(p for ids, p in texts.items() if ids[:n] == start) for n, start in ((1, (2,)), (2, (1, 2)))]
@@ -138,7 +144,9 @@ def test_scores_behind_a_text_and_without_an_end(lm) -> None:
     ("given", "said"),
     [
         (lambda lm: lm.score("a", "ab"), "give a list of texts"),
-        (lambda lm: lm.score("a", ["a", 1]), "give a list of texts"),
+        (lambda lm: lm.score("a", ["a", 1]), "1 is no text; give a list of texts"),
+        (lambda lm: lm.score("a", None), "give a list of texts"),
+        (lambda lm: lm.score("a", ["\ud800"]), "half of a character"),
         (lambda lm: lm.score(3, ["a"]), "is no prompt of this model"),
         (lambda lm: lm.score(lm.prompt("a", stop="b"), ["a"]), "leave stop= out"),
         (lambda lm: lm.score("a", ["a"], spellings="some"), "must be 'usual' or 'all'"),
@@ -224,10 +232,100 @@ def test_a_run_below_what_is_certain_says_so(lm, monkeypatch) -> None:
     assert not result.warnings and result.log_evidence_interval()[0] >= result.lower_bound
     # Weights that are 8 nats too small stand for a run that went astray.
     draw = foreseen.draw_and_weigh
-    astray = lambda *given: (drawn := draw(*given))._replace(increment=drawn.increment - 8.0)  # noqa: E731
-    monkeypatch.setattr(foreseen, "draw_and_weigh", astray)
-    (warning,) = [w for w in fk.steer(task, fk.choices(TEXTS), particles=64, seed=0).warnings if "for certain" in w]
+
+    def stray(*given):
+        drawn = draw(*given)
+        return drawn._replace(increment=drawn.increment - 8.0)
+
+    monkeypatch.setattr(foreseen, "draw_and_weigh", stray)
+    astray = fk.steer(task, fk.choices(TEXTS), particles=64, islands=4, seed=0)
+    (warning,) = [w for w in astray.warnings if "for certain" in w]
     assert "use algorithm='exact' if the texts are few" in warning
+    assert astray.log_evidence_interval() == (astray.lower_bound, math.inf) and "exactly" not in astray.summary()
+
+
+def test_a_model_without_an_end_ends_nothing_for_free(tiny_lm) -> None:
+    lm = tiny_lm("a", "b", seed=3, eos=())
+    task, texts = lm.prompt("a", max_tokens=2), ["a", "ab"]
+    assert lm.score(task, texts)[0] == lm.score(task, texts, spellings="all")[0] == -math.inf
+    np.testing.assert_allclose(lm.score(task, texts)[1], lm.score(task, texts, spellings="all")[1], atol=FLOAT32)
+    exact = fk.steer(task, fk.choices(texts), algorithm="exact")
+    run = fk.steer(task, fk.choices(texts), particles=16, seed=0)
+    assert run.log_evidence == pytest.approx(exact.log_evidence, abs=0.01) and run.posterior() == {
+        "ab": pytest.approx(1)
+    }
+    assert run.lower_bound <= exact.log_evidence + FLOAT32 and not run.warnings
+
+
+def test_several_ends_and_different_limits_in_one_batch(tiny_lm) -> None:
+    lm = tiny_lm("a", "b", "ab", "x", seed=3, eos=(0, 4))
+    tasks = [
+        lm.prompt("a", max_tokens=1), lm.prompt("b", max_tokens=3, at_limit="end"),
+        lm.prompt("ab", max_tokens=2, temperature=0.6),
+    ]  # fmt: skip
+    exact = fk.steer(tasks, fk.choices(TEXTS), algorithm="exact")
+    runs = fk.steer(tasks, fk.choices(TEXTS), particles=400, islands=8, seed=0)
+    for known, run in zip(exact, runs, strict=True):
+        low, high = run.log_evidence_interval(1 - 1e-6)
+        assert low <= known.log_evidence <= high and high - low < 1.5
+        assert run.lower_bound <= known.log_evidence + FLOAT32
+        assert run.posterior() == pytest.approx(known.posterior(), abs=0.15)
+
+
+def test_particle_gibbs_looks_ahead_too(lm) -> None:
+    task = lm.prompt("a", max_tokens=3)
+    exact = fk.steer(task, fk.choices(TEXTS), algorithm="exact").posterior()
+    gibbs = fk.steer(task, fk.choices(TEXTS), algorithm="gibbs", particles=16, sweeps=40, seed=0).posterior()
+    assert gibbs == pytest.approx(exact, abs=0.12)
+
+
+def test_a_mask_that_is_asked_for_does_not_look_ahead(lm) -> None:
+    from feynkac.models.language.proposals import Masked
+
+    model = join_models([lm.prompt("a", max_tokens=3, proposal=Masked())], fk.choices(TEXTS))
+    assert isinstance(model.proposal, Masked)
+
+
+def test_texts_that_are_listed_twice_count_once(lm, monkeypatch) -> None:
+    from feynkac.potentials.constraints.texts import TextConstraint
+
+    monkeypatch.setattr(TextConstraint, "list_texts", lambda self, most: ["a", "a", "a", "b", "b"])
+    task = lm.prompt("a", max_tokens=3)
+    run = fk.steer(task, fk.choices(["a", "b"]), particles=8, seed=0)
+    assert run.lower_bound <= np.logaddexp.reduce(lm.score(task, ["a", "b"])) + FLOAT32
+
+
+def test_unlikely_texts_have_scores_beside_likely_ones(lm) -> None:
+    texts = ["a", "b" * 12]
+    usual, every = lm.score("a", texts), lm.score("a", texts, spellings="all")
+    assert (every >= usual - FLOAT32).all() and np.isfinite(every).all()
+
+
+def test_scores_of_many_texts_take_several_passes(lm, monkeypatch) -> None:
+    import feynkac.models.language.listed as listed
+
+    texts = ["a" * n + "b" * m for n in range(4) for m in range(4)]
+    at_once = lm.score("a", texts)
+    monkeypatch.setattr(listed, "AT_ONCE", 5)
+    np.testing.assert_allclose(lm.score("a", texts), at_once, atol=FLOAT32)
+    task = lm.prompt("a", max_tokens=3)
+    exact = fk.steer(task, fk.choices(TEXTS), algorithm="exact").log_evidence
+    assert fk.steer(task, fk.choices(TEXTS), particles=64, seed=0).log_evidence == pytest.approx(exact, abs=0.5)
+
+
+def test_an_enumeration_of_loose_constraints_keeps_no_more_than_it_can_visit(tiny_lm, monkeypatch) -> None:
+    import feynkac.models.language.enumeration as enumeration
+    from feynkac.models.language.enumeration import Enumeration
+
+    lm = tiny_lm(*"abcdefghij")
+    walk = Enumeration(lm.prompt("a", max_tokens=8))
+    found = walk.run(60, True, lambda n: None)
+    assert len(walk._open) <= 60 and found.forwarded <= 60 + enumeration.BATCH
+    assert np.logaddexp(found.log_left, np.logaddexp.reduce(found.log_prob)) == pytest.approx(0.0, abs=1e-6)
+    monkeypatch.setattr(enumeration, "MOST_TEXTS", 50)
+    found = Enumeration(lm.prompt("a", max_tokens=2)).run(500, True, lambda n: None)
+    assert len(found.log_prob) <= 50 + len(lm.vocabulary)
+    assert np.logaddexp(found.log_left, np.logaddexp.reduce(found.log_prob)) == pytest.approx(0.0, abs=1e-6)
 
 
 def test_the_texts_found_bound_the_evidence(lm) -> None:

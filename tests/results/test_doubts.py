@@ -102,3 +102,16 @@ def test_the_confidence_is_checked() -> None:
             result.log_evidence_interval(wrong)
     narrow, wide = result.log_evidence_interval(0.5), result.log_evidence_interval(0.99)
     assert wide[0] < narrow[0] < result.log_evidence
+
+
+def test_of_a_run_that_was_stopped_or_biased_no_interval_is_known(capsys) -> None:
+    from known.problems import make_problems
+
+    problem = make_problems()[0]
+    options = {"particles": 64, "islands": 4, "seed": 0, "observers": [lambda step: step.t == 3]}
+    stopped = fk.steer(problem.model, problem.potential, **options)
+    assert not stopped.complete and stopped.log_evidence_interval() == (-math.inf, math.inf)
+    replace(stopped, samples=list(range(64))).show()
+    assert "nats of the target so far" in (shown := capsys.readouterr().out) and "sure" not in shown
+    whole = fk.steer(problem.model, problem.potential, particles=64, islands=4, seed=0)
+    assert replace(whole, biased=True).log_evidence_interval() == (-math.inf, math.inf)

@@ -21,21 +21,25 @@ def say(*weights: list[float], resampled: bool = True):
         return diagnose([np.log(np.array(w)) for w in weights], np.zeros(len(weights)), 3, resampled=resampled)
 
 
-def test_equal_weights_foresee_no_error() -> None:
+def test_equal_weights_foresee_what_one_more_particle_might_show() -> None:
     found = say([0.25] * 4, [0.25] * 4)
-    assert found.spread == found.part_spread == found.last_spread == 0.0
+    assert found.last_spread == 0.0
+    assert found.part_spread == pytest.approx(math.sqrt(1 / 4 - 1 / 5)) == pytest.approx(math.sqrt(2) * found.spread)
     assert found.log_parts == [0.0, 0.0] and found.heaviest_part == 0.5 and found.heaviest_particle == 0.125
     assert math.isnan(found.tail)
 
 
 def test_the_foreseen_error_is_that_of_independent_islands() -> None:
-    found = say([1.0, 0.0], [0.5, 0.5])  # 1 / ESS - 1 / N is a half and nothing
-    assert found.part_spread == pytest.approx(0.5) and found.spread == pytest.approx(math.sqrt(0.25 * 0.5))
+    found = say([1.0, 0.0], [0.5, 0.5])  # 1 / ESS - 1 / N is a half, and no less than a sixth
+    assert found.part_spread == pytest.approx(math.sqrt((1 / 2 + 1 / 6) / 2))
+    assert found.spread == pytest.approx(math.sqrt(0.25 * (1 / 2 + 1 / 6)))
 
 
 def test_a_dead_island_counts() -> None:
     found = say([0.0, 0.0], [0.5, 0.5])
-    assert found.heaviest_part == 1.0 and found.part_spread == pytest.approx(math.sqrt(0.5)) and found.spread == 0.0
+    one_more = 1 / 2 - 1 / 3
+    assert found.heaviest_part == 1.0 and found.spread == pytest.approx(math.sqrt(one_more))
+    assert found.part_spread == pytest.approx(math.sqrt((1.0 + one_more) / 2))
     assert found.log_parts[0] == -math.inf
 
 

@@ -81,6 +81,21 @@ def test_the_interval_of_islands_holds_on_easy_and_medium_problems(name: str, is
     assert held >= stats.binom.ppf(FALSE_ALARM, 250, 0.93)
 
 
+@pytest.mark.parametrize("islands", [1, 4])
+@pytest.mark.parametrize("chance", [0.978, 0.916, 0.871])
+def test_the_interval_holds_where_particles_mostly_agree(chance: float, islands: int) -> None:
+    """Of 16 particles that all pass a check, one in sixteen might have failed."""
+    from known.models import Score
+    from known.problems import stay
+
+    model, held = stay(1, chance), 0
+    options = {"particles": 16, "islands": islands, "on_death": "return", "progress": False}
+    for seed in range(250):
+        low, high = fk.steer(model, Score(), seed=seed, **options).log_evidence_interval()
+        held += low <= model.log_z <= high
+    assert held >= stats.binom.ppf(FALSE_ALARM, 250, 0.93)
+
+
 def test_where_one_part_carries_the_sum_only_the_bound_is_left() -> None:
     dead, wide, alone = [0.0, -math.inf], [0.0, -8.0], [0.0]
     for log_parts, spread in (wide, 0.5), (dead, 0.5), (alone, 0.1), ([0.0, 0.1], 1.5), ([0.0, 0.1], math.inf):

@@ -77,7 +77,7 @@ class Lists(Protocol):
     """A constraint that can list its texts where they are few. Without it: language models do not look ahead for it."""
 
     def list_texts(self, most: int) -> list[str] | None:
-        """All texts that meet it, None if there are more than `most`, or it is not known."""
+        """All texts that meet it, each once, None if there are more than `most`, or it is not known."""
         ...
 
 

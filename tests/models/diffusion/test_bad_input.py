@@ -110,9 +110,10 @@ def test_what_torch_itself_says_is_recognised():
     assert not is_out_of_memory(RuntimeError("shapes do not match"))
 
 
-def test_other_errors_of_a_network_stay_what_they_are():
-    with pytest.raises(RuntimeError, match="shapes"):
+def test_other_errors_of_a_network_arrive_with_their_cause():
+    with pytest.raises(ModelError, match="raised RuntimeError: shapes do not match") as caught:
         steered(denoiser=Cramped(4, RuntimeError("shapes do not match")))
+    assert isinstance(caught.value.__cause__, RuntimeError)
 
 
 # --- networks and decoders -------------------------------------------------------------------------------------------
