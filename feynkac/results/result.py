@@ -97,8 +97,8 @@ class Result:
     """Whether a proposal left its weights out, so that the evidence is that of no declared target."""
     lower_bound: float | None = None
     """What the log evidence is at least for certain, in nats, where nothing weighs but constraints on a language model:
-    the probability of the distinct texts found, or, of a constraint of few texts, of all their usual spellings. None for
-    all else, and for particle Gibbs."""
+    the probability of the distinct texts found, or, of a constraint of few texts, of all their usual spellings. None
+    for all else, and for particle Gibbs."""
     reader: Callable[[str], Any] | None = field(default=None, repr=False, compare=False)
     """What reads a sample for `parsed`, where a constraint knows; not written to files."""
 
@@ -123,8 +123,8 @@ class Result:
         Both ends are finite where the run has independent parts (`islands`, or particles that were never resampled)
         whose spread is moderate. Where it has not, where one part or one particle carries the sum, or where the weights
         have no variance, only the low end is known, by Markov's inequality: log evidence - log(1 / (1 - confidence)).
-        The methods are in `smc.evidence.find_interval`. Nothing is known, (-inf, inf), of a run that was stopped or whose
-        proposal is biased. Raises ArgumentError.
+        The methods are in `smc.evidence.find_interval`. Nothing is known, (-inf, inf), of a run that was stopped, or
+        whose proposal is biased. Raises ArgumentError.
         """
         if not 0.0 < confidence < 1.0:
             raise ArgumentError(f"confidence is {confidence!r}; it must be between 0 and 1, such as 0.95")

@@ -89,9 +89,9 @@ class Exact:
         # Where only masks weigh, what was left out is known to be nothing against what was found.
         if found.log_left > -math.inf and not (self._masked and found.log_left < result.log_evidence + TINY):
             error = ArgumentError(
-                f"the texts of problem {len(self._results) + 1} are too many to be listed: after {MOST} histories those "
-                f"found have a log evidence of {result.log_evidence:.2f}, and prefixes with {found.log_left:.2f} nats are "
-                "not looked into; use algorithm='smc', tighter constraints, or a smaller max_tokens"
+                f"the texts of problem {len(self._results) + 1} are too many to be listed: those found in {MOST} "
+                f"histories have a log evidence of {result.log_evidence:.2f}, and prefixes of {found.log_left:.2f} nats "
+                "are left; use algorithm='smc', tighter constraints, or a smaller max_tokens"
             )
             some = replace(result, complete=False, log_evidence_se=None, lower_bound=result.log_evidence)
             error.partial = some if len(self._models) == 1 else [*self._results, some]

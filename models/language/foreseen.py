@@ -16,7 +16,7 @@ import numpy as np
 from feynkac.base.capabilities import Lists, has
 from feynkac.base.errors import FeynkacError
 from feynkac.base.masks import unpack
-from feynkac.models.language.listed import Ids, Listing, Node, score_lists
+from feynkac.models.language.listed import Ids, Listing, Node, can_end, score_lists
 from feynkac.models.language.proposals import MASKED, draw_and_weigh
 from feynkac.models.language.protocols import Frontier, Proposal, Proposed
 from feynkac.models.language.texts import name_listing
@@ -61,8 +61,8 @@ class Foreseen:
     def _score(self, frontier: Frontier) -> Listing:
         state = frontier.state
         vocabulary, prompts = state.vocabulary, state.prompts
-        lists = [[ids for ids in self.lists if len(ids) <= prompt.max_tokens] for prompt in prompts]
-        scored = score_lists(state.contexts, frontier.logits, prompts, lists, vocabulary.eos)
+        lists = [[ids for ids in self.lists if can_end(ids, prompt, vocabulary)] for prompt in prompts]
+        scored = score_lists(state.contexts, frontier.logits, prompts, lists, vocabulary)
         for g, some in enumerate(lists):
             state.forwarded[g] += sum(map(len, some))
         return Listing(lists, scored, vocabulary.tokens, vocabulary.eos)
@@ -96,18 +96,17 @@ def look_for_lists(model: Prompted) -> Proposal:
     """The proposal that foresees the texts of the first constraint that lists them, if some does; else `MASKED`.
 
     A prompt that was given a `Masked()` of its own never looks ahead. Only texts that the other constraints accept
-    count. A prompt with stop strings may end before its text does.
+    count.
     """
-    at = next((i for i, each in enumerate(model.constraints) if has(each, Lists)), None)
-    if at is None or any(prompt.stop for prompt in model.prompts):
-        return MASKED
     longest = max(prompt.max_tokens for prompt in model.prompts)
-    spelt = [ids for ids in _list_spellings(model, model.constraints[at]) if len(ids) <= longest]
-    lists = tuple(ids for ids in spelt if model.accepts_tokens(ids))
-    n = sum(map(len, lists))
-    if not lists or n > MOST_TOKENS or n * len(model.prompts) > MOST_IN_ALL:
-        return MASKED
-    return Foreseen(at, lists)
+    for at, constraint in enumerate(model.constraints):
+        if has(constraint, Lists):
+            spelt = [ids for ids in _list_spellings(model, constraint) if len(ids) <= longest]
+            lists = tuple(ids for ids in spelt if model.accepts_tokens(ids))
+            n = sum(map(len, lists))
+            if lists and n <= MOST_TOKENS and n * len(model.prompts) <= MOST_IN_ALL:
+                return Foreseen(at, lists)
+    return MASKED
 
 
 _spellings: WeakKeyDictionary[Any, WeakKeyDictionary[Any, list[Ids]]] = WeakKeyDictionary()

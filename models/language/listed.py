@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from feynkac.base.vocabulary import Vocabulary
     from feynkac.models.language.protocols import Contexts
     from feynkac.models.language.texts import Prompt
 
@@ -46,14 +47,19 @@ class Scored(NamedTuple):
 
 
 def score_lists(
-    contexts: Contexts, logits: Tensor, prompts: Sequence[Prompt], lists: Sequence[Sequence[Ids]], eos: Sequence[int]
+    contexts: Contexts,
+    logits: Tensor,
+    prompts: Sequence[Prompt],
+    lists: Sequence[Sequence[Ids]],
+    vocabulary: Vocabulary,
 ) -> list[list[Scored]]:
     """The score of every list of token ids of every prompt, behind the start of `contexts`.
 
     `contexts` are as `start` made them, and `logits` (G, V) what it gave; they are left as they were. All lists go
     through the model in one pass, unless they have more than `AT_ONCE` tokens. A list as long as the limit is cut
-    there, or must end there, as the prompt's `at_limit` has it.
+    there, or must end there, as the prompt's `at_limit` has it; one whose last token completes a stop string has ended.
     """
+    eos = vocabulary.eos
     flat = [(g, ids) for g, some in enumerate(lists) for ids in some]
     firsts = [_Law(row, prompt.temperature, eos) for row, prompt in zip(logits[:, None], prompts, strict=True)]
     found: list[list[Scored]] = [[] for _ in prompts]
@@ -68,7 +74,7 @@ def score_lists(
         at = 0
         for g, ids in some:
             rest = None if behind is None else _Law(behind[at : at + len(ids)], prompts[g].temperature, eos)
-            found[g].append(_score(firsts[g], rest, ids, prompts[g]))
+            found[g].append(_score(firsts[g], rest, ids, _ends(ids, prompts[g], vocabulary)))
             at += len(ids)
     contexts.extend(roots, np.full(len(prompts), -1))
     return found
@@ -105,9 +111,20 @@ def _split(flat: Sequence[tuple[int, Ids]]) -> Iterator[list[tuple[int, Ids]]]:
         yield part
 
 
-def _score(first: _Law, behind: _Law | None, ids: Ids, prompt: Prompt) -> Scored:
-    """`first` is the law at the start, `behind` those behind each token."""
+def can_end(ids: Ids, prompt: Prompt, vocabulary: Vocabulary) -> bool:
+    """Whether a text of a prompt may consist of these tokens: no limit and no stop string comes before the last."""
+    written = vocabulary.bytes(ids[:-1])
+    return len(ids) <= prompt.max_tokens and not any(stop in written for stop in prompt.stop)
+
+
+def _ends(ids: Ids, prompt: Prompt, vocabulary: Vocabulary) -> bool:
+    """Whether a text ends with its last token, at no price."""
     cut = len(ids) == prompt.max_tokens and prompt.at_limit == "truncate"
+    return cut or any(stop in vocabulary.bytes(ids) for stop in prompt.stop)
+
+
+def _score(first: _Law, behind: _Law | None, ids: Ids, cut: bool) -> Scored:
+    """`first` is the law at the start, `behind` those behind each token."""
     if not ids or behind is None:
         return Scored(np.empty(0), first.read_ends(), cut)
     return Scored(np.concatenate([first.read(ids[:1]), behind.read(ids[1:])]), behind.read_ends(), cut)

@@ -14,7 +14,7 @@ from feynkac.base.masks import States, TokenMask, pack
 from feynkac.base.per_vocabulary import PerVocabulary
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.language.enumeration import Enumeration
-from feynkac.models.language.listed import Ids, score_lists
+from feynkac.models.language.listed import Ids, can_end, score_lists
 
 if TYPE_CHECKING:
     from feynkac.models.language.language_model import LanguageModel
@@ -54,8 +54,6 @@ def _read_model(lm: LanguageModel, prompt: Any, longest: int) -> Prompted:
         return lm.prompt(prompt, max_tokens=longest + 1)
     if not isinstance(prompt, Prompted) or prompt.lm is not lm or len(prompt.prompts) != 1:
         raise ArgumentError(f"score: {prompt!r} is no prompt of this model; give a text, or lm.prompt(...)")
-    if prompt.prompts[0].stop:
-        raise ArgumentError("score: texts of a prompt with stop strings end elsewhere; leave stop= out")
     return prompt
 
 
@@ -63,9 +61,10 @@ def _score_usual(model: Prompted, spelt: Sequence[Ids], end: bool) -> NDArray[np
     lm, prompt = model.lm, model.prompts[0]
     eos = set(lm.vocabulary.eos)
     # No text goes on behind an end of sequence, nor beyond the limit.
-    fits = list(dict.fromkeys(ids for ids in spelt if len(ids) <= prompt.max_tokens and not eos & set(ids)))
+    distinct = dict.fromkeys(spelt)
+    fits = [ids for ids in distinct if can_end(ids, prompt, lm.vocabulary) and not eos & set(ids)]
     contexts = lm.open([prompt.tokens], max(map(len, fits), default=0) + 1)
-    (scored,) = score_lists(contexts, contexts.start(), [prompt], [fits], lm.vocabulary.eos)
+    (scored,) = score_lists(contexts, contexts.start(), [prompt], [fits], lm.vocabulary)
     known = {ids: each.total if end else float(each.log_prob.sum()) for ids, each in zip(fits, scored, strict=True)}
     return np.array([known.get(ids, -np.inf) for ids in spelt])
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten
 from feynkac.base.masks import TokenAutomaton
+from feynkac.potentials.constraints.automata.listing import list_accepted
 from feynkac.potentials.constraints.tokenwise import TokenFactor
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ class GrammarConstraint(TokenFactor):
 
     def compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
         return self._make(vocabulary, None)
+
+    def list_texts(self, most: int) -> list[str] | None:
+        """All texts that meet it, None if there are more than `most`, or very long ones."""
+        return list_accepted(self, most)
 
     def _make(self, vocabulary: Vocabulary, outline: TokenAutomaton | None) -> TokenAutomaton:
         from feynkac.potentials.constraints.engines.llguidance.matchers import make_matcher  # brings llguidance

@@ -92,7 +92,7 @@ def test_what_cannot_be_listed_is_refused_with_what_was_found(tiny_lm, monkeypat
 
     monkeypatch.setattr(exact, "MOST", 20)
     task = tiny_lm("a", "b").prompt("a", max_tokens=50)
-    with pytest.raises(fk.ArgumentError, match="too many to be listed: after 20 histories") as caught:
+    with pytest.raises(fk.ArgumentError, match="too many to be listed: those found in 20 histories") as caught:
         fk.steer(task, fk.regex("[ab]*"), algorithm="exact")
     some = caught.value.partial
     assert not some.complete and -math.inf < some.log_evidence == some.lower_bound < 0.0
@@ -140,6 +140,18 @@ def test_scores_behind_a_text_and_without_an_end(lm) -> None:
     assert np.exp(without) == pytest.approx(begins, rel=FLOAT32)
 
 
+def test_scores_end_where_a_stop_string_does(lm) -> None:
+    """The last token of "ab" completes the stop string, so that no end is drawn; "abb" would go on behind one."""
+    task, texts = lm.prompt("a", max_tokens=4, stop="b"), ["aa", "ab", "aab", "abb"]
+    plain = law(lm, "a", 3, "truncate")
+    ab = sum(p for ids, p in plain.items() if ids[:2] == (1, 2))
+    aab = sum(p for ids, p in plain.items() if ids == (1, 1, 2))
+    found = np.exp(lm.score(task, texts))
+    np.testing.assert_allclose(found, [plain[1, 1], ab, aab, 0.0], rtol=FLOAT32)
+    assert np.exp(lm.score(task, ["ab"], spellings="all"))[0] == pytest.approx(ab + sum(
+        p for ids, p in plain.items() if ids[:1] == (3,)), rel=FLOAT32)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -148,7 +160,6 @@ def test_scores_behind_a_text_and_without_an_end(lm) -> None:
         (lambda lm: lm.score("a", None), "give a list of texts"),
         (lambda lm: lm.score("a", ["\ud800"]), "half of a character"),
         (lambda lm: lm.score(3, ["a"]), "is no prompt of this model"),
-        (lambda lm: lm.score(lm.prompt("a", stop="b"), ["a"]), "leave stop= out"),
         (lambda lm: lm.score("a", ["a"], spellings="some"), "must be 'usual' or 'all'"),
         (lambda lm: lm.score("a", ["a"], end=False, spellings="all"), "usual spelling only"),
     ],
@@ -174,6 +185,11 @@ def test_four_labels_take_one_forward_pass(lm, monkeypatch) -> None:
 
 
 # --- looking ahead
+
+
+@pytest.fixture(scope="module")
+def smollm2_lm(smollm2) -> Any:
+    return fk.CausalLM.from_pretrained(str(smollm2))
 
 
 CASES: dict[str, Any] = {
@@ -207,19 +223,28 @@ def test_looking_ahead_keeps_the_target(lm, monkeypatch, case, at_limit, resampl
     assert mass == pytest.approx(known, abs=FLOAT32 * sum(known.values()))
 
 
-def test_rigid_texts_that_a_mask_cannot_see_are_found(smollm2) -> None:
-    """The blank takes nearly all of the masked mass, and leads nowhere."""
-    lm = fk.CausalLM.from_pretrained(str(smollm2))
-    task = lm.prompt("My favourite word in the whole world is", max_tokens=6)
-    answers = fk.choices(["skill", "cloud"])
-    exact = fk.steer(task, answers, algorithm="exact")
-    assert exact.log_evidence == pytest.approx(np.logaddexp.reduce(lm.score(task, ["skill", "cloud"])), abs=0.1)
-    for seed in range(3):
-        run = fk.steer(task, answers, particles=32, islands=4, seed=seed)
-        assert abs(run.log_evidence - exact.log_evidence) < 0.5
-        assert run.posterior()["cloud"] == pytest.approx(exact.posterior()["cloud"], abs=0.15)
-        low, high = run.log_evidence_interval()
-        assert low <= exact.log_evidence <= high + 0.1
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (lambda: fk.choices(["skill", "cloud"]), {}),
+        (lambda: fk.regex("skill|cloud"), {}),
+        (lambda: fk.grammar('start: "skill" | "cloud"'), {}),
+        (lambda: fk.json_schema({"enum": ["skill", "cloud"]}), {}),
+        (lambda: fk.json_schema({"type": "boolean"}), {}),
+        (lambda: fk.regex("[a-z]{5}") * fk.choices(["skill", "cloud"]), {}),
+        (lambda: fk.choices(["skill.", "cloud."]), {"stop": "."}),
+    ],
+)
+def test_rigid_texts_that_a_mask_cannot_see_are_found(smollm2_lm, make, options) -> None:
+    """The blank, or the quotation mark, takes nearly all of the masked mass, and leads nowhere."""
+    task = smollm2_lm.prompt("My favourite word in the whole world is", max_tokens=6, **options)
+    exact = fk.steer(task, make(), algorithm="exact")
+    run = fk.steer(task, make(), particles=32, islands=4, seed=0)
+    assert abs(run.log_evidence - exact.log_evidence) < 0.5
+    for text, share in exact.posterior().items():
+        assert run.posterior().get(text, 0.0) == pytest.approx(share, abs=0.2)
+    low, high = run.log_evidence_interval()
+    assert low <= exact.log_evidence <= high + 0.1
 
 
 def test_a_run_below_what_is_certain_says_so(lm, monkeypatch) -> None:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from feynkac.base.errors import ConstraintError
+from feynkac.base.masks import TokenConstraint, unpack
+from feynkac.base.vocabulary import Vocabulary
 from feynkac.potentials.constraints.automata.nfa import CharDfa
 
+BYTES = Vocabulary((*(bytes([byte]) for byte in range(256)), b""), (256,))
+"""Every byte by itself, and an end: over these a constraint spells each text in one way."""
 _MAX_LENGTH = 1_000
 """Bytes of a text up to which it is listed."""
 
@@ -43,3 +48,27 @@ def _list_moves(dfa: CharDfa, q: int, u: int) -> list[tuple[int, int, int]]:
 def _leads_on(dfa: CharDfa, q: int, u: int) -> bool:
     """Whether some character that may follow state `q` can still be completed."""
     return bool((dfa.alphabet.reach[u] & (dfa.delta[q] >= 0)).any())
+
+
+def list_accepted(constraint: TokenConstraint, most: int) -> list[str] | None:
+    """As `list_texts`, for a constraint whose automaton is an engine's own: it is asked byte by byte.
+
+    Where the engine runs into dead ends, there may be fewer texts than it seems, and None is the answer sooner.
+    """
+    try:
+        automaton = constraint.automaton(BYTES)
+    except ConstraintError:
+        return None
+    found: list[bytes] = []
+    prefixes, states = [b""], np.array([automaton.start], dtype=np.int64)
+    for _ in range(_MAX_LENGTH):
+        ends = automaton.accepts(states)
+        found += [written for written, end in zip(prefixes, ends, strict=True) if end]
+        parent, byte = np.nonzero(unpack(automaton.masks(states), BYTES.size)[:, :256])
+        if len(found) + len(parent) > most:
+            return None
+        if not len(parent):
+            return sorted(text.decode() for text in found)
+        states = automaton.advance(states[parent], byte.astype(np.int64))
+        prefixes = [prefixes[i] + bytes([b]) for i, b in zip(parent.tolist(), byte.tolist(), strict=True)]
+    return None

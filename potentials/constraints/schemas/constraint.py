@@ -52,6 +52,11 @@ class SchemaConstraint(GrammarConstraint):
         """Whether a text that the automaton accepts is valid by what it leaves open."""
         return not self._checks or all(check(vocabulary.text(tokens)) for check in self._checks)
 
+    def list_texts(self, most: int) -> list[str] | None:
+        """All texts that meet it, None if there are more than `most`, or very long ones."""
+        listed = super().list_texts(most)
+        return None if listed is None else [text for text in listed if all(check(text) for check in self._checks)]
+
     def read(self, text: str) -> Any:
         """The value that a text stands for, an instance where the schema is a class. Raises ValueError for no value."""
         return json.loads(text) if self._reader is None else self._reader.read(text)
