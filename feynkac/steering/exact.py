@@ -90,7 +90,7 @@ class Exact:
         if found.log_left > -math.inf and not (self._masked and found.log_left < result.log_evidence + TINY):
             error = ArgumentError(
                 f"the texts of problem {len(self._results) + 1} are too many to be listed: those found in {MOST} "
-                f"histories have a log evidence of {result.log_evidence:.2f}, and prefixes of {found.log_left:.2f} nats "
+                f"histories have log evidence {result.log_evidence:.2f}, and prefixes of {found.log_left:.2f} nats "
                 "are left; use algorithm='smc', tighter constraints, or a smaller max_tokens"
             )
             some = replace(result, complete=False, log_evidence_se=None, lower_bound=result.log_evidence)
