@@ -19,11 +19,13 @@ from feynkac.commands.signals import STOP, check_stop
 
 Particles: TypeAlias = Annotated[int, typer.Option("--particles", "-n", help="Number of particles.")]
 Algorithm: TypeAlias = Annotated[
-    str, typer.Option(help="smc, importance, best_of_n, beam or gibbs; see feynkac.steer.")
+    str, typer.Option(help="smc, importance, best_of_n, beam, gibbs or exact; see feynkac.steer.")
 ]
 Resampler: TypeAlias = Annotated[str, typer.Option(help="The resampling scheme.")]
 EssThreshold: TypeAlias = Annotated[float, typer.Option(help="Resample below this fraction of particles.")]
-Islands: TypeAlias = Annotated[int, typer.Option(help="Populations that never mix; 2 or more give a standard error.")]
+Islands: TypeAlias = Annotated[
+    int, typer.Option(help="Populations that never mix; 2 or more give the evidence an interval.")
+]
 Sweeps: TypeAlias = Annotated[int | None, typer.Option(help="Sweeps of gibbs, 10 if left out.")]
 Seed: TypeAlias = Annotated[int | None, typer.Option(help="Repeat a run.")]
 Dtype: TypeAlias = Annotated[str, typer.Option(help="auto, float32, bfloat16, ...")]

@@ -10,6 +10,7 @@ import pydantic
 import pytest
 
 import feynkac as fk
+from feynkac.models.language.proposals import Masked
 
 
 class Box(pydantic.BaseModel):
@@ -59,7 +60,7 @@ def test_a_tight_limit_does_not_kill_json(lm: Any, limit: int, whitespace: str) 
 def test_checked_schemas_weigh_whole_texts(lm: Any) -> None:
     """Without resampling a run under "check" is that under "ignore", and what is not valid has no weight."""
     schema = {"enum": [1, 11], "not": {"const": 11}}
-    task = lm.prompt("1", max_tokens=2)
+    task = lm.prompt("1", max_tokens=2, proposal=Masked())  # or "check" would look ahead to what is valid
     checked, ignored = (
         fk.steer(task, fk.json_schema(schema, unsupported=how), particles=64, ess_threshold=1e-9, seed=0)
         for how in ("check", "ignore")
