@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from feynkac.base.errors import ArgumentError, FeynkacError
+from feynkac.base.errors import ArgumentError
 from feynkac.commands.options import (
     Algorithm,
     Arg,
@@ -18,11 +17,15 @@ from feynkac.commands.options import (
     EssThreshold,
     Islands,
     Particles,
+    Report,
     Resampler,
     Seed,
     Sweeps,
+    check_folder,
+    check_out,
     find_function,
     parse_argument,
+    steer_and_report,
 )
 
 if TYPE_CHECKING:
@@ -63,7 +66,7 @@ def diffuse(
     import feynkac as fk
     from feynkac.models.diffusion.folder import open_pipeline
 
-    _check_outputs(out, json)
+    _check_outputs(out, json, samples)
     if not reward:
         raise ArgumentError("--reward is missing: name a function of an image, as module:function or file.py:function")
     kind: Any = potential_kind  # checked, with advice, by fk.reward
@@ -74,36 +77,30 @@ def diffuse(
     model = fk.Diffusion.from_pipeline(pipe, steps, eta).prompt(prompt, **call)
     options: dict[str, Any] = {"resampler": resampler, "ess_threshold": ess_threshold, "islands": islands}
     options |= {"sweeps": sweeps, "seed": seed}
+    options |= {"particles": particles, "algorithm": algorithm}
     if algorithm != "gibbs":  # which counts sweeps by itself
         options |= {"progress": False, "observers": [_make_bar(steps)]}
-    try:
-        result = fk.steer(model, *potentials, particles=particles, algorithm=algorithm, **options)
-    except FeynkacError as error:
-        if error.partial is not None:
-            _report(error.partial, out, json, samples)
-            error.partial = None  # it has been shown
-        raise
-    _report(result, out, json, samples)
+    steer_and_report(model, *potentials, report=_show_and_write(out, json, samples), **options)
 
 
-def _report(result: Result, out: Path, json: Path | None, samples: Path | None) -> None:
-    """Say how it went, and write what was asked for."""
+def _show_and_write(out: Path, json: Path | None, samples: Path | None) -> Report:
+    """A report that says how it went, and writes what was asked for."""
     from feynkac.results.pictures.saving import save_samples
 
-    result.show()
-    names: list[Any] = [None] * len(result.samples)
-    try:
+    def report(result: Result) -> None:
+        result.show()
+        names: list[Any] = [None] * len(result.samples)
         if samples is not None:
             names = save_samples(result.samples, samples)
         if json is not None:
             replace(result, samples=names).to_json(json)
         result.plot().savefig(out)
-    except OSError as cause:
-        raise ArgumentError(f"cannot write what came out: {cause}") from cause
-    typer.echo(f"wrote {', '.join(str(path) for path in (out, samples, json) if path is not None)}")
+        typer.echo(f"wrote {', '.join(str(path) for path in (out, samples, json) if path is not None)}")
+
+    return report
 
 
-def _check_outputs(out: Path, json: Path | None) -> None:
+def _check_outputs(out: Path, json: Path | None, samples: Path | None) -> None:
     """Find out before the run, not after it, that nothing can be drawn or written."""
     from feynkac.results.pictures.figure import matplotlib
 
@@ -111,9 +108,11 @@ def _check_outputs(out: Path, json: Path | None) -> None:
     known = figure().canvas.get_supported_filetypes()
     if out.suffix[1:].lower() not in known:
         raise ArgumentError(f"--out {out}: its ending must be one of {', '.join(sorted(known))}")
-    for path in filter(None, (out, json)):
-        if not path.parent.is_dir():
-            raise ArgumentError(f"cannot write {path}: there is no folder {path.parent}")
+    check_out(out)
+    check_out(json, "--json")
+    check_folder(samples, "--samples")
+    if json is not None and json.absolute() == out.absolute():
+        raise ArgumentError(f"--json {json} is the file of --out, too; name another")
 
 
 def _make_scorer(name: str, pil: bool) -> Any:
@@ -129,7 +128,9 @@ def _parse_every(text: str) -> Any:
 
 def _check_prompt(pipe: Any, prompt: str | None) -> None:
     """Refuse a prompt that would not be heard, and a prompt that is missing."""
-    hears, name = "prompt" in inspect.signature(type(pipe).__call__).parameters, type(pipe).__name__
+    from feynkac.models.diffusion.pipeline_arguments import list_names
+
+    hears, name = "prompt" in (list_names(pipe) or ["prompt"]), type(pipe).__name__
     if prompt is not None and not hears:
         raise ArgumentError(f"{name} is unconditional: it takes no prompt; leave --prompt out")
     if prompt is None and hears:

@@ -21,6 +21,7 @@ from feynkac.commands.options import (
     Sweeps,
     check_out,
     find_function,
+    show_and_write,
     steer_and_report,
 )
 
@@ -69,8 +70,9 @@ def generate(
     task = lm.prompt(
         text, chat=message, max_tokens=max_tokens, stop=stop or (), temperature=temperature, at_limit=limit
     )
-    options = {"resampler": resampler, "ess_threshold": ess_threshold, "islands": islands, "sweeps": sweeps}
-    steer_and_report(task, *potentials, out=out, particles=particles, algorithm=algorithm, seed=seed, **options)
+    options: dict[str, Any] = {"particles": particles, "algorithm": algorithm, "resampler": resampler, "seed": seed}
+    options |= {"ess_threshold": ess_threshold, "islands": islands, "sweeps": sweeps}
+    steer_and_report(task, *potentials, report=show_and_write(out), **options)
 
 
 def _read(path: Path) -> str:

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, TypeAlias
@@ -31,6 +32,7 @@ Seed: TypeAlias = Annotated[int | None, typer.Option(help="Repeat a run.")]
 Dtype: TypeAlias = Annotated[str, typer.Option(help="auto, float32, bfloat16, ...")]
 Device: TypeAlias = Annotated[str | None, typer.Option(help="cpu, cuda, ...")]
 Out: TypeAlias = Annotated[Path | None, typer.Option(help="Write the result to this JSON file.")]
+Report: TypeAlias = Callable[[Any], None]
 Arg: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--arg", "-a", metavar="KEY=VALUE", help="An argument: JSON, or else a string as it stands."),
@@ -78,39 +80,62 @@ def _find_line(cause: BaseException) -> str:
     return f" (line {raised[-1].lineno} of {raised[-1].filename})" if raised else ""
 
 
-def check_out(out: Path | None) -> None:
-    """Find out before the run, not after it, that its result cannot be written to `out`. Raises ArgumentError."""
+def check_out(out: Path | None, option: str = "--out") -> None:
+    """Find out before the run, not after it, that the file `out` cannot be written. Raises ArgumentError."""
     if out is None:
         return
     if out.is_dir():
-        raise ArgumentError(f"--out {out} is a folder; name a file in it")
+        raise ArgumentError(f"{option} {out} is a folder; name a file in it")
     if not out.parent.is_dir():
-        raise ArgumentError(f"--out {out}: there is no folder {out.parent}")
+        raise ArgumentError(f"{option} {out}: there is no folder {out.parent}")
     if not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise ArgumentError(f"--out {out} cannot be written: permission denied")
+        raise ArgumentError(f"{option} {out} cannot be written: permission denied")
 
 
-def steer_and_report(task: Any, *potentials: Any, out: Path | None, **options: Any) -> None:
-    """Run, show the result and write it where that was asked for, also what there is after an error or a signal."""
+def check_folder(folder: Path | None, option: str) -> None:
+    """The same of a `folder` to write into, which is made, with those above it, where it is missing."""
+    if folder is None:
+        return
+    there = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
+    if not there.is_dir():
+        raise ArgumentError(f"{option} {folder}: {there} is no folder; name a folder, new or old")
+    if not os.access(there, os.W_OK):
+        raise ArgumentError(f"{option} {folder} cannot be written: permission denied for {there}")
+
+
+def steer_and_report(
+    task: Any, *potentials: Any, report: Report, observers: Iterable[Any] = (), **options: Any
+) -> None:
+    """Run and `report` the result, also what there is after an error or a signal."""
     import feynkac as fk
 
     try:
-        result = fk.steer(task, *potentials, observers=[check_stop], **options)
+        result = fk.steer(task, *potentials, observers=[check_stop, *observers], **options)
     except FeynkacError as error:
         if error.partial is not None:
-            _report(error.partial, out)
+            _hold(report, error.partial)
             error.partial = None  # it has been shown
         raise
-    _report(result, out)
+    _hold(report, result)
 
 
-def _report(result: Any, out: Path | None) -> None:
-    STOP.holding = True  # a signal now would lose what it asks to keep
+def _hold(report: Report, result: Any) -> None:
+    """Report what there is, undisturbed: a signal now would lose what it asks to keep."""
+    STOP.holding = True
     try:
+        report(result)
+    except OSError as cause:
+        raise ArgumentError(f"cannot write what came out: {cause}") from cause
+    finally:
+        STOP.holding = False
+
+
+def show_and_write(out: Path | None) -> Report:
+    """A report on the terminal, and in the JSON file `out` where that was asked for."""
+
+    def report(result: Any) -> None:
         result.show()
         if out is not None:
             result.to_json(out)
-    except OSError as cause:
-        raise ArgumentError(f"cannot write {out}: {cause}") from cause
-    finally:
-        STOP.holding = False
+
+    return report

@@ -24,6 +24,7 @@ from feynkac.commands.options import (
     check_out,
     find_function,
     parse_argument,
+    show_and_write,
     steer_and_report,
 )
 
@@ -57,8 +58,9 @@ def run_program(
     models = _assign_models(program, model or [], arguments)
     _bind(program, {**models, **arguments})  # a wrong call is told before a model is loaded
     task = _bind(program, {**_load(models, dtype, device), **arguments})
-    options = {"resampler": resampler, "ess_threshold": ess_threshold, "islands": islands, "sweeps": sweeps}
-    steer_and_report(task, out=out, particles=particles, algorithm=algorithm, seed=seed, **options)
+    options: dict[str, Any] = {"particles": particles, "algorithm": algorithm, "resampler": resampler, "seed": seed}
+    options |= {"ess_threshold": ess_threshold, "islands": islands, "sweeps": sweeps}
+    steer_and_report(task, report=show_and_write(out), **options)
 
 
 def _find_program(name: str) -> Any:

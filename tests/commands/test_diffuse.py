@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -21,6 +23,10 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 DIGITS = str(Path(__file__).parents[2] / "benchmarks" / "train" / "digits")
 FAST = ["-n", "4", "--steps", "3", "--seed", "0"]
 REWARDS = """
+import os
+import signal
+from pathlib import Path
+
 calls = 0
 
 def bright(image):
@@ -46,6 +52,23 @@ def breaks(image):
     global calls
     calls += 1
     return float("nan") if calls > 6 else 0.0
+
+def is_told(image):
+    global calls
+    calls += 1
+    if calls == 6:  # in the second step
+        signal.raise_signal(int(os.environ["NUMBER"]))
+    return 0.0
+
+def swallows(image):
+    try:
+        return is_told(image)
+    except:
+        return 0.0
+
+def blocks(image):
+    Path("images").touch()
+    return 0.0
 
 def kills(image):
     return float("-inf")
@@ -159,11 +182,62 @@ def test_mistakes_are_one_line(folder, capsys, arguments: list[str], message: st
     assert not any("Traceback" in line for line in shown) and not (folder / "grid.png").exists()
 
 
-def test_what_cannot_be_written_is_told_after_the_figures(folder, capsys) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--samples", "rewards.py"], "--samples rewards.py: "),
+        (["--samples", "rewards.py/in/it"], "rewards.py is no folder; name a folder"),
+        (["--samples", "locked/new"], "permission denied"),
+        (["--json", "."], "--json . is a folder; name a file in it"),
+        (["--json", "no/result.json"], "--json no/result.json: there is no folder no"),
+        (["--json", "locked/result.json"], "--json locked/result.json cannot be written: permission denied"),
+        (["--out", "dir.png"], "--out dir.png is a folder; name a file in it"),
+        (["--out", "rewards.py/grid.png"], "there is no folder rewards.py"),
+        (["--out", "one.svg", "--json", "./one.svg"], "--json one.svg is the file of --out, too"),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_the_run(folder, capsys, monkeypatch, arguments, message) -> None:
+    (folder / "dir.png").mkdir()
+    (folder / "locked").mkdir()
+    # As it is where the user is not root, who may write anywhere.
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK or "locked" not in str(path))
+    with pytest.raises(SystemExit) as stop:
+        run_main(DIGITS, *FAST, "--reward", "rewards.py:is_never_asked", *arguments)
+    said = capsys.readouterr()
+    assert stop.value.code == 1 and said.err.startswith("error: ") and message in said.err
+    assert said.err.count("\n") == 1 and "log evidence" not in said.out
+
+
+def test_a_folder_that_is_missing_is_made(folder) -> None:
+    invoke("--reward", "rewards.py:bright", "--samples", "new/images")
+    assert len(list((folder / "new" / "images").iterdir())) == 4
+
+
+def test_what_can_no_longer_be_written_is_told_after_the_figures(folder, capsys) -> None:
     with pytest.raises(SystemExit):
-        run_main(DIGITS, *FAST, "--reward", "rewards.py:bright", "--samples", "rewards.py")
+        run_main(DIGITS, *FAST, "--reward", "rewards.py:blocks", "--samples", "images")
     said = capsys.readouterr()
     assert "log evidence" in said.out and "error: cannot write" in said.err and "Traceback" not in said.err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("reward", ["is_told", "swallows"])
+@pytest.mark.parametrize("algorithm", ["smc", "gibbs"])
+def test_a_run_that_is_stopped_keeps_what_there_is_and_says_so(
+    folder, capsys, monkeypatch, number, code, reward, algorithm
+) -> None:
+    monkeypatch.setenv("NUMBER", str(int(number)))
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path: Path(path).write_text("a picture"))
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stop:
+        run_main(DIGITS, *FAST, "--reward", f"rewards.py:{reward}", "--algorithm", algorithm, "--json", "result.json",
+                 "--samples", "images")  # fmt: skip
+    said = capsys.readouterr()
+    assert stop.value.code == code and "Traceback" not in said.err and "stopped after step" in said.out
+    result = Result.from_json("result.json")
+    assert not result.complete and len(result.history.ess) == (1 if reward == "is_told" else 2)
+    assert len(list((folder / "images").iterdir())) == 4 and (folder / "grid.png").exists()
+    assert signal.getsignal(number) is before
 
 
 def test_prompt_and_arguments_reach_the_pipeline(folder, capsys, monkeypatch) -> None:

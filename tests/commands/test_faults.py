@@ -15,6 +15,7 @@ from feynkac.results.result import Result
 from tests.commands.test_cli import folder as folder, run_main
 
 SLOW = """
+import signal
 import time
 import feynkac as fk
 from feynkac.programs import Bernoulli
@@ -29,6 +30,24 @@ def slow(p, catches=False, steps=400):
             if not catches:
                 raise
     return {"steps": i}
+
+def stop_at(call, calls=[]):
+    calls.append(call)
+    if len(calls) == call:
+        signal.raise_signal(signal.SIGTERM)
+
+@fk.program
+def swallowing(p):
+    for i in range(6):
+        p.sample(Bernoulli(0.5))
+        swallows("")
+
+def swallows(text):
+    try:
+        stop_at(6)
+    except:
+        pass
+    return 0.0
 
 def raises(text):
     raise RuntimeError("many\\nlines\\x1b[31m")
@@ -71,6 +90,20 @@ def test_a_run_that_is_stopped_keeps_what_there_is_and_says_so(file, number, cod
     assert done.returncode == code and "stopped after step" in done.stdout and "Traceback" not in done.stderr
     result = Result.from_json(out)
     assert not result.complete and len(result.samples) == 2
+
+
+@pytest.mark.parametrize("command", ["generate", "run"])
+@pytest.mark.parametrize("algorithm", ["smc", "gibbs"])
+def test_a_signal_that_a_reward_swallows_stops_the_run_at_its_step(folder, file, capsys, command, algorithm) -> None:
+    out = file / "result.json"
+    model = ["-m", folder, "-p", "a", "--reward", f"{file}/slow.py:swallows", "--at-limit", "end", "--max-tokens", "6"]
+    arguments = model if command == "generate" else [f"{file}/slow.py:swallowing"]
+    with pytest.raises(SystemExit) as stop:
+        run_main(command, *arguments, "-n", "4", "--seed", "0", "--algorithm", algorithm, "--out", str(out))
+    said = capsys.readouterr()
+    assert stop.value.code == 143 and "stopped after step" in said.out and "error" not in said.err
+    result = Result.from_json(out)
+    assert not result.complete and len(result.history.ess) < 6
 
 
 def test_a_run_that_is_stopped_before_its_first_step_says_so(capsys, monkeypatch) -> None:
