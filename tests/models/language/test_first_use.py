@@ -35,9 +35,7 @@ def test_weights_that_give_no_law_are_told_as_such_and_no_cache_is_blamed(tiny_l
     lm = tiny_lm("a", "b")
     with torch.no_grad():
         lm.model.lm_head.weight[1] = bad
-    with pytest.raises(
-        ModelError, match=r"logits of the next token hold (nan|inf) for token 1, .* look at its weights"
-    ):
+    with pytest.raises(ModelError, match=r"logits of the next token hold (nan|inf) for token 1, .* look at"):
         USES[use](lm)
 
 
