@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from feynkac.base.errors import ArgumentError, ProgramError
 from feynkac.base.tokens import Token, Tokens, TokenSet
 from feynkac.models.language.openings import list_tokens, read_ids
 from feynkac.programs.runtime.execution import Execution
+from feynkac.programs.runtime.record import CONDITION
 from feynkac.programs.runtime.serving import Ask
 from feynkac.programs.upcoming import Draft, GivenTokens, InSet, NextToken
 
@@ -165,6 +166,12 @@ class Context:
     def ask(self, *, among: TokenSet | None = None, token: int | None = None, draws: bool = False) -> Ask:
         """A question about the next token, for the engine to answer."""
         return Ask(self.histories, self.node, self.inverse_temperature, self.given, among, token, draws)
+
+    def die(self, why: str) -> NoReturn:
+        """End its particle here, with weight zero; `why`, if not empty, is told where all have died."""
+        if self._execution.past:
+            self._execution.leave_record(CONDITION, False)
+        self._execution.die(why)
 
     def query(self, dist: ContextDistribution, value: Any) -> float:
         """The log-probability of a value, without any effect."""

@@ -10,11 +10,11 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, ProgramError
 
 _STANDARD = NormalDist()
 _HALF_STEP = 2.0**-54
@@ -29,7 +29,11 @@ class Interval(NamedTuple):
 
 
 class Distribution:
-    """What `p.sample` and `p.observe` take. A subclass of your own needs `key`, `draw` and `log_prob`."""
+    """What `p.sample` and `p.observe` take. A subclass of your own needs `key`, `draw` and `log_prob`.
+
+    It has no truth value and stands in no f-string, and one of a context has no text and equals no value: whoever asks
+    means what `p.sample` gives, and is told so by a ProgramError.
+    """
 
     __slots__ = ("key",)
     key: Any
@@ -84,6 +88,32 @@ class Distribution:
     def __repr__(self) -> str:
         name, *parameters = self.key
         return f"{name}({', '.join(map(str, parameters))})"
+
+    def __str__(self) -> str:
+        return repr(self) if self.is_plain else self._refuse("has no text")
+
+    def __format__(self, spec: str) -> str:
+        return self._refuse("has no text")
+
+    def __bool__(self) -> bool:
+        return self._refuse("is neither true nor false")
+
+    def __eq__(self, other: object) -> bool:
+        if self.is_plain or isinstance(other, Distribution):
+            return self is other
+        return self._refuse(f"is not to be compared with {other!r}")
+
+    __hash__ = object.__hash__
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it means something by itself, and not only as what a program samples from a context."""
+        return not (self.composite or self.in_context)
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise ProgramError(
+            f"{self!r} {what}: it was never sampled, p.sample is missing; write x = p.sample(...) around it, and use x"
+        )
 
 
 class Bernoulli(Distribution):

@@ -12,13 +12,15 @@ import numpy as np
 
 from feynkac.base.capabilities import Checks, MasksWithin, has
 from feynkac.base.errors import ArgumentError
-from feynkac.base.masks import TokenAutomaton, TokenConstraint, mask_within, pack
+from feynkac.base.masks import TokenAutomaton, TokenConstraint, count_least, mask_within, pack
 from feynkac.base.tokens import TokenSet
 from feynkac.base.unicode import check_unicode
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
 
+_MANY = 1 << 16
+"""From so many tokens on it is not told how many a constraint takes."""
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*$|[。！？]+[」』”’]*$")
 
 
@@ -46,6 +48,10 @@ class Rule(Protocol):
 
     def accepts(self, state: Any) -> bool:
         """Whether the span may end here."""
+        ...
+
+    def count_least(self, state: Any) -> int | None:
+        """The fewest tokens to an end from here, as far as that can be told; None where it cannot."""
         ...
 
     def approves(self, vocabulary: Vocabulary, tokens: Sequence[int]) -> bool:
@@ -92,6 +98,10 @@ class Constrained:
     def accepts(self, state: int) -> bool:
         return bool(self._automaton.accepts(np.array([state]))[0])
 
+    def count_least(self, state: int) -> int | None:
+        least = count_least(self._automaton, state, _MANY)
+        return least if least < _MANY else None
+
     def approves(self, vocabulary: Vocabulary, tokens: Sequence[int]) -> bool:
         return not has(self._constraint, Checks) or self._constraint.approves(vocabulary, tokens)
 
@@ -120,6 +130,9 @@ class Until:
 
     def accepts(self, state: bytes | None) -> bool:
         return True
+
+    def count_least(self, state: bytes | None) -> int | None:
+        return None
 
     def approves(self, vocabulary: Vocabulary, tokens: Sequence[int]) -> bool:
         return True
@@ -152,6 +165,9 @@ class Unit:
 
     def accepts(self, state: bytes | None) -> bool:
         return True
+
+    def count_least(self, state: bytes | None) -> int | None:
+        return None
 
     def approves(self, vocabulary: Vocabulary, tokens: Sequence[int]) -> bool:
         return True

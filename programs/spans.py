@@ -57,9 +57,10 @@ class Span(Distribution):
             if left or context.ended:
                 break
         else:
-            p.condition(rule.accepts(state))
+            if not rule.accepts(state):
+                context.die(f"'{rule.name}' is not met within max_tokens={self.max_tokens}")
         if not rule.approves(context.lm.vocabulary, context.node.tokens(start)):
-            p.condition(False)
+            context.die(f"'{rule.name}' is not met by the whole text")
         return context.text(start)
 
     def _count_room(self, written: int) -> int | None:
@@ -88,7 +89,7 @@ class SpanToken(InContext):
     def settle(self, u: Any, pin: Record | None, answer: Answer) -> tuple[Any, float | None, Any, float]:
         context = self.context
         if answer.increment == -np.inf:
-            return None, 0.0, None, -np.inf
+            context.die(self._explain_death())
         assert self._options is not None
         leaving = self._options.leaving
         token = answer.token if pin is None else pin.value[2]
@@ -99,6 +100,13 @@ class SpanToken(InContext):
             context.advance(token)
             value = (False, self.state if context.ended else self.rule.advance(self.state, token), token)
         return value, 0.0, (context.node, context.ended, context.given), answer.increment
+
+    def _explain_death(self) -> str:
+        """Why nothing may come next, where it is the limit that leaves nothing; else an empty text."""
+        least = self.rule.count_least(self.state)
+        if self._room is None or least is None or least <= self._room:
+            return ""
+        return f"'{self.rule.name}' takes {least} tokens at least and max_tokens leaves {self._room}"
 
     def follow(self, after: Any, value: Any) -> Any:
         """Move to where a replayed token leads."""

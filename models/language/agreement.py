@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ModelError
+from feynkac.base.errors import ModelError, is_out_of_memory
+from feynkac.models.language.next_token import check_law
 from feynkac.models.language.plain_cache import PlainContexts
 from feynkac.models.language.shared_cache import SharedContexts
 
@@ -53,6 +54,10 @@ def check_plain(twins: Twins) -> None:
         )
 
 
+class _NoLaw(Exception):
+    """What the model's own logits hold, no cache being to blame."""
+
+
 def _find_error(twins: Twins, kind: str, opened: Callable[[Sequence[Sequence[int]]], Contexts]) -> float:
     """The largest difference of logits on the walk, in standard deviations of logits; found once for each kind."""
     key = (kind, autocast_dtype(twins.model))
@@ -60,8 +65,10 @@ def _find_error(twins: Twins, kind: str, opened: Callable[[Sequence[Sequence[int
         if key not in twins.errors:
             try:
                 twins.errors[key] = _walk_and_compare(twins, opened)
+            except _NoLaw as fault:
+                raise ModelError(*fault.args) from None
             except Exception as cause:
-                if kind == "plain":
+                if kind == "plain" or is_out_of_memory(cause):
                     raise _explain(twins, cause) from cause
                 # Whatever an unknown architecture trips over, it has its own cache to fall back on.
                 _log.info("%s keeps its own cache: %s", type(twins.model).__name__, cause)
@@ -74,7 +81,13 @@ def _find_error(twins: Twins, kind: str, opened: Callable[[Sequence[Sequence[int
 def _explain(twins: Twins, cause: Exception) -> ModelError:
     if isinstance(cause, ModelError):
         return cause
-    return ModelError(f"{type(twins.model).__name__} does not run on its own cache: {cause}")
+    name = type(twins.model).__name__
+    if is_out_of_memory(cause):
+        return ModelError(
+            f"{name} ran out of memory on the few tokens that are tried before its first use: {cause}; free memory "
+            "where its weights are, or load it in a smaller dtype, and call again"
+        )
+    return ModelError(f"{name} does not run on its own cache: {cause}")
 
 
 def _tolerance(twins: Twins) -> float:
@@ -103,10 +116,19 @@ def _walk_and_compare(twins: Twins, opened: Callable[[Sequence[Sequence[int]]], 
             logits = contexts.append(np.array(parents), tokens, every=True)
         found += zip([(*text, *some[: t + 1]) for text, some in steps for t in range(len(some))], logits, strict=True)
         texts = [(*text, *some) for text, some in steps]
-    wanted = _recompute(twins, [text for text, _ in found])
-    differences = torch.stack([logits - wanted[text] for text, logits in found])
-    spread = torch.stack([wanted[text] for text, _ in found]).std().item()
+    own = _recompute(twins, [text for text, _ in found])
+    wanted, cached = torch.stack([own[text] for text, _ in found]), torch.stack([logits for _, logits in found])
+    differences = (cached - wanted).masked_fill(cached == wanted, 0.0)  # a token may be impossible, at -inf in both
+    spread = wanted[wanted.isfinite()].std().item()
     return differences.abs().max().item() / max(spread, 1e-30)  # NaN compares as no agreement
+
+
+def _check_laws(logits: Tensor) -> None:
+    """Raise _NoLaw if some of the (U, V) logits of a pass without a cache are no law."""
+    try:
+        check_law(logits.double().logsumexp(1).cpu().numpy(), logits)
+    except ModelError as fault:
+        raise _NoLaw(*fault.args) from None
 
 
 @torch.inference_mode()
@@ -119,5 +141,6 @@ def _recompute(twins: Twins, texts: Sequence[tuple[int, ...]]) -> dict[tuple[int
         for length in sorted({len(text) for text in whole}):
             some = sorted(text for text in whole if len(text) == length)
             logits = twin.model(input_ids=torch.tensor(some, device=device), use_cache=False).logits.float()
+            _check_laws(logits.flatten(0, 1))
             wanted |= {text[: t + 1]: row[t] for text, row in zip(some, logits, strict=True) for t in range(length)}
     return wanted

@@ -21,6 +21,7 @@ from feynkac.models.language.proposals import MASKED
 from feynkac.models.language.protocols import Proposal
 from feynkac.models.language.scoring import score_texts
 from feynkac.models.language.spelling import EMPTY, Speller
+from feynkac.smc.checks import call
 
 if TYPE_CHECKING:
     import torch
@@ -163,9 +164,10 @@ class LanguageModel(ABC):
         makes of a text, all texts in one forward pass; "all" adds every other way to spell it, some hundred passes'
         worth of prefixes for a dozen characters. The former is a lower bound of the latter, and mostly close to it.
 
-        Raises ArgumentError for anything else, for a prompt with stop strings, and for too many spellings.
+        Raises ArgumentError for anything else, for a prompt with stop strings, and for too many spellings. Whatever
+        the model raises arrives as ModelError, with its cause.
         """
-        return score_texts(self, prompt, texts, end, spellings)
+        return call(score_texts, self, prompt, texts, end, spellings, of=self, what="score")
 
     def begin(self, text: str) -> tuple[int, ...]:
         """The token ids of a text that begins with `text` (see `Speller.begin`)."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules import module as torch_module
 
+from feynkac.base.errors import is_out_of_memory
 from feynkac.models.language.attention import list_attention_configs
 from feynkac.models.language.forward import Forward
 
@@ -169,6 +170,8 @@ def _copy_if_possible(model: Any) -> Any:
     try:
         return copy_modules(model)
     except Exception as cause:  # a module of a kind unknown here
+        if is_out_of_memory(cause):
+            raise
         _log.info("%s cannot be copied and is run under a lock: %s", type(model).__name__, cause)
         return None
 

@@ -31,6 +31,11 @@ def _find_line(cause: Exception, function: Callable[..., Any]) -> str:
     return found
 
 
+def describe_place(function: Callable[..., Any], why: str = "") -> str | None:
+    """The line in the file of `function` that runs now, and what is told of it; None if there is neither."""
+    return ", where ".join(filter(None, (find_line(function), why))) or None
+
+
 def find_line(function: Callable[..., Any]) -> str | None:
     """The line in the file of `function` that runs now, in words; None if none does."""
     file, frame = getattr(getattr(function, "__code__", None), "co_filename", None), sys._getframe()

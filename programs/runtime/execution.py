@@ -17,7 +17,7 @@ from greenlet import GreenletExit, getcurrent
 
 from feynkac.base.errors import ArgumentError, ProgramError
 from feynkac.base.host import HOST
-from feynkac.programs.runtime.causes import find_line
+from feynkac.programs.runtime.causes import describe_place
 from feynkac.programs.runtime.generators import make_generator
 from feynkac.programs.runtime.output import end_line
 from feynkac.programs.runtime.record import DEATH, OBSERVE, ONCE, QUERY, RETURN, RNG, SAMPLE, Request, Tail
@@ -282,12 +282,12 @@ class Execution(Recorder):
         if log_weight == -math.inf:
             self.die()
 
-    def die(self) -> NoReturn:
-        """End the program here, with weight zero."""
+    def die(self, why: str = "") -> NoReturn:
+        """End the program here, with weight zero; `why`, if it is known, is told behind the line."""
         self.check_alive()
         self.dead, self.requests = True, math.inf
         self.increment = -math.inf
-        self.tail = (self.tail, DEATH, find_line(self.function), self.list_places(), None)
+        self.tail = (self.tail, DEATH, describe_place(self.function, why), self.list_places(), None)
         raise GreenletExit
 
     def abandon(self) -> NoReturn:

@@ -96,3 +96,41 @@ def test_each_problem_of_a_batch_has_its_own_killers(tiny_lm) -> None:
     results = fk.steer(tasks, fk.reward(harsh, every="end"), particles=8, seed=0, on_death="return")
     for result, limit in zip(results, (2, 3), strict=True):
         assert f"'reward(harsh)' rejects 8 finished, cut at max_tokens={limit}" in result.warnings[0]
+
+
+@program
+def writes(p, lm, options):
+    return p.sample(lm.context("ab").gen(**options))
+
+
+@pytest.mark.parametrize(
+    ("options", "least"),
+    [({"choices": ["a" * 10, "b" * 7]}, 7), ({"regex": "a{4}b*"}, 4), ({"constraint": fk.regex("(ab){9}")}, 18)],
+)
+def test_a_span_that_max_tokens_has_no_room_for_tells_how_many_it_takes(tiny_lm, options, least) -> None:
+    told = died(writes(tiny_lm("a", "b", eos=()), {**options, "max_tokens": 3}))
+    line = writes.function.__code__.co_firstlineno + 2
+    name = fk.choices(options["choices"]).name if "choices" in options else "regex"
+    assert f"8 at line {line} of test_deaths.py, where '{name}" in told
+    assert f"takes {least} tokens at least and max_tokens leaves 3" in told and "raise max_tokens" in told
+    assert fk.steer(writes(tiny_lm("a", "b", eos=()), {**options, "max_tokens": least}), particles=2, seed=0).samples
+
+
+def test_a_span_that_dies_of_something_else_blames_no_limit(tiny_lm) -> None:
+    @program
+    def rules_out(p, lm):
+        text = lm.context("ab")
+        p.observe(text.mask(["a"]), True)
+        return p.sample(text.gen(regex="b{2}", max_tokens=3))
+
+    told = died(rules_out(tiny_lm("a", "b", eos=())))
+    assert "at least" not in told and "is not met" not in told and "of test_deaths.py." in told
+
+
+def test_a_span_that_is_cut_or_disapproved_tells_so(tiny_lm) -> None:
+    lm = tiny_lm("a", "b", "[", "]", "1", ",", eos=())
+    told = died(writes(lm, {"constraint": fk.grammar('start: "1"+ "]"'), "max_tokens": 1}))
+    assert "max_tokens" in told.split(", where 'grammar")[1].split("Their last states")[0]
+    schema: dict = {"type": "array", "items": {"const": 1}, "minItems": 2, "maxItems": 2, "uniqueItems": True}
+    told = died(writes(lm, {"json_schema": schema, "max_tokens": 9}))
+    assert "is not met by the whole text" in told
