@@ -1,8 +1,10 @@
-"""Whole numbers as arguments: those of Python and of numpy alike, and nothing that only looks like one."""
+"""Numbers as arguments: those of Python and of numpy alike, and nothing that only looks like one."""
 
 from __future__ import annotations
 
+import math
 import operator
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -26,3 +28,11 @@ def read_whole(name: str, value: Any, low: int, advice: str = "") -> int:
     if number is None or number < low:
         raise ArgumentError(f"{name} is {value!r}; it must be an integer of at least {low}{advice}")
     return number
+
+
+def read_real(name: str, value: Any, low: float, advice: str = "") -> float:
+    """`value` as a finite float of at least `low`. Raises ArgumentError by the `name` of the argument."""
+    fits = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and value >= low
+    if not fits:
+        raise ArgumentError(f"{name} is {value!r}; it must be a number of at least {low:g}{advice}")
+    return float(value)

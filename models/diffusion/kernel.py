@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.numbers import read_real
 from feynkac.base.sampling import NoiseLevel
 
 
@@ -46,12 +47,13 @@ def ancestral(before: NoiseLevel, after: NoiseLevel, eta: float = 1.0) -> Transi
     ancestral Euler sampler; with alpha = 1 - sigma a stochastic sampler of flow models. Raises ArgumentError for an eta
     that would need more noise than level s has.
     """
+    eta = read_real("eta", eta, 0.0, "; 1 is as much noise as DDPM adds")
     ratio = before.alpha * after.sigma / (after.alpha * before.sigma)
     variance = eta**2 * after.sigma**2 * max(1.0 - ratio**2, 0.0)
     left = after.sigma**2 - variance
-    if eta < 0.0 or left < -1e-12 * after.sigma**2:
+    if left < -1e-12 * after.sigma**2:
         raise ArgumentError(
-            f"eta={eta} from {before} to {after}; eta is at least 0, and 1 is as much noise as DDPM adds"
+            f"eta={eta} from {before} to {after} would need more noise than there is; 1 is as much as DDPM adds"
         )
     return Transition(before, after, math.sqrt(max(left, 0.0)), math.sqrt(variance))
 

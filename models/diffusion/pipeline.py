@@ -17,6 +17,7 @@ from torch import Tensor
 from feynkac.base.capabilities import Biased
 from feynkac.base.contract import LogW, Mask, Rng
 from feynkac.base.errors import ArgumentError, FeynkacError, ModelError
+from feynkac.base.numbers import read_real, read_whole
 from feynkac.models.diffusion.decoding import decoder_of
 from feynkac.models.diffusion.forkable import find_cache
 from feynkac.models.diffusion.paths import LatentPath
@@ -86,11 +87,11 @@ class Diffusion:
         - A small VAE of the same latents, such as AutoencoderTiny, which takes a tenth of a step of SD 1.5.
         - Any function of latents; with `decode` given, the default is `decode`.
 
-        Raises ArgumentError for steps and an eta that the scheduler has not, and ModelError for pipelines that make
-        one sample of all that they draw. `steer` raises what `check_forks` does.
+        Raises ArgumentError for what is no number, for steps and an eta that the scheduler has not, and ModelError for
+        pipelines that make one sample of all that they draw. `steer` raises what `check_forks` does.
         """
-        if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-            raise ArgumentError(f"steps={steps!r}; a number of denoising steps, at least 1")
+        steps, batch = read_whole("steps", steps, 1), read_whole("batch", batch, 1)
+        eta = None if eta is None else read_real("eta", eta, 0.0, "; 1 is as much noise as DDPM adds")
         scheduler = getattr(pipe, "scheduler", None)
         if scheduler is None or not callable(pipe):
             raise ArgumentError(f"{type(pipe).__name__} is no pipeline of diffusers: it has no scheduler")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -112,8 +114,10 @@ class Guided:
                 raise ArgumentError(f"Guided({name_of(each)}): give a potential to follow, such as fk.reward(f)")
         if through not in ("denoiser", "x0hat"):
             raise ArgumentError(f"Guided(through={through!r}): choose 'denoiser' or 'x0hat'")
-        if trust is not None and not trust >= 0.0:
-            raise ArgumentError(f"Guided(trust={trust}): a bound in nats, at least 0")
+        if not isinstance(strength, Real) or not math.isfinite(strength):
+            raise ArgumentError(f"Guided(strength={strength!r}): a number, by which the shift is multiplied")
+        if trust is not None and not (isinstance(trust, Real) and trust >= 0.0):
+            raise ArgumentError(f"Guided(trust={trust!r}): a bound in nats, at least 0")
         self.potentials, self.through, self.strength = potentials, through, strength
         self.trust, self.weighted = trust, weighted
 

@@ -16,6 +16,7 @@ from feynkac.base.clock import charge
 from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.base.memory import Memory
+from feynkac.base.numbers import read_whole
 from feynkac.models.diffusion.composition import corrector
 from feynkac.models.diffusion.denoisers import Denoiser, Predictor
 from feynkac.models.diffusion.kernel import Transition
@@ -56,9 +57,11 @@ class DiffusionSampler:
 
     def __post_init__(self) -> None:
         if not self.schedule.stochastic and self.proposal is not BASE:
-            raise ArgumentError(f"{self.proposal} has nothing to shift, as this schedule draws no noise; set eta > 0")
-        if self.batch is not None and self.batch < 1:
-            raise ArgumentError(f"batch={self.batch}; it is the number of rows for one call of the network, at least 1")
+            nothing = f"{self.proposal} has nothing to shift, as this schedule draws no noise"
+            raise ArgumentError(f"{nothing}; {self.schedule.advise_noise()}")
+        if self.batch is not None:
+            rows = read_whole("batch", self.batch, 1, ", the rows for one call of the network")
+            object.__setattr__(self, "batch", rows)
         if self.preview is None:
             object.__setattr__(self, "preview", self.decode)
 
@@ -66,9 +69,8 @@ class DiffusionSampler:
         """Raises ArgumentError where the schedule draws no noise, and what the source raises."""
         if not self.schedule.stochastic:
             raise ArgumentError(
-                "this schedule draws no noise, so that copies of a particle would stay identical for ever; set eta > 0 "
-                "(eta=1 adds as much noise as DDPM), take a stochastic sampler, or algorithm='best_of_n' or "
-                "'importance', which copy nothing"
+                "this schedule draws no noise, so that copies of a particle would stay identical for ever; "
+                f"{self.schedule.advise_noise()}, or algorithm='best_of_n' or 'importance', which copy nothing"
             )
         if has(self.source, ChecksForks):
             self.source.check_forks()

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.numbers import read_whole
 from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.kernel import Transition, ancestral, renoise
 
@@ -39,6 +40,12 @@ class NoiseSchedule:
         """Whether any transition draws noise: without, copies of a particle would stay identical for ever."""
         return any(step.std > 0.0 for step in self.transitions)
 
+    def advise_noise(self) -> str:
+        """What makes a schedule without noise draw some: no eta does where a single step leads straight to the end."""
+        if len(self) == 1:
+            return "its one step leads straight to the sample: take more steps"
+        return "set eta > 0 (eta=1 adds as much noise as DDPM), take a stochastic sampler"
+
 
 def chain(
     noise_levels: Sequence[NoiseLevel], kernel: Callable[[NoiseLevel, NoiseLevel], Transition], start: float
@@ -55,7 +62,8 @@ def linear_alphas_bar(train_steps: int = 1000, first: float = 1e-4, last: float 
 def vp_noise_levels(steps: int, alphas_bar: ArrayLike | None = None) -> list[NoiseLevel]:
     """(steps + 1) noise levels, evenly spaced over the times of training and ending without noise."""
     bars = linear_alphas_bar() if alphas_bar is None else np.asarray(alphas_bar, dtype=np.float64)
-    if not 1 <= steps <= len(bars):
+    steps = read_whole("steps", steps, 1)
+    if steps > len(bars):
         raise ArgumentError(f"{steps} steps; between 1 and the {len(bars)} of training")
     times = np.linspace(len(bars) - 1, -1, steps + 1).round().astype(int)[:-1]
     return [
@@ -92,7 +100,11 @@ def flow(steps: int | Sequence[float], eta: float = 1.0) -> NoiseSchedule:
     `steps`: a number of even steps from sigma = 1, or the sigmas. eta=0 would be the flow's ODE, which cannot be
     steered; every eta has the same marginals as long as x0hat is E[x0 | x] (Albergo et al. 2023, Corollary 18).
     """
-    sigmas = np.linspace(1.0, 0.0, steps + 1).tolist() if isinstance(steps, int) else [*steps]
+    sigmas = [*steps] if isinstance(steps, Sequence | np.ndarray) else _space(read_whole("steps", steps, 1))
     ends = sigmas if sigmas[-1] == 0.0 else [*sigmas, 0.0]
     noise_levels = [NoiseLevel(1.0 - sigma, sigma, sigma) for sigma in ends]
     return chain(noise_levels, lambda t, s: ancestral(t, s, eta), float(ends[0]))
+
+
+def _space(steps: int) -> list[float]:
+    return np.linspace(1.0, 0.0, steps + 1).tolist()

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.errors import ArgumentError, FeynkacError, ModelError
 from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.denoisers import Prediction
 from feynkac.models.diffusion.kernel import clean_of, noise_of
@@ -37,8 +37,9 @@ def schedule_of(scheduler: Any, eta: float | None = None) -> NoiseSchedule:
     if not schedule.stochastic:
         how = "as it is" if eta is None else f"with eta={eta:g}"
         raise ArgumentError(
-            f"{name} {how} draws no noise, so that copies of a particle stay identical; set eta=1.0, or "
-            "take algorithm='best_of_n' or 'importance', which copy nothing"
+            f"{name} {how} draws no noise, so that copies of a particle stay identical; "
+            f"{_advise_noise(scheduler, kernel, len(schedule))}take algorithm='best_of_n' or 'importance', which "
+            "copy nothing"
         )
     asks_noise = not kernel.flow and getattr(scheduler.config, "prediction_type", None) == "epsilon"
     if asks_noise and not transitions[0].before.alpha > 0.0:
@@ -48,6 +49,17 @@ def schedule_of(scheduler: Any, eta: float | None = None) -> NoiseSchedule:
             "that is what the network was trained for"
         )
     return schedule
+
+
+def _advise_noise(scheduler: Any, kernel: Kernel, steps: int) -> str:
+    """What makes `scheduler` draw noise: an eta, only if that does it, or more steps where one leads to the sample."""
+    if steps == 1:
+        return "its one step leads straight to the sample: take more steps, or "
+    try:
+        draws = any(step.std > 0.0 for step in kernel.transitions(scheduler, 1.0))
+    except FeynkacError:  # its noise is fixed
+        draws = False
+    return "set eta=1.0, or " if draws else ""
 
 
 def own_options(scheduler: Any, eta: float | None) -> dict[str, Any] | None:

@@ -363,6 +363,42 @@ def test_ddim_without_noise_is_refused_with_what_to_set():
         schedule_of(scheduler, eta=0.0)
 
 
+ONE_STEP = {
+    **{name: (options, (None,)) for name, options in FIXED.items()},
+    "DDIMScheduler": ({}, (None, 0.0, 1.0)),
+    "TCDScheduler": ({}, (None, 1.0)),
+    "EulerAncestralDiscreteScheduler": ({}, (None, 1.0)),
+    "FlowMatchEulerDiscreteScheduler": ({}, (None, 1.0)),
+}
+
+
+@pytest.mark.parametrize("name", ONE_STEP)
+def test_a_single_step_is_not_told_to_set_an_eta_that_would_not_help(name):
+    options, etas = ONE_STEP[name]
+    for eta in etas:
+        scheduler = getattr(diffusers, name)(**options)
+        scheduler.set_timesteps(1)
+        with pytest.raises(
+            ArgumentError, match=r"draws no noise.*one step.*take more steps, or take algorithm"
+        ) as said:
+            schedule_of(scheduler, eta)
+        assert "set eta" not in str(said.value)
+        scheduler.set_timesteps(3)
+        asked = 1.0 if eta == 0.0 or (eta is None and name == "FlowMatchEulerDiscreteScheduler") else eta
+        assert schedule_of(scheduler, asked).stochastic, "more steps do help"
+
+
+def test_an_advised_eta_draws_noise():
+    quiet = diffusers.CMStochasticIterativeScheduler(s_noise=0.0)  # whose noise is fixed, at none
+    for scheduler, advised in ((diffusers.FlowMatchEulerDiscreteScheduler(), True), (quiet, False)):
+        scheduler.set_timesteps(4)
+        with pytest.raises(ArgumentError, match="draws no noise") as said:
+            schedule_of(scheduler)
+        assert ("set eta=1.0" in str(said.value)) == advised
+        if advised:
+            assert schedule_of(scheduler, 1.0).stochastic
+
+
 def test_a_scheduler_without_timesteps_says_what_to_call():
     scheduler = diffusers.EulerAncestralDiscreteScheduler()
     scheduler.timesteps = None
