@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,16 +22,38 @@ def list_parameters(pipe: Any) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(type(pipe).__call__).parameters
 
 
+def list_names(pipe: Any) -> list[str] | None:
+    """The arguments that a call of `pipe` has a name for; None where it names none, but takes any.
+
+    A call with **kwargs may pass them on to that of the class above, whose names are then its own.
+    """
+    found = dict[str, None]()
+    for call in (vars(each)["__call__"] for each in type(pipe).__mro__ if "__call__" in vars(each)):
+        parameters = list(inspect.signature(call).parameters.values())[1:]
+        found |= {each.name: None for each in parameters if each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)}
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+            return list(found)
+    return list(found) or None
+
+
 def check_call(pipe: Any, call: Mapping[str, Any]) -> None:
-    """Raises ArgumentError for arguments that belong to the run, that `pipe` has not, or that are several prompts."""
-    parameters = list_parameters(pipe)
+    """Raises ArgumentError for arguments that belong to the run, that `pipe` has not, or that are several prompts.
+
+    Many pipelines take any name, in **kwargs, and drop what they do not know: a misspelt one would do nothing.
+    """
+    known = list_names(pipe)
     for name in call:
         if name in OURS:
             raise ArgumentError(f"{name} belongs to the run; see steps and eta of from_pipeline, and steer(...)")
-        if name not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            raise ArgumentError(f"{type(pipe).__name__} has no argument {name!r}")
+        if known is not None and name not in known:
+            raise ArgumentError(f"{type(pipe).__name__} has no argument {name!r}; {_advise_name(name, known)}")
     if isinstance(call.get("prompt"), list | tuple):
         raise ArgumentError("one prompt at a time; for several, steer a list of models, one for each")
+
+
+def _advise_name(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1) or [each for each in known if name in each]
+    return f"did you mean {close[0]!r}?" if close else f"it has {', '.join(each for each in known if each not in OURS)}"
 
 
 def check_kind(pipe: Any) -> None:

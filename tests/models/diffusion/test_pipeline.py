@@ -551,3 +551,66 @@ def test_arguments_are_checked():
         text.prompt("a cat").join([text.prompt("a dog")]).init(3, Streams(0).at("init", 0))
     with pytest.raises(ArgumentError, match="prompts of one pipeline"):
         fk.steer([text, model], particles=2)
+
+
+class Wrapped(diffusers.DDIMPipeline):
+    """Takes anything, and passes it on."""
+
+    def __call__(self, *args, batch_size=1, brightness=0.0, **kwargs):
+        return super().__call__(batch_size, *args, **kwargs)
+
+
+def test_an_argument_that_a_pipeline_would_swallow_is_refused_with_what_was_meant():
+    _, text, _ = made("sd15")
+    for name, meant in (
+        ("guidance", "; did you mean 'guidance_scale'"),
+        ("negativ_prompt", "; did you mean 'negative_prompt'"),
+        ("callback", "; did you mean 'callback_on_step_end'"),
+        ("zzz", "; it has prompt, height, width"),
+    ):
+        with pytest.raises(ArgumentError, match=f"StableDiffusionPipeline has no argument '{name}'{meant}"):
+            text.prompt("a cat", **{name: 3})
+    assert text.prompt("a cat", guidance_scale=3.0, negative_prompt="a dog", clip_skip=1).calls[0]["clip_skip"] == 1
+
+
+def test_what_a_pipeline_passes_on_to_the_class_above_is_an_argument():
+    model = fk.Diffusion.from_pipeline(ddim(Wrapped), steps=2)
+    assert model.prompt(use_clipped_model_output=False, brightness=1.0).calls[0]["brightness"] == 1.0
+    with pytest.raises(
+        ArgumentError, match="Wrapped has no argument 'use_clipped_output'; did you mean 'use_clipped_m"
+    ):
+        model.prompt(use_clipped_output=False)
+
+
+def test_a_pipeline_that_names_no_argument_takes_any():
+    class Opaque:
+        scheduler = diffusers.DDIMScheduler()
+
+        def __call__(self, **kwargs):
+            pass
+
+    assert fk.Diffusion.from_pipeline(Opaque(), steps=2).prompt("a cat", anything=1).calls[0]["anything"] == 1
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, np.int32, lambda value: torch.tensor(int(value))])
+def test_whole_numbers_of_every_library_are_numbers_of_steps_and_rows(kind):
+    model = fk.Diffusion.from_pipeline(ddim(), kind(3), batch=kind(2))
+    assert type(model.steps) is int and type(model.batch) is int and (model.steps, model.batch) == (3, 2)
+
+
+@pytest.mark.parametrize("eta", [np.float32(0.5), np.float64(0.5), 1, np.int64(1), 0.5])
+def test_an_eta_of_every_library_is_a_number(eta):
+    assert fk.Diffusion.from_pipeline(ddim(), 3, eta).eta == float(eta)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("steps", value) for value in ("3", 3.0, None, True, np.True_, float("nan"), -1, [3], torch.ones(2))),
+        *(("batch", value) for value in ("3", 2.0, None, False, 0, -1)),
+        *(("eta", value) for value in ("1", float("nan"), float("inf"), -0.5, True, np.float32("nan"), [1.0], 1j)),
+    ],
+)
+def test_what_is_no_number_is_refused_by_the_name_of_its_argument(name, value):
+    with pytest.raises(ArgumentError, match=rf"^{name} is .*; it must be an? (integer|number) of at least"):
+        fk.Diffusion.from_pipeline(ddim(), **{name: value})
