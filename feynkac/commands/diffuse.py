@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -129,7 +128,9 @@ def _parse_every(text: str) -> Any:
 
 def _check_prompt(pipe: Any, prompt: str | None) -> None:
     """Refuse a prompt that would not be heard, and a prompt that is missing."""
-    hears, name = "prompt" in inspect.signature(type(pipe).__call__).parameters, type(pipe).__name__
+    from feynkac.models.diffusion.pipeline_arguments import list_names
+
+    hears, name = "prompt" in (list_names(pipe) or ["prompt"]), type(pipe).__name__
     if prompt is not None and not hears:
         raise ArgumentError(f"{name} is unconditional: it takes no prompt; leave --prompt out")
     if prompt is None and hears:

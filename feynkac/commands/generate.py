@@ -70,8 +70,8 @@ def generate(
     task = lm.prompt(
         text, chat=message, max_tokens=max_tokens, stop=stop or (), temperature=temperature, at_limit=limit
     )
-    options: dict[str, Any] = {"resampler": resampler, "ess_threshold": ess_threshold, "islands": islands, "sweeps": sweeps}
-    options |= {"particles": particles, "algorithm": algorithm, "seed": seed}
+    options: dict[str, Any] = {"particles": particles, "algorithm": algorithm, "resampler": resampler, "seed": seed}
+    options |= {"ess_threshold": ess_threshold, "islands": islands, "sweeps": sweeps}
     steer_and_report(task, *potentials, report=show_and_write(out), **options)
 
 

@@ -101,7 +101,9 @@ def check_folder(folder: Path | None, option: str) -> None:
         raise ArgumentError(f"{option} {folder} cannot be written: permission denied for {there}")
 
 
-def steer_and_report(task: Any, *potentials: Any, report: Report, observers: Iterable[Any] = (), **options: Any) -> None:
+def steer_and_report(
+    task: Any, *potentials: Any, report: Report, observers: Iterable[Any] = (), **options: Any
+) -> None:
     """Run and `report` the result, also what there is after an error or a signal."""
     import feynkac as fk
 

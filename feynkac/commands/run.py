@@ -58,8 +58,8 @@ def run_program(
     models = _assign_models(program, model or [], arguments)
     _bind(program, {**models, **arguments})  # a wrong call is told before a model is loaded
     task = _bind(program, {**_load(models, dtype, device), **arguments})
-    options: dict[str, Any] = {"resampler": resampler, "ess_threshold": ess_threshold, "islands": islands, "sweeps": sweeps}
-    options |= {"particles": particles, "algorithm": algorithm, "seed": seed}
+    options: dict[str, Any] = {"particles": particles, "algorithm": algorithm, "resampler": resampler, "seed": seed}
+    options |= {"ess_threshold": ess_threshold, "islands": islands, "sweeps": sweeps}
     steer_and_report(task, report=show_and_write(out), **options)
 
 
