@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ModelError, is_out_of_memory
+from feynkac.base.errors import FeynkacError, ModelError, is_out_of_memory
+from feynkac.smc.checks import name_of
 
 if TYPE_CHECKING:
     from feynkac.models.diffusion.sampler import DiffusionSampler
@@ -36,7 +37,8 @@ def within_memory(what: str, rows: int) -> Iterator[None]:
 def decode_latents(sampler: DiffusionSampler, latents: Tensor) -> Tensor:
     """(R, ...) the samples that R final latents are.
 
-    Raises ModelError where memory runs out, for another number of samples, and for samples that are not finite.
+    Raises ModelError for what the decoder raises, where memory runs out, for another number of samples, and for samples
+    that are not finite.
     """
     return _show(sampler.decode, "the decoder", latents)
 
@@ -47,8 +49,16 @@ def preview_latents(sampler: DiffusionSampler, latents: Tensor) -> Tensor:
 
 
 def _show(decode: Callable[[Tensor], Tensor], name: str, latents: Tensor) -> Tensor:
-    with within_memory(name, len(latents)):
-        samples = decode(latents)
+    try:
+        with within_memory(name, len(latents)):
+            samples = decode(latents)
+    except FeynkacError:
+        raise
+    except Exception as cause:  # which would be blamed on the reward that wants to see the samples
+        raise ModelError(
+            f"{name} '{name_of(decode)}' raised {type(cause).__name__}: {cause}; it was given latents of shape "
+            f"{tuple(latents.shape)}"
+        ) from cause
     if not isinstance(samples, Tensor) or samples.ndim == 0 or len(samples) != len(latents):
         found = f"shape {tuple(samples.shape)}" if isinstance(samples, Tensor) else type(samples).__name__
         raise ModelError(

@@ -134,6 +134,23 @@ def test_what_a_decoder_makes_is_looked_at(where, name, decode, message):
         steered(**{where: decode})
 
 
+def darken(x):
+    return x.reshape(7, 7)
+
+
+@pytest.mark.parametrize("every", [1, "end"])
+@pytest.mark.parametrize("proposal", ["kernel", "guided"])
+@pytest.mark.parametrize(("where", "name"), [("decode", "the decoder"), ("preview", "the preview")])
+def test_a_decoder_that_raises_is_blamed_and_not_the_reward_that_asked_for_its_samples(where, name, proposal, every):
+    reward = fk.reward(bowl, batch=True, every=every)
+    options = {"proposal": fd.Guided(fk.reward(bowl, batch=True))} if proposal == "guided" else {}
+    if where == "preview" and every == "end" and not options:
+        return  # nobody asks for it
+    with pytest.raises(ModelError, match=rf"^{name} 'darken' raised RuntimeError: .*latents of shape \(8, 2\)") as said:
+        steered(reward, **{where: darken}, **options)
+    assert isinstance(said.value.__cause__, RuntimeError) and "reward" not in str(said.value)
+
+
 def test_a_network_that_overflows_is_not_blamed_on_the_reward():
     class Overflows:
         def x0hat(self, x, t):
@@ -153,6 +170,49 @@ def test_a_decoder_that_fails_again_for_the_partial_result_does_not_hide_the_err
     with pytest.raises(ModelError, match="nan or infinity") as caught:
         steered(decode=decode)
     assert len(calls) == 5 and caught.value.partial is None and caught.value.__context__ is None
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def test_schedules_take_the_whole_numbers_of_numpy():
+    assert len(fd.ddpm(np.int64(6))) == len(fd.flow(np.int64(6))) == 6
+    assert len(fd.flow(np.array([1.0, 0.5]))) == 2
+
+
+@pytest.mark.parametrize("make", [fd.ddpm, fd.lcm, fd.flow])
+@pytest.mark.parametrize("steps", [6.0, None, True, 0, -1, float("nan")])
+def test_what_is_no_number_of_steps_is_refused(make, steps):
+    with pytest.raises(ArgumentError, match=r"steps is .*; it must be an integer of at least 1"):
+        make(steps)
+
+
+@pytest.mark.parametrize("eta", ["1", float("nan"), -1.0, True, None])
+def test_what_is_no_eta_is_refused(eta):
+    for make in (lambda: fd.ddim(6, eta), lambda: fd.flow(6, eta), lambda: fd.euler_ancestral([2.0, 1.0], eta)):
+        with pytest.raises(ArgumentError, match=r"eta is .*; it must be a number of at least 0"):
+            make()
+
+
+@pytest.mark.parametrize("options", [{"trust": "1"}, {"trust": float("nan")}, {"strength": "1"}, {"strength": np.nan}])
+def test_what_is_no_number_for_guided_is_refused(options):
+    with pytest.raises(ArgumentError, match=rf"Guided\({next(iter(options))}="):
+        fd.Guided(fk.reward(bowl, batch=True), **options)
+
+
+@pytest.mark.parametrize("batch", [0, "2", 2.0, True])
+def test_what_is_no_number_of_rows_is_refused(batch):
+    with pytest.raises(ArgumentError, match=r"batch is .*; it must be an integer of at least 1, the rows"):
+        fd.DiffusionSampler(PRIOR, fd.ddpm(6), (2,), batch=batch)
+
+
+def test_one_step_is_told_to_take_more_and_not_another_eta():
+    sampler = fd.DiffusionSampler(PRIOR, fd.ddpm(1), (2,))
+    with pytest.raises(ArgumentError, match="one step leads straight to the sample: take more steps") as said:
+        fk.steer(sampler, particles=4)
+    assert "eta" not in str(said.value)
+    with pytest.raises(ArgumentError, match=r"nothing to shift, .*take more steps"):
+        fd.DiffusionSampler(PRIOR, fd.ddpm(1), (2,), proposal=fd.Guided(fk.reward(bowl, batch=True)))
 
 
 # --- rewards that guide ----------------------------------------------------------------------------------------------
