@@ -32,7 +32,7 @@ def read_whole(name: str, value: Any, low: int, advice: str = "") -> int:
 
 def read_real(name: str, value: Any, low: float, advice: str = "") -> float:
     """`value` as a finite float of at least `low`. Raises ArgumentError by the `name` of the argument."""
-    fits = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value) and value >= low
-    if not fits:
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    if not (math.isfinite(number) and number >= low):
         raise ArgumentError(f"{name} is {value!r}; it must be a number of at least {low:g}{advice}")
-    return float(value)
+    return number

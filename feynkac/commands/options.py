@@ -24,9 +24,7 @@ Algorithm: TypeAlias = Annotated[
 ]
 Resampler: TypeAlias = Annotated[str, typer.Option(help="The resampling scheme.")]
 EssThreshold: TypeAlias = Annotated[float, typer.Option(help="Resample below this fraction of particles.")]
-Islands: TypeAlias = Annotated[
-    int, typer.Option(help="Populations that never mix; 2 or more give an interval.")
-]
+Islands: TypeAlias = Annotated[int, typer.Option(help="Populations that never mix; 2 or more give an interval.")]
 Sweeps: TypeAlias = Annotated[int | None, typer.Option(help="Sweeps of gibbs, 10 if left out.")]
 Seed: TypeAlias = Annotated[int | None, typer.Option(help="Repeat a run.")]
 Dtype: TypeAlias = Annotated[str, typer.Option(help="auto, float32, bfloat16, ...")]

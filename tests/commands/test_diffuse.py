@@ -163,7 +163,7 @@ def test_an_error_keeps_what_there_is(folder, capsys, reward: str) -> None:
         ([DIGITS, "--reward", "rewards.py:bright", "--potential-kind", "mean"], "'difference', 'max', 'sum'"),
         ([DIGITS, "--reward", "rewards.py:bright", "--every", "never"], "never"),
         ([DIGITS, "--reward", "rewards.py:bright", "--eta", "0"], "noise"),
-        ([DIGITS, "--reward", "rewards.py:bright", "--steps", "0"], "steps=0"),
+        ([DIGITS, "--reward", "rewards.py:bright", "--steps", "0"], "steps is 0; it must be an integer of at least 1"),
         ([DIGITS, "--reward", "rewards.py:bright", "--steps", "2000"], "cannot be set to 2000 steps"),
         ([DIGITS, "--reward", "rewards.py:bright", "--guidance-scale", "3"], "guidance_scale"),
         ([DIGITS, "--reward", "rewards.py:bright", "-n", "0"], "at least 1"),
