@@ -196,18 +196,21 @@ def after(marker: str | int, constraint: TokenConstraint) -> Sequel:
     """
     id = as_whole(marker)
     if not isinstance(marker, str) and (id is None or id < 0):
-        raise ArgumentError(f"after({marker!r}, ...): give the marker as text, or the id of a control token")
+        raise ArgumentError(
+            f"after({shorten(repr(marker))}, ...): give the marker as text, or the id of a control token"
+        )
     if marker == "":
         raise ArgumentError("after('', ...): the marker is empty; use the constraint itself")
     if not isinstance(constraint, TokenConstraint):
+        shown = shorten(repr(constraint))
         raise ArgumentError(
-            f"after(..., {constraint!r}): give one constraint on tokens, such as json_schema(...). A product is "
+            f"after(..., {shown}): give one constraint on tokens, such as json_schema(...). A product is "
             "written after(m, a) * after(m, b), and a function as constraint(lambda text: f(text.partition(m)[2]))"
         )
     if isinstance(marker, str):
         check_unicode(marker, "the marker")
     spelt = marker.encode() if isinstance(marker, str) else int(marker)
-    return Sequel(spelt, constraint, f"after({marker!r}, {shorten(constraint.name)})")
+    return Sequel(spelt, constraint, f"after({shorten(repr(marker))}, {shorten(constraint.name)})")
 
 
 def _find_borders(marker: bytes) -> NDArray[np.int64]:
