@@ -37,9 +37,9 @@ def explain_death(recorder: Recorder, potential: Any) -> str:
 
 def _tell_least(state: Any, rows: Rows, potential: Any) -> list[str]:
     """How many tokens the constraints take at least, where that is more than there may be."""
-    if not isinstance(state, Tokenised) or not has(state, LimitsTokens):
+    limit = int(state.limits(rows).max()) if has(state, LimitsTokens) else None
+    if limit is None or not isinstance(state, Tokenised):
         return []
-    limit = int(state.limits(rows).max())
     masking = [factor for factor in list_factors(potential) if isinstance(factor, TokenConstraint)]
     least = {name_of(factor): count_least(factor.automaton(state.vocabulary)) for factor in masking}
     return [f"'{name}' takes {n} tokens at least" for name, n in least.items() if n > limit]

@@ -15,10 +15,10 @@ from feynkac.base.masks import TokenAutomaton, TokenConstraint
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.smc.checks import name_of
 
-_TEXTS = 200
+_TEXTS = 50
 """Listed texts up to which all are asked about."""
 _STATES = 2_000
-"""States in the spellings of a text up to which they are walked: a second at most."""
+"""States in the spellings of all texts together up to which they are walked: three seconds under a grammar."""
 Ids = Mapping[bytes, Sequence[int]]
 """The tokens that have each text."""
 
@@ -62,11 +62,12 @@ def _find_excluded(potential: Any, vocabulary: Vocabulary) -> tuple[Any, ...] | 
 def _find_killers(texts: Sequence[str], automata: Mapping[int, TokenAutomaton], ids: Ids) -> set[int] | None:
     """The keys of automata that exclude all `texts` between them; None where some text may meet all."""
     killers: set[int] = set()
+    most = _STATES // max(len(texts), 1)
     for text in texts:
         # Those that have excluded others are asked first, so that few are named.
         keys = sorted(automata, key=lambda key: key not in killers)
         try:
-            killer = next((key for key in keys if excludes(automata[key], text.encode(), ids)), None)
+            killer = next((key for key in keys if excludes(automata[key], text.encode(), ids, most)), None)
         except ConstraintError:  # an engine gave up
             return None
         if killer is None:
@@ -75,14 +76,14 @@ def _find_killers(texts: Sequence[str], automata: Mapping[int, TokenAutomaton], 
     return killers
 
 
-def excludes(automaton: TokenAutomaton, text: bytes, ids: Ids) -> bool:
-    """Whether no spelling of a text by tokens is accepted, for certain: all are walked, if they are not too many."""
+def excludes(automaton: TokenAutomaton, text: bytes, ids: Ids, most: int = _STATES) -> bool:
+    """Whether no spelling of a text by tokens is accepted, for certain: all are walked, if they have at most `most` states."""
     longest, walked = max(map(len, ids), default=0), 0
     reached: list[set[int]] = [{automaton.start}, *(set[int]() for _ in text)]
     for at in range(len(text)):
         states = np.array(sorted(reached[at]), dtype=np.int64)
         walked += len(states)
-        if walked > _STATES:
+        if walked > most:
             return False
         for end in range(at + 1, min(len(text), at + longest) + 1 if len(states) else at):
             for token in ids.get(text[at:end], ()):

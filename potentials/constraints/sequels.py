@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from feynkac.potentials.constraints.automata.trie import Trie
 
 _NEVER = 1 << 30
-_LONGEST = 256
-"""Bytes of a marker, each of which is a state with a row of the vocabulary: a second, and 50 MB of 49,152 tokens."""
+_LONGEST = 128
+"""Bytes of a marker, each of which is a state with a row of the vocabulary: two seconds, and 25 MB, of 49,152 tokens."""
 _FEW = 32  # rests of tokens of which it is found out what they leave to be written
 Moves: TypeAlias = "tuple[NDArray[np.int32], NDArray[np.int32]]"
 """(V,) the state after each token from one free state, and (V,) the bytes of the token that it took to get there."""
@@ -199,7 +199,7 @@ def after(marker: str | int, constraint: TokenConstraint) -> Sequel:
     the marker has come, or before the answer is whole, has weight zero. Masks see to it that both are begun in time;
     give it room for its thoughts all the same.
 
-    Raises ArgumentError for an empty marker, for one of more than 256 bytes, and for what is no constraint on tokens;
+    Raises ArgumentError for an empty marker, for one of more than 128 bytes, and for what is no constraint on tokens;
     ConstraintError, when it is compiled, if no tokens spell the marker, or as the constraint does.
     """
     id = as_whole(marker)
