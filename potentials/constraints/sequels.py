@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _NEVER = 1 << 30
 _LONGEST = 128
-"""Bytes of a marker, each of which is a state with a row of the vocabulary: two seconds, and 25 MB, of 49,152 tokens."""
+"""Bytes of a marker, each of which is a state with a row of the vocabulary: a second, and 25 MB, of 49,152 tokens."""
 _FEW = 32  # rests of tokens of which it is found out what they leave to be written
 Moves: TypeAlias = "tuple[NDArray[np.int32], NDArray[np.int32]]"
 """(V,) the state after each token from one free state, and (V,) the bytes of the token that it took to get there."""
