@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+_LONG = 1_500
+"""Characters of a message beyond which its middle is left out: what is long there was given, not said."""
 
 
 class FeynkacError(Exception):
@@ -17,7 +21,7 @@ class FeynkacError(Exception):
     step: int | None = None
 
     def __str__(self) -> str:
-        said = super().__str__()
+        said = _cut_middle(super().__str__(), _LONG)
         return said if self.step is None or f"step {self.step}" in said else f"{said} (at step {self.step})"
 
 
@@ -56,6 +60,24 @@ class ReplayDiverged(ProgramError):
 def shorten(name: str, length: int = 60) -> str:
     """A name fit for a line of an error message."""
     return name if len(name) <= length else f"{name[: length - 5]}...{name[-2:]}"
+
+
+def shorten_report(text: str, width: int = 120) -> str:
+    """The report of a parser, its long lines cut; of a line with a mark such as ^ below it, what is around the mark."""
+    lines = text.splitlines()
+    for i, line in enumerate(lines):
+        if i + 1 < len(lines) and (mark := re.fullmatch(r"( *)\^[ ^]*", lines[i + 1])) and len(line) > width:
+            start = max(0, len(mark[1]) - width // 2)
+            before = "..." if start else ""
+            lines[i] = f"{before}{line[start : start + width]}..."
+            lines[i + 1] = " " * len(before) + mark[0][start : start + width].rstrip()
+        else:
+            lines[i] = _cut_middle(line, 2 * width)
+    return _cut_middle("\n".join(lines), 8 * width)
+
+
+def _cut_middle(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: 2 * most // 3]} ... {text[len(text) - most // 3 :]}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

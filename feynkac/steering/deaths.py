@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
-from feynkac.base.capabilities import Contradicts, Tokenised, has, list_factors
+from feynkac.base.capabilities import LimitsTokens, Tokenised, has, list_factors
 from feynkac.base.contract import Rows
 from feynkac.base.errors import AllParticlesDied
 from feynkac.base.masks import TokenConstraint, count_least
 from feynkac.results.result import Result
 from feynkac.smc.checks import name_of
+from feynkac.steering.exclusions import find_contradiction
 from feynkac.steering.recorder import Recorder, show_samples
 
 
@@ -21,7 +21,8 @@ def explain_death(recorder: Recorder, potential: Any) -> str:
     rows, state = recorder.members, whole.state
     culprits = recorder.verdicts.describe(step, state, rows)
     blamed = "; ".join(culprits) if culprits else "no token was left that every constraint allows"
-    if contradiction := find_contradiction(potential):
+    vocabulary = state.vocabulary if isinstance(state, Tokenised) else None
+    if contradiction := find_contradiction(potential, vocabulary):
         return f"all {len(rows)} particles had died by step {step.t}: {contradiction}"
     advice = "Use more particles, raise max_tokens, or make the constraint or the reward less severe."
     last = show_samples(state, rows)
@@ -34,25 +35,14 @@ def explain_death(recorder: Recorder, potential: Any) -> str:
     return f"all {len(rows)} particles had died by step {step.t}: {blamed}. Their last states: {shown}. {advice}"
 
 
-def find_contradiction(potential: Any) -> str | None:
-    """Which constraints no text meets at once, where they can tell."""
-    factors = [factor for factor in list_factors(potential) if has(factor, Contradicts)]
-    groups = [*itertools.combinations(factors, 2), *([tuple(factors)] if len(factors) > 2 else [])]
-    for first, *others in groups:
-        if first.shares_text(others) is False:
-            named = " and ".join(repr(name_of(each)) for each in (first, *others))
-            which = "both" if len(others) == 1 else "all of"
-            return f"no text at all meets {which} {named}; loosen one of them (a blank at the start, perhaps?)"
-    return None
-
-
 def _tell_least(state: Any, rows: Rows, potential: Any) -> list[str]:
-    """How many tokens the constraints take at least, where nothing could be written at all."""
-    if not isinstance(state, Tokenised) or any(map(len, state.tokens(rows))):
+    """How many tokens the constraints take at least, where that is more than there may be."""
+    limit = int(state.limits(rows).max()) if has(state, LimitsTokens) else None
+    if limit is None or not isinstance(state, Tokenised):
         return []
     masking = [factor for factor in list_factors(potential) if isinstance(factor, TokenConstraint)]
     least = {name_of(factor): count_least(factor.automaton(state.vocabulary)) for factor in masking}
-    return [f"'{name}' takes {n} tokens at least" for name, n in least.items() if n > 1]
+    return [f"'{name}' takes {n} tokens at least" for name, n in least.items() if n > limit]
 
 
 def raise_if_dead(deaths: list[str | None], results: list[Result]) -> None:

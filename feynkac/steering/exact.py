@@ -19,7 +19,7 @@ from feynkac.smc.checks import call, check_log_weights, name_of
 from feynkac.smc.observers import Observer
 from feynkac.smc.weights import effective_sample_size, log_sum_exp
 from feynkac.steering.algorithms import join_models, only_masks
-from feynkac.steering.deaths import find_contradiction
+from feynkac.steering.exclusions import find_contradiction
 from feynkac.steering.recorder import count_forwarded, read_watch, show_samples
 
 MOST = 5_000

@@ -85,6 +85,10 @@ class Texts:
         """The generated token ids of `rows`."""
         return [self.ids[i, : self.length[i]] for i in rows]
 
+    def limits(self, rows: Rows) -> NDArray[np.int64]:
+        """(R,) the tokens that each text may have, no end of sequence among them."""
+        return np.array([prompt.max_tokens for prompt in self.prompts])[self.group[rows]]
+
     def texts(self, rows: Rows) -> list[str]:
         """The decoded texts of `rows`; bytes that do not (yet) form a character are left out at the end."""
         return [self.vocabulary.text(tokens) for tokens in self.tokens(rows)]

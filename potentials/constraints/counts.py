@@ -147,7 +147,9 @@ def length(
     """
     for limit in (min, 0 if max is None else max):
         if isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or not 0 <= limit <= _MAX_LENGTH:
-            raise ArgumentError(f"length: the limits are whole numbers from 0 to {_MAX_LENGTH:,}, not {limit!r}")
+            raise ArgumentError(
+                f"length: the limits are whole numbers from 0 to {_MAX_LENGTH:,}, not {shorten(repr(limit))}"
+            )
     if max is not None and min > max:
         raise ArgumentError(f"length(min={min}, max={max}): no text is that long and that short; exchange them")
     name = f"length(min={min}, max={max}, unit={unit!r})"
@@ -157,14 +159,14 @@ def length(
         return TextConstraint(name, partial(build_character_count, min, max))
     if unit == "word":
         return TextConstraint(name, partial(build_word_count, min, max))
-    raise ArgumentError(f"length(unit={unit!r}): choose one of 'token', 'char', 'word'")
+    raise ArgumentError(f"length(unit={shorten(repr(unit))}): choose one of 'token', 'char', 'word'")
 
 
 def _list_names(what: str, names: TokenNames) -> tuple[int | str, ...]:
     listed = [names] if isinstance(names, (int, str, np.integer)) else list(names)
     for name in listed:
         if isinstance(name, bool) or not isinstance(name, (int, str, np.integer)) or name == "":
-            raise ArgumentError(f"tokens({what}=...): {name!r} is neither a token id nor a text")
+            raise ArgumentError(f"tokens({what}=...): {shorten(repr(name))} is neither a token id nor a text")
         if isinstance(name, str):
             check_unicode(name, f"tokens({what}=...): {name!r}")
     return tuple(int(name) if isinstance(name, np.integer) else name for name in listed)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from feynkac.base.errors import ArgumentError, ConstraintError, shorten
+from feynkac.base.errors import ArgumentError, ConstraintError, shorten, shorten_report
 from feynkac.base.masks import TokenAutomaton
 from feynkac.potentials.constraints.automata.listing import list_accepted
 from feynkac.potentials.constraints.tokenwise import TokenFactor
@@ -65,7 +65,7 @@ def grammar(lark: str) -> GrammarConstraint:
     <|im_end|>, which has no text, and, when it is compiled, if no text can be derived.
     """
     if not isinstance(lark, str):
-        raise ArgumentError(f"grammar({lark!r}): give the grammar as text")
+        raise ArgumentError(f"grammar({shorten(repr(lark))}): give the grammar as text")
     name = shorten(f"grammar({' '.join(lark.split())!r})")
     if halves := _HALF.search(lark):
         raise ConstraintError(f"{name}: it holds {halves[0]!r}, half of a character, which no text has")
@@ -76,7 +76,7 @@ def grammar(lark: str) -> GrammarConstraint:
             "leave it out, for an accepted text may end anyway; or write it in quotes if its characters are meant"
         )
     if fault := find_fault(lark):
-        raise ConstraintError(f"{name}: {fault}")
+        raise ConstraintError(f"{name}: {shorten_report(fault)}")
     return GrammarConstraint(lark, name)
 
 

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from feynkac.potentials.constraints.automata.trie import Trie
 
 _NEVER = 1 << 30
+_LONGEST = 128
+"""Bytes of a marker, each of which is a state with a row of the vocabulary: a second, and 25 MB, of 49,152 tokens."""
 _FEW = 32  # rests of tokens of which it is found out what they leave to be written
-Moves: TypeAlias = "tuple[NDArray[np.int64], NDArray[np.int64]]"
+Moves: TypeAlias = "tuple[NDArray[np.int32], NDArray[np.int32]]"
 """(V,) the state after each token from one free state, and (V,) the bytes of the token that it took to get there."""
 
 
@@ -38,7 +40,8 @@ class Sequel(TokenFactor):
 
         tokens = find_trie(vocabulary)
         if isinstance(self._marker, bytes):
-            moves = [_follow(_find_borders(self._marker), tokens, q) for q in range(len(self._marker))]
+            borders = _find_borders(self._marker)
+            moves = [_follow(borders, tokens, q) for q in range(len(self._marker))]
         else:
             moves = [_follow_control(self._marker, vocabulary, self.name)]
         return SequelAutomaton(moves, vocabulary, self._constraint, self.name)
@@ -73,7 +76,7 @@ class SequelAutomaton:
 
     def __init__(self, moves: list[Moves], vocabulary: Vocabulary, constraint: TokenConstraint, name: str) -> None:
         self._free, self._size = len(moves), vocabulary.size
-        self._after = np.stack([after for after, _ in moves]).astype(np.int32)
+        self._after = np.stack([after for after, _ in moves])
         tokens = vocabulary.tokens
         rests = {
             (q, int(token)): tokens[token][used[token] :]
@@ -129,9 +132,14 @@ class SequelAutomaton:
             need[key] = 1 + bounds[ids]
         free = (self._after >= 0) & (self._after < self._free)
         least = np.where(free, _NEVER, need).min(axis=1)
+        steps = [np.unique(row[on]) for row, on in zip(self._after, free, strict=True)]
         for _ in range(self._free):  # no path to the marker is longer than there are states
-            need[free] = 1 + least[self._after[free]]
-            least = need.min(axis=1)
+            before = least.copy()
+            for q, afters in enumerate(steps):
+                least[q] = min(least[q], 1 + before[afters].min(initial=_NEVER))
+            if (least == before).all():
+                break
+        need[free] = 1 + least[self._after[free]]
         return need
 
     def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
@@ -191,23 +199,31 @@ def after(marker: str | int, constraint: TokenConstraint) -> Sequel:
     the marker has come, or before the answer is whole, has weight zero. Masks see to it that both are begun in time;
     give it room for its thoughts all the same.
 
-    Raises ArgumentError for an empty marker and for what is no constraint on tokens; ConstraintError, when it is
-    compiled, if no tokens spell the marker, or as the constraint does.
+    Raises ArgumentError for an empty marker, for one of more than 128 bytes, and for what is no constraint on tokens;
+    ConstraintError, when it is compiled, if no tokens spell the marker, or as the constraint does.
     """
     id = as_whole(marker)
     if not isinstance(marker, str) and (id is None or id < 0):
-        raise ArgumentError(f"after({marker!r}, ...): give the marker as text, or the id of a control token")
+        raise ArgumentError(
+            f"after({shorten(repr(marker))}, ...): give the marker as text, or the id of a control token"
+        )
     if marker == "":
         raise ArgumentError("after('', ...): the marker is empty; use the constraint itself")
     if not isinstance(constraint, TokenConstraint):
+        shown = shorten(repr(constraint))
         raise ArgumentError(
-            f"after(..., {constraint!r}): give one constraint on tokens, such as json_schema(...). A product is "
+            f"after(..., {shown}): give one constraint on tokens, such as json_schema(...). A product is "
             "written after(m, a) * after(m, b), and a function as constraint(lambda text: f(text.partition(m)[2]))"
         )
     if isinstance(marker, str):
         check_unicode(marker, "the marker")
     spelt = marker.encode() if isinstance(marker, str) else int(marker)
-    return Sequel(spelt, constraint, f"after({marker!r}, {shorten(constraint.name)})")
+    if isinstance(spelt, bytes) and len(spelt) > _LONGEST:
+        raise ArgumentError(
+            f"after({shorten(repr(marker))}, ...): the marker has {len(spelt):,} bytes, and may have {_LONGEST}; give "
+            "its end, or a part that comes nowhere else"
+        )
+    return Sequel(spelt, constraint, f"after({shorten(repr(marker))}, {shorten(constraint.name)})")
 
 
 def _find_borders(marker: bytes) -> NDArray[np.int64]:
@@ -224,7 +240,7 @@ def _find_borders(marker: bytes) -> NDArray[np.int64]:
 def _follow(table: NDArray[np.int64], tokens: Trie, start: int) -> Moves:
     """Where each token leads from `start`, all tokens at a time and byte by byte; -1 for those without text."""
     length = np.diff(tokens.offset)
-    after, used = np.where(length > 0, start, -1), length.copy()
+    after, used = np.where(length > 0, start, -1).astype(np.int32), length.astype(np.int32)
     going = np.flatnonzero(length)
     for k in range(tokens.height):
         going = going[length[going] > k]
@@ -241,9 +257,9 @@ def _follow_control(token: int, vocabulary: Vocabulary, name: str) -> Moves:
         raise ConstraintError(
             f"{name}: {token} is an end of sequence, or no token of a vocabulary of {vocabulary.size}"
         )
-    after = np.where(vocabulary.with_text, 0, -1)
+    after = np.where(vocabulary.with_text, 0, -1).astype(np.int32)
     after[token] = 1
-    return after, np.array([len(text) for text in vocabulary.tokens], dtype=np.int64)
+    return after, np.array([len(text) for text in vocabulary.tokens], dtype=np.int32)
 
 
 def _make_spelling(tokens: tuple[bytes, ...], rests: Iterable[bytes]) -> Callable[[bytes], tuple[int, ...]]:

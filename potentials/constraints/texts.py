@@ -86,13 +86,14 @@ def choices(options: Iterable[str]) -> TextConstraint:
     surrogate), and for millions of characters.
     """
     if isinstance(options, (str, bytes)) or not isinstance(options, Iterable):
-        example = f", choices([{options!r}])" if isinstance(options, str) else ""
-        raise ArgumentError(f"choices({options!r}): give a list of strings{example}")
+        shown = shorten(repr(options))
+        example = f", choices([{shown}])" if isinstance(options, str) else ""
+        raise ArgumentError(f"choices({shown}): give a list of strings{example}")
     listed = list(options)
     if wrong := [option for option in listed if not isinstance(option, str)]:
-        raise ArgumentError(f"choices: {wrong[0]!r} is no string; give a list of strings")
+        raise ArgumentError(f"choices: {shorten(repr(wrong[0]))} is no string; give a list of strings")
     for option in listed:
-        check_unicode(option, f"choices: {option!r}", ConstraintError)
+        check_unicode(option, f"choices: {shorten(repr(option))}", ConstraintError)
     if not listed:
         raise ConstraintError("choices([]): there is nothing to choose from; give at least one text")
     texts = sorted(set(listed))

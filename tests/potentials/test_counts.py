@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -113,3 +114,14 @@ def test_many_long_choices(explore: Any) -> None:
     for byte in b"option number 199":
         state = automaton.after(state, byte)
     assert automaton.allowed(state) == {*b"0123456789", 256}
+
+
+def test_memory_of_long_choices_is_linear() -> None:
+    tracemalloc.start()
+    try:
+        constraint = choices(["ab" * 30_000])
+        dfa = constraint._find_dfa()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(dfa.delta) == 60_001 and peak < 64 << 20

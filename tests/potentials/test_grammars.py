@@ -168,6 +168,32 @@ def test_wrong_grammars_are_refused_with_the_place(lark: str, culprit: str) -> N
     assert "no_forcing" not in str(error.value) and "backtrace" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "lark",
+    [
+        "start: " + "(" * 3000 + '"a"' + ")" * 3000,
+        "start: /" + "(" * 3000 + "a" + ")" * 3000 + "/",
+        'start: "a" b' + ' "c"' * 4000,
+        'start: "a"' + ' "c"' * 4000 + " b",
+        f'start: "{"c" * 9000}" {"x" * 9000}',
+        "start: b\n" * 4000,
+        ["a" * 9000],
+    ],
+    ids=range(7),
+)
+def test_an_error_of_a_long_grammar_is_short(lark: Any) -> None:
+    with pytest.raises((ConstraintError, ArgumentError)) as error:
+        grammar(lark)
+    assert 60 < len(str(error.value)) < 1100 and str(error.value).startswith("grammar(")
+
+
+def test_what_is_wrong_in_a_long_line_is_what_is_shown() -> None:
+    with pytest.raises(ConstraintError) as error:
+        grammar(f'start: x\nx: "{"c" * 5000}" ("a" )) "{"d" * 5000}"')
+    source, mark = str(error.value).splitlines()[-2:]
+    assert mark.strip() == "^" and source[mark.index("^") - 1 :].startswith(")") and len(source) < 140
+
+
 @pytest.mark.parametrize("lark", ['start: "<a>" /<b>/ // <c>', 'start: x\nx: "\\"<a>"', "start: /\\/<b>/"])
 def test_angle_brackets_in_quotes_are_text(lark: str) -> None:
     grammar(lark)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import dataclasses
 import enum
+import importlib.metadata
+import importlib.util
 import ipaddress
 import json
 import pathlib
 import pickle
 import random
 import re
+import sys
 import time
 import warnings
 from typing import Any
@@ -21,10 +24,11 @@ import pydantic
 import pytest
 from typing_extensions import TypedDict
 
-from feynkac.base.errors import ArgumentError, ConstraintError
+from feynkac.base.errors import ArgumentError, ConstraintError, FeynkacError
 from feynkac.base.masks import mask_within, unpack
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.potentials import json_schema
+from feynkac.potentials.constraints.schemas.checks import is_checked_format
 from feynkac.potentials.constraints.schemas.outline import build_outline
 
 BYTES = Vocabulary((*(bytes([b]) for b in range(256)), b""), (256,))
@@ -93,6 +97,28 @@ def test_an_unknown_format_is_an_annotation_and_a_warning(population: Any, name:
         json_schema(schema, unsupported="refuse")
 
 
+FORMATS = (
+    "date-time", "date", "time", "duration", "email", "idn-email", "hostname", "idn-hostname", "ipv4", "ipv6", "uri",
+    "uri-reference", "iri", "iri-reference", "uuid", "uri-template", "json-pointer", "relative-json-pointer", "regex",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_of_the_specification_is_enforced_or_what_is_missing_is_named(name: str) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        json_schema({"type": "string", "format": name})
+    known = not said or is_checked_format(name)
+    assert known or "is not enforced: install what checks it, pip install 'jsonschema[format-nongpl]'" in str(
+        said[0].message
+    )
+    assert not any("unknown" in str(warning.message) for warning in said)
+
+
+def test_what_is_to_be_installed_for_formats_exists() -> None:
+    assert "format-nongpl" in importlib.metadata.metadata("jsonschema").get_all("Provides-Extra", [])
+
+
 def test_known_formats_are_enforced(population: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -129,7 +155,24 @@ def test_a_schema_that_no_value_meets_is_refused_with_the_place(schema: Any, pla
         ({"type": "object", "requried": ["a"]}, "did you mean 'required'?"),
         ({"items": {"typ": "string"}}, "#/items/typ"),
         ({"name": "search", "description": "d", "parameters": {"type": "object"}}, "description['parameters']"),
-        ({"type": "function", "function": {"name": "f", "parameters": {}}}, "Invalid type: function"),
+        ({"type": "function", "function": {"name": "f", "parameters": {}}}, "['function']['parameters']"),
+        ({"type": "function", "name": "f", "parameters": {"type": "object"}}, "description['parameters']"),
+        ({"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}, "['json_schema']['schema']"),
+        ({"type": "json_schema", "name": "a", "schema": {"type": "object"}}, "description['schema']"),
+        ({"type": "json_object"}, 'any object is {"type": "object"}'),
+        ({"properties": {"a": {"type": "string", "required": True}}}, 'write "required": ["a"] beside'),
+        ({"properties": {"a/b": {"required": True}}}, "#/properties/a~1b/required: whether a property must be there"),
+        ({"properties": {"a": {"optional": True}}}, "#/properties/a/optional: whether a property must be there"),
+        (
+            {"type": "integer", "divisibleBy": 2},
+            "#/divisibleBy is no keyword of JSON Schema; did you mean 'multip",
+        ),
+        (
+            {"items": {"type": "string", "regex": "a"}},
+            "#/items/regex is no keyword of JSON Schema; did you mean 'pat",
+        ),
+        ({"type": "integer", "min": 2}, "did you mean 'minimum'"),
+        ({"type": "string", "choices": ["a"]}, "did you mean 'enum'"),
         ({"name": "answer", "strict": True, "schema": {"type": "object"}}, "description['schema']"),
         ({"name": "string", "age": "integer"}, '{"type": "object", "properties": {...}}'),
         ({"type": "objekt"}, "#/type: 'objekt'"),
@@ -154,13 +197,41 @@ def test_what_is_no_schema_is_refused_by_what_was_probably_meant(schema: Any, me
             "enumNames": [],
             "examples": ["a"],
             "nullable": False,
+            "required": False,
         },
+        {"type": "string", "enum": ["a"], "options": ["A"], "choices": 3},
+        {"type": "object", "properties": {"regex": {}, "required": {"type": "boolean"}, "min": {}, "function": {}}},
+        {"type": "integer", "minimum": 3, "exclusiveMinimum": True},
         {"type": "object", "properties": {"propertis": {}, "nullable": {}, "typ": {"type": "string"}}},
         {"$schema": "http://json-schema.org/draft-07/schema#", "definitions": {"a": {}}, "$ref": "#/definitions/a"},
     ],
 )
 def test_annotations_and_names_of_properties_are_no_mistakes(schema: Any) -> None:
     json_schema(schema)
+
+
+LONG = "n" * 9000
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "pattern": "(" * 3000 + "a" + ")" * 3000},
+        {"type": "string", "pattern": "(a" * 3000},
+        {"patternProperties": {"(a" * 3000: {}}},
+        {"type": LONG},
+        {LONG: 1},
+        {"$ref": f"#/{LONG}"},
+        {"properties": {LONG: {"nullable": True}}},
+        {"properties": {LONG: {"minimum": "a"}}},
+        {"type": "object", "properties": {LONG: False}, "required": [LONG]},
+        [LONG],
+    ],
+)
+def test_an_error_is_short_however_long_what_is_wrong_is(schema: Any) -> None:
+    with pytest.raises((ConstraintError, ArgumentError)) as error:
+        json_schema(schema)
+    assert 60 < len(str(error.value)) <= 1510 and str(error.value).startswith("json_schema(")
 
 
 def test_deep_and_endless_schemas_are_refused() -> None:
@@ -277,6 +348,10 @@ class Row(TypedDict):
     ("kind", "right", "value", "wrong"),
     [
         (pathlib.Path, '"a/b"', pathlib.Path("a/b"), "3"),
+        (pathlib.PurePosixPath, '"a/b"', pathlib.PurePosixPath("a/b"), "3"),
+        (list[pathlib.Path], '["a/b"]', [pathlib.Path("a/b")], "[3]"),
+        (pydantic.FilePath, json.dumps(__file__), pathlib.Path(__file__), '"no/such/file"'),
+        (pydantic.DirectoryPath, '"."', pathlib.Path(), json.dumps(__file__)),
         (set[int], "[1, 2]", {1, 2}, "[1, 1]"),
         (frozenset[str], '["a"]', frozenset("a"), '["a", "a"]'),
         (dict[Colour, int], '{"red": 1}', {Colour.red: 1}, '{"green": 1}'),
@@ -299,6 +374,22 @@ def test_a_python_type_is_taken_as_its_schema(population: Any, kind: Any, right:
         constraint = json_schema(kind)
     assert accepts(constraint, right, population) and not accepts(constraint, wrong, population)
     assert constraint.read(right) == value
+
+
+@pytest.mark.skipif(importlib.util.find_spec("email_validator") is None, reason="pydantic's extra `email` is missing")
+def test_names_with_addresses_are_read(population: Any) -> None:
+    constraint = json_schema(pydantic.NameEmail)
+    text = '"A B <a@example.com>"'
+    assert accepts(constraint, text, population) and not accepts(constraint, '"A B <a@>"', population)
+    assert constraint.read(text) == pydantic.NameEmail("A B", "a@example.com")
+
+
+@pytest.mark.parametrize("kind", [pydantic.NameEmail, list[pydantic.EmailStr]])
+def test_a_type_that_needs_a_missing_package_names_it(monkeypatch: pytest.MonkeyPatch, kind: Any) -> None:
+    monkeypatch.setitem(sys.modules, "email_validator", None)
+    monkeypatch.setattr("pydantic.networks.email_validator", None, raising=False)
+    with pytest.raises(FeynkacError, match=r"needs a package that is not installed: email-validator.*pip install"):
+        json_schema(kind)
 
 
 OUTLINED = [

@@ -13,7 +13,7 @@ import pytest
 
 import feynkac as fk
 from feynkac.base.errors import AllParticlesDied, ArgumentError, ConstraintError
-from feynkac.base.masks import unpack
+from feynkac.base.masks import count_least, unpack
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.potentials.constraints import sequels
 
@@ -233,3 +233,17 @@ def test_it_is_copied_and_pickled_by_its_definition() -> None:
     for twin in (copy.deepcopy(constraint), pickle.loads(pickle.dumps(constraint))):
         assert twin.name == constraint.name == "after('<>', regex('a*'))"
         assert twin.automaton(vocabulary).accepts(np.array([0])).tolist() == [False]
+
+
+def test_a_marker_that_would_take_long_is_refused_where_it_is_written() -> None:
+    assert fk.after("a" * 128, fk.regex("b")).name.startswith("after(")
+    for marker, size in [("a" * 129, "129"), ("é" * 65, "130"), ("ab" * 3000, "6,000")]:
+        with pytest.raises(ArgumentError, match=rf"the marker has {size} bytes, and may have 128; give its end"):
+            fk.after(marker, fk.regex("b"))
+
+
+@pytest.mark.parametrize("marker", ["a" * 128, "ab" * 64, "a" * 127 + "b"])
+def test_the_longest_marker_needs_as_many_tokens_as_spell_it(marker: str) -> None:
+    vocabulary = make("a", "b", "ab", "aa", "bb")
+    automaton: Any = fk.after(marker, fk.regex("b")).automaton(vocabulary)
+    assert count_least(automaton) == 64 + 1

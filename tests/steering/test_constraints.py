@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -10,7 +11,9 @@ import pydantic
 import pytest
 
 import feynkac as fk
+from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.language.proposals import Masked
+from feynkac.steering.exclusions import excludes
 
 
 class Box(pydantic.BaseModel):
@@ -108,7 +111,72 @@ def test_a_limit_that_is_too_short_is_told(lm: Any, limit: int) -> None:
         fk.steer(lm.prompt("1", max_tokens=limit), fk.regex("1{4}"), fk.regex("1*"), particles=8, seed=0)
 
 
+@pytest.mark.parametrize(
+    ("factors", "named"),
+    [
+        ([fk.choices(["1", "11"]), fk.grammar('start: ":"+')], r"both .choices.* and .grammar"),
+        ([fk.choices(['{"a"', '{"a":']), fk.json_schema({"type": "object"})], r"both .choices.* and .json_schema"),
+        ([fk.regex("1|11"), fk.length(min=3)], r"both .regex.* and .length"),
+        ([fk.choices(['{"a":']), fk.length(min=5)], r"both .choices.* and .length"),
+        ([fk.choices([":", "1:1"]), fk.tokens(ban=[":"])], r"both .choices.* and .tokens"),
+        (
+            [fk.choices(["1", ":::"]), fk.tokens(ban=["1"]), fk.length(max=2)],
+            r"all of .choices.*tokens.*length",
+        ),
+        ([fk.choices(["1", "11"]), fk.after(":", fk.regex("1?"))], r"both .choices.* and .after"),
+    ],
+)
+def test_texts_that_are_listed_and_excluded_otherwise_are_named(lm: Any, factors: list[Any], named: str) -> None:
+    with pytest.raises(fk.AllParticlesDied, match=named):
+        fk.steer(lm.prompt("1", max_tokens=4), *factors, particles=8, seed=0)
+
+
 def test_constraints_that_some_text_meets_are_not_blamed(lm: Any) -> None:
     with pytest.raises(fk.AllParticlesDied) as error:
         fk.steer(lm.prompt("1", max_tokens=2), fk.regex("1{3}") * fk.regex("1*"), particles=8, seed=0)
     assert "meets" not in str(error.value)
+
+
+def test_every_spelling_of_a_text_is_asked_about() -> None:
+    """Against all token sequences that spell the text, by automata that tell spellings apart."""
+    vocabulary = Vocabulary((b"", b"a", b"b", b"ab", b"ba", b"a", b"abab"), eos=(0,))
+    ids: dict[bytes, list[int]] = {}
+    for token in range(1, vocabulary.size):
+        ids.setdefault(vocabulary.tokens[token], []).append(token)
+    constraints = [fk.length(low, high) for low in range(5) for high in range(low, 5)]
+    constraints += [fk.tokens(ban=list(banned)) for banned in itertools.combinations(range(1, 7), 3)]
+    found = set()
+    for constraint in constraints:
+        automaton: Any = constraint.automaton(vocabulary)
+        for text in (b"", b"a", b"abab", b"aba"):
+            spelt = [
+                each
+                for n in range(5)
+                for each in itertools.product(range(1, 7), repeat=n)
+                if vocabulary.bytes(each) == text
+            ]
+            accepted = any(_accepts(automaton, each) for each in spelt)
+            assert excludes(automaton, text, ids) == (not accepted), (constraint.name, text)
+            found.add(accepted)
+    assert found == {True, False}
+
+
+def _accepts(automaton: Any, tokens: Any) -> bool:
+    state = np.array([automaton.start])
+    for token in tokens:
+        state = automaton.advance(state, np.array([token]))
+    return bool((state >= 0).all() and automaton.accepts(state)[0])
+
+
+def test_a_text_of_too_many_spellings_is_not_said_to_be_excluded() -> None:
+    automaton: Any = fk.length(min=3).automaton(Vocabulary((b"", b"a"), eos=(0,)))
+    assert excludes(automaton, b"aa", {b"a": [1]})
+    assert not excludes(automaton, b"aa", {b"a": [1]}, most=1)
+
+
+def test_a_limit_that_is_long_enough_is_not_blamed(lm: Any) -> None:
+    """Each of the two takes two tokens of four; what kills is a function."""
+    never = fk.constraint(lambda text: False)
+    with pytest.raises(fk.AllParticlesDied) as error:
+        fk.steer(lm.prompt("1", max_tokens=4), fk.choices(["11", "::"]), fk.regex("..?"), never, particles=8, seed=0)
+    assert "at least" not in str(error.value) and "meets" not in str(error.value)

@@ -46,6 +46,7 @@ from feynkac.base.capabilities.states import (
     CountsTokens as CountsTokens,
     Decodes as Decodes,
     ForeseesAcceptance as ForeseesAcceptance,
+    LimitsTokens as LimitsTokens,
     Records as Records,
     Remembers as Remembers,
     Retires as Retires,
@@ -67,7 +68,8 @@ class Closes(Protocol):
 
 OF_MODELS: tuple[type, ...] = (Named, Joins, Masks, Bounded, Biased, ChecksForks, Enumerates, Replays)
 OF_STATES: tuple[type, ...] = (
-    Shows, Retires, Records, CountsTokens, TellsEnds, Remembers, Writes, Tokenised, CarriesAutomata, ForeseesAcceptance,
+    Shows, Retires, Records, CountsTokens, TellsEnds, Remembers, Writes, Tokenised, CarriesAutomata, LimitsTokens,
+    ForeseesAcceptance,
     BoundsEvidence, Weighed, Decodes, Estimates, Completes,
 )  # fmt: skip
 OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees, Checks, Contradicts, Lists, Reads)

@@ -106,6 +106,15 @@ class CarriesAutomata(Protocol):
 
 
 @runtime_checkable
+class LimitsTokens(Protocol):
+    """A state of texts of limited length. Asked when all particles have died. Without it: no limit is blamed."""
+
+    def limits(self, rows: Rows) -> NDArray[np.int64]:
+        """(R,) the tokens that each text may have, no end of sequence among them."""
+        ...
+
+
+@runtime_checkable
 class ForeseesAcceptance(Protocol):
     """A state that foresees how likely a text is to meet a constraint. Without it: the level is 0, or -inf.
 

@@ -67,6 +67,19 @@ def tell_place(error: Any) -> str:
     return f"{place}: {message}"
 
 
+_FORMATS = (
+    "date-time", "duration", "hostname", "idn-hostname", "iri", "iri-reference", "json-pointer",
+    "relative-json-pointer", "time", "uri", "uri-reference", "uri-template",
+)  # fmt: skip
+
+
+def explain_format(name: str) -> str:
+    """Why a format that is not checked is not, and what can be done."""
+    if name in _FORMATS:
+        return "is not enforced: install what checks it, pip install 'jsonschema[format-nongpl]'"
+    return "is unknown, and so an annotation that nothing enforces"
+
+
 def is_checked_format(name: str) -> bool:
     """Whether jsonschema can tell what has a format, as it is installed here."""
     from jsonschema import Draft202012Validator

@@ -12,12 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import ArgumentError, ConstraintError, shorten
+from feynkac.base.errors import ArgumentError, ConstraintError, shorten, shorten_report
 from feynkac.base.masks import TokenAutomaton
 from feynkac.potentials.constraints.automata import expressions
 from feynkac.potentials.constraints.automata.products import share_text
 from feynkac.potentials.constraints.grammars import GrammarConstraint, find_fault
-from feynkac.potentials.constraints.schemas.checks import Check, SchemaCheck, find_error, is_checked_format
+from feynkac.potentials.constraints.schemas.checks import (
+    Check,
+    SchemaCheck,
+    explain_format,
+    find_error,
+    is_checked_format,
+)
 from feynkac.potentials.constraints.schemas.mistakes import find_mistake
 from feynkac.potentials.constraints.schemas.outline import build_outline
 from feynkac.potentials.constraints.schemas.relaxing import Relaxed, find_cause, relax
@@ -82,14 +88,16 @@ def json_schema(
     `dependentRequired`, overlapping `oneOf` and some more
     (https://github.com/guidance-ai/llguidance/blob/main/docs/json_schema.md). `unsupported` says what becomes of it:
     "check" masks by the rest of the schema, and weighs whole texts by `jsonschema`, so that the target is exact, and
-    particles may die at their end; "refuse" raises; "ignore" leaves it out of the target. A `format` that is unknown is
-    an annotation, as the specification has it: a warning says so.
+    particles may die at their end; "refuse" raises; "ignore" leaves it out of the target. A `format` that is unknown,
+    or whose optional checker is not installed, is an annotation, as the specification has it: a warning says so.
 
     Raises ArgumentError for no schema; ConstraintError for one that is wrong, that no value meets, that is nested more
     than 120 deep, or that looks like something else (a tool description, a misspelt keyword), with the place.
     """
     if unsupported not in ("check", "refuse", "ignore"):
-        raise ArgumentError(f"json_schema(unsupported={unsupported!r}): choose one of 'check', 'refuse', 'ignore'")
+        raise ArgumentError(
+            f"json_schema(unsupported={shorten(repr(unsupported))}): choose one of 'check', 'refuse', 'ignore'"
+        )
     reader = TypeReader(schema) if is_type(schema) else None
     given = _read(schema) if reader is None else reader.make_schema()
     written = _write(given)
@@ -116,7 +124,9 @@ def _read(schema: Any) -> Any:
         except RecursionError:
             raise ConstraintError(_TOO_DEEP) from None
     if not isinstance(schema, (dict, bool)):
-        raise ArgumentError(f"json_schema({schema!r}): give the schema as a dict, or as a JSON text, or as a class")
+        raise ArgumentError(
+            f"json_schema({shorten(repr(schema))}): give the schema as a dict, or as a JSON text, or as a class"
+        )
     if find_depth(schema) > MAX_DEPTH:
         raise ConstraintError(_TOO_DEEP)
     return schema
@@ -144,8 +154,8 @@ def _make_options(whitespace: str) -> dict[str, Any]:
     blank = expressions.build_dfa(*expressions.check(whitespace))
     if share_text([blank, expressions.build_dfa(*expressions.check(r"(?s).*[^ \t\n\r].*"))]) is not False:
         raise ConstraintError(
-            f"json_schema(whitespace={whitespace!r}): JSON allows only blanks, tabs and line breaks between its parts; "
-            "give 'compact', 'flexible', or a regular expression of these"
+            f"json_schema(whitespace={shorten(repr(whitespace))}): JSON allows only blanks, tabs and line breaks "
+            "between its parts; give 'compact', 'flexible', or a regular expression of these"
         )
     return {"whitespace_pattern": whitespace}
 
@@ -171,7 +181,7 @@ def _make_checks(name: str, given: Any, relaxed: Relaxed, warn: bool) -> list[Ch
     for place, format in relaxed.formats if warn else ():
         if format not in formats:
             warnings.warn(
-                f"{name}: the format {format!r} at {place} is unknown, and so an annotation that nothing enforces",
+                f"{name}: the format {shorten(repr(format))} at {place} {explain_format(format)}",
                 stacklevel=3,
             )
     if not relaxed.dropped and not formats:
@@ -187,13 +197,14 @@ def _refuse(name: str, given: Any, relaxed: Relaxed, options: dict[str, Any]) ->
     if relaxed.error is None:
         places = [*relaxed.dropped, *(f"{place} ({format!r})" for place, format in relaxed.formats)]
         if places:
+            named = ", ".join(places[:10]) + (f" and {len(places) - 10} more" if len(places) > 10 else "")
             raise ConstraintError(
-                f"{name}: unsupported keyword {', '.join(places)}: it cannot be enforced token by token; leave it out, "
-                "or have whole texts checked: json_schema(..., unsupported='check')"
+                f"{name}: unsupported keyword {named}: it cannot be enforced token by token; leave it out, or "
+                " have whole texts checked: json_schema(..., unsupported='check')"
             )
         return
     message = re.sub(r"line \d+, column \d+: (failed to compile JSON schema: )?", "", relaxed.error)
-    message = message.split("\n   1 |")[0].rstrip()
+    message = shorten_report(message.split("\n   1 |")[0].rstrip())
     if "Unsatisfiable" in message:
         place = find_cause(relaxed.schema, lambda each: find_fault(_make_lark(each, options)))
         message = f"{message}, at {place}: no value meets it"

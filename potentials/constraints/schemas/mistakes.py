@@ -22,17 +22,24 @@ _ANNOTATIONS = (
     "xml", "x-guidance",
 )  # fmt: skip
 _WRAPPERS = ("parameters", "input_schema", "inputSchema", "schema", "json_schema", "function")
+_TOOLS = ("function", "json_schema", "json_object", "custom", "tool", "text")
+"""What descriptions of tools and of formats of answers have as their "type"."""
+_MEANT = {
+    "divisibleBy": "multipleOf", "regex": "pattern", "regexp": "pattern", "disallow": "not", "extends": "allOf",
+    "min": "minimum", "max": "maximum", "elements": "items", "optionalProperties": "properties",
+    "choices": "enum", "options": "enum", "allowedValues": "enum",
+}  # fmt: skip
+"""Words of older drafts and of other libraries, each with the keyword of today; not in place of one that is there."""
 _CLOSE = 0.82  # of the letters agree
 
 
 def find_mistake(schema: Any) -> str | None:
     """What is probably meant otherwise, with its place and what to write; None where nothing is."""
+    if isinstance(schema, dict) and schema.get("type") in _TOOLS:
+        return _unwrap(schema, f'its "type" is {schema["type"]!r}')
     if isinstance(schema, dict) and schema and not any(key in _ASSERTIONS for key in schema):
-        if wrapped := [key for key in _WRAPPERS if isinstance(schema.get(key), dict)]:
-            return (
-                f"this describes a tool or a format and is no schema, for it has {wrapped[0]!r} and no keyword of JSON "
-                f"Schema; give what is in it: json_schema(description[{wrapped[0]!r}])"
-            )
+        if wrapped := _find_wrapped(schema):
+            return _unwrap(schema, f"it has {wrapped!r} and no keyword of JSON Schema")
         known = (*_ASSERTIONS, *_ANNOTATIONS)
         if strange := [key for key in schema if key not in known and not _is_misspelt(key)]:
             return (
@@ -43,9 +50,44 @@ def find_mistake(schema: Any) -> str | None:
         for key, value in inner.items():
             if key == "nullable" and value:
                 return f"{path}/nullable is of OpenAPI, and no keyword of JSON Schema; write " + _make_nullable(inner)
-            if meant := _is_misspelt(key):
+            if meant := _is_misspelt(key) or _is_of_another_dialect(key, inner):
                 return f"{path}/{key} is no keyword of JSON Schema; did you mean {meant!r}?"
+            if mistake := _find_wrong_flag(path, key, value):
+                return mistake
     return None
+
+
+def _find_wrapped(description: dict[str, Any]) -> str | None:
+    """The key of what holds the schema in a description of a tool or a format."""
+    return next((key for key in _WRAPPERS if isinstance(description.get(key), dict)), None)
+
+
+def _unwrap(description: dict[str, Any], sign: str) -> str:
+    """What to give instead of a description: the schema in it, by the keys that lead there."""
+    keys, inner = "", description
+    while (key := _find_wrapped(inner)) and (inner is description or inner.get("type") != "object"):
+        keys, inner = f"{keys}[{key!r}]", inner[key]
+    instead = f"give what is in it: json_schema(description{keys})" if keys else 'any object is {"type": "object"}'
+    return f"this describes a tool or a format and is no schema, for {sign}; {instead}"
+
+
+def _is_of_another_dialect(key: Any, schema: dict[str, Any]) -> str | None:
+    """The keyword that a word of another dialect stands for, unless it stands there, too."""
+    meant = _MEANT.get(key) if isinstance(key, str) else None
+    if meant is None or meant in schema or (meant == "enum" and not isinstance(schema[key], list)):
+        return None
+    return meant
+
+
+def _find_wrong_flag(path: str, key: Any, value: Any) -> str | None:
+    """Flags of a single property in older drafts; `false` there says nothing."""
+    if key not in ("required", "optional") or value is not True:
+        return None
+    name = path.rpartition("/")[2].replace("~1", "/").replace("~0", "~")
+    instead = f'write "required": ["{name}"] beside the "properties" that it is one of'
+    if key == "optional":
+        instead = 'leave it out of the list "required" beside the "properties" that it is one of'
+    return f"{path}/{key}: whether a property must be there is said by its object; {instead}"
 
 
 def _is_misspelt(key: Any) -> str | None:

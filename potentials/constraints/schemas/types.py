@@ -24,7 +24,9 @@ class TypeReader:
         self.kind = kind
         try:
             self._adapter = pydantic.TypeAdapter(kind)
-        except (pydantic.PydanticUserError, ImportError) as error:
+        except ImportError as error:
+            raise _make_missing(kind, error) from None
+        except pydantic.PydanticUserError as error:
             raise ArgumentError(f"json_schema({kind!r}): pydantic has no schema for it: {error}") from None
 
     def make_schema(self) -> dict[str, Any]:
@@ -33,7 +35,9 @@ class TypeReader:
 
         try:
             return self._adapter.json_schema(mode="validation")
-        except (pydantic.PydanticUserError, ImportError) as error:
+        except ImportError as error:
+            raise _make_missing(self.kind, error) from None
+        except pydantic.PydanticUserError as error:
             raise ConstraintError(f"json_schema({self.kind!r}): pydantic has no schema for it: {error}") from None
 
     def read(self, text: str) -> Any:
@@ -50,3 +54,8 @@ class TypeReader:
 
     def __reduce__(self) -> tuple[type[TypeReader], tuple[Any]]:
         return TypeReader, (self.kind,)
+
+
+def _make_missing(kind: Any, error: ImportError) -> FeynkacError:
+    """What to say where pydantic needs another package for a type."""
+    return FeynkacError(f"json_schema({kind!r}) needs a package that is not installed: {error}")

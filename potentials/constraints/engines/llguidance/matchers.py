@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from feynkac.base.errors import ConstraintError
+from feynkac.base.errors import ConstraintError, shorten_report
 from feynkac.base.per_vocabulary import PerVocabulary
 from feynkac.base.vocabulary import Vocabulary
 
@@ -56,7 +56,7 @@ def make_matcher(vocabulary: Vocabulary, lark: str, name: str) -> LLMatcher:
     """A matcher at the start of a grammar in llguidance's Lark. Raises ConstraintError with what it says is wrong."""
     matcher = _start(find_tokenizer(vocabulary), lark)
     if matcher.is_error():
-        raise ConstraintError(f"{name}: {explain_error(matcher)}")
+        raise ConstraintError(f"{name}: {shorten_report(explain_error(matcher))}")
     return matcher
 
 

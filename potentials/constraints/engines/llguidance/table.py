@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import ConstraintError
+from feynkac.base.errors import ConstraintError, shorten_report
 from feynkac.base.masks import States, TokenAutomaton, TokenMask, mask_within, pack
 from feynkac.potentials.constraints.engines.llguidance.matchers import explain_error, is_dead_end
 
@@ -155,10 +155,8 @@ class GuideAutomaton:
             self._children.popitem(last=False)
 
     def _make_error(self, matcher: LLMatcher, state: int) -> ConstraintError:
-        n = len(self._paths.tokens(state))
-        return ConstraintError(
-            f"{self._name}: llguidance gave up after {n} tokens: {explain_error(matcher)}; make the grammar simpler"
-        )
+        n, said = len(self._paths.tokens(state)), shorten_report(explain_error(matcher))
+        return ConstraintError(f"{self._name}: llguidance gave up after {n} tokens: {said}; make the grammar simpler")
 
 
 class _Paths:
