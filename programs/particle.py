@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from feynkac.base.errors import ArgumentError
+from feynkac.potentials.rewards.scoring import unwrap
 from feynkac.programs.distributions import Distribution
 from feynkac.programs.foreign import adapt
+from feynkac.programs.numbers import read_nats, show
 from feynkac.programs.runtime.record import CONDITION, FACTOR, OBSERVE, SAMPLE, TWIST
 from feynkac.programs.runtime.recorder import fingerprint
 
@@ -64,22 +64,26 @@ class Particle:
         return value
 
     def condition(self, holds: bool) -> None:
-        """Go on only if `holds`; else the particle dies here, with weight zero."""
+        """Go on only if `holds` (a bool, or an array or tensor with one); else the particle dies here."""
         if holds is True:
             return
-        if not isinstance(holds, bool | np.bool_):
+        if not isinstance(truth := unwrap(holds), bool):
             advice = "a bool, as in `is not None`" if holds is None else "a bool; for a log-weight use p.factor"
-            raise ArgumentError(f"p.condition({holds!r}): give {advice}")
-        if not holds:
+            raise ArgumentError(f"p.condition({show(holds)}): give {advice}")
+        if not truth:
             execution = self._execution
             if execution.past:
                 execution.leave_record(CONDITION, False)
             execution.die()
 
     def factor(self, log_weight: float) -> None:
-        """Multiply the particle's weight by exp(log_weight); -inf kills it."""
+        """Multiply the particle's weight by exp(log_weight); -inf kills it.
+
+        `log_weight`, in nats: a number of any kind, or an array or tensor with one entry. Raises ArgumentError for a
+        bool, NaN, +inf and anything else.
+        """
         execution = self._execution
-        weight = _read_nats("factor", log_weight)
+        weight = read_nats("p.factor", log_weight)
         if execution.past:
             execution.retrace(FACTOR, weight)
         else:
@@ -93,7 +97,7 @@ class Particle:
         come, and kills the particle.
         """
         execution = self._execution
-        weight = _read_nats("twist", log_weight)
+        weight = read_nats("p.twist", log_weight)
         if execution.past:
             execution.retrace(TWIST, weight)
         else:
@@ -154,17 +158,3 @@ class Particle:
         assert log_p is not None
         execution.weigh(log_p - log_q)
         return value
-
-
-def _read_nats(what: str, value: Any) -> float:
-    if value.__class__ is float:
-        number = value
-    elif isinstance(value, Real) and not isinstance(value, bool):
-        number = float(value)
-    elif getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
-        number = float(value.item())
-    else:
-        raise ArgumentError(f"p.{what}({value!r}): give a number in nats; for a bool use p.condition")
-    if not number < math.inf:
-        raise ArgumentError(f"p.{what}({number}): give a number below infinity; -inf kills the particle")
-    return number

@@ -11,6 +11,7 @@ import numpy as np
 from feynkac.base.errors import ArgumentError, ProgramError
 from feynkac.base.numbers import read_whole
 from feynkac.base.tokens import Token, TokenSet
+from feynkac.potentials.rewards.scoring import unwrap
 from feynkac.programs.distributions import Distribution
 from feynkac.programs.runtime.serving import Answer, Ask, Block
 
@@ -228,9 +229,9 @@ class InSet(InContext):
         return value
 
     def convert(self, value: Any) -> bool:
-        if not isinstance(value, bool | np.bool_):
+        if not isinstance(truth := unwrap(value), bool):
             raise ArgumentError(f"{value!r}: whether the next token is in a set is True or False")
-        return bool(value)
+        return truth
 
     def __repr__(self) -> str:
         return f"mask of {self.context!r}"

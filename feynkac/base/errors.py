@@ -82,6 +82,6 @@ def _cut_middle(text: str, most: int) -> str:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that memory ran out, on the host or on a device."""
-    said = str(error).lower()  # torch has a class for CUDA only; on the host it raises a plain RuntimeError
-    signs = ("out of memory", "not enough memory", "can't allocate memory")
+    said = f"{type(error).__name__} {error}".lower()  # torch has a class for devices only, and base knows no torch
+    signs = ("outofmemory", "out of memory", "not enough memory", "can't allocate memory", "status_alloc_failed")
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(sign in said for sign in signs))

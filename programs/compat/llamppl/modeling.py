@@ -11,6 +11,7 @@ from typing import Any
 
 from feynkac.base.errors import ArgumentError, FeynkacError, ProgramError
 from feynkac.programs.compat.llamppl.running import expect_await
+from feynkac.programs.numbers import read_nats
 
 
 class Model:
@@ -83,15 +84,13 @@ class Model:
 
     def score(self, score: float) -> None:
         """Multiply the weight by exp(score); -inf is final."""
-        score = float(score)
-        if not score < math.inf:  # NaN, too
-            raise ArgumentError(f"{type(self).__name__} scores {score}; use -inf to kill a particle")
-        self.weight += score
+        self.weight += read_nats(f"{type(self).__name__}.score", score, bools=True)
 
     def twist(self, amt: float) -> None:
         """Multiply the weight by exp(amt) until the next step: a guess of what is to come."""
+        amt = read_nats(f"{type(self).__name__}.twist", amt, bools=True)
         self.score(amt)
-        self.twist_amount += float(amt)
+        self.twist_amount += amt
 
     def untwist(self) -> None:
         """Take the twist back."""

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from feynkac.base.contract import LogW, Resample
+from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import as_whole
 from feynkac.potentials import product
 from feynkac.programs.compat.llamppl.inference.smc_record import SMCRecord
+from feynkac.programs.compat.llamppl.modeling import Model
 from feynkac.programs.compat.llamppl.running import Population
 from feynkac.smc.engine import Step, smc
 from feynkac.smc.rng import Streams
@@ -20,6 +22,13 @@ class Particles(list[Any]):
     """The models of a run, with their `weight`; `log_evidence` is the log of the normalising constant in nats."""
 
     log_evidence: float
+
+
+def check_model(call: str, model: Any) -> None:
+    """Raises ArgumentError if what an inference `call` was given is no model."""
+    if not isinstance(model, Model):
+        meant = f"an instance, {model.__name__}(...)" if isinstance(model, type) else "an instance of a Model"
+        raise ArgumentError(f"{call}: {model!r} is no model; give {meant}")
 
 
 def run_engine(population: Population, n: int, resample: Resample, seed: Any, record: SMCRecord | None) -> Step:

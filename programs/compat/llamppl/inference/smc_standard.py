@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from feynkac.programs.compat.llamppl.inference.driving import Particles, collect, run_engine
+from feynkac.base.errors import ArgumentError
+from feynkac.base.numbers import read_whole
+from feynkac.programs.compat.llamppl.inference.driving import Particles, check_model, collect, run_engine
 from feynkac.programs.compat.llamppl.inference.smc_record import SMCRecord
 from feynkac.programs.compat.llamppl.modeling import Model
 from feynkac.programs.compat.llamppl.running import Population, bridge
@@ -28,8 +32,15 @@ async def smc_standard(
     """Sequential Monte Carlo; resamples when the effective sample size is below `ess_threshold` of the particles.
 
     `resampling_method` names a scheme of `feynkac.smc.resample`. `json_file`, below `visualization_dir` where that is
-    given, receives LLaMPPL's record of the run. `seed` None takes one from numpy's global generator.
+    given, receives LLaMPPL's record of the run. `seed` None takes one from numpy's global generator. Raises
+    ArgumentError for what is no model, no number of particles, no threshold.
     """
+    n_particles = read_whole("smc_standard: n_particles", n_particles, 1)
+    check_model("smc_standard", model)
+    if not isinstance(ess_threshold, Real) or math.isnan(ess_threshold):
+        raise ArgumentError(
+            f"smc_standard: ess_threshold is {ess_threshold!r}; give a share of the particles, such as 0.5"
+        )
     scheme = by_name(resampling_method)
     if ess_threshold <= 1.0:
         scheme = adaptive(scheme, ess_threshold) if ess_threshold > 0.0 else never

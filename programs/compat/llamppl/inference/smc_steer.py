@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from feynkac.base.contract import LogW, Rng
-from feynkac.programs.compat.llamppl.inference.driving import Particles, collect, open_streams, run_engine
+from feynkac.base.numbers import read_whole
+from feynkac.programs.compat.llamppl.inference.driving import Particles, check_model, collect, open_streams, run_engine
 from feynkac.programs.compat.llamppl.modeling import Model
 from feynkac.programs.compat.llamppl.running import Population, bridge
 from feynkac.smc.engine import RandomSource
@@ -21,8 +22,13 @@ async def smc_steer(
 ) -> Particles:
     """SMC without replacement: each particle takes every step in `n_beam` ways, and `n_particles` of them are kept.
 
-    They are chosen with the least squared error of the weights (Fearnhead and Clifford 2003; Lew et al. 2023).
+    They are chosen with the least squared error of the weights (Fearnhead and Clifford 2003; Lew et al. 2023). Raises
+    ArgumentError for what is no model, and for numbers that are not whole and positive.
     """
+
+    check_model("smc_steer", model)
+    n_particles = read_whole("smc_steer: n_particles", n_particles, 1)
+    n_beam = read_whole("smc_steer: n_beam", n_beam, 1)
 
     def run(wait: Callable[[Any], Any]) -> Particles:
         population = Population(model, wait)

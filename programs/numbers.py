@@ -1,0 +1,34 @@
+"""Log-weights as programs give them: numbers of any kind, and arrays or tensors with one entry."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from feynkac.base.errors import ArgumentError, shorten
+from feynkac.potentials.rewards.scoring import Unfit, read_number, unwrap
+
+
+def read_nats(what: str, value: Any, *, bools: bool = False) -> float:
+    """`value` as a float below infinity; with `bools` True is 1.
+
+    Raises ArgumentError by the name of the call, `what`, for anything else.
+    """
+    if value.__class__ is float and value < math.inf:
+        return value
+    try:
+        if not bools and isinstance(unwrap(value), bool):
+            raise Unfit
+        number = read_number(value)
+    except Unfit:
+        advice = "" if bools else "; for a bool use p.condition"
+        raise ArgumentError(f"{what}({show(value)}): give a number in nats{advice}") from None
+    if not number < math.inf:  # NaN, too
+        raise ArgumentError(f"{what}({number}): give a number below infinity; -inf kills the particle")
+    return number
+
+
+def show(value: Any) -> str:
+    """`value` as an error shows it: an array or tensor by its shape, anything else as Python writes it, in short."""
+    shape = getattr(value, "shape", ())
+    return f"{type(value).__name__} of shape {tuple(shape)}" if shape else shorten(repr(value))
