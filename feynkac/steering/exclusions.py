@@ -77,7 +77,7 @@ def _find_killers(texts: Sequence[str], automata: Mapping[int, TokenAutomaton], 
 
 
 def excludes(automaton: TokenAutomaton, text: bytes, ids: Ids, most: int = _STATES) -> bool:
-    """Whether no spelling of a text by tokens is accepted, for certain: all are walked, through at most `most` states."""
+    """Whether no spelling of a text by tokens is accepted, for certain: all are walked, if in `most` states at most."""
     longest, walked = max(map(len, ids), default=0), 0
     reached: list[set[int]] = [{automaton.start}, *(set[int]() for _ in text)]
     for at in range(len(text)):
