@@ -112,7 +112,7 @@ class LanguageModel(ABC):
         A text ends at an end-of-sequence token, after `max_tokens` generated tokens, or with the token that completes
         a `stop` string, which stays in the text. `at_limit` says what the length limit means (see `Prompted`).
         `temperature` belongs to the law; `proposal` does not (see `feynkac.models.language.proposals`): by default it
-        is the law under the masks, and looks ahead where a constraint has few texts, which a `Masked()` of your own does
+        is the law under the masks, and looks ahead where a constraint has few texts, as a new `Masked()` does
         not. Raises ArgumentError for arguments that cannot be used, ModelError if the window is too small, or where the
         tokenizer knows a token that the model does not.
         """
