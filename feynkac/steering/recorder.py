@@ -14,7 +14,7 @@ from feynkac.base.errors import ModelError
 from feynkac.results.doubts import list_doubts
 from feynkac.results.result import History, Result, Timing
 from feynkac.smc.checks import call
-from feynkac.smc.diagnostics import Spread
+from feynkac.smc.diagnostics import Diagnostics, Spread
 from feynkac.smc.engine import Step
 from feynkac.smc.evidence import evidence
 from feynkac.smc.history import Trace
@@ -88,23 +88,26 @@ class Recorder:
         shown = show_samples(state, self.members)
         if all(sample is None for sample in shown):
             warnings = [*warnings, "every sample is None: a program gives what it returns"]
+        found, floor = self.spread.diagnose(), self.find_floor() if complete else None
         return Result(
             samples=shown,
             log_weights=self.step.log_weight,
             log_evidence=log_z,
             log_evidence_se=None if math.isnan(error) else error,
-            diagnostics=self.spread.diagnose(),
-            lower_bound=self.find_floor() if complete else None,
+            diagnostics=found,
+            lower_bound=floor,
             history=history,
             timing=read_watch(watch),
             forwarded_tokens=count_forwarded(state, self.group),
             seed=seed,
-            warnings=[*warnings, *self._list_doubts(complete, algorithm)],
+            warnings=[*warnings, *self._list_doubts(complete, algorithm, history, found, floor)],
             complete=complete,
             algorithm=algorithm,
         )
 
-    def _list_doubts(self, complete: bool, algorithm: str) -> list[str]:
+    def _list_doubts(
+        self, complete: bool, algorithm: str, history: History, found: Diagnostics, floor: float | None
+    ) -> list[str]:
         assert self.step is not None
         n, doubts = len(self.step.log_weight), []
         if not complete:
@@ -114,14 +117,12 @@ class Recorder:
             )
         if self.died:
             return doubts
-        floor = self.find_floor() if complete else None
         if floor is not None and self.step.log_z < floor - BELOW:
             doubts.append(
                 f"the evidence is below {floor:.2f} nats, which some texts of the constraint have for certain: the "
                 "particles missed likely ones; use algorithm='exact' if the texts are few, or more particles"
             )
-        history, never = self.make_history(), algorithm in ("importance", "best_of_n")
-        found = self.spread.diagnose()
+        never = algorithm in ("importance", "best_of_n")
         return [*doubts, *list_doubts(found, history.ess, history.resampled, n, never_resamples=never)]
 
 
