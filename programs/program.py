@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ArgumentError
@@ -47,6 +48,11 @@ class Particles:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def group(self) -> NDArray[np.int64]:
+        """(N,) the number of each row's program in the batch."""
+        return np.array([row.group for row in self.rows], np.int64)
 
     def fork(self, rows: Rows) -> Particles:
         """The population whose row `i` continues from `rows[i]`; programs are run again where they are needed."""

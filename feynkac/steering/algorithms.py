@@ -5,25 +5,25 @@ Particle Gibbs, which is many runs, is in `feynkac.steering.sweeps`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from feynkac.base.capabilities import Bounded, Checks, ChecksForks, Joins, Masks, has, list_factors, require
+from feynkac.base.capabilities import Bounded, ChecksForks
 from feynkac.base.clock import Stopwatch
-from feynkac.base.contract import LogW, Model, Potential, Resample, Rows
+from feynkac.base.contract import LogW, Potential, Resample, Rows
 from feynkac.base.errors import ArgumentError
-from feynkac.base.masks import TokenConstraint
 from feynkac.base.numbers import read_whole
 from feynkac.results.result import Result
 from feynkac.smc import resample as schemes
-from feynkac.smc.checks import call, name_of
+from feynkac.smc.checks import name_of
 from feynkac.smc.engine import RandomSource, smc
 from feynkac.smc.observers import Observer, Progress, run
 from feynkac.steering.deaths import explain_death
+from feynkac.steering.problems import Problems
 from feynkac.steering.recorder import Recorder
 from feynkac.steering.timing import TimedModel, TimedPotential
 from feynkac.steering.verdicts import Verdicts, watch_deaths
@@ -73,7 +73,7 @@ class Plan:
                 f"of the {self.islands} islands"
             )
 
-    def check_models(self, models: list[Any]) -> None:
+    def check_models(self, models: Sequence[Any]) -> None:
         """Raises the error of a model whose particles cannot be copied, where the algorithm copies them."""
         if self.algorithm in WITHOUT_FORKS or self.resampler is schemes.never:
             return
@@ -134,19 +134,20 @@ class Job(Protocol):
 class Batch:
     """One run of the engine over all problems at once."""
 
-    def __init__(self, models: list[Any], potential: Any, plan: Plan, streams: RandomSource, seed: int) -> None:
-        self._potential, self._plan, self._seed, self._watch = potential, plan, seed, Stopwatch()
-        self._limits = [model.max_steps for model in models if isinstance(model, Bounded)]
+    def __init__(self, problems: Problems, plan: Plan, streams: RandomSource, seed: int) -> None:
+        self._problems, self._plan, self._seed, self._watch = problems, plan, seed, Stopwatch()
+        self._limits = [model.max_steps for model in problems.models if isinstance(model, Bounded)]
         verdicts = Verdicts()
-        masked = only_masks(potential)
-        self._recorders = [Recorder(g, plan.islands, verdicts, masked=masked) for g in range(len(models))]
+        self._recorders = [
+            Recorder(g, plan.islands, verdicts, masked=problems.only_masks(g)) for g in range(len(problems))
+        ]
         whole = plan.algorithm == "best_of_n"
-        watched = watch_deaths(potential, verdicts)
+        watched = watch_deaths(problems.weigh(), verdicts)
         weigh = AtTheEnd(watched) if whole else watched
         self._steps = smc(
-            TimedModel(join_models(models, None if whole else potential), self._watch),
+            TimedModel(problems.join(guided=not whole), self._watch),
             TimedPotential(weigh, self._watch),
-            n=[plan.size] * len(models),
+            n=[plan.size] * len(problems),
             resample=plan.resample_islands(),
             rng=streams,
         )
@@ -174,7 +175,10 @@ class Batch:
 
     def explain_deaths(self) -> list[str | None]:
         """For each problem why all its particles died, None where one lives."""
-        return [explain_death(each, self._potential) if each.died else None for each in self._recorders]
+        return [
+            explain_death(each, self._problems.find_potential(g)) if each.died else None
+            for g, each in enumerate(self._recorders)
+        ]
 
 
 class AtTheEnd:
@@ -190,18 +194,3 @@ class AtTheEnd:
     def final(self, state: Any, rows: Rows) -> LogW:
         """(R,) nats, as the potential has it."""
         return self._potential.final(state, rows)
-
-
-def only_masks(potential: Any) -> bool:
-    """Whether nothing weighs but constraints that mask, and accept all that they let through."""
-    return all(isinstance(each, TokenConstraint) and not has(each, Checks) for each in list_factors(potential))
-
-
-def join_models(models: list[Any], potential: Any) -> Model:
-    """One model of all problems, its proposal masked by those constraints of `potential` that can mask tokens."""
-    first, *others = models
-    if others:
-        alone = f"{type(first).__name__} cannot run with others in one batch; steer them one by one"
-        first = call(require(first, Joins, alone, ArgumentError).join, others, of=first, what="join")
-    masks = [factor for factor in list_factors(potential) if isinstance(factor, TokenConstraint)]
-    return call(first.constrain, masks, of=first, what="constrain") if masks and isinstance(first, Masks) else first

@@ -18,30 +18,30 @@ from feynkac.results.result import History, Result
 from feynkac.smc.checks import call, check_log_weights, name_of
 from feynkac.smc.observers import Observer
 from feynkac.smc.weights import effective_sample_size, log_sum_exp
-from feynkac.steering.algorithms import join_models, only_masks
 from feynkac.steering.exclusions import find_contradiction
+from feynkac.steering.problems import Problems
 from feynkac.steering.recorder import count_forwarded, read_watch, show_samples
 
 MOST = 5_000
 """Histories that go through the model for one problem, at most."""
 TINY = -18.0
 """Nats, beside those of what was found, up to which what was left out does not matter: 1.5e-8 of it."""
+WEIGHTLESS = "no text of the model that ends within max_tokens has weight; raise max_tokens, or loosen the constraints"
 
 
 class Exact:
     """All problems of a call of `steer`, one after the other."""
 
-    def __init__(self, models: list[Any], potential: Potential) -> None:
-        for model in models:
+    def __init__(self, problems: Problems) -> None:
+        for model in problems.models:
             if not isinstance(model, Enumerates):
                 raise ArgumentError(
                     f"{type(model).__name__} cannot list its samples, as prompts of language models can; take another "
                     "algorithm than 'exact'"
                 )
-        self._watch, self._potential = Stopwatch(), potential
-        self._models = [join_models([model], potential) for model in models]
+        self._watch, self._problems = Stopwatch(), problems
+        self._models = [problems.take(g).join() for g in range(len(problems))]
         self._results: list[Result] = []
-        self._masked = only_masks(potential)
 
     @property
     def has_particles(self) -> bool:
@@ -76,20 +76,25 @@ class Exact:
 
     def explain_deaths(self) -> list[str | None]:
         """For each problem why no text has weight, None where one has."""
-        dead = find_contradiction(self._potential) or (
+        none = (
             "no text of the model that ends within max_tokens has weight; raise max_tokens, or loosen the constraints"
         )
-        return [dead if result.log_evidence == -math.inf else None for result in self._results]
+        return [
+            (find_contradiction(self._problems.find_potential(g)) or none) if result.log_evidence == -math.inf else None
+            for g, result in enumerate(self._results)
+        ]
 
     def _solve(self, model: Any, bar: Any) -> Result:
+        g = len(self._results)
+        masked = self._problems.only_masks(g)
         with self._watch.on("model"):
-            found: Enumerated = call(model.enumerate, MOST, self._masked, bar.update, of=model, what="enumerate")
+            found: Enumerated = call(model.enumerate, MOST, masked, bar.update, of=model, what="enumerate")
         with self._watch.on("potentials"):
-            result = self._weigh(found)
+            result = self._weigh(found, self._problems.find_potential(g))
         # Where only masks weigh, what was left out is known to be nothing against what was found.
-        if found.log_left > -math.inf and not (self._masked and found.log_left < result.log_evidence + TINY):
+        if found.log_left > -math.inf and not (masked and found.log_left < result.log_evidence + TINY):
             error = ArgumentError(
-                f"the texts of problem {len(self._results) + 1} are too many to be listed: those found in {MOST} "
+                f"the texts of problem {g + 1} are too many to be listed: those found in {MOST} "
                 f"histories have log evidence {result.log_evidence:.2f}, and prefixes of {found.log_left:.2f} nats "
                 "are left; use algorithm='smc', tighter constraints, or a smaller max_tokens"
             )
@@ -98,11 +103,11 @@ class Exact:
             raise error
         return result
 
-    def _weigh(self, found: Enumerated) -> Result:
+    def _weigh(self, found: Enumerated, potential: Potential) -> Result:
         """The result of all samples found."""
         rows = np.arange(len(found.log_prob))
-        values = call(self._potential.final, found.state, rows, of=self._potential, what="final", error=PotentialError)
-        final = check_log_weights(values, source=name_of(self._potential), what="final", t=None, rows=rows)
+        values = call(potential.final, found.state, rows, of=potential, what="final", error=PotentialError)
+        final = check_log_weights(values, source=name_of(potential), what="final", t=None, rows=rows)
         log_weight = found.log_prob + final
         log_z, n = log_sum_exp(log_weight), len(rows)
         history = History([effective_sample_size(log_weight)], [log_z], [n], [], [rows.tolist()], [log_weight.tolist()])

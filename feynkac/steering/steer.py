@@ -11,13 +11,13 @@ from feynkac.base.capabilities import Biased, find_reader
 from feynkac.base.contract import Model, Resample
 from feynkac.base.errors import ArgumentError, FeynkacError
 from feynkac.base.host import check_not_forked
-from feynkac.potentials.base import product
 from feynkac.results.result import Result
 from feynkac.smc.observers import Observer
 from feynkac.smc.rng import Streams
 from feynkac.steering.algorithms import Algorithm, Batch, Job, Plan
 from feynkac.steering.deaths import raise_if_dead
 from feynkac.steering.exact import Exact
+from feynkac.steering.problems import Problems, read_problems
 from feynkac.steering.sweeps import Chains
 
 BIASED = (
@@ -48,8 +48,11 @@ def steer(
 ) -> Any:
     """Sample from p(x) prod_k exp(potential_k(x)), where p is the law of `model`, with particles.
 
-    Returns a `Result`: weighted samples and the log of the normalising constant in nats. A list of models runs as one
-    batch and gives a list of Results; each problem has its own weights and its own resampling.
+    Returns a `Result`: weighted samples and the log of the normalising constant in nats. A list of problems runs as one
+    batch and gives a list of Results; each has its own weights and its own resampling, all share the forward passes. A
+    problem is a model, or a tuple of a model and potentials of its own, beside those of all:
+
+        fk.steer([(lm.prompt(a), fk.json_schema(one)), (lm.prompt(b), fk.json_schema(other), reward)], particles=16)
 
     - `potentials`: constraints, rewards, functions of a text or an image (bool: a constraint on whole ones; number: a
       reward in nats), or any object with `level` and `final`. Constraints that can mask tokens also guide the proposal.
@@ -92,16 +95,17 @@ def steer(
     """
     check_not_forked()
     many = isinstance(model, list | tuple)
-    models = list(model) if many else [model]
     plan = Plan(algorithm, particles, islands, resampler, ess_threshold, sweeps)
-    _check(models, on_death)
-    plan.check_models(models)
-    potential, streams = product(*potentials), Streams(seed)
-    job = _start(models, potential, plan, streams)
+    if on_death not in ("raise", "return"):
+        raise ArgumentError(f"on_death is {on_death!r}; it must be 'raise' or 'return'")
+    problems, streams = read_problems(model, potentials), Streams(seed)
+    plan.check_models(problems.models)
+    job = _start(problems, plan, streams)
 
     def results(complete: bool) -> list[Result]:
-        found = [replace(result, reader=find_reader(potential)) for result in job.collect(complete)]
-        return [_warn(result, each) for result, each in zip(found, models, strict=True)]
+        readers = [find_reader(problems.find_potential(g)) for g in range(len(problems))]
+        found = [replace(each, reader=reader) for each, reader in zip(job.collect(complete), readers, strict=True)]
+        return [_warn(result, each) for result, each in zip(found, problems.models, strict=True)]
 
     try:
         complete = job.drive(observers, progress)
@@ -121,11 +125,11 @@ def steer(
     return outcome if many else outcome[0]
 
 
-def _start(models: list[Any], potential: Any, plan: Plan, streams: Streams) -> Job:
+def _start(problems: Problems, plan: Plan, streams: Streams) -> Job:
     """The job of an algorithm."""
     if plan.algorithm == "exact":
-        return Exact(models, potential)
-    return (Chains if plan.algorithm == "gibbs" else Batch)(models, potential, plan, streams, streams.seed)
+        return Exact(problems)
+    return (Chains if plan.algorithm == "gibbs" else Batch)(problems, plan, streams, streams.seed)
 
 
 def _warn(result: Result, model: Any) -> Result:
@@ -133,15 +137,3 @@ def _warn(result: Result, model: Any) -> Result:
     if not (isinstance(model, Biased) and model.biased):
         return result
     return replace(result, biased=True, warnings=[BIASED, *result.warnings])
-
-
-def _check(models: list[Any], on_death: str) -> None:
-    if not models:
-        raise ArgumentError("an empty list of models; give at least one")
-    for model in models:
-        if isinstance(model, type) or not isinstance(model, Model):
-            raise ArgumentError(
-                f"{model!r} is no model; steer a prompt, as in lm.prompt('...'), or an object with init, step and done"
-            )
-    if on_death not in ("raise", "return"):
-        raise ArgumentError(f"on_death is {on_death!r}; it must be 'raise' or 'return'")

@@ -29,8 +29,9 @@ from feynkac.smc.engine import RandomSource, Step
 from feynkac.smc.evidence import evidence
 from feynkac.smc.observers import Observer, Progress, close, show
 from feynkac.smc.weights import log_sum_exp
-from feynkac.steering.algorithms import SWEEPS, Plan, join_models
+from feynkac.steering.algorithms import SWEEPS, Plan
 from feynkac.steering.deaths import explain_death
+from feynkac.steering.problems import Problems
 from feynkac.steering.recorder import Recorder, count_forwarded, read_watch, show_samples
 from feynkac.steering.timing import TimedModel, TimedPotential
 from feynkac.steering.verdicts import Verdicts, watch_deaths
@@ -109,10 +110,10 @@ class Chain:
 class Chains:
     """All chains of a call of `steer`, a sweep of each in turn."""
 
-    def __init__(self, models: list[Any], potential: Any, plan: Plan, streams: RandomSource, seed: int) -> None:
-        self._models, self._potential, self._plan, self._streams = models, potential, plan, streams
+    def __init__(self, problems: Problems, plan: Plan, streams: RandomSource, seed: int) -> None:
+        self._problems, self._plan, self._streams = problems, plan, streams
         self._seed, self._watch = seed, Stopwatch()
-        for model in models:
+        for model in problems.models:
             if not isinstance(model, Replays):
                 raise ArgumentError(
                     f"{type(model).__name__} cannot run under gibbs, which walks a path again: give it the methods "
@@ -120,7 +121,7 @@ class Chains:
                     "prompts, programs and samplers have them, or take another algorithm"
                 )
         plan.resample()  # refused now rather than in the first sweep
-        self._chains: list[list[Chain]] = [[] for _ in models]
+        self._chains: list[list[Chain]] = [[] for _ in problems.models]
 
     @property
     def has_begun(self) -> bool:
@@ -135,7 +136,7 @@ class Chains:
     def drive(self, observers: Iterable[Observer], progress: bool | None) -> bool:
         """Run all sweeps; whether an observer let them. An observer that returns True ends all chains."""
         watching = list(observers)
-        self._chains = [self._start(g, model, watching) for g, model in enumerate(self._models)]
+        self._chains = [self._start(g, watching) for g in range(len(self._problems))]
         chains, sweeps = list(itertools.chain(*self._chains)), self._plan.sweeps or SWEEPS
         bar = Progress(len(chains) * sweeps, force=progress, unit="sweep")
         try:
@@ -152,7 +153,7 @@ class Chains:
     def collect(self, complete: bool) -> list[Result]:
         """What there is, one Result for each problem. Raises ModelError, with the others, if some have none yet."""
         begun = [chains for chains in self._chains if chains and chains[0].recorder.step is not None]
-        found = [self._make_result(chains, complete) for chains in begun]
+        found = [self._make_result(g, chains, complete) for g, chains in enumerate(begun)]
         if len(found) < len(self._chains):
             error = ModelError(
                 f"the run was stopped when {len(found)} of {len(self._chains)} problems had begun; their results are "
@@ -165,15 +166,18 @@ class Chains:
     def explain_deaths(self) -> list[str | None]:
         """For each problem why all its chains died, None where one lives."""
         found = [min(chains, key=lambda chain: chain.dead).recorder for chains in self._chains]
-        return [explain_death(each, self._potential) if each.died else None for each in found]
+        return [
+            explain_death(each, self._problems.find_potential(g)) if each.died else None for g, each in enumerate(found)
+        ]
 
-    def _start(self, g: int, model: Any, observers: Sequence[Observer]) -> list[Chain]:
-        model = TimedModel(join_models([model], self._potential), self._watch)
+    def _start(self, g: int, observers: Sequence[Observer]) -> list[Chain]:
+        alone = self._problems.take(g)
+        model, potential = TimedModel(alone.join(), self._watch), alone.weigh()
         islands = self._plan.islands
         sources = [self._streams.child(g * islands + b) for b in range(islands)]
-        return [Chain(model, self._potential, self._plan, source, observers, self._watch) for source in sources]
+        return [Chain(model, potential, self._plan, source, observers, self._watch) for source in sources]
 
-    def _make_result(self, chains: list[Chain], complete: bool) -> Result:
+    def _make_result(self, g: int, chains: list[Chain], complete: bool) -> Result:
         finished = [kept for chain in chains for kept in chain.kept]
         if not finished:
             first = chains[0].recorder
@@ -191,15 +195,15 @@ class Chains:
             timing=read_watch(self._watch),
             forwarded_tokens=None if None in counts else sum(filter(None, counts)),
             seed=self._seed,
-            warnings=self._list_warnings(chains, complete),
+            warnings=self._list_warnings(g, chains, complete),
             complete=complete,
             algorithm="gibbs",
         )
 
-    def _list_warnings(self, chains: list[Chain], complete: bool) -> list[str]:
+    def _list_warnings(self, g: int, chains: list[Chain], complete: bool) -> list[str]:
         found, dead = [], sum(chain.dead for chain in chains)
         if dead == len(chains):
-            found.append(explain_death(chains[0].recorder, self._potential))
+            found.append(explain_death(chains[0].recorder, self._problems.find_potential(g)))
         elif dead:
             found.append(f"{dead} of {len(chains)} chains died in their first sweep, and have no part in the posterior")
         if not complete:

@@ -195,12 +195,12 @@ class Canvas:
         """The (estimated) texts of `rows`."""
         return [self.vocabulary.text(tokens) for tokens in self.tokens(rows)]
 
-    def states(self, constraint: TokenConstraint) -> States:
-        """(N,) automaton states after the texts of finished rows; the start state, no promise, of the others."""
+    def states(self, constraint: TokenConstraint, rows: Rows) -> States:
+        """(R,) automaton states after the texts of finished rows; the start state, no promise, of the others."""
         automaton = constraint.automaton(self.vocabulary)
-        done = np.flatnonzero(self.done())
-        texts = self.tokens(done)
-        states = np.full(len(self), automaton.start, dtype=np.int64)
+        states = np.full(len(rows), automaton.start, dtype=np.int64)
+        done = np.flatnonzero(self.done()[rows])
+        texts = self.tokens(rows[done])
         for i in range(max(map(len, texts), default=0)):
             here = [k for k, row in enumerate(done) if i < len(texts[k]) and states[row] >= 0]
             states[done[here]] = automaton.advance(states[done[here]], np.array([texts[k][i] for k in here], np.int64))

@@ -103,8 +103,8 @@ class DiscreteDiffusion:
         for other in others:
             if not (isinstance(other, DiscreteDiffusion) and other._identify() == self._identify()):
                 raise ArgumentError(
-                    "problems run in one batch only if they share denoiser, alphabet, kernel and proposal; "
-                    "run them apart"
+                    "problems run in one batch only if they share denoiser, alphabet, kernel, proposal, and the "
+                    "constraints that it obeys; run them apart"
                 )
         joint = copy.copy(self)
         joint.given = np.concatenate([self.given, *(other.given for other in others)])

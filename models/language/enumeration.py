@@ -143,7 +143,7 @@ class Enumeration:
         above, token, nats = above[~ends], token[~ends], nats[~ends]
         kept = self._choose(nats, tree.depth[entries[above]] + 1)
         above, token, nats = above[kept], token[kept], nats[kept]
-        automata = self._model.advance(tree.automata[entries[above]], token)
+        automata = self._model.columns.advance(tree.automata[entries[above]], token, np.zeros(len(token), np.int64))
         born = _Tree(entries[above], token, nats, automata, tree.depth[entries[above]] + 1)
         self._sort(tree.add(born), contexts[above])
 
@@ -168,7 +168,7 @@ class Enumeration:
         """New entries are finished, or open."""
         cut = self._is_cut(self._tree.depth[born])
         stopped = np.array([bool(self._prompt.stop) and self._has_stop(entry) for entry in born.tolist()], np.bool_)
-        accepted = self._model.accepts(self._tree.automata[born])
+        accepted = self._model.columns.accepts(self._tree.automata[born], np.zeros(len(born), np.int64))
         for how, where in ((texts.BY_STOP, stopped), (texts.AT_LIMIT, cut & ~stopped)):
             for entry in born[where & accepted].tolist():
                 self._finish(entry, how, float(self._tree.log_prob[entry]))

@@ -6,19 +6,20 @@ may be the likeliest first token, and lead nowhere. Weights make up for this pro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from feynkac.base.capabilities import Lists, has
 from feynkac.base.errors import FeynkacError
-from feynkac.base.masks import unpack
+from feynkac.base.masks import TokenMask, unpack
+from feynkac.models.language.guided import Guided
 from feynkac.models.language.listed import Ids, Listing, Node, can_end, score_lists
-from feynkac.models.language.proposals import MASKED, draw_and_weigh
-from feynkac.models.language.protocols import Frontier, Proposal, Proposed
+from feynkac.models.language.proposals import Masked, draw_and_weigh
+from feynkac.models.language.protocols import Frontier, Proposed
 from feynkac.models.language.texts import name_listing
 
 if TYPE_CHECKING:
@@ -26,59 +27,82 @@ if TYPE_CHECKING:
 
     from feynkac.models.language.prompted import Prompted
 
-MOST_TEXTS, MOST_TOKENS, MOST_IN_ALL = 256, 1024, 4096
-"""Texts, tokens of their usual spellings, and such tokens of all prompts of a batch, up to which they are scored."""
+MOST_TEXTS, MOST_TOKENS = 256, 1024
+"""Texts, and tokens of their usual spellings, up to which the texts of a problem are scored."""
 SHARE = 0.9
 """The share of the look-ahead in the proposal; the rest is the masked law, for other spellings."""
 
 
+class Listed(NamedTuple):
+    """The texts of one problem of a batch."""
+
+    column: int
+    """The number of the constraint that lists them."""
+    lists: tuple[Ids, ...]
+    """Their usual spellings, all different."""
+
+
 @dataclass(frozen=True, eq=False)
 class Foreseen:
-    """A mixture of the law given the usual spellings of listed texts, where a prefix is one, and of the masked law.
+    """A mixture of the law given the usual spellings of listed texts, where a prefix is one, and of a masked law.
 
-    `at`: the number of the constraint that lists them; `lists`: their usual spellings, all different. No increment
-    exceeds that of the masked law by more than -log(1 - `SHARE`).
+    `law`: that law, the target's own or a guided one; `lists`: by problem. No increment exceeds that of the masked law
+    by more than -log(1 - `SHARE`).
     """
 
-    at: int
-    lists: tuple[Ids, ...]
+    law: Masked | Guided
+    lists: Mapping[int, Listed]
 
     def draw(self, frontier: Frontier) -> Proposed:
         """See `Proposal.draw`."""
-        state = frontier.state
+        state, heads = frontier.state, frontier.heads
         if frontier.parents is None:
-            state.companions[name_listing(self.at)] = self._score(frontier)
-        listing: Listing = state.companions[name_listing(self.at)]
-        heads = frontier.heads
-        found = [
-            listing.find(int(g), ids[:n].tolist())
+            self._score(frontier)
+        listings = {g: state.companions[name_listing(g, listed.column)] for g, listed in self.lists.items()}
+        found: list[Node | None] = [
+            listing.find(ids[:n].tolist()) if (listing := listings.get(int(g))) is not None else None
             for g, ids, n in zip(state.group[heads], state.ids[heads], state.length[heads], strict=True)
         ]
         if not any(found):
-            return MASKED.draw(frontier)
-        return draw_and_weigh(frontier, mix(frontier, found), np.ones(len(found), np.float32))
+            return self.law.draw(frontier)
+        scale = np.ones(len(found), np.float32)
+        return draw_and_weigh(frontier, mix(self._make_logits(frontier), frontier.mask, found), scale)
 
-    def _score(self, frontier: Frontier) -> Listing:
+    def _make_logits(self, frontier: Frontier) -> Tensor:
+        """(U, V) log of the law that is mixed in, not normalised."""
+        import torch
+
+        if isinstance(self.law, Guided):
+            return self.law.make_logits(frontier)
+        logits = frontier.logits
+        return logits * torch.as_tensor(frontier.scale, device=logits.device)[:, None]
+
+    def _score(self, frontier: Frontier) -> None:
         state = frontier.state
-        vocabulary, prompts = state.vocabulary, state.prompts
-        lists = [[ids for ids in self.lists if can_end(ids, prompt, vocabulary)] for prompt in prompts]
-        scored = score_lists(state.contexts, frontier.logits, prompts, lists, vocabulary)
-        for g, some in enumerate(lists):
-            state.forwarded[g] += sum(map(len, some))
-        return Listing(lists, scored, vocabulary.tokens, vocabulary.eos)
+        vocabulary, groups = state.vocabulary, frontier.groups.tolist()
+        prompts = [state.prompts[g] for g in groups]
+        lists = [
+            [ids for ids in self.lists[g].lists if can_end(ids, prompt, vocabulary)] if g in self.lists else []
+            for g, prompt in zip(groups, prompts, strict=True)
+        ]
+        scored = score_lists(state.contexts, frontier.logits, prompts, lists, vocabulary, frontier.groups)
+        for g, some, scores in zip(groups, lists, scored, strict=True):
+            if g in self.lists:
+                listing = Listing(some, scores, vocabulary.tokens, vocabulary.eos)
+                state.companions[name_listing(g, self.lists[g].column)] = listing
+                state.forwarded[g] += sum(map(len, some))
 
 
-def mix(frontier: Frontier, found: Sequence[Node | None]) -> Tensor:
-    """(U, V) logits of the proposal: those of the target where no node was found."""
+def mix(logits: Tensor, mask: TokenMask, found: Sequence[Node | None]) -> Tensor:
+    """(U, V) logits of the proposal under `mask`: `logits` as they are where no node was found."""
     import torch
 
-    logits = frontier.logits
-    scaled = logits * torch.as_tensor(frontier.scale, device=logits.device)[:, None]
     rows = [u for u, node in enumerate(found) if node is not None]
-    log_p = torch.log_softmax(scaled[rows].double(), 1)
-    allowed = unpack(frontier.mask[rows], logits.shape[1])
+    log_p = torch.log_softmax(logits[rows].double(), 1)
+    allowed = unpack(mask[rows], logits.shape[1])
     masked = log_p.masked_fill(~torch.as_tensor(allowed, device=logits.device), -torch.inf)
     plain = np.log1p(-SHARE) + masked - torch.logsumexp(masked, 1, keepdim=True)
+    mixed = logits.clone()
     for u, law, permitted in zip(rows, plain, allowed, strict=True):
         node = found[u]
         assert node is not None
@@ -88,25 +112,23 @@ def mix(frontier: Frontier, found: Sequence[Node | None]) -> Tensor:
             at = torch.as_tensor(tokens, device=logits.device)
             share = torch.as_tensor(np.log(SHARE) + ahead - total, device=logits.device)
             law[at] = torch.logaddexp(law[at], share)
-            scaled[u] = law.float()
-    return scaled
+            mixed[u] = law.float()
+    return mixed
 
 
-def look_for_lists(model: Prompted) -> Proposal:
-    """The proposal that foresees the texts of the first constraint that lists them, if some does; else `MASKED`.
+def look_for_lists(model: Prompted, g: int) -> Listed | None:
+    """The texts of the first constraint of problem `g` that lists them; None if there is none, or they are too many.
 
-    A prompt that was given a `Masked()` of its own never looks ahead. Only texts that the other constraints accept
-    count.
+    Only texts that the other constraints accept count.
     """
-    longest = max(prompt.max_tokens for prompt in model.prompts)
-    for at, constraint in enumerate(model.constraints):
+    problem = model.problems[g]
+    for column, constraint in enumerate(problem.constraints):
         if has(constraint, Lists):
-            spelt = [ids for ids in _list_spellings(model, constraint) if len(ids) <= longest]
-            lists = tuple(ids for ids in spelt if model.accepts_tokens(ids))
-            n = sum(map(len, lists))
-            if lists and n <= MOST_TOKENS and n * len(model.prompts) <= MOST_IN_ALL:
-                return Foreseen(at, lists)
-    return MASKED
+            spelt = [ids for ids in _list_spellings(model, constraint) if len(ids) <= problem.prompt.max_tokens]
+            lists = tuple(ids for ids in spelt if model.columns.accepts_tokens(ids, g))
+            if lists and sum(map(len, lists)) <= MOST_TOKENS:
+                return Listed(column, lists)
+    return None
 
 
 _spellings: WeakKeyDictionary[Any, WeakKeyDictionary[Any, list[Ids]]] = WeakKeyDictionary()

@@ -15,9 +15,9 @@ from feynkac.base.host import find_host
 from feynkac.base.numbers import read_whole
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.language.chats import write_chat
+from feynkac.models.language.drawing import Problem
 from feynkac.models.language.openings import Opening, TokenIds, read_eos, read_ids, read_stops, read_temperature
 from feynkac.models.language.prompted import Prompt, Prompted
-from feynkac.models.language.proposals import MASKED
 from feynkac.models.language.protocols import Proposal
 from feynkac.models.language.scoring import score_texts
 from feynkac.models.language.spelling import EMPTY, Speller
@@ -100,7 +100,7 @@ class LanguageModel(ABC):
         stop: str | Iterable[str] | None = None,
         temperature: float = 1.0,
         at_limit: Literal["truncate", "end"] = "truncate",
-        proposal: Proposal = MASKED,
+        proposal: Proposal | None = None,
     ) -> Prompted:
         """The law of this model's continuations of a prompt: the thing to steer.
 
@@ -112,21 +112,21 @@ class LanguageModel(ABC):
         A text ends at an end-of-sequence token, after `max_tokens` generated tokens, or with the token that completes
         a `stop` string, which stays in the text. `at_limit` says what the length limit means (see `Prompted`).
         `temperature` belongs to the law; `proposal` does not (see `feynkac.models.language.proposals`): by default it
-        is the law under the masks, and looks ahead where a constraint has few texts, as a new `Masked()` does
-        not. Raises ArgumentError for arguments that cannot be used, ModelError if the window is too small, or where the
-        tokenizer knows a token that the model does not.
+        is the law under the masks, led by the potentials that can guide, and looks ahead where a constraint has few
+        texts; `Masked()` does neither. Raises ArgumentError for arguments that cannot be used, ModelError if the window
+        is too small, or where the tokenizer knows a token that the model does not.
         """
         ids = self._begin(Opening.read(text, chat, tokens, tools, documents, template))
         limit = read_whole("max_tokens", max_tokens, 1)
         stops, temperature = read_stops(stop), read_temperature(temperature)
         self._check_end(at_limit)
-        if isinstance(proposal, type) or not isinstance(proposal, Proposal):
+        if proposal is not None and (isinstance(proposal, type) or not isinstance(proposal, Proposal)):
             raise ArgumentError(
                 f"proposal is {proposal!r}; give one of feynkac.models.language.proposals, or an object with "
                 "draw(frontier)"
             )
         self._check_window(len(ids), limit)
-        return Prompted(self, (Prompt(ids, limit, stops, temperature, at_limit),), proposal=proposal)
+        return Prompted(self, (Problem(Prompt(ids, limit, stops, temperature, at_limit), proposal=proposal),))
 
     def context(
         self,

@@ -52,31 +52,34 @@ def score_lists(
     prompts: Sequence[Prompt],
     lists: Sequence[Sequence[Ids]],
     vocabulary: Vocabulary,
+    groups: NDArray[np.int64] | None = None,
 ) -> list[list[Scored]]:
     """The score of every list of token ids of every prompt, behind the start of `contexts`.
 
-    `contexts` are as `start` made them, and `logits` (G, V) what it gave; they are left as they were. All lists go
-    through the model in one pass, unless they have more than `AT_ONCE` tokens. A list as long as the limit is cut
+    `contexts` are as `start` made them, and `logits` (P, V) what it gave for these `prompts`; they are left as they
+    were. `groups` (P,): the contexts of the prompts, by default all, in order. All lists go through the model in one
+    pass, unless they have more than `AT_ONCE` tokens. A list as long as the limit is cut
     there, or must end there, as the prompt's `at_limit` has it; one whose last token completes a stop string has ended.
     """
     eos = vocabulary.eos
     flat = [(g, ids) for g, some in enumerate(lists) for ids in some]
     firsts = [_Law(row, prompt.temperature, eos) for row, prompt in zip(logits[:, None], prompts, strict=True)]
     found: list[list[Scored]] = [[] for _ in prompts]
-    roots = np.arange(len(prompts))
+    n = len(contexts.lengths)
+    roots, place = np.arange(n), np.arange(n) if groups is None else groups
     for some in _split(flat):
         written = [(g, ids) for g, ids in some if ids]
         behind = None
         if written:
-            parents = np.concatenate([roots[[g for g, _ in written]], roots])
-            behind = contexts.append(parents, [ids for _, ids in written] + [()] * len(prompts), every=True)
-            roots = np.arange(len(written), len(written) + len(prompts))
+            parents = np.concatenate([roots[place[[g for g, _ in written]]], roots])
+            behind = contexts.append(parents, [ids for _, ids in written] + [()] * n, every=True)
+            roots = np.arange(len(written), len(written) + n)
         at = 0
         for g, ids in some:
             rest = None if behind is None else _Law(behind[at : at + len(ids)], prompts[g].temperature, eos)
             found[g].append(_score(firsts[g], rest, ids, _ends(ids, prompts[g], vocabulary)))
             at += len(ids)
-    contexts.extend(roots, np.full(len(prompts), -1))
+    contexts.extend(roots, np.full(n, -1))
     return found
 
 
@@ -145,29 +148,26 @@ class Node:
 
 
 class Listing:
-    """The listed texts of each prompt of a run: what they are worth from any prefix on."""
+    """The listed texts of one problem of a run: what they are worth from any prefix on."""
 
-    def __init__(
-        self, lists: Sequence[Sequence[Ids]], scored: Sequence[Sequence[Scored]], tokens: Sequence[bytes], eos: Ids
-    ) -> None:
-        """`lists` of distinct token ids for each prompt, their scores, and the bytes of all tokens."""
+    def __init__(self, lists: Sequence[Ids], scores: Sequence[Scored], tokens: Sequence[bytes], eos: Ids) -> None:
+        """`lists` of distinct token ids, their scores, and the bytes of all tokens."""
         self._eos = eos
-        self._nodes: dict[tuple[int, Ids], Node] = {}
-        self._profiles: list[list[tuple[bytes, NDArray[Any], NDArray[Any]]]] = [[] for _ in lists]
+        self._nodes: dict[Ids, Node] = {}
+        self._profiles: list[tuple[bytes, NDArray[Any], NDArray[Any]]] = []
         """Of each text its bytes, how many are written behind each of its tokens, and the nats from there on."""
-        for g, (some, scores) in enumerate(zip(lists, scored, strict=True)):
-            for ids, score in zip(some, scores, strict=True):
-                written = [tokens[i] for i in ids]
-                rest = np.cumsum([score.log_end, *score.log_prob[::-1]])[::-1]
-                self._plant(g, ids, score, rest)
-                self._profiles[g].append((b"".join(written), np.cumsum([0, *map(len, written)]), rest))
-        self.log_total = [self._nodes.get((g, ()), Node()).log_value for g in range(len(lists))]
-        """What the listed spellings have in all, for each prompt: a lower bound of the evidence of their texts."""
+        for ids, score in zip(lists, scores, strict=True):
+            written = [tokens[i] for i in ids]
+            rest = np.cumsum([score.log_end, *score.log_prob[::-1]])[::-1]
+            self._plant(ids, score, rest)
+            self._profiles.append((b"".join(written), np.cumsum([0, *map(len, written)]), rest))
+        self.log_total = self._nodes.get((), Node()).log_value
+        """What the listed spellings have in all: a lower bound of the evidence of their texts."""
 
-    def _plant(self, g: int, ids: Ids, score: Scored, rest: NDArray[np.float64]) -> None:
+    def _plant(self, ids: Ids, score: Scored, rest: NDArray[np.float64]) -> None:
         """Add a text to the nodes of its prefixes; `rest` (n + 1,) are the nats from each of them on."""
         for i, nats in enumerate(rest.tolist()):
-            node = self._nodes.setdefault((g, ids[:i]), Node())
+            node = self._nodes.setdefault(ids[:i], Node())
             node.log_value = float(np.logaddexp(node.log_value, nats))
             if i < len(ids):
                 node.add(ids[i], nats)
@@ -175,19 +175,19 @@ class Listing:
                 for token, each in zip(self._eos, score.log_ends.tolist(), strict=True):
                     node.add(token, each)
 
-    def find(self, g: int, ids: Iterable[int]) -> Node | None:
+    def find(self, ids: Iterable[int]) -> Node | None:
         """The node of a prefix, None where no usual spelling goes on from it."""
-        return self._nodes.get((g, tuple(ids)))
+        return self._nodes.get(tuple(ids))
 
-    def foresee(self, g: int, ids: Sequence[int], written: bytes) -> float:
+    def foresee(self, ids: Sequence[int], written: bytes) -> float:
         """Nats that the listed texts have from a prefix on: known on usual spellings, and guessed behind others.
 
         An unusual spelling is taken to go on as the usual one does from the same byte. Always finite, since a guess
         must not kill what other spellings can save.
         """
-        node = self.find(g, ids)
+        node = self.find(ids)
         if node is not None and node.log_value > -np.inf:
             return node.log_value
-        likely = [(places, rest) for text, places, rest in self._profiles[g] if text.startswith(written)]
+        likely = [(places, rest) for text, places, rest in self._profiles if text.startswith(written)]
         rests = [np.interp(len(written), places, rest) for places, rest in likely if rest[0] > -np.inf]
         return float(np.logaddexp.reduce(rests)) if rests else 0.0

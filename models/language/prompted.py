@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 
 from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ArgumentError
-from feynkac.base.masks import TokenAutomaton, TokenConstraint, TokenMask, mask_within, pack, words
+from feynkac.base.masks import TokenConstraint, TokenMask, pack
 from feynkac.models.language import texts
+from feynkac.models.language.columns import FAR, Columns
+from feynkac.models.language.drawing import Problem, Share, arrange, draw_shares
 from feynkac.models.language.enumeration import Enumerated, Enumeration
-from feynkac.models.language.foreseen import look_for_lists
-from feynkac.models.language.proposals import MASKED
-from feynkac.models.language.protocols import Frontier, Proposal
+from feynkac.models.language.protocols import Frontier
 from feynkac.models.language.texts import Prompt, Texts
 
 if TYPE_CHECKING:
+    from feynkac.base.capabilities import Guides
     from feynkac.models.language.language_model import LanguageModel
 
 
@@ -34,31 +35,36 @@ class Prompted:
     which is p restricted to the texts that end within the limit.
 
     Constraints mask the proposal, token by token; the mass that a mask removes goes into the weight, so that masking
-    changes the variance and never the target (Lew et al. 2023; Loula et al. 2025). `proposal` is the law that tokens
-    are drawn from under the masks, by default p itself; weights make up for any other.
+    changes the variance and never the target (Lew et al. 2023; Loula et al. 2025). The proposal of each problem is the
+    law that its tokens are drawn from under the masks, by default p itself; weights make up for any other.
     """
 
     lm: LanguageModel
-    prompts: tuple[Prompt, ...]
-    constraints: tuple[TokenConstraint, ...] = ()
-    proposal: Proposal = field(default=MASKED, kw_only=True)
+    problems: tuple[Problem, ...]
 
     name = "language model"
 
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """The prompt of each problem."""
+        return tuple(problem.prompt for problem in self.problems)
+
     def constrain(self, constraints: Sequence[TokenConstraint]) -> Prompted:
         """The same model with a proposal that obeys `constraints`, which must then also weigh as potentials."""
-        constrained = replace(self, constraints=(*self.constraints, *constraints))
-        return (
-            constrained if self.proposal is not MASKED else replace(constrained, proposal=look_for_lists(constrained))
-        )
+        return self._change(replace(each, constraints=(*each.constraints, *constraints)) for each in self.problems)
+
+    def heed(self, guides: Sequence[Guides]) -> Prompted:
+        """The same model with a proposal that follows `guides`, which must then also weigh as potentials."""
+        return self._change(replace(each, guides=(*each.guides, *guides)) for each in self.problems)
 
     def join(self, others: Sequence[Any]) -> Prompted:
-        """One model of several problems, in one batch: its prompts, then those of `others`."""
+        """One model of several problems, in one batch: its own, then those of `others`."""
         if any(not isinstance(other, Prompted) or other.lm is not self.lm for other in others):
             raise ArgumentError("problems run in one batch only if all are prompts of one CausalLM; run them apart")
-        if any(other.proposal != self.proposal for other in others):
-            raise ArgumentError("problems run in one batch only if they share one proposal; run them apart")
-        return replace(self, prompts=self.prompts + tuple(p for other in others for p in other.prompts))
+        return self._change(problem for each in (self, *others) for problem in each.problems)
+
+    def _change(self, problems: Iterable[Problem]) -> Prompted:
+        return replace(self, problems=tuple(problems))
 
     @property
     def max_steps(self) -> int:
@@ -74,9 +80,11 @@ class Prompted:
         if n % len(self.prompts):
             raise ArgumentError(f"{n} particles for {len(self.prompts)} prompts; give each the same number")
         contexts = self.lm.open([prompt.tokens for prompt in self.prompts], self.max_steps)
-        start = np.array([automaton.start for automaton in self._automata], np.int64)
         group = np.repeat(np.arange(len(self.prompts)), n // len(self.prompts))
-        return texts.start_texts(self.lm.vocabulary, contexts, self.prompts, self.constraints, group, start)
+        constraints = tuple(problem.constraints for problem in self.problems)
+        return texts.start_texts(
+            self.lm.vocabulary, contexts, self.prompts, constraints, group, self.columns.start[group]
+        )
 
     def step(self, t: int, state: Texts, rng: Rng) -> tuple[Texts, LogW]:
         """Draw the next token of every running text; the increment is the log of the mass its mask left, in nats."""
@@ -101,7 +109,7 @@ class Prompted:
         rows = np.flatnonzero(state.running)
         if len(rows):
             frontier = self._reach(state, rows, uniforms[rows], pinned if rows[0] == 0 else None)
-            tokens, log_prob, increment[rows] = self.proposal.draw(frontier)
+            tokens, log_prob, increment[rows] = draw_shares(self._shares, frontier)
             state.log_prob[rows] += log_prob
             state.context[rows] = frontier.context
             self._append(state, rows, tokens)
@@ -125,40 +133,19 @@ class Prompted:
         heads = rows[np.unique(context, return_index=True)[1]]
         scale = self._inverse_temperature[state.group[heads]]
         mask = self.mask(state.automata[heads], state.length[heads], state.group[heads])
-        return Frontier(logits, mask, scale, context, uniforms, pinned, state, rows, parents, tokens)
+        groups = np.arange(len(self.problems))
+        return Frontier(logits, mask, scale, context, uniforms, pinned, state, rows, parents, tokens, groups)
 
     def mask(self, automata: NDArray[np.int64], length: NDArray[np.int64], group: NDArray[np.int64]) -> TokenMask:
         """(U, ceil(V / 32)) the tokens that may follow histories in states `automata` (U, C), of `length` (U,) tokens.
 
         `group` (U,) are their prompts.
         """
-        mask = np.full((len(length), words(self.lm.vocabulary.size)), np.uint32(0xFFFFFFFF))
-        left = np.minimum(self._limits[group] - length, _FAR - 1)
-        for i, automaton in enumerate(self._automata):
-            # No text that the target has is lost: what cannot be completed within the limit has no weight.
-            pairs, inverse = np.unique(automata[:, i] * _FAR + left, return_inverse=True)
-            mask &= mask_within(automaton, *np.divmod(pairs, _FAR))[inverse]
+        # No text that the target has is lost: what cannot be completed within the limit has no weight.
+        left = np.minimum(self._limits[group] - length, FAR - 1)
+        mask = self.columns.mask(automata, left, group)
         mask[left == 0] &= self._eos_mask
         return mask
-
-    def advance(self, automata: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(U, C) the states of the constraints after one more token each."""
-        after = [each.advance(automata[:, i], tokens) for i, each in enumerate(self._automata)]
-        return np.stack(after, axis=1) if after else automata
-
-    def accepts(self, automata: NDArray[np.int64]) -> Mask:
-        """(U,) whether texts that end in these states meet all constraints that mask."""
-        accepted = [each.accepts(automata[:, i]) for i, each in enumerate(self._automata)]
-        return np.logical_and.reduce(accepted, initial=True) if accepted else np.ones(len(automata), np.bool_)
-
-    def accepts_tokens(self, tokens: Sequence[int]) -> bool:
-        """Whether a text of these tokens meets all constraints that mask."""
-        states = np.array([[automaton.start for automaton in self._automata]], np.int64)
-        for token in tokens:
-            states = self.advance(states, np.array([token]))
-            if (states < 0).any():
-                return False
-        return bool(self.accepts(states)[0])
 
     def enumerate(self, most: int, masked: bool, watch: Callable[[int], Any]) -> Enumerated:
         """All texts that the constraints allow (see `feynkac.models.language.enumeration.Enumeration.run`)."""
@@ -177,7 +164,7 @@ class Prompted:
         tokens = tokens[~dead & ~at_end]
         state.length[longer] += 1
         state.pending[longer] = tokens
-        state.automata[longer] = self.advance(state.automata[longer], tokens)
+        state.automata[longer] = self.columns.advance(state.automata[longer], tokens, state.group[longer])
         group = state.group[longer]
         cut = (state.length[longer] == self._limits[group]) & self._truncates[group]
         state.ended[longer[cut]] = texts.AT_LIMIT
@@ -191,8 +178,13 @@ class Prompted:
         return any(stop in written for stop in stops)
 
     @cached_property
-    def _automata(self) -> list[TokenAutomaton]:
-        return [constraint.automaton(self.lm.vocabulary) for constraint in self.constraints]
+    def columns(self) -> Columns:
+        """The automata of the constraints of all problems."""
+        return Columns(tuple(problem.constraints for problem in self.problems), self.lm.vocabulary)
+
+    @cached_property
+    def _shares(self) -> list[Share]:
+        return arrange(self)
 
     @cached_property
     def _limits(self) -> NDArray[np.int64]:
@@ -215,7 +207,5 @@ class Prompted:
         return pack(self.lm.vocabulary.ends)
 
 
-_FAR = 1 << 24
-"""Of more tokens to come no state need know: a state and what is left of the limit make one number."""
 _CHANGED = ("context", "pending", "ids", "length", "log_prob", "ended", "automata")
 """The arrays that a step writes; copied first, so that a yielded population stays what it was."""

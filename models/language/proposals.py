@@ -110,12 +110,12 @@ def follow(lm: LanguageModel, frontier: Frontier) -> Tensor:
     """
     state = frontier.state
     if frontier.parents is None or frontier.tokens is None:
-        prompts = state.prompts
+        prompts = [state.prompts[g] for g in frontier.groups]
         longest = max(prompt.max_tokens for prompt in prompts)
         contexts = lm.open([prompt.tokens for prompt in prompts], longest)
         state.companions[lm] = contexts
-        for g, prompt in enumerate(prompts):
-            state.forwarded[g] += len(prompt.tokens)
+        for g in frontier.groups:
+            state.forwarded[g] += len(state.prompts[g].tokens)
         return contexts.start()
     for g in state.group[frontier.heads]:
         state.forwarded[g] += 1

@@ -74,9 +74,11 @@ class Frontier:
     rows: Rows
     """(R,) rows of `state`."""
     parents: Rows | None
-    """(U,) which of the last step's contexts each context extends; None in the first step: context g is prompt g."""
+    """(U,) which context of the frontier before each extends; None in the first step: one context for each prompt."""
     tokens: NDArray[np.int64] | None
     """(U,) by which token."""
+    groups: NDArray[np.int64]
+    """(G,) the problems of the batch that one proposal draws for, in order; the contexts of others are not here."""
 
     @property
     def heads(self) -> Rows:

@@ -13,6 +13,7 @@ from feynkac.base.errors import ArgumentError, shorten
 from feynkac.base.masks import States, TokenMask, pack
 from feynkac.base.per_vocabulary import PerVocabulary
 from feynkac.base.vocabulary import Vocabulary
+from feynkac.models.language.drawing import Problem
 from feynkac.models.language.enumeration import Enumeration
 from feynkac.models.language.listed import Ids, can_end, score_lists
 
@@ -71,7 +72,8 @@ def _score_usual(model: Prompted, spelt: Sequence[Ids], end: bool) -> NDArray[np
 
 def _score_all(model: Prompted, text: str) -> float:
     """By itself, since what is negligible beside another text may be all that this one has."""
-    found = Enumeration(replace(model, constraints=(Spellings([text]),))).run(MOST, True, lambda n: None)
+    law = Problem(model.prompts[0], (Spellings([text]),))
+    found = Enumeration(replace(model, problems=(law,))).run(MOST, True, lambda n: None)
     total = float(np.logaddexp.reduce(found.log_prob, initial=-np.inf))
     if found.log_left > total - 18.0:
         raise ArgumentError(

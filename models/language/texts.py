@@ -13,6 +13,7 @@ from feynkac.base.contract import Mask, Rows
 from feynkac.base.masks import States, TokenConstraint
 from feynkac.base.memory import Memory
 from feynkac.base.vocabulary import Vocabulary
+from feynkac.models.language.columns import Constraints, find_columns
 from feynkac.models.language.protocols import Contexts
 
 
@@ -41,7 +42,8 @@ class Texts:
     prompts: tuple[Prompt, ...]
     contexts: Contexts
     """The distinct histories alive, with their keys and values, shared by all particles."""
-    constraints: tuple[TokenConstraint, ...]
+    constraints: Constraints
+    """Those of each problem that mask its proposal."""
     group: NDArray[np.int64]
     """(N,) which prompt each text continues."""
     context: NDArray[np.int64]
@@ -57,7 +59,7 @@ class Texts:
     ended: NDArray[np.int64]
     """(N,) how each text ended: RUNNING, BY_EOS, BY_STOP, AT_LIMIT or DEAD."""
     automata: NDArray[np.int64]
-    """(N, C) automaton states of the constraints."""
+    """(N, C) automaton states of each text's constraints (see `Columns`)."""
     memory: Memory
     forwarded: list[int]
     """Tokens forwarded so far for each prompt; one list for the whole run."""
@@ -93,12 +95,10 @@ class Texts:
         """The decoded texts of `rows`; bytes that do not (yet) form a character are left out at the end."""
         return [self.vocabulary.text(tokens) for tokens in self.tokens(rows)]
 
-    def states(self, constraint: TokenConstraint) -> States | None:
-        """(N,) automaton states of a constraint that masks the proposal; None of any other."""
-        for i, carried in enumerate(self.constraints):
-            if carried is constraint:
-                return self.automata[:, i]
-        return None
+    def states(self, constraint: TokenConstraint, rows: Rows) -> States | None:
+        """(R,) automaton states of a constraint that masks the proposal of all `rows`; None of any other."""
+        columns = find_columns(self.constraints, constraint)[self.group[rows]]
+        return None if (columns < 0).any() else self.automata[rows, columns]
 
     def tell_ends(self, rows: Rows) -> list[str | None]:
         """What ended `rows` other than their own end: the limit, or that no token was left."""
@@ -109,17 +109,16 @@ class Texts:
 
     def log_accepted(self, constraint: TokenConstraint, rows: Rows) -> NDArray[np.float64] | None:
         """(R,) nats that a constraint which lists its texts foresees; None of any other."""
-        at = next((i for i, carried in enumerate(self.constraints) if carried is constraint), None)
-        listing = None if at is None else self.companions.get(name_listing(at))
-        if at is None or listing is None:
+        columns, group = find_columns(self.constraints, constraint), self.group[rows]
+        listings = [self.companions.get(name_listing(g, c)) for g, c in enumerate(columns.tolist())]
+        if not any(listings[g] is not None for g in group):
             return None
         bytes_of = self.vocabulary.bytes
-        ids = self.tokens(rows)
         guesses = [
-            listing.foresee(int(g), some.tolist(), bytes_of(some))
-            for g, some in zip(self.group[rows], ids, strict=True)
+            0.0 if (listing := listings[g]) is None else listing.foresee(some.tolist(), bytes_of(some))
+            for g, some in zip(group, self.tokens(rows), strict=True)
         ]
-        return np.where(self.automata[rows, at] >= 0, guesses, -np.inf)
+        return np.where(self.automata[rows, columns[group]] >= 0, guesses, -np.inf)
 
     def bound_evidence(self, group: int, rows: Rows) -> float:
         """Nats of the finished texts `rows`, each counted once, or of the usual spellings of listed texts if more."""
@@ -128,17 +127,17 @@ class Texts:
             ids = self.ids[i, : self.length[i] + (self.ended[i] == BY_EOS)]
             seen[ids.tobytes() + bytes([self.ended[i]])] = float(self.log_prob[i])
         written = float(np.logaddexp.reduce(list(seen.values()), initial=-np.inf))
-        listings = [self.companions.get(name_listing(at)) for at in range(len(self.constraints))]
-        return max([written, *(listing.log_total[group] for listing in listings if listing is not None)])
+        listings = [self.companions.get(name_listing(group, c)) for c in range(len(self.constraints[group]))]
+        return max([written, *(listing.log_total for listing in listings if listing is not None)])
 
     def samples(self, rows: Rows) -> list[str]:
         """What a result shows for `rows`."""
         return self.texts(rows)
 
 
-def name_listing(at: int) -> tuple[str, int]:
-    """The key in `companions` of what is foreseen of the texts of constraint number `at`."""
-    return "listing", at
+def name_listing(g: int, column: int) -> tuple[str, int, int]:
+    """The key in `companions` of what is foreseen of the texts of a constraint of problem `g`."""
+    return "listing", g, column
 
 
 RUNNING, BY_EOS, BY_STOP, AT_LIMIT, DEAD = range(5)
@@ -152,17 +151,17 @@ def start_texts(
     vocabulary: Vocabulary,
     contexts: Contexts,
     prompts: tuple[Prompt, ...],
-    constraints: Sequence[TokenConstraint],
+    constraints: Constraints,
     group: NDArray[np.int64],
     start: NDArray[np.int64],
 ) -> Texts:
-    """Empty texts, one for each entry of `group`; `start` (C,) are the automata's start states."""
+    """Empty texts, one for each entry of `group`; `start` (N, C) are the automata's start states."""
     n = len(group)
     return Texts(
         vocabulary=vocabulary,
         prompts=prompts,
         contexts=contexts,
-        constraints=tuple(constraints),
+        constraints=constraints,
         group=group,
         context=group.copy(),
         pending=np.full(n, NOTHING),
@@ -170,7 +169,7 @@ def start_texts(
         length=np.zeros(n, np.int64),
         log_prob=np.zeros(n),
         ended=np.full(n, RUNNING),
-        automata=np.tile(start, (n, 1)),
+        automata=start,
         memory=Memory(n),
         forwarded=[0] * len(prompts),
         companions={},

@@ -78,9 +78,9 @@ class TokenFactor(Factor):
             "use it with a language model, or constrain with a function: constraint(f)",
         )
         automaton = self.automaton(texts.vocabulary)
-        carried = state.states(self) if isinstance(state, CarriesAutomata) else None
+        carried = state.states(self, rows) if isinstance(state, CarriesAutomata) else None
         if carried is not None:
-            return automaton, carried[rows]
+            return automaton, carried
         walk = self._walks.find(texts.vocabulary, lambda _: Walk(automaton))
         return automaton, walk(texts.tokens(rows))
 

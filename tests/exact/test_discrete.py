@@ -500,7 +500,7 @@ def test_mutant_a_level_on_the_way_excludes_values(monkeypatch: pytest.MonkeyPat
 
 def test_mutant_the_estimate_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     # A constraint that looks at the likeliest completion as though it were a prefix kills rows that can be saved.
-    monkeypatch.setattr(Canvas, "states", lambda self, constraint: None)
+    monkeypatch.setattr(Canvas, "states", lambda self, constraint, rows: None)
     monkeypatch.setattr(tokenwise, "ForeseesAcceptance", type(None))
     length, steps, denoiser, law = SMALL["masked"]
     truth = target(in_text(law()), lambda text: 0.0 if text in ("ab", "ba") else -math.inf)

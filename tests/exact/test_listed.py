@@ -10,11 +10,12 @@ import pytest
 from test_language_model import FLOAT32, law, remember, truth
 
 import feynkac as fk
+from feynkac.models.language.drawing import arrange
 from feynkac.models.language.foreseen import Foreseen
 from feynkac.smc import resample
 from feynkac.smc.engine import smc
 from feynkac.smc.testing import enumerate_runs
-from feynkac.steering.algorithms import join_models
+from feynkac.steering.problems import prepare
 
 TEXTS = ["", "a", "ab", "abb", "bb", "ba"]
 LIMITS = [("truncate", 3, 1.0), ("end", 3, 1.0), ("truncate", 2, 0.7)]
@@ -211,8 +212,8 @@ def test_looking_ahead_keeps_the_target(lm, monkeypatch, case, at_limit, resampl
     known = truth(law(lm, "a", 2, at_limit), weigh, lm)
     made = potentials()
     target = fk.potentials.product(*made)
-    model = join_models([lm.prompt("a", max_tokens=2, at_limit=at_limit)], target)
-    assert isinstance(model.proposal, Foreseen)
+    model = prepare(lm.prompt("a", max_tokens=2, at_limit=at_limit), target)
+    assert isinstance(arrange(model)[0].proposal, Foreseen)
     total, mass = 0.0, dict.fromkeys(known, 0.0)
     for p, step in enumerate_runs(lambda rng: [*smc(model, target, n=2, resample=resampling, rng=rng)][-1]):
         total += p
@@ -307,8 +308,8 @@ def test_particle_gibbs_looks_ahead_too(lm) -> None:
 def test_a_mask_that_is_asked_for_does_not_look_ahead(lm) -> None:
     from feynkac.models.language.proposals import Masked
 
-    model = join_models([lm.prompt("a", max_tokens=3, proposal=Masked())], fk.choices(TEXTS))
-    assert isinstance(model.proposal, Masked)
+    model = prepare(lm.prompt("a", max_tokens=3, proposal=Masked()), fk.choices(TEXTS))
+    assert isinstance(arrange(model)[0].proposal, Masked)
 
 
 def test_texts_that_are_listed_twice_count_once(lm, monkeypatch) -> None:

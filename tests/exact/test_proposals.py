@@ -130,8 +130,9 @@ def test_the_kernel_weighs_as_the_enumeration_does(tiny_lm, name) -> None:
     ratio = np.exp([result.log_evidence for result in results]) / target
     assert abs(ratio.mean() - 1.0) < 4.0 * ratio.std(ddof=1) / math.sqrt(400) + 2e-5
     alone = fk.steer(lm.prompt("a", max_tokens=1, proposal=MASKED), particles=4, seed=0).forwarded_tokens
-    counted = fk.steer(lm.prompt("a", max_tokens=1, proposal=task.proposal), particles=4, seed=0).forwarded_tokens
-    assert counted == (2 * alone if isinstance(task.proposal, Drafted) else alone)
+    proposal = proposals(tiny_lm)[name]
+    counted = fk.steer(lm.prompt("a", max_tokens=1, proposal=proposal), particles=4, seed=0).forwarded_tokens
+    assert counted == (2 * alone if isinstance(proposal, Drafted) else alone)
 
 
 def test_proposals_that_cannot_be() -> None:

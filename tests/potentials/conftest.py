@@ -33,7 +33,7 @@ class Texts:
     def tokens(self, rows: Any) -> list[np.ndarray]:
         return [np.array(self.rows[i], dtype=np.int64) for i in rows]
 
-    def states(self, constraint: Any) -> None:
+    def states(self, constraint: Any, rows: Any) -> None:
         return None
 
     def fork(self, rows: Any) -> Texts:

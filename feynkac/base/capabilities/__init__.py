@@ -19,6 +19,7 @@ from feynkac.base.capabilities.models import (
     ChecksForks as ChecksForks,
     Enumerated as Enumerated,
     Enumerates as Enumerates,
+    Heeds as Heeds,
     Joins as Joins,
     Masks as Masks,
     Replayable as Replayable,
@@ -29,6 +30,7 @@ from feynkac.base.capabilities.potentials import (
     Contradicts as Contradicts,
     Factored as Factored,
     Foresees as Foresees,
+    Guides as Guides,
     Hard as Hard,
     IgnoresTime as IgnoresTime,
     Lists as Lists,
@@ -46,6 +48,7 @@ from feynkac.base.capabilities.states import (
     CountsTokens as CountsTokens,
     Decodes as Decodes,
     ForeseesAcceptance as ForeseesAcceptance,
+    Grouped as Grouped,
     LimitsTokens as LimitsTokens,
     Records as Records,
     Remembers as Remembers,
@@ -66,13 +69,12 @@ class Closes(Protocol):
     def close(self) -> None: ...
 
 
-OF_MODELS: tuple[type, ...] = (Named, Joins, Masks, Bounded, Biased, ChecksForks, Enumerates, Replays)
+OF_MODELS: tuple[type, ...] = (Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, Enumerates, Replays)
 OF_STATES: tuple[type, ...] = (
     Shows, Retires, Records, CountsTokens, TellsEnds, Remembers, Writes, Tokenised, CarriesAutomata, LimitsTokens,
-    ForeseesAcceptance,
-    BoundsEvidence, Weighed, Decodes, Estimates, Completes,
+    ForeseesAcceptance, Grouped, BoundsEvidence, Weighed, Decodes, Estimates, Completes,
 )  # fmt: skip
-OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees, Checks, Contradicts, Lists, Reads)
+OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees, Guides, Checks, Contradicts, Lists, Reads)
 OF_PROPOSALS: tuple[type, ...] = (Biased, NeedsGraph)
 OF_DENOISERS: tuple[type, ...] = (IgnoresTime, RelatesNeighbours)
 OF_AUTOMATA: tuple[type, ...] = (MasksWithin,)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from feynkac.base.contract import LogW, Model, Rng, State
 
 if TYPE_CHECKING:
+    from feynkac.base.capabilities.potentials import Guides
     from feynkac.base.masks import TokenConstraint
 
 
@@ -26,6 +27,15 @@ class Masks(Protocol):
 
     def constrain(self, constraints: Sequence[TokenConstraint], /) -> Model:
         """The same model with a proposal that obeys `constraints`, which then also weigh as potentials."""
+        ...
+
+
+@runtime_checkable
+class Heeds(Protocol):
+    """A model whose proposal can follow potentials that guide. Without it: they weigh, and guide nothing."""
+
+    def heed(self, guides: Sequence[Guides], /) -> Model:
+        """The same model with a proposal that follows `guides`, which then also weigh as potentials."""
         ...
 
 

@@ -12,6 +12,8 @@ from feynkac.base.capabilities.asking import has
 from feynkac.base.contract import Potential
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from feynkac.base.masks import States, TokenMask
     from feynkac.base.vocabulary import Vocabulary
 
@@ -48,6 +50,22 @@ class Foresees(Protocol):
 
     def log_psi(self, view: Any) -> Any:
         """(R,) nats, a tensor: what is foreseen of the rows in `view`, differentiable in `view.estimate`."""
+        ...
+
+
+@runtime_checkable
+class Guides(Protocol):
+    """A potential that knows what each next token is worth. Asked by prompts, which then draw from p(v) exp(guide(v)).
+
+    Without it: tokens are drawn from p, under the masks, and the potential weighs what came out.
+    """
+
+    def guide(self, frontier: Any) -> Tensor:
+        """(U, V) nats that each token is worth behind each context of a `feynkac.models.language.protocols.Frontier`.
+
+        Best by how much the level changes with it (the final score, where it ends the text); -inf only for tokens that
+        the potential forbids. What does not depend on the token changes nothing. Called once for every frontier.
+        """
         ...
 
 

@@ -82,6 +82,16 @@ class Writes(Protocol):
 
 
 @runtime_checkable
+class Grouped(Protocol):
+    """A state that knows which problem each row belongs to. Without it: a batch shares all potentials."""
+
+    @property
+    def group(self) -> NDArray[np.int64]:
+        """(N,) the number of each row's problem in the batch."""
+        ...
+
+
+@runtime_checkable
 class Tokenised(Protocol):
     """A state of token sequences. Asked by token constraints. Without it: they refuse.
 
@@ -100,8 +110,8 @@ class Tokenised(Protocol):
 class CarriesAutomata(Protocol):
     """A state that carries automaton states along. Without it: a constraint walks over the tokens of each row."""
 
-    def states(self, constraint: TokenConstraint) -> States | None:
-        """(N,) states of the constraint's automaton; None for a constraint that is not carried."""
+    def states(self, constraint: TokenConstraint, rows: Rows) -> States | None:
+        """(R,) states of the constraint's automaton; None if it is not carried for all `rows`."""
         ...
 
 

@@ -1,0 +1,90 @@
+"""The constraints of all problems of a batch: one column of automaton states for each constraint that a problem has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.base.contract import Mask
+from feynkac.base.masks import TokenAutomaton, TokenConstraint, TokenMask, mask_within, words
+from feynkac.base.vocabulary import Vocabulary
+
+FAR = 1 << 24
+"""Of more tokens to come no state need know: a state and what is left of the limit make one number."""
+Constraints = tuple[tuple[TokenConstraint, ...], ...]
+"""Those of each of G problems."""
+
+
+class Columns:
+    """Column c of a text is the state of the c-th constraint of its problem; what is right of the last one is 0.
+
+    Shapes: U texts or histories, each of them with its problem, `group`; C columns.
+    """
+
+    def __init__(self, constraints: Constraints, vocabulary: Vocabulary) -> None:
+        self._n_words = words(vocabulary.size)
+        width = max(map(len, constraints), default=0)
+        self.start = np.zeros((len(constraints), width), np.int64)
+        """(G, C) the states of an empty text."""
+        self._parts: list[tuple[TokenAutomaton, int, Mask]] = []
+        """Each automaton with its column, and in which problems it stands there."""
+        known: dict[tuple[int, int], Mask] = {}
+        for g, some in enumerate(constraints):
+            for c, constraint in enumerate(some):
+                if (id(constraint), c) not in known:
+                    known[id(constraint), c] = np.zeros(len(constraints), np.bool_)
+                    self._parts.append((constraint.automaton(vocabulary), c, known[id(constraint), c]))
+                known[id(constraint), c][g] = True
+        for automaton, c, members in self._parts:
+            self.start[members, c] = automaton.start
+
+    def mask(self, states: NDArray[np.int64], left: NDArray[np.int64], group: NDArray[np.int64]) -> TokenMask:
+        """(U, ceil(V / 32)) the tokens that may follow in `states` (U, C), with `left` (U,) tokens to come at most."""
+        mask = np.full((len(left), self._n_words), np.uint32(0xFFFFFFFF))
+        for automaton, c, members in self._parts:
+            if members.all():
+                mask &= _mask_distinct(automaton, states[:, c], left)
+            elif len(here := np.flatnonzero(members[group])):
+                mask[here] &= _mask_distinct(automaton, states[here, c], left[here])
+        return mask
+
+    def advance(
+        self, states: NDArray[np.int64], tokens: NDArray[np.int64], group: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """(U, C) the states after one more token each."""
+        after = states.copy()
+        for automaton, c, members in self._parts:
+            here = np.flatnonzero(members[group])
+            after[here, c] = automaton.advance(states[here, c], tokens[here])
+        return after
+
+    def accepts(self, states: NDArray[np.int64], group: NDArray[np.int64]) -> Mask:
+        """(U,) whether texts that end in `states` (U, C) meet all constraints of their problem."""
+        accepted = np.ones(len(states), np.bool_)
+        for automaton, c, members in self._parts:
+            here = np.flatnonzero(members[group])
+            accepted[here] &= automaton.accepts(states[here, c])
+        return accepted
+
+    def accepts_tokens(self, tokens: Sequence[int], g: int) -> bool:
+        """Whether a text of these tokens meets all constraints of problem `g`."""
+        states, group = self.start[[g]], np.array([g])
+        for token in tokens:
+            states = self.advance(states, np.array([token]), group)
+            if (states < 0).any():
+                return False
+        return bool(self.accepts(states, group)[0])
+
+
+def _mask_distinct(automaton: TokenAutomaton, states: NDArray[np.int64], left: NDArray[np.int64]) -> TokenMask:
+    """The mask of each state, asked once for each distinct one."""
+    pairs, inverse = np.unique(states * FAR + left, return_inverse=True)
+    return mask_within(automaton, *np.divmod(pairs, FAR))[inverse]
+
+
+def find_columns(constraints: Constraints, constraint: TokenConstraint) -> NDArray[np.int64]:
+    """(G,) the column of a constraint in each problem; -1 where it has it not."""
+    places = [[c for c, each in enumerate(some) if each is constraint] for some in constraints]
+    return np.array([some[0] if some else -1 for some in places], np.int64)
