@@ -15,6 +15,7 @@ from feynkac.programs.upcoming import Draft, GivenTokens, InSet, NextToken
 
 if TYPE_CHECKING:
     from feynkac.models.language.histories import Histories, Node
+    from feynkac.models.language.laws import Law
     from feynkac.models.language.lm import CausalLM
     from feynkac.potentials.constraints.tokenwise import TokenFactor
     from feynkac.programs.runtime.protocols import ContextDistribution
@@ -30,18 +31,16 @@ class Context:
     """
 
     __slots__ = (
-        "__weakref__", "_execution", "ended", "given", "heading", "histories", "inverse_temperature", "lm", "log_drawn",
+        "__weakref__", "_execution", "ended", "given", "heading", "histories", "law", "lm", "log_drawn",
         "node",
     )  # fmt: skip
 
-    def __init__(
-        self, execution: Execution, lm: CausalLM, histories: Histories, node: Node, temperature: float
-    ) -> None:
+    def __init__(self, execution: Execution, lm: CausalLM, histories: Histories, node: Node, law: Law) -> None:
         self._execution = execution
         self.lm = lm
         self.histories = histories
         self.node = node
-        self.inverse_temperature = 1.0 / temperature
+        self.law = law
         self.given: TokenSet | None = None
         """What is known of the next token: it is in this set."""
         self.log_drawn = 0.0
@@ -117,7 +116,7 @@ class Context:
 
     def fork(self) -> Context:
         """A second context that stands where this one does; both go on by themselves. It costs nothing."""
-        twin = Context(self._execution, self.lm, self.histories, self.node, 1.0 / self.inverse_temperature)
+        twin = Context(self._execution, self.lm, self.histories, self.node, self.law)
         twin.given = self.given
         twin.ended = self.ended
         return twin
@@ -165,7 +164,7 @@ class Context:
 
     def ask(self, *, among: TokenSet | None = None, token: int | None = None, draws: bool = False) -> Ask:
         """A question about the next token, for the engine to answer."""
-        return Ask(self.histories, self.node, self.inverse_temperature, self.given, among, token, draws)
+        return Ask(self.histories, self.node, self.law, self.given, among, token, draws)
 
     def die(self, why: str) -> NoReturn:
         """End its particle here, with weight zero; `why`, if not empty, is told where all have died."""

@@ -111,6 +111,7 @@ class NextToken(InContext):
     def find_missed(self, proposal: Distribution) -> tuple[Any] | None:
         vocabulary = self.context.lm.vocabulary
         if isinstance(proposal, NextToken):
+            check_covers(self.context, proposal.context)
             if proposal.context.given is None:
                 return None
             given = proposal.context.given
@@ -144,7 +145,7 @@ class GivenTokens(InContext):
     def ask(self, value: Any = None) -> Block:
         """What to ask: the probability of each token."""
         context = self.check_current()
-        block = Block(context.histories, context.node, context.inverse_temperature, context.given, self.ids)
+        block = Block(context.histories, context.node, context.law, context.given, self.ids)
         context.heading = block.find_end(self._ends)
         return block
 
@@ -168,6 +169,16 @@ class GivenTokens(InContext):
         return f"next tokens of {self.context!r}"
 
 
+def check_covers(target: Context, proposal: Context) -> None:
+    """Raises ArgumentError where the law of `proposal` leaves out tokens that `target` may go on with."""
+    same = proposal.node is target.node and proposal.law.key == target.law.key
+    if proposal.law.leaves_out and not same:
+        raise ArgumentError(
+            f"the law of {proposal!r}, from which tokens are proposed, leaves out some that {target!r} may go on with, "
+            "and no weight makes up for these; open it without top_k, top_p, min_p and no_repeat_ngram_size"
+        )
+
+
 class Draft(Distribution):
     """The next tokens of a context, drawn from another one and weighed all at once (see `Context.draft`)."""
 
@@ -179,6 +190,7 @@ class Draft(Distribution):
             raise ArgumentError(f"draft({ahead!r}): give another context than the one that the tokens are for")
         self.context = context.check_open()
         self.ahead = ahead.check_open()
+        check_covers(context, ahead)
         self.tokens = read_whole("draft: tokens", tokens, 1)
         self.key = ("draft", self.tokens)
 

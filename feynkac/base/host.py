@@ -19,10 +19,8 @@ class Host(Protocol):
     inside_once: bool
     """Whether `p.once` is running, whose value forks are given: there another run may be started."""
 
-    def open_context(
-        self, lm: Any, prompt: tuple[Any, ...], read: Callable[..., tuple[int, ...]], temperature: float
-    ) -> Any:
-        """A context of this particle behind the token ids `read(*prompt)` (see `CausalLM.context`)."""
+    def open_context(self, lm: Any, prompt: tuple[Any, ...], read: Callable[..., tuple[int, ...]], law: Any) -> Any:
+        """A context of this particle behind the token ids `read(*prompt)`, with a law (see `CausalLM.context`)."""
         ...
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.masks import unpack
 from feynkac.models.language import texts
+from feynkac.models.language.laws import shape
 from feynkac.models.language.next_token import check_law
 from feynkac.models.language.texts import Texts
 
@@ -132,7 +133,7 @@ class Enumeration:
         """The allowed tokens behind entries that were forwarded."""
         self.forwarded += len(entries)
         tree = self._tree
-        log_p = self._normalise(logits)
+        log_p = self._normalise(logits, entries)
         group = np.zeros(len(entries), np.int64)
         allowed = unpack(self._model.mask(tree.automata[entries], tree.depth[entries], group), log_p.shape[1])
         above, token = np.nonzero(allowed & (log_p > -np.inf))
@@ -187,11 +188,14 @@ class Enumeration:
         self._found.append((entry, how))
         self._log_found.append(nats)
 
-    def _normalise(self, logits: Tensor) -> NDArray[np.float64]:
-        """(F, V) log-probabilities at the prompt's temperature."""
+    def _normalise(self, logits: Tensor, entries: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(F, V) log-probabilities behind `entries` under the prompt's law."""
         import torch
 
-        scaled = logits.double() / self._prompt.temperature
+        prompt, law = self._prompt, self._prompt.law
+        spell = self._tree.spell
+        logits = shape(logits, [law] * len(entries), lambda u: prompt.find_history(spell(int(entries[u]))))
+        scaled = logits.double() / law.temperature
         log_total = torch.logsumexp(scaled, 1)
         check_law(log_total.cpu().numpy(), logits)
         return (scaled - log_total[:, None]).cpu().numpy()

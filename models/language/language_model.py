@@ -16,7 +16,8 @@ from feynkac.base.numbers import read_whole
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.language.chats import write_chat
 from feynkac.models.language.drawing import Problem
-from feynkac.models.language.openings import Opening, TokenIds, read_eos, read_ids, read_stops, read_temperature
+from feynkac.models.language.laws import Processor, read_law
+from feynkac.models.language.openings import Opening, TokenIds, read_eos, read_ids, read_stops
 from feynkac.models.language.prompted import Prompt, Prompted
 from feynkac.models.language.protocols import Proposal
 from feynkac.models.language.scoring import score_texts
@@ -98,8 +99,14 @@ class LanguageModel(ABC):
         template: Mapping[str, Any] | None = None,
         max_tokens: int = 100,
         stop: str | Iterable[str] | None = None,
-        temperature: float = 1.0,
         at_limit: Literal["truncate", "end"] = "truncate",
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        no_repeat_ngram_size: int | None = None,
+        logits_processor: Sequence[Processor] | None = None,
         proposal: Proposal | None = None,
     ) -> Prompted:
         """The law of this model's continuations of a prompt: the thing to steer.
@@ -111,14 +118,19 @@ class LanguageModel(ABC):
 
         A text ends at an end-of-sequence token, after `max_tokens` generated tokens, or with the token that completes
         a `stop` string, which stays in the text. `at_limit` says what the length limit means (see `Prompted`).
-        `temperature` belongs to the law; `proposal` does not (see `feynkac.models.language.proposals`): by default it
-        is the law under the masks, led by the potentials that can guide, and looks ahead where a constraint has few
-        texts; `Masked()` does neither. Raises ArgumentError for arguments that cannot be used, ModelError if the window
-        is too small, or where the tokenizer knows a token that the model does not.
+        `temperature` and what follows it, up to `logits_processor`, are what they are to transformers' `generate`, and
+        belong to the law (see `Law`): they change p, and with it the target, the evidence and all scores. None leaves
+        one out; nothing is taken from the model's generation config. `proposal` does not belong to the law (see
+        `feynkac.models.language.proposals`): by default it is the law under the masks, led by the potentials that can
+        guide, and looks ahead where a constraint has few texts; `Masked()` does neither.
+
+        Raises ArgumentError for arguments that cannot be used, ModelError if the window is too small, or where the
+        tokenizer knows a token that the model does not.
         """
         ids = self._begin(Opening.read(text, chat, tokens, tools, documents, template))
         limit = read_whole("max_tokens", max_tokens, 1)
-        stops, temperature = read_stops(stop), read_temperature(temperature)
+        stops = read_stops(stop)
+        law = read_law(temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram_size, logits_processor)
         self._check_end(at_limit)
         if proposal is not None and (isinstance(proposal, type) or not isinstance(proposal, Proposal)):
             raise ArgumentError(
@@ -126,7 +138,7 @@ class LanguageModel(ABC):
                 "draw(frontier)"
             )
         self._check_window(len(ids), limit)
-        return Prompted(self, (Problem(Prompt(ids, limit, stops, temperature, at_limit), proposal=proposal),))
+        return Prompted(self, (Problem(Prompt(ids, limit, stops, law, at_limit), proposal=proposal),))
 
     def context(
         self,
@@ -138,14 +150,22 @@ class LanguageModel(ABC):
         documents: Sequence[Mapping[str, Any]] | None = None,
         template: Mapping[str, Any] | None = None,
         temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float | None = None,
+        no_repeat_ngram_size: int | None = None,
+        logits_processor: Sequence[Processor] | None = None,
     ) -> Context:
         """Open a context behind a prompt, inside of a program (see `feynkac.program`).
 
-        Give one of `text`, `chat` and `tokens`, and what else a chat's template takes, as in `prompt`; the temperature
-        belongs to the law. Raises ArgumentError and ModelError as `prompt` does, ProgramError outside of programs.
+        Give one of `text`, `chat` and `tokens`, what else a chat's template takes, and the law of the next token (see
+        `Law`), as in `prompt`. What is appended or observed is among the tokens that the law reads. Raises
+        ArgumentError and ModelError as `prompt` does, ProgramError outside of programs.
         """
         opening = Opening.read(text, chat, tokens, tools, documents, template)
-        return find_host().open_context(self, (opening,), self._begin, read_temperature(temperature))
+        law = read_law(temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram_size, logits_processor)
+        return find_host().open_context(self, (opening,), self._begin, law)
 
     def score(
         self,
@@ -159,7 +179,7 @@ class LanguageModel(ABC):
 
             log_p = lm.score("The sky is", [" blue", " red"])
 
-        `prompt`: a text, or `lm.prompt(...)`, whose temperature and limit then count: a text that fills the limit is
+        `prompt`: a text, or `lm.prompt(...)`, whose law and limit then count: a text that fills the limit is
         cut there and need not end. `end`: whether the probability counts that the model ends behind the text; without
         it longer texts are favoured less by where they stop. `spellings`: "usual" scores the tokens that the tokenizer
         makes of a text, all texts in one forward pass; "all" adds every other way to spell it, some hundred passes'

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.models.language.laws import shape
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -56,14 +58,14 @@ def score_lists(
 ) -> list[list[Scored]]:
     """The score of every list of token ids of every prompt, behind the start of `contexts`.
 
-    `contexts` are as `start` made them, and `logits` (P, V) what it gave for these `prompts`; they are left as they
-    were. `groups` (P,): the contexts of the prompts, by default all, in order. All lists go through the model in one
-    pass, unless they have more than `AT_ONCE` tokens. A list as long as the limit is cut
+    `contexts` are as `start` made them, and are left so; `logits` (P, V) are what it gave for these `prompts`, under
+    their laws (see `shape_starts`). `groups` (P,): the contexts of the prompts, by default all, in order. All lists go
+    through the model in one pass, unless they have more than `AT_ONCE` tokens. A list as long as the limit is cut
     there, or must end there, as the prompt's `at_limit` has it; one whose last token completes a stop string has ended.
     """
     eos = vocabulary.eos
     flat = [(g, ids) for g, some in enumerate(lists) for ids in some]
-    firsts = [_Law(row, prompt.temperature, eos) for row, prompt in zip(logits[:, None], prompts, strict=True)]
+    firsts = [_Next(row, prompt, eos) for row, prompt in zip(logits[:, None], prompts, strict=True)]
     found: list[list[Scored]] = [[] for _ in prompts]
     n = len(contexts.lengths)
     roots, place = np.arange(n), np.arange(n) if groups is None else groups
@@ -76,20 +78,25 @@ def score_lists(
             roots = np.arange(len(written), len(written) + n)
         at = 0
         for g, ids in some:
-            rest = None if behind is None else _Law(behind[at : at + len(ids)], prompts[g].temperature, eos)
+            rest = None if behind is None else _follow(behind[at : at + len(ids)], prompts[g], ids, eos)
             found[g].append(_score(firsts[g], rest, ids, _ends(ids, prompts[g], vocabulary)))
             at += len(ids)
     contexts.extend(roots, np.full(n, -1))
     return found
 
 
-class _Law:
+def shape_starts(logits: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+    """(G, V) the logits behind each prompt under its law."""
+    return shape(logits, [prompt.law for prompt in prompts], lambda g: prompts[g].ids)
+
+
+class _Next:
     """(n, V) logits as laws of the next token; only what is asked for leaves the device."""
 
-    def __init__(self, logits: Tensor, temperature: float, eos: Sequence[int]) -> None:
+    def __init__(self, logits: Tensor, prompt: Prompt, eos: Sequence[int]) -> None:
         import torch
 
-        self._scaled = logits.double() / temperature
+        self._scaled = logits.double() / prompt.law.temperature
         self._log_total, self._eos = torch.logsumexp(self._scaled, 1), list(eos)
 
     def read(self, tokens: Sequence[int]) -> NDArray[np.float64]:
@@ -100,6 +107,11 @@ class _Law:
     def read_ends(self) -> NDArray[np.float64]:
         """(E,) nats of the ends of sequence in the last law."""
         return (self._scaled[-1, self._eos] - self._log_total[-1]).cpu().numpy()
+
+
+def _follow(logits: Tensor, prompt: Prompt, ids: Ids, eos: Sequence[int]) -> _Next:
+    """The laws behind each of `ids`, where the model gives `logits` (n, V)."""
+    return _Next(shape(logits, [prompt.law] * len(ids), lambda i: prompt.find_history(ids[: i + 1])), prompt, eos)
 
 
 def _split(flat: Sequence[tuple[int, Ids]]) -> Iterator[list[tuple[int, Ids]]]:
@@ -126,7 +138,7 @@ def _ends(ids: Ids, prompt: Prompt, vocabulary: Vocabulary) -> bool:
     return cut or any(stop in vocabulary.bytes(ids) for stop in prompt.stop)
 
 
-def _score(first: _Law, behind: _Law | None, ids: Ids, cut: bool) -> Scored:
+def _score(first: _Next, behind: _Next | None, ids: Ids, cut: bool) -> Scored:
     """`first` is the law at the start, `behind` those behind each token."""
     if not ids or behind is None:
         return Scored(np.empty(0), first.read_ends(), cut)

@@ -17,6 +17,7 @@ from feynkac.models.language import texts
 from feynkac.models.language.columns import FAR, Columns
 from feynkac.models.language.drawing import Problem, Share, arrange, draw_shares
 from feynkac.models.language.enumeration import Enumerated, Enumeration
+from feynkac.models.language.laws import shape
 from feynkac.models.language.protocols import Frontier
 from feynkac.models.language.texts import Prompt, Texts
 
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
 class Prompted:
     """The continuations of one or several prompts by one language model (see `CausalLM.prompt`).
 
-    The law p of a text is the product of its token probabilities at the prompt's temperature, up to and including
-    what ends it: an end-of-sequence token, a stop string, or the length limit. With `at_limit="truncate"` a text that
-    reaches `max_tokens` is cut there; with `"end"` the end of sequence is forced there and its probability weighted,
-    which is p restricted to the texts that end within the limit.
+    The law p of a text is the product of its token probabilities under the prompt's `Law` (temperature, top-k, ...), up
+    to and including what ends it: an end-of-sequence token, a stop string, or the length limit. With
+    `at_limit="truncate"` a text that reaches `max_tokens` is cut there; with `"end"` the end of sequence is forced
+    there and its probability weighted, which is p restricted to the texts that end within the limit.
 
     Constraints mask the proposal, token by token; the mass that a mask removes goes into the weight, so that masking
     changes the variance and never the target (Lew et al. 2023; Loula et al. 2025). The proposal of each problem is the
@@ -131,6 +132,8 @@ class Prompted:
             parents, tokens = np.divmod(distinct, self.lm.vocabulary.size)
             logits = state.contexts.extend(parents, tokens)
         heads = rows[np.unique(context, return_index=True)[1]]
+        laws = [self.prompts[g].law for g in state.group[heads]]
+        logits = shape(logits, laws, lambda u: state.find_history(heads[u]))
         scale = self._inverse_temperature[state.group[heads]]
         mask = self.mask(state.automata[heads], state.length[heads], state.group[heads])
         groups = np.arange(len(self.problems))
@@ -200,7 +203,7 @@ class Prompted:
 
     @cached_property
     def _inverse_temperature(self) -> NDArray[np.float32]:
-        return np.array([1.0 / prompt.temperature for prompt in self.prompts], np.float32)
+        return np.array([1.0 / prompt.law.temperature for prompt in self.prompts], np.float32)
 
     @cached_property
     def _eos_mask(self) -> TokenMask:

@@ -60,7 +60,8 @@ class Drafted:
     """A mixture of another model's law and the target's: q = share * q' + (1 - share) * p, on the allowed tokens.
 
     `lm`: a language model with the same vocabulary, which reads the same tokens; its law is taken at the target's
-    temperature. With a share below 1 no increment exceeds -log(1 - share) nats.
+    temperature, and within what the target's top-k and the like leave. With a share below 1 no increment exceeds
+    -log(1 - share) nats.
     """
 
     lm: LanguageModel
@@ -96,11 +97,20 @@ def draw_and_weigh(frontier: Frontier, logits: Tensor, scale: NDArray[np.float32
     `logits` (U, V) float32, `scale` (U,) float32.
     """
     exact = frontier.uniforms.dtype == object
+    logits = _keep_support(logits, frontier)
     drawn = draw_tokens(logits, frontier.mask, scale, frontier.context, frontier.uniforms, frontier.pinned)
     log_prob = score_tokens(frontier.logits, frontier.scale, frontier.context, drawn.tokens, exact)
     with np.errstate(invalid="ignore"):  # where nothing is allowed, all of them are -inf
         increment = log_prob - (drawn.log_prob - drawn.log_mass[frontier.context])
     return Proposed(drawn.tokens, log_prob, np.where(drawn.tokens < 0, -np.inf, increment))
+
+
+def _keep_support(logits: Tensor, frontier: Frontier) -> Tensor:
+    """`logits` (U, V) without the tokens that the target's law leaves out: drawn, they would kill their rows."""
+    prompts, heads = frontier.state.prompts, frontier.state.group[frontier.heads]
+    if all(prompts[g].law.is_plain for g in heads):
+        return logits
+    return logits.masked_fill(frontier.logits.isneginf(), -np.inf)
 
 
 def follow(lm: LanguageModel, frontier: Frontier) -> Tensor:

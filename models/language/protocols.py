@@ -59,7 +59,7 @@ class Frontier:
     """The place where a population draws its next tokens: R rows on U distinct contexts."""
 
     logits: Tensor
-    """(U, V) float32, of the target."""
+    """(U, V) float32, of the target: -inf for tokens that its `Law` leaves out."""
     mask: TokenMask
     """(U, ceil(V / 32)) the tokens that constraints and the length limit allow."""
     scale: NDArray[np.float32]

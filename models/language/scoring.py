@@ -15,7 +15,7 @@ from feynkac.base.per_vocabulary import PerVocabulary
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.language.drawing import Problem
 from feynkac.models.language.enumeration import Enumeration
-from feynkac.models.language.listed import Ids, can_end, score_lists
+from feynkac.models.language.listed import Ids, can_end, score_lists, shape_starts
 
 if TYPE_CHECKING:
     from feynkac.models.language.language_model import LanguageModel
@@ -65,7 +65,8 @@ def _score_usual(model: Prompted, spelt: Sequence[Ids], end: bool) -> NDArray[np
     distinct = dict.fromkeys(spelt)
     fits = [ids for ids in distinct if can_end(ids, prompt, lm.vocabulary) and not eos & set(ids)]
     contexts = lm.open([prompt.tokens], max(map(len, fits), default=0) + 1)
-    (scored,) = score_lists(contexts, contexts.start(), [prompt], [fits], lm.vocabulary)
+    start = shape_starts(contexts.start(), [prompt])
+    (scored,) = score_lists(contexts, start, [prompt], [fits], lm.vocabulary)
     known = {ids: each.total if end else float(each.log_prob.sum()) for ids, each in zip(fits, scored, strict=True)}
     return np.array([known.get(ids, -np.inf) for ids in spelt])
 

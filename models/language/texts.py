@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from feynkac.base.masks import States, TokenConstraint
 from feynkac.base.memory import Memory
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.language.columns import Constraints, find_columns
+from feynkac.models.language.laws import PLAIN, Law
 from feynkac.models.language.protocols import Contexts
 
 
@@ -24,8 +26,17 @@ class Prompt:
     tokens: tuple[int, ...]
     max_tokens: int
     stop: tuple[bytes, ...] = ()
-    temperature: float = 1.0
+    law: Law = PLAIN
     at_limit: Literal["truncate", "end"] = "truncate"
+
+    @cached_property
+    def ids(self) -> NDArray[np.int64]:
+        """(P,) its tokens."""
+        return np.array(self.tokens, np.int64)
+
+    def find_history(self, written: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """(P + T,) the prompt's tokens, then those `written` (T,): what its law reads."""
+        return np.concatenate([self.ids, np.asarray(written, np.int64)])
 
 
 @dataclass
@@ -87,6 +98,10 @@ class Texts:
         """The generated token ids of `rows`."""
         return [self.ids[i, : self.length[i]] for i in rows]
 
+    def find_history(self, row: int) -> NDArray[np.int64]:
+        """The tokens of `row`, the prompt's first: what its law reads."""
+        return self.prompts[self.group[row]].find_history(self.ids[row, : self.length[row]])
+
     def limits(self, rows: Rows) -> NDArray[np.int64]:
         """(R,) the tokens that each text may have, no end of sequence among them."""
         return np.array([prompt.max_tokens for prompt in self.prompts])[self.group[rows]]
@@ -100,12 +115,19 @@ class Texts:
         columns = find_columns(self.constraints, constraint)[self.group[rows]]
         return None if (columns < 0).any() else self.automata[rows, columns]
 
+    def tell_log_prob(self, rows: Rows) -> NDArray[np.float64]:
+        """(R,) nats of `rows` under the laws of their prompts, the ends of those that have ended among them."""
+        return self.log_prob[rows]
+
     def tell_ends(self, rows: Rows) -> list[str | None]:
         """What ended `rows` other than their own end: the limit, or that no token was left."""
-        said = {AT_LIMIT: "cut at max_tokens={}", DEAD: "where no token was left that every constraint allows"}
-        limits = [self.prompts[self.group[row]].max_tokens for row in rows]
-        ends = [said.get(int(self.ended[row])) for row in rows]
-        return [None if end is None else end.format(limit) for end, limit in zip(ends, limits, strict=True)]
+        said = {AT_LIMIT: "cut at max_tokens={0}", DEAD: "where no token was left that every constraint allows{1}"}
+        ends = [(said.get(int(self.ended[row])), self.prompts[self.group[row]]) for row in rows]
+        lawful = " and the prompt's law (top_k and the like) leaves"
+        return [
+            None if end is None else end.format(prompt.max_tokens, lawful if prompt.law.leaves_out else "")
+            for end, prompt in ends
+        ]
 
     def log_accepted(self, constraint: TokenConstraint, rows: Rows) -> NDArray[np.float64] | None:
         """(R,) nats that a constraint which lists its texts foresees; None of any other."""

@@ -28,6 +28,7 @@ from feynkac.programs.runtime.strand import Strand, abandon
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
     from feynkac.models.language.histories import Node
+    from feynkac.models.language.laws import Law
     from feynkac.programs.runtime.protocols import AnyDistribution, ContextDistribution, OpenContext
     from feynkac.programs.runtime.scheduler import Run
 
@@ -142,10 +143,10 @@ class Execution(Recorder):
 
     # --- its contexts
 
-    def open_context(self, lm: Any, prompt: tuple[Any, ...], read: Callable[..., Any], temperature: float) -> Any:
+    def open_context(self, lm: Any, prompt: tuple[Any, ...], read: Callable[..., Any], law: Law) -> Any:
         """A context of this particle behind the token ids `read(*prompt)` (see `CausalLM.context`)."""
         histories, root = self.run.find_root(lm, prompt, read)
-        return self.run.make_context(self, lm, histories, root, temperature)
+        return self.run.make_context(self, lm, histories, root, law)
 
     def add_context(self, context: OpenContext) -> None:
         """Keep the place of a context in the model's cache for as long as the program holds it."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 if TYPE_CHECKING:
     from feynkac.base.tokens import TokenSet
     from feynkac.models.language.histories import Histories, Node
+    from feynkac.models.language.laws import Law
     from feynkac.programs.runtime.execution import Execution
     from feynkac.programs.runtime.record import Record
     from feynkac.programs.runtime.serving import Ask, Block
@@ -73,7 +74,7 @@ class OpenContext(Protocol):
 
 MakeHandle: TypeAlias = "Callable[[Execution], Any]"
 """Makes the first argument of a program."""
-MakeContext: TypeAlias = "Callable[[Execution, Any, Histories, Node, float], Any]"
-"""Makes a context of an execution: its model, its histories, where it stands, and its temperature."""
+MakeContext: TypeAlias = "Callable[[Execution, Any, Histories, Node, Law], Any]"
+"""Makes a context of an execution: its model, its histories, where it stands, and the law of its next token."""
 CheckReturned: TypeAlias = "Callable[[str, Any], None]"
 """Raises ProgramError if what the program of this name has returned is no sample."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.tokens import TokenSet
 from feynkac.models.language.histories import Histories, Node
+from feynkac.models.language.laws import Law, shape
 from feynkac.models.language.next_token import draw_tokens, sum_masses
 
 if TYPE_CHECKING:
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 class Ask(NamedTuple):
     """A question about the next token of one context.
 
-    The law is that of the tokens in `given`. A proposal keeps those in `among`, too; None stands for all tokens.
+    The law is `law` given the tokens in `given`. A proposal keeps those in `among`, too; None stands for all tokens.
     """
 
     histories: Histories
     node: Node
-    inverse_temperature: float
+    law: Law
     given: TokenSet | None
     among: TokenSet | None
     token: int | None
@@ -39,7 +40,7 @@ class Block(NamedTuple):
 
     histories: Histories
     node: Node
-    inverse_temperature: float
+    law: Law
     given: TokenSet | None
     tokens: tuple[int, ...]
 
@@ -56,7 +57,7 @@ class Block(NamedTuple):
         node = self.node
         given = self.given
         for token in self.tokens:
-            found.append(Ask(self.histories, node, self.inverse_temperature, given, None, token, False))
+            found.append(Ask(self.histories, node, self.law, given, None, token, False))
             node = self.histories.child(node, token)
             given = None
         return found
@@ -114,9 +115,10 @@ class _Batch:
     def __init__(self, histories: Histories, asks: Sequence[Ask], held: Collection[Node]) -> None:
         self._asks = asks
         self._size = histories.lm.vocabulary.size
+        places = {self._place(ask): ask for ask in asks}
         nodes = list(dict.fromkeys(ask.node for ask in asks))
-        self._number = {node: i for i, node in enumerate(nodes)}
-        self._logits = histories.logits(nodes, held)
+        self._number = {place: i for i, place in enumerate(places)}
+        self._logits = _shape(list(places.values()), histories.logits(nodes, held), nodes)
 
     def answer_all(self, uniforms: Sequence[Any]) -> list[Answer]:
         drawing = [i for i, ask in enumerate(self._asks) if ask.draws]
@@ -154,7 +156,12 @@ class _Batch:
         return Answer(ask.token, log_prob, increment)
 
     def _make_law(self, ask: Ask, allowed: TokenSet | None) -> _Law:
-        return self._number[ask.node], ask.inverse_temperature, allowed
+        return self._number[self._place(ask)], 1.0 / ask.law.temperature, allowed
+
+    @staticmethod
+    def _place(ask: Ask) -> tuple[Any, ...]:
+        """What questions share whose logits are the same."""
+        return (ask.node,) if ask.law.is_plain else (ask.node, ask.law.key)
 
     def _draw(self, which: Sequence[int], uniforms: Sequence[Any]) -> list[tuple[int, float]]:
         """A token for each question, and its log-probability under its proposal; token -1 where there is none."""
@@ -185,6 +192,14 @@ class _Batch:
             if allowed is not None:
                 mask[i] = allowed.packed
         return logits, mask, np.array([scale for _, scale, _ in laws], np.float32)
+
+
+def _shape(asks: Sequence[Ask], logits: Tensor, nodes: Sequence[Node]) -> Tensor:
+    """(len(asks), V) logits of the law of each question, from those (U, V) of the distinct `nodes`."""
+    number = {node: i for i, node in enumerate(nodes)}
+    rows = [number[ask.node] for ask in asks]
+    each = logits if rows == list(range(len(logits))) else logits[rows]
+    return shape(each, [ask.law for ask in asks], lambda u: [*asks[u].node.prompt, *asks[u].node.tokens()])
 
 
 def _intersect(ask: Ask) -> TokenSet | None:

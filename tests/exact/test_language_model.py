@@ -68,6 +68,10 @@ class Remembered:
                     self.logits[key] = self.model(torch.tensor([history])).logits[0, -1]
         return torch.stack([self.logits[id(self.model), history] for history in histories])
 
+    @property
+    def lengths(self):
+        return np.array([len(history) for history in self.histories])
+
     def start(self):
         return self._look_up(self.histories)
 

@@ -132,7 +132,7 @@ def test_a_temperature_that_no_logit_can_be_divided_by_is_refused(lm, temperatur
     "temperature", [1, 0.5, np.float32(0.5), np.float64(2), np.int64(2), np.array(0.5), Fraction(1, 2)]
 )
 def test_every_kind_of_positive_number_is_a_temperature(lm, temperature) -> None:
-    made = lm.prompt("a", temperature=temperature).prompts[0].temperature
+    made = lm.prompt("a", temperature=temperature).prompts[0].law.temperature
     assert made == float(temperature) and type(made) is float
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from feynkac.base.errors import ArgumentError, ProgramError
 from feynkac.base.masks import unpack
 from feynkac.base.tokens import TokenSet
+from feynkac.models.language.laws import Law
 from feynkac.programs.compat.llamppl.answering import Logits
 from feynkac.programs.compat.llamppl.distributions.distribution import Distribution
 from feynkac.programs.compat.llamppl.llms import CachedCausalLM, Token
@@ -92,7 +93,7 @@ class LMContext:
 
     def ask(self, *, among: TokenSet | None = None, token: int | None = None, draws: bool = False) -> Ask:
         """A question about the next token."""
-        return Ask(self.histories, self.node, 1.0 / self.temp, self.given, among, token, draws)
+        return Ask(self.histories, self.node, Law(self.temp), self.given, among, token, draws)
 
     def __str__(self) -> str:
         text = str(self.lm.tokenizer.decode(self.tokens))
