@@ -6,6 +6,7 @@ from feynkac.potentials.constraints.grammars import grammar
 from feynkac.potentials.constraints.schemas.constraint import json_schema
 from feynkac.potentials.constraints.sequels import after
 from feynkac.potentials.constraints.texts import choices, regex
+from feynkac.potentials.power import power
 from feynkac.potentials.rewards.functions import constraint, reward
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "grammar",
     "json_schema",
     "length",
+    "power",
     "product",
     "regex",
     "reward",

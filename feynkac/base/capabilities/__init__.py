@@ -55,6 +55,7 @@ from feynkac.base.capabilities.states import (
     Retires as Retires,
     Shows as Shows,
     TellsEnds as TellsEnds,
+    TellsLogProb as TellsLogProb,
     Tokenised as Tokenised,
     Weighed as Weighed,
     Writes as Writes,
@@ -72,7 +73,7 @@ class Closes(Protocol):
 OF_MODELS: tuple[type, ...] = (Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, Enumerates, Replays)
 OF_STATES: tuple[type, ...] = (
     Shows, Retires, Records, CountsTokens, TellsEnds, Remembers, Writes, Tokenised, CarriesAutomata, LimitsTokens,
-    ForeseesAcceptance, Grouped, BoundsEvidence, Weighed, Decodes, Estimates, Completes,
+    ForeseesAcceptance, Grouped, BoundsEvidence, TellsLogProb, Weighed, Decodes, Estimates, Completes,
 )  # fmt: skip
 OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees, Guides, Checks, Contradicts, Lists, Reads)
 OF_PROPOSALS: tuple[type, ...] = (Biased, NeedsGraph)

@@ -66,6 +66,15 @@ class TellsEnds(Protocol):
 
 
 @runtime_checkable
+class TellsLogProb(Protocol):
+    """A state that knows the probability of its samples under the model. Without it: `power` refuses."""
+
+    def tell_log_prob(self, rows: Rows) -> LogW:
+        """(R,) nats of each sample so far, its end among them where it has ended; -inf of what has no mass."""
+        ...
+
+
+@runtime_checkable
 class Remembers(Protocol):
     """A state in which potentials keep running values that fork with the rows. Without it: those potentials refuse."""
 
