@@ -40,7 +40,15 @@ def generate(
     max_tokens: Annotated[int, typer.Option(help="Generated tokens at most.")] = 100,
     at_limit: Annotated[str, typer.Option(help="What the limit means: truncate or end.")] = "truncate",
     stop: Annotated[list[str] | None, typer.Option(help="End the text with this string.")] = None,
-    temperature: Annotated[float, typer.Option(help="Of the model's law.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="Of the model's law, as are the next five.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="So many of the likeliest tokens are left.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="The likeliest tokens that have this mass are left.")] = None,
+    min_p: Annotated[
+        float | None, typer.Option(help="Tokens are left with this share of the likeliest one's probability.")
+    ] = None,
+    repetition_penalty: Annotated[float | None, typer.Option(help="Above 1, a token comes again less often.")] = None,
+    no_repeat_ngram_size: Annotated[int | None, typer.Option(help="No sequence of so many tokens comes twice.")] = None,
+    power: Annotated[float | None, typer.Option(help="The target is the law of whole texts to this power.")] = None,
     particles: Particles = 16,
     algorithm: Algorithm = "smc",
     resampler: Resampler = "ssp",
@@ -63,13 +71,15 @@ def generate(
         potentials.append(fk.json_schema(_read(json_schema)))
     if grammar is not None:
         potentials.append(fk.grammar(_read(grammar)))
+    if power is not None:
+        potentials.append(fk.power(power))
     potentials += [fk.reward(find_function(name), scale=scale) for name in reward or []]
     lm = fk.CausalLM.from_pretrained(model, dtype=dtype, device=device)
     text, message = (None, prompt) if chat else (prompt, None)
     limit: Any = at_limit  # checked, with advice, by CausalLM.prompt
-    task = lm.prompt(
-        text, chat=message, max_tokens=max_tokens, stop=stop or (), temperature=temperature, at_limit=limit
-    )
+    law: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    law |= {"repetition_penalty": repetition_penalty, "no_repeat_ngram_size": no_repeat_ngram_size}
+    task = lm.prompt(text, chat=message, max_tokens=max_tokens, stop=stop or (), at_limit=limit, **law)
     options: dict[str, Any] = {"particles": particles, "algorithm": algorithm, "resampler": resampler, "seed": seed}
     options |= {"ess_threshold": ess_threshold, "islands": islands, "sweeps": sweeps}
     steer_and_report(task, *potentials, report=show_and_write(out), **options)

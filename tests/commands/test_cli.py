@@ -37,6 +37,18 @@ def test_generate_under_everything_at_once(folder, tmp_path) -> None:
     assert len(result.samples) == 8 and all(set(text) <= {"a", "b"} for text in result.texts) and result.seed == 1
 
 
+def test_generate_by_a_law_of_the_arguments_of_generate(folder, tmp_path) -> None:
+    """The likeliest token each time, none twice: one text, of probability 1 to any power."""
+    out = tmp_path / "result.json"
+    law = ["--top-k", "1", "--top-p", "0.9", "--min-p", "0.1", "--repetition-penalty", "1.2"]
+    law += ["--no-repeat-ngram-size", "1", "--power", "2", "-n", "4", "--max-tokens", "3", "--seed", "1"]
+    done = CliRunner().invoke(app, ["generate", "-m", folder, "-p", "a", *law, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    result = Result.from_json(out)
+    assert len(set(result.texts)) == 1 and len(set("a" + result.texts[0])) == 1 + len(result.texts[0])
+    assert result.log_evidence == pytest.approx(0.0, abs=1e-6)
+
+
 def test_generate_from_files(folder, tmp_path) -> None:
     grammar = tmp_path / "g.lark"
     grammar.write_text('start: ("a" | "b")+')
@@ -66,6 +78,8 @@ def run_main(*arguments: str) -> None:
         (["--resampler", "lottery"], "lottery"),
         (["--particles", "0"], "at least 1"),
         (["--at-limit", "stop"], "at_limit"),
+        (["--top-p", "2"], "top_p is 2.0"),
+        (["--power", "0"], "power(0.0)"),
     ],
 )
 def test_errors_are_one_line(folder, capsys, arguments, message) -> None:
