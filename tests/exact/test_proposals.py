@@ -144,13 +144,6 @@ def test_proposals_that_cannot_be() -> None:
             Drafted(None, bad)  # pyright: ignore[reportArgumentType]
 
 
-def test_one_batch_has_one_proposal(tiny_lm) -> None:
-    lm = tiny_lm("a", "b")
-    with pytest.raises(ArgumentError, match="share one proposal"):
-        fk.steer([lm.prompt("a", max_tokens=2), lm.prompt("a", max_tokens=2, proposal=Tempered(2.0))], particles=2)
-    fk.steer([lm.prompt(p, max_tokens=2, proposal=Tempered(2.0)) for p in "ab"], particles=2, seed=0)
-
-
 def test_another_vocabulary_is_refused(tiny_lm) -> None:
     task = tiny_lm("a", "b").prompt("a", max_tokens=2, proposal=Drafted(tiny_lm("a", "b", "e")))
     with pytest.raises(ModelError, match="has 4 tokens and the target 3"):

@@ -156,7 +156,7 @@ def test_a_model_on_two_devices(tiny_lm, part, message) -> None:
         play(task, n=2)
 
 
-@pytest.mark.parametrize("proposal", [3, None, Tempered])
+@pytest.mark.parametrize("proposal", [3, "masked", Tempered])
 def test_what_is_no_proposal_is_refused(tiny_lm, proposal: Any) -> None:
     with pytest.raises(ArgumentError, match=r"an object with draw\(frontier\)"):
         tiny_lm("a").prompt(tokens=[1], proposal=proposal)
