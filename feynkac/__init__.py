@@ -23,13 +23,15 @@ _HOMES = {
         "FeynkacError", "ArgumentError", "ModelError", "ConstraintError", "PotentialError", "WeightError",
         "AllParticlesDied", "ProgramError", "ReplayDiverged",
     ),
+    "feynkac.base.problems": ("Problem",),
     "feynkac.models.language.lm": ("CausalLM",),
     "feynkac.models.diffusion.pipeline": ("Diffusion",),
     "feynkac.programs": (
         "program", "Bernoulli", "Categorical", "Geometric", "Normal", "Uniform", "Token",
     ),
     "feynkac.potentials": (
-        "regex", "json_schema", "grammar", "choices", "tokens", "length", "after", "constraint", "reward", "product",
+        "regex", "json_schema", "grammar", "choices", "tokens", "length", "after", "constraint", "reward",
+        "process_reward", "similarity", "judge", "twist", "product",
     ),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
         ReplayDiverged as ReplayDiverged,
         WeightError as WeightError,
     )
+    from feynkac.base.problems import Problem as Problem
     from feynkac.models.diffusion.pipeline import Diffusion as Diffusion
     from feynkac.models.language.lm import CausalLM as CausalLM
     from feynkac.potentials import (
@@ -56,11 +59,15 @@ if TYPE_CHECKING:
         constraint as constraint,
         grammar as grammar,
         json_schema as json_schema,
+        judge as judge,
         length as length,
+        process_reward as process_reward,
         product as product,
         regex as regex,
         reward as reward,
+        similarity as similarity,
         tokens as tokens,
+        twist as twist,
     )
     from feynkac.programs import (
         Bernoulli as Bernoulli,

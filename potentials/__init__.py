@@ -7,6 +7,10 @@ from feynkac.potentials.constraints.schemas.constraint import json_schema
 from feynkac.potentials.constraints.sequels import after
 from feynkac.potentials.constraints.texts import choices, regex
 from feynkac.potentials.rewards.functions import constraint, reward
+from feynkac.potentials.rewards.judging import judge
+from feynkac.potentials.rewards.similarity import similarity
+from feynkac.potentials.rewards.steps import process_reward
+from feynkac.potentials.rewards.twists import twist
 
 __all__ = [
     "Factor",
@@ -16,9 +20,13 @@ __all__ = [
     "constraint",
     "grammar",
     "json_schema",
+    "judge",
     "length",
+    "process_reward",
     "product",
     "regex",
     "reward",
+    "similarity",
     "tokens",
+    "twist",
 ]

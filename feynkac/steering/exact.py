@@ -20,7 +20,7 @@ from feynkac.smc.observers import Observer
 from feynkac.smc.weights import effective_sample_size, log_sum_exp
 from feynkac.steering.exclusions import find_contradiction
 from feynkac.steering.problems import Problems
-from feynkac.steering.recorder import count_forwarded, read_watch, show_samples
+from feynkac.steering.recorder import count_forwarded, count_notes, read_watch, show_samples, write_notes
 
 MOST = 5_000
 """Histories that go through the model for one problem, at most."""
@@ -119,5 +119,6 @@ class Exact:
             history=history,
             timing=read_watch(self._watch),
             forwarded_tokens=count_forwarded(found.state, 0),
+            warnings=write_notes(count_notes(found.state, rows)),
             algorithm="exact",
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from feynkac.base.contract import Mask, Rows
 from feynkac.base.masks import States, TokenConstraint
 from feynkac.base.memory import Memory
+from feynkac.base.problems import Problem, list_problems
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.language.columns import Constraints, find_columns
 from feynkac.models.language.protocols import Contexts
@@ -26,6 +27,10 @@ class Prompt:
     stop: tuple[bytes, ...] = ()
     temperature: float = 1.0
     at_limit: Literal["truncate", "end"] = "truncate"
+    text: str | None = field(default=None, compare=False)
+    """The text, where it was given as one."""
+    chat: tuple[Mapping[str, Any], ...] | None = field(default=None, compare=False)
+    """The messages, where it was given as a chat."""
 
 
 @dataclass
@@ -99,6 +104,15 @@ class Texts:
         """(R,) automaton states of a constraint that masks the proposal of all `rows`; None of any other."""
         columns = find_columns(self.constraints, constraint)[self.group[rows]]
         return None if (columns < 0).any() else self.automata[rows, columns]
+
+    def tell_problems(self, rows: Rows) -> list[Problem]:
+        """(R,) what each text continues."""
+        return list_problems(self.group[rows], self._describe)
+
+    def _describe(self, g: int) -> Problem:
+        prompt = self.prompts[g]
+        written = self.vocabulary.text(prompt.tokens) if prompt.text is None else prompt.text
+        return Problem(g, written, prompt.chat)
 
     def tell_ends(self, rows: Rows) -> list[str | None]:
         """What ended `rows` other than their own end: the limit, or that no token was left."""

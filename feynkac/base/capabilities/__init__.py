@@ -24,6 +24,7 @@ from feynkac.base.capabilities.models import (
     Masks as Masks,
     Replayable as Replayable,
     Replays as Replays,
+    ScoresAnswers as ScoresAnswers,
 )
 from feynkac.base.capabilities.potentials import (
     Checks as Checks,
@@ -55,6 +56,7 @@ from feynkac.base.capabilities.states import (
     Retires as Retires,
     Shows as Shows,
     TellsEnds as TellsEnds,
+    TellsProblems as TellsProblems,
     Tokenised as Tokenised,
     Weighed as Weighed,
     Writes as Writes,
@@ -70,9 +72,10 @@ class Closes(Protocol):
 
 
 OF_MODELS: tuple[type, ...] = (Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, Enumerates, Replays)
+OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers,)
 OF_STATES: tuple[type, ...] = (
-    Shows, Retires, Records, CountsTokens, TellsEnds, Remembers, Writes, Tokenised, CarriesAutomata, LimitsTokens,
-    ForeseesAcceptance, Grouped, BoundsEvidence, Weighed, Decodes, Estimates, Completes,
+    Shows, Retires, Records, CountsTokens, TellsEnds, Remembers, Writes, TellsProblems, Tokenised, CarriesAutomata,
+    LimitsTokens, ForeseesAcceptance, Grouped, BoundsEvidence, Weighed, Decodes, Estimates, Completes,
 )  # fmt: skip
 OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees, Guides, Checks, Contradicts, Lists, Reads)
 OF_PROPOSALS: tuple[type, ...] = (Biased, NeedsGraph)
