@@ -66,7 +66,7 @@ def score_answers(lm: LanguageModel, questions: Sequence[Any], answers: Sequence
 
 
 def _read_question(lm: LanguageModel, question: Any, longest: int) -> Prompt:
-    given = {"text" if isinstance(question, str) else "chat": question}
+    given: dict[str, Any] = {"text" if isinstance(question, str) else "chat": question}
     return lm.prompt(**given, max_tokens=longest).prompts[0]
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from feynkac.base.errors import ArgumentError, PotentialError, shorten
 from feynkac.base.problems import Problem
 from feynkac.potentials.rewards.calling import Calls
-from feynkac.potentials.rewards.encoders import Encoder, is_model, is_pipeline
+from feynkac.potentials.rewards.encoders import Encoder, classifies, is_model, is_pipeline
 from feynkac.potentials.rewards.scoring import Scorer
 
 Head: TypeAlias = Literal["log_prob", "logit"]
@@ -31,7 +31,7 @@ def read_classifier(f: Any, tokenizer: Any, label: Any, score: Any, reads: Any) 
     what does not go together.
     """
     if is_pipeline(f):
-        if f.task != "text-classification":
+        if not classifies(f):
             raise ArgumentError(
                 f"reward: this is a pipeline for {f.task!r}, and a reward takes one for 'text-classification'; of "
                 "another one write a function that makes a number of what it returns"
@@ -68,7 +68,7 @@ class Classifier:
         """(R,) the scores, each text once through the model."""
         scores = np.empty(len(texts))
         for part, output, _ in self._encoder.run(self._encode(texts, problems)):
-            scores[part] = _read_head(output.logits.double(), self._head, self._label).cpu().numpy()
+            scores[part] = _read_head(output.logits.float().cpu().double(), self._head, self._label).numpy()
         return scores
 
     def _encode(self, texts: Sequence[str], problems: Sequence[Problem] | None) -> list[dict[str, Any]]:

@@ -26,14 +26,28 @@ _UNLIMITED = 1_000_000
 
 def is_pipeline(thing: Any) -> bool:
     """Whether `thing` is a pipeline of transformers."""
-    module = sys.modules.get("transformers.pipelines.base")  # who has a pipeline has imported it
-    return module is not None and isinstance(thing, module.Pipeline)
+    return _is_a(thing, "transformers.pipelines.base", "Pipeline")
+
+
+def classifies(pipe: Any) -> bool:
+    """Whether a pipeline gives the scores of labels to texts, by whatever name its task goes."""
+    return _is_a(pipe, "transformers.pipelines.text_classification", "TextClassificationPipeline")
+
+
+def embeds(pipe: Any) -> bool:
+    """Whether a pipeline gives the hidden states of texts."""
+    return _is_a(pipe, "transformers.pipelines.feature_extraction", "FeatureExtractionPipeline")
 
 
 def is_model(thing: Any) -> bool:
     """Whether `thing` is a model of transformers."""
-    module = sys.modules.get("transformers.modeling_utils")
-    return module is not None and isinstance(thing, module.PreTrainedModel)
+    return _is_a(thing, "transformers.modeling_utils", "PreTrainedModel")
+
+
+def _is_a(thing: Any, module: str, name: str) -> bool:
+    """Whether `thing` is of a class of transformers, which is imported already where somebody has an instance."""
+    loaded = sys.modules.get(module)
+    return loaded is not None and isinstance(thing, getattr(loaded, name))
 
 
 class Encoder:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError, PotentialError, shorten
 from feynkac.potentials.rewards.boundaries import Every, read_every
-from feynkac.potentials.rewards.encoders import Encoder, is_model, is_pipeline
+from feynkac.potentials.rewards.encoders import Encoder, embeds, is_model, is_pipeline
 from feynkac.potentials.rewards.folds import Kind, check_kind
 from feynkac.potentials.rewards.samples import check_scale
 from feynkac.potentials.rewards.scoring import Scorer
@@ -81,9 +81,9 @@ class MeanPooled:
         """(R, D) embeddings."""
         found: dict[int, NDArray[np.float64]] = {}
         for part, output, mask in self._encoder.run(self._encoder.encode(texts)):
-            weight = mask[:, :, None].double()
-            means = ((output[0].double() * weight).sum(1) / weight.sum(1)).cpu().numpy()
-            found.update(zip(part, means, strict=True))
+            weight = mask[:, :, None].float()
+            means = (output[0].float() * weight).sum(1) / weight.sum(1)
+            found.update(zip(part, means.cpu().double().numpy(), strict=True))
         return np.stack([found[i] for i in range(len(texts))])
 
 
@@ -111,7 +111,7 @@ class Encoded:
 
 def _read_model(model: Any, tokenizer: Any) -> Embed:
     if is_pipeline(model):
-        if model.task != "feature-extraction":
+        if not embeds(model):
             raise ArgumentError(f"similarity: this is a pipeline for {model.task!r}; give one for 'feature-extraction'")
         if tokenizer is not None:
             raise ArgumentError("similarity: a pipeline has its tokenizer; leave tokenizer= out")

@@ -43,23 +43,6 @@ def test_whatever_a_twist_says_the_target_is_that_of_the_others(tiny_lm: Any) ->
         assert expectation(z) == pytest.approx(truth, rel=1e-6)  # float32 logits, forwarded in other batches
 
 
-def test_the_optimal_twist_leaves_no_variance_to_the_reward(tiny_lm: Any) -> None:
-    """With psi(x_1) = E[exp(r) | x_1] every run of importance sampling from there has the weight psi(x_1)."""
-    task = tiny_lm("a", "b").prompt(tokens=[1], max_tokens=2)
-    score = reward(lambda text: 2.0 * text.count("b"), every="end")
-    listed = fk.steer(task, score, algorithm="exact")
-    plain = fk.steer(task, algorithm="exact")
-    mass, weight = dict[str, float](), dict[str, float]()
-    for text, log_w, log_p in zip(listed.samples, listed.log_weights, plain.log_weights, strict=True):
-        if text:
-            weight[text[0]] = weight.get(text[0], 0.0) + np.exp(log_w)
-            mass[text[0]] = mass.get(text[0], 0.0) + np.exp(log_p)
-    *_, last = fk.steer(
-        task, score, twist(lambda text: float(np.log(weight[text[0]] / mass[text[0]]))), particles=8, seed=0
-    ).history.levels[:1]
-    assert set(np.round(last, 6)) <= {round(float(np.log(weight[x] / mass[x])), 6) for x in weight} | {0.0}
-
-
 def test_a_twist_that_never_speaks_is_refused() -> None:
     with pytest.raises(ArgumentError, match="foresees nothing"):
         twist(len, every="end")
