@@ -105,7 +105,8 @@ class _Run:
     def __init__(self, calls: Calls, f: Callable[..., Any], arguments: Sequence[tuple[Any, ...]]) -> None:
         self._calls, self._f, self._arguments = calls, f, arguments
         self._at_once = calls.workers or (AT_ONCE if calls.asynchronous else 1)
-        self._start = start_coroutine if calls.asynchronous else _start_thread
+        here = calls.workers is None and calls.timeout is None
+        self._start = start_coroutine if calls.asynchronous else _call_here if here else _start_thread
         self._waiting = [_Try(0.0, i) for i in range(len(arguments))]
         self._running: dict[Future[Any], _Try] = {}
         self._values: list[Any] = [None] * len(arguments)
@@ -173,6 +174,16 @@ class _Run:
         if self._calls.asynchronous:
             check_loop()
         return TimeoutError(f"no answer within {self._calls.timeout:g} s")
+
+
+def _call_here(f: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
+    """What became of f(*arguments), for functions that are only made again."""
+    future = Future[Any]()
+    try:
+        future.set_result(f(*arguments))
+    except Exception as cause:
+        future.set_exception(cause)
+    return future
 
 
 def _start_thread(f: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:

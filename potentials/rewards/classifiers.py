@@ -19,9 +19,13 @@ Reads: TypeAlias = Literal["text", "pair", "chat"]
 _CLASSIFIES = "ForSequenceClassification"
 
 
-def is_of_transformers(f: Any) -> bool:
-    """Whether f is a pipeline, or a model that classifies texts, rather than a function of the user's."""
-    return is_pipeline(f) or (is_model(f) and type(f).__name__.endswith(_CLASSIFIES))
+def is_of_transformers(f: Any, tokenizer: Any = None) -> bool:
+    """Whether f is a pipeline, one of transformers' own models, or a model with a tokenizer, rather than a function."""
+    return is_pipeline(f) or (is_model(f) and (_is_own(f) or tokenizer is not None))
+
+
+def _is_own(model: Any) -> bool:
+    return type(model).__module__.partition(".")[0] == "transformers"
 
 
 def read_classifier(f: Any, tokenizer: Any, label: Any, score: Any, reads: Any) -> Scorer:
@@ -39,6 +43,11 @@ def read_classifier(f: Any, tokenizer: Any, label: Any, score: Any, reads: Any) 
         if tokenizer is not None:
             raise ArgumentError("reward: a pipeline has its tokenizer; leave tokenizer= out")
         encoder = Encoder.of_pipeline(f)
+    elif _is_own(f) and not type(f).__name__.endswith(_CLASSIFIES):
+        raise ArgumentError(
+            f"reward: {type(f).__name__} gives no scores of texts, as a model ...{_CLASSIFIES} does; a language model "
+            "judges by fk.judge(fk.CausalLM(...), question), an encoder compares by fk.similarity"
+        )
     elif tokenizer is None:
         raise ArgumentError(f"reward({type(f).__name__}): give its tokenizer, too: reward(model, tokenizer=tokenizer)")
     else:

@@ -128,7 +128,7 @@ def reward(
     every, scale = read_every(every, "reward"), float(scale)
     slow = {"workers": workers, "timeout": timeout, "on_error": on_error, "retries": retries}
     of_models = {"tokenizer": tokenizer, "label": label, "score": score, "reads": reads}
-    if is_of_transformers(f):
+    if is_of_transformers(f, tokenizer):
         if batch or slow != _NOT_SLOW:
             names = ", ".join(("batch", *slow))
             raise ArgumentError(f"reward: a model is asked about all texts at once; leave {names} out")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 import traceback
@@ -16,7 +19,7 @@ import pytest
 
 import feynkac as fk
 from feynkac.base.errors import PotentialError
-from feynkac.potentials import constraint, reward
+from feynkac.potentials import constraint, process_reward, reward
 from feynkac.potentials.rewards import calling
 
 NONE = -np.inf
@@ -311,6 +314,56 @@ def test_ctrl_c_ends_promptly_and_nothing_goes_on(population: Any, f: Any) -> No
     assert time.monotonic() - begin < 3.0
     assert len(started) == (2 if f is never else 0), "what had not begun does not begin"
     assert all(thread.daemon for thread in threading.enumerate() if thread.name.startswith("feynkac reward"))
+
+
+def test_ctrl_c_in_a_slow_reward_leaves_the_particles_there_are(tiny_lm: Any) -> None:
+    timer = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])
+
+    def slow(text: str) -> float:
+        if len(text) > 1:
+            timer.start()
+            threading.Event().wait(20.0)
+        return 0.0
+
+    task = tiny_lm("a", "b").prompt(tokens=[1], max_tokens=4)
+    result = fk.steer(task, reward(slow, workers=1), particles=4, seed=0)
+    assert not result.complete and len(result.samples) == 4
+
+
+def test_a_process_ends_though_a_call_and_a_loop_have_not() -> None:
+    script = """
+import threading, time
+import numpy as np
+from feynkac.potentials.rewards.calling import Calls
+from feynkac.potentials.rewards.scoring import Scorer
+
+async def later(text): return 1.0
+def never(text): threading.Event().wait(60.0)
+
+Scorer(later, "later", calls=Calls(asynchronous=True)).score_texts(["a"], None, np.arange(1))
+print(Calls(timeout=0.05).run(never, [("a",)])[0].cause)
+"""
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0 and done.stdout == "no answer within 0.05 s\n" and done.stderr == ""
+    assert time.monotonic() - start < 40.0
+
+
+def test_a_reward_that_is_called_in_threads_travels_to_other_processes(population: Any) -> None:
+    for potential in (reward(len, workers=2, timeout=5.0), reward(never_awaited), process_reward(len)):
+        copy = pickle.loads(pickle.dumps(potential))
+        assert copy.final(population(["a"]), np.arange(1)).tolist() == [1]
+
+
+def test_what_is_only_made_again_stays_in_the_thread_of_the_caller(population: Any) -> None:
+    where = set()
+
+    def judge(text: str) -> float:
+        where.add(threading.current_thread())
+        return 1.0
+
+    reward(judge, retries=2).final(population(["a", "b"]), np.arange(2))
+    assert where == {threading.current_thread()}
 
 
 def test_context_variables_reach_threads_and_coroutines(population: Any) -> None:

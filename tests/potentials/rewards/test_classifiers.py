@@ -156,6 +156,8 @@ def test_what_is_no_classifier_is_refused_where_it_is_given(bert: Any, tokenizer
     for wrong, problem in [
         (lambda: reward(features), "a pipeline for 'feature-extraction', and a reward takes one for 'text-class"),
         (lambda: as_potential(features), "a pipeline for 'feature-extraction'"),
+        (lambda: reward(bert("BertModel"), tokenizer=words), "BertModel gives no scores of texts.*fk.similarity"),
+        (lambda: as_potential(bert("BertModel")), "BertModel gives no scores of texts"),
         (lambda: reward(model), r"give its tokenizer, too: reward\(model, tokenizer=tokenizer\)"),
         (lambda: reward(pipe, tokenizer=words, label=0), "leave tokenizer= out"),
         (lambda: reward(pipe), "say which label is wanted.*'BAD', 'GOOD', 'SO SO'"),
