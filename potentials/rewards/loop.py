@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import inspect
 import os
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -23,12 +24,13 @@ class Blocked(Exception):
     """What a coroutine does that keeps the loop to itself, and what to do about it."""
 
 
-def start_coroutine(f: Callable[..., Awaitable[Any]], arguments: tuple[Any, ...]) -> Future[Any]:
-    """Start `await f(*arguments)` on the loop, with the context variables of the caller."""
+def start_coroutine(f: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
+    """Start f(*arguments) on the loop, and await what can be; with the context variables of the caller."""
 
     async def wait() -> Any:
         try:
-            return await f(*arguments)
+            value = f(*arguments)
+            return await value if inspect.isawaitable(value) else value
         except (KeyboardInterrupt, SystemExit) as cause:  # either would end the loop
             raise RuntimeError(f"{type(cause).__name__} inside of a coroutine") from cause
 

@@ -125,6 +125,15 @@ def test_an_async_function_of_all_texts_is_awaited_once(population: Any) -> None
     assert asked == [["a", "bb"]]
 
 
+def test_a_function_that_awaits_for_some_texts_only_is_awaited(population: Any) -> None:
+    async def later(text: str) -> float:
+        return 2.0
+
+    mixed = reward(lambda text: later(text) if text == "b" else 1.0)
+    assert mixed.final(population(["a", "b"]), np.arange(2)).tolist() == [1, 2]
+    assert mixed.final(population(["b", "a"]), np.arange(2)).tolist() == [2, 1]
+
+
 def test_an_async_constraint_is_awaited(population: Any) -> None:
     async def holds(text: str) -> bool:
         return text == "a"
