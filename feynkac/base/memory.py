@@ -24,6 +24,8 @@ class Memory:
 
     def __init__(self, n: int) -> None:
         self._n = n
+        self.first_problem = 0
+        """The number of the run's first problem, where the problems of a call run one by one."""
         self._arrays: dict[Hashable, NDArray] = {}
         self._shared: dict[Hashable, object] = {}
         self._notes: dict[str, Counter[int]] = {}
@@ -55,6 +57,6 @@ class Memory:
     def fork(self, rows: Rows) -> Memory:
         """The memory of the population whose row `i` continues from `rows[i]`."""
         child = Memory(len(rows))
-        child._shared, child._notes = self._shared, self._notes
+        child._shared, child._notes, child.first_problem = self._shared, self._notes, self.first_problem
         child._arrays = {key: array[rows] for key, array in self._arrays.items()}
         return child

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -32,8 +32,11 @@ class Problem:
         return [*turns, {"role": "assistant", "content": text}]
 
 
-def list_problems(groups: Iterable[Any], make: Callable[[int], Problem] = Problem) -> list[Problem]:
-    """(R,) the problem of each row, from the number of its group; `make` is called once for each."""
+def list_problems(groups: Iterable[Any], first: int = 0, make: Callable[[int], Problem] = Problem) -> list[Problem]:
+    """(R,) the problem of each row, from the number of its group; `make` is called once for each.
+
+    `first` is the number of the run's first problem (`Memory.first_problem`).
+    """
     numbers = [int(group) for group in groups]
-    known = {number: make(number) for number in dict.fromkeys(numbers)}
+    known = {number: replace(make(number), index=number + first) for number in dict.fromkeys(numbers)}
     return [known[number] for number in numbers]

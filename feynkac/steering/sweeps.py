@@ -64,7 +64,9 @@ class Chain:
         source: RandomSource,
         observers: Sequence[Observer],
         watch: Stopwatch,
+        number: int,
     ) -> None:
+        """`number`: the place of the problem in the call."""
         self.kept: list[Kept] = []
         self._verdicts = Verdicts()
         self.recorder = Recorder(0, 1, self._verdicts)
@@ -72,7 +74,7 @@ class Chain:
         self._observers = observers
         self._sweeps: Iterator[Sweep] = gibbs(
             model,
-            TimedPotential(watch_deaths(potential, self._verdicts), watch),
+            TimedPotential(watch_deaths(potential, self._verdicts), watch, number),
             n=plan.particles // plan.islands,
             sweeps=plan.sweeps or SWEEPS,
             rng=source,
@@ -179,7 +181,7 @@ class Chains:
         model, potential = TimedModel(alone.join(), self._watch), alone.weigh()
         islands = self._plan.islands
         sources = [self._streams.child(g * islands + b) for b in range(islands)]
-        return [Chain(model, potential, self._plan, source, observers, self._watch) for source in sources]
+        return [Chain(model, potential, self._plan, source, observers, self._watch, g) for source in sources]
 
     def _make_result(self, g: int, chains: list[Chain], complete: bool) -> Result:
         finished = [kept for chain in chains for kept in chain.kept]

@@ -50,7 +50,7 @@ def two(population: Any) -> Any:
 
     class OfProblems(population):
         def tell_problems(self, rows: Any) -> list[Problem]:
-            return list_problems([i // 2 for i in rows], lambda g: Problem(g, f"prompt {g}"))
+            return list_problems([i // 2 for i in rows], 0, lambda g: Problem(g, f"prompt {g}"))
 
     return OfProblems(["a", "b", "a", "b"])
 
@@ -134,6 +134,19 @@ def test_each_problem_of_a_batch_has_the_target_that_it_is_told(tiny_lm: Any) ->
         weights = np.exp(one.log_weights) * len(one.log_weights)
         error = weights.std() / np.sqrt(len(weights))
         assert abs(weights.mean() - np.exp(alone.log_evidence)) < 4.5 * error  # false alarm 7e-6
+
+
+@pytest.mark.parametrize("algorithm", ["smc", "gibbs", "exact", "best_of_n"])
+def test_problems_have_their_place_in_the_call_also_where_they_run_one_by_one(tiny_lm: Any, algorithm: Any) -> None:
+    lm, told = tiny_lm("a", "b"), set()
+
+    def f(text: str, problem: Problem) -> float:
+        told.add((problem.index, problem.prompt))
+        return 0.0
+
+    tasks = [lm.prompt("a", max_tokens=2), lm.prompt("b", max_tokens=2)]
+    fk.steer(tasks, reward(f), particles=4, seed=0, algorithm=algorithm)
+    assert told == {(0, "a"), (1, "b")}
 
 
 def test_programs_and_images_are_told_their_place(tiny_lm: Any) -> None:
