@@ -23,6 +23,7 @@ _HOMES = {
         "FeynkacError", "ArgumentError", "ModelError", "ConstraintError", "PotentialError", "WeightError",
         "AllParticlesDied", "ProgramError", "ReplayDiverged",
     ),
+    "feynkac.base.problems": ("Problem",),
     "feynkac.models.language.lm": ("CausalLM",),
     "feynkac.models.diffusion.pipeline": ("Diffusion",),
     "feynkac.programs": (
@@ -30,7 +31,7 @@ _HOMES = {
     ),
     "feynkac.potentials": (
         "regex", "json_schema", "grammar", "choices", "tokens", "length", "after", "constraint", "reward", "power",
-        "product",
+        "process_reward", "similarity", "judge", "twist", "product",
     ),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         ReplayDiverged as ReplayDiverged,
         WeightError as WeightError,
     )
+    from feynkac.base.problems import Problem as Problem
     from feynkac.models.diffusion.pipeline import Diffusion as Diffusion
     from feynkac.models.language.lm import CausalLM as CausalLM
     from feynkac.potentials import (
@@ -57,12 +59,16 @@ if TYPE_CHECKING:
         constraint as constraint,
         grammar as grammar,
         json_schema as json_schema,
+        judge as judge,
         length as length,
         power as power,
+        process_reward as process_reward,
         product as product,
         regex as regex,
         reward as reward,
+        similarity as similarity,
         tokens as tokens,
+        twist as twist,
     )
     from feynkac.programs import (
         Bernoulli as Bernoulli,

@@ -8,6 +8,10 @@ from feynkac.potentials.constraints.sequels import after
 from feynkac.potentials.constraints.texts import choices, regex
 from feynkac.potentials.power import power
 from feynkac.potentials.rewards.functions import constraint, reward
+from feynkac.potentials.rewards.judging import judge
+from feynkac.potentials.rewards.similarity import similarity
+from feynkac.potentials.rewards.steps import process_reward
+from feynkac.potentials.rewards.twists import twist
 
 __all__ = [
     "Factor",
@@ -17,10 +21,14 @@ __all__ = [
     "constraint",
     "grammar",
     "json_schema",
+    "judge",
     "length",
     "power",
+    "process_reward",
     "product",
     "regex",
     "reward",
+    "similarity",
     "tokens",
+    "twist",
 ]

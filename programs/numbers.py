@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from feynkac.base.errors import ArgumentError, shorten
-from feynkac.potentials.rewards.scoring import Unfit, read_number, unwrap
+from feynkac.potentials.rewards.values import Unfit, read_number, unwrap
 
 
 def read_nats(what: str, value: Any, *, bools: bool = False) -> float:

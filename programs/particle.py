@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feynkac.base.errors import ArgumentError
-from feynkac.potentials.rewards.scoring import unwrap
+from feynkac.potentials.rewards.values import unwrap
 from feynkac.programs.distributions import Distribution
 from feynkac.programs.foreign import adapt
 from feynkac.programs.numbers import read_nats, show

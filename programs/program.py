@@ -15,6 +15,7 @@ from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.base.host import check_not_forked
 from feynkac.base.memory import Memory
+from feynkac.base.problems import Problem, list_problems
 from feynkac.programs.context import Context
 from feynkac.programs.particle import Particle
 from feynkac.programs.returned import check_returned
@@ -72,6 +73,10 @@ class Particles:
     def texts(self, rows: Rows) -> list[str]:
         """The samples as text; of an unfinished program, the text of the context that it opened first."""
         return [str(sample) for sample in self.samples(rows)]
+
+    def tell_problems(self, rows: Rows) -> list[Problem]:
+        """(R,) which program each particle runs; what it continues is its own affair."""
+        return list_problems((self.rows[int(i)].group for i in rows), self.memory.first_problem)
 
     def tell_ends(self, rows: Rows) -> list[str | None]:
         """At which lines the programs of dead `rows` gave up."""

@@ -11,7 +11,7 @@ import numpy as np
 from feynkac.base.errors import ArgumentError, ProgramError
 from feynkac.base.numbers import read_whole
 from feynkac.base.tokens import Token, TokenSet
-from feynkac.potentials.rewards.scoring import unwrap
+from feynkac.potentials.rewards.values import unwrap
 from feynkac.programs.distributions import Distribution
 from feynkac.programs.runtime.serving import Answer, Ask, Block
 

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections import Counter
+from collections.abc import Callable, Hashable
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from feynkac.base.contract import Rows
 
+T = TypeVar("T")
+
 
 class Memory:
     """Named per-row arrays that fork with the population.
 
     A state that has a `memory` lets potentials keep what they need from one step to the next (a running maximum,
-    the level at the last word boundary), so that potentials themselves stay free of any run.
+    the level at the last word boundary), so that potentials themselves stay free of any run. What belongs to the run as
+    a whole is shared by all its populations.
     """
 
     def __init__(self, n: int) -> None:
         self._n = n
+        self.first_problem = 0
+        """The number of the run's first problem, where the problems of a call run one by one."""
         self._arrays: dict[Hashable, NDArray] = {}
+        self._shared: dict[Hashable, object] = {}
+        self._notes: dict[str, Counter[int]] = {}
 
     def __len__(self) -> int:
         return self._n
@@ -31,8 +40,23 @@ class Memory:
             self._arrays[key] = np.broadcast_to(value, (self._n, *value.shape)).copy()
         return self._arrays[key]
 
+    def share(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What the whole run keeps under `key`, whichever population asks; made by `make` on first use."""
+        if key not in self._shared:
+            self._shared[key] = make()
+        return self._shared[key]  # pyright: ignore[reportReturnType]
+
+    def note(self, said: str, rows: Rows) -> None:
+        """Let the results of the problems of `rows` say `said` among their warnings, and how many rows it befell."""
+        self._notes.setdefault(said, Counter()).update(rows.tolist())
+
+    def count_notes(self, rows: Rows) -> Counter[str]:
+        """What has been noted of any of `rows` in this run, and how often."""
+        return +Counter({said: sum(noted[row] for row in rows.tolist()) for said, noted in self._notes.items()})
+
     def fork(self, rows: Rows) -> Memory:
         """The memory of the population whose row `i` continues from `rows[i]`."""
         child = Memory(len(rows))
+        child._shared, child._notes, child.first_problem = self._shared, self._notes, self.first_problem
         child._arrays = {key: array[rows] for key, array in self._arrays.items()}
         return child

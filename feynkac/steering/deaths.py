@@ -11,7 +11,7 @@ from feynkac.base.masks import TokenConstraint, count_least
 from feynkac.results.result import Result
 from feynkac.smc.checks import name_of
 from feynkac.steering.exclusions import find_contradiction
-from feynkac.steering.recorder import Recorder, show_samples
+from feynkac.steering.recorder import Recorder, count_notes, show_samples, write_notes
 
 
 def explain_death(recorder: Recorder, potential: Any) -> str:
@@ -26,7 +26,7 @@ def explain_death(recorder: Recorder, potential: Any) -> str:
         return f"all {len(rows)} particles had died by step {step.t}: {contradiction}"
     advice = "Use more particles, raise max_tokens, or make the constraint or the reward less severe."
     last = show_samples(state, rows)
-    blamed = "; ".join([blamed, *_tell_least(state, rows, potential)])
+    blamed = "; ".join([blamed, *_tell_least(state, rows, potential), *write_notes(count_notes(state, rows))])
     if len(getattr(last[0], "shape", ())) > 1:  # an array says nothing as text
         blamed = "; ".join(culprits) if culprits else "a guess of -inf promised each that it could not have weight"
         advice = "Use more particles, or make the constraint or the reward less severe."

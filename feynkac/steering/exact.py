@@ -20,7 +20,8 @@ from feynkac.smc.observers import Observer
 from feynkac.smc.weights import effective_sample_size, log_sum_exp
 from feynkac.steering.exclusions import find_contradiction
 from feynkac.steering.problems import Problems
-from feynkac.steering.recorder import count_forwarded, read_watch, show_samples
+from feynkac.steering.recorder import count_forwarded, count_notes, read_watch, show_samples, write_notes
+from feynkac.steering.timing import number_problems
 
 MOST = 5_000
 """Histories that go through the model for one problem, at most."""
@@ -89,6 +90,7 @@ class Exact:
         masked = self._problems.only_masks(g)
         with self._watch.on("model"):
             found: Enumerated = call(model.enumerate, MOST, masked, bar.update, of=model, what="enumerate")
+        number_problems(found.state, g)
         with self._watch.on("potentials"):
             result = self._weigh(found, self._problems.find_potential(g))
         # Where only masks weigh, what was left out is known to be nothing against what was found.
@@ -119,5 +121,6 @@ class Exact:
             history=history,
             timing=read_watch(self._watch),
             forwarded_tokens=count_forwarded(found.state, 0),
+            warnings=write_notes(count_notes(found.state, rows)),
             algorithm="exact",
         )

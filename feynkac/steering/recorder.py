@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
-from feynkac.base.capabilities import BoundsEvidence, CountsTokens, Shows, has
+from feynkac.base.capabilities import BoundsEvidence, CountsTokens, Remembers, Shows, has
 from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import Rows
 from feynkac.base.errors import ModelError
@@ -88,6 +89,7 @@ class Recorder:
         shown = show_samples(state, self.members)
         if all(sample is None for sample in shown):
             warnings = [*warnings, "every sample is None: a program gives what it returns"]
+        notes = write_notes(count_notes(state, self.members))
         found, floor = self.spread.diagnose(), self.find_floor() if complete else None
         return Result(
             samples=shown,
@@ -100,7 +102,11 @@ class Recorder:
             timing=read_watch(watch),
             forwarded_tokens=count_forwarded(state, self.group),
             seed=seed,
-            warnings=[*warnings, *self._list_doubts(complete, algorithm, history, found, floor)],
+            warnings=[
+                *warnings,
+                *(note for note in notes if not any(note in said for said in warnings)),
+                *self._list_doubts(complete, algorithm, history, found, floor),
+            ],
             complete=complete,
             algorithm=algorithm,
         )
@@ -131,6 +137,16 @@ def show_samples(state: Any, rows: Rows) -> list[Any]:
     if isinstance(state, Shows):
         return list(call(state.samples, rows, of=state, what="samples"))
     return [call(state.fork, rows[[i]], of=state, what="fork") for i in range(len(rows))]
+
+
+def count_notes(state: Any, rows: Rows) -> Counter[str]:
+    """What potentials have noted of `rows` in this run, and how often."""
+    return state.memory.count_notes(rows) if has(state, Remembers) else Counter()
+
+
+def write_notes(counts: Counter[str]) -> list[str]:
+    """Notes as warnings."""
+    return [f"{said} ({n} times)" if n > 1 else said for said, n in counts.items()]
 
 
 def count_forwarded(state: Any, group: int) -> int | None:

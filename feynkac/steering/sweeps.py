@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ from feynkac.smc.weights import log_sum_exp
 from feynkac.steering.algorithms import SWEEPS, Plan
 from feynkac.steering.deaths import explain_death
 from feynkac.steering.problems import Problems
-from feynkac.steering.recorder import Recorder, count_forwarded, read_watch, show_samples
+from feynkac.steering.recorder import Recorder, count_forwarded, count_notes, read_watch, show_samples, write_notes
 from feynkac.steering.timing import TimedModel, TimedPotential
 from feynkac.steering.verdicts import Verdicts, watch_deaths
 
@@ -48,6 +49,8 @@ class Kept(NamedTuple):
     """Whether the next path is another particle than the reference."""
     spread: Spread
     """What the sweep lost by resampling."""
+    notes: Counter[str]
+    """What potentials have noted, and how often."""
 
 
 class Chain:
@@ -61,7 +64,9 @@ class Chain:
         source: RandomSource,
         observers: Sequence[Observer],
         watch: Stopwatch,
+        number: int,
     ) -> None:
+        """`number`: the place of the problem in the call."""
         self.kept: list[Kept] = []
         self._verdicts = Verdicts()
         self.recorder = Recorder(0, 1, self._verdicts)
@@ -69,7 +74,7 @@ class Chain:
         self._observers = observers
         self._sweeps: Iterator[Sweep] = gibbs(
             model,
-            TimedPotential(watch_deaths(potential, self._verdicts), watch),
+            TimedPotential(watch_deaths(potential, self._verdicts), watch, number),
             n=plan.particles // plan.islands,
             sweeps=plan.sweeps or SWEEPS,
             rng=source,
@@ -97,7 +102,8 @@ class Chain:
         assert step is not None and whole is not None
         population = show_samples(whole.state, self.recorder.members)
         history, forwarded = self.recorder.make_history(), count_forwarded(whole.state, 0)
-        self.kept.append(Kept(population, step.log_weight, history, forwarded, row != 0, self.recorder.spread))
+        notes = count_notes(whole.state, self.recorder.members)
+        self.kept.append(Kept(population, step.log_weight, history, forwarded, row != 0, self.recorder.spread, notes))
         return step
 
     def _see(self, step: Step) -> bool:
@@ -175,7 +181,7 @@ class Chains:
         model, potential = TimedModel(alone.join(), self._watch), alone.weigh()
         islands = self._plan.islands
         sources = [self._streams.child(g * islands + b) for b in range(islands)]
-        return [Chain(model, potential, self._plan, source, observers, self._watch) for source in sources]
+        return [Chain(model, potential, self._plan, source, observers, self._watch, g) for source in sources]
 
     def _make_result(self, g: int, chains: list[Chain], complete: bool) -> Result:
         finished = [kept for chain in chains for kept in chain.kept]
@@ -215,6 +221,7 @@ class Chains:
         if dead < len(chains) and (first := next((chain.kept[0] for chain in chains if chain.kept), None)):
             ess, resampled, n = first.history.ess, first.history.resampled, len(first.log_weight)
             found += list_doubts(_diagnose_first(chains), ess, resampled, n, of_posterior=False)
+        found += write_notes(sum((kept.notes for chain in chains for kept in chain.kept), Counter[str]()))
         later = [kept for chain in chains for kept in chain.kept[1:]]
         moved = sum(kept.moved for kept in later)
         if 2 * moved < len(later):

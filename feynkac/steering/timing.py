@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from feynkac.base.capabilities import Remembers, has
 from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import LogW, Mask, Model, Potential, Rng, Rows, State
+from feynkac.base.memory import Memory
 from feynkac.smc.checks import name_of
 
 
@@ -39,16 +41,27 @@ class TimedModel:
 
 
 class TimedPotential:
-    """`potential`, with the time that it takes put down to "potentials" on `watch`."""
+    """`potential`, with the time that it takes put down to "potentials" on `watch`.
 
-    def __init__(self, potential: Potential, watch: Stopwatch) -> None:
+    `first` is the number of the run's first problem, of which it is told through the state.
+    """
+
+    def __init__(self, potential: Potential, watch: Stopwatch, first: int = 0) -> None:
         self.name = name_of(potential)
-        self._potential, self._watch = potential, watch
+        self._potential, self._watch, self._first = potential, watch, first
 
     def level(self, t: int, state: Any, rows: Rows) -> LogW:
+        number_problems(state, self._first)
         with self._watch.on("potentials"):
             return self._potential.level(t, state, rows)
 
     def final(self, state: Any, rows: Rows) -> LogW:
+        number_problems(state, self._first)
         with self._watch.on("potentials"):
             return self._potential.final(state, rows)
+
+
+def number_problems(state: Any, first: int) -> None:
+    """Let the problems of a run that has but some of a call be numbered from `first` on."""
+    if first and has(state, Remembers) and isinstance(state.memory, Memory):
+        state.memory.first_problem = first

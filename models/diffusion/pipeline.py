@@ -195,6 +195,9 @@ class Diffusion:
         if self.decode is None:
             try_decoder(decode, sampler.preview, question.x)
         if self._refusal is None:
-            return sampler.init(n, rng)
-        drawn = call.finish()
-        return hold(sampler, read_latents(call.returned, drawn, ask_for(self.pipe)), len(self.calls))
+            state = sampler.init(n, rng)
+        else:
+            drawn = call.finish()
+            state = hold(sampler, read_latents(call.returned, drawn, ask_for(self.pipe)), len(self.calls))
+        said = [given.get("prompt") for given in self.calls]
+        return replace(state, prompts=tuple(prompt if isinstance(prompt, str) else None for prompt in said))

@@ -14,6 +14,7 @@ from torch import Tensor
 from feynkac.base.contract import LogW, Mask, Rows
 from feynkac.base.errors import ModelError
 from feynkac.base.memory import Memory
+from feynkac.base.problems import Problem, list_problems
 from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.calibration import posterior_variance
 from feynkac.models.diffusion.checks import decode_latents, preview_latents
@@ -77,6 +78,8 @@ class Latents(Tree):
     """(N, ...) the clean latents expected one step ago; None before the first step."""
     past: Past | None = None
     """The paths so far, if they are kept (see `record`)."""
+    prompts: tuple[str | None, ...] = field(default=(), metadata=SHARED)
+    """The prompt of each problem, where it is a text."""
     tape: tuple[Tensor, Tensor] | None = field(default=None, metadata=SHARED, repr=False)
     """Latents and estimates with their graph, while a gradient through the denoiser is being taken."""
 
@@ -93,6 +96,11 @@ class Latents(Tree):
         moved = rows != np.arange(len(rows))
         child.since[np.isin(child.group, child.group[moved])] = 0.0
         return child
+
+    def tell_problems(self, rows: Rows) -> list[Problem]:
+        """(R,) which problem each latent belongs to, with its prompt where that is a text."""
+        prompts = dict(enumerate(self.prompts))
+        return list_problems(self.group[rows], self.memory.first_problem, lambda g: Problem(g, prompts.get(g)))
 
     def retire(self, rows: Rows) -> None:
         """Mark rows as dead: they leave the network's batch."""

@@ -14,6 +14,7 @@ from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ModelError
 from feynkac.base.masks import States, TokenConstraint
 from feynkac.base.memory import Memory
+from feynkac.base.problems import Problem, list_problems
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.discrete.composition import Composition
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
@@ -119,6 +120,10 @@ class Canvas:
             origin=np.arange(len(self)),
             rng=rng,
         )
+
+    def tell_problems(self, rows: Rows) -> list[Problem]:
+        """(R,) which problem each canvas belongs to."""
+        return list_problems(self.group[rows], self.memory.first_problem)
 
     def retire(self, rows: Rows) -> None:
         """Mark rows as dead: they cost no more evaluations."""

@@ -20,7 +20,7 @@ from feynkac.models.language.laws import Processor, read_law
 from feynkac.models.language.openings import Opening, TokenIds, read_eos, read_ids, read_stops
 from feynkac.models.language.prompted import Prompt, Prompted
 from feynkac.models.language.protocols import Proposal
-from feynkac.models.language.scoring import score_texts
+from feynkac.models.language.scoring import score_answers, score_texts
 from feynkac.models.language.spelling import EMPTY, Speller
 from feynkac.smc.checks import call
 
@@ -127,7 +127,8 @@ class LanguageModel(ABC):
         Raises ArgumentError for arguments that cannot be used, ModelError if the window is too small, or where the
         tokenizer knows a token that the model does not.
         """
-        ids = self._begin(Opening.read(text, chat, tokens, tools, documents, template))
+        opening = Opening.read(text, chat, tokens, tools, documents, template)
+        ids = self._begin(opening)
         limit = read_whole("max_tokens", max_tokens, 1)
         stops = read_stops(stop)
         law = read_law(temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram_size, logits_processor)
@@ -138,7 +139,9 @@ class LanguageModel(ABC):
                 "draw(frontier)"
             )
         self._check_window(len(ids), limit)
-        return Prompted(self, (Problem(Prompt(ids, limit, stops, law, at_limit), proposal=proposal),))
+        turns = None if opening.chat is None else tuple(opening.chat.messages)
+        prompt = Prompt(ids, limit, stops, law, at_limit, text=opening.text, chat=turns)
+        return Prompted(self, (Problem(prompt, proposal=proposal),))
 
     def context(
         self,
@@ -189,6 +192,21 @@ class LanguageModel(ABC):
         the model raises arrives as ModelError, with its cause.
         """
         return call(score_texts, self, prompt, texts, end, spellings, of=self, what="score")
+
+    @property
+    def chats(self) -> bool:
+        """Whether the tokenizer has a template for chats."""
+        return bool(getattr(self.tokenizer, "chat_template", None))
+
+    def score_answers(
+        self, questions: Sequence[str | Sequence[Mapping[str, Any]]], answers: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """(Q, A) log-probabilities that what follows each question begins with each answer, in nats.
+
+        A question is a text, or a list of messages; an answer is taken as the tokenizer spells it. All questions go
+        through the model together. Raises ArgumentError and ModelError as `prompt` and `score` do.
+        """
+        return call(score_answers, self, questions, answers, of=self, what="score_answers")
 
     def begin(self, text: str) -> tuple[int, ...]:
         """The token ids of a text that begins with `text` (see `Speller.begin`)."""

@@ -90,6 +90,14 @@ def shape_starts(logits: Tensor, prompts: Sequence[Prompt]) -> Tensor:
     return shape(logits, [prompt.law for prompt in prompts], lambda g: prompts[g].ids)
 
 
+def score_firsts(logits: Tensor, tokens: Sequence[int]) -> NDArray[np.float64]:
+    """(G, A) nats of each of `tokens` as the next one, by laws (G, V)."""
+    import torch
+
+    scaled = logits.double()
+    return (scaled[:, list(tokens)] - torch.logsumexp(scaled, 1, keepdim=True)).cpu().numpy()
+
+
 class _Next:
     """(n, V) logits as laws of the next token; only what is asked for leaves the device."""
 

@@ -15,11 +15,12 @@ from feynkac.base.per_vocabulary import PerVocabulary
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.language.drawing import Problem
 from feynkac.models.language.enumeration import Enumeration
-from feynkac.models.language.listed import Ids, can_end, score_lists, shape_starts
+from feynkac.models.language.listed import Ids, can_end, score_firsts, score_lists, shape_starts
 
 if TYPE_CHECKING:
     from feynkac.models.language.language_model import LanguageModel
     from feynkac.models.language.prompted import Prompted
+    from feynkac.models.language.texts import Prompt
 
 MOST = 5_000
 """Prefixes of spellings that go through the model, at most."""
@@ -45,6 +46,28 @@ def score_texts(
     model = _read_model(lm, prompt, max([1, *(len(text.encode()) for text in listed)]))
     known = {text: _score_all(model, text) for text in dict.fromkeys(listed)}
     return np.array([known[text] for text in listed])
+
+
+def score_answers(lm: LanguageModel, questions: Sequence[Any], answers: Sequence[str]) -> NDArray[np.float64]:
+    """(Q, A) log-probabilities of answers as beginnings (see `LanguageModel.score_answers`)."""
+    spelt = [tuple(lm.spell(answer)) for answer in answers]
+    if not all(spelt):
+        raise ArgumentError(f"score_answers: an answer of {list(answers)!r:.80} is empty; leave it out")
+    longest = max(map(len, spelt))
+    prompts = [_read_question(lm, question, longest) for question in questions]
+    if not prompts:
+        return np.empty((0, len(spelt)))
+    contexts = lm.open([prompt.tokens for prompt in prompts], longest)
+    laws = contexts.start()
+    if longest == 1:
+        return score_firsts(laws, [ids[0] for ids in spelt])
+    scored = score_lists(contexts, laws, prompts, [spelt] * len(prompts), lm.vocabulary)
+    return np.array([[each.log_prob.sum() for each in row] for row in scored])
+
+
+def _read_question(lm: LanguageModel, question: Any, longest: int) -> Prompt:
+    given: dict[str, Any] = {"text" if isinstance(question, str) else "chat": question}
+    return lm.prompt(**given, max_tokens=longest).prompts[0]
 
 
 def _read_model(lm: LanguageModel, prompt: Any, longest: int) -> Prompted:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from feynkac.base.contract import Mask, Rows
 from feynkac.base.masks import States, TokenConstraint
 from feynkac.base.memory import Memory
+from feynkac.base.problems import Problem, list_problems
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.language.columns import Constraints, find_columns
 from feynkac.models.language.laws import PLAIN, Law
@@ -28,6 +29,10 @@ class Prompt:
     stop: tuple[bytes, ...] = ()
     law: Law = PLAIN
     at_limit: Literal["truncate", "end"] = "truncate"
+    text: str | None = field(default=None, compare=False)
+    """The text, where it was given as one."""
+    chat: tuple[Mapping[str, Any], ...] | None = field(default=None, compare=False)
+    """The messages, where it was given as a chat."""
 
     @cached_property
     def ids(self) -> NDArray[np.int64]:
@@ -118,6 +123,15 @@ class Texts:
     def tell_log_prob(self, rows: Rows) -> NDArray[np.float64]:
         """(R,) nats of `rows` under the laws of their prompts, the ends of those that have ended among them."""
         return self.log_prob[rows]
+
+    def tell_problems(self, rows: Rows) -> list[Problem]:
+        """(R,) what each text continues."""
+        return list_problems(self.group[rows], self.memory.first_problem, self._describe)
+
+    def _describe(self, g: int) -> Problem:
+        prompt = self.prompts[g]
+        written = self.vocabulary.text(prompt.tokens) if prompt.text is None else prompt.text
+        return Problem(g, written, prompt.chat)
 
     def tell_ends(self, rows: Rows) -> list[str | None]:
         """What ended `rows` other than their own end: the limit, or that no token was left."""

@@ -18,9 +18,9 @@ from feynkac.base.contract import LogW, Potential, Rows, State
 from feynkac.base.errors import ArgumentError
 from feynkac.base.sampling import Estimates, View
 from feynkac.potentials.base import Factor
+from feynkac.potentials.rewards.boundaries import Every
 from feynkac.potentials.rewards.folds import FOLDS, Kind
 from feynkac.potentials.rewards.scoring import Scorer
-from feynkac.potentials.rewards.texts import Every
 from feynkac.smc.checks import check_log_weights
 
 Steps: TypeAlias = int | Literal["end"]
@@ -80,7 +80,7 @@ class DecodedReward(Guess):
 
     def log_psi(self, view: View) -> Tensor:
         """(R,) nats: the scale times f of the estimates."""
-        scores = self._scorer.score_tensors(view.estimate, view.state.t - 1, view.rows)
+        scores = self._scorer.score_tensors(view.estimate, view.state.t - 1, view.rows, view.state)
         return store(self, view, _scale(self.scale, scores))
 
     def fold(self, past: NDArray[np.float64], new: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -92,6 +92,14 @@ class DecodedReward(Guess):
     def final(self, state: State, rows: Rows) -> LogW:
         """(R,) nats: the scale times f of the samples, whatever the kind."""
         return _scale(self.scale, _score_outputs(self._scorer, state, rows)).cpu().numpy()
+
+
+class DecodedTwist(DecodedReward):
+    """scale * f(estimate) on the way, and nothing at the end (see `feynkac.potentials.twist`)."""
+
+    def final(self, state: State, rows: Rows) -> LogW:
+        """(R,) zeros: what was guessed is taken back."""
+        return np.zeros(len(rows))
 
 
 class DecodedPlain(DecodedReward):
@@ -120,7 +128,7 @@ class DecodedConstraint(Factor):
             return np.zeros(len(rows))
         views = require_estimates(state, self.name).views(rows)
         with torch.no_grad():
-            parts = [self._scorer.score_tensors(view.estimate, t, view.rows) for view in views]
+            parts = [self._scorer.score_tensors(view.estimate, t, view.rows, state) for view in views]
         return torch.cat(parts).cpu().numpy()
 
     def final(self, state: State, rows: Rows) -> LogW:
@@ -129,13 +137,18 @@ class DecodedConstraint(Factor):
 
 
 def count_steps(every: Every, name: str) -> Steps:
-    """`every` as a number of steps or "end". Raises ArgumentError for words and sentences."""
-    if every in ("word", "sentence"):
-        raise ArgumentError(
-            f"'{name}' is asked every={every!r}, but an image has no {every}s; use every='token' (each step of the "
-            "model), a number of steps, or 'end'"
-        )
-    return 1 if every == "token" else every  # type: ignore[return-value]
+    """`every` as a number of steps or "end". Raises ArgumentError for what are boundaries of texts."""
+    if every == "token":
+        return 1
+    if every == "end":
+        return "end"
+    if isinstance(every, int):
+        return every
+    lacks = f"{every}s" if every in ("word", "sentence") else "text to be cut"
+    raise ArgumentError(
+        f"'{name}' is asked every={every!r}, but an image has no {lacks}; use every='token' (each step of the "
+        "model), a number of steps, or 'end'"
+    )
 
 
 def require_estimates(state: State, name: str) -> Estimates:
@@ -159,7 +172,7 @@ def _score_outputs(scorer: Scorer, state: State, rows: Rows) -> Tensor:
     """(R,) float64 scores of finished `rows`."""
     outputs = require_outputs(state, scorer.name).outputs(rows)
     with torch.no_grad():
-        return torch.cat([scorer.score_tensors(x, None, part) for part, x in outputs])
+        return torch.cat([scorer.score_tensors(x, None, part, state) for part, x in outputs])
 
 
 def _scale(scale: float, scores: Tensor) -> Tensor:

@@ -16,9 +16,13 @@ def _take_new(past: Any, new: Any) -> Any:
     return new
 
 
+def _take_larger(past: Any, new: Any) -> Any:
+    return np.where(past == -np.inf, past, np.where(new == -np.inf, new, np.maximum(past, new)))  # -inf kills
+
+
 FOLDS: dict[str, Callable[[Any, Any], Any]] = {
     "difference": _take_new,
-    "max": np.maximum,
+    "max": _take_larger,
     "sum": np.add,
 }
 """Of each kind: (what the scores so far fold to, the next score) -> what both fold to; numbers or (R,) arrays."""

@@ -2,115 +2,69 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Callable
 from functools import partial
-from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from feynkac.base.capabilities import Decodes, Writes, has
-from feynkac.base.contract import LogW, Rows, State
-from feynkac.base.errors import ArgumentError, PotentialError
-from feynkac.base.numbers import as_whole
+from feynkac.base.errors import ArgumentError
 from feynkac.potentials.base import Factor, set_function_reader
-from feynkac.potentials.rewards.boundaries import BOUNDARIES
+from feynkac.potentials.rewards.boundaries import Every, read_every
+from feynkac.potentials.rewards.calling import OnError
+from feynkac.potentials.rewards.classifiers import Head, Reads, is_of_transformers, read_classifier
 from feynkac.potentials.rewards.folds import Kind, check_kind
-from feynkac.potentials.rewards.scoring import Scorer, read_bool, read_number, read_number_or_bool
-from feynkac.potentials.rewards.texts import Every, PlainText, TextFactor
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from feynkac.base.sampling import View
-
-
-class SampleFactor(Factor):
-    """A function of the sample, whatever the model samples: of the text, or else of what is decoded from latents.
-
-    `on_texts` weighs states that have texts; `on_decoded` makes what weighs states that have decoded samples, when it
-    is first needed. Which of the two is asked is decided here and nowhere else.
-    """
-
-    def __init__(self, on_texts: Factor, on_decoded: Callable[[], Factor], *, hard: bool = False) -> None:
-        self.name, self.hard = on_texts.name, hard
-        self._on_texts, self._make = on_texts, on_decoded
-        self._made = dict[str, Factor]()
-
-    def level(self, t: int, state: State, rows: Rows) -> LogW:
-        """(R,) nats: what the function foresees from the text so far, or from the clean sample expected."""
-        return self._on(state).level(t, state, rows)
-
-    def final(self, state: State, rows: Rows) -> LogW:
-        """(R,) nats: what the function says of the samples."""
-        return self._on(state).final(state, rows)
-
-    def log_psi(self, view: View) -> Tensor:
-        """(R,) nats, differentiable if the function is: what it foresees of the rows in `view`."""
-        return self._on_decoded.log_psi(view)
-
-    @property
-    def _on_decoded(self) -> Factor:
-        # One for all threads, since what particles remember is kept under it; setdefault is atomic.
-        return self._made.get("decoded") or self._made.setdefault("decoded", self._make())
-
-    def _on(self, state: State) -> Factor:
-        if has(state, Writes):
-            return self._on_texts
-        if has(state, Decodes):
-            return self._on_decoded
-        raise PotentialError(
-            f"'{self.name}' is a function of texts or of decoded samples, and {type(state).__name__} has neither; "
-            "write a potential with level(t, state, rows) and final(state, rows) for it"
-        )
+from feynkac.potentials.rewards.samples import (
+    SampleFactor,
+    check_scale,
+    decode_constraint,
+    decode_plain,
+    decode_reward,
+    make_scorer,
+)
+from feynkac.potentials.rewards.signatures import name_function
+from feynkac.potentials.rewards.texts import PlainText, TextFactor
+from feynkac.potentials.rewards.values import read_bool, read_number, read_number_or_bool
 
 
-def read_function(f: Callable[[Any], Any]) -> SampleFactor:
+def read_function(f: Callable[[Any], Any]) -> Factor:
     """A plain function given where a potential is expected: bool constrains whole samples, a number is in nats."""
-    _check_call(f, "", "")
-    scorer = Scorer(f, _name("", f), read_number_or_bool)
-    return SampleFactor(PlainText(scorer), partial(_decode_plain, scorer))
-
-
-# Of modules and not of functions, so that potentials travel to other processes; what they import takes a while.
-
-
-def _decode_plain(scorer: Scorer) -> Factor:
-    from feynkac.potentials.rewards.decoded import DecodedPlain
-
-    return DecodedPlain(scorer)
-
-
-def _decode_constraint(scorer: Scorer, every: Every) -> Factor:
-    from feynkac.potentials.rewards.decoded import DecodedConstraint, count_steps
-
-    return DecodedConstraint(scorer, count_steps(every, scorer.name))
-
-
-def _decode_reward(scorer: Scorer, scale: float, kind: Kind, every: Every) -> Factor:
-    from feynkac.potentials.rewards.decoded import DecodedReward, count_steps
-
-    return DecodedReward(scorer, scale, kind, count_steps(every, scorer.name))
+    if is_of_transformers(f):
+        return reward(f)
+    scorer = make_scorer(f, "", read_number_or_bool)
+    return SampleFactor(PlainText(scorer), partial(decode_plain, scorer))
 
 
 set_function_reader(read_function)
 
 
-def constraint(f: Callable[..., Any], every: Every = "end", batch: bool = False) -> SampleFactor:
+def constraint(
+    f: Callable[..., Any],
+    every: Every = "end",
+    batch: bool = False,
+    *,
+    workers: int | None = None,
+    timeout: float | None = None,
+    on_error: OnError = "raise",
+    retries: int | None = None,
+) -> SampleFactor:
     """The samples for which f is True: f of a text, or of a decoded sample such as an image (C, H, W) from 0 to 1.
 
     By default f is asked about whole samples only, and any f will do. With any other `every` (see `reward`) you
     promise more: that once f is False of a text, or of the image expected, it stays so in every continuation. Particles
-    then die early. With `batch`, f takes all samples at once, as in `reward`, and returns as many bools.
+    then die early. With `batch`, f takes all samples at once, as in `reward`, and returns as many bools. f may be
+    async, slow and remote, and may be told its problem, as in `reward`.
 
     Raises ArgumentError for an f as `reward` does; PotentialError, when it is used, if f raises or returns anything but
     a bool.
     """
-    every = _check(f, every, "constraint", batch)
-    scorer = Scorer(f, _name("constraint", f), read_bool, batch)
-    on_decoded = partial(_decode_constraint, scorer, every)
+    if is_of_transformers(f):
+        raise ArgumentError(
+            f"constraint({type(f).__name__}): a model gives numbers; use reward, or a function that compares them"
+        )
+    scorer = make_scorer(
+        f, "constraint", read_bool, batch, workers=workers, timeout=timeout, on_error=on_error, retries=retries
+    )
+    every = read_every(every, "constraint")
+    on_decoded = partial(decode_constraint, scorer, every)
     # "sum", so that no boundary may be passed over
     return SampleFactor(TextFactor(scorer, every=every, kind="sum", scale=1.0), on_decoded, hard=True)
 
@@ -121,7 +75,16 @@ def reward(
     kind: Kind = "difference",
     every: Every = "token",
     batch: bool = False,
-) -> SampleFactor:
+    *,
+    workers: int | None = None,
+    timeout: float | None = None,
+    on_error: OnError = "raise",
+    retries: int | None = None,
+    tokenizer: Any = None,
+    label: str | int | None = None,
+    score: Head | None = None,
+    reads: Reads | None = None,
+) -> Factor:
     """Weight samples by exp(scale * f(sample)), f(sample) being a number (True counts 1, False 0).
 
     A sample is a text, or what a diffusion model decodes: a tensor, such as an image (C, H, W) from 0 to 1. With
@@ -133,66 +96,51 @@ def reward(
     boundary s, the level is scale * r_t ("difference"), scale * max r_s ("max") or scale * sum r_s ("sum") over
     the boundaries so far. Boundaries are each step of the model (`every="token"`), every so many steps (a number), or
     the ends of complete words or sentences of a text, where f sees the text up to that end; of an unfinished image it
-    sees the clean image expected. Between boundaries the last level stays, and before the first it is 0, which has no
+    sees the clean image expected. A separator without letters ("\\n\\n"), a compiled pattern or a function of the text
+    makes boundaries of your own. Between boundaries the last level stays, and before the first it is 0, which has no
     part in the maximum. With every="end" f sees whole samples only.
 
     Returning -inf kills a particle (whatever the scale): before the end, do so only if no continuation has weight.
+    A number is one of Python, numpy or torch, a Decimal, anything that `float` takes, or an array or tensor with one
+    entry; a batch may be (R, 1).
 
-    A number is one of Python, numpy or torch, a Decimal, or an array or tensor with one entry; a batch may be (R, 1).
+    **The problem.** f(text, problem), with a second parameter of this name (f(texts, problems) with `batch`), is told
+    which problem of a batch it scores: `problem.index`, `problem.prompt`, `problem.chat` (`feynkac.Problem`).
 
-    Raises ArgumentError for an f that is async or does not take the sample as its one argument; PotentialError, when it
-    is used, if f raises or returns NaN, +inf or no number.
+    **Slow functions.** An `async def` is awaited, `workers` calls at once (16), on an event loop of our own. Any other
+    f runs in so many threads if `workers` is given. A call may take `timeout` seconds, and is made again up to
+    `retries` times if it raises or takes longer, after 1, 2, 4, ... seconds. If it fails for good, `on_error` says what
+    then: "raise", also "retry" (the same, with 3 retries), or "kill", which gives the particle weight 0: that is
+    another target, and the result warns of it. A thread that takes too long cannot be stopped, and is left alone.
+
+    **Models of transformers.** f may be a text-classification pipeline, or a model for sequence classification with its
+    `tokenizer`, both in evaluation mode. Then r is the log-probability of `label` (score="log_prob", by softmax, or by
+    a sigmoid where labels do not exclude each other) or its logit (score="logit"); of a model with one output, as
+    reward models are, the logit. `reads` says what of: "text" is the text alone, "pair" prompt and text as a pair,
+    "chat" the conversation by the tokenizer's template, which is the default for one output where there is a template.
+    No text is cut unless the pipeline was made with truncation=True.
+
+    Raises ArgumentError for an f that is an async generator, takes other arguments, or is a model that does not score
+    texts or has no such label; PotentialError, when it is used, if f raises or returns NaN, +inf or no number.
     """
-    every = _check(f, every, "reward", batch)
     check_kind(kind)
     check_scale(scale)
-    scorer = Scorer(f, _name("reward", f), read_number, batch)
-    on_decoded = partial(_decode_reward, scorer, float(scale), kind, every)
-    return SampleFactor(TextFactor(scorer, every=every, kind=kind, scale=float(scale)), on_decoded)
-
-
-def check_scale(scale: Any) -> None:
-    """Raises ArgumentError for a scale that is no finite number."""
-    if isinstance(scale, bool | np.bool_) or not isinstance(scale, Real) or not math.isfinite(scale):
-        raise ArgumentError(f"reward(scale={scale!r}): the scale is a finite number, in nats per unit of reward")
-
-
-def _check(f: Any, every: Any, what: str, batch: bool) -> Every:
-    """`every`, as it is meant. Raises ArgumentError for what is no function of the sample, and no boundary."""
-    if not callable(f):
-        raise ArgumentError(f"{what}({f!r}): give a function of the sample, which is a text or a decoded image")
-    _check_call(f, f"{what}: ", "s" if batch else "")
-    if isinstance(every, str) and every in BOUNDARIES:
-        return every
-    if (steps := as_whole(every)) is None or steps < 1:
-        names = ", ".join(map(repr, BOUNDARIES))
-        raise ArgumentError(f"{what}(every={every!r}): choose one of {names}, or a number of steps, at least 1")
-    return steps
-
-
-def _check_call(f: Callable[..., Any], what: str, many: str) -> None:
-    """Raises ArgumentError for a function that cannot be called with one argument, or that returns coroutines."""
-    name = _name("", f)
-    called = type(f).__call__
-    if any(is_kind(f) or is_kind(called) for is_kind in (inspect.iscoroutinefunction, inspect.isasyncgenfunction)):
+    every, scale = read_every(every, "reward"), float(scale)
+    slow = {"workers": workers, "timeout": timeout, "on_error": on_error, "retries": retries}
+    of_models = {"tokenizer": tokenizer, "label": label, "score": score, "reads": reads}
+    if is_of_transformers(f, tokenizer):
+        if batch or slow != _NOT_SLOW:
+            names = ", ".join(("batch", *slow))
+            raise ArgumentError(f"reward: a model is asked about all texts at once; leave {names} out")
+        return TextFactor(read_classifier(f, **of_models), every=every, kind=kind, scale=scale)
+    if any(given is not None for given in of_models.values()):
         raise ArgumentError(
-            f"{what}'{name}' is async, and is called without an event loop. Run it inside of a function: "
-            f"def score(texts): return asyncio.run(score_all(texts)), where score_all gathers {name}(text) for each "
-            "text, and give that with batch=True"
+            f"reward({name_function('', f)}): {', '.join(of_models)} are for models of transformers, and this is none; "
+            "leave them out"
         )
-    try:
-        signature = inspect.signature(f)
-    except (ValueError, TypeError):  # functions written in C may not tell
-        return
-    try:
-        signature.bind(None)
-    except TypeError as cause:
-        raise ArgumentError(
-            f"{what}'{name}' takes {signature}, and is called with one argument, the sample{many} ({cause}). Fix the "
-            f"others: lambda sample{many}: {name}(..., sample{many})"
-        ) from None
+    scorer = make_scorer(f, "reward", read_number, batch, **slow)
+    on_decoded = partial(decode_reward, scorer, scale, kind, every)
+    return SampleFactor(TextFactor(scorer, every=every, kind=kind, scale=scale), on_decoded)
 
 
-def _name(what: str, f: Any) -> str:
-    inner = getattr(f, "__name__", None) or type(f).__name__
-    return f"{what}({inner})" if what else inner
+_NOT_SLOW = {"workers": None, "timeout": None, "on_error": "raise", "retries": None}

@@ -3,156 +3,184 @@
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Callable, Sequence
-from decimal import Decimal
-from numbers import Real
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.capabilities import Remembers, TellsProblems, has, require
 from feynkac.base.contract import Rows
 from feynkac.base.errors import PotentialError, is_out_of_memory
+from feynkac.base.problems import Problem
+from feynkac.potentials.rewards.calling import Calls, Failed
+from feynkac.potentials.rewards.loop import Blocked
+from feynkac.potentials.rewards.values import Convert, Place, convert_batch, convert_one, read_number, unwrap
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Convert: TypeAlias = Callable[[Any], float]
-"""What a returned value means: the score that it stands for. Raises Unfit for what is none."""
-Place: TypeAlias = Callable[[int], str]
-"""The beginning of an error about the sample with this index."""
-
-
-class Unfit(Exception):
-    """What is wrong with a returned value, and what to return instead."""
-
-
-def read_number(value: Any) -> float:
-    """A score as a float; True counts 1."""
-    if isinstance(value := unwrap(value), Real | Decimal):
-        try:
-            return float(value)
-        except (OverflowError, ValueError):
-            raise Unfit(f"{_describe(value)}; return a number that fits a float") from None
-    raise Unfit(f"{_describe(value)}; return a number")
-
-
-def read_bool(value: Any) -> float:
-    """0 for True and -inf for False, in nats."""
-    if not isinstance(value := unwrap(value), bool):
-        raise Unfit(f"{_describe(value)}; a constraint returns True or False (for numbers use reward)")
-    return 0.0 if value else -np.inf
-
-
-def read_number_or_bool(value: Any) -> float:
-    """A number as it is, a bool as a constraint, in nats."""
-    return read_bool(value) if isinstance(unwrap(value), bool) else read_number(value)
-
-
-def unwrap(value: Any) -> Any:
-    """The Python number in a numpy number, and in an array or tensor with one entry; else `value` as it is."""
-    single = hasattr(value, "item") and math.prod(getattr(value, "shape", (0,))) == 1
-    return value.item() if single else value
+PLAIN = Calls()
+KEPT = 4096
+"""Texts whose scores are kept during a run, of functions that are known to depend on nothing else."""
 
 
 class Scorer:
     """A function of samples that cannot go wrong in silence: f of one sample, or with `batch` of all at once.
 
-    `convert` says what counts as a score: `read_number`, `read_bool` or `read_number_or_bool`. Every method raises
-    PotentialError naming the function, the step, the row and the sample if f raises, or returns anything else, NaN or
-    +inf.
+    `convert` says what counts as a score: `read_number`, `read_bool` or `read_number_or_bool`. `calls` says how f is
+    called, and whether it is told the problem. The scores of a `pure` function of texts are kept for the run.
+
+    Every method raises PotentialError naming the function, the step, the row and the sample if f raises, or returns
+    anything else, NaN or +inf. Where failures kill, the sample has score -inf, and the results of the run say so.
     """
 
-    def __init__(self, f: Callable[..., Any], name: str, convert: Convert = read_number, batch: bool = False) -> None:
+    def __init__(
+        self,
+        f: Callable[..., Any],
+        name: str,
+        convert: Convert = read_number,
+        batch: bool = False,
+        calls: Calls = PLAIN,
+        pure: bool = False,
+    ) -> None:
         self.name = name
         self.saw_bool = False
         """Whether a function of one sample has returned a bool."""
-        self._f, self._convert, self._batch = f, convert, batch
+        self._f, self._convert, self._batch, self._calls, self._pure = f, convert, batch, calls, pure
 
-    def score_texts(self, texts: Sequence[str], t: int | None, rows: Rows) -> NDArray[np.float64]:
-        """(R,) scores of the texts of `rows`, at step `t` or at the end; f is asked about each distinct text once."""
-        first: dict[str, int] = {}
-        for i, text in enumerate(texts):
-            first.setdefault(text, i)
-        distinct = list(first)
+    def score_texts(self, texts: Sequence[str], t: int | None, rows: Rows, state: Any = None) -> NDArray[np.float64]:
+        """(R,) scores of the texts of `rows`, at step `t` or at the end; f is asked about each distinct text once.
+
+        `state` holds the rows: it tells their problems, and remembers what was killed.
+        """
+        problems = self._tell(state, rows)
+        keys: list[Hashable] = (
+            [*texts] if problems is None else list(zip([each.index for each in problems], texts, strict=True))
+        )
+        known = self._recall(state)
+        first: dict[Hashable, int] = {}
+        for i, key in enumerate(keys):
+            if key not in known:
+                first.setdefault(key, i)
+        asked = list(first.values())
 
         def place(i: int) -> str:
-            return f"{self._start(t)}, row {rows[first[distinct[i]]]}, text {_shorten(distinct[i])!r},"
+            return f"{self._start(t)}, row {rows[asked[i]]}, text {_shorten(texts[asked[i]])!r},"
 
-        scores, _ = self._ask(distinct, place, f"{self._start(t)}, asked about {len(distinct)} texts,")
-        score_of = dict(zip(distinct, scores, strict=True))
-        return np.array([score_of[text] for text in texts], dtype=np.float64)
+        told = None if problems is None else [problems[i] for i in asked]
+        whole = f"{self._start(t)}, asked about {len(asked)} texts,"
+        scores, values = self._ask([texts[i] for i in asked], told, place, whole)
+        failed = {key: value for key, value in zip(first, values, strict=False) if isinstance(value, Failed)}
+        self._note_kills([failed.get(key) for key in keys], state, rows)
+        known.update(zip(first, scores.tolist(), strict=True))
+        result = np.array([known[key] for key in keys], dtype=np.float64)
+        while len(known) > KEPT:
+            del known[next(iter(known))]
+        return result
 
-    def score_tensors(self, x: Tensor, t: int | None, rows: Rows) -> Tensor:
+    def score_tensors(self, x: Tensor, t: int | None, rows: Rows, state: Any = None) -> Tensor:
         """(R,) float64 scores of samples or estimates `x` (R, ...) of `rows`, with their graph if f keeps one."""
         import torch
 
         sample = f"{'a' if self._batch else 'given one'} sample of shape {tuple(x.shape[1:])}"
         scores, returned = self._ask(
             x,
+            self._tell(state, rows),
             lambda i: f"{self._start(t)}, row {rows[i]}, {sample},",
             f"{self._start(t)}, given {len(rows)} samples as a batch of shape {tuple(x.shape)},",
         )
-        if isinstance(returned, torch.Tensor):
-            return returned.double().reshape(-1) if returned.requires_grad else torch.as_tensor(scores, device=x.device)
-        graphs = isinstance(returned, list | tuple) and any(getattr(each, "requires_grad", False) for each in returned)
-        if graphs:
-            return torch.stack([torch.as_tensor(each, device=x.device).double().reshape(()) for each in returned])
+        values = returned[0] if self._batch else returned
+        if not self._batch:
+            self._note_kills([each if isinstance(each, Failed) else None for each in values], state, rows)
+        if not torch.is_grad_enabled():
+            return torch.as_tensor(scores, device=x.device)
+        if isinstance(values, torch.Tensor) and values.requires_grad:
+            return values.double().reshape(-1)
+        if isinstance(values, list | tuple) and any(getattr(each, "requires_grad", False) for each in values):
+            kept = [-np.inf if isinstance(each, Failed) else each for each in values]
+            return torch.stack([torch.as_tensor(each, device=x.device).double().reshape(()) for each in kept])
         return torch.as_tensor(scores, device=x.device)
 
-    def _ask(self, samples: Any, place: Place, whole: str) -> tuple[NDArray[np.float64], Any]:
-        """(R,) scores of R samples, and what f returned for them; `whole` begins an error about all of them."""
+    def _ask(
+        self, samples: Any, told: Sequence[Problem] | None, place: Place, whole: str
+    ) -> tuple[NDArray[np.float64], list[Any]]:
+        """(R,) scores of R samples, and what f returned: for each sample, or for the batch."""
         if not len(samples):
-            return np.zeros(0), []
+            return np.zeros(0), [[]] if self._batch else []
         if self._batch:
-            returned = self._call(samples, lambda: whole)
-            return self._convert_batch(returned, len(samples), place, whole), returned
-        values, scores = list[Any](), np.empty(len(samples))
-        for i, sample in enumerate(samples):
-            values.append(self._call(sample, lambda i=i: place(i)))
-            self.saw_bool |= isinstance(unwrap(values[i]), bool)
-            scores[i] = self._convert_one(values[i], i, place)
+            values = self._call([(samples, told)], lambda i: whole)
+            return convert_batch(values[0], self._convert, len(samples), place, whole), values
+        problems = [None] * len(samples) if told is None else told
+        values = self._call(list(zip(samples, problems, strict=True)), place)
+        scores = np.empty(len(samples))
+        for i, value in enumerate(values):
+            self.saw_bool |= isinstance(unwrap(value), bool)
+            scores[i] = convert_one(value, self._convert, i, place)
         return scores, values
 
-    def _call(self, argument: Any, where: Callable[[], str]) -> Any:
-        try:
-            return self._f(argument)
-        except Exception as cause:
-            less = "; give the model a smaller batch=, and f gets fewer at a time" if is_out_of_memory(cause) else ""
-            raise PotentialError(f"{where()} raised {type(cause).__name__}: {cause}{less}") from cause
+    def _call(self, pairs: list[tuple[Any, Any]], place: Place) -> list[Any]:
+        """What f returns of each sample with its problem, or `Failed` where that kills."""
+        values = self._call_plainly(pairs, place) if self._calls.plain else self._run(pairs)
+        if coroutines := [value for value in values if inspect.iscoroutine(value)]:  # as of lambda text: later(text)
+            for each in coroutines:
+                each.close()
+            self._calls = replace(self._calls, asynchronous=True)
+            values = self._run(pairs)
+        if self._calls.on_error != "kill":
+            for i, value in enumerate(values):
+                if isinstance(value, Failed):
+                    raise self._blame(value, place(i)) from value.cause
+        return values
 
-    def _convert_one(self, value: Any, i: int, place: Place) -> float:
+    def _run(self, pairs: list[tuple[Any, Any]]) -> list[Any]:
         try:
-            score = self._convert(value)
-        except Unfit as problem:
-            raise PotentialError(f"{place(i)} returned {problem}") from None
-        if np.isnan(score) or score == np.inf:
-            raise PotentialError(f"{place(i)} returned {score}; return a finite number, or -inf to kill a particle")
-        return score
+            return self._calls.run(self._give, pairs)
+        except Blocked as cause:
+            raise PotentialError(f"'{self.name}' {cause}") from None
 
-    def _convert_batch(self, returned: Any, n: int, place: Place, whole: str) -> NDArray[np.float64]:
-        wanted = f"return one number for each sample, of shape ({n},)"
-        original = returned
-        if hasattr(returned, "detach"):  # a torch tensor, maybe on a device, with a gradient, or in half precision
-            returned = returned.detach()
-            returned = (returned.double() if returned.is_floating_point() else returned).cpu().numpy()
-        try:
-            count = len(returned)
-        except TypeError:
-            raise PotentialError(f"{whole} returned {_describe(original)}; {wanted}") from None
-        if isinstance(returned, (str, bytes, dict)) or count != n:
-            raise PotentialError(f"{whole} returned {count} values; {wanted}")
-        if isinstance(returned, np.ndarray) and returned.shape == (n, 1):  # as models with one output return it
-            returned = returned[:, 0]
-        if isinstance(returned, np.ndarray) and returned.ndim == 1:  # all at once, unless there is something to refuse
-            if self._convert is read_bool and returned.dtype == np.bool_:
-                return np.where(returned, 0.0, -np.inf)
-            if returned.dtype.kind in "fiu" and self._convert is read_number:
-                scores = returned.astype(np.float64)
-                if not (np.isnan(scores) | (scores == np.inf)).any():
-                    return scores
-        return np.array([self._convert_one(value, i, place) for i, value in enumerate(returned)], dtype=np.float64)
+    def _call_plainly(self, pairs: list[tuple[Any, Any]], place: Place) -> list[Any]:
+        values = list[Any]()
+        for i, pair in enumerate(pairs):
+            try:
+                values.append(self._give(*pair))
+            except Exception as cause:
+                raise self._blame(Failed(cause, 1), place(i)) from cause
+        return values
+
+    def _give(self, sample: Any, problem: Any) -> Any:
+        told = self._calls.told
+        if told is None:
+            return self._f(sample)
+        return self._f(sample, **{told: problem}) if told else self._f(sample, problem)
+
+    def _blame(self, failed: Failed, where: str) -> PotentialError:
+        cause, tries = failed
+        less = "; give the model a smaller batch=, and f gets fewer at a time" if is_out_of_memory(cause) else ""
+        often = f" at each of {tries} tries" if tries > 1 else ""
+        return PotentialError(f"{where} raised {type(cause).__name__}{often}: {cause}{less}")
+
+    def _tell(self, state: Any, rows: Rows) -> list[Problem] | None:
+        """(R,) the problems of `rows`, if f is told."""
+        if self._calls.told is None:
+            return None
+        why = f"'{self.name}' takes the problem that it scores, which {type(state).__name__} does not tell; give the "
+        remedy = "state the method tell_problems(rows) of feynkac.base.capabilities.TellsProblems"
+        return list(require(state, TellsProblems, why + remedy).tell_problems(rows))
+
+    def _note_kills(self, failed: Sequence[Failed | None], state: Any, rows: Rows) -> None:
+        """Let the results say what was killed, which is another target than f has by itself."""
+        for row, each in zip(rows, failed, strict=True):
+            if each is not None:
+                why = f"'{self.name}' says what it killed, and {type(state).__name__} has no `memory` to keep it in"
+                remedy = "; give the state a feynkac.base.memory.Memory that forks with it, or use on_error='raise'"
+                kind = type(each.cause).__name__
+                said = f"'{self.name}' killed where it raised {kind}: such samples have no weight in the target"
+                require(state, Remembers, why + remedy).memory.note(said, np.array([row]))
+
+    def _recall(self, state: Any) -> dict[Hashable, float]:
+        return state.memory.share(self, dict) if self._pure and has(state, Remembers) else {}
 
     def _start(self, t: int | None) -> str:
         when = "at the end" if t is None else "before the first step" if t < 0 else f"at step {t}"
@@ -161,12 +189,3 @@ class Scorer:
 
 def _shorten(text: str) -> str:
     return text if len(text) <= 80 else f"{text[:38]} ... {text[-38:]}"
-
-
-def _describe(value: Any) -> str:
-    if inspect.iscoroutine(value):
-        value.close()  # else Python warns that nobody has awaited it
-        return "a coroutine, which only an event loop can run; run it with asyncio.run inside of the function"
-    if getattr(value, "ndim", 0):
-        return f"{type(value).__name__} of shape {tuple(value.shape)}"
-    return "None" if value is None else f"{type(value).__name__} {value!r}"[:80]

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.capabilities import Remembers, Writes, require
 from feynkac.base.contract import LogW, Rows, State
+from feynkac.base.memory import Memory
 from feynkac.potentials.base import Factor
-from feynkac.potentials.rewards.boundaries import Boundary, boundaries
+from feynkac.potentials.rewards.boundaries import Every, boundaries
 from feynkac.potentials.rewards.folds import FOLDS, Kind
 from feynkac.potentials.rewards.scoring import Scorer
 
-Every: TypeAlias = int | Boundary
-"""How often a function is asked: after every so many steps of the model, or at boundaries of the text."""
 _MEMORY = np.array((0, 0.0, False), dtype=[("end", np.int64), ("value", np.float64), ("seen", np.bool_)])
 """Of each particle: the last boundary, what the scores up to there fold to, and whether there was any."""
 
@@ -34,10 +32,11 @@ class TextFactor(Factor):
         """(R,) nats: the folded scores of the boundaries so far, times the scale; 0 before the first boundary."""
         if self.every == "end":
             return np.zeros(len(rows))
-        memory = self._memory(state)
+        memory = require_memory(state, self.name).array(self, _MEMORY)
         end, value, seen = memory["end"][rows], memory["value"][rows], memory["seen"][rows]
-        prefixes = self._list_new(_read(state, self.name, rows), end) if self._is_due(t) else []
-        scores = self._scorer.score_texts([text for _, text in prefixes], t, rows[[i for i, _ in prefixes]])
+        prefixes = self._list_new(read_texts(state, self.name, rows), end) if self._is_due(t) else []
+        asked = rows[[i for i, _ in prefixes]]
+        scores = self._scorer.score_texts([text for _, text in prefixes], t, asked, state)
         for (i, text), score in zip(prefixes, scores, strict=True):
             value[i] = self._fold(value[i], score) if seen[i] else score
             end[i] = len(text)
@@ -45,11 +44,12 @@ class TextFactor(Factor):
         memory["end"][rows] = end
         memory["value"][rows] = value
         memory["seen"][rows] = seen
-        return np.where(seen, self._nats(value), 0.0)
+        return np.where(seen, scale_scores(value, self.scale), 0.0)
 
     def final(self, state: State, rows: Rows) -> LogW:
         """(R,) nats: the score of the whole text times the scale, whatever the kind."""
-        return self._nats(self._scorer.score_texts(_read(state, self.name, rows), None, rows))
+        scores = self._scorer.score_texts(read_texts(state, self.name, rows), None, rows, state)
+        return scale_scores(scores, self.scale)
 
     def _is_due(self, t: int) -> bool:
         return not isinstance(self.every, int) or (t + 1) % self.every == 0
@@ -64,19 +64,6 @@ class TextFactor(Factor):
             found += [(i, text[:to]) for to in (ends[-1:] if self.kind == "difference" else ends)]
         return found
 
-    def _memory(self, state: State) -> NDArray[Any]:
-        remembering = require(
-            state,
-            Remembers,
-            f"'{self.name}' keeps running values, but {type(state).__name__} has no `memory`; "
-            "give the state a feynkac.base.memory.Memory that forks with it, or use every='end'",
-        )
-        return remembering.memory.array(self, _MEMORY)
-
-    def _nats(self, scores: NDArray[np.float64]) -> LogW:
-        dead = scores == -np.inf  # -inf kills, also where the scale is 0 or negative
-        return np.where(dead, -np.inf, self.scale * np.where(dead, 0.0, scores))
-
 
 class PlainText(Factor):
     """A function of the text that returns numbers in nats, asked after each step; or bool, then asked at the end."""
@@ -88,14 +75,29 @@ class PlainText(Factor):
         """(R,) nats: the numbers as they are; 0 for bool, which says nothing yet of what the text will become."""
         if self._scorer.saw_bool:
             return np.zeros(len(rows))
-        scores = self._scorer.score_texts(_read(state, self.name, rows), t, rows)
+        scores = self._scorer.score_texts(read_texts(state, self.name, rows), t, rows, state)
         return np.zeros(len(rows)) if self._scorer.saw_bool else scores
 
     def final(self, state: State, rows: Rows) -> LogW:
         """(R,) nats: the numbers as they are; 0 for True and -inf for False."""
-        return self._scorer.score_texts(_read(state, self.name, rows), None, rows)
+        return self._scorer.score_texts(read_texts(state, self.name, rows), None, rows, state)
 
 
-def _read(state: State, name: str, rows: Rows) -> list[str]:
+def read_texts(state: State, name: str, rows: Rows) -> list[str]:
     """(R,) the texts of `rows`, for the potential `name`."""
     return require(state, Writes, f"'{name}' is a function of texts, and {type(state).__name__} has none").texts(rows)
+
+
+def require_memory(state: State, name: str) -> Memory:
+    """Where a state keeps running values. Raises PotentialError, by the `name` of who asks, if it keeps none."""
+    message = (
+        f"'{name}' keeps running values, but {type(state).__name__} has no `memory`; "
+        "give the state a feynkac.base.memory.Memory that forks with it, or use every='end'"
+    )
+    return require(state, Remembers, message).memory
+
+
+def scale_scores(scores: NDArray[np.float64], scale: float) -> LogW:
+    """(R,) nats: the scores times the scale; -inf kills, also where the scale is 0 or negative."""
+    dead = scores == -np.inf
+    return np.where(dead, -np.inf, scale * np.where(dead, 0.0, scores))

@@ -32,3 +32,21 @@ def test_children_get_what_their_parent_had_and_share_nothing() -> None:
 
 def test_arrays_made_after_a_fork_have_the_new_size() -> None:
     assert Memory(3).fork(np.array([0, 0, 1, 2, 2])).array("late", 0.5).shape == (5,)
+
+
+def test_what_is_shared_is_made_once_for_all_populations_of_a_run() -> None:
+    memory = Memory(2)
+    kept = memory.share("kept", dict)
+    kept["a"] = 1
+    assert memory.fork(np.array([1, 1])).share("kept", dict) is kept
+    assert Memory(2).share("kept", dict) == {}
+
+
+def test_notes_are_of_the_run_and_are_told_of_the_rows_that_they_befell() -> None:
+    memory = Memory(4)
+    memory.note("killed", np.array([0, 1]))
+    child = memory.fork(np.array([0, 0, 2, 3]))
+    child.note("killed", np.array([1]))
+    child.note("late", np.array([3]))
+    assert memory.count_notes(np.array([0, 1])) == {"killed": 3}
+    assert child.count_notes(np.array([2, 3])) == {"late": 1} and not child.count_notes(np.array([2]))

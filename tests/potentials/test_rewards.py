@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -80,6 +80,12 @@ def test_levels_of_rewards(population: Any, kind: Any, every: Any, expected: lis
 def test_the_zero_before_the_first_boundary_has_no_part_in_the_maximum(population: Any) -> None:
     potential = reward(lambda text: -len(text), kind="max", every="word")
     assert grow(potential, population, ["a", "a ", "a b", "a b "]) == [0, -1, -1, -1]
+
+
+def test_minus_infinity_kills_under_every_kind(population: Any) -> None:
+    for kind in ("difference", "max", "sum"):
+        potential = reward(lambda text: NONE if text == "b" else 1, kind=kind)  # type: ignore[arg-type]
+        assert grow(potential, population, ["a", "b"])[1] == NONE
 
 
 def test_a_negative_scale_multiplies_the_maximum(population: Any) -> None:
@@ -191,6 +197,16 @@ def test_plain_functions(population: Any) -> None:
     assert truth.final(state, rows).tolist() == [0, NONE]
 
 
+class OnDevice:
+    """A number that only `float` can read, as of a library that keeps it elsewhere."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def __float__(self) -> float:
+        return self.value
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -203,6 +219,7 @@ def test_plain_functions(population: Any) -> None:
         2,
         Decimal("2.5"),
         Fraction(1, 2),
+        OnDevice(3.0),
     ],
 )
 def test_what_counts_as_a_number(population: Any, value: Any) -> None:
@@ -256,31 +273,26 @@ async def one_by_one(text: str) -> Any:
     yield 1.0
 
 
-@pytest.mark.parametrize("f", [later, Later(), one_by_one, functools.partial(later)])
-def test_an_async_function_is_refused_where_it_is_given(f: Any) -> None:
+@pytest.mark.parametrize("f", [later, Later(), functools.partial(later), lambda text: later(text)])
+def test_an_async_function_is_awaited(population: Any, f: Any) -> None:
+    state, rows = population(["a", "b", "a"]), np.arange(3)
+    for potential in (reward(f), as_potential(f)):
+        assert potential.level(0, state, rows).tolist() == potential.final(state, rows).tolist() == [1, 1, 1]
+
+
+def test_an_async_generator_is_refused_where_it_is_given() -> None:
     for give in (reward, constraint, as_potential):
-        with pytest.raises(ArgumentError, match=r"is async.*asyncio\.run\(score_all\(texts\)\).*batch=True"):
-            give(f)
-
-
-def test_the_advice_for_async_functions_works(population: Any) -> None:
-    async def score_all(texts: list[str]) -> list[float]:
-        return await asyncio.gather(*[later(text) for text in texts])
-
-    potential = reward(lambda texts: asyncio.run(score_all(texts)), batch=True)
-    assert potential.final(population(["a", "b"]), np.arange(2)).tolist() == [1, 1]
-
-
-def test_a_coroutine_that_a_function_returns_is_no_number(population: Any) -> None:
-    for batch in (False, True):
-        with pytest.raises(PotentialError, match=r"returned a coroutine.*run it with asyncio\.run inside"):
-            reward(lambda text: later(text), batch=batch).final(population(["a"]), np.array([0]))
+        with pytest.raises(ArgumentError, match=r"'one_by_one' is an async generator.*Write return instead of yield"):
+            give(one_by_one)
 
 
 @pytest.mark.parametrize(
     ("f", "message"),
     [
-        (lambda prompt, text: 0.0, r"takes \(prompt, text\), and is called with one argument, the sample .*'text'"),
+        (
+            lambda prompt, text: 0.0,
+            r"takes \(prompt, text\), and is called with one argument, the sample .*'text'.*problem",
+        ),
         (lambda: 0.0, r"takes \(\), and is called with one argument"),
         (lambda text, *, model: 0.0, r"takes \(text, \*, model\), .*'model'.* Fix the others: lambda sample:"),
     ],
@@ -320,6 +332,8 @@ def test_tensors_are_taken(population: Any) -> None:
         (float("inf"), "returned inf; return"),
         (None, "returned None; return a number"),
         ("3", "returned str '3'; return a number"),
+        (np.str_("3"), "returned str '3'; return a number"),
+        (np.datetime64("2020-01-01"), "returned date .*; return a number"),
         (10**400, "returned int 1000.*; return a number that fits a float"),
         (Decimal("sNaN"), "returned Decimal .*; return a number that fits a float"),
         (1j, "returned complex 1j; return a number"),
@@ -390,8 +404,18 @@ def test_bad_arguments() -> None:
     for wrong, problem in [
         (lambda: reward(3), "a function of the sample"),  # type: ignore[arg-type]
         (lambda: reward(len, kind="diff"), "'difference', 'max', 'sum'"),  # type: ignore[arg-type]
-        (lambda: reward(len, every="line"), "'token', 'word', 'sentence', 'end', or a number of steps"),  # type: ignore[arg-type]
+        (lambda: reward(len, every="line"), "'token', 'word', 'sentence', 'end', or a number of steps.*re.compile"),  # type: ignore[arg-type]
         (lambda: reward(len, every=0), "at least 1"),
+        (lambda: reward(len, every=""), "a separator without letters"),
+        (lambda: reward(len, every=re.compile(b"x")), "a pattern is one of bytes|one of bytes"),  # type: ignore[arg-type]
+        (lambda: reward(len, workers=0), "workers"),
+        (lambda: reward(len, timeout=0), "timeout is 0"),
+        (lambda: reward(len, timeout=float("nan")), "timeout"),
+        (lambda: reward(len, retries=-1), "retries"),
+        (lambda: reward(len, on_error="skip"), "'raise', 'kill' or 'retry'"),  # type: ignore[arg-type]
+        (lambda: reward(len, batch=True, on_error="kill"), "kill every particle"),
+        (lambda: reward(len, batch=True, workers=4), "cannot divide"),
+        (lambda: reward(len, label="POSITIVE"), r"reward\(len\): tokenizer, label.*this is none"),
         (lambda: reward(len, every=True), "at least 1"),
         (lambda: reward(len, scale=float("inf")), "finite"),
         (lambda: reward(len, scale="2"), "finite"),  # type: ignore[arg-type]

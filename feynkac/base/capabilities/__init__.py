@@ -24,6 +24,7 @@ from feynkac.base.capabilities.models import (
     Masks as Masks,
     Replayable as Replayable,
     Replays as Replays,
+    ScoresAnswers as ScoresAnswers,
 )
 from feynkac.base.capabilities.potentials import (
     Checks as Checks,
@@ -56,6 +57,7 @@ from feynkac.base.capabilities.states import (
     Shows as Shows,
     TellsEnds as TellsEnds,
     TellsLogProb as TellsLogProb,
+    TellsProblems as TellsProblems,
     Tokenised as Tokenised,
     Weighed as Weighed,
     Writes as Writes,
@@ -71,9 +73,10 @@ class Closes(Protocol):
 
 
 OF_MODELS: tuple[type, ...] = (Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, Enumerates, Replays)
+OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers,)
 OF_STATES: tuple[type, ...] = (
-    Shows, Retires, Records, CountsTokens, TellsEnds, Remembers, Writes, Tokenised, CarriesAutomata, LimitsTokens,
-    ForeseesAcceptance, Grouped, BoundsEvidence, TellsLogProb, Weighed, Decodes, Estimates, Completes,
+    Shows, Retires, Records, CountsTokens, TellsEnds, Remembers, Writes, TellsProblems, Tokenised, CarriesAutomata,
+    LimitsTokens, ForeseesAcceptance, Grouped, BoundsEvidence, TellsLogProb, Weighed, Decodes, Estimates, Completes,
 )  # fmt: skip
 OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees, Guides, Checks, Contradicts, Lists, Reads)
 OF_PROPOSALS: tuple[type, ...] = (Biased, NeedsGraph)

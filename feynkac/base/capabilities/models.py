@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from feynkac.base.contract import LogW, Model, Rng, State
 
 if TYPE_CHECKING:
@@ -116,6 +119,20 @@ class Replays(Protocol):
 
     def trace(self, state: Any, row: int) -> Any:
         """All the choices of a finished `row`: what makes `replay` walk its path."""
+        ...
+
+
+@runtime_checkable
+class ScoresAnswers(Protocol):
+    """A language model that weighs the same answers behind many questions. Asked by `judge`. Without it: it refuses."""
+
+    @property
+    def chats(self) -> bool:
+        """Whether a question may be a chat."""
+        ...
+
+    def score_answers(self, questions: Sequence[Any], answers: Sequence[str]) -> NDArray[np.float64]:
+        """(Q, A) nats of each answer as the beginning of what follows each question, a text or a list of messages."""
         ...
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from feynkac.base.masks import States, TokenConstraint
+    from feynkac.base.problems import Problem
     from feynkac.base.vocabulary import Vocabulary
 
 
@@ -97,6 +98,15 @@ class Grouped(Protocol):
     @property
     def group(self) -> NDArray[np.int64]:
         """(N,) the number of each row's problem in the batch."""
+        ...
+
+
+@runtime_checkable
+class TellsProblems(Protocol):
+    """A state that knows which problem each row belongs to. Asked for f(text, problem). Without it: those f refuse."""
+
+    def tell_problems(self, rows: Rows) -> Sequence[Problem]:
+        """(R,) the problem of each row; rows of one problem share one object."""
         ...
 
 

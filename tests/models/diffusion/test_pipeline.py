@@ -398,6 +398,19 @@ def test_each_problem_of_a_batch_is_a_population_of_its_own(name, scale, proposa
     assert len({round(step.log_z, 4) for step in map(together[-1].group, range(3))}) == 3
 
 
+def test_a_reward_of_images_is_told_the_prompt():
+    pipe, _, _ = made("sd15")
+    base = fk.Diffusion.from_pipeline(pipe, STEPS)
+    told = set()
+
+    def of(images, problems):
+        told.update((problem.index, problem.prompt) for problem in problems)
+        return bright(images)
+
+    fk.steer([base.prompt(text, **SIZE) for text in ("a cat", "dogs")], fk.reward(of, batch=True), particles=2, seed=0)
+    assert told == {(0, "a cat"), (1, "dogs")}
+
+
 def test_a_pipeline_without_prompts_is_steered_as_a_list():
     _, model, _ = made("ddim")
     results = fk.steer([model] * 3, fk.reward(bright, 50.0, batch=True), particles=5, seed=0)
