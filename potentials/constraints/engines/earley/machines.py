@@ -5,7 +5,7 @@ A label is a class of characters (0 or more), or `~r` for a call of rule r.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 MOST_STATES = 20_000
@@ -145,7 +145,7 @@ def trim(machine: Machine, alive: Iterable[int] | None = None) -> Machine:
     return Machine(tuple(rows), frozenset(number[state] for state in machine.final if state in number))
 
 
-def _reach(start: Iterable[int], follow) -> set[int]:
+def _reach(start: Iterable[int], follow: Callable[[int], Iterable[int]]) -> set[int]:
     found, todo = set(start), list(start)
     while todo:
         for after in follow(todo.pop()):
@@ -158,23 +158,24 @@ def _reach(start: Iterable[int], follow) -> set[int]:
 def _minimise(machine: Machine) -> Machine:
     """Moore's partition, of a deterministic automaton."""
     machine = trim(machine)
-    moves = [{label: afters[0] for label, afters in row.items()} for row in machine.moves]
-    part = [int(state in machine.final) for state in range(len(moves))]
-    count = len(set(part))
-    while True:
-        signs: dict[tuple, int] = {}
-        finer = [
-            signs.setdefault((part[state], tuple(sorted((label, part[after]) for label, after in row.items()))), len(signs))
-            for state, row in enumerate(moves)
-        ]
-        part = finer
-        if len(signs) == count:
-            break
-        count = len(signs)
-    rows: list[dict[int, tuple[int, ...]]] = [{} for _ in range(count)]  # state 0 is signed first, and stays 0
-    for state, row in enumerate(moves):
-        rows[part[state]] = {label: (part[after],) for label, after in row.items()}
+    labels = [tuple(sorted(row)) for row in machine.moves]
+    targets = [[row[label][0] for label in order] for row, order in zip(machine.moves, labels, strict=True)]
+    part = _number((state in machine.final, order) for state, order in enumerate(labels))
+    count = 0
+    while max(part) + 1 > count:
+        count = max(part) + 1
+        part = _number((part[state], *[part[after] for after in row]) for state, row in enumerate(targets))
+    rows: list[dict[int, tuple[int, ...]]] = [{} for _ in range(count)]
+    for state, row in enumerate(machine.moves):
+        if not rows[part[state]]:
+            rows[part[state]] = {label: (part[after],) for label, (after,) in row.items()}
     return Machine(tuple(rows), frozenset(part[state] for state in machine.final))
+
+
+def _number(signs: Iterable[Hashable]) -> list[int]:
+    """A number for each sign, equal for equal ones, in the order in which they come: that of state 0 is 0."""
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(sign, len(numbers)) for sign in signs]
 
 
 def complement(machine: Machine, n_classes: int) -> Machine:
@@ -231,15 +232,17 @@ def unroll(machine: Machine, rule: int) -> Draft | None:
     return draft if found else None
 
 
-def substitute(machine: Machine, rule: int, inner: Machine) -> Draft:
-    """The same automaton with each call of `rule` replaced by a copy of its automaton `inner`."""
+def substitute(machine: Machine, inner: dict[int, Machine]) -> Draft:
+    """The same automaton with each call of a rule in `inner` replaced by a copy of its automaton."""
     draft = machine.draft()
     for state in range(len(machine.moves)):
-        called = [after for label, after in draft.moves[state] if label == ~rule]
-        draft.moves[state] = [move for move in draft.moves[state] if move[0] != ~rule]
-        for after in called:
-            first = draft.add_copy(inner)
+        moves, draft.moves[state] = draft.moves[state], []
+        for label, after in moves:
+            if label >= 0 or ~label not in inner:
+                draft.moves[state].append((label, after))
+                continue
+            first = draft.add_copy(inner[~label])
             draft.free[state].append(first)
-            for end in inner.final:
+            for end in inner[~label].final:
                 draft.free[first + end].append(after)
     return draft

@@ -7,6 +7,7 @@ called. What is left calls are those that need a stack.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -290,7 +291,7 @@ class _Builder:
         """The automaton of an operand, which may call those of inner recipes."""
         machine = machines[number]
         for called in set(machine.calls()):
-            machine = tidy(substitute(machine, called, machines[called]))
+            machine = tidy(substitute(machine, {called: machines[called]}))
         return tidy(machine.draft())
 
     def _draft(self, number: int) -> Draft:
@@ -388,28 +389,32 @@ def _put_in(machines: dict[int, Machine]) -> dict[int, Machine]:
     refused: set[int] = set()
     while True:
         machines = _drop_unused(machines)
-        sites = {number: 0 for number in machines}
-        own = {number for number, machine in machines.items() if number in set(machine.calls())}
-        for machine in machines.values():
-            for called in machine.calls():
-                sites[called] += 1
-        costs = {n: len(machines[n].moves) * (sites[n] - 1) for n in machines if n and n not in own | refused}
-        fit = [
-            n for n, cost in costs.items() if cost <= _SMALL or (sites[n] == 1 and len(machines[n].moves) <= _MOST_PUT_IN)
-        ]
-        if not fit:
+        calls = {number: Counter(machine.calls()) for number, machine in machines.items()}
+        chosen = _choose(machines, calls, refused)
+        if not chosen:
             return machines
-        chosen = min(fit, key=lambda n: (costs[n], len(machines[n].moves)))
-        try:
-            changed = {
-                n: _unroll(tidy(substitute(machine, chosen, machines[chosen]), _MOST_PUT_IN), n)
-                for n, machine in machines.items()
-                if chosen in set(machine.calls())
-            }
-        except TooLarge:
-            refused.add(chosen)
-            continue
+        changed = {}
+        for number, machine in machines.items():
+            if inner := chosen & calls[number].keys():
+                try:
+                    draft = substitute(machine, {called: machines[called] for called in inner})
+                    changed[number] = _unroll(tidy(draft, _MOST_PUT_IN), number)
+                except TooLarge:
+                    refused |= inner
         machines = machines | changed
+
+
+def _choose(machines: dict[int, Machine], calls: dict[int, Counter[int]], refused: set[int]) -> set[int]:
+    """Rules that are worth putting in, none of which calls another."""
+    sites = sum(calls.values(), Counter())
+    costs = {number: len(machines[number].moves) * (sites[number] - 1) for number in machines}
+    chosen: set[int] = set()
+    for number in sorted(machines.keys() - refused - {0}, key=lambda n: (costs[n], len(machines[n].moves), n)):
+        alone = sites[number] == 1 and len(machines[number].moves) <= _MOST_PUT_IN
+        apart = number not in calls[number] and not any(number in calls[n] or n in calls[number] for n in chosen)
+        if apart and (costs[number] <= _SMALL or alone):
+            chosen.add(number)
+    return chosen
 
 
 def _drop_unused(machines: dict[int, Machine]) -> dict[int, Machine]:

@@ -14,9 +14,8 @@ from typing import TypeAlias
 from weakref import WeakValueDictionary
 
 import numpy as np
-from numpy.typing import NDArray
 
-from feynkac.potentials.constraints.automata.alphabet import NEVER, Alphabet
+from feynkac.potentials.constraints.automata.alphabet import NEVER
 from feynkac.potentials.constraints.automata.trie import Trie
 from feynkac.potentials.constraints.engines.earley.network import Network
 from feynkac.potentials.constraints.engines.earley.spelling import Spelling, find_places
@@ -165,10 +164,9 @@ class Parser:
         return sum(1 << place for place in every if self.lives(returns, place))
 
     def _make_spelling(self, network: Network, tokens: Trie) -> Spelling | None:
-        """What there is to know where some bytes that the rules use are no tokens by themselves."""
-        labels = {label for scans in self._scans for label, _ in scans}
-        used = _list_bytes(network.alphabet, sorted(labels))
-        places = find_places(tokens, used, len(self._final))
+        """Which tokens spell what, where it is not enough to know the bytes."""
+        used = sorted({label for scans in self._scans for label, _ in scans})
+        places = find_places(tokens, network.alphabet, used, len(self._final))
         if places is None:
             return None
         return Spelling(network.alphabet.step, places, self._scans, self._calls, self._final)
@@ -186,13 +184,3 @@ class Parser:
                 if least < needs[state]:
                     needs[state], changed = least, True
         return needs
-
-
-def _list_bytes(alphabet: Alphabet, labels: list[int]) -> NDArray[np.int64]:
-    """The bytes that spell characters of some classes."""
-    step = alphabet.step
-    of_class = np.zeros(alphabet.n_classes + 1, dtype=np.bool_)
-    of_class[labels] = True
-    whole = (step <= -2) & of_class[np.where(step <= -2, -2 - step, -1)]
-    within = (step > 0) & alphabet.reach[np.maximum(step, 0)][:, :, labels].any(axis=2)
-    return np.flatnonzero((whole | within).any(axis=0))

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.potentials.constraints.automata.alphabet import Alphabet
 from feynkac.potentials.constraints.automata.trie import Trie
 
 _MOST_PAIRS = 200_000
@@ -26,7 +27,7 @@ class Spelling:
     def __init__(
         self,
         step: NDArray[np.int32],
-        places: _Places,
+        places: Places,
         scans: Sequence[Sequence[tuple[int, int]]],
         calls: Sequence[Sequence[tuple[int, int, bool, int]]],
         final: Sequence[bool],
@@ -71,7 +72,7 @@ class Spelling:
         return self._through[u, v]
 
 
-class _Places:
+class Places:
     """The places within tokens, and for each the places after every byte, as bits."""
 
     def __init__(self, tokens: Iterable[bytes]) -> None:
@@ -86,19 +87,24 @@ class _Places:
                 self.moves[before][byte] = self.moves[before].get(byte, 0) | 1 << after
 
 
-def find_places(tokens: Trie, used: NDArray[np.int64], n_states: int) -> _Places | None:
-    """The places within tokens; None where all bytes that are `used` are tokens, or where there are too many places."""
-    every = [tokens.flat[a:b].tobytes() for a, b in zip(tokens.offset[:-1], tokens.offset[1:], strict=True) if b > a]
-    if tokens.single[used].all():
+def find_places(tokens: Trie, alphabet: Alphabet, used: Sequence[int], n_states: int) -> Places | None:
+    """The places within tokens; None where tokens of one byte spell some character of every class that is `used`.
+
+    None, too, where there are too many places. Then a mask may let in what bytes can complete and tokens cannot.
+    """
+    if (alphabet.reach_through(tokens.single) == alphabet.reach)[:, used].all():
         return None
-    places = _Places(_find_base(every))
+    ends = zip(tokens.offset[:-1].tolist(), tokens.offset[1:].tolist(), strict=True)
+    every = {tokens.flat[start:end].tobytes() for start, end in ends if end > start}
+    places = Places(_find_base(every))
     return places if len(places.moves) * n_states <= _MOST_PAIRS else None
 
 
-def _find_base(tokens: Iterable[bytes]) -> list[bytes]:
+def _find_base(tokens: set[bytes]) -> list[bytes]:
     """Tokens that spell the same texts as all of them."""
-    base: set[bytes] = set()
-    for token in sorted(set(tokens), key=len):
+    base = {token for token in tokens if len(token) == 1}
+    single = {token[0] for token in base}
+    for token in sorted((token for token in tokens if not single.issuperset(token)), key=len):
         spelt = [True]
         for end in range(1, len(token) + 1):
             spelt.append(any(spelt[start] and token[start:end] in base for start in range(end)))
