@@ -30,6 +30,7 @@ _HOMES = {
     ),
     "feynkac.potentials": (
         "regex", "json_schema", "grammar", "choices", "tokens", "length", "after", "constraint", "reward", "product",
+        "sql", "python",
     ),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -58,8 +59,10 @@ if TYPE_CHECKING:
         json_schema as json_schema,
         length as length,
         product as product,
+        python as python,
         regex as regex,
         reward as reward,
+        sql as sql,
         tokens as tokens,
     )
     from feynkac.programs import (

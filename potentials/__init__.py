@@ -3,6 +3,7 @@
 from feynkac.potentials.base import Factor, as_potential, product
 from feynkac.potentials.constraints.counts import length, tokens
 from feynkac.potentials.constraints.grammars import grammar
+from feynkac.potentials.constraints.languages.ready import python, sql
 from feynkac.potentials.constraints.schemas.constraint import json_schema
 from feynkac.potentials.constraints.sequels import after
 from feynkac.potentials.constraints.texts import choices, regex
@@ -18,7 +19,9 @@ __all__ = [
     "json_schema",
     "length",
     "product",
+    "python",
     "regex",
     "reward",
+    "sql",
     "tokens",
 ]

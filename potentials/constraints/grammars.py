@@ -70,7 +70,7 @@ class ContextFree(TokenFactor):
             try:
                 self._network = build_network(read_grammar(self._lark))
             except ConstraintError as error:
-                raise ConstraintError(f"{self.name}: {shorten_report(str(error))}") from None
+                raise ConstraintError(f"{self.name}: {shorten_report(error.args[0])}") from None  # str() would cut it
         return self._network
 
     def list_texts(self, most: int) -> list[str] | None:
@@ -90,7 +90,8 @@ def grammar(lark: str, *, engine: Literal["earley", "llguidance"] | None = None)
     regular expressions (Python's, without anchors and look-around), `? * + ~2..5 {2,5} [ ]`, templates, `%ignore` and
     `%import common.NAME` are read; of terminals also `A & B` (both) and `~A` (all other texts), so that
     `NAME: /[a-z]+/ & ~KEYWORD` is a name that is no keyword. No white space is skipped unless `%ignore` says so: it may
-    then stand between, before and behind all terminals, and need not ("notx" is `"not" NAME`).
+    then stand between, before and behind all terminals, and need not ("notx" is `"not" NAME`). What Lark says about
+    trees (aliases, `?rule`, priorities) is read and means nothing here.
 
     engine: by default our Earley parser, whose masks are exact; llguidance where the grammar uses what only that has:
     `%json {...}`, `%lark`, `%regex`, `%llguidance`, `@name`, parameters and attributes of rules, `\\p{...}`. "earley" refuses
@@ -99,7 +100,8 @@ def grammar(lark: str, *, engine: Literal["earley", "llguidance"] | None = None)
     before rules come into play: with `STEM: "list" | "listen"` and `SUFFIX: "ed"` the text "listed" is not found to be
     STEM SUFFIX, since "liste" has been read as the beginning of "listen". Then the constraint means what llguidance
     accepts, such overlaps may lead into a dead end, where a particle dies, and how many tokens a text still needs is
-    not known, so that particles may die at `max_tokens`, too. Earley knows the fewest bytes that a text still needs.
+    not known, so that particles may die at `max_tokens`, too; and it ignores nothing at the ends of the text. Earley knows the
+    fewest bytes that a text still needs, and begins none for which `max_tokens` of the longest token are too few.
 
     Raises ArgumentError for no text and no engine; ConstraintError with the line and column of a mistake, for a special
     token such as <|im_end|>, which has no text, if no text derives, and, when it is compiled, if tokens can spell none.

@@ -93,6 +93,7 @@ class _Builder:
         self._calls: dict[int, list[tuple[int, int]]] = {}
         self.numbers: dict[str, int] = {}
         self._bounds: dict[int, tuple[int, int]] = {}
+        self._instances: dict[tuple[str, tuple[Expression, ...]], str] = {}
         self._recipes: dict[int, Callable[[list[Machine]], Machine]] = {}
         self._operands: dict[int, list[int]] = {}
         self._inside: list[str] = []  # the terminals whose definitions are being written
@@ -129,7 +130,9 @@ class _Builder:
                 end = self._add(definition.body, end)
         except NfaTooLarge:
             raise self._grammar.fault(
-                definition.at, f"{name} needs too large an automaton; make counted repeats shorter"
+                definition.at,
+                f"{name.split('{')[0]} needs too large an automaton; shorten counted repeats, and templates that call "
+                "themselves",
             ) from None
         self._bounds[self.numbers[name]] = start, end
 
@@ -143,7 +146,7 @@ class _Builder:
                 name.at, f"{name.name} takes {len(definition.parameters)} arguments, and not {len(name.arguments)}"
             )
         if len(self.numbers) >= _MOST_RULES:
-            raise self._grammar.fault(name.at, f"more than {_MOST_RULES} rules; do templates call themselves?")
+            raise self._grammar.fault(name.at, f"more than {_MOST_RULES} rules; shorten it")
         return self.numbers.setdefault(name.name, len(self.numbers))
 
     def _add(self, expression: Expression, state: int) -> int:
@@ -239,7 +242,7 @@ class _Builder:
 
     def _instantiate(self, name: Name) -> Name:
         """The rule that a template stands for with certain arguments."""
-        made = f"{name.name}{{{name.arguments!r}}}"
+        made = self._instances.setdefault((name.name, name.arguments), f"{name.name}{{{len(self._instances)}}}")
         if made not in self._definitions:
             template = self._definitions.get(name.name)
             if template is None or len(template.parameters) != len(name.arguments):

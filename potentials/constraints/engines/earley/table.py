@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import ConstraintError
 from feynkac.base.masks import States, TokenMask, pack
+from feynkac.potentials.constraints.automata.alphabet import NEVER
 from feynkac.potentials.constraints.automata.trie import LIVE, PASSAGE, Trie, find_trie
 from feynkac.potentials.constraints.engines.earley.network import Network
 from feynkac.potentials.constraints.engines.earley.parsing import Kernel, Parser
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 _ROWS = 4096  # masks kept: 25 MB for a vocabulary of 49,152 tokens
 _KNOWN = 1 << 16  # states of the parser kept: 60 MB, or as many as one call needs
-_FAR = 1 << 40
+_FAR, _MOST_NEEDED = 1 << 40, 30_000
 _VISITED = 1 << 18  # states kept that particles may be in: 150 MB at most
 
 
@@ -43,6 +44,7 @@ class EarleyAutomaton:
         self._eos = pack(vocabulary.ends)
         self._parser = Parser(network, self._tokens)
         self._step, self._reach = network.alphabet.step, network.alphabet.reach
+        self._spells = network.alphabet.count_bytes(np.ones(256, dtype=np.bool_))
         self._partial = len(self._step)
         self._visited: OrderedDict[int, Kernel] = OrderedDict({0: self._parser.start})
         self._fresh = 1
@@ -98,7 +100,7 @@ class EarleyAutomaton:
         with self._lock:
             for i in np.flatnonzero((states >= 0) & (u == 0)).tolist():
                 q = self._find(int(visited[i]))  # first: it may make the tables larger
-                accepts[i] = self._needs[q] == 0
+                accepts[i] = self._needs[q, 0] == 0
         return accepts
 
     # --- masks
@@ -130,11 +132,17 @@ class EarleyAutomaton:
             after = self._number.get(kernel)
             self._delta[q, label] = self._add(kernel) if after is None else after
         self._alive[q, 1:] = (self._reach[1:] & (self._delta[q] >= 0)).any(axis=1) * LIVE
+        behind = np.where(self._delta[q] < 0, NEVER, self._bytes[self._delta[q]])
+        self._needs[q, 1:] = self._count_tokens((self._spells[1:] + behind).min(axis=1, initial=NEVER))
         if (spelling := self._parser.spelling) is not None:
             for u in np.flatnonzero(self._alive[q]).tolist():
                 if u and not any(self._lives(q, label, places) for label, places in spelling.through(u, 0).items()):
                     self._alive[q, u] = PASSAGE
         self._known[q] = True
+
+    def _count_tokens(self, n_bytes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The fewest tokens that hold so many bytes, as far as a table holds them."""
+        return np.minimum(-(-n_bytes // max(self._tokens.height, 1)), _MOST_NEEDED)
 
     def _lives(self, q: int, label: int, places: int) -> bool:
         """Whether some tokens lead to acceptance behind a character of a class, from one of the places there."""
@@ -145,13 +153,14 @@ class EarleyAutomaton:
         q = len(self._kernels)
         if q == len(self._delta):
             self._delta = np.concatenate([self._delta, np.full_like(self._delta, -1)])
-            self._alive, self._needs, self._known, self._outside = (
+            self._alive, self._bytes, self._needs, self._known, self._outside = (
                 np.concatenate([table, np.zeros_like(table)])
-                for table in (self._alive, self._needs, self._known, self._outside)
+                for table in (self._alive, self._bytes, self._needs, self._known, self._outside)
             )
         self._number[kernel] = q
         self._kernels.append(kernel)
-        self._needs[q] = -(-self._parser.count_needed(kernel) // max(self._tokens.height, 1))
+        self._bytes[q] = self._parser.count_needed(kernel)
+        self._needs[q, 0] = self._count_tokens(self._bytes[q])
         self._alive[q, 0] = LIVE if self._parser.lives(kernel) else PASSAGE
         self._outside[q] = -1
         return q
@@ -173,7 +182,8 @@ class EarleyAutomaton:
         self._kernels: list[Kernel] = []
         self._delta = np.full((256, n_classes), -1, dtype=np.int32)
         self._alive = np.zeros((256, self._partial), dtype=np.int8)
-        self._needs = np.zeros(256, dtype=np.int64)
+        self._bytes = np.zeros(256, dtype=np.int64)
+        self._needs = np.zeros((256, self._partial), dtype=np.int16)
         self._known = np.zeros(256, dtype=np.bool_)
         self._outside = np.full(256, -1, dtype=np.int64)
         self._rows.clear()

@@ -15,7 +15,7 @@ def walk(row, most, jobs, alive, needs, known, step, delta, byte, depth, skip, f
     """Set in `row` the bits of tokens that lead to live places; return the number of `opened` walks to be gone on with.
 
     `jobs` (J, 4): nodes from, nodes to, and the place (q, u) above them. `alive` (S, U): DEAD, LIVE or PASSAGE.
-    `needs` (S,): the fewest tokens to acceptance; more than `most` are too many. `known` (S,): whether `delta` (S, C)
+    `needs` (S, U): no fewer tokens lead to acceptance; more than `most` are too many. `known` (S,): whether `delta` (S, C)
     is filled in; where it is not, a walk stops and goes to `opened` (nodes, 4), in the shape of `jobs`.
     `path` (2, height + 1) is a buffer.
     """
@@ -33,7 +33,7 @@ def walk(row, most, jobs, alive, needs, known, step, delta, byte, depth, skip, f
             if q < 0 or alive[q, u] == 0:
                 k = skip[k]
                 continue
-            if alive[q, u] == 1 and (needs[q] if u == 0 else 1) <= most:
+            if alive[q, u] == 1 and needs[q, u] <= most:
                 for i in range(first[k], first[k + 1]):
                     row[token[i] >> 5] |= np.uint32(1) << np.uint32(token[i] & 31)
             if skip[k] > k + 1 and not known[q]:
