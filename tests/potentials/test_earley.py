@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 from feynkac.base.errors import ConstraintError
 from feynkac.base.masks import mask_within, unpack
 from feynkac.base.vocabulary import Vocabulary
-from feynkac.potentials import grammar, regex
+from feynkac.potentials import grammar
 from feynkac.potentials.constraints.automata.listing import BYTES
 from feynkac.potentials.constraints.engines.earley import table
 from feynkac.potentials.constraints.engines.earley.table import EarleyAutomaton
@@ -163,3 +163,101 @@ def test_masks_of_random_grammars_are_exact_where_tokens_spell_some_texts_only(r
         assert not leads_on(rules, "", pieces)
         return
     check_masks(automaton, vocabulary, rules)
+
+
+@pytest.mark.parametrize("case", ["brackets", "as many", "recursion through two rules on the left", "literals that overlap"])
+def test_no_token_is_begun_that_the_limit_has_no_room_for(case: str) -> None:
+    """Over single bytes the fewest bytes are the fewest tokens: what is left out is exactly what cannot be completed."""
+    rules, vocabulary = GRAMMARS[case], Vocabulary((b"", b"A", b"B"), (0,))
+    automaton, derived = grammar(write(rules)).automaton(vocabulary), derive(rules, 9)
+    todo = [("", automaton.start)]
+    for text, state in todo:
+        for left in range(1, 6):
+            row = unpack(mask_within(automaton, np.array([state]), np.array([left])), 3)[0]
+            for v, letter in ((1, "A"), (2, "B")):
+                fits = any(whole.startswith(text + letter) and len(whole) <= len(text) + left for whole in derived)
+                assert row[v] == fits, (text, letter, left)
+        if len(text) < 4:
+            after = automaton.advance(np.array([state, state]), np.array([1, 2]))
+            todo += [(text + letter, int(q)) for letter, q in zip("AB", after, strict=True) if q >= 0]
+
+
+def test_a_limit_counts_the_longest_token() -> None:
+    """Five bytes are needed, tokens hold three: nothing is sure but that one token does not do."""
+    vocabulary = Vocabulary((b"", b"A", b"AAA", "é".encode(), b"\xc3", b"\xa9"), (0,))
+    automaton = grammar('start: "AAAAA" | "Aéé"').automaton(vocabulary)
+
+    def allowed(state: int, left: int) -> set[int]:
+        row = unpack(mask_within(automaton, np.array([state]), np.array([left])), vocabulary.size)[0]
+        return set(np.flatnonzero(row).tolist())
+
+    assert allowed(0, 1) == set() and allowed(0, 2) == {2} and allowed(0, 3) == {1, 2}
+    half = int(automaton.advance(automaton.advance(np.array([0]), np.array([1])), np.array([4]))[0])
+    assert allowed(half, 1) == set() and allowed(half, 2) == {5}  # one byte of this character, two of the next
+
+
+def test_equal_texts_to_come_are_one_state() -> None:
+    automaton = grammar('start: "[" (item ("," item)*)? "]"\nitem: /[0-9]+/ | start').automaton(BYTES)
+
+    def after(text: str) -> int:
+        state = np.array([0])
+        for byte in text.encode():
+            state = automaton.advance(state, np.array([byte]))
+        return int(state[0])
+
+    assert after("[1,") == after("[12,345,[],") != after("[[1,") == after("[7,[1,2,[],")
+
+
+def test_a_list_without_brackets_has_finitely_many_states() -> None:
+    for lark in ('start: start "," start | "1"', 'start: "1" | "1" "," rest\nrest: start', 'start: a\na: b "," "1" | "1"\nb: a'):
+        automaton, state = grammar(lark).automaton(BYTES), np.array([0])
+        seen = set()
+        for byte in b"1," * 30:
+            state = automaton.advance(state, np.array([byte]))
+            seen.add(int(state[0]))
+        assert len(seen) == 2
+
+
+def test_tables_are_bounded_and_what_they_forget_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_ROWS", "_KNOWN"):
+        monkeypatch.setattr(table, name, 1)
+    rules = GRAMMARS["brackets"]
+    automaton = grammar(write(rules)).automaton(TOKENS)
+    check_masks(automaton, TOKENS, rules)
+    assert isinstance(automaton, EarleyAutomaton)
+    assert len(automaton._rows) <= 1 and len(automaton._kernels) <= 1
+    assert accept(grammar(write(rules)).automaton(BYTES), 7) == derive(rules, 7)
+
+
+def test_states_older_than_the_memory_are_refused_and_the_start_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "_VISITED", 8)
+    automaton = grammar('start: "(" start ")" |').automaton(BYTES)
+    first = state = automaton.advance(np.array([0]), np.array([ord("(")]))
+    for _ in range(20):
+        state = automaton.advance(state, np.array([ord("(")]))
+    with pytest.raises(ConstraintError, match="older than 8 others"):
+        automaton.masks(first)
+    assert automaton.accepts(np.array([0]))[0] and automaton.masks(state).any()
+
+
+def test_dead_and_foreign_tokens_lead_nowhere() -> None:
+    automaton = grammar('start: "A"+').automaton(TOKENS)
+    assert automaton.advance(np.array([-1, 0, 0, 0, 0]), np.array([1, -1, 99, 0, 2])).tolist() == [-1] * 5
+    assert not automaton.masks(np.array([-1])).any() and not automaton.accepts(np.array([-1]))[0]
+
+
+def test_deep_nesting_is_no_recursion() -> None:
+    automaton, state = grammar('start: "(" start ")" |').automaton(BYTES), np.array([0])
+    for byte in b"(" * 3000 + b")" * 3000:
+        state = automaton.advance(state, np.array([byte]))
+    assert automaton.accepts(state)[0]
+
+
+def test_a_token_that_spells_nothing_accepted_leads_nowhere_on_its_own_branch_only() -> None:
+    """With these tokens nothing spells what follows "ab"; the sibling goes on."""
+    vocabulary = Vocabulary((b"a", b"b", b"c", b""), (3,))
+    automaton = grammar('start: "a" "b" "z" | "a" "c" "c"').automaton(vocabulary)
+    after = automaton.advance(np.array([0]), np.array([0]))
+    assert unpack(automaton.masks(after), 4)[0].tolist() == [False, False, True, False]
+    with pytest.raises(ConstraintError, match="no sequence of this vocabulary's tokens"):
+        grammar('start: "a" "b" "z"').automaton(vocabulary)
