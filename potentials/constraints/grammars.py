@@ -94,14 +94,15 @@ def grammar(lark: str, *, engine: Literal["earley", "llguidance"] | None = None)
     trees (aliases, `?rule`, priorities) is read and means nothing here.
 
     engine: by default our Earley parser, whose masks are exact; llguidance where the grammar uses what only that has:
-    `%json {...}`, `%lark`, `%regex`, `%llguidance`, `@name`, parameters and attributes of rules, `\\p{...}`. "earley" refuses
-    these. "llguidance" always takes llguidance, in its dialect
-    (https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md), which reads *terminals greedily*, left to right,
-    before rules come into play: with `STEM: "list" | "listen"` and `SUFFIX: "ed"` the text "listed" is not found to be
-    STEM SUFFIX, since "liste" has been read as the beginning of "listen". Then the constraint means what llguidance
-    accepts, such overlaps may lead into a dead end, where a particle dies, and how many tokens a text still needs is
-    not known, so that particles may die at `max_tokens`, too; and it ignores nothing at the ends of the text. Earley knows the
-    fewest bytes that a text still needs, and begins none for which `max_tokens` of the longest token are too few.
+    `%json {...}`, `%lark`, `%regex`, `%llguidance`, `@name`, parameters and attributes of rules, `\\p{...}`. "earley"
+    refuses these. "llguidance" always takes llguidance, in its dialect
+    (https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md), which reads *terminals greedily*, left to
+    right, before rules come into play: with `STEM: "list" | "listen"` and `SUFFIX: "ed"` the text "listed" is not
+    found to be STEM SUFFIX, since "liste" has been read as the beginning of "listen". Then the constraint means what
+    llguidance accepts, such overlaps may lead into a dead end, where a particle dies, and how many tokens a text
+    still needs is not known, so that particles may die at `max_tokens`, too; and it ignores nothing at the ends of
+    the text. Earley knows the fewest bytes that a text still needs, and begins none for which `max_tokens` of the
+    longest token are too few.
 
     Raises ArgumentError for no text and no engine; ConstraintError with the line and column of a mistake, for a special
     token such as <|im_end|>, which has no text, if no text derives, and, when it is compiled, if tokens can spell none.

@@ -16,7 +16,9 @@ from feynkac.smc.resample import adaptive, multinomial, systematic
 from feynkac.smc.testing import enumerate_runs
 
 VOCABULARY = Vocabulary((b"", b"[", b"]", b"[]", b"]["), (0,))
-P = np.array([[0, 6, 1, 2, 1], [1, 3, 4, 1, 1], [4, 2, 2, 1, 1], [3, 2, 2, 2, 1], [2, 1, 5, 1, 1]]) / 10  # row: the last token
+P = (
+    np.array([[0, 6, 1, 2, 1], [1, 3, 4, 1, 1], [4, 2, 2, 1, 1], [3, 2, 2, 2, 1], [2, 1, 5, 1, 1]]) / 10
+)  # row: the last token
 
 
 @dataclass(frozen=True)

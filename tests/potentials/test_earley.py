@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -57,7 +56,8 @@ GRAMMARS: dict[str, Rules] = {
     "palindromes": {"s": [("A", "s", "A"), ("B", "s", "B"), ()]},
     "brackets": {"s": [("A", "s", "B", "s"), ()]},
     "sums": {"s": [("s", "A", "s"), ("B",)]},
-    "as many": {"s": [("A", "t"), ("B", "u"), ()], "t": [("B", "s"), ("A", "t", "t")], "u": [("A", "s"), ("B", "u", "u")]},
+    "as many": {"s": [("A", "t"), ("B", "u"), ()], "t": [("B", "s"), ("A", "t", "t")],
+                "u": [("A", "s"), ("B", "u", "u")]},
     "literals that overlap": {"s": [("t", "u")], "t": [("AB",), ("ABBA",)], "u": [("BB",), ("BAB",)]},
     "rules of no text beside others": {"s": [("t",), ("A", "s")], "t": [("t", "A"), ("B", "u")], "u": [(), ("u", "t")]},
     "empty parts on both sides": {"s": [("t", "A", "t")], "t": [(), ("t", "t"), ("B",)]},
@@ -106,7 +106,7 @@ def test_random_grammars_accept_what_derives(rules: Rules) -> None:
 
 
 def leads_on(rules: Rules, text: str, tokens: list[bytes]) -> bool:
-    """Whether some text derives that is `text`, and then some tokens: the spans of all rules between the places of both.
+    """Whether some text derives that is `text`, and then some tokens: the spans of rules between the places of both.
 
     Places are 0 to n in the text, of which the last is between two tokens, and others within tokens.
     """
@@ -144,7 +144,7 @@ def check_masks(automaton: Any, vocabulary: Vocabulary, rules: Rules) -> None:
                 after = text + token.decode("latin-1")
                 follows = bool(token) and leads_on(rules, after, tokens)
                 there = int(automaton.advance(np.array([state]), np.array([v]))[0])
-                assert (there >= 0) == follows and row[v] == follows or v in vocabulary.eos, after
+                assert ((there >= 0) == follows and row[v] == follows) or v in vocabulary.eos, after
                 if follows:
                     beyond[there] = after
         todo = [(text, state) for state, text in beyond.items()]
@@ -155,7 +155,9 @@ PIECES = [b"A", b"B", b"AB", b"BA", b"ABB", b"BAAB", b"AAA", b"C"]
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(any_rules, st.lists(st.sampled_from(PIECES), min_size=1, max_size=4))
-def test_masks_of_random_grammars_are_exact_where_tokens_spell_some_texts_only(rules: Rules, pieces: list[bytes]) -> None:
+def test_masks_of_random_grammars_are_exact_where_tokens_spell_some_texts_only(
+    rules: Rules, pieces: list[bytes]
+) -> None:
     vocabulary = Vocabulary((b"", *pieces, b""), (0,))
     try:
         automaton = grammar(write(rules)).automaton(vocabulary)
@@ -165,9 +167,11 @@ def test_masks_of_random_grammars_are_exact_where_tokens_spell_some_texts_only(r
     check_masks(automaton, vocabulary, rules)
 
 
-@pytest.mark.parametrize("case", ["brackets", "as many", "recursion through two rules on the left", "literals that overlap"])
+@pytest.mark.parametrize(
+    "case", ["brackets", "as many", "recursion through two rules on the left", "literals that overlap"]
+)
 def test_no_token_is_begun_that_the_limit_has_no_room_for(case: str) -> None:
-    """Over single bytes the fewest bytes are the fewest tokens: what is left out is exactly what cannot be completed."""
+    """Over single bytes the fewest bytes are the fewest tokens: just what cannot be completed is left out."""
     rules, vocabulary = GRAMMARS[case], Vocabulary((b"", b"A", b"B"), (0,))
     automaton, derived = grammar(write(rules)).automaton(vocabulary), derive(rules, 9)
     todo = [("", automaton.start)]
@@ -209,7 +213,11 @@ def test_equal_texts_to_come_are_one_state() -> None:
 
 
 def test_a_list_without_brackets_has_finitely_many_states() -> None:
-    for lark in ('start: start "," start | "1"', 'start: "1" | "1" "," rest\nrest: start', 'start: a\na: b "," "1" | "1"\nb: a'):
+    for lark in (
+        'start: start "," start | "1"',
+        'start: "1" | "1" "," rest\nrest: start',
+        'start: a\na: b "," "1" | "1"\nb: a',
+    ):
         automaton, state = grammar(lark).automaton(BYTES), np.array([0])
         seen = set()
         for byte in b"1," * 30:

@@ -86,7 +86,8 @@ def test_python_parses_all_lines_that_are_accepted(case: str) -> None:
 
 QUERIES = [
     "SELECT * FROM users WHERE age > 21 ORDER BY name LIMIT 10;",
-    "select u.name, count(*) as n from users u left join orders o on o.user_id = u.id\ngroup by u.name having count(*) > 3",
+    "select u.name, count(*) as n from users u left join orders o on o.user_id = u.id\n"
+    "group by u.name having count(*) > 3",
     "SELECT name FROM artists WHERE id IN (SELECT artist_id FROM albums WHERE year BETWEEN 1990 AND 1999)",
     "SELECT DISTINCT city, AVG(price) FROM flats WHERE city NOT LIKE 'B%' GROUP BY city ORDER BY 2 DESC, 1",
     "WITH RECURSIVE t(n) AS (VALUES(1) UNION ALL SELECT n+1 FROM t WHERE n < 10) SELECT n FROM t",
@@ -104,8 +105,8 @@ QUERIES = [
     "SELECT COUNT(DISTINCT x), MAX(y) FROM t INNER JOIN u USING (id) CROSS JOIN w",
     "SELECT a FROM t UNION SELECT b FROM u ORDER BY 1 LIMIT 5 OFFSET 2",
 ]
-NO_QUERIES = ["SELECT", "SELECT a FROM", "SELECT a,, b", "SELECTa FROM t", "SELECT select FROM t", "DROP TABLE t", "SELECT (a--b)",
-              "VALUES (1) LIMIT 1", "SELECT 'a"]  # fmt: skip
+NO_QUERIES = ["SELECT", "SELECT a FROM", "SELECT a,, b", "SELECTa FROM t", "SELECT select FROM t", "DROP TABLE t",
+              "SELECT (a--b)", "VALUES (1) LIMIT 1", "SELECT 'a"]  # fmt: skip
 SNIPPETS = [
     "x = 1\n",
     "import os.path as p, sys\nfrom . import a\nfrom ..b import c as d, e\n",
@@ -122,8 +123,8 @@ SNIPPETS = [
     "f(*a, b=1, **c)\nprint(sum(x * x for x in range(10)))",
     "if (n := 10) > 5: x = n  # so",
 ]
-NO_SNIPPETS = ["x = ", "1 = x", "if x", "if x:\npass", "f(a=1, 2)", "notx y", "def f(a=1, b): pass", "class", "x = 'a", "None = 1",
-               "  x", "x\n  y", "try:\n    x"]  # fmt: skip
+NO_SNIPPETS = ["x = ", "1 = x", "if x", "if x:\npass", "f(a=1, 2)", "notx y", "def f(a=1, b): pass", "class", "x = 'a",
+               "None = 1", "  x", "x\n  y", "try:\n    x"]  # fmt: skip
 
 
 def test_real_queries_are_accepted_and_broken_ones_are_not() -> None:
@@ -140,7 +141,11 @@ def test_real_lines_of_python_are_accepted_and_broken_ones_are_not() -> None:
 
 def test_a_kind_of_statement_excludes_the_others() -> None:
     select, expression = sql("select", "delete").automaton(BYTES), python("expression").automaton(BYTES)
-    assert accepts(select, "SELECT 1") and accepts(select, "delete from t") and not accepts(select, "INSERT INTO a SELECT 1")
+    assert (
+        accepts(select, "SELECT 1")
+        and accepts(select, "delete from t")
+        and not accepts(select, "INSERT INTO a SELECT 1")
+    )
     assert accepts(expression, "[x, y][0](1)") and not accepts(expression, "x = 1")
 
 

@@ -19,10 +19,11 @@ _PARTS = ("lines", "expression")
 def sql(*kinds: Literal["select", "insert", "update", "delete", "create"]) -> ContextFree:
     """One statement of SQL in SQLite's dialect, of any of the `kinds`; of all five where none is named.
 
-    Covered: SELECT with joins, subqueries, WITH, compounds, GROUP BY, ORDER BY, LIMIT, CASE, CAST, functions and windows;
-    INSERT with ON CONFLICT, UPDATE, DELETE; CREATE TABLE with its constraints. SQLite's parser takes every text that is
-    accepted; that tables, columns and functions exist is not looked at. Left out, though SQLite knows them: comments,
-    row values, JSON operators, blobs, names in [brackets] or that are keywords, RETURNING, and all other statements.
+    Covered: SELECT with joins, subqueries, WITH, compounds, GROUP BY, ORDER BY, LIMIT, CASE, CAST, functions and
+    windows; INSERT with ON CONFLICT, UPDATE, DELETE; CREATE TABLE with its constraints. SQLite's parser takes every
+    text that is accepted; that tables, columns and functions exist is not looked at. Left out, though SQLite knows
+    them: comments, row values, JSON operators, blobs, names in [brackets] or that are keywords, RETURNING, and all
+    other statements.
 
     Raises ArgumentError for another kind.
     """
@@ -35,10 +36,11 @@ def sql(*kinds: Literal["select", "insert", "update", "delete", "create"]) -> Co
 def python(part: Literal["lines", "expression"] = "lines") -> ContextFree:
     """Lines of Python, or one expression: `ast.parse` takes every text that is accepted.
 
-    Covered: expressions with calls, subscripts, comprehensions, lambdas and simple f-strings; all simple statements; if,
-    while, for, try, with, def, class and decorators. Python's indentation is not context-free: blocks are indented by
-    four spaces, and nest four deep. That a name is defined, or `return` stands in a function, is not looked at. Left
-    out: match, async and await, star targets, raw and adjoining strings, backslashes at line ends, comments in brackets.
+    Covered: expressions with calls, subscripts, comprehensions, lambdas and simple f-strings; all simple statements;
+    if, while, for, try, with, def, class and decorators. Python's indentation is not context-free: blocks are
+    indented by four spaces, and nest four deep. That a name is defined, or `return` stands in a function, is not
+    looked at. Left out: match, async and await, star targets, raw and adjoining strings, backslashes at line ends,
+    comments in brackets.
 
     Raises ArgumentError for another part.
     """
@@ -54,7 +56,11 @@ def _make(language: str, start: str, name: str) -> ContextFree:
 
 @lru_cache
 def _read(language: str) -> str:
-    return resources.files(__package__).joinpath(f"{language}.lark").read_text(encoding="utf-8")
+    return (
+        resources.files("feynkac.potentials.constraints.languages")
+        .joinpath(f"{language}.lark")
+        .read_text(encoding="utf-8")
+    )
 
 
 @lru_cache(maxsize=8)

@@ -1,10 +1,10 @@
 """The parser: sets of items, and what follows each of them.
 
-An item is a state of some rule's automaton and a `Context`: where its rule was called, that is, the items to go on with
-when it ends. Instead of Earley's positions in the text (Earley 1970) a context holds these items themselves, as a
-graph-structured stack does (Tomita 1985), and equal ones are one object: so texts that leave the same to be done are
-in one state, and regular parts of a grammar have finitely many states. Rules that may be empty are passed over where they
-are called (Aycock and Horspool 2002); a call with which a rule ends leaves no trace (Leo 1991).
+An item is a state of some rule's automaton and a `Context`: where its rule was called, that is, the items to go on
+with when it ends. Instead of Earley's positions in the text (Earley 1970) a context holds these items themselves, as
+a graph-structured stack does (Tomita 1985), and equal ones are one object: so texts that leave the same to be done
+are in one state, and regular parts of a grammar have finitely many states. Rules that may be empty are passed over
+where they are called (Aycock and Horspool 2002); a call with which a rule ends leaves no trace (Leo 1991).
 """
 
 from __future__ import annotations
@@ -120,9 +120,7 @@ class Parser:
         settled: dict[Context, Context] = {}
         waiting = dict(called)
         while waiting:
-            ready = [
-                context for context, follow in waiting.items() if not any(outer in waiting for _, outer in follow)
-            ]
+            ready = [context for context, follow in waiting.items() if not any(outer in waiting for _, outer in follow)]
             if not ready:  # they follow themselves, by recursion on the left through several rules
                 self._tie(waiting, settled)
                 break

@@ -1,13 +1,12 @@
 """Reads a grammar in the notation of Lark, as far as it says which texts there are.
 
-What Lark says about trees (aliases, `?rule`, `!rule`, priorities) is read and left aside. `{m,n}`, `&` and `~` are read as
-llguidance has them; what only llguidance can do raises `Extension`.
+What Lark says about trees (aliases, `?rule`, `!rule`, priorities) is read and left aside. `{m,n}`, `&` and `~` are
+read as llguidance has them; what only llguidance can do raises `Extension`.
 """
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from feynkac.base.errors import ConstraintError
 from feynkac.potentials.constraints.engines.earley.common import COMMON
@@ -27,28 +26,10 @@ from feynkac.potentials.constraints.engines.earley.notation import (
     Text,
     make_fault,
 )
+from feynkac.potentials.constraints.engines.earley.tokens import Token, list_tokens, unescape
 
 _MOST_DEPTH = 100
-_TOKEN = re.compile(
-    r"""(?P<space>[ \t\f\r]+|(?://|\#)[^\n]*)
-    |(?P<newline>\n)
-    |(?P<text>"(?:\\.|[^"\\\n])*"i?(?![A-Za-z]))
-    |(?P<pattern>/(?:\\.|[^/\\\n])+/[imslux]*)
-    |(?P<name>[!?]*_*[A-Za-z][A-Za-z0-9_]*)
-    |(?P<directive>%[a-z]+)
-    |(?P<number>\d+)
-    |(?P<sign>->|\.\.|::|[:|()\[\]{}?*+~,.&@=])""",
-    re.VERBOSE,
-)
-_ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))", re.DOTALL)
-_ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "f": "\f", "b": "\b", "v": "\v", "0": "\0"} | {c: c for c in "\\\"'/"}
 _FLAGS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE, "l": 0, "u": 0}
-
-
-class _Token(NamedTuple):
-    kind: str
-    text: str
-    at: int
 
 
 def read_grammar(source: str) -> Grammar:
@@ -59,7 +40,7 @@ def read_grammar(source: str) -> Grammar:
 class _Reader:
     def __init__(self, source: str) -> None:
         self._source = source
-        self._tokens = self._list_tokens()
+        self._tokens = list_tokens(source)
         self._next = 0
         self._depth = 0
         self._definitions: dict[str, Definition] = {}
@@ -75,32 +56,14 @@ class _Reader:
 
     # --- tokens
 
-    def _list_tokens(self) -> list[_Token]:
-        tokens, at = [], 0
-        while at < len(self._source):
-            found = _TOKEN.match(self._source, at)
-            if found is None:
-                raise self._fault(at, self._explain(at))
-            if found.lastgroup != "space":
-                tokens.append(_Token(found.lastgroup or "", found[0], at))
-            at = found.end()
-        return [*tokens, _Token("end", "", at)]
-
-    def _explain(self, at: int) -> str:
-        opened = self._source[at]
-        if opened in "\"/":
-            what = "text" if opened == '"' else "regular expression"
-            return f"this {what} has no end in its line, or letters behind it that mean nothing there"
-        return f"{opened!r} means nothing here"
-
-    def _peek(self) -> _Token:
+    def _peek(self) -> Token:
         return self._tokens[self._next]
 
-    def _take(self) -> _Token:
+    def _take(self) -> Token:
         self._next += 1
         return self._tokens[self._next - 1]
 
-    def _skip_lines(self) -> _Token:
+    def _skip_lines(self) -> Token:
         while self._peek().kind == "newline":
             self._next += 1
         return self._peek()
@@ -110,7 +73,7 @@ class _Reader:
             self._next += 1
         return found
 
-    def _expect(self, wanted: str, kind: str = "sign") -> _Token:
+    def _expect(self, wanted: str, kind: str = "sign") -> Token:
         token = self._take()
         if token.kind != kind or (kind == "sign" and token.text != wanted):
             seen = {"newline": "the line ends", "end": "the grammar ends"}.get(token.kind, f"{token.text!r} stands")
@@ -149,7 +112,7 @@ class _Reader:
             self._import(name, name)
             self._try(",")
 
-    def _import(self, name: _Token, known: _Token) -> None:
+    def _import(self, name: Token, known: Token) -> None:
         if name.text not in COMMON:
             raise self._fault(name.at, f"common has no {name.text}; it has {', '.join(sorted(COMMON))}")
         source, flags = COMMON[name.text]
@@ -170,7 +133,7 @@ class _Reader:
         self._define(name, tuple(parameters), self._read_choice())
         self._end_line()
 
-    def _define(self, name: _Token, parameters: tuple[str, ...], body: Expression) -> None:
+    def _define(self, name: Token, parameters: tuple[str, ...], body: Expression) -> None:
         text = name.text.lstrip("!?")
         if text not in (text.lower(), text.upper()):
             raise self._fault(name.at, f"{text}: write rules in lower case, and terminals in upper case")
@@ -283,7 +246,7 @@ class _Reader:
         self._expect({"(": ")", "[": "]"}[token.text])
         return Repeat(body, 0, 1) if token.text == "[" else body
 
-    def _read_name(self, token: _Token) -> Expression:
+    def _read_name(self, token: Token) -> Expression:
         name, arguments = token.text.lstrip("!?"), []
         if self._peek().text == "{" and self._tokens[self._next + 1].text[:1] not in "0123456789,":
             self._take()
@@ -295,32 +258,17 @@ class _Reader:
             raise Extension("::, parameters of rules")
         return Name(name, tuple(arguments), token.at)
 
-    def _read_text(self, token: _Token) -> Expression:
-        text = self._unescape(token)
+    def _read_text(self, token: Token) -> Expression:
+        text = unescape(self._source, token)
         if self._try(".."):
             end = self._expect("a text", "text")
-            high = self._unescape(end)
+            high = unescape(self._source, end)
             if len(text) != 1 or len(high) != 1 or high < text or token.text[-1] == "i" or end.text[-1] == "i":
                 raise self._fault(token.at, 'a range goes from one character to a later one, as "a".."z" does')
             return Span(text, high)
         return Pattern(re.escape(text), re.IGNORECASE, token.at) if token.text.endswith("i") else Text(text)
 
-    def _unescape(self, token: _Token) -> str:
-        def one(found: re.Match[str]) -> str:
-            code = found[1] or found[2] or found[3]
-            if code and int(code, 16) < 0x110000:
-                return chr(int(code, 16))
-            if code or found[4] not in _ESCAPED:
-                raise self._fault(token.at + 1 + found.start(), f"{found[0]} is no escape; write \\\\ for a backslash")
-            return _ESCAPED[found[4]]
-
-        text = _ESCAPE.sub(one, token.text.removesuffix("i")[1:-1])
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")  # pairs become one character
-        if half := re.search("[\ud800-\udfff]", text):
-            raise self._fault(token.at, f"it holds {half[0]!r}, half of a character, which no text has")
-        return text
-
-    def _read_pattern(self, token: _Token) -> Pattern:
+    def _read_pattern(self, token: Token) -> Pattern:
         source, flags = token.text[1:].rsplit("/", 1)
         if re.search(r"\\[pP]\{", source):
             raise Extension(r"\p{...} in a regular expression")

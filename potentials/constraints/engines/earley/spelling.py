@@ -46,7 +46,9 @@ class Spelling:
                         self.ends[q][v] |= found
                         changed = True
 
-    def _follow(self, q: int, v: int, scans: Iterable[tuple[int, int]], calls: Iterable[tuple[int, int, bool, int]]) -> int:
+    def _follow(
+        self, q: int, v: int, scans: Iterable[tuple[int, int]], calls: Iterable[tuple[int, int, bool, int]]
+    ) -> int:
         found = 0
         for label, after in scans:
             for w in list_bits(self.through(0, v).get(label, 0)):

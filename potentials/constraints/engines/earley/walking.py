@@ -1,7 +1,7 @@
 """Compiled loops that walk tokens over the states of a parser, as far as these are known.
 
-All kernels are plain loops over arrays: they run undecorated too, only slower. A place is a pair (q, u): a state, and how
-far into a character the bytes so far have come.
+All kernels are plain loops over arrays: they run undecorated too, only slower. A place is a pair (q, u): a state, and
+how far into a character the bytes so far have come.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ def walk(row, most, jobs, alive, needs, known, step, delta, byte, depth, skip, f
     """Set in `row` the bits of tokens that lead to live places; return the number of `opened` walks to be gone on with.
 
     `jobs` (J, 4): nodes from, nodes to, and the place (q, u) above them. `alive` (S, U): DEAD, LIVE or PASSAGE.
-    `needs` (S, U): no fewer tokens lead to acceptance; more than `most` are too many. `known` (S,): whether `delta` (S, C)
-    is filled in; where it is not, a walk stops and goes to `opened` (nodes, 4), in the shape of `jobs`.
-    `path` (2, height + 1) is a buffer.
+    `needs` (S, U): no fewer tokens lead to acceptance; more than `most` are too many. `known` (S,): whether `delta`
+    (S, C) is filled in; where it is not, a walk stops and goes to `opened` (nodes, 4), in the shape of `jobs`. `path`
+    (2, height + 1) is a buffer.
     """
     count = 0
     for j in range(len(jobs)):
