@@ -142,7 +142,8 @@ class EarleyAutomaton:
 
     def _count_tokens(self, n_bytes: NDArray[np.int64]) -> NDArray[np.int64]:
         """The fewest tokens that hold so many bytes, as far as a table holds them."""
-        return np.minimum(-(-n_bytes // max(self._tokens.height, 1)), _MOST_NEEDED).astype(np.int64)
+        held = max(self._tokens.height, 1)
+        return np.asarray(np.minimum(-(-n_bytes // held), _MOST_NEEDED), dtype=np.int64)
 
     def _lives(self, q: int, label: int, places: int) -> bool:
         """Whether some tokens lead to acceptance behind a character of a class, from one of the places there."""
