@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from threading import RLock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from feynkac.potentials.constraints.engines.earley.walking import follow, walk
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
 
+T = TypeVar("T", bound=np.generic)
 _ROWS = 4096  # masks kept: 25 MB for a vocabulary of 49,152 tokens
 _KNOWN = 1 << 16  # states of the parser kept: 60 MB, or as many as one call needs
 _FAR, _MOST_NEEDED = 1 << 40, 30_000
@@ -140,10 +141,10 @@ class EarleyAutomaton:
                     self._alive[q, u] = PASSAGE
         self._known[q] = True
 
-    def _count_tokens(self, n_bytes: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _count_tokens(self, n_bytes: NDArray[np.int64] | np.int64) -> NDArray[np.int64]:
         """The fewest tokens that hold so many bytes, as far as a table holds them."""
         held = max(self._tokens.height, 1)
-        return np.asarray(np.minimum(-(-n_bytes // held), _MOST_NEEDED), dtype=np.int64)
+        return (np.minimum(np.asarray(n_bytes), held * _MOST_NEEDED) + held - 1) // held
 
     def _lives(self, q: int, label: int, places: int) -> bool:
         """Whether some tokens lead to acceptance behind a character of a class, from one of the places there."""
@@ -154,10 +155,9 @@ class EarleyAutomaton:
         q = len(self._kernels)
         if q == len(self._delta):
             self._delta = np.concatenate([self._delta, np.full_like(self._delta, -1)])
-            self._alive, self._bytes, self._needs, self._known, self._outside = (
-                np.concatenate([table, np.zeros_like(table)])
-                for table in (self._alive, self._bytes, self._needs, self._known, self._outside)
-            )
+            self._alive, self._needs = _double(self._alive), _double(self._needs)
+            self._bytes, self._outside = _double(self._bytes), _double(self._outside)
+            self._known = _double(self._known)
         self._number[kernel] = q
         self._kernels.append(kernel)
         self._bytes[q] = self._parser.count_needed(kernel)
@@ -213,3 +213,7 @@ class EarleyAutomaton:
             self._visited[int(self._outside[q])] = self._kernels[q]
             self._visited.move_to_end(int(self._outside[q]))
         return self._outside[states]
+
+
+def _double(table: NDArray[T]) -> NDArray[T]:
+    return np.concatenate([table, np.zeros_like(table)])
