@@ -31,7 +31,7 @@ _HOMES = {
     ),
     "feynkac.potentials": (
         "regex", "json_schema", "grammar", "choices", "tokens", "length", "after", "constraint", "reward", "power",
-        "process_reward", "similarity", "judge", "twist", "product",
+        "process_reward", "similarity", "judge", "twist", "product", "sql", "python",
     ),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -64,9 +64,11 @@ if TYPE_CHECKING:
         power as power,
         process_reward as process_reward,
         product as product,
+        python as python,
         regex as regex,
         reward as reward,
         similarity as similarity,
+        sql as sql,
         tokens as tokens,
         twist as twist,
     )

@@ -3,6 +3,7 @@
 from feynkac.potentials.base import Factor, as_potential, product
 from feynkac.potentials.constraints.counts import length, tokens
 from feynkac.potentials.constraints.grammars import grammar
+from feynkac.potentials.constraints.languages.ready import python, sql
 from feynkac.potentials.constraints.schemas.constraint import json_schema
 from feynkac.potentials.constraints.sequels import after
 from feynkac.potentials.constraints.texts import choices, regex
@@ -26,9 +27,11 @@ __all__ = [
     "power",
     "process_reward",
     "product",
+    "python",
     "regex",
     "reward",
     "similarity",
+    "sql",
     "tokens",
     "twist",
 ]

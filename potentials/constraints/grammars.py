@@ -1,22 +1,24 @@
-"""Constraints that need a stack, enforced by llguidance: `grammar`, and the base of `json_schema`."""
+"""Constraints that need a stack: `grammar`, by an Earley parser or by llguidance, and the base of `json_schema`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten, shorten_report
 from feynkac.base.masks import TokenAutomaton
 from feynkac.potentials.constraints.automata.listing import list_accepted
+from feynkac.potentials.constraints.engines.earley.notation import Extension
 from feynkac.potentials.constraints.tokenwise import TokenFactor
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
+    from feynkac.potentials.constraints.engines.earley.network import Network
 
 
 class GrammarConstraint(TokenFactor):
-    """See `grammar`."""
+    """What llguidance accepts; see `grammar`."""
 
     def __init__(self, lark: str, name: str) -> None:
         super().__init__(name)
@@ -46,26 +48,69 @@ def find_fault(lark: str, trials: Iterable[str] = ()) -> str | None:
     return try_grammar(lark, trials)
 
 
-def grammar(lark: str) -> GrammarConstraint:
-    """The texts of a grammar, in llguidance's dialect of Lark
-    (https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md).
+class ContextFree(TokenFactor):
+    """See `grammar`."""
 
-    Rules are lower case, terminals upper case; the text derives from `start`, and no white space is skipped unless
-    `%ignore` says so. `%json {...}` embeds a schema.
+    def __init__(self, lark: str, name: str, network: Network | None = None) -> None:
+        super().__init__(name)
+        self._lark = lark
+        self._network = network
 
-    One limit to know: it reads *terminals greedily*, left to right, before rules come into play. With
-    `STEM: "list" | "listen"` and `SUFFIX: "ed"` the text "listed" is not found to be STEM SUFFIX, since "liste" has
-    been read as the beginning of "listen". Put what overlaps into one terminal, or use regex. The constraint means
-    what llguidance accepts; such overlaps may also lead into a dead end, where a particle dies.
+    def compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
+        from feynkac.potentials.constraints.engines.earley.table import EarleyAutomaton  # brings numba
 
-    How many tokens a text still needs is not known here: under a `max_tokens` that is too short for what was begun,
-    particles die at the limit.
+        return EarleyAutomaton(self.prepare(), vocabulary, self.name)
 
-    Raises ArgumentError for no text; ConstraintError with the line and column of a mistake, for a special token such as
-    <|im_end|>, which has no text, and, when it is compiled, if no text can be derived.
+    def prepare(self) -> Network:
+        """The grammar as automata that call each other. Raises ConstraintError; raises Extension."""
+        from feynkac.potentials.constraints.engines.earley.network import build_network
+        from feynkac.potentials.constraints.engines.earley.reader import read_grammar
+
+        if self._network is None:
+            try:
+                self._network = build_network(read_grammar(self._lark))
+            except ConstraintError as error:
+                raise ConstraintError(f"{self.name}: {shorten_report(error.args[0])}") from None  # str() would cut it
+        return self._network
+
+    def list_texts(self, most: int) -> list[str] | None:
+        """All texts that meet it, None if there are more than `most`, or very long ones."""
+        return list_accepted(self, most)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_network": None}
+
+
+def grammar(lark: str, *, engine: Literal["earley", "llguidance"] | None = None) -> ContextFree | GrammarConstraint:
+    """The texts that derive from the rule `start` of a context-free grammar, in the notation of Lark
+    (https://lark-parser.readthedocs.io/en/stable/grammar.html).
+
+    Rules are lower case, terminals upper case. All of it means what it says: recursion may be left, right or mutual,
+    rules may be empty, ambiguous or cyclic, and terminals share out the text in every possible way. Strings, ranges,
+    regular expressions (Python's, without anchors and look-around), `? * + ~2..5 {2,5} [ ]`, templates, `%ignore` and
+    `%import common.NAME` are read; of terminals also `A & B` (both) and `~A` (all other texts), so that
+    `NAME: /[a-z]+/ & ~KEYWORD` is a name that is no keyword. No white space is skipped unless `%ignore` says so: it may
+    then stand between, before and behind all terminals, and need not ("notx" is `"not" NAME`). What Lark says about
+    trees (aliases, `?rule`, priorities) is read and means nothing here.
+
+    engine: by default our Earley parser, whose masks are exact; llguidance where the grammar uses what only that has:
+    `%json {...}`, `%lark`, `%regex`, `%llguidance`, `@name`, parameters and attributes of rules, `\\p{...}`. "earley"
+    refuses these. "llguidance" always takes llguidance, in its dialect
+    (https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md), which reads *terminals greedily*, left to
+    right, before rules come into play: with `STEM: "list" | "listen"` and `SUFFIX: "ed"` the text "listed" is not
+    found to be STEM SUFFIX, since "liste" has been read as the beginning of "listen". Then the constraint means what
+    llguidance accepts, such overlaps may lead into a dead end, where a particle dies, and how many tokens a text
+    still needs is not known, so that particles may die at `max_tokens`, too; and it ignores nothing at the ends of
+    the text. Earley knows the fewest bytes that a text still needs, and begins none for which `max_tokens` of the
+    longest token are too few.
+
+    Raises ArgumentError for no text and no engine; ConstraintError with the line and column of a mistake, for a special
+    token such as <|im_end|>, which has no text, if no text derives, and, when it is compiled, if tokens can spell none.
     """
     if not isinstance(lark, str):
         raise ArgumentError(f"grammar({shorten(repr(lark))}): give the grammar as text")
+    if engine not in (None, "earley", "llguidance"):
+        raise ArgumentError(f'grammar(engine={shorten(repr(engine))}): the engines are "earley" and "llguidance"')
     name = shorten(f"grammar({' '.join(lark.split())!r})")
     if halves := _HALF.search(lark):
         raise ConstraintError(f"{name}: it holds {halves[0]!r}, half of a character, which no text has")
@@ -75,6 +120,14 @@ def grammar(lark: str) -> GrammarConstraint:
             f"{name}: line {line}: {special[0]} is a special token, which has no text, and a constraint is about text; "
             "leave it out, for an accepted text may end anyway; or write it in quotes if its characters are meant"
         )
+    if engine != "llguidance":
+        try:
+            free = ContextFree(lark, name)
+            free.prepare()
+            return free
+        except Extension as extension:
+            if engine == "earley":
+                raise ConstraintError(f"{name}: {extension} is llguidance's own; ask for engine='llguidance'") from None
     if fault := find_fault(lark):
         raise ConstraintError(f"{name}: {shorten_report(fault)}")
     return GrammarConstraint(lark, name)

@@ -22,7 +22,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "feynkac.potentials.rewards": ("feynkac.potentials.base",),
     "feynkac.potentials.tempering": ("feynkac.potentials.base",),
     "feynkac.potentials.constraints.automata": ("feynkac.base",),
-    "feynkac.potentials.constraints.engines": ("feynkac.base",),
+    "feynkac.potentials.constraints.engines": ("feynkac.potentials.constraints.automata",),
     "feynkac.potentials.constraints": (
         "feynkac.potentials.base", "feynkac.potentials.constraints.automata", "feynkac.potentials.constraints.engines",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import jsonschema
@@ -21,6 +22,9 @@ JSON = Vocabulary(
     (b"", b"{", b"}", b'"', b'"a"', b"a", b'":', b":", b"1", b"12", b" ", b"a", b"true", b"", b",", b"[", b"]", b"[1"),
     (0, 13),
 )
+
+
+guided = partial(grammar, engine="llguidance")
 
 
 def valid(schema: Any, text: bytes) -> bool:
@@ -99,7 +103,8 @@ def test_the_lexer_is_greedy(explore: Any) -> None:
     """As documented: a limit of the engine, which would be news if it went away."""
     vocabulary = Vocabulary((*(bytes([c]) for c in b"listend"), b""), (7,))
     automaton = explore(
-        grammar('start: STEM SUFFIX\nSTEM: "list"|"listen"\nSUFFIX: "ed"').automaton(vocabulary), vocabulary
+        grammar('start: STEM SUFFIX\nSTEM: "list"|"listen"\nSUFFIX: "ed"', engine="llguidance").automaton(vocabulary),
+        vocabulary,
     )
     state = 0
     for byte in b"listed":
@@ -149,14 +154,14 @@ def test_bad_arguments() -> None:
 @pytest.mark.parametrize(
     ("lark", "culprit"),
     [
-        ('start: "a" b', 'line 1, column 8: unknown name: "b"'),
+        ('start: "a" b', "line 1, column 12: b: there is no rule of this name"),
         ('start: "a', "line 1"),
         ('start: x\nx: "a" |\n y', "line 3"),
-        ('start: start "a"', "no sequence of this vocabulary's tokens"),
+        ('start: start "a"', "line 1, column 1: no text derives from start"),
         ('start: "z"', "no sequence of this vocabulary's tokens"),
         ('a: "a"', "start"),
         ("start: /a(?=b)/", "look-around"),
-        ("start: foo", "unknown name"),
+        ("start: foo", "line 1, column 8: foo: there is no rule"),
         ('start: "a\ud800"', "half of a character"),
         ('start: "a" <|im_end|>', r"line 1: <\|im_end\|> is a special token, which has no text"),
         ('start: x\nx: "<a>" /<b>/ <[3]> // <c>', r"line 2: <\[3\]> is a special token"),
@@ -224,7 +229,7 @@ def test_a_resource_limit_is_an_error_and_not_an_end() -> None:
 def test_a_dead_end_kills_one_branch_only(explore: Any) -> None:
     """With these tokens nothing spells what follows "ab"; the sibling goes on."""
     vocabulary = Vocabulary((b"a", b"b", b"c", b""), (3,))
-    automaton = explore(grammar('start: "a" "b" "z" | "a" "c" "c"').automaton(vocabulary), vocabulary)
+    automaton = explore(guided('start: "a" "b" "z" | "a" "c" "c"').automaton(vocabulary), vocabulary)
     one, two = automaton.after(automaton.after(0, 0), 1), automaton.after(automaton.after(0, 0), 2)
     assert automaton.allowed(one) == set() and one > 0
     assert automaton.allowed(two) == {2}
@@ -233,7 +238,7 @@ def test_a_dead_end_kills_one_branch_only(explore: Any) -> None:
 
 
 def test_equal_paths_share_a_state() -> None:
-    automaton = grammar("start: /[ab]*/").automaton(Vocabulary((b"a", b"b", b""), (2,)))
+    automaton = guided("start: /[ab]*/").automaton(Vocabulary((b"a", b"b", b""), (2,)))
     states = automaton.advance(np.zeros(4, dtype=np.int64), np.array([0, 1, 0, 2]))
     assert states[0] == states[2] != states[1]
     assert states[3] == -1
@@ -247,7 +252,7 @@ def test_forgotten_matchers_and_masks_are_remade(monkeypatch: pytest.MonkeyPatch
     for name in ("_ROWS", "_MATCHERS", "_CHILDREN"):
         monkeypatch.setattr(table, name, 1)
     vocabulary = Vocabulary((b"(", b")", b"((", b"x)", b"x", b"(x", b"))", b"", b"(", b"y"), (7,))
-    automaton = grammar('start: "(" start ")" | "x"').automaton(vocabulary)
+    automaton = guided('start: "(" start ")" | "x"').automaton(vocabulary)
     explore(automaton, vocabulary).check(nested, depth=3)
     assert isinstance(automaton, GuideAutomaton)
     assert max(len(automaton._rows), len(automaton._matchers), len(automaton._remade)) <= 4
@@ -256,7 +261,7 @@ def test_forgotten_matchers_and_masks_are_remade(monkeypatch: pytest.MonkeyPatch
 def test_memory_is_bounded_and_old_states_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(table, "_PATHS", 2048)
     vocabulary = Vocabulary((b"a", b"b", b""), (2,))
-    automaton = grammar("start: /[ab]*/").automaton(vocabulary)
+    automaton = guided("start: /[ab]*/").automaton(vocabulary)
     rng = np.random.default_rng(0)
     states = np.zeros(16, dtype=np.int64)
     first = automaton.advance(states, np.zeros(16, dtype=np.int64))

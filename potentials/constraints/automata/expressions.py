@@ -39,6 +39,7 @@ _ANCHORS = {
     sre.AT_END: "$",
     sre.AT_END_STRING: r"\Z",
 }
+_NESTING = (sre.SUBPATTERN, sre.MAX_REPEAT, sre.MIN_REPEAT)
 _TOO_DEEP = "its groups are nested too deeply for Python's own parser; write it flatter"
 _CLASS_FLAGS = re.IGNORECASE | re.ASCII | re.DOTALL
 
@@ -80,6 +81,34 @@ def build_dfa(source: str, flags: int) -> CharDfa:
         ) from None
 
 
+def add_pattern(nfa: Nfa, state: int, source: str, flags: int, name: str) -> int:
+    """Add what `source` matches behind `state` of a larger automaton; its last state.
+
+    Raises ConstraintError by `name` for bad syntax, and for what has no automaton there; raises TooLarge.
+    """
+    builder = _Builder(name, nfa)
+    try:
+        tree = _parser.parse(source, flags)
+        builder.check(tree)
+        if anchor := _find_anchor(tree):
+            raise ConstraintError(f"{name}: {anchor} has no meaning within a larger text; leave it out")
+        return builder.add_sequence(tree, state, tree.state.flags)
+    except (re.error, OverflowError) as error:
+        raise ConstraintError(f"{name}: {error}") from None
+    except RecursionError:
+        raise ConstraintError(f"{name}: {_TOO_DEEP}") from None
+
+
+def _find_anchor(tree: Any) -> str | None:
+    for op, arg in tree:
+        if op is sre.AT:
+            return _ANCHORS[arg]
+        inner = arg[1] if op is sre.BRANCH else [arg[-1]] if op in _NESTING else []
+        if found := next(filter(None, map(_find_anchor, inner)), None):
+            return found
+    return None
+
+
 class _Builder:
     """Thompson's construction: each method adds a piece of the pattern after `state` and returns its last state."""
 
@@ -99,7 +128,7 @@ class _Builder:
             if op is sre.BRANCH:
                 for branch in arg[1]:
                     self.check(branch)
-            elif op in (sre.SUBPATTERN, sre.MAX_REPEAT, sre.MIN_REPEAT):
+            elif op in _NESTING:
                 self.check(arg[-1])
 
     def add_sequence(self, tree: Any, state: int, flags: int) -> int:

@@ -1,1 +1,1 @@
-"""Constraint engines of other libraries, each behind the protocol `TokenAutomaton`."""
+"""Constraint engines for what needs a stack, each behind the protocol `TokenAutomaton`."""

@@ -1,0 +1,1 @@
+"""Context-free grammars over bytes, by an Earley parser of our own."""

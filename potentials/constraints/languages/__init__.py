@@ -1,0 +1,1 @@
+"""Grammars of whole languages, each in a file beside this one."""
