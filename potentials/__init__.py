@@ -3,6 +3,7 @@
 from feynkac.potentials.base import Factor, as_potential, product
 from feynkac.potentials.constraints.counts import length, tokens
 from feynkac.potentials.constraints.grammars import grammar
+from feynkac.potentials.constraints.phrases import phrases
 from feynkac.potentials.constraints.schemas.constraint import json_schema
 from feynkac.potentials.constraints.sequels import after
 from feynkac.potentials.constraints.texts import choices, regex
@@ -17,6 +18,7 @@ __all__ = [
     "grammar",
     "json_schema",
     "length",
+    "phrases",
     "product",
     "regex",
     "reward",

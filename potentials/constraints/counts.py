@@ -99,7 +99,7 @@ class TokenChoice(TokenFactor):
         if not whole:
             raise ArgumentError(
                 f"{self.name}: no single token contains {each!r}, so that banning it bans nothing; it can still be "
-                f"spelt by several tokens: to keep it out of the text use constraint(lambda text: {each!r} not in text)"
+                f"spelt by several tokens: to keep it out of the text use phrases(ban=[{each!r}])"
             )
         raise ConstraintError(
             f"{self.name}: no single token has the text {each!r}, it takes several; "
@@ -125,7 +125,7 @@ def tokens(ban: TokenNames = (), allow: TokenNames | None = None) -> TokenChoice
     an e. A string in `allow` names the tokens with exactly that text, leading space included.
 
     This is about tokens, not about text: a banned string of several characters can still be spelled by smaller
-    tokens. To forbid it in the text use constraint or regex. Raises ArgumentError for names of another type and, when
+    tokens. To forbid it in the text use phrases(ban=[...]). Raises ArgumentError for names of another type and, when
     it is compiled, for a text to ban that no token contains; ConstraintError, when it is compiled, for other ids and
     texts that the vocabulary does not have.
     """

@@ -81,7 +81,7 @@ def test_bad_arguments() -> None:
         (lambda: choices(b"ab"), "give a list of strings"),  # type: ignore[arg-type]
         (
             lambda: tokens(ban=["a", "Jonathanx"]).automaton(VOCABULARY),
-            "contains 'Jonathanx'.*constraint",
+            "contains 'Jonathanx'.*phrases",
         ),
         (lambda: tokens(ban=["\ud800"]).automaton(VOCABULARY), "half of a character"),
         (lambda: tokens(), "ban=... or"),
