@@ -29,8 +29,8 @@ _HOMES = {
         "program", "Bernoulli", "Categorical", "Geometric", "Normal", "Uniform", "Token",
     ),
     "feynkac.potentials": (
-        "regex", "json_schema", "grammar", "choices", "tokens", "length", "phrases", "after", "constraint", "reward",
-        "product",
+        "regex", "json_schema", "grammar", "choices", "tokens", "length", "phrases", "parser", "after", "constraint",
+        "reward", "product",
     ),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         grammar as grammar,
         json_schema as json_schema,
         length as length,
+        parser as parser,
         phrases as phrases,
         product as product,
         regex as regex,

@@ -3,6 +3,7 @@
 from feynkac.potentials.base import Factor, as_potential, product
 from feynkac.potentials.constraints.counts import length, tokens
 from feynkac.potentials.constraints.grammars import grammar
+from feynkac.potentials.constraints.parsers.constraint import parser
 from feynkac.potentials.constraints.phrases import phrases
 from feynkac.potentials.constraints.schemas.constraint import json_schema
 from feynkac.potentials.constraints.sequels import after
@@ -18,6 +19,7 @@ __all__ = [
     "grammar",
     "json_schema",
     "length",
+    "parser",
     "phrases",
     "product",
     "regex",
