@@ -30,7 +30,7 @@ _HOMES = {
     ),
     "feynkac.potentials": (
         "regex", "json_schema", "grammar", "choices", "tokens", "length", "phrases", "parser", "after", "constraint",
-        "reward", "product",
+        "reward", "product", "wfsa",
     ),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         regex as regex,
         reward as reward,
         tokens as tokens,
+        wfsa as wfsa,
     )
     from feynkac.programs import (
         Bernoulli as Bernoulli,

@@ -8,6 +8,7 @@ from feynkac.potentials.constraints.phrases import phrases
 from feynkac.potentials.constraints.schemas.constraint import json_schema
 from feynkac.potentials.constraints.sequels import after
 from feynkac.potentials.constraints.texts import choices, regex
+from feynkac.potentials.constraints.wfsa import wfsa
 from feynkac.potentials.rewards.functions import constraint, reward
 
 __all__ = [
@@ -25,4 +26,5 @@ __all__ = [
     "regex",
     "reward",
     "tokens",
+    "wfsa",
 ]

@@ -39,19 +39,21 @@ class TextConstraint(TokenFactor):
     def compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
         from feynkac.potentials.constraints.automata.dfa import compile_dfa  # imports numba, which takes a while
 
-        return compile_dfa(self._find_dfa(), vocabulary, self.name)
+        return compile_dfa(self.dfa, vocabulary, self.name)
 
     def shares_text(self, others: Sequence[Any]) -> bool | None:
         """Whether some text meets this constraint and all `others`; None where that is not known."""
         texts = [other for other in others if isinstance(other, TextConstraint)]
-        shared = share_text([constraint._find_dfa() for constraint in (self, *texts)])
+        shared = share_text([constraint.dfa for constraint in (self, *texts)])
         return shared if shared is False or len(texts) == len(others) else None
 
     def list_texts(self, most: int) -> list[str] | None:
         """All texts that meet it, None if there are more than `most`, or very long ones."""
-        return list_texts(self._find_dfa(), most)
+        return list_texts(self.dfa, most)
 
-    def _find_dfa(self) -> CharDfa:
+    @property
+    def dfa(self) -> CharDfa:
+        """The automaton of characters."""
         dfa = self.prepare()._dfa
         assert dfa is not None
         return dfa

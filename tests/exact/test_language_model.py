@@ -105,9 +105,24 @@ CASES = {
         lambda x: math.exp(x.count("b")) * (len(x) != 1)),
     "a pattern after a marker": (lambda: [fk.after("b", fk.regex("a?b?"))],
                                  lambda x: float(x.partition("b")[1:] in {("b", y) for y in ("", "a", "b", "ab")})),
+    "weights of paths": (
+        lambda: [fk.wfsa([("p", "a", "p", 0.3), ("p", "[ab]", "q", -0.7), ("q", "b", "q", 1.1)], "p", {"p": -1, "q": 0})],
+        lambda x: _sum_paths(x)),
+    "phrases": (lambda: [fk.phrases(ban=["bb"], require=["a"])], lambda x: float("bb" not in x and "a" in x)),
+    "a parser": (lambda: [fk.parser(lambda n, byte: n + 1 if n < 2 or byte == b"a" else None, 0, lambda n: n != 1)],
+                 lambda x: float(set(x[2:]) <= {"a"} and len(x) != 1)),
     "sum and a pattern": (lambda: [fk.reward(lambda x: -x.count("a"), kind="sum"), fk.regex("[ae]*")],
                           lambda x: math.exp(-x.count("a")) * ("b" not in x)),
 }  # fmt: skip
+
+
+def _sum_paths(text: str) -> float:
+    """The paths stay in p on a, go to q on any letter once, and stay there on b."""
+    total = math.exp(0.3 * len(text) - 1.0) * (set(text) <= {"a"})
+    for k in range(len(text)):
+        if set(text[:k]) <= {"a"} and text[k] in "ab" and set(text[k + 1 :]) <= {"b"}:
+            total += math.exp(0.3 * k - 0.7 + 1.1 * (len(text) - k - 1))
+    return total
 
 
 def _pattern(text: str) -> bool:

@@ -160,7 +160,7 @@ def test_memory_of_long_choices_is_linear() -> None:
     tracemalloc.start()
     try:
         constraint = choices(["ab" * 30_000])
-        dfa = constraint._find_dfa()
+        dfa = constraint.dfa
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

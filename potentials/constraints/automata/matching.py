@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import ConstraintError
 from feynkac.potentials.constraints.automata.alphabet import ANY_CHAR, N_CHARS, Alphabet, build_alphabet
-from feynkac.potentials.constraints.automata.nfa import MAX_ENTRIES, CharDfa
+from feynkac.potentials.constraints.automata.nfa import MAX_ENTRIES, CharDfa, trim
 
 _ADVICE = "multiply several of them, phrases(require=a) * phrases(require=b), or ask for fewer"
 
@@ -156,18 +156,6 @@ def _group_bytes(base: NDArray[np.int32], moves: Iterable[tuple[int, int]]) -> N
 def _make_letters(classes: NDArray[np.int64]) -> Alphabet:
     step = np.where(classes < 0, -1, -2 - classes)[None, :].astype(np.int32)
     return Alphabet(step, np.ones((1, int(classes.max()) + 1), dtype=np.bool_))
-
-
-def trim(dfa: CharDfa) -> CharDfa | None:
-    """The same automaton without the states from which no text is accepted; None if nothing is left."""
-    live, before = dfa.accept.copy(), -1
-    while before != (before := int(live.sum())):
-        live |= ((dfa.delta >= 0) & live[dfa.delta]).any(axis=1)
-    if not live[0]:
-        return None
-    number = np.full(len(live) + 1, -1, dtype=np.int32)  # the last one is for -1
-    number[np.flatnonzero(live)] = np.arange(before)
-    return CharDfa(number[dfa.delta[live]], dfa.accept[live], dfa.alphabet)
 
 
 @lru_cache(maxsize=1)

@@ -45,6 +45,21 @@ class Trie:
     height: int
     """The length of the longest token, in bytes."""
 
+    def list_levels(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """The nodes of each depth, and their parents; -1 for the root, which is no node."""
+        levels: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        above = np.array([-1], dtype=np.int64)
+        for depth in range(self.height):
+            nodes = np.flatnonzero(self.depth == depth)
+            levels.append((nodes, above[np.searchsorted(above, nodes) - 1]))
+            above = nodes
+        return levels
+
+    @property
+    def ends(self) -> NDArray[np.int64]:
+        """(tokens with text,) the node at which each of `token` ends."""
+        return np.repeat(np.arange(len(self.byte)), np.diff(self.first))
+
 
 _tries: PerVocabulary[Trie] = PerVocabulary()
 

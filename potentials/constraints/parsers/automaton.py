@@ -93,8 +93,8 @@ class ParserAutomaton:
 
     def __init__(self, caller: Caller, start: Any, tokens: Trie, eos: tuple[int, ...]) -> None:
         self._numbering, self._tokens, self._lock = Numbering(caller, start), tokens, RLock()
-        self._levels = _list_levels(tokens.depth)
-        self._node = np.repeat(np.arange(len(tokens.byte)), np.diff(tokens.first))
+        self._levels = tokens.list_levels()
+        self._node = tokens.ends
         self._rows: OrderedDict[int, TokenMask] = OrderedDict()
         ends = np.zeros(tokens.size, dtype=np.bool_)
         ends[list(eos)] = True
@@ -151,14 +151,3 @@ class ParserAutomaton:
         if len(self._rows) > _ROWS:
             self._rows.popitem(last=False)
         return row
-
-
-def _list_levels(depth: NDArray[np.int32]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """The nodes of each depth of a trie in depth-first order, and their parents; -1 for the root, which is no node."""
-    levels: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
-    above = np.array([-1], dtype=np.int64)
-    for k in range(int(depth.max(initial=-1)) + 1):
-        nodes = np.flatnonzero(depth == k)
-        levels.append((nodes, above[np.searchsorted(above, nodes) - 1]))
-        above = nodes
-    return levels
