@@ -30,7 +30,7 @@ _HOMES = {
     ),
     "feynkac.potentials": (
         "regex", "json_schema", "grammar", "choices", "tokens", "length", "phrases", "parser", "after", "constraint",
-        "reward", "product", "wfsa",
+        "reward", "product", "wfsa", "canonical",
     ),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from feynkac.models.language.lm import CausalLM as CausalLM
     from feynkac.potentials import (
         after as after,
+        canonical as canonical,
         choices as choices,
         constraint as constraint,
         grammar as grammar,

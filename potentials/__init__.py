@@ -1,6 +1,7 @@
 """Potentials: constraints, rewards, and how they combine."""
 
 from feynkac.potentials.base import Factor, as_potential, product
+from feynkac.potentials.constraints.canonical import canonical
 from feynkac.potentials.constraints.counts import length, tokens
 from feynkac.potentials.constraints.grammars import grammar
 from feynkac.potentials.constraints.parsers.constraint import parser
@@ -15,6 +16,7 @@ __all__ = [
     "Factor",
     "after",
     "as_potential",
+    "canonical",
     "choices",
     "constraint",
     "grammar",

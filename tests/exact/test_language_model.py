@@ -106,7 +106,9 @@ CASES = {
     "a pattern after a marker": (lambda: [fk.after("b", fk.regex("a?b?"))],
                                  lambda x: float(x.partition("b")[1:] in {("b", y) for y in ("", "a", "b", "ab")})),
     "weights of paths": (
-        lambda: [fk.wfsa([("p", "a", "p", 0.3), ("p", "[ab]", "q", -0.7), ("q", "b", "q", 1.1)], "p", {"p": -1, "q": 0})],
+        lambda: [
+            fk.wfsa([("p", "a", "p", 0.3), ("p", "[ab]", "q", -0.7), ("q", "b", "q", 1.1)], "p", {"p": -1.0, "q": 0.0})
+        ],
         lambda x: _sum_paths(x)),
     "phrases": (lambda: [fk.phrases(ban=["bb"], require=["a"])], lambda x: float("bb" not in x and "a" in x)),
     "a parser": (lambda: [fk.parser(lambda n, byte: n + 1 if n < 2 or byte == b"a" else None, 0, lambda n: n != 1)],
