@@ -16,7 +16,7 @@ from feynkac.potentials.constraints.automata import expressions
 from feynkac.potentials.constraints.automata.alphabet import build_bytes
 from feynkac.potentials.constraints.automata.listing import list_texts
 from feynkac.potentials.constraints.automata.nfa import MAX_ENTRIES, CharDfa
-from feynkac.potentials.constraints.automata.products import share_text
+from feynkac.potentials.constraints.automata.products import MAX_PLACES, share_text
 from feynkac.potentials.constraints.tokenwise import TokenFactor
 
 if TYPE_CHECKING:
@@ -41,10 +41,13 @@ class TextConstraint(TokenFactor):
 
         return compile_dfa(self.dfa, vocabulary, self.name)
 
-    def shares_text(self, others: Sequence[Any]) -> bool | None:
-        """Whether some text meets this constraint and all `others`; None where that is not known."""
+    def shares_text(self, others: Sequence[Any], most: int | None = None) -> bool | None:
+        """Whether some text meets this constraint and all `others`; None where that is not known.
+
+        `most`: places in the product of the automata that are looked at; 200,000 unless it is given.
+        """
         texts = [other for other in others if isinstance(other, TextConstraint)]
-        shared = share_text([constraint.dfa for constraint in (self, *texts)])
+        shared = share_text([constraint.dfa for constraint in (self, *texts)], MAX_PLACES if most is None else most)
         return shared if shared is False or len(texts) == len(others) else None
 
     def list_texts(self, most: int) -> list[str] | None:
