@@ -67,8 +67,8 @@ class CanonicalAutomaton:
 
     def __init__(self, vocabulary: Vocabulary, rules: Rules) -> None:
         self._size, self._rules, self._lock = vocabulary.size, rules, Lock()
-        self._allowed = vocabulary.with_text & rules.reached
         self._ends = vocabulary.ends
+        self._plain = pack((vocabulary.with_text & rules.reached) | self._ends)
         self._rows: OrderedDict[int, TokenMask] = OrderedDict()
 
     def masks(self, states: States) -> TokenMask:
@@ -96,11 +96,9 @@ class CanonicalAutomaton:
         with self._lock:
             row = self._rows.pop(state, None)
             if row is None:
-                allowed = self._allowed | self._ends
+                row = self._plain.copy()
                 if state:
-                    allowed = allowed.copy()
-                    allowed[self._rules.find_forbidden(state - 1)] = False
-                row = pack(allowed)
+                    self._rules.forbid(state - 1, row)
             self._rows[state] = row
             if len(self._rows) > _ROWS:
                 self._rows.popitem(last=False)

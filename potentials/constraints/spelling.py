@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ConstraintError
-from feynkac.potentials.constraints.automata.merges import Merges, read_merges
+from feynkac.base.masks import TokenMask
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
+    from feynkac.potentials.constraints.automata.merges import Merges
 
 _CONTRACTIONS = ("'s", "'t", "'re", "'ve", "'m", "'ll", "'d")
 _REST = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -29,16 +30,16 @@ class Rules:
         self.reached, self._merges = reached, merges
         self._after, self._before = after, before
 
-    def find_forbidden(self, token: int) -> NDArray[np.int64]:
-        """The tokens that never stand behind `token`."""
-        if self._merges is None or not self._after[token]:
-            return np.zeros(0, dtype=np.int64)
-        found = self._merges.find_conflicts(token)
-        return found[self._before[found]]
+    def forbid(self, token: int, row: TokenMask) -> None:
+        """Clear in `row` the tokens that never stand behind `token`."""
+        if self._merges is not None and self._after[token]:
+            self._merges.forbid(token, row, self._before)
 
 
 def read_rules(vocabulary: Vocabulary) -> Rules:
     """The rules of a tokenizer. Raises ConstraintError for one that is no byte-level BPE."""
+    from feynkac.potentials.constraints.automata.merges import read_merges  # imports numba, which takes a while
+
     spec, size = _read_definition(vocabulary), vocabulary.size
     model, every = spec["model"], np.ones(size, dtype=np.bool_)
     if any(model.get(option) for option in ("ignore_merges", "continuing_subword_prefix", "end_of_word_suffix")):

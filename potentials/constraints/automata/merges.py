@@ -8,10 +8,15 @@ them. Only what borders may take part: the right spine of a's tree of merges, an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeAlias
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.masks import TokenMask
+
+Ints: TypeAlias = NDArray[np.int64]
 NEVER = 1 << 60
 """The rank of a merge that never comes."""
 Spine = list[tuple[int, int]]
@@ -42,22 +47,13 @@ class Merges:
         for (left, right), rank in self._rank.items():
             for part in (left, right):
                 self.ordered &= part not in self._tree or self._tree[part][2] < rank
-        self._partners: dict[int, list[tuple[int, int]]] = {}
-        for (left, right), rank in self._rank.items():
-            self._partners.setdefault(left, []).append((right, rank))
-        self._first, self._begins, self._used = self._list_beginnings(size)
+        self._partners = _index([(left, right, rank) for (left, right), rank in self._rank.items()], size)
+        self._beginnings = _index(self._list_beginnings(), size)
 
-    def find_conflicts(self, token: int) -> NDArray[np.int64]:
-        """The tokens that never stand behind `token` where no border of the pre-tokenizer is between them."""
-        found: list[NDArray[np.int64]] = []
-        for part, used in self._spine(token, 1):
-            for partner, rank in self._partners.get(part, ()):
-                if rank < used:
-                    low, high = self._first[partner : partner + 2]
-                    # In falling order of the ranks at which those that begin with the partner have used it.
-                    late = np.searchsorted(-self._used[low:high], -rank, side="right")
-                    found.append(self._begins[low : low + late])
-        return np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
+    def forbid(self, token: int, row: TokenMask, only: NDArray[np.bool_]) -> None:
+        """Clear in `row` the tokens among `only` (V,) that never stand behind `token` in one piece of text."""
+        part, used = np.array(self._spine(token, 1), dtype=np.int64).T
+        _clear(row, only, part, used, *self._partners, *self._beginnings)
 
     def _conflicts(self, left: int, right: int, below: int) -> bool:
         """Whether some merge across the border of two tokens comes before rank `below`."""
@@ -78,15 +74,35 @@ class Merges:
             spine.append((token, rank))
         return spine
 
-    def _list_beginnings(self, size: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """For each token those whose left spine holds it, and when they have used it, the last first."""
-        entries = [
-            (part, -used, token)
+    def _list_beginnings(self) -> list[tuple[int, int, int]]:
+        """Each token on the left spine of another, that one, and minus the rank at which it used it."""
+        return [
+            (part, token, -used)
             for token in np.flatnonzero(self.reached).tolist()
             for part, used in self._spine(token, 0)
         ]
-        table = np.array(sorted(entries), dtype=np.int64).reshape(-1, 3)
-        return np.searchsorted(table[:, 0], np.arange(size + 1)), table[:, 2].copy(), -table[:, 1]
+
+
+def _index(entries: list[tuple[int, int, int]], size: int) -> tuple[Ints, Ints, Ints]:
+    """(V + 1,) where those of each token begin among the entries sorted by token and number; the rest of them."""
+    table = np.array(entries, dtype=np.int64).reshape(-1, 3)
+    table = table[np.lexsort((table[:, 2], table[:, 0]))]
+    return np.searchsorted(table[:, 0], np.arange(size + 1)), table[:, 1].copy(), table[:, 2].copy()
+
+
+@numba.njit(cache=True, nogil=True)
+def _clear(row, only, part, used, first_partner, partner, rank, first, begins, minus_used):
+    """Clear the bits of tokens that some partner of a part begins, where their merge comes before both were used."""
+    for i in range(len(part)):
+        for k in range(first_partner[part[i]], first_partner[part[i] + 1]):
+            if rank[k] >= used[i]:
+                break
+            for j in range(first[partner[k]], first[partner[k] + 1]):
+                if -minus_used[j] < rank[k]:
+                    break
+                token = begins[j]
+                if only[token]:
+                    row[token >> 5] &= ~(np.uint32(1) << np.uint32(token & 31))
 
 
 def read_merges(vocab: Mapping[str, int], merges: Iterable[str | Sequence[str]], size: int) -> Merges:
