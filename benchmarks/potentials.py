@@ -1,7 +1,7 @@
 """What constraints cost: masks of a batch, compiling for a large vocabulary, memory of what is remembered.
 
 128 particles draw from a fixed law under the masks (a token's mass falls with its id, as in a vocabulary of merges), so
-that texts differ and no model is needed. Times are of the CPU. Warm: the same constraint has run before, on other texts.
+that texts differ and no model is needed. Times are the CPU's. Warm: the same constraint has run before, on other texts.
 One line of JSON follows the tables.
 
     python benchmarks/potentials.py             # all of it, some three minutes on 2 cores
@@ -79,11 +79,9 @@ def smollm2() -> Vocabulary:
     return Vocabulary.from_tokenizer(Tokenizer.from_file(str(demo_model_path() / "tokenizer.json")), eos=[0, 2])
 
 
-def walk(
-    automaton: TokenAutomaton, vocabulary: Vocabulary, seed: int, limit: int
-) -> Iterator[tuple[float, float, int]]:
+def walk(automaton: TokenAutomaton, seed: int, limit: int = 200) -> Iterator[tuple[float, float, int]]:
     """Milliseconds of masks and of advance, and the number of distinct states, of each step of a batch."""
-    rng = np.random.default_rng(seed)
+    vocabulary, rng = smollm2(), np.random.default_rng(seed)
     law = 1.0 / (10.0 + np.arange(vocabulary.size))
     states = np.full(PARTICLES, automaton.start, dtype=np.int64)
     for t in range(STEPS):
