@@ -17,6 +17,7 @@ from feynkac.smc.rng import Streams
 from feynkac.steering.algorithms import Algorithm, Batch, Job, Plan
 from feynkac.steering.deaths import raise_if_dead
 from feynkac.steering.exact import Exact
+from feynkac.steering.exclusions import refuse_contradiction
 from feynkac.steering.problems import Problems, read_problems
 from feynkac.steering.sweeps import Chains
 
@@ -100,6 +101,8 @@ def steer(
         raise ArgumentError(f"on_death is {on_death!r}; it must be 'raise' or 'return'")
     problems, streams = read_problems(model, potentials), Streams(seed)
     plan.check_models(problems.models)
+    if on_death == "raise":
+        refuse_contradiction(problems.find_potential(0) if len(problems) == 1 else problems.shared)
     job = _start(problems, plan, streams)
 
     def results(complete: bool) -> list[Result]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten
+from feynkac.base.unicode import check_unicode
 from feynkac.potentials.base import Factor, Product
 from feynkac.potentials.constraints.automata.alphabet import Ranges, build_alphabet, match_characters
 from feynkac.potentials.constraints.automata.nfa import CharDfa, Nfa, TooLarge, determinise, reach_backwards
@@ -184,6 +185,7 @@ def _read_character(char: Any) -> Ranges:
     """The characters that a transition may take. Raises ArgumentError, ConstraintError."""
     if not isinstance(char, str):
         raise ArgumentError(f"wfsa: {shorten(repr(char))} is no str; give a character, or a regex for one")
+    check_unicode(char, f"wfsa: the character {char!r}", ConstraintError)
     try:
         tree = _parser.parse(char)
         one = len(tree) == 1 and tree[0][0] in (sre.LITERAL, sre.NOT_LITERAL, sre.ANY, sre.IN)

@@ -19,8 +19,8 @@ from feynkac.potentials.constraints.automata.nfa import MAX_ENTRIES, MAX_STATES,
 
 MAX_PLACES = 200_000
 """Places that are looked at: a second or two."""
-_AT_ONCE = 64
-"""Places that are looked at together; in all there are few more rounds than `MAX_PLACES` / `_AT_ONCE`."""
+_AT_ONCE, _ROUND = 64, 16
+"""Places that are looked at together; as how many more it counts to look, be they fewer."""
 _BYTES = np.ones(256, dtype=np.bool_)
 
 
@@ -52,8 +52,8 @@ def share_text(dfas: Sequence[CharDfa], most: int = MAX_PLACES) -> bool | None:
         if (far == 0).any():
             return True
         seen.update(fresh.tolist())
-        work += _AT_ONCE
-        if max(len(seen), work) > most:
+        work += _ROUND + len(keys)
+        if work > most:
             return None
         for distance, key in zip(far.tolist(), fresh.tolist(), strict=True):
             if distance < NEVER:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from feynkac.base.capabilities import has
 from feynkac.base.errors import ArgumentError, shorten
 from feynkac.base.masks import TokenAutomaton
 from feynkac.potentials.constraints.parsers.automaton import ParserAutomaton
@@ -119,12 +118,12 @@ def _read(advance: Any, start: Any, accepts: Any) -> tuple[Any, Any, Any, str]:
     """The functions and the first state of what was given, and what to call it."""
     if not isinstance(advance, Advances) or inspect.isfunction(advance):
         return advance, start, accepts, getattr(advance, "__name__", type(advance).__name__)
-    called, own = type(advance).__name__, advance.accepts if has(advance, Accepts) else None
+    called, own = type(advance).__name__, advance.accepts if isinstance(advance, Accepts) else None
     if start is not None or accepts is not None:
         raise ArgumentError(f"parser({called}(...)): an object brings its own start and accepts; leave them out")
     if _takes(advance.advance, 1):
         return _advance_itself, advance, None if own is None else _ask_itself, called
-    return advance.advance, advance.start if has(advance, Starts) else None, own, called
+    return advance.advance, advance.start if isinstance(advance, Starts) else None, own, called
 
 
 def _advance_itself(state: Any, byte: bytes) -> Any:
