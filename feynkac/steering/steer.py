@@ -63,7 +63,8 @@ def steer(
     - `sweeps`: of "gibbs", 10 by default, at least 2.
     - `seed`: the same seed gives the same result; None draws one, and `Result.seed` tells it.
     - `progress`: a progress bar; None shows one on a terminal.
-    - `on_death`: "raise" raises AllParticlesDied if every particle has weight zero, "return" gives the dead Result.
+    - `on_death`: "raise" raises AllParticlesDied if every particle has weight zero, before the run where no text meets
+      some constraints at once and that is soon found out; "return" gives the dead Result.
     - `observers`: called with every `smc.engine.Step`; one that returns True ends the run there.
 
     All algorithms have the same target. All but "gibbs" give an unbiased evidence and properly weighted samples.
