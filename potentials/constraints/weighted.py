@@ -29,7 +29,8 @@ _ROWS = 256  # weights of all next tokens that are remembered: 50 MB for a vocab
 class TextWeight(Factor):
     """The log-weight of a text by a weighted automaton.
 
-    `level` is that of all paths of the text so far, from which some path goes on; how they go on is not foreseen.
+    `level` is that of all paths of the text so far, from which some path goes on; how they go on is not foreseen. It
+    guides the next token of a prompt by how much that changes the level.
     """
 
     def __init__(self, weights: Weights, name: str) -> None:

@@ -70,6 +70,12 @@ def wfsa(
     return _Paths(listed, starts, finals, named).make()
 
 
+class Support(TextConstraint):
+    """The texts that have weight. They are not listed: to look ahead by the model's law would forget the weights."""
+
+    list_texts = None  # pyright: ignore[reportAssignmentType]
+
+
 def _choose(choices: Mapping[Any, float], name: str | None) -> Factor:
     if not choices:
         raise ArgumentError("wfsa({}): give at least one regular expression with its log-weight")
@@ -80,7 +86,7 @@ def _choose(choices: Mapping[Any, float], name: str | None) -> Factor:
         raise ConstraintError(f"{named}: all weights are zero, so that no text has weight")
     parts = [each if isinstance(each, TextConstraint) else regex(each) for each, _ in kept]
     dfas = [part.dfa for part in parts]
-    mask = TextConstraint(named, partial(unite, dfas, named)).prepare()
+    mask = Support(named, partial(unite, dfas, named)).prepare()
     return Product([mask, TextWeight(ChoiceWeights(dfas, [weight for _, weight in kept]), named)])
 
 
@@ -104,7 +110,7 @@ class _Paths:
 
     def make(self) -> Factor:
         """The mask and the weight. Raises ConstraintError."""
-        mask = TextConstraint(self._name, self._build_dfa).prepare()
+        mask = Support(self._name, self._build_dfa).prepare()
         return Product([mask, TextWeight(self._weigh(), self._name)])
 
     def _build_dfa(self) -> CharDfa:

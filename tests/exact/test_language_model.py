@@ -185,6 +185,31 @@ def test_evidence_is_unbiased_and_the_posterior_converges(tiny_lm, case) -> None
     assert large.mean() < small.mean() / 4.0 * 1.1 + 4.0 * spread  # rare texts make the small ones a little too good
 
 
+def test_guided_by_weights_every_run_is_exact_and_varies_less(tiny_lm, remembered) -> None:
+    """All runs of two particles, with the proposal that follows the weights of next tokens, and without."""
+    lm = tiny_lm("a", "b", seed=3)
+    make, weigh = CASES["weights of paths"]
+    target = truth(law(lm, "a", 2, "truncate"), weigh, lm)
+    z, mean = sum(target.values()), sum(w * len(x) for x, w in target.items())
+    potential = product(*make())
+    mask, weight = potential.factors
+    variance = {}
+    for guides in ((), (weight,)):
+        model = lm.prompt("a", max_tokens=2).constrain([mask]).heed(guides)
+
+        def run(rng, model=model):
+            step = last(smc(model, potential, n=2, resample=adaptive(systematic, ess=0.6), rng=rng))
+            weights = np.exp(step.log_weight)
+            return weights.sum(), weights @ np.array([len(x) for x in step.state.texts(range(2))])
+
+        runs = list(enumerate_runs(run))
+        assert sum(p for p, _ in runs) == pytest.approx(1.0, abs=1e-12)
+        assert sum(p * found for p, (found, _) in runs) == pytest.approx(z, rel=FLOAT32)
+        assert sum(p * found for p, (_, found) in runs) == pytest.approx(mean, rel=FLOAT32)
+        variance[guides] = sum(p * (found - z) ** 2 for p, (found, _) in runs)
+    assert variance[weight,] < 0.8 * variance[()]
+
+
 def test_a_marker_within_tokens_that_go_on_is_weighed(tiny_lm, remembered) -> None:
     """Every run of two particles: the marker "ab" comes as "a" "b", as "a" "ba", or whole, with more behind it."""
     lm = tiny_lm("a", "b", "ba", "aba", seed=3)

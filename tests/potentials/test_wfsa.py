@@ -194,3 +194,17 @@ def test_a_weighted_automaton_steers(tiny_lm: Any) -> None:
     weighted = wfsa([("s", "a", "s", 0.5), ("s", "b", "s", -0.5)], "s", "s")
     result = fk.steer(tiny_lm("a", "b").prompt("a", max_tokens=4), weighted, particles=16, seed=0)
     assert result.log_evidence > -10
+
+
+def test_weights_guide_the_tokens_so_that_levels_do_not_vary(tiny_lm: Any) -> None:
+    """Of one token there is nothing left to vary: each particle has the evidence, which is the sum over the tokens."""
+    import torch
+
+    lm = tiny_lm("a", "b", "e")
+    weighted = wfsa([("s", "a", "t", 1.5), ("s", "b", "t", -2.0), ("s", "b", "t", 0.25)], "s", "t")
+    task = lm.prompt("a", max_tokens=1)
+    with torch.inference_mode():
+        p = lm.model(torch.tensor([list(task.prompts[0].tokens)])).logits[0, -1].double().softmax(0).numpy()
+    truth = math.log(p[1] * math.exp(1.5) + p[2] * (math.exp(-2.0) + math.exp(0.25)))
+    result = fk.steer(task, weighted, particles=8, seed=0)
+    np.testing.assert_allclose(result.log_weights + math.log(8), truth, atol=1e-5)
