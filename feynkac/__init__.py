@@ -31,7 +31,8 @@ _HOMES = {
     ),
     "feynkac.potentials": (
         "regex", "json_schema", "grammar", "choices", "tokens", "length", "after", "constraint", "reward", "power",
-        "process_reward", "similarity", "judge", "twist", "product", "sql", "python",
+        "process_reward", "similarity", "judge", "twist", "product", "sql", "python", "phrases", "parser", "wfsa",
+        "canonical",
     ),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -55,12 +56,15 @@ if TYPE_CHECKING:
     from feynkac.models.language.lm import CausalLM as CausalLM
     from feynkac.potentials import (
         after as after,
+        canonical as canonical,
         choices as choices,
         constraint as constraint,
         grammar as grammar,
         json_schema as json_schema,
         judge as judge,
         length as length,
+        parser as parser,
+        phrases as phrases,
         power as power,
         process_reward as process_reward,
         product as product,
@@ -71,6 +75,7 @@ if TYPE_CHECKING:
         sql as sql,
         tokens as tokens,
         twist as twist,
+        wfsa as wfsa,
     )
     from feynkac.programs import (
         Bernoulli as Bernoulli,

@@ -1,12 +1,16 @@
 """Potentials: constraints, rewards, and how they combine."""
 
 from feynkac.potentials.base import Factor, as_potential, product
+from feynkac.potentials.constraints.canonical import canonical
 from feynkac.potentials.constraints.counts import length, tokens
 from feynkac.potentials.constraints.grammars import grammar
 from feynkac.potentials.constraints.languages.ready import python, sql
+from feynkac.potentials.constraints.parsers.constraint import parser
+from feynkac.potentials.constraints.phrases import phrases
 from feynkac.potentials.constraints.schemas.constraint import json_schema
 from feynkac.potentials.constraints.sequels import after
 from feynkac.potentials.constraints.texts import choices, regex
+from feynkac.potentials.constraints.wfsa import wfsa
 from feynkac.potentials.power import power
 from feynkac.potentials.rewards.functions import constraint, reward
 from feynkac.potentials.rewards.judging import judge
@@ -18,12 +22,15 @@ __all__ = [
     "Factor",
     "after",
     "as_potential",
+    "canonical",
     "choices",
     "constraint",
     "grammar",
     "json_schema",
     "judge",
     "length",
+    "parser",
+    "phrases",
     "power",
     "process_reward",
     "product",
@@ -34,4 +41,5 @@ __all__ = [
     "sql",
     "tokens",
     "twist",
+    "wfsa",
 ]

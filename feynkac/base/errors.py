@@ -49,6 +49,10 @@ class AllParticlesDied(FeynkacError):
     """Every particle has weight zero: the estimate of the evidence is 0."""
 
 
+class Contradiction(ConstraintError, AllParticlesDied):
+    """No text meets several constraints at once, which is known before the run: every particle would die."""
+
+
 class ProgramError(FeynkacError):
     """A generation program does something that no program may, or does not stop."""
 

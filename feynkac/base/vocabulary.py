@@ -30,10 +30,12 @@ class Vocabulary:
 
     `tokens`: (V,) bytes of each id up to the model's padded size; b"" has no text: control tokens, padding ids and
     the end-of-sequence tokens `eos`, which are sorted, may be several, and may be none.
+    `tokenizer`: the `tokenizers.Tokenizer` that they are of, where there is one.
     """
 
     tokens: tuple[bytes, ...] = field(repr=False)
     eos: tuple[int, ...] = ()
+    tokenizer: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         tokens, eos = list(self.tokens), tuple(sorted({int(i) for i in self.eos}))
@@ -98,7 +100,7 @@ class Vocabulary:
         if eos is None:
             own = getattr(tokenizer, "eos_token_id", None)
             eos = () if own is None else (own,)
-        return cls(tuple(tokens), tuple(eos))
+        return cls(tuple(tokens), tuple(eos), backend)
 
 
 def _encode(piece: Piece) -> bytes:

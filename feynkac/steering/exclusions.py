@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from feynkac.base.capabilities import Contradicts, Lists, has, list_factors
-from feynkac.base.errors import ConstraintError
+from feynkac.base.errors import ConstraintError, Contradiction
 from feynkac.base.masks import TokenAutomaton, TokenConstraint
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.smc.checks import name_of
@@ -19,8 +19,16 @@ _TEXTS = 50
 """Listed texts up to which all are asked about."""
 _STATES = 2_000
 """States in the spellings of all texts together up to which they are walked: three seconds under a grammar."""
+_SOON = 20_000
+"""Places in a product of automata that are looked at before a run: 0.15 seconds where that does not suffice."""
 Ids = Mapping[bytes, Sequence[int]]
 """The tokens that have each text."""
+
+
+def refuse_contradiction(potential: Any) -> None:
+    """Raise Contradiction if no text meets some constraints at once, as far as that is soon found out."""
+    if excluded := _find_disjoint(potential, _SOON):
+        raise Contradiction(_name_all(excluded))
 
 
 def find_contradiction(potential: Any, vocabulary: Vocabulary | None = None) -> str | None:
@@ -29,17 +37,19 @@ def find_contradiction(potential: Any, vocabulary: Vocabulary | None = None) -> 
     None where some text meets them, and where it is not known.
     """
     excluded = _find_disjoint(potential) or (_find_excluded(potential, vocabulary) if vocabulary is not None else None)
-    if excluded is None:
-        return None
+    return None if excluded is None else _name_all(excluded)
+
+
+def _name_all(excluded: Sequence[Any]) -> str:
     named = " and ".join(repr(name_of(each)) for each in excluded)
     which = "both" if len(excluded) == 2 else "all of"
     return f"no text at all meets {which} {named}; loosen one of them (a blank at the start, perhaps?)"
 
 
-def _find_disjoint(potential: Any) -> tuple[Any, ...] | None:
+def _find_disjoint(potential: Any, most: int | None = None) -> tuple[Any, ...] | None:
     factors = [factor for factor in list_factors(potential) if has(factor, Contradicts)]
     groups = [*itertools.combinations(factors, 2), *([tuple(factors)] if len(factors) > 2 else [])]
-    return next((group for group in groups if group[0].shares_text(group[1:]) is False), None)
+    return next((group for group in groups if group[0].shares_text(group[1:], most) is False), None)
 
 
 def _find_excluded(potential: Any, vocabulary: Vocabulary) -> tuple[Any, ...] | None:

@@ -17,6 +17,7 @@ from feynkac.smc.rng import Streams
 from feynkac.steering.algorithms import Algorithm, Batch, Job, Plan
 from feynkac.steering.deaths import raise_if_dead
 from feynkac.steering.exact import Exact
+from feynkac.steering.exclusions import refuse_contradiction
 from feynkac.steering.problems import Problems, read_problems
 from feynkac.steering.sweeps import Chains
 
@@ -62,7 +63,8 @@ def steer(
     - `sweeps`: of "gibbs", 10 by default, at least 2.
     - `seed`: the same seed gives the same result; None draws one, and `Result.seed` tells it.
     - `progress`: a progress bar; None shows one on a terminal.
-    - `on_death`: "raise" raises AllParticlesDied if every particle has weight zero, "return" gives the dead Result.
+    - `on_death`: "raise" raises AllParticlesDied if every particle has weight zero, before the run where no text meets
+      some constraints at once and that is soon found out; "return" gives the dead Result.
     - `observers`: called with every `smc.engine.Step`; one that returns True ends the run there.
 
     All algorithms have the same target. All but "gibbs" give an unbiased evidence and properly weighted samples.
@@ -100,6 +102,8 @@ def steer(
         raise ArgumentError(f"on_death is {on_death!r}; it must be 'raise' or 'return'")
     problems, streams = read_problems(model, potentials), Streams(seed)
     plan.check_models(problems.models)
+    if on_death == "raise":
+        refuse_contradiction(problems.find_potential(0) if len(problems) == 1 else problems.shared)
     job = _start(problems, plan, streams)
 
     def results(complete: bool) -> list[Result]:

@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten
 from feynkac.base.masks import States, TokenAutomaton, TokenMask, pack
 from feynkac.base.unicode import check_unicode
-from feynkac.potentials.constraints.texts import TextConstraint, build_character_count, build_word_count
+from feynkac.potentials.constraints.lengths import build_character_count, build_sentence_count, build_word_count
+from feynkac.potentials.constraints.texts import TextConstraint
 from feynkac.potentials.constraints.tokenwise import TokenFactor
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
 
 TokenNames: TypeAlias = int | str | Iterable[int | str | np.integer]
+Unit: TypeAlias = Literal[
+    "token", "char", "character", "word", "sentence", "tokens", "chars", "characters", "words", "sentences"
+]
 _MAX_LENGTH = 100_000
 
 
@@ -99,7 +103,7 @@ class TokenChoice(TokenFactor):
         if not whole:
             raise ArgumentError(
                 f"{self.name}: no single token contains {each!r}, so that banning it bans nothing; it can still be "
-                f"spelt by several tokens: to keep it out of the text use constraint(lambda text: {each!r} not in text)"
+                f"spelt by several tokens: to keep it out of the text use phrases(ban=[{each!r}])"
             )
         raise ConstraintError(
             f"{self.name}: no single token has the text {each!r}, it takes several; "
@@ -125,7 +129,7 @@ def tokens(ban: TokenNames = (), allow: TokenNames | None = None) -> TokenChoice
     an e. A string in `allow` names the tokens with exactly that text, leading space included.
 
     This is about tokens, not about text: a banned string of several characters can still be spelled by smaller
-    tokens. To forbid it in the text use constraint or regex. Raises ArgumentError for names of another type and, when
+    tokens. To forbid it in the text use phrases(ban=[...]). Raises ArgumentError for names of another type and, when
     it is compiled, for a text to ban that no token contains; ConstraintError, when it is compiled, for other ids and
     texts that the vocabulary does not have.
     """
@@ -136,13 +140,15 @@ def tokens(ban: TokenNames = (), allow: TokenNames | None = None) -> TokenChoice
     return TokenChoice(banned, allowed)
 
 
-def length(
-    min: int = 0, max: int | None = None, unit: Literal["token", "char", "word"] = "token"
-) -> TokenLength | TextConstraint:
-    """The texts of `min` to `max` tokens, characters or words, both included.
+def length(min: int = 0, max: int | None = None, unit: Unit = "token") -> TokenLength | TextConstraint:
+    """The texts of `min` to `max` tokens, characters, words or sentences, both included.
 
     Tokens are counted without the end-of-sequence token, characters as Unicode code points; words are what
-    `str.split` makes of the text. Texts of bytes that are no UTF-8 have no characters nor words and are not accepted.
+    `str.split` makes of the text. A sentence ends where rewards with every="sentence" look: at white space behind
+    `.!?…` and the quotes and brackets that close there, behind `。！？`, and at the end of a line that is not blank;
+    what follows the last end is one more, unless it is blank. So "e.g. this" counts as two. Texts of bytes that are no
+    UTF-8 have neither characters nor words nor sentences, and are not accepted. A `unit` may stand in the plural.
+
     Raises ArgumentError for limits that are no whole numbers with 0 <= min <= max, or another unit.
     """
     for limit in (min, 0 if max is None else max):
@@ -153,13 +159,22 @@ def length(
     if max is not None and min > max:
         raise ArgumentError(f"length(min={min}, max={max}): no text is that long and that short; exchange them")
     name = f"length(min={min}, max={max}, unit={unit!r})"
-    if unit == "token":
-        return TokenLength(min, max, name)
-    if unit == "char":
-        return TextConstraint(name, partial(build_character_count, min, max))
-    if unit == "word":
-        return TextConstraint(name, partial(build_word_count, min, max))
-    raise ArgumentError(f"length(unit={shorten(repr(unit))}): choose one of 'token', 'char', 'word'")
+    one = unit.removesuffix("s") if isinstance(unit, str) else unit
+    if one == "token":
+        return TokenLength(int(min), max if max is None else int(max), name)
+    if one not in _BUILD:
+        raise ArgumentError(
+            f"length(unit={shorten(repr(unit))}): choose one of 'token', 'character', 'word', 'sentence'"
+        )
+    return TextConstraint(name, partial(_BUILD[one], int(min), max if max is None else int(max)))
+
+
+_BUILD = {
+    "char": build_character_count,
+    "character": build_character_count,
+    "word": build_word_count,
+    "sentence": build_sentence_count,
+}
 
 
 def _list_names(what: str, names: TokenNames) -> tuple[int | str, ...]:

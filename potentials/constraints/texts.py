@@ -1,4 +1,4 @@
-"""Constraints that are finite automata over characters: `regex`, `choices`, and `length` in characters or words."""
+"""Constraints that are finite automata over characters: `regex` and `choices`, and the base of the others."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from feynkac.base.errors import ArgumentError, ConstraintError, shorten
 from feynkac.base.masks import TokenAutomaton
 from feynkac.base.unicode import check_unicode
 from feynkac.potentials.constraints.automata import expressions
-from feynkac.potentials.constraints.automata.alphabet import ANY_CHAR, build_alphabet, build_bytes, match_characters
+from feynkac.potentials.constraints.automata.alphabet import build_bytes
 from feynkac.potentials.constraints.automata.listing import list_texts
 from feynkac.potentials.constraints.automata.nfa import MAX_ENTRIES, CharDfa
-from feynkac.potentials.constraints.automata.products import share_text
+from feynkac.potentials.constraints.automata.products import MAX_PLACES, share_text
 from feynkac.potentials.constraints.tokenwise import TokenFactor
 
 if TYPE_CHECKING:
@@ -39,19 +39,24 @@ class TextConstraint(TokenFactor):
     def compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
         from feynkac.potentials.constraints.automata.dfa import compile_dfa  # imports numba, which takes a while
 
-        return compile_dfa(self._find_dfa(), vocabulary, self.name)
+        return compile_dfa(self.dfa, vocabulary, self.name)
 
-    def shares_text(self, others: Sequence[Any]) -> bool | None:
-        """Whether some text meets this constraint and all `others`; None where that is not known."""
+    def shares_text(self, others: Sequence[Any], most: int | None = None) -> bool | None:
+        """Whether some text meets this constraint and all `others`; None where that is not known.
+
+        `most`: places in the product of the automata that are looked at; 200,000 unless it is given.
+        """
         texts = [other for other in others if isinstance(other, TextConstraint)]
-        shared = share_text([constraint._find_dfa() for constraint in (self, *texts)])
+        shared = share_text([constraint.dfa for constraint in (self, *texts)], MAX_PLACES if most is None else most)
         return shared if shared is False or len(texts) == len(others) else None
 
     def list_texts(self, most: int) -> list[str] | None:
         """All texts that meet it, None if there are more than `most`, or very long ones."""
-        return list_texts(self._find_dfa(), most)
+        return list_texts(self.dfa, most)
 
-    def _find_dfa(self) -> CharDfa:
+    @property
+    def dfa(self) -> CharDfa:
+        """The automaton of characters."""
         dfa = self.prepare()._dfa
         assert dfa is not None
         return dfa
@@ -123,23 +128,3 @@ def build_choice(texts: Sequence[str], name: str) -> CharDfa:
     node, byte = np.divmod(np.fromiter(nodes, dtype=np.int64, count=len(nodes)), 256)
     delta[node, np.array(classes)[byte]] = np.arange(1, len(nodes) + 1)
     return CharDfa(delta, accept, letters)
-
-
-def build_character_count(low: int, high: int | None) -> CharDfa:
-    """The automaton of `low` to `high` characters; a state is how many, capped at `low` where there is no `high`."""
-    letters, _ = build_alphabet([ANY_CHAR])
-    count = np.arange((low if high is None else high) + 1, dtype=np.int32)
-    after = np.minimum(count + 1, low) if high is None else np.where(count < high, count + 1, -1)
-    return CharDfa(after.astype(np.int32)[:, None], count >= low, letters)
-
-
-def build_word_count(low: int, high: int | None) -> CharDfa:
-    """The automaton of `low` to `high` words; a state is twice their number so far, plus 1 inside a word."""
-    letters, (space, other) = build_alphabet([match_characters(r"\s", 0), match_characters(r"\S", 0)])
-    count = np.arange((low if high is None else high) + 1, dtype=np.int32)
-    next_word = np.minimum(count + 1, low) if high is None else np.where(count < high, count + 1, -1)
-    delta = np.full((2 * len(count), letters.n_classes), -1, dtype=np.int32)
-    delta[0::2, space] = delta[1::2, space] = 2 * count[:, None]
-    delta[0::2, other] = np.where(next_word < 0, -1, 2 * next_word + 1)[:, None]
-    delta[1::2, other] = 2 * count[:, None] + 1
-    return CharDfa(delta, np.repeat(count >= low, 2), letters)

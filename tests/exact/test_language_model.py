@@ -109,9 +109,26 @@ CASES = {
         lambda x: math.exp(x.count("b")) * (len(x) != 1)),
     "a pattern after a marker": (lambda: [fk.after("b", fk.regex("a?b?"))],
                                  lambda x: float(x.partition("b")[1:] in {("b", y) for y in ("", "a", "b", "ab")})),
+    "weights of paths": (
+        lambda: [
+            fk.wfsa([("p", "a", "p", 0.3), ("p", "[ab]", "q", -0.7), ("q", "b", "q", 1.1)], "p", {"p": -1.0, "q": 0.0})
+        ],
+        lambda x: _sum_paths(x)),
+    "phrases": (lambda: [fk.phrases(ban=["bb"], require=["a"])], lambda x: float("bb" not in x and "a" in x)),
+    "a parser": (lambda: [fk.parser(lambda n, byte: n + 1 if n < 2 or byte == b"a" else None, 0, lambda n: n != 1)],
+                 lambda x: float(set(x[2:]) <= {"a"} and len(x) != 1)),
     "sum and a pattern": (lambda: [fk.reward(lambda x: -x.count("a"), kind="sum"), fk.regex("[ae]*")],
                           lambda x: math.exp(-x.count("a")) * ("b" not in x)),
 }  # fmt: skip
+
+
+def _sum_paths(text: str) -> float:
+    """The paths stay in p on a, go to q on any letter once, and stay there on b."""
+    total = math.exp(0.3 * len(text) - 1.0) * (set(text) <= {"a"})
+    for k in range(len(text)):
+        if set(text[:k]) <= {"a"} and text[k] in "ab" and set(text[k + 1 :]) <= {"b"}:
+            total += math.exp(0.3 * k - 0.7 + 1.1 * (len(text) - k - 1))
+    return total
 
 
 def _pattern(text: str) -> bool:
@@ -170,6 +187,31 @@ def test_evidence_is_unbiased_and_the_posterior_converges(tiny_lm, case) -> None
     small, large = variations(256, 40), variations(4096, 10)
     spread = math.hypot(small.std() / 4.0 / math.sqrt(40), large.std() / math.sqrt(10))
     assert large.mean() < small.mean() / 4.0 * 1.1 + 4.0 * spread  # rare texts make the small ones a little too good
+
+
+def test_guided_by_weights_every_run_is_exact_and_varies_less(tiny_lm, remembered) -> None:
+    """All runs of two particles, with the proposal that follows the weights of next tokens, and without."""
+    lm = tiny_lm("a", "b", seed=3)
+    make, weigh = CASES["weights of paths"]
+    target = truth(law(lm, "a", 2, "truncate"), weigh, lm)
+    z, mean = sum(target.values()), sum(w * len(x) for x, w in target.items())
+    potential = product(*make())
+    mask, weight = potential.factors
+    variance = {}
+    for guides in ((), (weight,)):
+        model = lm.prompt("a", max_tokens=2).constrain([mask]).heed(guides)
+
+        def run(rng, model=model):
+            step = last(smc(model, potential, n=2, resample=adaptive(systematic, ess=0.6), rng=rng))
+            weights = np.exp(step.log_weight)
+            return weights.sum(), weights @ np.array([len(x) for x in step.state.texts(range(2))])
+
+        runs = list(enumerate_runs(run))
+        assert sum(p for p, _ in runs) == pytest.approx(1.0, abs=1e-12)
+        assert sum(p * found for p, (found, _) in runs) == pytest.approx(z, rel=FLOAT32)
+        assert sum(p * found for p, (_, found) in runs) == pytest.approx(mean, rel=FLOAT32)
+        variance[guides] = sum(p * (found - z) ** 2 for p, (found, _) in runs)
+    assert variance[weight,] < 0.8 * variance[()]
 
 
 def test_a_marker_within_tokens_that_go_on_is_weighed(tiny_lm, remembered) -> None:

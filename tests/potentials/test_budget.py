@@ -37,9 +37,9 @@ def test_a_token_is_allowed_iff_it_can_be_completed_within_the_limit(
 
 
 @pytest.mark.parametrize("limits", [(0, None), (3, None), (2, 4), (5, 5)])
-@pytest.mark.parametrize("unit", ["token", "char", "word"])
+@pytest.mark.parametrize("unit", ["token", "char", "word", "sentence"])
 def test_lengths_know_what_is_left(explore: Any, limits: Any, unit: Any) -> None:
-    vocabulary = Vocabulary((b"", b"a", b" ", b"a a", b"aaa"), (0,))
+    vocabulary = Vocabulary((b"", b"a", b" ", b"a a", b"aaa", *([b". "] if unit == "sentence" else [])), (0,))
     explore(length(*limits, unit=unit).automaton(vocabulary), vocabulary).check_budget(3, 6)
 
 

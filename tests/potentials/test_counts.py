@@ -12,6 +12,8 @@ from hypothesis import given, settings, strategies as st
 from feynkac.base.errors import ArgumentError, ConstraintError
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.potentials import choices, length, tokens
+from feynkac.potentials.constraints.lengths import build_sentence_count
+from feynkac.potentials.rewards.boundaries import boundaries
 
 VOCABULARY = Vocabulary(
     (b"a", b"", b" a", b"\xc3", b"\xa9", "é".encode(), b" ", b"ab ", b"a", b"", b"\n", b""), (1, 9)
@@ -44,6 +46,44 @@ def test_lengths_are_exact(explore: Any, low: int, high: int | None) -> None:
     automaton.check(lambda text: decoded(text) is not None and fits(len(text.decode().split())), depth=3)
     one_byte = Vocabulary((b"a", b"", b"b", b""), (1,))
     explore(length(low, high).automaton(one_byte), one_byte).check(lambda text: fits(len(text)), depth=4)
+
+
+def sentences(text: str) -> int:
+    """The boundaries at which rewards look, and what is left behind the last."""
+    ends = boundaries(text, 0, "sentence")
+    return len(ends) + bool(text[max(ends, default=0) :].strip())
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.text("ab.!…。！\"'”’」)» \n\t\x85\u3000é", max_size=14), st.integers(0, 3))
+def test_sentences_end_where_rewards_look(text: str, low: int) -> None:
+    for high in (None, low, low + 2):
+        dfa, state, within = build_sentence_count(low, high), 0, 0
+        for byte in text.encode():
+            move = dfa.alphabet.step[within, byte]
+            within = max(int(move), 0)
+            state = int(dfa.delta[state, -2 - move]) if move <= -2 and state >= 0 else state
+        accepted = state >= 0 and bool(dfa.accept[state])
+        assert accepted == (low <= sentences(text) and (high is None or sentences(text) <= high))
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 0), (1, 1), (2, None), (1, 2)])
+def test_lengths_in_sentences_are_exact(explore: Any, low: int, high: int | None) -> None:
+    vocabulary = Vocabulary((b"a", b". ", b".", b"\xe3\x80", b"\x82", "。」".encode(), b" ", b'"', b"b\n", b""), (9,))
+
+    def fits(text: bytes) -> bool:
+        whole = decoded(text)
+        return whole is not None and low <= sentences(whole) and (high is None or sentences(whole) <= high)
+
+    explore(length(low, high, "sentence").automaton(vocabulary), vocabulary).check(fits, depth=3)
+
+
+def test_units_may_stand_in_the_plural() -> None:
+    vocabulary = Vocabulary((b"a b. c d. ", b"a b", b""), (2,))
+    for unit, n in (("token", 1), ("char", 10), ("character", 10), ("word", 4), ("sentence", 2)):
+        for name in (unit, f"{unit}s"):
+            automaton = length(n, n, name).automaton(vocabulary)  # type: ignore[arg-type]
+            assert automaton.accepts(automaton.advance(np.array([0]), np.array([0])))[0]
 
 
 def test_lengths_in_tokens_count_tokens_of_any_bytes(explore: Any) -> None:
@@ -81,7 +121,7 @@ def test_bad_arguments() -> None:
         (lambda: choices(b"ab"), "give a list of strings"),  # type: ignore[arg-type]
         (
             lambda: tokens(ban=["a", "Jonathanx"]).automaton(VOCABULARY),
-            "contains 'Jonathanx'.*constraint",
+            "contains 'Jonathanx'.*phrases",
         ),
         (lambda: tokens(ban=["\ud800"]).automaton(VOCABULARY), "half of a character"),
         (lambda: tokens(), "ban=... or"),
@@ -90,7 +130,7 @@ def test_bad_arguments() -> None:
         (lambda: length(-1), "not -1"),
         (lambda: length(0, 2.5), "not 2.5"),  # type: ignore[arg-type]
         (lambda: length(3, 2), "exchange"),
-        (lambda: length(0, 1, "page"), "'token', 'char', 'word'"),  # type: ignore[arg-type]
+        (lambda: length(0, 1, "page"), "'token', 'character', 'word', 'sentence'"),  # type: ignore[arg-type]
     ]:
         with pytest.raises(ArgumentError, match=problem):
             wrong()
@@ -120,7 +160,7 @@ def test_memory_of_long_choices_is_linear() -> None:
     tracemalloc.start()
     try:
         constraint = choices(["ab" * 30_000])
-        dfa = constraint._find_dfa()
+        dfa = constraint.dfa
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

@@ -15,7 +15,7 @@ from feynkac.base.errors import ArgumentError, ConstraintError
 from feynkac.base.masks import unpack
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.potentials import regex
-from feynkac.potentials.constraints.automata import trie
+from feynkac.potentials.constraints.automata import dfa, trie
 from feynkac.potentials.constraints.automata.alphabet import match_characters
 from feynkac.potentials.constraints.automata.expressions import build_dfa, check
 
@@ -83,6 +83,23 @@ def test_characters_mean_what_python_says(pattern: str, texts: list[str]) -> Non
         for byte in text.encode():
             states = automaton.advance(states, np.array([byte]))
         assert automaton.accepts(states)[0] == (re.fullmatch(pattern, text) is not None), text
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(patterns, vocabularies)
+def test_masks_made_from_those_of_the_start_are_exact(explore: Any, pattern: str, vocabulary: Any) -> None:
+    """As those of large automata are made, however little two states have in common."""
+    made = Vocabulary((b"", b"", *vocabulary[0]), vocabulary[1])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dfa, "_SMALL", 0)
+        patch.setattr(
+            dfa.DfaAutomaton, "_forgets", property(lambda self: True, lambda self, value: None), raising=False
+        )
+        try:
+            automaton = regex(pattern).automaton(made)
+        except ConstraintError:
+            return
+        explore(automaton, made).check(lambda text: matches(pattern, text), depth=3)
 
 
 def test_forced_texts_may_be_spelled_in_every_way(explore: Any) -> None:

@@ -18,10 +18,11 @@ import pytest
 from feynkac.base.masks import unpack
 from feynkac.base.per_vocabulary import PerVocabulary
 from feynkac.base.vocabulary import Vocabulary
-from feynkac.potentials import choices, grammar, json_schema, length, regex, tokens
+from feynkac.potentials import choices, grammar, json_schema, length, parser, phrases, regex, tokens
 from feynkac.potentials.constraints import tokenwise
 from feynkac.potentials.constraints.automata import dfa
 from feynkac.potentials.constraints.engines.llguidance import table
+from feynkac.potentials.constraints.parsers import automaton as parsed
 from feynkac.potentials.constraints.tokenwise import Walk
 from feynkac.potentials.discrete import Lookahead, tempered
 
@@ -33,12 +34,24 @@ _rng = np.random.default_rng(0)
 # Enough tokens that masks take a while, during which the other threads are let in.
 TOKENS += tuple(bytes(_rng.choice(list(b"ab(1[,]\xc3\xa9"), _rng.integers(2, 9)).tolist()) for _ in range(4000))
 
+
+def close(depth: int, byte: bytes) -> int | None:
+    depth += {b"(": 1, b")": -1}.get(byte, 0)
+    return depth if depth >= 0 else None
+
+
+def is_closed(depth: int) -> bool:
+    return depth == 0
+
+
 CONSTRAINTS: dict[str, Callable[[], Any]] = {
     "regex": lambda: regex(r"(?:a|b|é|[(1]z|1?\)){0,9}(?:ab|[^z])*"),
     "choices": lambda: choices(["ab" * i + "1" * j for i in range(6) for j in range(6)]),
     "words": lambda: length(min=1, max=6, unit="char"),
     "tokens": lambda: tokens(ban=["1"]),
     "grammar": lambda: grammar('start: "(" start ")" | "a" start | "b"*'),
+    "phrases": lambda: phrases(ban=["ab1", "z"], require=["b"]),
+    "parser": lambda: parser(close, 0, is_closed),
     "json": lambda: json_schema({"type": "array", "items": {"enum": [1, 11]}, "minItems": 1}),
 }
 
@@ -46,7 +59,8 @@ CONSTRAINTS: dict[str, Callable[[], Any]] = {
 @pytest.fixture(autouse=True)
 def _many_switches(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Threads take turns as often as they can, and next to nothing stays remembered."""
-    for module, name in [(table, "_ROWS"), (table, "_MATCHERS"), (table, "_CHILDREN"), (dfa, "_ROWS")]:
+    bounds = [(table, "_ROWS"), (table, "_MATCHERS"), (table, "_CHILDREN"), (dfa, "_ROWS"), (parsed, "_ROWS")]
+    for module, name in [*bounds, (parsed, "_MOVES")]:
         monkeypatch.setattr(module, name, 2)
     monkeypatch.setattr(tokenwise, "_REMEMBERED", 2)
     before = sys.getswitchinterval()

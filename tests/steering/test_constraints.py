@@ -180,3 +180,28 @@ def test_a_limit_that_is_long_enough_is_not_blamed(lm: Any) -> None:
     with pytest.raises(fk.AllParticlesDied) as error:
         fk.steer(lm.prompt("1", max_tokens=4), fk.choices(["11", "::"]), fk.regex("..?"), never, particles=8, seed=0)
     assert "at least" not in str(error.value) and "meets" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "constraints",
+    [
+        (fk.regex("a+"), fk.regex("b+")),
+        (fk.phrases(ban=["1"]), fk.regex(".*1.*")),
+        (fk.length(min=3, unit="word"), fk.choices(["a", "b c"])),
+        (fk.regex("(?s).{500,}") * fk.regex("(?s)[^x]{0,400}"),),
+        (fk.wfsa({"a+": 0.5}), fk.regex("b")),
+        (fk.regex("[ab]c?"), fk.regex("[bc]c?"), fk.regex("[ac]c?")),
+    ],
+)
+def test_constraints_that_no_text_meets_are_refused_before_the_run(lm: Any, monkeypatch: Any, constraints: Any) -> None:
+    task = lm.prompt("1", max_tokens=8)
+    monkeypatch.setattr(type(lm), "open", lambda *given: pytest.fail("the model was called"))
+    for kind in (fk.ConstraintError, fk.AllParticlesDied):
+        with pytest.raises(kind, match=r"no text at all meets (both|all of)"):
+            fk.steer(task, *constraints, particles=4)
+
+
+def test_where_the_dead_are_wanted_they_are_returned(lm: Any) -> None:
+    constraints = fk.choices(["1"]), fk.choices(["1:"])
+    dead = fk.steer(lm.prompt("1", max_tokens=3), *constraints, particles=4, seed=0, on_death="return")
+    assert dead.log_evidence == -np.inf

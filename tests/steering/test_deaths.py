@@ -58,8 +58,8 @@ def test_masks_that_leave_no_token_are_told(tiny_lm) -> None:
 
 def test_constraints_that_exclude_each_other_are_named(tiny_lm) -> None:
     task = tiny_lm("a", "b").prompt("a", max_tokens=4)
-    told = died(task, fk.regex("ab+"), fk.regex("a|ba*"))
-    assert "no text at all meets both \"regex('ab+')\" and \"regex('a|ba*')\"" in told
+    dead = fk.steer(task, fk.regex("ab+"), fk.regex("a|ba*"), particles=8, seed=0, on_death="return")
+    assert "no text at all meets both \"regex('ab+')\" and \"regex('a|ba*')\"" in dead.warnings[0]
 
 
 def test_a_row_that_was_resampled_is_not_blamed_on_its_first_killer(tiny_lm) -> None:

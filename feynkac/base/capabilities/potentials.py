@@ -80,13 +80,16 @@ class Checks(Protocol):
 
 @runtime_checkable
 class Contradicts(Protocol):
-    """A constraint that knows whether texts meet it and others. Asked when all particles have died, to tell why.
+    """A constraint that knows whether texts meet it and others. Asked before a run, and when all particles have died.
 
-    Without it: the error does not say.
+    Without it: contradictions are not found, and no error names them.
     """
 
-    def shares_text(self, others: Sequence[Any]) -> bool | None:
-        """Whether some text meets this constraint and all `others`; None where that is not known."""
+    def shares_text(self, others: Sequence[Any], most: int | None = None) -> bool | None:
+        """Whether some text meets this constraint and all `others`; None where that is not known.
+
+        `most`: steps that it may take, where it must be soon; None where there is time.
+        """
         ...
 
 

@@ -27,6 +27,7 @@ from feynkac.potentials.constraints.automata.trie import (
     fill,
     find_ends,
     find_trie,
+    refill,
 )
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ class DfaAutomaton:
         worth_it = dfa.delta.size <= _SMALL and not (self._alive == UNKNOWN).any()
         self._alike = dfa.group_alike(tokens.height) if worth_it else np.arange(len(dfa.delta))
         self._rows: dict[tuple[int, int], TokenMask] = {}
+        # Of phrases to look for most are soon over, and then it is as at the start: what differs is little.
+        self._forgets = not worth_it
         self._eos = np.zeros(words(tokens.size), dtype=np.uint32)
         np.bitwise_or.at(self._eos, np.array(eos, dtype=np.int64) // 32, np.uint32(1) << np.array(eos, np.uint32) % 32)
         self._seen = np.zeros(self._alive.size, dtype=np.bool_)
@@ -135,14 +138,27 @@ class DfaAutomaton:
     def _find_row(self, q: int, u: int) -> TokenMask:
         key = (int(self._alike[q]), u)
         if key not in self._rows:
-            row = np.zeros(len(self._eos), dtype=np.uint32)
-            if fill(row, q, u, *self._tables, *self._nodes):
+            row, unknown = self._fill(q, u)
+            if unknown:
                 self._resolve(self._list_successors(q * self._partial + u))
-                fill(row, q, u, *self._tables, *self._nodes)
+                row, _ = self._fill(q, u)
             if len(self._rows) >= _ROWS:
-                self._rows.clear()
+                begin = (int(self._alike[0]), 0)
+                self._rows = {begin: self._rows[begin]} if begin in self._rows else {}
             self._rows[key] = row
         return self._rows[key]
+
+    def _fill(self, q: int, u: int) -> tuple[TokenMask, int]:
+        """The tokens that lead from a state to live ones, and how many lead to unknown ones."""
+        start = self._rows.get((int(self._alike[0]), 0))
+        if start is not None and self._forgets:
+            row = start.copy()
+            unknown, work = refill(row, q, u, 0, 0, *self._tables, *self._nodes, self._nodes[-1].copy())
+            self._forgets = work < len(self._tokens.byte) / 2
+        else:
+            row = np.zeros(len(self._eos), dtype=np.uint32)
+            unknown = fill(row, q, u, *self._tables, *self._nodes)
+        return row, unknown
 
     def _resolve(self, states: list[int]) -> None:
         """Find out, in place, from which of `states` some sequence of tokens leads to acceptance, if it is unknown."""

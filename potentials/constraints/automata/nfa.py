@@ -114,11 +114,11 @@ def determinise(nfa: Nfa, start: int, end: int, name: str, work: int = MAX_WORK)
         if len(found) > MAX_STATES or len(found) * letters.n_classes > MAX_ENTRIES:
             raise TooLarge
     dfa = CharDfa(np.array(delta), np.array([accept for _, accept in found]), letters)
-    if nfa.anchors:
-        dfa = _trim(dfa)
-    if not len(dfa.delta) or opening == NOTHING:
+    # Of anchors some promise what never comes.
+    useful = None if opening == NOTHING else trim(dfa) if nfa.anchors else dfa
+    if useful is None:
         raise ConstraintError(f"{name} matches no text at all; loosen it")
-    return dfa
+    return useful
 
 
 def _list_letters(nfa: Nfa) -> tuple[Alphabet, list[NDArray[np.int64]], list[int]]:
@@ -192,15 +192,16 @@ class _Subsets:
             raise TooLarge
 
 
-def _trim(dfa: CharDfa) -> CharDfa:
-    """The same automaton without the states from which no text is accepted: anchors may promise what never comes."""
-    kept = reach_backwards([row[row >= 0].tolist() for row in dfa.delta], np.flatnonzero(dfa.accept).tolist())
-    if 0 not in kept:
-        return CharDfa(dfa.delta[:0], dfa.accept[:0], dfa.alphabet)
-    order = np.array(sorted(kept))
-    number = np.full(len(dfa.delta) + 1, -1, dtype=np.int32)  # the last one is for -1
-    number[order] = np.arange(len(order))
-    return CharDfa(number[dfa.delta[order]], dfa.accept[order], dfa.alphabet)
+def trim(dfa: CharDfa) -> CharDfa | None:
+    """The same automaton without the states from which no text is accepted; None if nothing is left."""
+    live, before = dfa.accept.copy(), -1
+    while before != (before := int(live.sum())):
+        live |= ((dfa.delta >= 0) & live[dfa.delta]).any(axis=1)
+    if not live[0]:
+        return None
+    number = np.full(len(live) + 1, -1, dtype=np.int32)  # the last one is for -1
+    number[np.flatnonzero(live)] = np.arange(before)
+    return CharDfa(number[dfa.delta[live]], dfa.accept[live], dfa.alphabet)
 
 
 def reach_backwards(steps: Sequence[Sequence[int]], wanted: Iterable[int]) -> set[int]:

@@ -45,6 +45,21 @@ class Trie:
     height: int
     """The length of the longest token, in bytes."""
 
+    def list_levels(self) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """The nodes of each depth, and their parents; -1 for the root, which is no node."""
+        levels: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        above = np.array([-1], dtype=np.int64)
+        for depth in range(self.height):
+            nodes = np.flatnonzero(self.depth == depth)
+            levels.append((nodes, above[np.searchsorted(above, nodes) - 1]))
+            above = nodes
+        return levels
+
+    @property
+    def ends(self) -> NDArray[np.int64]:
+        """(tokens with text,) the node at which each of `token` ends."""
+        return np.repeat(np.arange(len(self.byte)), np.diff(self.first))
+
 
 _tries: PerVocabulary[Trie] = PerVocabulary()
 
@@ -120,6 +135,51 @@ def fill(row, q, u, alive, step, delta, byte, depth, skip, first, token, path):
             unknown += first[k + 1] - first[k]
         k += 1
     return unknown
+
+
+@numba.njit(cache=True, nogil=True)
+def refill(row, q, u, q2, u2, alive, step, delta, byte, depth, skip, first, token, path, path2):
+    """As `fill`, where `row` holds the tokens of another state (q2, u2): only what differs is looked at.
+
+    Where both states come to the same one, the same leads on. Returns how many tokens lead to unknown states, and how
+    many nodes were looked at.
+    """
+    unknown, work, k = 0, 0, 0
+    path[0, 0], path[1, 0], path2[0, 0], path2[1, 0] = q, u, q2, u2
+    while k < len(byte):
+        work += 1
+        d = depth[k]
+        q, move = path[0, d], step[path[1, d], byte[k]]
+        u = move if move >= 0 else 0
+        if move < 0:
+            q = -1 if move == -1 else delta[q, -2 - move]
+        q2, u2 = path2[0, d], 0
+        if q2 >= 0:
+            move = step[path2[1, d], byte[k]]
+            u2 = move if move >= 0 else 0
+            if move < 0:
+                q2 = -1 if move == -1 else delta[q2, -2 - move]
+        if q2 >= 0 and alive[q2, u2] == DEAD:
+            q2 = -1
+        dead = q < 0 or alive[q, u] == DEAD
+        if (dead and q2 < 0) or (not dead and q == q2 and u == u2):
+            k = skip[k]
+            continue
+        last = first[skip[k]] if dead else first[k + 1]
+        for j in range(first[k], last):
+            bit = np.uint32(1) << np.uint32(token[j] & 31)
+            if not dead and alive[q, u] == LIVE:
+                row[token[j] >> 5] |= bit
+            else:
+                row[token[j] >> 5] &= ~bit
+        if dead:
+            k = skip[k]
+            continue
+        if alive[q, u] == UNKNOWN:
+            unknown += first[k + 1] - first[k]
+        path[0, d + 1], path[1, d + 1], path2[0, d + 1], path2[1, d + 1] = q, u, q2, u2
+        k += 1
+    return unknown, work
 
 
 @numba.njit(cache=True, nogil=True)

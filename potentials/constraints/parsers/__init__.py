@@ -1,0 +1,1 @@
+"""Constraints by incremental parsers of a user's own."""
