@@ -29,7 +29,7 @@ _HOMES = {
         "program", "Bernoulli", "Categorical", "Geometric", "Normal", "Uniform", "Token",
     ),
     "feynkac.potentials": (
-        "regex", "json_schema", "grammar", "choices", "tokens", "length", "after", "constraint", "reward", "product",
+        "regex", "json_schema", "grammar", "choices", "tokens", "length", "after", "lazy", "constraint", "reward", "product",
     ),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         constraint as constraint,
         grammar as grammar,
         json_schema as json_schema,
+        lazy as lazy,
         length as length,
         product as product,
         regex as regex,

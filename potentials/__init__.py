@@ -3,6 +3,7 @@
 from feynkac.potentials.base import Factor, as_potential, product
 from feynkac.potentials.constraints.counts import length, tokens
 from feynkac.potentials.constraints.grammars import grammar
+from feynkac.potentials.constraints.lazy import lazy
 from feynkac.potentials.constraints.schemas.constraint import json_schema
 from feynkac.potentials.constraints.sequels import after
 from feynkac.potentials.constraints.texts import choices, regex
@@ -16,6 +17,7 @@ __all__ = [
     "constraint",
     "grammar",
     "json_schema",
+    "lazy",
     "length",
     "product",
     "regex",

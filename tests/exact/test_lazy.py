@@ -1,0 +1,177 @@
+"""Rejection sampling of tokens by enumeration over all orders: proper weights, also of one step of conditional SMC."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from test_language_model import last, remember
+from test_proposals import NAMES, TEMPERATURE, law, proposals
+
+import feynkac as fk
+from feynkac.models.language import rejection
+from feynkac.models.language.rejection import Checks, reject
+from feynkac.models.language.urn import EnumeratedUrn
+from feynkac.potentials.base import product
+from feynkac.smc.conditional import csmc, select
+from feynkac.smc.engine import smc
+from feynkac.smc.resample import adaptive, killing, systematic
+from feynkac.smc.testing import enumerate_runs
+
+LAWS = {
+    "even": [0.25, 0.25, 0.25, 0.25],
+    "peaked": [0.9, 0.06, 0.03, 0.01],
+    "faint": [0.6, 1e-9, 0.4 - 1e-9, 0.0],
+    "very faint": [1.0, 1e-300, 1e-290, 1e-12],
+}
+SETS = [(0,), (1,), (0, 1), (1, 2), (0, 2), (0, 1, 2, 3)]
+
+
+class Accepts:
+    """An automaton of one state whose verdicts are a list; it counts who asks."""
+
+    def __init__(self, accepted) -> None:
+        self.accepted, self.asked = accepted, []
+
+    def check(self, states, tokens):
+        self.asked += tokens.tolist()
+        return np.isin(tokens, self.accepted)
+
+
+def draws(p, accepted, monkeypatch, accepts, pinned=None):
+    """All runs of one row: probability, token, weight, and the tokens that were rejected in order."""
+    monkeypatch.setattr(rejection, "ACCEPTS", accepts)
+    with np.errstate(divide="ignore"):
+        masked = np.log(np.array([p]))
+
+    def run(rng):
+        automaton = Accepts(accepted)
+        one = np.zeros(1, np.int64)
+        checks = Checks([automaton], one[:, None], rng, one, 1)
+        tokens, log_share = reject(EnumeratedUrn(masked, one), checks, rng.uniform(1), pinned)
+        return int(tokens[0]), math.exp(log_share[0]), [v for v in automaton.asked if v not in accepted]
+
+    return list(enumerate_runs(run))
+
+
+@pytest.mark.parametrize("accepts", [2, 3, 4])
+@pytest.mark.parametrize("accepted", SETS)
+@pytest.mark.parametrize("name", LAWS)
+def test_a_drawn_token_has_the_law_given_acceptance_and_an_unbiased_weight(monkeypatch, name, accepted, accepts) -> None:
+    """P(v) = p(v) / a and E[w | v] = a, so that E[w f(v)] is the sum of p f over what is accepted, to 1e-12."""
+    p = np.array(LAWS[name])
+    a = math.fsum(p[list(accepted)])
+    probability, weighted = np.zeros(len(p)), np.zeros(len(p))
+    for chance, (token, w, _) in draws(p, accepted, monkeypatch, accepts):
+        probability[token] += chance
+        weighted[token] += chance * w
+    allowed = np.where(np.isin(np.arange(len(p)), accepted), p, 0.0)
+    # A uniform has 53 bits: of the law that is left, shares below 1e-16 are drawn to that precision.
+    np.testing.assert_allclose(probability, allowed / a, rtol=1e-12, atol=1e-15)
+    # A weight is handed over as its logarithm, whose last digit counts more the fainter it is.
+    np.testing.assert_allclose(weighted / a, allowed / a, rtol=1e-12 - 4e-15 * math.log(a), atol=1e-15)
+
+
+@pytest.mark.parametrize("name", LAWS)
+def test_where_nothing_is_accepted_the_weight_is_zero_and_each_token_was_asked_about(monkeypatch, name) -> None:
+    p = LAWS[name]
+    for _, (token, w, rejected) in draws(p, (), monkeypatch, 4):
+        assert (token, w) == (-1, 0.0)
+        assert sorted(rejected) == [v for v in range(4) if p[v] > 0.0]
+
+
+@pytest.mark.parametrize("accepts", [2, 3])
+@pytest.mark.parametrize("accepted", [(1,), (1, 2)])
+@pytest.mark.parametrize("name", ["even", "peaked"])
+def test_a_pinned_token_has_the_weights_of_the_run_that_drew_it(monkeypatch, name, accepted, accepts) -> None:
+    """Weighted by w and given the token, what was rejected has the law that a pinned row draws, for every token."""
+    p = LAWS[name]
+    free: dict[int, dict] = {v: defaultdict(float) for v in accepted}
+    for chance, (token, w, rejected) in draws(p, accepted, monkeypatch, accepts):
+        free[token][tuple(rejected), round(math.log(w), 9)] += chance * w / p[token]
+    for v in accepted:
+        pinned: dict = defaultdict(float)
+        for chance, (token, w, rejected) in draws(p, accepted, monkeypatch, accepts, pinned=v):
+            assert token == v
+            pinned[tuple(rejected), round(math.log(w), 9)] += chance
+        assert pinned == pytest.approx(free[v], rel=1e-12)
+    for _, (token, w, _) in draws(p, accepted, monkeypatch, accepts, pinned=0):
+        assert (token, w) == (-1, 0.0)
+
+
+def right(text: str) -> bool:
+    """What "a|ab|b|aa|ba" begins with."""
+    return text in ("", "a", "ab", "b", "aa", "ba")
+
+
+def lazies():
+    """The pattern "a|ab|b|aa|ba" as users may write it."""
+    steps = {("", "a"): "a", ("", "b"): "b", ("a", "a"): "aa", ("a", "b"): "ab", ("b", "a"): "ba"}
+    return {
+        "text": lambda: fk.lazy(right, complete=bool),
+        "parser": lambda: fk.lazy(lambda s, c: steps.get((s, c)), start="", complete=lambda s: s != ""),
+        "with a mask": lambda: fk.lazy(lambda text: len(text) < 3, complete=bool) * fk.regex("a?|ab|b|aa|ba"),
+        "two": lambda: fk.lazy(right) * fk.lazy(lambda text: True, complete=bool),
+    }
+
+
+@pytest.mark.parametrize("at_limit", ["truncate", "end"])
+@pytest.mark.parametrize("name", lazies())
+def test_every_run_of_a_lazy_constraint_enumerated(tiny_lm, monkeypatch, name, at_limit) -> None:
+    """E[Z] = Z and E[sum w 1{x}] = Z P(x) for every text x, over all runs of two particles."""
+    check_runs(tiny_lm, monkeypatch, lazies()[name](), "masked", at_limit, adaptive(systematic, ess=0.99))
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_a_lazy_constraint_under_every_proposal_enumerated(tiny_lm, monkeypatch, name) -> None:
+    check_runs(tiny_lm, monkeypatch, lazies()["text"](), name, "truncate", killing)
+
+
+def check_runs(tiny_lm, monkeypatch, lazy, name, at_limit, resample) -> None:
+    remember(monkeypatch)
+    monkeypatch.setattr(rejection, "ACCEPTS", 2)
+    lm = tiny_lm("a", "b", seed=3)
+    texts = {lm.vocabulary.text(tokens): p for tokens, p in law(lm, 2, at_limit).items()}
+    target = {x: texts[x] * math.exp(0.5 * x.count("b")) for x in ("a", "ab", "b", "aa", "ba")}
+    potential = product(lazy, fk.reward(lambda text: 0.5 * text.count("b")))
+    task = lm.prompt("a", max_tokens=2, at_limit=at_limit, temperature=TEMPERATURE, proposal=proposals(tiny_lm)[name])
+    model = task.constrain([factor for factor in lazy.factors])  # pyright: ignore[reportArgumentType]
+
+    def run(rng):
+        step = last(smc(model, potential, n=2, resample=resample, rng=rng))
+        weights, samples = np.exp(step.log_weight), step.state.texts(range(len(step.log_weight)))
+        return [weights @ [sample == text for sample in samples] for text in target]
+
+    total, mean = 0.0, np.zeros(len(target))
+    for p, masses in enumerate_runs(run):
+        total += p
+        mean += p * np.array(masses)
+    assert total == pytest.approx(1.0, abs=1e-12)
+    np.testing.assert_allclose(mean, np.array(list(target.values())), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES[:2])
+def test_conditional_smc_keeps_the_posterior_of_a_lazy_constraint(tiny_lm, monkeypatch, name) -> None:
+    remember(monkeypatch)
+    monkeypatch.setattr(rejection, "ACCEPTS", 2)
+    lm = tiny_lm("a", "b", "e", seed=3)
+    texts = {t: p for t, p in law(lm, 1, "truncate").items() if lm.vocabulary.text(t) != "b"}
+    potential = fk.lazy(lambda text: "b" not in text)
+    task = lm.prompt("a", max_tokens=1, temperature=TEMPERATURE, proposal=proposals(tiny_lm)[name]).constrain(
+        [potential]
+    )
+    paths = [text or (0,) for text in texts]
+    pi = np.array(list(texts.values())) / sum(texts.values())
+    kernel = np.zeros((len(paths), len(paths)))
+    for i, path in enumerate(paths):
+
+        def sweep(rng, path=path):
+            step = last(csmc(task, potential, np.array(path), n=2, rng=rng))
+            return tuple(task.trace(step.state, select(step, rng)).tolist())
+
+        for p, end in enumerate_runs(sweep):
+            kernel[i, paths.index(end)] += p
+    np.testing.assert_allclose(kernel.sum(axis=1), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(pi @ kernel, pi, rtol=1e-12)
