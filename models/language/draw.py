@@ -104,7 +104,8 @@ def add_up(values):
 @njit(cache=True)
 def write_exponentials(logits, peak, scale, out):
     for i in range(len(logits)):
-        out[i] = _exp(logits[i] * scale - peak)
+        # Above the peak are tokens that the mask forbids: an infinity would not be masked away, as inf * 0 is NaN.
+        out[i] = _exp(min(logits[i] * scale - peak, np.float32(0.0)))
 
 
 @njit(cache=True)

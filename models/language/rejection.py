@@ -16,8 +16,8 @@ w: it is a times the probability of the same rejections in a run that stops at a
 The same line says what conditional SMC needs: given that the first token is v, and weighted by w, the rejected tokens
 are those of a run that stops at accept k - 1. So a pinned row wants one accept less, whatever its token.
 
-Of a law that a check of w's own variance would call easy, most draws repeat what is known and cost nothing. No share of
-rejections is too large: a row goes on until its law is used up, and then nothing is accepted and w is 0.
+Where one accepted token has most of the law, most draws repeat it, and cost nothing. No share of rejections is too
+large: a row goes on until its law is used up, and then nothing is accepted and w is 0.
 """
 
 from __future__ import annotations
@@ -126,15 +126,14 @@ def reject(
         _take_out(urn, missed, drawn[~accepted], h)
         going = going[wanted[going] > 0]
         uniforms = checks.uniforms() if len(going) else uniforms
-    with np.errstate(divide="ignore"):
-        log_share = np.log(urn.left) + np.log(h[:, -2]) - np.log(h[:, -1])
+    log_share = urn.log_left + np.log(h[:, -2]) - np.log(h[:, -1])
     return tokens, np.where(tokens < 0, -np.inf, log_share)
 
 
 def _take_out(urn: Urn, at: Rows, tokens: NDArray[np.int64], h: NDArray[np.float64]) -> None:
     """Take rejected tokens out, and one more variable into the polynomials."""
-    before = urn.left[at]
+    before = urn.log_left[at]
     urn.take_out(at, tokens)
-    ratio = urn.left[at] / before
+    ratio = np.exp(urn.log_left[at] - before)
     for d in range(1, h.shape[1]):
         h[at, d] = h[at, d] * ratio**d + h[at, d - 1]

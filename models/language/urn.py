@@ -18,11 +18,11 @@ from feynkac.base.masks import TokenMask
 from feynkac.models.language.draw import (
     BLOCK,
     NextTokenLaw,
-    apply_mask,
-    write_exponentials,
-    locate,
     add_up,
+    apply_mask,
+    locate,
     run_kernel,
+    write_exponentials,
 )
 
 _WORDS = BLOCK // 32
@@ -34,8 +34,8 @@ _FAINT = 1e-20
 class Urn(Protocol):
     """R urns, each with the tokens of the law of one row."""
 
-    left: NDArray[np.float64]
-    """(R,) the share of the law that has not been taken out."""
+    log_left: NDArray[np.float64]
+    """(R,) nats of the share of the law that has not been taken out; -inf of nothing."""
 
     def draw(self, at: Rows, uniforms: NDArray[Any]) -> NDArray[np.int64]:
         """(A,) a token from what is left in each of the urns `at`, which stays in it; -1 from an empty one."""
@@ -60,7 +60,7 @@ class FastUrn:
         self._logits, self._scale, self._context = logits, scale, context
         self._mask, self._blocks, self._peak = mask[context], law.blocks[context], law.peak[context]
         self._log_whole = law.log_allowed[context]
-        self.left = np.where(self._log_whole > -np.inf, 1.0, 0.0)
+        self.log_left = np.where(self._log_whole > -np.inf, 0.0, -np.inf)
 
     def draw(self, at: Rows, uniforms: NDArray[Any]) -> NDArray[np.int64]:
         """See `Urn.draw`."""
@@ -70,7 +70,7 @@ class FastUrn:
 
     def take_out(self, at: Rows, tokens: NDArray[np.int64]) -> None:
         """See `Urn.take_out`."""
-        _run(_take_out, _take_out_alone, *self._tables, at, tokens, self._log_whole, self.left)
+        _run(_take_out, _take_out_alone, *self._tables, at, tokens, self._log_whole, self.log_left)
 
     @property
     def _tables(self) -> tuple[Any, ...]:
@@ -96,7 +96,7 @@ class EnumeratedUrn:
         top = masked.max(axis=1, keepdims=True)
         self._p = np.exp(masked - np.where(top > -np.inf, top, 0.0))[context]
         self._whole = self._p.sum(axis=1)
-        self.left = np.where(self._whole > 0.0, 1.0, 0.0)
+        self.log_left = np.where(self._whole > 0.0, 0.0, -np.inf)
 
     def draw(self, at: Rows, uniforms: NDArray[Any]) -> NDArray[np.int64]:
         """See `Urn.draw`."""
@@ -105,7 +105,8 @@ class EnumeratedUrn:
     def take_out(self, at: Rows, tokens: NDArray[np.int64]) -> None:
         """See `Urn.take_out`."""
         self._p[at, tokens] = 0.0
-        self.left[at] = self._p[at].sum(axis=1) / self._whole[at]
+        with np.errstate(divide="ignore"):
+            self.log_left[at] = np.log(self._p[at].sum(axis=1) / self._whole[at])
 
 
 def _invert(p: NDArray[np.float64], u: Any) -> int:
@@ -135,7 +136,7 @@ def _find_peak(logits, mask, scale):
 
 @njit(cache=True)
 def _take_one(logits, mask, scale, peak, blocks, token, log_whole):
-    """Take out a token; the peak, which may be another, and the share that is left."""
+    """Take out a token; the peak, which may be another, and nats of the share that is left."""
     mask[token >> 5] &= ~(np.uint32(1) << np.uint32(token & 31))
     b = token // BLOCK
     blocks[b] = _sum_block(logits, mask, scale, peak, b)
@@ -144,23 +145,23 @@ def _take_one(logits, mask, scale, peak, blocks, token, log_whole):
         for b in range(len(blocks)):
             blocks[b] = _sum_block(logits, mask, scale, peak, b) if peak > -np.inf else 0.0
     total = blocks.sum()
-    return peak, np.exp(np.log(total) + np.float64(peak) - log_whole) if total > 0.0 else 0.0
+    return peak, np.log(total) + np.float64(peak) - log_whole if total > 0.0 else -np.inf
 
 
 @njit(parallel=True, cache=True)
-def _take_out(logits, mask, scale, peak, blocks, context, at, tokens, log_whole, left):
+def _take_out(logits, mask, scale, peak, blocks, context, at, tokens, log_whole, log_left):
     for k in prange(len(at)):
         i = at[k]
         c = context[i]
-        peak[i], left[i] = _take_one(logits[c], mask[i], scale[c], peak[i], blocks[i], tokens[k], log_whole[i])
+        peak[i], log_left[i] = _take_one(logits[c], mask[i], scale[c], peak[i], blocks[i], tokens[k], log_whole[i])
 
 
 @njit(cache=True)
-def _take_out_alone(logits, mask, scale, peak, blocks, context, at, tokens, log_whole, left):
+def _take_out_alone(logits, mask, scale, peak, blocks, context, at, tokens, log_whole, log_left):
     for k in range(len(at)):
         i = at[k]
         c = context[i]
-        peak[i], left[i] = _take_one(logits[c], mask[i], scale[c], peak[i], blocks[i], tokens[k], log_whole[i])
+        peak[i], log_left[i] = _take_one(logits[c], mask[i], scale[c], peak[i], blocks[i], tokens[k], log_whole[i])
 
 
 @njit(parallel=True, cache=True)

@@ -59,7 +59,9 @@ def draws(p, accepted, monkeypatch, accepts, pinned=None):
 @pytest.mark.parametrize("accepts", [2, 3, 4])
 @pytest.mark.parametrize("accepted", SETS)
 @pytest.mark.parametrize("name", LAWS)
-def test_a_drawn_token_has_the_law_given_acceptance_and_an_unbiased_weight(monkeypatch, name, accepted, accepts) -> None:
+def test_a_drawn_token_has_the_law_given_acceptance_and_an_unbiased_weight(
+    monkeypatch, name, accepted, accepts
+) -> None:
     """P(v) = p(v) / a and E[w | v] = a, so that E[w f(v)] is the sum of p f over what is accepted, to 1e-12."""
     p = np.array(LAWS[name])
     a = math.fsum(p[list(accepted)])
@@ -120,28 +122,37 @@ def lazies():
 @pytest.mark.parametrize("at_limit", ["truncate", "end"])
 @pytest.mark.parametrize("name", lazies())
 def test_every_run_of_a_lazy_constraint_enumerated(tiny_lm, monkeypatch, name, at_limit) -> None:
-    """E[Z] = Z and E[sum w 1{x}] = Z P(x) for every text x, over all runs of two particles."""
-    check_runs(tiny_lm, monkeypatch, lazies()[name](), "masked", at_limit, adaptive(systematic, ess=0.99))
+    """E[Z] = Z and E[w 1{x}] = Z P(x) for every text x, over all runs of a particle."""
+    check_runs(tiny_lm, monkeypatch, lazies()[name](), "masked", at_limit)
+
+
+@pytest.mark.parametrize("resample", [adaptive(systematic, ess=0.99), killing])
+def test_two_particles_under_a_lazy_constraint_enumerated(tiny_lm, monkeypatch, resample) -> None:
+    lazy = fk.lazy(lambda text: text in ("", "a"))
+    check_runs(tiny_lm, monkeypatch, lazy, "masked", "truncate", n=2, limit=1, resample=resample)
 
 
 @pytest.mark.parametrize("name", NAMES[1:])
 def test_a_lazy_constraint_under_every_proposal_enumerated(tiny_lm, monkeypatch, name) -> None:
-    check_runs(tiny_lm, monkeypatch, lazies()["text"](), name, "truncate", killing)
+    check_runs(tiny_lm, monkeypatch, lazies()["text"](), name, "truncate")
 
 
-def check_runs(tiny_lm, monkeypatch, lazy, name, at_limit, resample) -> None:
+def check_runs(tiny_lm, monkeypatch, lazy, name, at_limit, n=1, limit=2, resample=killing) -> None:
     remember(monkeypatch)
     monkeypatch.setattr(rejection, "ACCEPTS", 2)
     lm = tiny_lm("a", "b", seed=3)
-    texts = {lm.vocabulary.text(tokens): p for tokens, p in law(lm, 2, at_limit).items()}
-    target = {x: texts[x] * math.exp(0.5 * x.count("b")) for x in ("a", "ab", "b", "aa", "ba")}
+    texts = {lm.vocabulary.text(tokens): p for tokens, p in law(lm, limit, at_limit).items()}
+    wanted = ("a", "ab", "b", "aa", "ba") if limit == 2 else ("", "a")
+    target = {x: texts[x] * math.exp(0.5 * x.count("b")) for x in wanted}
     potential = product(lazy, fk.reward(lambda text: 0.5 * text.count("b")))
-    task = lm.prompt("a", max_tokens=2, at_limit=at_limit, temperature=TEMPERATURE, proposal=proposals(tiny_lm)[name])
+    task = lm.prompt(
+        "a", max_tokens=limit, at_limit=at_limit, temperature=TEMPERATURE, proposal=proposals(tiny_lm)[name]
+    )
     model = task.constrain([factor for factor in lazy.factors])  # pyright: ignore[reportArgumentType]
 
     def run(rng):
-        step = last(smc(model, potential, n=2, resample=resample, rng=rng))
-        weights, samples = np.exp(step.log_weight), step.state.texts(range(len(step.log_weight)))
+        step = last(smc(model, potential, n=n, resample=resample, rng=rng))
+        weights, samples = np.exp(step.log_weight), step.state.texts(range(n))
         return [weights @ [sample == text for sample in samples] for text in target]
 
     total, mean = 0.0, np.zeros(len(target))

@@ -126,41 +126,38 @@ class CheckedAutomaton:
         return state
 
     def _find_value(self, state: int) -> Any:
-        """The value of a state; one that was dropped is made again, from the last one that was not."""
+        """The value of a state; one that was dropped is made again, from the last one before it that was not."""
+        path = list[tuple[int, int]]()
         with self._lock:
-            ids, known = self._list_tokens(state), state
-            while known > 0 and known not in self._values:
-                known = self._find_parent(known)[0]
-            at = len(self._list_tokens(known))
-            value = self._values[known] if known > 0 else self._reader.start
-        for k in range(at, len(ids)):
-            value = self._reader.restore(value, self._tokens[ids[k]], lambda _, k=k: self._decode(ids[: k + 1]))
+            at = state
+            while at > 0 and at not in self._values:
+                if self._is_forgotten(at):
+                    raise ConstraintError(
+                        f"a particle's state is older than {_PATHS} others; run fewer particles at a time"
+                    )
+                path.append((at, int(self._last[at % len(self._last)])))
+                at = int(self._parent[at % len(self._parent)])
+            value = self._values[at] if at > 0 else self._reader.start
+        for reached, token in reversed(path):
+            value = self._reader.restore(value, self._tokens[token], lambda _, at=reached: self._spell(at))
         if state > 0:
             with self._lock:
                 self._values[state] = value
                 self._values.move_to_end(state)
         return value
 
-    def _find_parent(self, state: int) -> tuple[int, int]:
-        if state < self._count - len(self._parent):
-            raise ConstraintError(f"a particle's state is older than {_PATHS} others; run fewer particles at a time")
-        at = state % len(self._parent)
-        return int(self._parent[at]), int(self._last[at])
-
-    def _list_tokens(self, state: int) -> list[int]:
-        path = list[int]()
-        while state > 0:
-            state, token = self._find_parent(state)
-            path.append(token)
-        return path[::-1]
+    def _is_forgotten(self, state: int) -> bool:
+        return state < self._count - len(self._parent)
 
     def _spell(self, state: int, *tokens: int) -> str:
-        """The text of a state and some more tokens."""
+        """The text of a state and some more tokens, as far back as it is known."""
+        ids = list(tokens[::-1])
         with self._lock:
-            return self._decode([*self._list_tokens(state), *tokens])
-
-    def _decode(self, ids: Sequence[int]) -> str:
-        return b"".join([self._tokens[i] for i in ids]).decode("utf-8", "replace")
+            while state > 0 and not self._is_forgotten(state):
+                ids.append(int(self._last[state % len(self._last)]))
+                state = int(self._parent[state % len(self._parent)])
+        text = b"".join([self._tokens[i] for i in ids[::-1]]).decode("utf-8", "replace")
+        return text if state <= 0 else f"... {text}"
 
 
 def _forget(kept: OrderedDict[Any, Any], most: int) -> None:
