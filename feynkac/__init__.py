@@ -29,7 +29,8 @@ _HOMES = {
         "program", "Bernoulli", "Categorical", "Geometric", "Normal", "Uniform", "Token",
     ),
     "feynkac.potentials": (
-        "regex", "json_schema", "grammar", "choices", "tokens", "length", "after", "lazy", "constraint", "reward", "product",
+        "regex", "json_schema", "grammar", "choices", "tokens", "length", "after", "lazy", "constraint", "reward",
+        "product",
     ),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

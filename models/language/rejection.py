@@ -1,9 +1,8 @@
 """Rejection sampling of a token under a check that is asked about one token at a time, properly weighted.
 
-Each row draws from what is left of its law q until it has `ACCEPTS` tokens accepted, and takes the first of them. What
-is rejected is taken out, what is accepted stays in (adaptive weighted rejection sampling: Lipkin et al. 2025, arXiv
-2504.05410, "geometric"). With k accepts wanted, n tokens rejected, and S_j the share of the law left after j of them,
-the weight
+Each row draws from what is left of its law q until k draws were accepted, and takes the first of them. What is rejected
+is taken out, what is accepted stays in (adaptive weighted rejection sampling: Lipkin et al. 2025, arXiv 2504.05410).
+With n tokens rejected, and S_j the share of the law left after j of them, the weight
 
     w = h_{k-2}(1/S_0, ..., 1/S_n) / h_{k-1}(1/S_0, ..., 1/S_n)
 
@@ -40,9 +39,6 @@ if TYPE_CHECKING:
 
     from feynkac.base.masks import TokenMask
 
-ACCEPTS = 4
-"""Accepted draws of a token, 2 at least: the relative variance of a weight falls with them, its checks rise."""
-
 
 @dataclass(frozen=True, eq=False)
 class Checks:
@@ -56,6 +52,11 @@ class Checks:
     """(R,) the rows of the population that are drawn for."""
     n: int
     """The size of the population."""
+
+    @property
+    def draws(self) -> int:
+        """How many draws of a row are to be accepted: as many as the most demanding automaton wants."""
+        return max(automaton.draws for automaton in self.automata)
 
     def check(self, at: Rows, tokens: NDArray[np.int64]) -> Mask:
         """(A,) whether all automata accept each token in the row `at`; who has rejected is not asked again."""
@@ -107,13 +108,13 @@ def reject(
     The first draw is by `uniforms` (R,), further ones are by those of `checks`. Row 0 takes `pinned`, if it is given
     and accepted. The rows are independent of each other, whoever shares their verdicts.
     """
-    n = len(uniforms)
+    n, draws = len(uniforms), checks.draws
     tokens = np.full(n, -1, np.int64)
-    wanted = np.full(n, ACCEPTS)
+    wanted = np.full(n, draws)
     if pinned is not None:
         known = checks.check(np.zeros(1, np.int64), np.array([pinned]))[0]
-        tokens[0], wanted[0] = (pinned, ACCEPTS - 1) if known else (-1, 0)
-    h = np.ones((n, ACCEPTS))
+        tokens[0], wanted[0] = (pinned, draws - 1) if known else (-1, 0)
+    h = np.ones((n, draws))
     """h_d(1/S_0, ..., 1/S_j) * S_j^d for each degree d, which neither over- nor underflows."""
     going = np.flatnonzero(wanted)
     while len(going):

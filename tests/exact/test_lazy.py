@@ -11,7 +11,6 @@ from test_language_model import last, remember
 from test_proposals import NAMES, TEMPERATURE, law, proposals
 
 import feynkac as fk
-from feynkac.models.language import rejection
 from feynkac.models.language.rejection import Checks, reject
 from feynkac.models.language.urn import EnumeratedUrn
 from feynkac.potentials.base import product
@@ -32,22 +31,21 @@ SETS = [(0,), (1,), (0, 1), (1, 2), (0, 2), (0, 1, 2, 3)]
 class Accepts:
     """An automaton of one state whose verdicts are a list; it counts who asks."""
 
-    def __init__(self, accepted) -> None:
-        self.accepted, self.asked = accepted, []
+    def __init__(self, accepted, draws) -> None:
+        self.accepted, self.draws, self.asked = accepted, draws, []
 
     def check(self, states, tokens):
         self.asked += tokens.tolist()
         return np.isin(tokens, self.accepted)
 
 
-def draws(p, accepted, monkeypatch, accepts, pinned=None):
+def list_draws(p, accepted, draws, pinned=None):
     """All runs of one row: probability, token, weight, and the tokens that were rejected in order."""
-    monkeypatch.setattr(rejection, "ACCEPTS", accepts)
     with np.errstate(divide="ignore"):
         masked = np.log(np.array([p]))
 
     def run(rng):
-        automaton = Accepts(accepted)
+        automaton = Accepts(accepted, draws)
         one = np.zeros(1, np.int64)
         checks = Checks([automaton], one[:, None], rng, one, 1)
         tokens, log_share = reject(EnumeratedUrn(masked, one), checks, rng.uniform(1), pinned)
@@ -56,17 +54,15 @@ def draws(p, accepted, monkeypatch, accepts, pinned=None):
     return list(enumerate_runs(run))
 
 
-@pytest.mark.parametrize("accepts", [2, 3, 4])
+@pytest.mark.parametrize("draws", [2, 3, 4])
 @pytest.mark.parametrize("accepted", SETS)
 @pytest.mark.parametrize("name", LAWS)
-def test_a_drawn_token_has_the_law_given_acceptance_and_an_unbiased_weight(
-    monkeypatch, name, accepted, accepts
-) -> None:
+def test_a_drawn_token_has_the_law_given_acceptance_and_an_unbiased_weight(name, accepted, draws) -> None:
     """P(v) = p(v) / a and E[w | v] = a, so that E[w f(v)] is the sum of p f over what is accepted, to 1e-12."""
     p = np.array(LAWS[name])
     a = math.fsum(p[list(accepted)])
     probability, weighted = np.zeros(len(p)), np.zeros(len(p))
-    for chance, (token, w, _) in draws(p, accepted, monkeypatch, accepts):
+    for chance, (token, w, _) in list_draws(p, accepted, draws):
         probability[token] += chance
         weighted[token] += chance * w
     allowed = np.where(np.isin(np.arange(len(p)), accepted), p, 0.0)
@@ -77,29 +73,29 @@ def test_a_drawn_token_has_the_law_given_acceptance_and_an_unbiased_weight(
 
 
 @pytest.mark.parametrize("name", LAWS)
-def test_where_nothing_is_accepted_the_weight_is_zero_and_each_token_was_asked_about(monkeypatch, name) -> None:
+def test_where_nothing_is_accepted_the_weight_is_zero_and_each_token_was_asked_about(name) -> None:
     p = LAWS[name]
-    for _, (token, w, rejected) in draws(p, (), monkeypatch, 4):
+    for _, (token, w, rejected) in list_draws(p, (), 4):
         assert (token, w) == (-1, 0.0)
         assert sorted(rejected) == [v for v in range(4) if p[v] > 0.0]
 
 
-@pytest.mark.parametrize("accepts", [2, 3])
+@pytest.mark.parametrize("draws", [2, 3])
 @pytest.mark.parametrize("accepted", [(1,), (1, 2)])
 @pytest.mark.parametrize("name", ["even", "peaked"])
-def test_a_pinned_token_has_the_weights_of_the_run_that_drew_it(monkeypatch, name, accepted, accepts) -> None:
+def test_a_pinned_token_has_the_weights_of_the_run_that_drew_it(name, accepted, draws) -> None:
     """Weighted by w and given the token, what was rejected has the law that a pinned row draws, for every token."""
     p = LAWS[name]
     free: dict[int, dict] = {v: defaultdict(float) for v in accepted}
-    for chance, (token, w, rejected) in draws(p, accepted, monkeypatch, accepts):
+    for chance, (token, w, rejected) in list_draws(p, accepted, draws):
         free[token][tuple(rejected), round(math.log(w), 9)] += chance * w / p[token]
     for v in accepted:
         pinned: dict = defaultdict(float)
-        for chance, (token, w, rejected) in draws(p, accepted, monkeypatch, accepts, pinned=v):
+        for chance, (token, w, rejected) in list_draws(p, accepted, draws, pinned=v):
             assert token == v
             pinned[tuple(rejected), round(math.log(w), 9)] += chance
         assert pinned == pytest.approx(free[v], rel=1e-12)
-    for _, (token, w, _) in draws(p, accepted, monkeypatch, accepts, pinned=0):
+    for _, (token, w, _) in list_draws(p, accepted, draws, pinned=0):
         assert (token, w) == (-1, 0.0)
 
 
@@ -112,10 +108,10 @@ def lazies():
     """The pattern "a|ab|b|aa|ba" as users may write it."""
     steps = {("", "a"): "a", ("", "b"): "b", ("a", "a"): "aa", ("a", "b"): "ab", ("b", "a"): "ba"}
     return {
-        "text": lambda: fk.lazy(right, complete=bool),
-        "parser": lambda: fk.lazy(lambda s, c: steps.get((s, c)), start="", complete=lambda s: s != ""),
-        "with a mask": lambda: fk.lazy(lambda text: len(text) < 3, complete=bool) * fk.regex("a?|ab|b|aa|ba"),
-        "two": lambda: fk.lazy(right) * fk.lazy(lambda text: True, complete=bool),
+        "text": lambda: fk.lazy(right, complete=bool, draws=2),
+        "parser": lambda: fk.lazy(lambda s, c: steps.get((s, c)), start="", complete=lambda s: s != "", draws=2),
+        "with a mask": lambda: fk.lazy(lambda text: len(text) < 3, complete=bool, draws=2) * fk.regex("a?|ab|b|aa|ba"),
+        "two": lambda: fk.lazy(right, draws=2) * fk.lazy(lambda text: True, complete=bool, draws=2),
     }
 
 
@@ -128,7 +124,7 @@ def test_every_run_of_a_lazy_constraint_enumerated(tiny_lm, monkeypatch, name, a
 
 @pytest.mark.parametrize("resample", [adaptive(systematic, ess=0.99), killing])
 def test_two_particles_under_a_lazy_constraint_enumerated(tiny_lm, monkeypatch, resample) -> None:
-    lazy = fk.lazy(lambda text: text in ("", "a"))
+    lazy = fk.lazy(lambda text: text in ("", "a"), draws=2)
     check_runs(tiny_lm, monkeypatch, lazy, "masked", "truncate", n=2, limit=1, resample=resample)
 
 
@@ -139,7 +135,6 @@ def test_a_lazy_constraint_under_every_proposal_enumerated(tiny_lm, monkeypatch,
 
 def check_runs(tiny_lm, monkeypatch, lazy, name, at_limit, n=1, limit=2, resample=killing) -> None:
     remember(monkeypatch)
-    monkeypatch.setattr(rejection, "ACCEPTS", 2)
     lm = tiny_lm("a", "b", seed=3)
     texts = {lm.vocabulary.text(tokens): p for tokens, p in law(lm, limit, at_limit).items()}
     wanted = ("a", "ab", "b", "aa", "ba") if limit == 2 else ("", "a")
@@ -148,7 +143,7 @@ def check_runs(tiny_lm, monkeypatch, lazy, name, at_limit, n=1, limit=2, resampl
     task = lm.prompt(
         "a", max_tokens=limit, at_limit=at_limit, temperature=TEMPERATURE, proposal=proposals(tiny_lm)[name]
     )
-    model = task.constrain([factor for factor in lazy.factors])  # pyright: ignore[reportArgumentType]
+    model = task.constrain(lazy.factors)
 
     def run(rng):
         step = last(smc(model, potential, n=n, resample=resample, rng=rng))
@@ -166,10 +161,9 @@ def check_runs(tiny_lm, monkeypatch, lazy, name, at_limit, n=1, limit=2, resampl
 @pytest.mark.parametrize("name", NAMES[:2])
 def test_conditional_smc_keeps_the_posterior_of_a_lazy_constraint(tiny_lm, monkeypatch, name) -> None:
     remember(monkeypatch)
-    monkeypatch.setattr(rejection, "ACCEPTS", 2)
     lm = tiny_lm("a", "b", "e", seed=3)
     texts = {t: p for t, p in law(lm, 1, "truncate").items() if lm.vocabulary.text(t) != "b"}
-    potential = fk.lazy(lambda text: "b" not in text)
+    potential = fk.lazy(lambda text: "b" not in text, draws=2)
     task = lm.prompt("a", max_tokens=1, temperature=TEMPERATURE, proposal=proposals(tiny_lm)[name]).constrain(
         [potential]
     )

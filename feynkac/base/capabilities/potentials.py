@@ -162,6 +162,9 @@ class ChecksTokens(Protocol):
     Asked by language models, which then draw by rejection. Without it: the masks are asked for at every step.
     """
 
+    draws: int
+    """How many draws of a token are to be accepted, 2 at least: more have less variance, and ask more."""
+
     def candidates(self, states: States) -> TokenMask:
         """(U, ceil(V / 32)) tokens among which are all that may come next, found without asking anything."""
         ...

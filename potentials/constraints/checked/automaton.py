@@ -32,7 +32,8 @@ class CheckedAutomaton:
 
     start = 0
 
-    def __init__(self, reader: Reader, vocabulary: Vocabulary) -> None:
+    def __init__(self, reader: Reader, vocabulary: Vocabulary, draws: int) -> None:
+        self.draws = draws
         self._reader = reader
         self._tokens = vocabulary.tokens
         self._is_end, self._has_text = vocabulary.ends, vocabulary.with_text
