@@ -67,7 +67,7 @@ def lazy(
     equal states that are hashable share what is known of them. A state must not be changed, but replaced.
 
     `draws`: for each token so many draws must be accepted, the first of which it is, from 2. More have less variance,
-    and ask more: at two draws a weight has some five times the variance of four, for about two thirds of the calls.
+    and ask more: at two draws a weight has three times the variance of four, or more, for six tenths of the calls.
     `batch`: `f` and `complete` take a list of texts, and return as many bools. `timeout`: seconds that a call may take.
 
     Raises ArgumentError for functions that cannot be called so, ConstraintError where `f("")` is False; PotentialError,
