@@ -54,10 +54,9 @@ class CheckedAutomaton:
 
     def check(self, states: States, tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(R,) whether each token may come next from each state. Raises PotentialError."""
-        ends = self._is_end[tokens]
-        accepted = np.empty(len(states), np.bool_)
-        accepted[ends] = self.accepts(states[ends])
-        accepted[~ends] = self.advance(states[~ends], tokens[~ends]) >= 0
+        accepted = self.advance(states, tokens) >= 0
+        if (ends := self._is_end[tokens]).any():
+            accepted[ends] = self.accepts(states[ends])
         return accepted
 
     def masks(self, states: States) -> TokenMask:
@@ -97,6 +96,8 @@ class CheckedAutomaton:
         with self._lock:
             after = [self._moves.get(move) for move in moves]
         new = [i for i, state in enumerate(after) if state is None]
+        if not new:
+            return [state for state in after if state is not None]
         pairs = [divmod(moves[i], len(self._tokens)) for i in new]
         values = [self._find_value(state) for state, _ in pairs]
         tokens = [self._tokens[token] for _, token in pairs]

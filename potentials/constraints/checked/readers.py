@@ -50,7 +50,7 @@ class TextReader:
     def extend(self, values: Sequence[bytes], tokens: Sequence[bytes], show: Show) -> list[Any]:
         longer = [value + token for value, token in zip(values, tokens, strict=True)]
         texts = [_decode(value) for value in longer]
-        new = [i for i, value in enumerate(values) if texts[i] != _decode(value)]
+        new = [i for i, value in enumerate(values) if len(texts[i]) != len(_decode(value))]
         accepted = self._accepts.ask_bools([(texts[i],) for i in new], lambda k: texts[new[k]])
         rejected = {i for i, fine in zip(new, accepted, strict=True) if not fine}
         return [REJECTED if i in rejected else value for i, value in enumerate(longer)]
