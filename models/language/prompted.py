@@ -112,7 +112,9 @@ class Prompted:
             frontier = self._reach(state, rows, uniforms[rows], pinned if rows[0] == 0 else None)
             if self.columns.lazy:
                 draws = self.columns.count_draws(state.group[rows])
-                checks = Checks(self.columns, state.automata[rows], state.group[rows], draws, Rounds(rng, len(state)), rows)
+                checks = Checks(
+                    self.columns, state.automata[rows], state.group[rows], draws, Rounds(rng, len(state)), rows
+                )
                 frontier = replace(frontier, checks=checks)
             tokens, log_prob, increment[rows] = draw_shares(self._shares, frontier)
             state.log_prob[rows] += log_prob

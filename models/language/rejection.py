@@ -21,14 +21,12 @@ large: a row goes on until its law is used up, and then nothing is accepted and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.capabilities import ChecksTokens
 from feynkac.base.contract import Mask, Rng, Rows
 from feynkac.models.language.draw import normalise
 from feynkac.models.language.next_token import Drawn, check_law, mask_laws
@@ -40,35 +38,53 @@ if TYPE_CHECKING:
     from feynkac.base.masks import TokenMask
 
 
+class Rounds:
+    """The random numbers of further draws, by the number of the round: the same for all proposals of a batch."""
+
+    def __init__(self, rng: Rng, n: int) -> None:
+        self._rng, self._n = rng, n
+        self._known: list[NDArray[Any]] = []
+
+    def find(self, k: int) -> NDArray[Any]:
+        """(N,) in [0, 1), those of round `k`."""
+        while len(self._known) <= k:
+            self._known.append(self._rng.uniform(self._n))
+        return self._known[k]
+
+
+class Asks(Protocol):
+    """Who knows of each problem which automata check its tokens (`columns.Columns`)."""
+
+    def check(self, states: NDArray[np.int64], tokens: NDArray[np.int64], group: NDArray[np.int64]) -> Mask: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Checks:
-    """What the rows of a frontier ask about their tokens, and the random numbers of their further draws."""
+    """What the R rows of a frontier ask about their tokens, and the random numbers of their further draws."""
 
-    automata: Sequence[ChecksTokens]
+    asks: Asks
     states: NDArray[np.int64]
-    """(R, L) the states of these automata."""
-    rng: Rng
+    """(R, C) the states of all automata."""
+    group: NDArray[np.int64]
+    """(R,) the problems."""
+    draws: NDArray[np.int64]
+    """(R,) how many draws of a token are to be accepted, at least 2."""
+    rounds: Rounds
     rows: Rows
     """(R,) the rows of the population that are drawn for."""
-    n: int
-    """The size of the population."""
-
-    @property
-    def draws(self) -> int:
-        """How many draws of a row are to be accepted: as many as the most demanding automaton wants."""
-        return max(automaton.draws for automaton in self.automata)
 
     def check(self, at: Rows, tokens: NDArray[np.int64]) -> Mask:
-        """(A,) whether all automata accept each token in the row `at`; who has rejected is not asked again."""
-        accepted = np.ones(len(at), np.bool_)
-        for automaton, states in zip(self.automata, self.states.T, strict=True):
-            asked = np.flatnonzero(accepted)
-            accepted[asked] = automaton.check(states[at[asked]], tokens[asked])
-        return accepted
+        """(A,) whether each token is accepted in the row `at`."""
+        return self.asks.check(self.states[at], tokens, self.group[at])
 
-    def uniforms(self) -> NDArray[Any]:
-        """(R,) in [0, 1), new ones at each call; of each row the same, whatever others run beside it."""
-        return self.rng.uniform(self.n)[self.rows]
+    def uniforms(self, k: int) -> NDArray[Any]:
+        """(R,) those of round `k`; of each row the same, whatever others run beside it."""
+        return self.rounds.find(k)[self.rows]
+
+    def select(self, at: Rows) -> Checks:
+        """The same of the rows `at` alone."""
+        own = (self.states[at], self.group[at], self.draws[at])
+        return Checks(self.asks, *own, self.rounds, self.rows[at])
 
 
 def draw_checked(
@@ -109,14 +125,13 @@ def reject(
     and accepted. The rows are independent of each other, whoever shares their verdicts.
     """
     n, draws = len(uniforms), checks.draws
-    tokens = np.full(n, -1, np.int64)
-    wanted = np.full(n, draws)
+    tokens, wanted = np.full(n, -1, np.int64), draws.copy()
     if pinned is not None:
         known = checks.check(np.zeros(1, np.int64), np.array([pinned]))[0]
-        tokens[0], wanted[0] = (pinned, draws - 1) if known else (-1, 0)
-    h = np.ones((n, draws))
+        tokens[0], wanted[0] = (pinned, draws[0] - 1) if known else (-1, 0)
+    h = np.ones((n, draws.max(initial=2)))
     """h_d(1/S_0, ..., 1/S_j) * S_j^d for each degree d, which neither over- nor underflows."""
-    going = np.flatnonzero(wanted)
+    going, k = np.flatnonzero(wanted), 0
     while len(going):
         drawn = urn.draw(going, uniforms[going])
         going, drawn = going[drawn >= 0], drawn[drawn >= 0]
@@ -126,8 +141,9 @@ def reject(
         wanted[hit] -= 1
         _take_out(urn, missed, drawn[~accepted], h)
         going = going[wanted[going] > 0]
-        uniforms = checks.uniforms() if len(going) else uniforms
-    log_share = urn.log_left + np.log(h[:, -2]) - np.log(h[:, -1])
+        uniforms, k = checks.uniforms(k) if len(going) else uniforms, k + 1
+    every = np.arange(n)
+    log_share = urn.log_left + np.log(h[every, draws - 2]) - np.log(h[every, draws - 1])
     return tokens, np.where(tokens < 0, -np.inf, log_share)
 
 

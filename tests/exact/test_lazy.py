@@ -11,7 +11,7 @@ from test_language_model import last, remember
 from test_proposals import NAMES, TEMPERATURE, law, proposals
 
 import feynkac as fk
-from feynkac.models.language.rejection import Checks, reject
+from feynkac.models.language.rejection import Checks, Rounds, reject
 from feynkac.models.language.urn import EnumeratedUrn
 from feynkac.potentials.base import product
 from feynkac.smc.conditional import csmc, select
@@ -31,10 +31,10 @@ SETS = [(0,), (1,), (0, 1), (1, 2), (0, 2), (0, 1, 2, 3)]
 class Accepts:
     """An automaton of one state whose verdicts are a list; it counts who asks."""
 
-    def __init__(self, accepted, draws) -> None:
-        self.accepted, self.draws, self.asked = accepted, draws, []
+    def __init__(self, accepted) -> None:
+        self.accepted, self.asked = accepted, []
 
-    def check(self, states, tokens):
+    def check(self, states, tokens, group):
         self.asked += tokens.tolist()
         return np.isin(tokens, self.accepted)
 
@@ -45,9 +45,9 @@ def list_draws(p, accepted, draws, pinned=None):
         masked = np.log(np.array([p]))
 
     def run(rng):
-        automaton = Accepts(accepted, draws)
+        automaton = Accepts(accepted)
         one = np.zeros(1, np.int64)
-        checks = Checks([automaton], one[:, None], rng, one, 1)
+        checks = Checks(automaton, one[:, None], one, np.array([draws]), Rounds(rng, 1), one)
         tokens, log_share = reject(EnumeratedUrn(masked, one), checks, rng.uniform(1), pinned)
         return int(tokens[0]), math.exp(log_share[0]), [v for v in automaton.asked if v not in accepted]
 

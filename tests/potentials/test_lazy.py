@@ -15,9 +15,13 @@ import pytest
 
 import feynkac as fk
 from feynkac.base.errors import ArgumentError, ConstraintError, PotentialError
-from feynkac.base.masks import count_least, unpack
+from feynkac.base.masks import TokenConstraint, count_least, unpack
 from feynkac.base.vocabulary import Vocabulary
+from feynkac.models.language.proposals import MASKED, Tempered
 from feynkac.potentials.constraints.checked import automaton as checked
+from feynkac.smc.engine import smc
+from feynkac.smc.resample import adaptive, by_name
+from feynkac.smc.rng import Streams
 
 VOCABULARY = Vocabulary((b"", b"a", b"b", b"ab", b"\xc3", b"\xa9", b"(", b")", b""), eos=(0,))
 
@@ -163,6 +167,30 @@ def test_a_seed_gives_the_same_whatever_was_asked_before(tiny_lm) -> None:
     assert first.texts == again.texts and first.log_evidence == again.log_evidence
 
 
+def test_problems_of_a_batch_have_lazy_constraints_of_their_own_as_they_have_alone(tiny_lm) -> None:
+    """With other draws, other proposals and no lazy constraint beside them, which must not move a random number."""
+    lm = tiny_lm("a", "b", "e", seed=3)
+    plain, tempered = (lm.prompt("a", max_tokens=4, proposal=each) for each in (None, Tempered(1.5)))
+    problems = [(plain, fk.lazy(no_b)), (tempered, fk.lazy(no_b, draws=2)), (plain, fk.regex("[^b]*")), (plain,)]
+    together = fk.steer(problems, particles=8, seed=5)
+    for g, (task, *potentials) in enumerate(problems):
+        alone = smc_alone(task, potentials, g)
+        assert together[g].texts == alone[0]
+        np.testing.assert_allclose(together[g].log_evidence, alone[1], rtol=0, atol=1e-5)
+
+
+def smc_alone(task, potentials, g):
+    """Texts and log-evidence of problem `g` of a batch with seed 5, run by itself."""
+    from feynkac.potentials.base import product
+
+    masks = [each for each in potentials if isinstance(each, TokenConstraint)]
+    *_, step = smc(
+        task.constrain(masks), product(*potentials), n=8, resample=adaptive(by_name("ssp"), ess=0.5),
+        rng=Streams(5, group=g),
+    )  # fmt: skip
+    return step.state.texts(np.arange(8)), step.log_z
+
+
 @pytest.mark.parametrize("algorithm", ["smc", "importance", "best_of_n", "beam", "gibbs"])
 def test_every_algorithm_takes_a_lazy_constraint(tiny_lm, algorithm) -> None:
     task = tiny_lm("a", "b", "e", seed=3).prompt("a", max_tokens=3)
@@ -199,7 +227,7 @@ def test_no_token_is_too_unlikely_to_be_found(tiny_lm) -> None:
             logits = frontier.logits.clone()
             logits[:, 1] -= float(np.log(1e9))
             frontier = type(frontier)(**(vars(frontier) | {"logits": logits}))
-            return fk.models.language.proposals.MASKED.draw(frontier)
+            return MASKED.draw(frontier)
 
     task = lm.prompt("a", max_tokens=1, proposal=Faint())
     results = fk.steer([task] * 200, fk.lazy(lambda text: text in ("", "a"), complete=bool), particles=2, seed=0)
