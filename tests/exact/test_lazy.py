@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -147,7 +148,7 @@ def check_runs(tiny_lm, monkeypatch, lazy, name, at_limit, n=1, limit=2, resampl
 
     def run(rng):
         step = last(smc(model, potential, n=n, resample=resample, rng=rng))
-        weights, samples = np.exp(step.log_weight), step.state.texts(range(n))
+        weights, samples = np.exp(step.log_weight), cast(Any, step.state).texts(range(n))
         return [weights @ [sample == text for sample in samples] for text in target]
 
     total, mean = 0.0, np.zeros(len(target))

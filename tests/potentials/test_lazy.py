@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ def test_a_character_is_asked_about_when_it_is_whole() -> None:
 
 def test_each_state_and_token_is_asked_about_once() -> None:
     counted = Counted(no_b)
-    automaton = fk.lazy(counted).automaton(VOCABULARY)
+    automaton: Any = fk.lazy(counted).automaton(VOCABULARY)
     for _ in range(3):
         assert automaton.check(np.zeros(6, np.int64), np.array([1, 1, 2, 0, 3, 2])).tolist() == [
             True, True, False, True, False, False,
@@ -112,7 +113,7 @@ def test_what_was_forgotten_is_found_again(monkeypatch) -> None:
     monkeypatch.setattr(checked, "_MOVES", 2)
     monkeypatch.setattr(checked, "_VALUES", 2)
     for constraint in (fk.lazy(no_b), fk.lazy(lambda s, c: s + c if no_b(s + c) else None, start="")):
-        automaton = constraint.automaton(VOCABULARY)
+        automaton: Any = constraint.automaton(VOCABULARY)
         states = [0]
         for _ in range(30):
             states.append(int(automaton.advance(np.array([states[-1]]), np.array([1]))[0]))
@@ -188,7 +189,7 @@ def smc_alone(task, potentials, g):
         task.constrain(masks), product(*potentials), n=8, resample=adaptive(by_name("ssp"), ess=0.5),
         rng=Streams(5, group=g),
     )  # fmt: skip
-    return step.state.texts(np.arange(8)), step.log_z
+    return cast(Any, step.state).texts(np.arange(8)), step.log_z
 
 
 @pytest.mark.parametrize("algorithm", ["smc", "importance", "best_of_n", "beam", "gibbs"])
@@ -247,13 +248,13 @@ def test_two_lazy_constraints_and_a_mask_meet(tiny_lm) -> None:
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: fk.lazy("a"), "give a function of \\(text\\)"),
+        (lambda: fk.lazy(cast(Any, "a")), "give a function of \\(text\\)"),
         (lambda: fk.lazy(lambda a, b: True), "is called with \\(text\\)"),
         (lambda: fk.lazy(lambda text: True, start=0), "is called with \\(state, text\\)"),
         (lambda: fk.lazy(no_b, complete=lambda a, b: True), "complete takes"),
         (lambda: fk.lazy(lambda s, c: s, start=0, batch=True), "batch=True is for functions of texts"),
         (lambda: fk.lazy(no_b, timeout=0), "timeout is 0"),
-        (lambda: fk.lazy(no_b, timeout="1"), "timeout is '1'"),
+        (lambda: fk.lazy(no_b, timeout=cast(Any, "1")), "timeout is '1'"),
         (lambda: fk.lazy(no_b, draws=1), "draws is 1; it must be an integer of at least 2"),
         (lambda: fk.lazy(lambda text: text.startswith("a")), "rejects the empty text"),
         (lambda: fk.after("b", fk.lazy(no_b)), "gives no masks to put behind a marker"),
