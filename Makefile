@@ -15,7 +15,7 @@ PEER_PACKAGES := particles==0.4 numpy==1.26.4 scipy==1.17.1 scikit-learn==1.8.0 
 TORCH ?= torch
 BENCH ?= benchmarks/[a-z]*.py
 # Where compiled code is tried: draws, resampling, automata, canvases.
-COMPILED := tests/models/language/test_draw.py tests/smc/test_kernels.py tests/smc/test_resample.py \
+COMPILED := tests/models/language/test_draw.py tests/models/language/test_urn.py tests/smc/test_kernels.py tests/smc/test_resample.py \
 	tests/smc/test_history.py tests/potentials/test_regex.py tests/models/discrete/test_canvas.py
 
 .PHONY: help demo test test-fast test-slow test-bounds test-newest test-lowest lint format wheel bench peers model clean

@@ -32,7 +32,7 @@ _HOMES = {
     "feynkac.potentials": (
         "regex", "json_schema", "grammar", "choices", "tokens", "length", "after", "constraint", "reward", "power",
         "process_reward", "similarity", "judge", "twist", "product", "sql", "python", "phrases", "parser", "wfsa",
-        "canonical",
+        "canonical", "lazy",
     ),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         grammar as grammar,
         json_schema as json_schema,
         judge as judge,
+        lazy as lazy,
         length as length,
         parser as parser,
         phrases as phrases,

@@ -5,6 +5,7 @@ from feynkac.potentials.constraints.canonical import canonical
 from feynkac.potentials.constraints.counts import length, tokens
 from feynkac.potentials.constraints.grammars import grammar
 from feynkac.potentials.constraints.languages.ready import python, sql
+from feynkac.potentials.constraints.lazy import lazy
 from feynkac.potentials.constraints.parsers.constraint import parser
 from feynkac.potentials.constraints.phrases import phrases
 from feynkac.potentials.constraints.schemas.constraint import json_schema
@@ -28,6 +29,7 @@ __all__ = [
     "grammar",
     "json_schema",
     "judge",
+    "lazy",
     "length",
     "parser",
     "phrases",

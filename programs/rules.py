@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from feynkac.base.capabilities import Checks, MasksWithin, has
+from feynkac.base.capabilities import Checks, ChecksTokens, MasksWithin, has
 from feynkac.base.errors import ArgumentError
 from feynkac.base.masks import TokenAutomaton, TokenConstraint, count_least, mask_within, pack
 from feynkac.base.tokens import TokenSet
@@ -213,7 +213,13 @@ def _make_rule(vocabulary: Vocabulary, kind: str, what: Any) -> Rule:
     constraint = what if kind == "constraint" else _make_constraint(kind, what)
     if not isinstance(constraint, TokenConstraint):
         raise ArgumentError(f"gen({constraint!r}): give a token constraint, such as feynkac.grammar(...)")
-    return Constrained(constraint, constraint.automaton(vocabulary), vocabulary)
+    automaton = constraint.automaton(vocabulary)
+    if has(automaton, ChecksTokens):
+        raise ArgumentError(
+            f"gen(constraint={constraint.name}): a span is drawn under masks, and a lazy constraint has none. Steer a "
+            "prompt by it, or ask its function about what was drawn: p.condition(f(str(text)))"
+        )
+    return Constrained(constraint, automaton, vocabulary)
 
 
 def _make_constraint(kind: str, what: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.capabilities import MasksWithin, has
+from feynkac.base.capabilities import ChecksTokens, MasksWithin, has
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
@@ -73,6 +73,8 @@ def count_least(automaton: TokenAutomaton, state: int | None = None, most: int =
 
     if automaton.accepts(start)[0]:
         return 0
+    if has(automaton, ChecksTokens):
+        return 1  # more it could tell only by asking about every token
     return bisect.bisect_left(range(most), True, lo=1, key=enough)
 
 

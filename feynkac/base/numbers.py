@@ -22,6 +22,13 @@ def as_whole(value: Any) -> int | None:
         return None
 
 
+def as_bool(value: Any) -> bool | None:
+    """`value` as a bool, also from numpy, and from an array or tensor with one entry; None for what is none."""
+    single = hasattr(value, "item") and math.prod(getattr(value, "shape", (0,))) == 1
+    value = value.item() if single else value
+    return value if isinstance(value, bool) else None
+
+
 def read_whole(name: str, value: Any, low: int, advice: str = "") -> int:
     """`value` as an int of at least `low`. Raises ArgumentError by the `name` of the argument."""
     number = as_whole(value)

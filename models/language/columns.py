@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.capabilities import ChecksTokens, has
 from feynkac.base.contract import Mask
 from feynkac.base.masks import TokenAutomaton, TokenConstraint, TokenMask, mask_within, words
 from feynkac.base.vocabulary import Vocabulary
@@ -40,15 +41,39 @@ class Columns:
         for automaton, c, members in self._parts:
             self.start[members, c] = automaton.start
 
-    def mask(self, states: NDArray[np.int64], left: NDArray[np.int64], group: NDArray[np.int64]) -> TokenMask:
-        """(U, ceil(V / 32)) the tokens that may follow in `states` (U, C), with `left` (U,) tokens to come at most."""
+        self.lazy = [(each, c, members) for each, c, members in self._parts if has(each, ChecksTokens)]
+        """Those of the automata that check tokens."""
+
+    def mask(
+        self, states: NDArray[np.int64], left: NDArray[np.int64], group: NDArray[np.int64], lazily: bool = False
+    ) -> TokenMask:
+        """(U, ceil(V / 32)) the tokens that may follow in `states` (U, C), with `left` (U,) tokens to come at most.
+
+        `lazily`: of automata that check tokens, the candidates only.
+        """
         mask = np.full((len(left), self._n_words), np.uint32(0xFFFFFFFF))
         for automaton, c, members in self._parts:
             if members.all():
-                mask &= _mask_distinct(automaton, states[:, c], left)
+                mask &= _mask_distinct(automaton, states[:, c], left, lazily)
             elif len(here := np.flatnonzero(members[group])):
-                mask[here] &= _mask_distinct(automaton, states[here, c], left[here])
+                mask[here] &= _mask_distinct(automaton, states[here, c], left[here], lazily)
         return mask
+
+    def check(self, states: NDArray[np.int64], tokens: NDArray[np.int64], group: NDArray[np.int64]) -> Mask:
+        """(U,) whether the lazy automata accept a token each; one that is rejected is asked about no more."""
+        accepted = np.ones(len(states), np.bool_)
+        for automaton, c, members in self.lazy:
+            here = np.flatnonzero(members[group] & accepted)
+            if len(here):
+                accepted[here] = automaton.check(states[here, c], tokens[here])
+        return accepted
+
+    def count_draws(self, group: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(U,) how many draws of a token are to be accepted, by the most demanding lazy automaton of its problem."""
+        draws = np.full(len(self.start), 2)
+        for automaton, _, members in self.lazy:
+            draws[members] = np.maximum(draws[members], automaton.draws)
+        return draws[group]
 
     def advance(
         self, states: NDArray[np.int64], tokens: NDArray[np.int64], group: NDArray[np.int64]
@@ -78,8 +103,12 @@ class Columns:
         return bool(self.accepts(states, group)[0])
 
 
-def _mask_distinct(automaton: TokenAutomaton, states: NDArray[np.int64], left: NDArray[np.int64]) -> TokenMask:
+def _mask_distinct(
+    automaton: TokenAutomaton, states: NDArray[np.int64], left: NDArray[np.int64], lazily: bool
+) -> TokenMask:
     """The mask of each state, asked once for each distinct one."""
+    if lazily and has(automaton, ChecksTokens):
+        return automaton.candidates(states)
     pairs, inverse = np.unique(states * FAR + left, return_inverse=True)
     return mask_within(automaton, *np.divmod(pairs, FAR))[inverse]
 

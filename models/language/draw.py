@@ -89,7 +89,7 @@ def _peaks(logits, mask, scale):
 
 
 @njit(cache=True)
-def _sum(values):
+def add_up(values):
     """Sum in float64 with eight accumulators, which hide the latency of the additions."""
     a = np.zeros(8)
     whole = len(values) // 8 * 8
@@ -102,13 +102,14 @@ def _sum(values):
 
 
 @njit(cache=True)
-def _exponentials(logits, peak, scale, out):
+def write_exponentials(logits, peak, scale, out):
     for i in range(len(logits)):
-        out[i] = _exp(logits[i] * scale - peak)
+        # Above the peak are tokens that the mask forbids: an infinity would not be masked away, as inf * 0 is NaN.
+        out[i] = _exp(min(logits[i] * scale - peak, np.float32(0.0)))
 
 
 @njit(cache=True)
-def _apply(mask, values):
+def apply_mask(mask, values):
     for i in range(len(values)):
         values[i] *= np.float32((mask[i >> 5] >> np.uint32(i & 31)) & np.uint32(1))
 
@@ -127,14 +128,14 @@ def _normalise_one(logits, mask, scale, blocks):
     for b in range(len(blocks)):
         low, high = b * BLOCK, min((b + 1) * BLOCK, len(logits))
         values = buffer[: high - low]
-        _exponentials(logits[low:high], top, scale, values)
-        total += _sum(values)
+        write_exponentials(logits[low:high], top, scale, values)
+        total += add_up(values)
         if peak == -np.inf:
             continue
         if not shared:
-            _exponentials(logits[low:high], peak, scale, values)
-        _apply(mask[b * _WORDS :], values)
-        blocks[b] = _sum(values) * (shift if shared else 1.0)
+            write_exponentials(logits[low:high], peak, scale, values)
+        apply_mask(mask[b * _WORDS :], values)
+        blocks[b] = add_up(values) * (shift if shared else 1.0)
         allowed += blocks[b]
     log_allowed = np.float64(peak) + np.log(allowed) if allowed > 0.0 else -np.inf
     return np.float64(top) + np.log(total), log_allowed, peak
@@ -153,7 +154,7 @@ def _normalise_alone(logits, mask, scale, log_total, log_allowed, peak, blocks):
 
 
 @njit(cache=True)
-def _locate(logits, mask, scale, peak, blocks, u):
+def locate(logits, mask, scale, peak, blocks, u):
     """The token at which the cumulated probability of the allowed tokens passes the uniform `u`; -1 for none."""
     remaining = u * blocks.sum()
     block = last_block = -1
@@ -184,14 +185,14 @@ def _locate(logits, mask, scale, peak, blocks, u):
 def _draw(logits, mask, scale, peak, blocks, context, uniforms, out):
     for i in prange(len(context)):
         c = context[i]
-        out[i] = _locate(logits[c], mask[c], scale[c], peak[c], blocks[c], uniforms[i])
+        out[i] = locate(logits[c], mask[c], scale[c], peak[c], blocks[c], uniforms[i])
 
 
 @njit(cache=True)
 def _draw_alone(logits, mask, scale, peak, blocks, context, uniforms, out):
     for i in range(len(context)):
         c = context[i]
-        out[i] = _locate(logits[c], mask[c], scale[c], peak[c], blocks[c], uniforms[i])
+        out[i] = locate(logits[c], mask[c], scale[c], peak[c], blocks[c], uniforms[i])
 
 
 _LAYERS_FOR_THREADS = ("omp", "tbb")
@@ -202,7 +203,7 @@ _owner: int | None = None
 """The process that started the threads of numba."""
 
 
-def _run(parallel: Callable[..., None], alone: Callable[..., None], *args: Any) -> None:
+def run_kernel(parallel: Callable[..., None], alone: Callable[..., None], *args: Any) -> None:
     """Run the kernel on all threads, or `alone` where this process may not use them."""
     global _layer, _owner
     if config.BOUNDSCHECK or (_owner is not None and _owner != os.getpid()):  # pyright: ignore[reportAttributeAccessIssue]
@@ -230,7 +231,7 @@ def normalise(logits: NDArray[np.float32], mask: TokenMask, scale: NDArray[np.fl
         )
     blocks = np.zeros((n, -(-n_tokens // BLOCK)))
     law = NextTokenLaw(np.empty(n), np.empty(n), np.empty(n, np.float32), blocks)
-    _run(_normalise, _normalise_alone, logits, mask, scale, *law)
+    run_kernel(_normalise, _normalise_alone, logits, mask, scale, *law)
     return law
 
 
@@ -249,5 +250,5 @@ def draw(
     if len(context) and not (context.min() >= 0 and context.max() < len(logits)):
         raise ModelError(f"contexts {context.min()} to {context.max()} of {len(logits)}")
     tokens = np.empty(len(context), np.int64)
-    _run(_draw, _draw_alone, logits, mask, scale, law.peak, law.blocks, context, uniforms, tokens)
+    run_kernel(_draw, _draw_alone, logits, mask, scale, law.peak, law.blocks, context, uniforms, tokens)
     return tokens

@@ -100,6 +100,7 @@ def _select(frontier: Frontier, members: Mask, now: Mask, before: Mask) -> tuple
         pinned=frontier.pinned if here[0] == 0 else None,
         rows=frontier.rows[here],
         groups=np.flatnonzero(members),
+        checks=None if frontier.checks is None else frontier.checks.select(here),
     )
     if frontier.parents is None or frontier.tokens is None:
         return here, part

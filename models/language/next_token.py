@@ -23,7 +23,7 @@ class Drawn(NamedTuple):
     log_prob: NDArray[np.float64]
     """(R,) log-probabilities of the tokens under the unmasked law, in nats; -inf for no token."""
     log_mass: NDArray[np.float64]
-    """(U,) log of the probability that each mask leaves, in nats."""
+    """(U,) log of the probability that each mask leaves, in nats; (R,) where each row has an estimate of its own."""
 
 
 def draw_tokens(
@@ -109,15 +109,25 @@ def score_tokens(
     return np.where(tokens < 0, -np.inf, chosen * scale[context] - log_total[context])
 
 
-def _draw_enumerated(logits, mask, scale, context, uniforms, pinned) -> Drawn:
-    """The same in float64 and by comparisons alone, for the symbolic uniforms of `smc.testing`: exact to rounding."""
+def mask_laws(
+    logits: Tensor, mask: TokenMask, scale: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """(U, V) log-probabilities in float64, the same with -inf for what each mask forbids, and (U,) their log-masses.
+
+    Raises ModelError for logits that are no law.
+    """
     scaled = logits.cpu().numpy().astype(np.float64) * scale[:, None]
     with np.errstate(invalid="ignore"):
         log_total = np.logaddexp.reduce(scaled, axis=1)
     check_law(log_total, logits)
     log_p = scaled - log_total[:, None]
     masked = np.where(unpack(mask, scaled.shape[1]), log_p, -np.inf)
-    log_mass = np.logaddexp.reduce(masked, axis=1)
+    return log_p, masked, np.logaddexp.reduce(masked, axis=1)
+
+
+def _draw_enumerated(logits, mask, scale, context, uniforms, pinned) -> Drawn:
+    """The same in float64 and by comparisons alone, for the symbolic uniforms of `smc.testing`: exact to rounding."""
+    log_p, masked, log_mass = mask_laws(logits, mask, scale)
     cdf = np.cumsum(np.exp(masked), axis=1)
     tokens = np.full(len(context), -1, np.int64)
     for i, c in enumerate(context):

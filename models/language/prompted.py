@@ -19,6 +19,7 @@ from feynkac.models.language.drawing import Problem, Share, arrange, draw_shares
 from feynkac.models.language.enumeration import Enumerated, Enumeration
 from feynkac.models.language.laws import shape
 from feynkac.models.language.protocols import Frontier
+from feynkac.models.language.rejection import Checks, Rounds
 from feynkac.models.language.texts import Prompt, Texts
 
 if TYPE_CHECKING:
@@ -89,12 +90,12 @@ class Prompted:
 
     def step(self, t: int, state: Texts, rng: Rng) -> tuple[Texts, LogW]:
         """Draw the next token of every running text; the increment is the log of the mass its mask left, in nats."""
-        return self._step(state, rng.uniform(len(state)), None)
+        return self._step(state, rng, None)
 
     def replay(self, t: int, state: Texts, rng: Rng, reference: NDArray[np.int64]) -> tuple[Texts, LogW]:
         """Like `step`, but row 0 takes token `t` of `reference` (conditional SMC)."""
         pinned = int(reference[t]) if t < len(reference) else None
-        return self._step(state, rng.uniform(len(state)), pinned)
+        return self._step(state, rng, pinned)
 
     def trace(self, state: Texts, row: int) -> NDArray[np.int64]:
         """The tokens of `row`, its end-of-sequence token included: what makes `replay` retrace it."""
@@ -104,12 +105,18 @@ class Prompted:
         """(N,) which texts have ended."""
         return ~state.running
 
-    def _step(self, state: Texts, uniforms: NDArray[Any], pinned: int | None) -> tuple[Texts, LogW]:
+    def _step(self, state: Texts, rng: Rng, pinned: int | None) -> tuple[Texts, LogW]:
         state = replace(state, **{name: getattr(state, name).copy() for name in _CHANGED})
-        increment = np.zeros(len(state))
+        increment, uniforms = np.zeros(len(state)), rng.uniform(len(state))
         rows = np.flatnonzero(state.running)
         if len(rows):
             frontier = self._reach(state, rows, uniforms[rows], pinned if rows[0] == 0 else None)
+            if self.columns.lazy:
+                draws = self.columns.count_draws(state.group[rows])
+                checks = Checks(
+                    self.columns, state.automata[rows], state.group[rows], draws, Rounds(rng, len(state)), rows
+                )
+                frontier = replace(frontier, checks=checks)
             tokens, log_prob, increment[rows] = draw_shares(self._shares, frontier)
             state.log_prob[rows] += log_prob
             state.context[rows] = frontier.context
@@ -135,18 +142,20 @@ class Prompted:
         laws = [self.prompts[g].law for g in state.group[heads]]
         logits = shape(logits, laws, lambda u: state.find_history(heads[u]))
         scale = self._inverse_temperature[state.group[heads]]
-        mask = self.mask(state.automata[heads], state.length[heads], state.group[heads])
+        mask = self.mask(state.automata[heads], state.length[heads], state.group[heads], lazily=True)
         groups = np.arange(len(self.problems))
         return Frontier(logits, mask, scale, context, uniforms, pinned, state, rows, parents, tokens, groups)
 
-    def mask(self, automata: NDArray[np.int64], length: NDArray[np.int64], group: NDArray[np.int64]) -> TokenMask:
+    def mask(
+        self, automata: NDArray[np.int64], length: NDArray[np.int64], group: NDArray[np.int64], lazily: bool = False
+    ) -> TokenMask:
         """(U, ceil(V / 32)) the tokens that may follow histories in states `automata` (U, C), of `length` (U,) tokens.
 
-        `group` (U,) are their prompts.
+        `group` (U,) are their prompts. `lazily`: of constraints that check tokens, the candidates only.
         """
         # No text that the target has is lost: what cannot be completed within the limit has no weight.
         left = np.minimum(self._limits[group] - length, FAR - 1)
-        mask = self.columns.mask(automata, left, group)
+        mask = self.columns.mask(automata, left, group, lazily)
         mask[left == 0] &= self._eos_mask
         return mask
 

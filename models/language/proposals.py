@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError, ModelError
-from feynkac.models.language.next_token import draw_tokens, score_tokens
+from feynkac.models.language.next_token import Drawn, draw_tokens, score_tokens
 from feynkac.models.language.protocols import Frontier, Proposed
+from feynkac.models.language.rejection import draw_checked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,10 +32,8 @@ class Masked:
 
     def draw(self, frontier: Frontier) -> Proposed:
         """See `Proposal.draw`."""
-        drawn = draw_tokens(
-            frontier.logits, frontier.mask, frontier.scale, frontier.context, frontier.uniforms, frontier.pinned
-        )
-        return Proposed(drawn.tokens, drawn.log_prob, drawn.log_mass[frontier.context])
+        drawn = _draw_allowed(frontier, frontier.logits, frontier.scale)
+        return Proposed(drawn.tokens, drawn.log_prob, drawn.log_mass)
 
 
 MASKED = Masked()
@@ -94,14 +93,16 @@ class Drafted:
 def draw_and_weigh(frontier: Frontier, logits: Tensor, scale: NDArray[np.float32]) -> Proposed:
     """Draw from q = softmax(logits * scale) on the allowed tokens, and weigh with the target: log p - log q.
 
+    Where constraints are lazy, q is renormalised by an estimate, which is unbiased given the token.
+
     `logits` (U, V) float32, `scale` (U,) float32.
     """
     exact = frontier.uniforms.dtype == object
     logits = _keep_support(logits, frontier)
-    drawn = draw_tokens(logits, frontier.mask, scale, frontier.context, frontier.uniforms, frontier.pinned)
+    drawn = _draw_allowed(frontier, logits, scale)
     log_prob = score_tokens(frontier.logits, frontier.scale, frontier.context, drawn.tokens, exact)
     with np.errstate(invalid="ignore"):  # where nothing is allowed, all of them are -inf
-        increment = log_prob - (drawn.log_prob - drawn.log_mass[frontier.context])
+        increment = log_prob - (drawn.log_prob - drawn.log_mass)
     return Proposed(drawn.tokens, log_prob, np.where(drawn.tokens < 0, -np.inf, increment))
 
 
@@ -111,6 +112,19 @@ def _keep_support(logits: Tensor, frontier: Frontier) -> Tensor:
     if all(prompts[g].law.is_plain for g in heads):
         return logits
     return logits.masked_fill(frontier.logits.isneginf(), -np.inf)
+
+
+def _draw_allowed(frontier: Frontier, logits: Tensor, scale: NDArray[np.float32]) -> Drawn:
+    """A token for each row from softmax(logits * scale) on what masks allow and lazy constraints accept.
+
+    `log_mass` (R,): of what each row's mask and checks leave of that law.
+    """
+    context, checks = frontier.context, frontier.checks
+    given = (logits, frontier.mask, scale, context, frontier.uniforms)
+    if checks is not None:
+        return draw_checked(*given, checks, frontier.pinned)
+    drawn = draw_tokens(*given, frontier.pinned)
+    return drawn._replace(log_mass=drawn.log_mass[context])
 
 
 def follow(lm: LanguageModel, frontier: Frontier) -> Tensor:

@@ -18,6 +18,7 @@ from feynkac.base.masks import TokenMask
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from feynkac.models.language.rejection import Checks
     from feynkac.models.language.texts import Texts
 
 
@@ -79,6 +80,8 @@ class Frontier:
     """(U,) by which token."""
     groups: NDArray[np.int64]
     """(G,) the problems of the batch that one proposal draws for, in order; the contexts of others are not here."""
+    checks: Checks | None = None
+    """What lazy constraints are asked about the tokens that the masks allow; None where no constraint is lazy."""
 
     @property
     def heads(self) -> Rows:

@@ -15,6 +15,7 @@ from feynkac.base.masks import States, TokenAutomaton, TokenConstraint, TokenMas
 from feynkac.base.numbers import as_whole
 from feynkac.base.unicode import check_unicode
 from feynkac.base.vocabulary import Vocabulary
+from feynkac.potentials.constraints.lazy import Lazy
 from feynkac.potentials.constraints.tokenwise import TokenFactor
 
 if TYPE_CHECKING:
@@ -214,6 +215,11 @@ def after(marker: str | int, constraint: TokenConstraint) -> Sequel:
         raise ArgumentError(
             f"after(..., {shown}): give one constraint on tokens, such as json_schema(...). A product is "
             "written after(m, a) * after(m, b), and a function as constraint(lambda text: f(text.partition(m)[2]))"
+        )
+    if isinstance(constraint, Lazy):
+        raise ArgumentError(
+            f"after(..., {constraint.name}): a lazy constraint gives no masks to put behind a marker. Let its function "
+            "find the marker: lazy(lambda text: f(text.partition(m)[2]))"
         )
     if isinstance(marker, str):
         check_unicode(marker, "the marker")

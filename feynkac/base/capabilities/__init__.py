@@ -28,6 +28,7 @@ from feynkac.base.capabilities.models import (
 )
 from feynkac.base.capabilities.potentials import (
     Checks as Checks,
+    ChecksTokens as ChecksTokens,
     Contradicts as Contradicts,
     Factored as Factored,
     Foresees as Foresees,
@@ -81,5 +82,5 @@ OF_STATES: tuple[type, ...] = (
 OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees, Guides, Checks, Contradicts, Lists, Reads)
 OF_PROPOSALS: tuple[type, ...] = (Biased, NeedsGraph)
 OF_DENOISERS: tuple[type, ...] = (IgnoresTime, RelatesNeighbours)
-OF_AUTOMATA: tuple[type, ...] = (MasksWithin,)
+OF_AUTOMATA: tuple[type, ...] = (MasksWithin, ChecksTokens)
 OF_OBSERVERS: tuple[type, ...] = (Closes,)

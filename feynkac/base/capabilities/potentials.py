@@ -156,3 +156,22 @@ class MasksWithin(Protocol):
         `left` counts the token itself, and no end of sequence. Only what is sure may be left out: so the target stays.
         """
         ...
+
+
+@runtime_checkable
+class ChecksTokens(Protocol):
+    """An automaton that tells of a single token whether it may come next, where its `masks` would ask them all.
+
+    Asked by language models, which then draw by rejection. Without it: the masks are asked for at every step.
+    """
+
+    draws: int
+    """How many draws of a token are to be accepted, 2 at least: more have less variance, and ask more."""
+
+    def candidates(self, states: States) -> TokenMask:
+        """(U, ceil(V / 32)) tokens among which are all that may come next, found without asking anything."""
+        ...
+
+    def check(self, states: States, tokens: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """(R,) whether each token may come next from each state; an end of sequence, whether the state accepts."""
+        ...

@@ -46,6 +46,17 @@ def test_normalisers_equal_float64(seed: int, n_tokens: int) -> None:
     assert law.log_allowed[0] == -np.inf
 
 
+@pytest.mark.parametrize("gap", [80.0, 88.5, 88.8, 89.0, 200.0, 266.0])
+def test_a_forbidden_token_far_above_the_allowed_ones_leaves_their_masses_alone(gap) -> None:
+    """Its exponential relative to them is infinite in float32, and must not become part of a sum."""
+    logits = np.array([[gap, 0.0, -1.0]], np.float32)
+    mask, one = pack(np.array([[False, True, True]])), np.ones(1, np.float32)
+    law = normalise(logits, mask, one)
+    np.testing.assert_allclose(law.blocks.sum(), 1.0 + np.exp(-1.0), rtol=1e-6)
+    np.testing.assert_allclose(law.log_mass, np.log(1.0 + np.exp(-1.0)) - gap, rtol=0, atol=1e-4)
+    assert draw(logits, mask, one, law, np.zeros(1, np.int64), np.array([0.9])).tolist() == [2]
+
+
 def test_a_mask_that_leaves_almost_nothing_keeps_its_exact_mass() -> None:
     """Tokens 300 nats below the best one underflow in float32 unless they are summed relative to their own peak."""
     logits = np.full((1, 3000), -300.0, np.float32)
