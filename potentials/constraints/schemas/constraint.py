@@ -151,6 +151,8 @@ def _make_options(whitespace: str) -> dict[str, Any]:
     """What llguidance is told of white space."""
     if whitespace in ("compact", "flexible"):
         return {"whitespace_flexible": whitespace == "flexible"}
+    if whitespace == WHITESPACE:
+        return {"whitespace_pattern": whitespace}
     blank = expressions.build_dfa(*expressions.check(whitespace))
     if share_text([blank, expressions.build_dfa(*expressions.check(r"(?s).*[^ \t\n\r].*"))]) is not False:
         raise ConstraintError(
