@@ -18,6 +18,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "feynkac.steering.steer": ("steer",),
     "feynkac.steering.check": ("check",),
+    "feynkac.steering.twists": ("markov_twist",),
+    "feynkac.potentials.twists": ("TokenChain",),
     "feynkac.results.result": ("Result", "History", "Timing"),
     "feynkac.base.errors": (
         "FeynkacError", "ArgumentError", "ModelError", "ConstraintError", "PotentialError", "WeightError",
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
         twist as twist,
         wfsa as wfsa,
     )
+    from feynkac.potentials.twists import TokenChain as TokenChain
     from feynkac.programs import (
         Bernoulli as Bernoulli,
         Categorical as Categorical,
@@ -90,6 +93,7 @@ if TYPE_CHECKING:
     from feynkac.results.result import History as History, Result as Result, Timing as Timing
     from feynkac.steering.check import check as check
     from feynkac.steering.steer import steer as steer
+    from feynkac.steering.twists import markov_twist as markov_twist
 
 
 def __getattr__(name: str) -> Any:

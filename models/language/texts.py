@@ -111,6 +111,10 @@ class Texts:
         """(R,) the tokens that each text may have, no end of sequence among them."""
         return np.array([prompt.max_tokens for prompt in self.prompts])[self.group[rows]]
 
+    def must_end(self, rows: Rows) -> Mask:
+        """(R,) whether each text must end itself where it reaches its limit."""
+        return np.array([prompt.at_limit == "end" for prompt in self.prompts])[self.group[rows]]
+
     def texts(self, rows: Rows) -> list[str]:
         """The decoded texts of `rows`; bytes that do not (yet) form a character are left out at the end."""
         return [self.vocabulary.text(tokens) for tokens in self.tokens(rows)]

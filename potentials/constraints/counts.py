@@ -75,6 +75,11 @@ class TokenChoice(TokenFactor):
         super().__init__(shorten(f"tokens({', '.join(shown)})"))
         self._ban, self._allow = ban, allow
 
+    @property
+    def outline(self) -> TokenChoice:
+        """Itself: it has few states."""
+        return self
+
     def compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
         allowed = vocabulary.with_text.copy()
         if self._allow is not None:
@@ -117,6 +122,11 @@ class TokenLength(TokenFactor):
     def __init__(self, low: int, high: int | None, name: str) -> None:
         super().__init__(name)
         self._low, self._high = low, high
+
+    @property
+    def outline(self) -> TokenLength:
+        """Itself: it has few states."""
+        return self
 
     def compile(self, vocabulary: Vocabulary) -> TokenAutomaton:
         return CountAutomaton(vocabulary.with_text, vocabulary.ends, self._low, self._high)

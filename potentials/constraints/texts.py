@@ -41,6 +41,11 @@ class TextConstraint(TokenFactor):
 
         return compile_dfa(self.dfa, vocabulary, self.name)
 
+    @property
+    def outline(self) -> TextConstraint:
+        """Itself: it is a finite automaton."""
+        return self
+
     def shares_text(self, others: Sequence[Any], most: int | None = None) -> bool | None:
         """Whether some text meets this constraint and all `others`; None where that is not known.
 

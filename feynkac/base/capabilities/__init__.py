@@ -37,6 +37,7 @@ from feynkac.base.capabilities.potentials import (
     IgnoresTime as IgnoresTime,
     Lists as Lists,
     MasksWithin as MasksWithin,
+    Outlines as Outlines,
     Reads as Reads,
     RelatesNeighbours as RelatesNeighbours,
     find_reader as find_reader,
@@ -49,6 +50,7 @@ from feynkac.base.capabilities.states import (
     Completes as Completes,
     CountsTokens as CountsTokens,
     Decodes as Decodes,
+    ForcesEnds as ForcesEnds,
     ForeseesAcceptance as ForeseesAcceptance,
     Grouped as Grouped,
     LimitsTokens as LimitsTokens,
@@ -77,9 +79,10 @@ OF_MODELS: tuple[type, ...] = (Named, Joins, Masks, Heeds, Bounded, Biased, Chec
 OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers,)
 OF_STATES: tuple[type, ...] = (
     Shows, Retires, Records, CountsTokens, TellsEnds, Remembers, Writes, TellsProblems, Tokenised, CarriesAutomata,
-    LimitsTokens, ForeseesAcceptance, Grouped, BoundsEvidence, TellsLogProb, Weighed, Decodes, Estimates, Completes,
+    LimitsTokens, ForcesEnds, ForeseesAcceptance, Grouped, BoundsEvidence, TellsLogProb, Weighed, Decodes, Estimates,
+    Completes,
 )  # fmt: skip
-OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees, Guides, Checks, Contradicts, Lists, Reads)
+OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees, Guides, Checks, Contradicts, Lists, Outlines, Reads)
 OF_PROPOSALS: tuple[type, ...] = (Biased, NeedsGraph)
 OF_DENOISERS: tuple[type, ...] = (IgnoresTime, RelatesNeighbours)
 OF_AUTOMATA: tuple[type, ...] = (MasksWithin, ChecksTokens)

@@ -14,7 +14,7 @@ from feynkac.base.contract import Potential
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from feynkac.base.masks import States, TokenMask
+    from feynkac.base.masks import States, TokenConstraint, TokenMask
     from feynkac.base.vocabulary import Vocabulary
 
 
@@ -99,6 +99,16 @@ class Lists(Protocol):
 
     def list_texts(self, most: int) -> list[str] | None:
         """All texts that meet it, each once, None if there are more than `most`, or it is not known."""
+        ...
+
+
+@runtime_checkable
+class Outlines(Protocol):
+    """A constraint that knows a finite automaton of few states. Asked by Markov twists. Without it: they refuse."""
+
+    @property
+    def outline(self) -> TokenConstraint | None:
+        """The constraint of that automaton, which accepts as much, or more; None where there is none."""
         ...
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.contract import LogW, Rows, State
+from feynkac.base.contract import LogW, Mask, Rows, State
 from feynkac.base.memory import Memory
 
 if TYPE_CHECKING:
@@ -140,6 +140,15 @@ class LimitsTokens(Protocol):
 
     def limits(self, rows: Rows) -> NDArray[np.int64]:
         """(R,) the tokens that each text may have, no end of sequence among them."""
+        ...
+
+
+@runtime_checkable
+class ForcesEnds(Protocol):
+    """A state that tells what happens at the limit. Asked by twists. Without it: texts are taken to be cut there."""
+
+    def must_end(self, rows: Rows) -> Mask:
+        """(R,) whether a text of as many tokens as its limit allows must end itself, and is not just cut."""
         ...
 
 

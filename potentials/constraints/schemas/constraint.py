@@ -29,6 +29,7 @@ from feynkac.potentials.constraints.schemas.outline import build_outline
 from feynkac.potentials.constraints.schemas.relaxing import Relaxed, find_cause, relax
 from feynkac.potentials.constraints.schemas.types import TypeReader, is_type
 from feynkac.potentials.constraints.schemas.walking import MAX_DEPTH, find_depth
+from feynkac.potentials.constraints.texts import TextConstraint
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
@@ -53,6 +54,12 @@ class SchemaConstraint(GrammarConstraint):
         except ConstraintError:  # these tokens spell no text: the engine says so, too
             outline = None
         return self._make(vocabulary, outline)
+
+    @property
+    def outline(self) -> TextConstraint | None:
+        """The brackets, required properties and literals of the schema; None where even they are too many states."""
+        dfa = build_outline(self._masked)
+        return None if dfa is None else TextConstraint(f"the outline of {self.name}", lambda: dfa)
 
     def approves(self, vocabulary: Vocabulary, tokens: Sequence[int] | NDArray[np.int64]) -> bool:
         """Whether a text that the automaton accepts is valid by what it leaves open."""
