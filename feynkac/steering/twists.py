@@ -41,8 +41,8 @@ def markov_twist(
 
     - `task`: a prompt, `lm.prompt(...)`. The twist serves all prompts of this `lm`, best those that are like it. Stop
       strings are not foreseen.
-    - `outline`: a constraint with a finite automaton that the texts of `constraint` meet, too: a regex beside a grammar,
-      which has none, or beside a schema, which has a rough one of its own. It only guides, and need not be exact.
+    - `outline`: a constraint with a finite automaton that the texts of `constraint` meet, too: a regex for a grammar,
+      which has none, or for a schema, which has a rough one of its own. It only guides, and need not be exact.
     - `chain`: a chain that is known already. By default it is learnt from `runs` texts that meet `constraint`. They are
       forwarded once: make a twist once, and use it often.
 

@@ -24,6 +24,7 @@ _FLOOR, _SHARE = -20.0, -10.0
 """Nats of the least level, beside that of the whole task, and of the least guide, beside the level before it."""
 _MOST_STATES = 2000
 _MOST_MOVES = 40_000_000  # numbers in the table of moves: 160 MB
+_MOST_PSI = 1 << 24  # values of psi that are kept: 134 MB
 _ROWS = 128  # guides kept: 25 MB for a vocabulary of 49,152 tokens
 
 
@@ -60,6 +61,7 @@ class Acceptance:
         self._ends = accepts[:, None] * chain.law[:, self._eos].sum(axis=1, dtype=float)
         cut = np.repeat(accepts[:, None], len(chain), axis=1)
         self._psi = {True: [self._ends], False: [cut]}
+        self._furthest = max(_MOST_PSI // cut.size, 1)
         self._rows: dict[tuple[int, int, bool], NDArray[np.float32]] = {}
         self._lock = RLock()
 
@@ -129,7 +131,8 @@ class Acceptance:
                 )
 
     def _find_layer(self, left: int, end: bool) -> NDArray[np.float64]:
-        """(S, K) psi with `left` tokens to come."""
+        """(S, K) psi with `left` tokens to come, or as many as there is room for."""
+        left = min(left, self._furthest)
         with self._lock:
             layers = self._psi[end]
             while len(layers) <= left:

@@ -58,7 +58,7 @@ def fit_chain(
     vocabulary: Vocabulary,
     seen: Mapping[int, NDArray[Any]],
     counts: Mapping[int, int],
-    most: int = 128,
+    most: int = 96,
     prior: float = 4.0,
     floor: float = 1e-3,
 ) -> TokenChain:

@@ -42,8 +42,8 @@ class MarkovTwist(Factor):
         """(U, V) nats, a tensor: log psi behind each next token."""
         import torch
 
-        guide = self._acceptance.guide(self._locate(frontier.state, frontier.heads))
-        return torch.as_tensor(self._exponent * guide, device=frontier.logits.device)
+        guide = torch.as_tensor(self._acceptance.guide(self._locate(frontier.state, frontier.heads)))
+        return guide.to(frontier.logits.device).mul_(self._exponent)
 
     def _power(self, exponent: float) -> Factor:
         return MarkovTwist(self.chain, self._constraint, power=self._exponent * exponent)
@@ -72,7 +72,7 @@ def _find_outline(constraint: TokenConstraint, name: str) -> TokenConstraint:
     outline = constraint.outline if has(constraint, Outlines) else None
     if outline is None:
         raise ConstraintError(
-            f"{name}: '{constraint.name}' has no finite automaton of few states, which a Markov chain could run through; "
-            "give one that its texts meet, too, as in markov_twist(..., outline=regex(...))"
+            f"{name}: it has no finite automaton of few states, which a Markov chain could run through; give one that "
+            "its texts meet, too, as in markov_twist(..., outline=regex(...))"
         )
     return outline
