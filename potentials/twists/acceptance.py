@@ -43,6 +43,20 @@ class Places(NamedTuple):
     """(R,) whether they must end themselves where they reach it."""
 
 
+class Guide(NamedTuple):
+    """The worth of every next token, of R texts: `rows[which]`, and no less than `least`.
+
+    So no token is drawn much more rarely than the model has it, whatever the chain says (a defensive mixture).
+    """
+
+    rows: NDArray[np.float32]
+    """(D, V) nats: log psi behind each token."""
+    which: Ints
+    """(R,)"""
+    least: NDArray[np.float32]
+    """(R,) nats, not far below the level before the token."""
+
+
 class Acceptance:
     """log psi(state, class of the last token, tokens left): S states, K classes; computed as far as it is asked for.
 
@@ -57,7 +71,10 @@ class Acceptance:
         self._number: dict[int, int] = {automaton.start: 0}
         self._moves: list[tuple[Ints, NDArray[np.float32]]] = []
         self._follow(np.ascontiguousarray(chain.law.T), name)
-        accepts = automaton.accepts(np.array(list(self._number), np.int64)).astype(float)
+        states = np.array(list(self._number), np.int64)
+        self._order = np.argsort(states)
+        self._sorted = states[self._order]
+        accepts = automaton.accepts(states).astype(float)
         self._ends = accepts[:, None] * chain.law[:, self._eos].sum(axis=1, dtype=float)
         cut = np.repeat(accepts[:, None], len(chain), axis=1)
         self._psi = {True: [self._ends], False: [cut]}
@@ -75,13 +92,12 @@ class Acceptance:
             found[here] = np.maximum(_take_log(psi), _take_log(self._find_layer(limit, end)[0].max()) + _FLOOR)
         return found
 
-    def guide(self, places: Places) -> NDArray[np.float32]:
-        """(U, V) nats: log psi behind each next token and of each end of text, and never far below the level before.
-
-        So no token is drawn much more rarely than the model has it, whatever the chain says (a defensive mixture).
-        """
-        rows = [self._find_row(int(state), int(n), bool(end)) for state, _, n, _, end in zip(*places, strict=True)]
-        return np.maximum(np.stack(rows), (self.level(places) + _SHARE).astype(np.float32)[:, None])
+    def guide(self, places: Places) -> Guide:
+        """What each next token is worth, and each end of text, where texts stand."""
+        kinds = np.stack([places.states, places.left, places.end])
+        distinct, which = np.unique(kinds, axis=1, return_inverse=True)
+        rows = [self._find_row(state, left, bool(end)) for state, left, end in distinct.T.tolist()]
+        return Guide(np.stack(rows), which.reshape(-1), (self.level(places) + _SHARE).astype(np.float32))
 
     def _find_row(self, state: int, left: int, end: bool) -> NDArray[np.float32]:
         """(V,) log psi behind each token; `left` counts that token."""
@@ -98,8 +114,10 @@ class Acceptance:
         if state not in self._number:
             return row
         if left:
-            tokens, after = self._advance(state)
-            row[tokens] = _take_log(self._find_layer(left - 1, end)[after, self._classes[tokens]])
+            after = self._automaton.advance(np.full(len(self._tokens), state), self._tokens)
+            tokens = np.flatnonzero(after >= 0)
+            numbers = self._order[np.searchsorted(self._sorted, after[tokens])]
+            row[tokens] = _take_log(self._find_layer(left - 1, end)[numbers, self._classes[tokens]])
         if self._automaton.accepts(np.array([state]))[0]:
             row[self._eos] = 0.0
         return row

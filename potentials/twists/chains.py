@@ -25,12 +25,15 @@ class TokenChain:
     """The law of the next token given the class of the last (Brown et al. 1992), over a vocabulary of V tokens.
 
     `classes`: (V,) the class of each token, 0 to K - 1; `law`: (K, V) probabilities of the next token, the ends of text
-    among them. Raises ArgumentError for other shapes, negative or infinite numbers, and rows that sum to more than 1.
+    among them. `np.savez(path, classes=chain.classes, law=chain.law)` saves one, and
+    `TokenChain(lm.vocabulary, **np.load(path))` is it again.
+
+    Raises ArgumentError for other shapes, negative or infinite numbers, and rows that sum to more than 1.
     """
 
     vocabulary: Vocabulary
     classes: NDArray[np.int64]
-    law: NDArray[np.float32]
+    law: NDArray[np.floating[Any]]
 
     def __post_init__(self) -> None:
         classes, law = np.asarray(self.classes), np.asarray(self.law)

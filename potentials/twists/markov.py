@@ -42,8 +42,11 @@ class MarkovTwist(Factor):
         """(U, V) nats, a tensor: log psi behind each next token."""
         import torch
 
-        guide = torch.as_tensor(self._acceptance.guide(self._locate(frontier.state, frontier.heads)))
-        return guide.to(frontier.logits.device).mul_(self._exponent)
+        device = frontier.logits.device
+        found = self._acceptance.guide(self._locate(frontier.state, frontier.heads))
+        rows, which, least = (torch.as_tensor(array, device=device) for array in found)
+        worth = rows[which].clamp_(min=least[:, None])
+        return worth if self._exponent == 1 else worth.mul_(self._exponent)
 
     def _power(self, exponent: float) -> Factor:
         return MarkovTwist(self.chain, self._constraint, power=self._exponent * exponent)

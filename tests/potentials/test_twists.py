@@ -26,6 +26,11 @@ def place(state: int, last: int, left: int, limit: int, end: bool) -> Places:
     return Places(*(np.array([value]) for value in (state, last, left, limit, end)))
 
 
+def guide_from(acceptance: Acceptance, where: Places) -> np.ndarray:
+    rows, which, least = acceptance.guide(where)
+    return np.maximum(rows[which], least[:, None])[0]
+
+
 def accepted(chain: fk.TokenChain, automaton, state: int, last: int, left: int, end: bool) -> float:
     """The probability that the chain goes on to an accepted text, by a sum over all of them."""
     total = 0.0
@@ -58,14 +63,21 @@ def test_the_level_is_the_probability_of_acceptance_under_the_chain(chain, end) 
 def test_a_guide_is_the_level_behind_each_token(chain) -> None:
     automaton = fk.regex("[ab]*b").automaton(WORDS)
     acceptance = Acceptance(chain, automaton, "test")
-    guide = acceptance.guide(place(automaton.start, 1, 3, 4, False))[0]
+    guide = guide_from(acceptance, place(automaton.start, 1, 3, 4, False))
     for token in (1, 2, 3):
         after = int(automaton.advance(np.array([automaton.start]), np.array([token]))[0])
         assert guide[token] == pytest.approx(acceptance.level(place(after, token, 2, 4, False))[0], abs=1e-6)
     level = acceptance.level(place(automaton.start, 1, 3, 4, False))[0]
     assert guide[0] == pytest.approx(level - 10.0, abs=1e-5)  # the empty text is not accepted: as rare as it gets
-    ended = acceptance.guide(place(int(automaton.advance(np.array([0]), np.array([2]))[0]), 2, 3, 4, False))[0]
-    assert ended[0] == 0.0
+    accepting = int(automaton.advance(np.array([automaton.start]), np.array([2]))[0])
+    assert guide_from(acceptance, place(accepting, 2, 3, 4, False))[0] == 0.0
+
+
+def test_a_chain_is_saved_and_loaded(chain, tmp_path) -> None:
+    np.savez(tmp_path / "chain.npz", classes=chain.classes, law=chain.law)
+    with np.load(tmp_path / "chain.npz") as saved:
+        again = fk.TokenChain(WORDS, **saved)
+    assert (again.classes == chain.classes).all() and (again.law == chain.law).all()
 
 
 def test_rare_tokens_share_a_class_with_those_that_end_alike() -> None:
