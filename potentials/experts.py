@@ -3,9 +3,9 @@
     fk.steer(lm.prompt(a), fk.expert(lm.prompt(b)))                                 # p(text | a) p(text | b)
     fk.steer(lm.prompt(a), fk.expert(lm.prompt(good)) * fk.expert(lm.prompt(bad), power=-1))
 
-Products of experts (Hinton 2002); with a negative power DExperts (Liu et al. 2021) and negative prompts, as laws of whole
-texts: the product of next-token laws, renormalised at each token as those methods have it, is here the proposal, and
-the normalisers go into the weights.
+Products of experts (Hinton 2002); with a negative power DExperts (Liu et al. 2021) and negative prompts, as laws of
+whole texts: the product of next-token laws, renormalised at each token as those methods have it, is here the proposal,
+and the normalisers go into the weights.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ def expert(prompt: Any, power: float = 1.0) -> Expert:
     tokens count as forwarded. Unless the prompt names a proposal, tokens are drawn from the product of all laws.
 
     A negative power favours what the expert finds unlikely. p(text) / p_bad(text) has no bound: alone it prefers texts
-    for being rare, so set another expert, or a constraint, beside it. Texts that an expert cannot write at all, which no
-    softmax has, are left out of the target under negative powers, too.
+    for being rare, so set another expert, or a constraint, beside it. Texts that an expert cannot write at all are left
+    out of the target under a negative power, too (a plain softmax has none, but for what is behind an end).
 
     Raises ArgumentError for what is no single prompt, and for a power that is no finite number; `steer` raises it for
     another vocabulary, and ModelError where the expert's window is too small for its prompt and the text.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.models.language.laws import shape
 from feynkac.models.language.next_token import check_law
 
 if TYPE_CHECKING:
@@ -26,15 +27,17 @@ _ROWS = 16
 
 
 class Laws:
-    """The next-token laws behind n texts, of one model. A text ends with any of the model's ends of sequence."""
+    """The laws of the next token behind n texts, of one model. A text ends with any of its ends of sequence."""
 
-    def __init__(self, lm: LanguageModel, prompts: Iterable[Prompt], logits: Tensor) -> None:
-        """`logits` (n, V), behind a text of each of the `prompts` (n,)."""
+    def __init__(self, lm: LanguageModel, places: Sequence[Place], logits: Tensor) -> None:
+        """`logits` (n, V) of the model behind n texts."""
         import torch
 
+        laws = [prompt.law for prompt, _ in places]
+        logits = shape(logits, laws, lambda i: places[i][0].find_history(places[i][1]))
         self._logits, eos = logits, list(lm.vocabulary.eos)
         self.ends = lm.vocabulary.ends
-        temperature = [prompt.temperature for prompt in prompts]
+        temperature = [law.temperature for law in laws]
         self._temperature = torch.tensor(temperature, dtype=torch.float64, device=logits.device)[:, None]
         sums = [
             torch.logsumexp(some.double() / by, 1)
@@ -55,7 +58,7 @@ class Laws:
 
     def take(self, at: NDArray[np.int64]) -> Tensor:
         """(k, V) float32 nats of every next token behind the texts `at`."""
-        return (self._logits[at] / self._temperature[at] - self._log_total[at]).float()
+        return self._logits[at].float() / self._temperature[at].float() - self._log_total[at].float()
 
 
 class Walk:
@@ -70,14 +73,14 @@ class Walk:
         self.where = {place: i for i, place in enumerate(places)}
         self.log_prob = log_prob
         """(U,) nats of each text, without an end."""
-        self.laws = Laws(self._lm, (prompt for prompt, _ in places), logits)
+        self.laws = Laws(self._lm, places, logits)
 
     def extend(self, places: Sequence[Place]) -> None:
         """Go on to these texts, all different, each by one token longer than one that was reached before."""
         parents = np.array([self.where[prompt, ids[:-1]] for prompt, ids in places])
         tokens = np.array([ids[-1] for _, ids in places])
         log_prob = self.log_prob[parents] + self.laws.read(parents, tokens)
-        self._arrive(places, log_prob, self._contexts.extend(parents, tokens))
+        self._arrive(places, log_prob, self._contexts.extend(parents, _keep_known(tokens, self._lm)))
 
 
 class Reread:
@@ -113,13 +116,20 @@ class Reread:
         import torch
 
         written = [ids for ids in some if ids]
+        places = [(self._prompt, ids[:n]) for ids in written for n in range(1, len(ids) + 1)]
         logits = self._start
         if written:
             n = len(written)
-            behind = self._contexts.append(np.zeros(n + 1, np.int64), [*written, ()], every=True)
+            lists = [_keep_known(np.array(ids), self._lm).tolist() for ids in written]
+            behind = self._contexts.append(np.zeros(n + 1, np.int64), [*lists, ()], every=True)
             self._contexts.extend(np.array([n]), np.array([-1]))
             logits = torch.cat([logits, behind])
-        return Laws(self._lm, [self._prompt] * len(logits), logits)
+        return Laws(self._lm, [(self._prompt, ()), *places], logits)
+
+
+def _keep_known(tokens: NDArray[np.int64], lm: LanguageModel) -> NDArray[np.int64]:
+    """The tokens that a model can read; behind one that it has not, all is without mass, whatever is read."""
+    return np.minimum(tokens, lm.vocabulary.size - 1)
 
 
 def _keep_longest(texts: Iterable[Ids]) -> list[Ids]:

@@ -72,7 +72,8 @@ def cases(tiny_lm, lm):
 
 
 NAMES = (
-    "another prompt", "another model, squared", "a root", "contrastive", "a mixture", "a mixture's power", "all of them",
+    "another prompt", "another model, squared", "a root", "contrastive", "a mixture", "a mixture's power",
+    "all of them",
 )  # fmt: skip
 MASK = ("", "a", "b", "ab", "bb")
 
@@ -218,11 +219,11 @@ def test_each_problem_of_a_batch_has_experts_of_its_own(tiny_lm, monkeypatch) ->
     task, tempers = (lm.prompt("a", max_tokens=2, temperature=0.5, proposal=by) for by in (None, Tempered(1.7)))
     for batch in ([(task, one), (task, other)], [(task, one), (tempers, other)], [(tempers, other), (task, one)]):
         problems = read_problems(batch, (both,))
-        weigh = {id(one): first, id(other): second}
-        truth = [
-            sum(make_target(lm, lambda *x, w=weigh[id(own)]: w(*x) * third(*x), "truncate").values())
-            for _, own in batch
-        ]
+        truth = []
+        for _, own in batch:
+            weigh = first if own is one else second
+            target = make_target(lm, lambda *text, weigh=weigh: weigh(*text) * third(*text), "truncate")
+            truth.append(sum(target.values()))
         model, potential = problems.join(), problems.weigh()
 
         def run(rng, model=model, potential=potential):
