@@ -10,6 +10,7 @@ import torch
 from test_language_model import Remembered, last, remember
 
 import feynkac as fk
+from feynkac.base.errors import AllParticlesDied
 from feynkac.models.language.proposals import Masked, Tempered
 from feynkac.potentials.base import Factor, product
 from feynkac.potentials.tempering import tempered
@@ -29,12 +30,13 @@ NEARLY_ALWAYS = adaptive(systematic, ess=0.99)
 class Law:
     """What a model thinks of whole texts behind a prompt, in float64, from the very logits that the runs see."""
 
-    def __init__(self, lm, prompt: str, temperature: float = 1.0) -> None:
+    def __init__(self, lm, prompt: str, temperature: float = 1.0, top_k: int = 0) -> None:
         self.store, self.start = Remembered(lm.model, [], 0), lm.prompt(prompt).prompts[0].tokens
-        self.temperature, self.eos = temperature, list(lm.vocabulary.eos)
+        self.temperature, self.top_k, self.eos = temperature, top_k, list(lm.vocabulary.eos)
 
     def next(self, ids):
         scaled = self.store._look_up([(*self.start, *ids)])[0].double().numpy() / self.temperature
+        scaled[scaled < np.sort(scaled)[-self.top_k]] = -np.inf
         return np.exp(scaled - np.logaddexp.reduce(scaled))
 
     def __call__(self, ids, ended: bool) -> float:
@@ -197,6 +199,26 @@ def test_every_algorithm_has_the_experts_target(tiny_lm, algorithm) -> None:
     assert abs(ratio.mean() - 1.0) < 4.0 * ratio.std(ddof=1) / math.sqrt(problems) + 2e-5
 
 
+CONSTRAINTS = {
+    "listed": lambda: fk.choices(["ab", "b", ""]),
+    "lazy": lambda: fk.lazy(lambda text: "aa" not in text),
+    "schema": lambda: fk.json_schema({"enum": [1, 11]}),
+}
+
+
+@pytest.mark.parametrize("kind", CONSTRAINTS)
+def test_constraints_of_every_kind_mask_under_experts(tiny_lm, kind) -> None:
+    """E[Z] by a z-test over 200 problems, false alarm 6e-5 each."""
+    tokens = ("1", "2") if kind == "schema" else ("a", "b")
+    lm, other = tiny_lm(*tokens, seed=3), tiny_lm(*tokens, seed=8)
+    task = lm.prompt(tokens[0], max_tokens=2)
+    potential = CONSTRAINTS[kind]() * fk.expert(other.prompt(tokens[1]), 1.5)
+    truth = fk.steer(task, potential, algorithm="exact").log_evidence
+    results = fk.steer([task] * 200, potential, particles=4, seed=2, on_death="return")
+    ratio = np.exp([result.log_evidence - truth for result in results])
+    assert abs(ratio.mean() - 1.0) < 4.0 * ratio.std(ddof=1) / math.sqrt(200) + 2e-5
+
+
 @pytest.mark.parametrize("at_limit", ["truncate", "end"])
 @pytest.mark.parametrize("name", NAMES)
 def test_listed_texts_are_weighed_by_experts(tiny_lm, name, at_limit) -> None:
@@ -282,6 +304,40 @@ def test_the_proposal_of_an_expert_and_an_anti_expert_is_that_of_dexperts(tiny_l
             formula = torch.log_softmax(z + 1.5 * (z_plus - z_minus), 0)
             torch.testing.assert_close(torch.log_softmax(logits[row] + worth[row], 0), formula, atol=1e-4, rtol=0)
     assert len(seen.frontiers) > 1
+
+
+def test_the_declared_law_of_an_experts_prompt_counts(tiny_lm, monkeypatch) -> None:
+    """Top-2 leaves one of three tokens without mass: under no power has the target what the expert cannot write."""
+    remember(monkeypatch)
+    lm, other = tiny_lm("a", "b", seed=3), tiny_lm("a", "b", seed=8)
+    good, law = Law(other, "a", top_k=2), Law(lm, "a", 0.5)
+    for power in (1.0, -1.0):
+        expert = fk.expert(other.prompt("a", top_k=2), power)
+        target = {
+            lm.vocabulary.text(ids): law(ids, ended) * (p**power if (p := good(ids, ended)) else 0.0)
+            for ids, ended in list_texts(2, "truncate")
+        }
+        assert 0.0 in target.values()
+        for proposal in (None, Masked()):
+            task = lm.prompt("a", max_tokens=2, temperature=0.5, proposal=proposal)
+            check_exact(prepare(task, expert), expert, target)
+
+
+def test_laws_that_have_no_token_in_common_leave_nothing(tiny_lm) -> None:
+    lm, seeds = tiny_lm("a", "b", seed=3), range(4, 40)
+    first = int(np.argmax(Law(lm, "a").next(())))
+    other = next(each for seed in seeds if np.argmax(Law(each := tiny_lm("a", "b", seed=seed), "a").next(())) != first)
+    with pytest.raises(AllParticlesDied, match="expert"):
+        fk.steer(lm.prompt("a", top_k=1, max_tokens=2), fk.expert(other.prompt("a", top_k=1)), seed=0)
+
+
+def test_experts_stand_beside_a_power_of_the_law(tiny_lm, monkeypatch) -> None:
+    remember(monkeypatch)
+    lm = tiny_lm("a", "b", seed=3)
+    expert, weigh = cases(tiny_lm, lm)["contrastive"]
+    potential, law = product(expert, fk.power(2.0)), Law(lm, "a", 0.5)
+    target = make_target(lm, lambda *text: weigh(*text) * law(*text), "truncate")
+    check_exact(prepare(lm.prompt("a", max_tokens=2, temperature=0.5), potential), potential, target)
 
 
 def test_an_expert_with_ends_of_its_own_ends_by_any_of_them(tiny_lm, monkeypatch) -> None:
