@@ -34,7 +34,7 @@ _HOMES = {
     "feynkac.potentials": (
         "regex", "json_schema", "grammar", "choices", "tokens", "length", "after", "constraint", "reward", "power",
         "process_reward", "similarity", "judge", "twist", "product", "sql", "python", "phrases", "parser", "wfsa",
-        "canonical", "lazy",
+        "canonical", "lazy", "expert", "mixture",
     ),
 }  # fmt: skip
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -61,11 +61,13 @@ if TYPE_CHECKING:
         canonical as canonical,
         choices as choices,
         constraint as constraint,
+        expert as expert,
         grammar as grammar,
         json_schema as json_schema,
         judge as judge,
         lazy as lazy,
         length as length,
+        mixture as mixture,
         parser as parser,
         phrases as phrases,
         power as power,

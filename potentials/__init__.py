@@ -12,6 +12,7 @@ from feynkac.potentials.constraints.schemas.constraint import json_schema
 from feynkac.potentials.constraints.sequels import after
 from feynkac.potentials.constraints.texts import choices, regex
 from feynkac.potentials.constraints.wfsa import wfsa
+from feynkac.potentials.experts import expert, mixture
 from feynkac.potentials.power import power
 from feynkac.potentials.rewards.functions import constraint, reward
 from feynkac.potentials.rewards.judging import judge
@@ -26,11 +27,13 @@ __all__ = [
     "canonical",
     "choices",
     "constraint",
+    "expert",
     "grammar",
     "json_schema",
     "judge",
     "lazy",
     "length",
+    "mixture",
     "parser",
     "phrases",
     "power",

@@ -49,4 +49,6 @@ class Guided:
         if torch.isnan(total).any() or (total == torch.inf).any():
             names = ", ".join(f"'{name_of(guide)}'" for guide in self.guides)
             raise PotentialError(f"{names}: what guides the next token is NaN or +inf; give finite numbers, or -inf")
-        return total.float()
+        # Where guides forbid all tokens, any law will do: their potentials reject what is drawn.
+        lost = (total == -torch.inf).all(1, keepdim=True)
+        return torch.where(lost, logits, total).float()

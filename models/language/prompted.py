@@ -19,6 +19,7 @@ from feynkac.models.language.drawing import Problem, Share, arrange, draw_shares
 from feynkac.models.language.enumeration import Enumerated, Enumeration
 from feynkac.models.language.laws import shape
 from feynkac.models.language.protocols import Frontier
+from feynkac.models.language.readers import Reader, Readers, check_readers, find_readers, make_reader, walk_along
 from feynkac.models.language.rejection import Checks, Rounds
 from feynkac.models.language.texts import Prompt, Texts
 
@@ -57,6 +58,7 @@ class Prompted:
 
     def heed(self, guides: Sequence[Guides]) -> Prompted:
         """The same model with a proposal that follows `guides`, which must then also weigh as potentials."""
+        check_readers(guides, self.lm.vocabulary, self.prompts)
         return self._change(replace(each, guides=(*each.guides, *guides)) for each in self.problems)
 
     def join(self, others: Sequence[Any]) -> Prompted:
@@ -64,6 +66,10 @@ class Prompted:
         if any(not isinstance(other, Prompted) or other.lm is not self.lm for other in others):
             raise ArgumentError("problems run in one batch only if all are prompts of one CausalLM; run them apart")
         return self._change(problem for each in (self, *others) for problem in each.problems)
+
+    def make_scorer(self) -> Reader:
+        """This prompt as a reader of other prompts' texts (see `feynkac.models.language.readers`)."""
+        return make_reader(self.lm, self.problems)
 
     def _change(self, problems: Iterable[Problem]) -> Prompted:
         return replace(self, problems=tuple(problems))
@@ -111,6 +117,7 @@ class Prompted:
         rows = np.flatnonzero(state.running)
         if len(rows):
             frontier = self._reach(state, rows, uniforms[rows], pinned if rows[0] == 0 else None)
+            walk_along(self._readers, frontier)
             if self.columns.lazy:
                 draws = self.columns.count_draws(state.group[rows])
                 checks = Checks(
@@ -197,6 +204,10 @@ class Prompted:
     @cached_property
     def _shares(self) -> list[Share]:
         return arrange(self)
+
+    @cached_property
+    def _readers(self) -> Readers:
+        return find_readers(self.problems)
 
     @cached_property
     def _limits(self) -> NDArray[np.int64]:

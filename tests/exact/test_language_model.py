@@ -54,7 +54,7 @@ def truth(texts: dict[tuple[int, ...], float], weigh, lm) -> dict[str, float]:
 class Remembered:
     """A context store that looks logits up by history: the thousands of runs of an enumeration share a few texts."""
 
-    logits: ClassVar[dict] = {}
+    logits: ClassVar[dict] = {}  # of models that it keeps alive, since identity is what tells them apart
 
     def __init__(self, model, prompts, max_new) -> None:
         self.model, self.histories, self.forwarded = model, [tuple(prompt) for prompt in prompts], 0
@@ -63,10 +63,10 @@ class Remembered:
         import torch
 
         for history in histories:
-            if (key := (id(self.model), history)) not in self.logits:
+            if (key := (self.model, history)) not in self.logits:
                 with torch.inference_mode():
                     self.logits[key] = self.model(torch.tensor([history])).logits[0, -1]
-        return torch.stack([self.logits[id(self.model), history] for history in histories])
+        return torch.stack([self.logits[self.model, history] for history in histories])
 
     @property
     def lengths(self):

@@ -24,11 +24,14 @@ from feynkac.base.capabilities.models import (
     Masks as Masks,
     Replayable as Replayable,
     Replays as Replays,
+    Scorer as Scorer,
+    Scores as Scores,
     ScoresAnswers as ScoresAnswers,
 )
 from feynkac.base.capabilities.potentials import (
     Checks as Checks,
     ChecksTokens as ChecksTokens,
+    Consults as Consults,
     Contradicts as Contradicts,
     Factored as Factored,
     Foresees as Foresees,
@@ -75,14 +78,16 @@ class Closes(Protocol):
     def close(self) -> None: ...
 
 
-OF_MODELS: tuple[type, ...] = (Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, Enumerates, Replays)
+OF_MODELS: tuple[type, ...] = (Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, Enumerates, Replays, Scores)
 OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers,)
 OF_STATES: tuple[type, ...] = (
     Shows, Retires, Records, CountsTokens, TellsEnds, Remembers, Writes, TellsProblems, Tokenised, CarriesAutomata,
     LimitsTokens, ForcesEnds, ForeseesAcceptance, Grouped, BoundsEvidence, TellsLogProb, Weighed, Decodes, Estimates,
     Completes,
 )  # fmt: skip
-OF_POTENTIALS: tuple[type, ...] = (Named, Factored, Hard, Foresees, Guides, Checks, Contradicts, Lists, Outlines, Reads)
+OF_POTENTIALS: tuple[type, ...] = (
+    Named, Factored, Hard, Foresees, Guides, Consults, Checks, Contradicts, Lists, Outlines, Reads,
+)  # fmt: skip
 OF_PROPOSALS: tuple[type, ...] = (Biased, NeedsGraph)
 OF_DENOISERS: tuple[type, ...] = (IgnoresTime, RelatesNeighbours)
 OF_AUTOMATA: tuple[type, ...] = (MasksWithin, ChecksTokens)

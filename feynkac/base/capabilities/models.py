@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.contract import LogW, Model, Rng, State
+from feynkac.base.contract import LogW, Model, Rng, Rows, State
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from feynkac.base.capabilities.potentials import Guides
     from feynkac.base.masks import TokenConstraint
 
@@ -39,6 +41,27 @@ class Heeds(Protocol):
 
     def heed(self, guides: Sequence[Guides], /) -> Model:
         """The same model with a proposal that follows `guides`, which then also weigh as potentials."""
+        ...
+
+
+class Scorer(Protocol):
+    """What `Scores` gives."""
+
+    def score_texts(self, state: Any, rows: Rows) -> LogW:
+        """(R,) nats of the texts of `rows`, finished or not; -inf where there is no mass."""
+        ...
+
+    def score_next(self, frontier: Any) -> Tensor:
+        """(U, V) nats of each next token behind the contexts of a frontier."""
+        ...
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """A model that can tell what it thinks of texts that another wrote. Asked by `expert`. Without it: that refuses."""
+
+    def make_scorer(self) -> Scorer:
+        """Raises ArgumentError where the model is no law of one text."""
         ...
 
 

@@ -14,6 +14,7 @@ from feynkac.base.contract import Potential
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from feynkac.base.capabilities.models import Scorer
     from feynkac.base.masks import States, TokenConstraint, TokenMask
     from feynkac.base.vocabulary import Vocabulary
 
@@ -67,6 +68,17 @@ class Guides(Protocol):
         the potential forbids. What does not depend on the token changes nothing. Called once for every frontier.
         """
         ...
+
+
+@runtime_checkable
+class Consults(Protocol):
+    """A potential that guides by what other prompts think of a text. Prompts let them read along, all in one pass.
+
+    Without it: nothing reads along, and whole texts are read when they are asked about.
+    """
+
+    @property
+    def scorers(self) -> tuple[Scorer, ...]: ...
 
 
 @runtime_checkable
