@@ -115,7 +115,7 @@ def _keep_support(logits: Tensor, frontier: Frontier) -> Tensor:
 
 
 def _close_empty(frontier: Frontier, logits: Tensor) -> tuple[Frontier, Tensor]:
-    """The same with nothing allowed where q has no token: that a text cannot go on is no fault of the model's logits."""
+    """The same with nothing allowed where q has no token: a text that cannot go on is no fault of the logits."""
     empty = logits.amax(1).isneginf()
     if not empty.any():
         return frontier, logits
