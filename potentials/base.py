@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feynkac.base.capabilities import Foresees, is_hard
+from feynkac.base.capabilities import Foresees, Guides, has, is_hard
 from feynkac.base.contract import LogW, Potential, Rows, State
 from feynkac.base.errors import ArgumentError, PotentialError
 from feynkac.smc.checks import call, check_log_weights, name_of
@@ -67,7 +67,7 @@ class Factor:
                 f"{self.name} ** {exponent:g}: texts that a constraint forbids would weigh infinitely much; "
                 "write the opposite constraint instead"
             )
-        return self if self.hard or exponent == 1 else Power(self, exponent)
+        return self if self.hard or exponent == 1 else raise_to(self, exponent)
 
     def __repr__(self) -> str:
         return self.name or type(self).__name__
@@ -96,7 +96,7 @@ class Power(Factor):
         return self.exponent * log_psi(self.base, view)
 
     def _power(self, exponent: float) -> Factor:
-        return Power(self.base, self.exponent * exponent)
+        return raise_to(self.base, self.exponent * exponent)
 
     def _scale(self, values: Any, what: str, t: int | None, rows: Rows) -> LogW:
         values = check_log_weights(values, source=name_of(self.base), what=what, t=t, rows=rows)
@@ -104,6 +104,23 @@ class Power(Factor):
         scaled = self.exponent * np.where(dead, 0.0, values)
         scaled[dead] = -np.inf if self.exponent >= 0 else np.inf  # +inf is refused, by the name of this power
         return check_log_weights(scaled, source=self.name, what=what, t=t, rows=rows)
+
+
+class GuidingPower(Power):
+    """A power of a potential that guides the next token, which then guides by as much more, or less."""
+
+    base: Guides
+
+    def guide(self, frontier: Any) -> Tensor:
+        """(U, V) nats, `exponent` times the guide of the base; where that is -inf it stays so, as `level` does."""
+        worth = self.base.guide(frontier)
+        scaled = self.exponent * worth.masked_fill(worth.isneginf(), 0.0)
+        return scaled.masked_fill(worth.isneginf(), -math.inf if self.exponent >= 0 else math.inf)
+
+
+def raise_to(base: Potential, exponent: float) -> Power:
+    """The power of `base`, which guides if that does."""
+    return (GuidingPower if has(base, Guides) else Power)(base, exponent)
 
 
 class Product(Factor):
@@ -163,7 +180,7 @@ def _without_gradient(potential: Potential) -> ArgumentError:
 
 
 def _raise(factor: Potential, exponent: float) -> Potential:
-    return factor**exponent if isinstance(factor, Factor) else Power(factor, exponent)
+    return factor**exponent if isinstance(factor, Factor) else raise_to(factor, exponent)
 
 
 def product(*potentials: Any) -> Factor:

@@ -98,12 +98,13 @@ def mix(logits: Tensor, mask: TokenMask, found: Sequence[Node | None]) -> Tensor
     import torch
 
     rows = [u for u, node in enumerate(found) if node is not None]
-    log_p = torch.log_softmax(logits[rows].double(), 1)
     allowed = unpack(mask[rows], logits.shape[1])
-    masked = log_p.masked_fill(~torch.as_tensor(allowed, device=logits.device), -torch.inf)
-    plain = np.log1p(-SHARE) + masked - torch.logsumexp(masked, 1, keepdim=True)
+    masked = logits[rows].double().masked_fill(~torch.as_tensor(allowed, device=logits.device), -torch.inf)
+    log_total = torch.logsumexp(masked, 1, keepdim=True)
+    plain = np.log1p(-SHARE) + masked - log_total.clamp_min(torch.finfo(masked.dtype).min)
+    possible = plain.isfinite().cpu().numpy()  # neither forbidden by the mask, nor by a guide
     mixed = logits.clone()
-    for u, law, permitted in zip(rows, plain, allowed, strict=True):
+    for u, law, permitted in zip(rows, plain, possible, strict=True):
         node = found[u]
         assert node is not None
         tokens = [token for token in node.log_next if permitted[token]]

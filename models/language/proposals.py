@@ -9,7 +9,7 @@ and let `draw_and_weigh` do the rest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,7 +98,7 @@ def draw_and_weigh(frontier: Frontier, logits: Tensor, scale: NDArray[np.float32
     `logits` (U, V) float32, `scale` (U,) float32.
     """
     exact = frontier.uniforms.dtype == object
-    logits = _keep_support(logits, frontier)
+    frontier, logits = _close_empty(frontier, _keep_support(logits, frontier))
     drawn = _draw_allowed(frontier, logits, scale)
     log_prob = score_tokens(frontier.logits, frontier.scale, frontier.context, drawn.tokens, exact)
     with np.errstate(invalid="ignore"):  # where nothing is allowed, all of them are -inf
@@ -112,6 +112,15 @@ def _keep_support(logits: Tensor, frontier: Frontier) -> Tensor:
     if all(prompts[g].law.is_plain for g in heads):
         return logits
     return logits.masked_fill(frontier.logits.isneginf(), -np.inf)
+
+
+def _close_empty(frontier: Frontier, logits: Tensor) -> tuple[Frontier, Tensor]:
+    """The same with nothing allowed where q has no token: a text that cannot go on is no fault of the logits."""
+    empty = logits.amax(1).isneginf()
+    if not empty.any():
+        return frontier, logits
+    mask = np.where(empty.cpu().numpy()[:, None], np.uint32(0), frontier.mask)
+    return replace(frontier, mask=mask), logits.masked_fill(empty[:, None], 0.0)
 
 
 def _draw_allowed(frontier: Frontier, logits: Tensor, scale: NDArray[np.float32]) -> Drawn:

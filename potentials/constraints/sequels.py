@@ -15,6 +15,7 @@ from feynkac.base.masks import States, TokenAutomaton, TokenConstraint, TokenMas
 from feynkac.base.numbers import as_whole
 from feynkac.base.unicode import check_unicode
 from feynkac.base.vocabulary import Vocabulary
+from feynkac.potentials.constraints.canonical import Canonical
 from feynkac.potentials.constraints.lazy import Lazy
 from feynkac.potentials.constraints.tokenwise import TokenFactor
 
@@ -223,6 +224,11 @@ def after(marker: str | int, constraint: TokenConstraint) -> Sequel:
         )
     if isinstance(marker, str):
         check_unicode(marker, "the marker")
+    if isinstance(constraint, Canonical):
+        raise ArgumentError(
+            f"after(..., {constraint.name}): what is canonical is told of the tokens of a whole text, and a marker may "
+            "end within one. Hold the whole text to it: after(...) * canonical()"
+        )
     spelt = marker.encode() if isinstance(marker, str) else int(marker)
     if isinstance(spelt, bytes) and len(spelt) > _LONGEST:
         raise ArgumentError(

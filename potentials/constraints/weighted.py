@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
 
 _TEXTS = 8192  # texts whose weights are remembered
-_STEPS = 1 << 17  # steps of prospects by a byte that are remembered: some 40 MB
+_STEPS = 1 << 17  # steps of prospects by a byte that are remembered, fewer where prospects are large: some 40 MB
+_SMALL = 32  # states of which a prospect tells in about as many bytes as the rest of a step takes
 _ROWS = 256  # weights of all next tokens that are remembered: 50 MB for a vocabulary of 49,152 tokens
 
 
@@ -77,6 +78,7 @@ class WeightWalk:
         self._known: OrderedDict[bytes, tuple[Prospect | None, float]] = OrderedDict()
         self._steps: dict[tuple[Prospect, int], Step] = {}
         self._rows: OrderedDict[Prospect, NDArray[np.float32]] = OrderedDict()
+        self._most = _STEPS * _SMALL // max(weights.n_states, _SMALL)
         self._lock = RLock()
 
     def read(self, sequences: Sequence[NDArray[np.int64]]) -> list[tuple[Prospect | None, float]]:
@@ -148,5 +150,5 @@ class WeightWalk:
         return self._steps[key]
 
     def _forget(self) -> None:
-        if len(self._steps) > _STEPS:
+        if len(self._steps) > self._most:
             self._steps.clear()

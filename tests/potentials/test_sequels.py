@@ -247,3 +247,8 @@ def test_the_longest_marker_needs_as_many_tokens_as_spell_it(marker: str) -> Non
     vocabulary = make("a", "b", "ab", "aa", "bb")
     automaton: Any = fk.after(marker, fk.regex("b")).automaton(vocabulary)
     assert count_least(automaton) == 64 + 1
+
+
+def test_what_is_told_of_the_tokens_of_whole_texts_has_no_place_behind_a_marker() -> None:
+    with pytest.raises(ArgumentError, match=r"canonical\(\)\): .*after\(\.\.\.\) \* canonical\(\)"):
+        fk.after("<>", fk.canonical())

@@ -157,6 +157,23 @@ def test_many_different_prospects_are_forgotten_and_found_again(population: Any,
     )
 
 
+@pytest.mark.parametrize("n_states", [3, 400])
+def test_memory_of_weights_is_bounded_whatever_the_number_of_states(monkeypatch: Any, n_states: int) -> None:
+    """A prospect has a share for each state, so that of larger ones fewer are kept."""
+    from feynkac.potentials.constraints import weighted as module
+
+    monkeypatch.setattr(module, "_STEPS", 400)
+    # Every text has shares of its own.
+    moves = [(i, char, j, 0.1 * (i + 1) * (j + ord(char) % 7)) for i in (0, 1) for j in (0, 1) for char in "ab"]
+    chain = [(i, "a", i + 1, 0.0) for i in range(1, n_states - 1)]
+    weight: Any = wfsa([*moves, *chain], 0, {0: 0.0, 1: 0.0, n_states - 1: 0.0}).factors[1]
+    walk = module.WeightWalk(weight._weights, VOCABULARY)
+    for ids in itertools.product((0, 1), repeat=8):
+        walk.read([np.array(ids)])
+    size = 8 * n_states * len({prospect for prospect, _ in walk._steps})
+    assert 0 < len(walk._steps) and size <= 8 * 32 * 400
+
+
 @pytest.mark.parametrize(
     ("make", "error", "problem"),
     [

@@ -24,6 +24,9 @@ Edges: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]
 class Weights(Protocol):
     """An automaton with weights."""
 
+    n_states: int
+    """Of how many states a prospect tells."""
+
     def begin(self) -> tuple[Prospect, float]:
         """What is before the text, and the log-weight of all starts."""
         ...
@@ -44,6 +47,7 @@ class PathWeights:
         self, letters: Alphabet, edges: Sequence[Edges], start: NDArray[np.float64], final: NDArray[np.float64]
     ) -> None:
         self._step, self._edges, self._start, self._final = letters.step, edges, start, final
+        self.n_states = len(start)
 
     def begin(self) -> tuple[Prospect, float]:
         """See `Weights.begin`."""
@@ -77,6 +81,7 @@ class ChoiceWeights:
 
     def __init__(self, dfas: Sequence[CharDfa], log_weight: Sequence[float]) -> None:
         self._dfas, self._log_weight = tuple(dfas), np.array(log_weight)
+        self.n_states = len(self._dfas)
 
     def begin(self) -> tuple[Prospect, float]:
         """See `Weights.begin`."""
