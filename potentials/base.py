@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feynkac.base.capabilities import Foresees, Guides, has, is_hard
+from feynkac.base.capabilities import Foresees, Guides, is_hard
 from feynkac.base.contract import LogW, Potential, Rows, State
 from feynkac.base.errors import ArgumentError, PotentialError
 from feynkac.smc.checks import call, check_log_weights, name_of
@@ -109,7 +109,7 @@ class Power(Factor):
 class GuidingPower(Power):
     """A power of a potential that guides the next token, which then guides by as much more, or less."""
 
-    base: Guides
+    base: Any
 
     def guide(self, frontier: Any) -> Tensor:
         """(U, V) nats, `exponent` times the guide of the base; where that is -inf it stays so, as `level` does."""
@@ -120,7 +120,7 @@ class GuidingPower(Power):
 
 def raise_to(base: Potential, exponent: float) -> Power:
     """The power of `base`, which guides if that does."""
-    return (GuidingPower if has(base, Guides) else Power)(base, exponent)
+    return GuidingPower(base, exponent) if isinstance(base, Guides) else Power(base, exponent)
 
 
 class Product(Factor):

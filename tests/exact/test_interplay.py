@@ -23,8 +23,8 @@ from feynkac.smc.testing import enumerate_runs
 from feynkac.steering.problems import read_problems
 
 PATHS = [("p", "a", "p", 0.3), ("p", "b", "q", -0.9), ("q", "b", "p", 0.5), ("q", "a", "r", 0.1)]
-FINAL = {"p": -0.4, "q": 0.2, "r": 0.0}
-CHOICES = {"a*": 0.5, "[ab]*b": -0.3, "b?": 1.0}
+FINAL: Any = {"p": -0.4, "q": 0.2, "r": 0.0}
+CHOICES: Any = {"a*": 0.5, "[ab]*b": -0.3, "b?": 1.0}
 
 
 def weigh_path(text: str) -> float:
@@ -103,7 +103,7 @@ def test_the_target_is_the_product_of_all_that_weighs(lm, monkeypatch, case) -> 
     model, potential = batch.join(), batch.weigh()
 
     def run(rng):
-        step = last(smc(model, potential, n=1, resample=killing, rng=rng))
+        step: Any = last(smc(model, potential, n=1, resample=killing, rng=rng))
         (ids,) = step.state.tokens(range(1))
         return math.exp(step.log_weight[0]) * np.array([*(tuple(ids.tolist()) == text for text in target), True])
 
@@ -176,10 +176,10 @@ class Forbids(Factor):
     def __init__(self, token: int) -> None:
         self.token = token
 
-    def level(self, t, state, rows):
+    def level(self, t, state: Any, rows):
         return self.final(state, rows)
 
-    def final(self, state, rows):
+    def final(self, state: Any, rows):
         return np.array([-np.inf if ids[:1].tolist() == [self.token] else 0.0 for ids in state.tokens(rows)])
 
     def guide(self, frontier):
