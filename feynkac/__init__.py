@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "feynkac.steering.steer": ("steer",),
     "feynkac.steering.check": ("check",),
+    "feynkac.steering.bounds": ("bound_evidence", "EvidenceBounds"),
     "feynkac.results.result": ("Result", "History", "Timing"),
     "feynkac.base.errors": (
         "FeynkacError", "ArgumentError", "ModelError", "ConstraintError", "PotentialError", "WeightError",
@@ -88,6 +89,7 @@ if TYPE_CHECKING:
         program as program,
     )
     from feynkac.results.result import History as History, Result as Result, Timing as Timing
+    from feynkac.steering.bounds import EvidenceBounds as EvidenceBounds, bound_evidence as bound_evidence
     from feynkac.steering.check import check as check
     from feynkac.steering.steer import steer as steer
 
