@@ -20,6 +20,7 @@ _HOMES = {
     "feynkac.steering.check": ("check",),
     "feynkac.steering.twists": ("markov_twist",),
     "feynkac.potentials.twists": ("TokenChain",),
+    "feynkac.steering.bounds": ("bound_evidence", "EvidenceBounds"),
     "feynkac.results.result": ("Result", "History", "Timing"),
     "feynkac.base.errors": (
         "FeynkacError", "ArgumentError", "ModelError", "ConstraintError", "PotentialError", "WeightError",
@@ -93,6 +94,7 @@ if TYPE_CHECKING:
         program as program,
     )
     from feynkac.results.result import History as History, Result as Result, Timing as Timing
+    from feynkac.steering.bounds import EvidenceBounds as EvidenceBounds, bound_evidence as bound_evidence
     from feynkac.steering.check import check as check
     from feynkac.steering.steer import steer as steer
     from feynkac.steering.twists import markov_twist as markov_twist

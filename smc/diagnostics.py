@@ -60,11 +60,15 @@ class Spread:
         """(B,) relative variance of each island's evidence, up to its last resampling."""
         self._log_weight: LogW | None = None
         self._roots: NDArray[np.int64] | None = None
+        self._by_chance: Mask | None = None
 
     def __call__(self, step: Step) -> None:
         before, self._log_weight = self._log_weight, step.log_weight
+        self._by_chance = step.by_chance
         self._roots = np.arange(len(step.rows)) if self._roots is None else self._roots[step.rows]
-        if before is not None and any(step.resampled):
+        if step.lost is not None:
+            self.resampled, self.lost = True, self.lost + step.lost
+        elif before is not None and any(step.resampled):
             self.resampled = True
             moved = find_moved(step, self.islands)
             self.lost[moved] += lose(np.split(before, self.islands))[moved]
@@ -74,7 +78,27 @@ class Spread:
         assert self._log_weight is not None and self._roots is not None
         own = [part + math.log(self.islands) for part in np.split(self._log_weight, self.islands)]
         ancestors = count_distinct(self._roots[self._log_weight > -np.inf])
+        if self._by_chance is not None:
+            return self._diagnose_chances(own, ancestors)
         return diagnose(own, self.lost, ancestors, resampled=self.resampled)
+
+    def _diagnose_chances(self, own: list[LogW], ancestors: int) -> Diagnostics:
+        """The same where `Step.lost` counts all chances: weights that are certain may be as uneven as they like."""
+        log_z = np.array([log_sum_exp(part) for part in own])
+        share = normalise(log_z)
+        assert self._by_chance is not None
+        by_chance = np.split(self._by_chance, len(own))
+        drawn = [normalise(part)[here].max(initial=0.0) for part, here in zip(own, by_chance, strict=True)]
+        return Diagnostics(
+            log_parts=log_z.tolist(),
+            part_spread=math.sqrt(float(self.lost.mean())),
+            spread=math.sqrt(float(share**2 @ self.lost)),
+            last_spread=0.0,
+            tail=math.nan,
+            heaviest_particle=float((share * drawn).max()),
+            heaviest_part=float(share.max()),
+            ancestors=ancestors,
+        )
 
 
 def find_moved(step: Step, islands: int) -> Mask:

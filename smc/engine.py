@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feynkac.base.capabilities import Retires, has
 from feynkac.base.contract import LogW, Mask, Model, Move, Potential, Resample, Rng, Rows, State
@@ -63,6 +64,10 @@ class Step:
     """The rows of each independent problem that runs in this batch."""
     parents: tuple[slice, ...]
     """The rows of each problem in the population of step t - 1, into which `rows` points."""
+    by_chance: Mask | None = None
+    """(N,) rows that chance has chosen in this step, where others were certain; None: any may be."""
+    lost: NDArray[np.float64] | None = None
+    """(P,) what the chances of this step add to the relative variance of the evidence of each island; None: unknown."""
 
     @property
     def log_z(self) -> float:
@@ -92,6 +97,8 @@ class Step:
             done=self.done[here],
             groups=(slice(0, here.stop - here.start),),
             parents=(slice(0, before.stop - before.start),),
+            by_chance=None if self.by_chance is None else self.by_chance[here],
+            lost=None if self.lost is None else np.split(self.lost, len(self.groups))[g],
         )
 
 
@@ -122,13 +129,13 @@ def smc(
     model or a resampler raises arrives as ModelError, what the potential raises as PotentialError, each with its step
     and its cause. Extinction is no error here: every log-weight is then -inf.
     """
-    step = _draw(model, n, rng) if start is None else _check_start(start, n)
+    step = draw_first(model, n, rng) if start is None else _check_start(start, n)
     while not step.ended:
         step = _extend(step, model, potential, resample, rng, moves)
         yield step
 
 
-def _draw(model: Model, n: int | Sequence[int] | None, rng: RandomSource) -> Step:
+def draw_first(model: Model, n: int | Sequence[int] | None, rng: RandomSource) -> Step:
     """The population before the first step, as a step of its own."""
     sizes = () if n is None else tuple(operator.index(size) for size in np.atleast_1d(n))
     if not sizes or min(sizes) < 1:
@@ -136,7 +143,7 @@ def _draw(model: Model, n: int | Sequence[int] | None, rng: RandomSource) -> Ste
     state = call(model.init, sum(sizes), rng.at("init", 0, sizes), of=model, what="init")
     state = check_size(state, model=model, what="init", n=sum(sizes))
     log_w = np.concatenate([np.full(size, -math.log(size)) for size in sizes])
-    level, done, groups = np.zeros(len(log_w)), np.zeros(len(log_w), dtype=np.bool_), _slices(sizes)
+    level, done, groups = np.zeros(len(log_w)), np.zeros(len(log_w), dtype=np.bool_), slices(sizes)
     return Step(-1, state, log_w, level, np.arange(len(log_w)), (False,) * len(groups), done, groups, groups)
 
 
@@ -155,7 +162,7 @@ def _extend(
     )  # fmt: skip
     rows, resampled = np.arange(len(log_w)), (False,) * len(groups)
     if t:
-        call(_retire, state, log_w, of=model, what="init(...).retire", t=t)
+        call(retire, state, log_w, of=model, what="init(...).retire", t=t)
         rows, log_w, resampled, groups = _select(t, log_w, done, groups, resample, rng)
         if any(resampled):
             forked = call(state.fork, rows, of=model, what="init(...).fork", t=t)
@@ -170,11 +177,11 @@ def _extend(
     done = check_done(call(model.done, state, of=model, what="done", t=t), model=model, t=t, finished=finished)
     inc = check_increment(inc, model=model, t=t, n=len(log_w), finished=finished)
     moved = ~finished & (log_w + inc > -np.inf)
-    log_w, level = _weigh(t, state, potential, log_w + inc, level, moved, done)
+    log_w, level = weigh(t, state, potential, log_w + inc, level, moved, done)
     return Step(t, state, log_w, level, rows, resampled, done, groups, before.groups)
 
 
-def _retire(state: Any, log_w: LogW) -> None:
+def retire(state: Any, log_w: LogW) -> None:
     if has(state, Retires):
         state.retire(np.flatnonzero(log_w == -np.inf))
 
@@ -194,7 +201,7 @@ def _select(
         rows.append((np.arange(size) if parents is None else parents) + part.start)
         weights.append(mine)
         resampled.append(parents is not None)
-    return np.concatenate(rows), np.concatenate(weights), tuple(resampled), _slices([len(w) for w in weights])
+    return np.concatenate(rows), np.concatenate(weights), tuple(resampled), slices([len(w) for w in weights])
 
 
 def _rejuvenate(
@@ -208,7 +215,7 @@ def _rejuvenate(
     return state, level
 
 
-def _weigh(
+def weigh(
     t: int, state: State, potential: Potential, log_w: LogW, level: LogW, moved: Mask, done: Mask
 ) -> tuple[LogW, LogW]:
     """Exchange the old level in each moved row's log-weight for the new one, or for the final score if it is done."""
@@ -230,6 +237,6 @@ def _sizes(groups: Sequence[slice]) -> list[int]:
     return [part.stop - part.start for part in groups]
 
 
-def _slices(sizes: Sequence[int]) -> tuple[slice, ...]:
+def slices(sizes: Sequence[int]) -> tuple[slice, ...]:
     ends = list(itertools.accumulate(sizes))
     return tuple(slice(end - size, end) for end, size in zip(ends, sizes, strict=True))

@@ -121,16 +121,20 @@ def ssp(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:
         return None, log_weight
     n, size = count_rows(n, log_weight), len(weight)
     total = float(weight.sum())
-    scale = n / total
-    uniform = rng.uniform(size)
-    if uniform.dtype != object and size <= PYTHON_UP_TO:
-        counts = kernels.ssp_counts.py_func(weight.tolist(), scale, n, uniform.tolist(), [0] * size)
-    else:
-        # In place: the counts overwrite the weights, entry j after weight j has been read. `fill_equal` then overwrites
-        # the counts, which `_expand` has read by then.
-        counts = kernels.ssp_counts(weight, scale, n, uniform, weight.view(np.int64))
-    rows = _expand(counts, size, n)
+    rows = _expand(draw_counts(weight, n, rng.uniform(size)), size, n)
     return rows, fill_equal(n, largest + math.log(total / n), weight)
+
+
+def draw_counts(weight: Floats, n: int, uniform: NDArray) -> NDArray[np.int64]:
+    """(N,) offspring, `n` in all, of rows with `weight` (N,): the floor or the ceiling of what each expects, by SSP.
+
+    `weight` is spent: where it is large, the counts overwrite it.
+    """
+    scale = n / float(weight.sum())
+    if uniform.dtype != object and len(weight) <= PYTHON_UP_TO:
+        return np.array(kernels.ssp_counts.py_func(weight.tolist(), scale, n, uniform.tolist(), [0] * len(weight)))
+    # In place: the counts overwrite the weights, entry j after weight j has been read.
+    return kernels.ssp_counts(weight, scale, n, uniform, weight.view(np.int64))
 
 
 def killing(log_weight: LogW, rng: Rng) -> Draw:

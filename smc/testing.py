@@ -24,7 +24,7 @@ def enumerate_runs(run: Callable[[Choices], T], *, max_runs: int = 1_000_000) ->
     """Every possible outcome of `run(rng)` with its probability; the probabilities add up to 1.
 
     `run` takes all its randomness from `rng`, which can stand for `rng.Streams` in `smc.engine.smc` and for any
-    `Rng`: `rng.uniform(n)` gives uniforms that may be compared, shifted and rounded (`u < x`, `a - u`,
+    `Rng`: `rng.uniform(n)` gives uniforms that may be compared, shifted, scaled and rounded (`u < x`, `a - u`, `u * a`,
     `math.ceil(a - u)`), `rng.categorical(log_p)` gives plain integers. Normals cannot be enumerated.
 
         def z_hat(rng):
@@ -132,22 +132,27 @@ class SymbolicUniform:
 
 
 class Affine:
-    """`shift + sign * u` for a symbolic uniform; comparisons with numbers decide as much of u as they ask."""
+    """`shift + slope * u` for a symbolic uniform; comparisons with numbers decide as much of u as they ask."""
 
-    __slots__ = ("shift", "sign", "u")
+    __slots__ = ("shift", "slope", "u")
 
-    def __init__(self, u: SymbolicUniform, sign: int = 1, shift: float = 0.0) -> None:
+    def __init__(self, u: SymbolicUniform, slope: float = 1.0, shift: float = 0.0) -> None:
         self.u = u
-        self.sign = sign
+        self.slope = slope
         self.shift = shift
 
     def __add__(self, other: float) -> Affine:
-        return Affine(self.u, self.sign, self.shift + other)
+        return Affine(self.u, self.slope, self.shift + other)
 
     __radd__ = __add__
 
+    def __mul__(self, factor: float) -> Affine:
+        return Affine(self.u, self.slope * factor, self.shift * factor)
+
+    __rmul__ = __mul__
+
     def __neg__(self) -> Affine:
-        return Affine(self.u, -self.sign, -self.shift)
+        return self * -1.0
 
     def __sub__(self, other: float) -> Affine:
         return self + (-other)
@@ -159,7 +164,8 @@ class Affine:
     def __lt__(self, x: float) -> bool:
         if isinstance(x, Affine):
             raise TypeError("an enumerated uniform can be compared with numbers only, not with another uniform")
-        return self.u.below(x - self.shift) if self.sign > 0 else not self.u.below(self.shift - x)
+        below = self.u.below((x - self.shift) / self.slope)
+        return below if self.slope > 0 else not below
 
     def __le__(self, x: float) -> bool:
         return self < x

@@ -38,7 +38,7 @@ def optimal(n: int) -> Scheme:
         if log_weight[order[n]] == -np.inf:
             rows = np.sort(order[:n])
             return rows, log_weight[rows]
-        kept = _count_heaviest(log_weight[order] - largest, n)
+        kept = count_heaviest(log_weight[order] - largest, n)
         rest = np.sort(order[kept:])
         # Relative to the heaviest of the rest: they may be too light to be seen beside the heaviest of all.
         weight, largest = rescale(log_weight[rest])
@@ -51,17 +51,20 @@ def optimal(n: int) -> Scheme:
     return Scheme(f"optimal({n})", draw)
 
 
-def _count_heaviest(descending: LogW, n: int) -> int:
-    """The number of the (N,) sorted log-weights that are kept for certain.
+def count_heaviest(descending: LogW, n: int, log_left: float = -np.inf) -> int:
+    """The number of the (K,) sorted log-weights that are kept for certain, among `n` rows in all.
 
-    The first A with c w_A < 1, where c = (n - A) / (the sum of all weights from w_A on). Testing w_A against the c of
-    A - 1 instead is the off-by-one of several published codes, which inflates the total. In logs, as the weights at
-    the end may be too light to be seen beside the first.
+    `log_left`: the log of all weights besides these, none of which is heavier. It is the first A with c w_A < 1, where
+    c = (n - A) / (the sum of all weights from w_A on). Testing w_A against the c of A - 1 instead is the off-by-one of
+    several published codes, which inflates the total. In logs, as the weights at the end may be too light to be seen
+    beside the first.
     """
-    log_tails = np.logaddexp.accumulate(descending[::-1])[::-1]
-    light = np.log(np.arange(n, 0, -1)) + descending[:n] < log_tails[:n]
-    light[n - 1] = True  # a single survivor stands for any tail
-    return int(np.argmax(light))
+    most = min(len(descending), n)
+    log_tails = np.logaddexp.accumulate(np.append(descending, log_left)[::-1])[::-1]
+    light = np.log(np.arange(n, n - most, -1)) + descending[:most] < log_tails[:most]
+    if most == n:
+        light[n - 1] = True  # a single survivor stands for any tail
+    return int(np.argmax(light)) if light.any() else most
 
 
 def _make_distinct(rows: Rows, weight: Floats) -> Rows:

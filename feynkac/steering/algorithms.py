@@ -12,13 +12,14 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from feynkac.base.capabilities import Bounded, ChecksForks
+from feynkac.base.capabilities import Bounded, Branches, ChecksForks, require
 from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import LogW, Potential, Resample, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import read_whole
 from feynkac.results.result import Result
 from feynkac.smc import resample as schemes
+from feynkac.smc.branching import branching_smc
 from feynkac.smc.checks import name_of
 from feynkac.smc.engine import RandomSource, smc
 from feynkac.smc.observers import Observer, Progress, run
@@ -28,13 +29,17 @@ from feynkac.steering.recorder import Recorder
 from feynkac.steering.timing import TimedModel, TimedPotential
 from feynkac.steering.verdicts import Verdicts, watch_deaths
 
-Algorithm = Literal["smc", "importance", "best_of_n", "beam", "gibbs", "exact"]
+Algorithm = Literal["smc", "optimal", "importance", "best_of_n", "beam", "gibbs", "exact"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 WITHOUT_FORKS = ("importance", "best_of_n", "exact")
 BEAM_WIDTH = 2
 """Ways in which a beam extends each particle before it chooses among them."""
 SWEEPS = 10
 """Sweeps of particle Gibbs where none are asked for."""
+CANNOT_BRANCH = (
+    "{} cannot tell all that may come next, as prompts of language models can, and algorithm='optimal' weighs all of "
+    "it; take algorithm='smc' or 'beam'"
+)
 ADVICE = {"sweeps": ": the first, from plain SMC, is a start only"}
 
 
@@ -144,13 +149,15 @@ class Batch:
         whole = plan.algorithm == "best_of_n"
         watched = watch_deaths(problems.weigh(), verdicts)
         weigh = AtTheEnd(watched) if whole else watched
-        self._steps = smc(
-            TimedModel(problems.join(guided=not whole), self._watch),
-            TimedPotential(weigh, self._watch),
-            n=[plan.size] * len(problems),
-            resample=plan.resample_islands(),
-            rng=streams,
-        )
+        model = problems.join(guided=not whole)
+        parts = TimedModel(model, self._watch), TimedPotential(weigh, self._watch)
+        n = [plan.size] * len(problems)
+        if plan.algorithm == "optimal":
+            refusal = CANNOT_BRANCH.format(type(problems.models[0]).__name__)
+            require(model, Branches, refusal, ArgumentError).check_branches()
+            self._steps = branching_smc(*parts, n=n, rng=streams, islands=plan.islands)
+        else:
+            self._steps = smc(*parts, n=n, resample=plan.resample_islands(), rng=streams)
 
     @property
     def has_particles(self) -> bool:

@@ -129,7 +129,12 @@ class Recorder:
                 "particles missed likely ones; use algorithm='exact' if the texts are few, or more particles"
             )
         never = algorithm in ("importance", "best_of_n")
-        return [*doubts, *list_doubts(found, history.ess, history.resampled, n, never_resamples=never)]
+        # What is certain may be as uneven as it likes: of such a population a small ESS is no doubt.
+        uneven = algorithm == "optimal"
+        return [
+            *doubts,
+            *list_doubts(found, history.ess, history.resampled, n, never_resamples=never, of_posterior=not uneven),
+        ]
 
 
 def show_samples(state: Any, rows: Rows) -> list[Any]:

@@ -70,6 +70,12 @@ def steer(
     All algorithms have the same target. All but "gibbs" give an unbiased evidence and properly weighted samples.
 
     - "smc" resamples when the effective sample size falls below `ess_threshold` times the particles; with 0 never.
+    - "optimal" extends at most `particles` distinct texts in a step, weighs all their next tokens, and keeps some of
+      these without replacement (Fearnhead and Clifford 2003). A result holds four times `particles`: texts that have
+      ended keep their places, and potentials that weigh partial texts see four for each that is extended. For prompts
+      of language models, with no proposal of their own and no lazy constraint. It pays for rewards that know partial
+      texts, and a little for masks; where all is decided at the end, "smc" is better. `resampler` and `ess_threshold`
+      mean nothing here.
     - "importance" never resamples. Constraints still mask its proposal.
     - "best_of_n" draws `particles` samples from the model as it stands (by its own proposal, where it has one): nothing
       is masked, and potentials are asked about whole samples only. `Result.best` is the one with the largest reward

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from feynkac.base.capabilities import Remembers, has
+from numpy.typing import NDArray
+
+from feynkac.base.capabilities import Children, Remembers, has
 from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import LogW, Mask, Model, Potential, Rng, Rows, State
 from feynkac.base.memory import Memory
@@ -29,6 +31,20 @@ class TimedModel:
 
     def done(self, state: Any) -> Mask:
         return self._model.done(state)
+
+    def check_branches(self) -> None:
+        """Only of a model that `Branches`."""
+        self._model.check_branches()
+
+    def branch(self, t: int, state: Any, rows: Rows) -> Children:
+        """Only of a model that `Branches`."""
+        with self._watch.on("model"):
+            return self._model.branch(t, state, rows)
+
+    def descend(self, t: int, state: Any, children: Children, parents: Rows, at: Rows, chosen: NDArray[Any]) -> State:
+        """Only of a model that `Branches`."""
+        with self._watch.on("model"):
+            return self._model.descend(t, state, children, parents, at, chosen)
 
     def replay(self, t: int, state: Any, rng: Rng, reference: Any) -> tuple[State, LogW]:
         """Only of a model that `Replays`."""

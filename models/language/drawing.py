@@ -16,6 +16,8 @@ from feynkac.models.language.proposals import MASKED
 from feynkac.models.language.protocols import Frontier, Proposal, Proposed
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from feynkac.base.capabilities import Guides
     from feynkac.base.masks import TokenConstraint
     from feynkac.models.language.prompted import Prompted
@@ -80,6 +82,27 @@ def draw_shares(shares: Sequence[Share], frontier: Frontier) -> Proposed:
             here, part = _select(frontier, members, members[group], members[before])
             for values, drawn in zip(whole, proposal.draw(part), strict=True):
                 values[here] = drawn
+    frontier.state.companions[_GROUPS] = group
+    return whole
+
+
+def guide_shares(problems: Sequence[Problem], frontier: Frontier) -> Tensor | None:
+    """(U, V) logits of what the guides of each problem make of the law, at temperature 1; None where nothing guides."""
+    if not any(problem.guides for problem in problems):
+        return None
+    kinds: dict[tuple[int, ...], list[int]] = {}
+    for g, problem in enumerate(problems):
+        kinds.setdefault(tuple(map(id, problem.guides)), []).append(g)
+    if len(kinds) == 1:
+        return Guided(problems[0].guides).make_logits(frontier)
+    group = frontier.state.group[frontier.heads]
+    before = frontier.state.companions.get(_GROUPS, group)
+    whole = frontier.logits.clone()
+    for some in kinds.values():
+        members = np.isin(np.arange(len(problems)), some)
+        if members[group].any():
+            _, part = _select(frontier, members, members[group], members[before])
+            whole[np.flatnonzero(members[group])] = Guided(problems[some[0]].guides).make_logits(part)
     frontier.state.companions[_GROUPS] = group
     return whole
 

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.capabilities import Children
 from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.base.masks import TokenConstraint, TokenMask, pack
 from feynkac.models.language import texts
+from feynkac.models.language.children import check_undrawn, list_children
 from feynkac.models.language.columns import FAR, Columns
-from feynkac.models.language.drawing import Problem, Share, arrange, draw_shares
+from feynkac.models.language.drawing import Problem, Share, arrange, draw_shares, guide_shares
 from feynkac.models.language.enumeration import Enumerated, Enumeration
 from feynkac.models.language.laws import shape
 from feynkac.models.language.protocols import Frontier
@@ -110,6 +112,27 @@ class Prompted:
     def done(self, state: Texts) -> Mask:
         """(N,) which texts have ended."""
         return ~state.running
+
+    def check_branches(self) -> None:
+        """Raises ArgumentError for a prompt whose tokens must be drawn before they are weighed."""
+        check_undrawn([problem.proposal for problem in self.problems], bool(self.columns.lazy))
+
+    def branch(self, t: int, state: Texts, rows: Rows) -> Children:
+        """All next tokens of the running `rows` (see `feynkac.base.capabilities.Branches`)."""
+        frontier = self._reach(state, rows, np.zeros(len(rows)), None)
+        return list_children(frontier, guide_shares(self.problems, frontier))
+
+    def descend(
+        self, t: int, state: Texts, children: Children, parents: Rows, at: Rows, chosen: NDArray[np.int64]
+    ) -> Texts:
+        """The population of the texts `parents`, each with its token of `chosen` behind it; -1 adds none."""
+        state = state.fork(parents)
+        grown = np.flatnonzero(chosen >= 0)
+        if len(grown):
+            state.log_prob[grown] += children.weigh(at[grown], chosen[grown])[1]
+            state.context[grown] = at[grown]
+            self._append(state, grown, chosen[grown])
+        return state
 
     def _step(self, state: Texts, rng: Rng, pinned: int | None) -> tuple[Texts, LogW]:
         state = replace(state, **{name: getattr(state, name).copy() for name in _CHANGED})

@@ -81,7 +81,7 @@ def test_changing_the_resampler_does_not_change_the_proposals(tiny_lm) -> None:
     assert seen["ssp"] == seen["multinomial"] == seen["killing"]
 
 
-@pytest.mark.parametrize("algorithm", ["smc", "importance", "best_of_n", "beam"])
+@pytest.mark.parametrize("algorithm", ["smc", "optimal", "importance", "best_of_n", "beam"])
 @pytest.mark.parametrize("islands", [1, 2])
 def test_every_algorithm_finds_the_same_evidence(tiny_lm, algorithm, islands) -> None:
     task = tiny_lm().prompt("a", max_tokens=2)
@@ -91,7 +91,7 @@ def test_every_algorithm_finds_the_same_evidence(tiny_lm, algorithm, islands) ->
     z = np.exp([run.log_evidence for run in runs])
     spread = math.hypot(z.std(ddof=1) / math.sqrt(len(z)), math.exp(truth.log_evidence) * truth.log_evidence_se)
     assert abs(z.mean() - math.exp(truth.log_evidence)) < 4.5 * spread  # false alarm: 7e-6 a case
-    assert len(runs[0].samples) == (128 if algorithm == "beam" else 64)
+    assert len(runs[0].samples) == {"beam": 128, "optimal": 256}.get(algorithm, 64)
 
 
 def test_a_resampler_may_be_a_value_and_potentials_may_be_functions(tiny_lm) -> None:
@@ -166,7 +166,7 @@ def test_a_failing_reward_names_itself_and_hands_over_the_particles(tiny_lm) -> 
         ({"particles": 2.5}, "at least 1"),
         ({"particles": True}, "at least 1"),
         ({"islands": 3}, "must divide"),
-        ({"algorithm": "mcmc"}, "smc, importance, best_of_n, beam, gibbs"),
+        ({"algorithm": "mcmc"}, "smc, optimal, importance, best_of_n, beam, gibbs"),
         ({"sweeps": 3}, "for algorithm='gibbs' only"),
         ({"algorithm": "gibbs", "sweeps": 1}, "at least 2"),
         ({"algorithm": "gibbs", "sweeps": True}, "at least 2"),

@@ -16,7 +16,10 @@ from feynkac.base.capabilities.asking import Named as Named, has as has, require
 from feynkac.base.capabilities.models import (
     Biased as Biased,
     Bounded as Bounded,
+    Branches as Branches,
+    BranchingModel as BranchingModel,
     ChecksForks as ChecksForks,
+    Children as Children,
     Enumerated as Enumerated,
     Enumerates as Enumerates,
     Heeds as Heeds,
@@ -78,7 +81,9 @@ class Closes(Protocol):
     def close(self) -> None: ...
 
 
-OF_MODELS: tuple[type, ...] = (Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, Enumerates, Replays, Scores)
+OF_MODELS: tuple[type, ...] = (
+    Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, Enumerates, Replays, Scores, Branches,
+)  # fmt: skip
 OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers,)
 OF_STATES: tuple[type, ...] = (
     Shows, Retires, Records, CountsTokens, TellsEnds, Remembers, Writes, TellsProblems, Tokenised, CarriesAutomata,

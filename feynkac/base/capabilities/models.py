@@ -161,3 +161,65 @@ class ScoresAnswers(Protocol):
 
 class Replayable(Model, Replays, Protocol):
     """A model that can also walk a given path again."""
+
+
+@runtime_checkable
+class Branches(Protocol):
+    """A model that knows all children of a row. Asked by algorithm "optimal". Without it: that refuses."""
+
+    def check_branches(self) -> None:
+        """Raises a FeynkacError where this very model cannot branch, which says why and what to do."""
+        ...
+
+    def branch(self, t: int, state: Any, rows: Rows) -> Children:
+        """All that step `t` may make of the unfinished `rows`."""
+        ...
+
+    def descend(self, t: int, state: Any, children: Children, parents: Rows, at: Rows, chosen: NDArray[Any]) -> State:
+        """The population of children: row `i` is child `chosen[i]` of history `at[i]`, that of row `parents[i]`.
+
+        Where `chosen[i]` is -1 it is row `parents[i]` as it stands.
+        """
+        ...
+
+
+class BranchingModel(Model, Branches, Protocol):
+    """A model that also knows all children of its rows."""
+
+
+class Children(Protocol):
+    """The children of J histories: integers, each with its probability under the law, and with a score.
+
+    The score, log p(child) plus what is foreseen of it, in nats, says which are worth keeping; it is -inf only where
+    nothing can come of the child.
+    """
+
+    @property
+    def history(self) -> NDArray[Any]:
+        """(R,) the number of each row's history; rows with the same one are the same in all that may come."""
+        ...
+
+    @property
+    def log_mass(self) -> LogW:
+        """(J,) log-sums of the scores, in nats."""
+        ...
+
+    def among(self, histories: Rows) -> Children:
+        """The children of these histories alone, numbered anew; one may come twice."""
+        ...
+
+    def above(self, bound: LogW) -> tuple[Rows, NDArray[Any]]:
+        """(K,) histories and (K,) children: those with scores above their history's `bound` (J,), up to rounding."""
+        ...
+
+    def without(self, at: Rows, chosen: NDArray[Any]) -> Children:
+        """The same histories without these children."""
+        ...
+
+    def draw(self, at: Rows, uniforms: NDArray[Any]) -> NDArray[Any]:
+        """(K,) children of histories `at`, each by the inversion of exp(score) at its uniform in [0, 1)."""
+        ...
+
+    def weigh(self, at: Rows, chosen: NDArray[Any]) -> tuple[LogW, LogW]:
+        """(K,) scores, and (K,) log-probabilities under the law, in nats."""
+        ...
