@@ -177,3 +177,12 @@ def test_a_copy_of_a_grammar_accepts_the_same() -> None:
     constraint.automaton(BYTES)
     for twin in (copy.deepcopy(constraint), pickle.loads(pickle.dumps(constraint))):
         assert list_accepted(twin.automaton(BYTES), "ab", 4) == {"", "ab", "aabb"}
+
+
+@pytest.mark.parametrize(
+    ("lark", "line"), [('root ::= "a"', 1), ('start: x\nx ::= "b"', 2), ('<a-b> ::= "a"', 1), ('  a-b ::= "a"', 1)]
+)
+def test_grammars_in_another_notation_are_told_by_its_name(lark: str, line: int) -> None:
+    with pytest.raises(ConstraintError, match=f"line {line}: .* ::= is how BNF and GBNF write a rule"):
+        grammar(lark)
+    assert repr(grammar('start: "x ::= y"'))
