@@ -75,7 +75,9 @@ class ContextFree(TokenFactor):
 
     def list_texts(self, most: int) -> list[str] | None:
         """All texts that meet it, None if there are more than `most`, or very long ones."""
-        return list_accepted(self, most)
+        from feynkac.potentials.constraints.engines.earley.network import recurs
+
+        return None if recurs(self.prepare()) else list_accepted(self, most)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_network": None}
