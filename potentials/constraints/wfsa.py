@@ -152,7 +152,7 @@ class _Paths:
         return spread
 
 
-def _join(mask: Support, weight: TextWeight) -> Factor:
+def _join(mask: TextConstraint, weight: TextWeight) -> Factor:
     """The mask times the weight, under the name that both have."""
     both = Product([mask, weight])
     both.name = mask.name

@@ -171,7 +171,7 @@ def test_memory_of_weights_is_bounded_whatever_the_number_of_states(monkeypatch:
     for ids in itertools.product((0, 1), repeat=8):
         walk.read([np.array(ids)])
     size = 8 * n_states * len({prospect for prospect, _ in walk._steps})
-    assert 0 < len(walk._steps) and size <= 8 * 32 * 400
+    assert len(walk._steps) > 0 and size <= 8 * 32 * 400
 
 
 @pytest.mark.parametrize(
