@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.capabilities import TellsLogProb, require
 from feynkac.base.contract import LogW, Rows, Schedule, State
-from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.base.errors import ArgumentError, PotentialError, shorten
 from feynkac.base.numbers import read_whole
 from feynkac.potentials.base import Factor
 
@@ -41,7 +41,7 @@ def power(alpha: float, schedule: Schedule | int | None = None) -> PowerOfLaw:
     Raises ArgumentError for an `alpha` that is no positive number and for a schedule that is none. It is for prompts of
     language models; in a program write `p.factor((alpha - 1) * text.log_drawn)` behind each token that is drawn.
     """
-    if isinstance(alpha, bool) or not isinstance(alpha, Real) or not 0.0 < float(alpha) < math.inf:
+    if not _is_power(alpha):
         raise ArgumentError(f"power({alpha!r}): the power of the model's law is a positive number")
     return PowerOfLaw(float(alpha), _read_schedule(schedule))
 
@@ -87,10 +87,17 @@ class PowerOfLaw(Factor):
             return self.alpha
         if isinstance(self._schedule, int):
             return 1.0 + (self.alpha - 1.0) * min((t + 1) / self._schedule, 1.0)
-        alpha = float(self._schedule(t))
-        if not 0.0 < alpha < math.inf:
-            raise PotentialError(f"'{self.name}' at step {t}: the schedule returned {alpha}; it must be positive")
-        return alpha
+        try:
+            alpha = self._schedule(t)
+        except Exception as error:
+            raise PotentialError(
+                f"'{self.name}' at step {t}: the schedule raised {type(error).__name__}: {error}; it is called with t"
+            ) from error
+        if not _is_power(alpha):
+            raise PotentialError(
+                f"'{self.name}' at step {t}: the schedule returned {shorten(repr(alpha))}; return a positive number"
+            )
+        return float(alpha)
 
     def _read(self, state: State, rows: Rows) -> LogW:
         told = require(
@@ -100,6 +107,10 @@ class PowerOfLaw(Factor):
             "is for prompts of language models (in a program p.factor((alpha - 1) * text.log_drawn) after each token)",
         )
         return told.tell_log_prob(rows)
+
+
+def _is_power(alpha: Any) -> bool:
+    return isinstance(alpha, Real) and not isinstance(alpha, bool) and 0.0 < float(alpha) < math.inf
 
 
 def _times(factor: float, log_prob: NDArray[np.float64]) -> LogW:

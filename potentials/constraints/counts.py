@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -188,7 +188,10 @@ _BUILD = {
 
 
 def _list_names(what: str, names: TokenNames) -> tuple[int | str, ...]:
-    listed = [names] if isinstance(names, (int, str, np.integer)) else list(names)
+    listed = [names] if isinstance(names, (int, str, np.integer)) else names
+    if not isinstance(listed, Iterable) or isinstance(listed, (bytes, bytearray, Mapping)):
+        raise ArgumentError(f"tokens({what}={shorten(repr(names))}): give a list of token ids and texts")
+    listed = list(listed)
     for name in listed:
         if isinstance(name, bool) or not isinstance(name, (int, str, np.integer)) or name == "":
             raise ArgumentError(f"tokens({what}=...): {shorten(repr(name))} is neither a token id nor a text")

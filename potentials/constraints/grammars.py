@@ -75,7 +75,9 @@ class ContextFree(TokenFactor):
 
     def list_texts(self, most: int) -> list[str] | None:
         """All texts that meet it, None if there are more than `most`, or very long ones."""
-        return list_accepted(self, most)
+        from feynkac.potentials.constraints.engines.earley.network import recurs
+
+        return None if recurs(self.prepare()) else list_accepted(self, most)
 
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"_network": None}
@@ -114,7 +116,14 @@ def grammar(lark: str, *, engine: Literal["earley", "llguidance"] | None = None)
     name = shorten(f"grammar({' '.join(lark.split())!r})")
     if halves := _HALF.search(lark):
         raise ConstraintError(f"{name}: it holds {halves[0]!r}, half of a character, which no text has")
-    if special := _SPECIAL.search(_QUOTED.sub(lambda found: " " * len(found[0]), lark)):
+    bare = _QUOTED.sub(lambda found: " " * len(found[0]), lark)
+    if other := _OTHER_NOTATION.search(bare):
+        line = lark.count("\n", 0, other.start(1)) + 1
+        raise ConstraintError(
+            f"{name}: line {line}: {other[1]} is how BNF and GBNF write a rule; in Lark's notation it is name: ..., "
+            "names are lower case, and the first rule is start"
+        )
+    if special := _SPECIAL.search(bare):
         line = lark.count("\n", 0, special.start()) + 1
         raise ConstraintError(
             f"{name}: line {line}: {special[0]} is a special token, which has no text, and a constraint is about text; "
@@ -135,5 +144,6 @@ def grammar(lark: str, *, engine: Literal["earley", "llguidance"] | None = None)
 
 _QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|(?://|#)[^\n]*')
 """Strings, regular expressions and comments of a grammar."""
+_OTHER_NOTATION = re.compile(r"^[ \t]*((?:<[^<>\n]+>|[\w-]+)[ \t]*::=)", re.MULTILINE)
 _HALF = re.compile("[\\ud800-\\udfff]")
 _SPECIAL = re.compile(r"<[^<>\s]+>")

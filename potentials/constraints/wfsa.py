@@ -58,6 +58,8 @@ def wfsa(
     Raises ArgumentError for transitions, states or weights that are none; ConstraintError for characters that are no
     single ones, and if no text has a path.
     """
+    if not isinstance(name, str | None):
+        raise ArgumentError(f"wfsa(name={shorten(repr(name))}): give a string")
     if isinstance(transitions, Mapping):
         if start is not None or final is not None:
             raise ArgumentError(
@@ -87,7 +89,7 @@ def _choose(choices: Mapping[Any, float], name: str | None) -> Factor:
     parts = [each if isinstance(each, TextConstraint) else regex(each) for each, _ in kept]
     dfas = [part.dfa for part in parts]
     mask = Support(named, partial(unite, dfas, named)).prepare()
-    return Product([mask, TextWeight(ChoiceWeights(dfas, [weight for _, weight in kept]), named)])
+    return _join(mask, TextWeight(ChoiceWeights(dfas, [weight for _, weight in kept]), named))
 
 
 class _Paths:
@@ -111,7 +113,7 @@ class _Paths:
     def make(self) -> Factor:
         """The mask and the weight. Raises ConstraintError."""
         mask = Support(self._name, self._build_dfa).prepare()
-        return Product([mask, TextWeight(self._weigh(), self._name)])
+        return _join(mask, TextWeight(self._weigh(), self._name))
 
     def _build_dfa(self) -> CharDfa:
         """The texts that have a path."""
@@ -148,6 +150,13 @@ class _Paths:
         spread = np.full(self._size, -np.inf)
         spread[list(weights)] = list(weights.values())
         return spread
+
+
+def _join(mask: TextConstraint, weight: TextWeight) -> Factor:
+    """The mask times the weight, under the name that both have."""
+    both = Product([mask, weight])
+    both.name = mask.name
+    return both
 
 
 def _list_transitions(given: Any) -> list[tuple[Hashable, Ranges, Hashable, float]]:

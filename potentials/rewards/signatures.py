@@ -9,6 +9,8 @@ from typing import Any
 from feynkac.base.errors import ArgumentError
 from feynkac.base.problems import Problem
 
+_OURS = "feynkac.potentials."
+"""Where the functions live that make potentials."""
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
@@ -30,6 +32,8 @@ def find_problem(f: Callable[..., Any], what: str, batch: bool) -> str | None:
     for one that yields.
     """
     name = name_function("", f)
+    if (getattr(f, "__module__", None) or "").startswith(_OURS) and inspect.isfunction(f):
+        raise ArgumentError(f"{what}'{name}' makes a potential, and is none itself; call it: {name}(...)")
     if any(map(inspect.isasyncgenfunction, (f, type(f).__call__))):
         raise ArgumentError(
             f"{what}'{name}' is an async generator: it yields, and a score is returned. Write return instead of yield"
@@ -42,6 +46,8 @@ def find_problem(f: Callable[..., Any], what: str, batch: bool) -> str | None:
     try:
         signature.bind(None, *([None] if told == "" else []), **({told: None} if told else {}))
     except TypeError as cause:
+        if isinstance(f, type):
+            raise ArgumentError(f"{what}{name} is a class; give an instance: {name}(...)") from None
         many = "s" if batch else ""
         raise ArgumentError(
             f"{what}'{name}' takes {signature}, and is called with one argument, the sample{many} ({cause}). Fix the "

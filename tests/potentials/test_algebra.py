@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import feynkac as fk
 from feynkac.base.errors import ArgumentError, PotentialError
 from feynkac.base.masks import TokenConstraint
 from feynkac.base.vocabulary import Vocabulary
@@ -202,3 +203,37 @@ heavy = {"torch", "transformers", "numba"} & set(sys.modules)
 assert not heavy, heavy
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["phrases", "canonical", "power", "reward", "twist", "regex", "wfsa", "json_schema"])
+def test_a_function_that_makes_potentials_is_no_potential(name: str) -> None:
+    make = getattr(fk, name)
+    for wrong in (as_potential, reward, constraint, fk.twist, fk.process_reward):
+        with pytest.raises(ArgumentError, match=rf"'{name}' makes a potential, and is none itself; call it: {name}\("):
+            wrong(make)
+
+
+def test_a_class_in_the_place_of_its_instance_is_refused() -> None:
+    class Score:
+        def __call__(self, text: str) -> float:
+            return 1.0
+
+    for make in (reward, constraint, fk.twist, fk.process_reward):
+        with pytest.raises(ArgumentError, match=r"Score is a class; give an instance: Score\("):
+            make(Score)
+    assert make(Score())
+    assert reward(float)  # of a class that is a function of the text
+
+
+@pytest.mark.parametrize(
+    ("schedule", "problem"),
+    [
+        (lambda t: None, "returned None; return a positive number"),
+        (lambda t: 0.0, "returned 0.0"),
+        (lambda t: "2", "returned '2'"),
+        (lambda t: 1 // t, "raised ZeroDivisionError"),
+    ],
+)
+def test_a_schedule_that_gives_no_power_is_named(schedule: Any, problem: str) -> None:
+    with pytest.raises(PotentialError, match=rf"'power\(2\)' at step 0: the schedule {problem}"):
+        fk.power(2.0, schedule).find_alpha(0)

@@ -165,3 +165,12 @@ def test_memory_of_long_choices_is_linear() -> None:
     finally:
         tracemalloc.stop()
     assert len(dfa.delta) == 60_001 and peak < 64 << 20
+
+
+@pytest.mark.parametrize("names", [None, 2.5, b"ab", bytearray(b"ab"), {"a": 1}])
+def test_names_of_tokens_that_are_no_list_are_refused(names: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"tokens\(ban=.*\): give a list of token ids and texts"):
+        tokens(ban=names)
+    if names is not None:
+        with pytest.raises(ArgumentError, match=r"tokens\(allow=.*\): give a list of token ids and texts"):
+            tokens(allow=names)

@@ -12,6 +12,7 @@ import pytest
 
 from feynkac.base.errors import ArgumentError, ConstraintError
 from feynkac.potentials import grammar, regex
+from feynkac.potentials.constraints import grammars
 from feynkac.potentials.constraints.automata.listing import BYTES
 from feynkac.potentials.constraints.engines.earley.table import EarleyAutomaton
 from feynkac.potentials.constraints.engines.llguidance.table import GuideAutomaton
@@ -177,3 +178,27 @@ def test_a_copy_of_a_grammar_accepts_the_same() -> None:
     constraint.automaton(BYTES)
     for twin in (copy.deepcopy(constraint), pickle.loads(pickle.dumps(constraint))):
         assert list_accepted(twin.automaton(BYTES), "ab", 4) == {"", "ab", "aabb"}
+
+
+@pytest.mark.parametrize(
+    ("lark", "line"), [('root ::= "a"', 1), ('start: x\nx ::= "b"', 2), ('<a-b> ::= "a"', 1), ('  a-b ::= "a"', 1)]
+)
+def test_grammars_in_another_notation_are_told_by_its_name(lark: str, line: int) -> None:
+    with pytest.raises(ConstraintError, match=f"line {line}: .* ::= is how BNF and GBNF write a rule"):
+        grammar(lark)
+    assert repr(grammar('start: "x ::= y"'))
+
+
+@pytest.mark.parametrize(
+    ("lark", "texts"),
+    [
+        ('start: "(" start ")" | "x"', None),
+        ('start: a "x" | "y"\na: "(" start', None),
+        ('start: a a\na: "x" | "y"', ["xx", "xy", "yx", "yy"]),
+    ],
+)
+def test_texts_of_rules_that_need_themselves_are_not_looked_for(lark: str, texts: Any, monkeypatch: Any) -> None:
+    made = grammar(lark)
+    if texts is None:
+        monkeypatch.setattr(grammars, "list_accepted", None)
+    assert made.list_texts(256) == texts

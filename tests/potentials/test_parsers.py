@@ -238,3 +238,48 @@ def test_an_async_parser_is_refused() -> None:
 
     with pytest.raises(ArgumentError, match="cannot be async"):
         parser(later)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda depth: [depth],
+        lambda depth: {"depth": depth},
+        lambda depth: {depth},
+        lambda depth: bytearray([depth]),
+        lambda depth: ("a", [{"depth": [depth]}]),
+    ],
+)
+def test_equal_states_of_lists_dicts_and_sets_are_one(wrap: Any) -> None:
+    depths = [wrap(depth) for depth in range(4)]
+
+    def advance(state: Any, byte: bytes) -> Any:
+        after = depth_after(depths.index(state), byte)
+        return None if after is None else wrap(after)
+
+    made = parser(advance, wrap(0), lambda state: state == wrap(0))
+    plain = parser(depth_after, 0, lambda depth: depth == 0)
+    automaton, known = made.compile(BRACKETS), plain.compile(BRACKETS)
+    states = np.zeros(1, dtype=np.int64)
+    for token in (0, 2, 6, 3, 1):
+        np.testing.assert_array_equal(automaton.masks(states), known.masks(states))
+        states = automaton.advance(states, np.array([token]))
+    assert states.tolist() == [0]
+    assert made.calls == plain.calls
+
+
+def test_states_that_hold_themselves_are_apart() -> None:
+    def advance(state: list[Any], byte: bytes) -> list[Any]:
+        after: list[Any] = []
+        after.append(after)
+        return after
+
+    automaton = parser(advance, []).compile(BRACKETS)
+    assert automaton.advance(np.zeros(1, dtype=np.int64), np.array([4])).tolist() != [-1]
+
+
+def test_a_name_that_is_no_text_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"parser\(name=3\): give a string"):
+        parser(depth_after, 0, name=3)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ArgumentError, match=r"wfsa\(name=3\): give a string"):
+        fk.wfsa({"a": 1.0}, name=3)  # pyright: ignore[reportArgumentType]

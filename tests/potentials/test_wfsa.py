@@ -225,3 +225,8 @@ def test_weights_guide_the_tokens_so_that_levels_do_not_vary(tiny_lm: Any) -> No
     truth = math.log(p[1] * math.exp(1.5) + p[2] * (math.exp(-2.0) + math.exp(0.25)))
     result = fk.steer(task, weighted, particles=8, seed=0)
     np.testing.assert_allclose(result.log_weights + math.log(8), truth, atol=1e-5)
+
+
+def test_a_weighted_automaton_has_one_name() -> None:
+    assert repr(wfsa({"a": 1.0})) == "wfsa({'a': 1.0})"
+    assert repr(wfsa([(0, "a", 0, 1.0)], 0, 0, name="counted")) == "counted"

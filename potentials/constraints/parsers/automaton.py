@@ -21,6 +21,18 @@ _TOLD = 40  # bytes of the text behind which something went wrong
 _ONE = [bytes([byte]) for byte in range(256)]
 
 
+def _freeze(state: Any) -> Any:
+    """What has the hash that a state may lack: equal for equal lists, dicts and sets, else the state itself."""
+    kind = type(state)
+    if kind in (list, tuple):
+        return kind, tuple(map(_freeze, state))
+    if kind is dict:
+        return kind, frozenset((key, _freeze(value)) for key, value in state.items())
+    if kind is set:
+        return kind, frozenset(state)
+    return (kind, bytes(state)) if kind is bytearray else state
+
+
 class Numbering:
     """The states of a parser as integers from 0, the start: equal ones are one, those without a hash are all apart."""
 
@@ -63,7 +75,7 @@ class Numbering:
         for table in (self._states, self._texts, self._accepts):
             for number in [number for number in table if number not in self._held]:
                 del table[number]
-        self._numbers = {state: n for state, n in self._numbers.items() if n in self._held}
+        self._numbers = {key: n for key, n in self._numbers.items() if n in self._held}
 
     def _explore(self, keys: list[int]) -> None:
         origins, bytes_ = [key >> 8 for key in keys], [_ONE[key & 255] for key in keys]
@@ -74,8 +86,8 @@ class Numbering:
 
     def _number(self, state: Any, text: bytes) -> int:
         try:
-            number = self._numbers.setdefault(state, self._next)
-        except TypeError:
+            number = self._numbers.setdefault(_freeze(state), self._next)
+        except (TypeError, RecursionError):  # of what has no hash, and of lists that hold themselves
             number = self._next
         if number == self._next:
             self._states[number], self._texts[number] = state, text

@@ -93,11 +93,11 @@ def parser(
     parser that notices late that nothing can follow loses particles, but no weight.
 
     The cost is that of the calls, which `Parser.calls` counts. A mask asks for each byte that some token has next, and
-    a state is asked about each byte once: states that are equal, and have a hash, are one state. So a parser of few
-    states is soon as fast as a regex. One whose states all differ is called up to as often as the vocabulary has
-    distinct beginnings of tokens, 100,000 times for each mask; where texts are long, or calls slow, check tokens one by
-    one instead, by a lazy constraint, or whole texts, `constraint(f)`. Some 260,000 moves are remembered, and each
-    state in which a particle has stood.
+    a state is asked about each byte once: states that are equal are one state, if they have a hash or are lists, dicts
+    or sets of what has one. So a parser of few states is soon as fast as a regex. One whose states all differ is called
+    up to as often as the vocabulary has distinct beginnings of tokens, 100,000 times for each mask; where texts are
+    long, or calls slow, check tokens one by one instead, by a lazy constraint, or whole texts, `constraint(f)`. Some
+    260,000 moves are remembered, and each state in which a particle has stood.
 
     Raises ArgumentError for what does not take these arguments; in a run PotentialError, with the state, the byte and
     the text, where a function raises, takes too long, changes its state or returns what is no state.
@@ -111,6 +111,8 @@ def parser(
     bad = isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0.0 < timeout < math.inf
     if timeout is not None and bad:
         raise ArgumentError(f"parser(timeout={shorten(repr(timeout))}): give seconds, a positive number, or None")
+    if not isinstance(name, str | None):
+        raise ArgumentError(f"parser(name={shorten(repr(name))}): give a string")
     return Parser(function, start, accepts, timeout, name or shorten(f"parser({called})"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 
 from feynkac.potentials.constraints.automata.alphabet import Alphabet
 from feynkac.potentials.constraints.engines.earley.loops import make_loops
@@ -42,6 +43,15 @@ def build_network(grammar: Grammar) -> Network:
     nullable = _find_nullable(machines)
     rules = {n: Rule(names.get(n, ""), machine, n in nullable) for n, machine in machines.items()}
     return Network(rules, writer.alphabet)
+
+
+def recurs(network: Network) -> bool:
+    """Whether some rule needs itself, as those of all grammars do that nest: such texts have no longest one."""
+    try:
+        TopologicalSorter({n: set(rule.machine.calls()) for n, rule in network.rules.items()}).prepare()
+    except CycleError:
+        return True
+    return False
 
 
 def _find_productive(machines: dict[int, Machine]) -> set[int]:
