@@ -41,7 +41,8 @@ def check_answers(report: Report, model: Any, potential: Any, n: int, steps: int
         ask(potential, place, first)
         for name in _find_changed(before, _snapshot(place.state)):
             report.add_fault(
-                f"'{who}' at step {place.t} wrote to the `{name}` of the state that it was asked about; copy what you change"
+                f"'{who}' at step {place.t} wrote to the `{name}` of the state that it was asked about; "
+                "copy what you change"
             )
     for how, what in (("again", ""), ("singly", _ALONE)):
         other = Answers()
@@ -64,7 +65,7 @@ _ALONE = "of this row alone: what a row is worth must not depend on the rows bes
 
 def _check_copies(report: Report, model: Any, potential: Any, first: Answers, n: int, seed: int) -> None:
     """After a fork each row has what its parent had."""
-    for t in range(len(first.levels)):
+    for t in _choose(len(first.levels)):
         rows = np.r_[n - 1, np.arange(n - 1)]
         copies = Answers()
         for place in walk(model, n, t + 1, seed, {t: rows}):
@@ -81,11 +82,17 @@ def _check_copies(report: Report, model: Any, potential: Any, first: Answers, n:
             return
 
 
+def _choose(steps: int) -> list[int]:
+    """The steps after which copies are made: the first, and one in the middle."""
+    return sorted({0, steps // 2}) if steps > 0 else []
+
+
 def check_siblings(report: Report, model: Any, n: int, steps: int, seed: int) -> None:
     """A child goes the same way whether or not it has a sibling: row 1 continues row 0 in both runs."""
     with_sibling, without = np.arange(n), np.arange(n)
     with_sibling[1], without[:2] = 0, (1, 0)
-    for t in range(max(steps - 1, 0)):
+    longest = sum(1 for _ in walk(model, n, steps, seed))
+    for t in _choose(longest - 1):
         walks = (walk(model, n, steps, seed, {t: rows}) for rows in (with_sibling, without))
         for one, other in zip(*walks, strict=False):
             if one.t < t:

@@ -77,13 +77,13 @@ def check_evidence(
     if all(abs(z) > _LIMIT for _, z in found):
         report.add_fault(
             f"the mean of exp(log_z) over {_RUNS} runs is {found[0][0]:.3g} times what the sum over all samples gives "
-            f"({log_z:.4g} nats), {found[0][1]:.1f} standard errors off, and {found[1][0]:.3g} times over as many others: "
-            "a weight is wrong, or samples with weight are never drawn"
+            f"({log_z:.4g} nats), {found[0][1]:.1f} standard errors off, and {found[1][0]:.3g} times over as many "
+            "others: a weight is wrong, or samples with weight are never drawn"
         )
     else:
         report.passed.append(
-            f"E[Z] = Z: {found[0][0]:.3g} times the sum over all samples, {found[0][1]:.1f} standard errors off (a fault "
-            f"is told beyond {_LIMIT}, twice)"
+            f"E[Z] = Z: {found[0][0]:.3g} times the sum over all samples, {found[0][1]:.1f} standard errors off (a "
+            f"fault is told beyond {_LIMIT}, twice)"
         )
 
 

@@ -39,9 +39,8 @@ class Report:
             return None
 
     def __str__(self) -> str:
-        titles = {
-            "has": "has", "lacks": "lacks (none of it is required)", "passed": "right", "notes": "note", "faults": "WRONG",
-        }  # fmt: skip
+        titles = {"has": "has", "lacks": "lacks (none of it is required)", "passed": "right"}
+        titles |= {"notes": "note", "faults": "WRONG"}
         blocks = [(title, getattr(self, name)) for name, title in titles.items()]
         lines = [line for title, found in blocks if found for line in (title, *(f"  - {each}" for each in found))]
         return "\n".join(lines)
