@@ -1,6 +1,7 @@
 """Potentials: constraints, rewards, and how they combine."""
 
 from feynkac.potentials.base import Factor, as_potential, product
+from feynkac.potentials.compat.genlm import from_genlm
 from feynkac.potentials.constraints.counts import length, tokens
 from feynkac.potentials.constraints.grammars import grammar
 from feynkac.potentials.constraints.schemas.constraint import json_schema
@@ -15,6 +16,7 @@ __all__ = [
     "as_potential",
     "choices",
     "constraint",
+    "from_genlm",
     "grammar",
     "json_schema",
     "length",

@@ -219,10 +219,18 @@ PLANTED: dict[str, tuple[Any, str]] = {
     "a final of +inf": (Infinite, "returned inf for row"),
     "a guide that forbids what has weight": (GuidedAway, "forbids the token b'b' that leads to"),
     "a guide of NaN": (GuidedNowhere, "guide"),
-    "a mask that forbids what final accepts": (lambda: change(__init__=forbid_a, final=zeros), "are lost from the target"),
-    "a mask bit that is unset though the token leads on": (lambda: change(masks=forbid_b_silently), "forbids the token b'b'"),
-    "an end of sequence that is unset though the text is accepted": (lambda: change(masks=forbid_ends), "end of sequence"),
-    "a mask that leads to nowhere": (lambda: change(advance=die_of_b, masks=dead_at_seven), "from which nothing accepted"),
+    "a mask that forbids what final accepts": (
+        lambda: change(__init__=forbid_a, final=zeros), "are lost from the target"
+    ),
+    "a mask bit that is unset though the token leads on": (
+        lambda: change(masks=forbid_b_silently), "forbids the token b'b'"
+    ),
+    "an end of sequence that is unset though the text is accepted": (
+        lambda: change(masks=forbid_ends), "end of sequence"
+    ),
+    "a mask that leads to nowhere": (
+        lambda: change(advance=die_of_b, masks=dead_at_seven), "from which nothing accepted"
+    ),
     "a mask that lets end what final rejects": (
         lambda: change(final=lambda self, state, rows: np.log([float(len(x) != 1) for x in state.texts(rows)])),
         "its final gives -inf for it",

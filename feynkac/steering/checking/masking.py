@@ -48,20 +48,27 @@ class MaskCheck:
         allowed = unpack(automaton.masks(np.array([state])), vocabulary.size)[0]
         ends = allowed[list(vocabulary.eos)]
         if len(ends) and (ends != automaton.accepts(np.array([state]))[0]).any():
-            self._fault(f"sets the bits of the end of sequence to {ends.tolist()} before the end of {text}, where "
-                        f"`accepts` says {not ends.all()}; they are set if and only if the text is accepted as it stands")  # fmt: skip
+            self._fault(
+                f"sets the bits of the end of sequence to {ends.tolist()} before the end of {text}, where `accepts` is "
+                f"{not ends.all()}; they are set if and only if the text is accepted as it stands"
+            )
         tried = np.unique(np.r_[token, self._draw.choice(np.flatnonzero(vocabulary.with_text), _TRIED)])
         after = automaton.advance(np.full(len(tried), state), tried)
         for v, there in zip(tried, after, strict=True):
             if allowed[v] != (there >= 0):
-                self._fault(f"{'allows' if allowed[v] else 'forbids'} the token {vocabulary.tokens[v]!r} before the end "
-                            f"of {text}, where `advance` gives {there}; a token is allowed if and only if it leads to a state")  # fmt: skip
+                verb = "allows" if allowed[v] else "forbids"
+                self._fault(
+                    f"{verb} the token {vocabulary.tokens[v]!r} before the end of {text}; `advance` gives {there}: "
+                    "a token is allowed if and only if it leads to a state"
+                )
         live = np.unique(after[after >= 0])
         if len(live) and not (masks := automaton.masks(live)).any(axis=1).all():
             dead = int(live[~masks.any(axis=1)][0])
             v = int(tried[after == dead][0])
-            self._fault(f"allows the token {vocabulary.tokens[v]!r} before the end of {text}, from which nothing accepted "
-                        "can be reached; a particle that draws it dies")  # fmt: skip
+            self._fault(
+                f"allows the token {vocabulary.tokens[v]!r} before the end of {text}, from which nothing accepted can "
+                "be reached; a particle that draws it dies"
+            )
         return int(after[tried == token][0])
 
     def _compare(self, automaton: Any, place: Any, row: int, state: int, answers: Answers, tokens: Any) -> None:
@@ -71,16 +78,14 @@ class MaskCheck:
             open_end = has(self._constraint, Checks) and accepts
             approved = not open_end or self._constraint.approves(place.state.vocabulary, tokens)  # pyright: ignore
             if (final > -np.inf) and not accepts:
-                self._fault(f"does not let {place.show(row)} come out, and its final gives {final:.3g} for it: such texts "
-                            "are lost from the target, and no weight makes up for it")  # fmt: skip
+                self._fault(
+                    f"does not let {place.show(row)} come out, and its final gives {final:.3g} for it: such texts are "
+                    "lost from the target, and no weight makes up for it"
+                )
             elif (final == -np.inf) and accepts and approved:
                 self._fault(f"lets {place.show(row)} end, and its final gives -inf for it")
         elif level == -np.inf and state >= 0:
             self._fault(f"leads to {place.show(row)}, and its level gives -inf for it; one of both is wrong")
-        elif level > -np.inf and state < 0:
-            self._report.notes.append(
-                f"'{self._who}': the mask forbids {place.show(row)}, its level does not; -inf would spare work"
-            ) if not self._report.notes else None
 
     def _fault(self, what: str) -> None:
         self._report.add_fault(f"the mask of '{self._who}' {what}")
@@ -123,8 +128,11 @@ def check_guide(report: Report, model: Any, potential: Any, n: int, steps: int, 
             v = int(tokens[row][-1]) if drawn else place.state.vocabulary.eos[0]
             if worth[here, v] == -np.inf:
                 if now[row] > -np.inf:
-                    report.add_fault(f"'{who}'.guide forbids the token {place.state.vocabulary.tokens[v]!r} that leads to "
-                                     f"{place.show(row)}, for which it gives {now[row]:.3g}; such texts are lost")  # fmt: skip
+                    token = place.state.vocabulary.tokens[v]
+                    report.add_fault(
+                        f"'{who}'.guide forbids the token {token!r} that leads to {place.show(row)}, which it gives "
+                        f"{now[row]:.3g}; such texts are lost"
+                    )
                 continue
             if now[row] > -np.inf and before[row] > -np.inf:
                 gaps.setdefault(int(here), []).append(now[row] - before[row] - worth[here, v])

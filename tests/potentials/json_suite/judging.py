@@ -139,11 +139,11 @@ def write_table() -> str:
         "# JSON Schema: what is enforced", "",
         "Written by `python tests/potentials/json_suite/judging.py docs/json_schema.md` from the official test-suite",
         "(https://github.com/json-schema-org/JSON-Schema-Test-Suite, required tests of drafts 7 and 2020-12).", "",
-        f"Of {len(judge_all())} schemas {counts['masked']} are enforced token by token, {counts['checked']} in part, with "
-        "whole texts checked,",
-        f"and {counts['refused']} are refused. Of {judged} instances none that is invalid is accepted; the valid ones that "
-        "are not are counted as lost.", "",
-        "| keyword | masked | checked | refused | instances | lost | limits |", "| --- | --- | --- | --- | --- | --- | --- |",
+        f"Of {len(judge_all())} schemas {counts['masked']} are enforced token by token, {counts['checked']} in part,",
+        f"with whole texts checked, and {counts['refused']} are refused. Of {judged} instances none that is invalid is",
+        "accepted; the valid ones that are not are counted as lost.", "",
+        "| keyword | masked | checked | refused | instances | lost | limits |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
     ]  # fmt: skip
     for keyword, found in sorted(groups.items()):
         how = Counter(verdict.how for verdict in found)
