@@ -1,6 +1,7 @@
 """Potentials: constraints, rewards, and how they combine."""
 
 from feynkac.potentials.base import Factor, as_potential, product
+from feynkac.potentials.compat.genlm import from_genlm
 from feynkac.potentials.constraints.canonical import canonical
 from feynkac.potentials.constraints.counts import length, tokens
 from feynkac.potentials.constraints.grammars import grammar
@@ -28,6 +29,7 @@ __all__ = [
     "choices",
     "constraint",
     "expert",
+    "from_genlm",
     "grammar",
     "json_schema",
     "judge",

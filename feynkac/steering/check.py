@@ -1,23 +1,23 @@
-"""`feynkac.check`: what an object of one's own has, lacks, and gets wrong on a short run, in words."""
+"""`feynkac.check`: what an object of one's own has, lacks, and gets wrong on short runs, in words."""
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from feynkac.base.capabilities import OF_MODELS, OF_POTENTIALS, OF_STATES, Replays
+from feynkac.base.capabilities import OF_MODELS, OF_POTENTIALS, list_factors
 from feynkac.base.contract import Model, Potential
-from feynkac.base.errors import AllParticlesDied, ArgumentError, FeynkacError
-from feynkac.potentials.base import product
+from feynkac.base.errors import ArgumentError
+from feynkac.base.masks import TokenConstraint
+from feynkac.potentials.base import Factor, product
 from feynkac.smc.checks import name_of
-from feynkac.smc.conditional import gibbs
-from feynkac.smc.engine import Step, smc
-from feynkac.smc.resample import multinomial
-from feynkac.smc.rng import Streams
-from feynkac.steering.recorder import show_samples
+from feynkac.steering.checking.consistency import check_answers, check_promises, check_siblings
+from feynkac.steering.checking.exactness import check_evidence
+from feynkac.steering.checking.masking import MaskCheck, check_guide
+from feynkac.steering.checking.report import Report, tell_capabilities
+from feynkac.steering.checking.trial import Trial
+from feynkac.steering.checking.walks import Answers, ask, walk
+from feynkac.steering.checking.watch import run_within
+from feynkac.steering.problems import prepare
 
 REQUIRED = {
     "model": (Model, ("init", "step", "done")),
@@ -25,48 +25,43 @@ REQUIRED = {
 }
 
 
-@dataclass
-class Report:
-    """What `check` found. `print(report)` tells it in words; `report.faults` is empty where nothing was wrong."""
-
-    has: list[str] = field(default_factory=list)
-    """What the objects offer beyond the contract."""
-    lacks: list[str] = field(default_factory=list)
-    """What they do not offer, and what happens without it."""
-    passed: list[str] = field(default_factory=list)
-    """What the short run has shown to be right."""
-    faults: list[str] = field(default_factory=list)
-    """What is wrong."""
-
-    def __str__(self) -> str:
-        titles = {"has": "has", "lacks": "lacks (none of it is required)", "passed": "right", "faults": "WRONG"}
-        blocks = [(title, getattr(self, name)) for name, title in titles.items()]
-        lines = [line for title, found in blocks if found for line in (title, *(f"  - {each}" for each in found))]
-        return "\n".join(lines)
-
-    __repr__ = __str__
-
-
-def check(model: Any, *potentials: Any, particles: int = 4, steps: int = 8, seed: int = 0) -> Report:
+def check(
+    model: Any, *potentials: Any, particles: int = 4, steps: int = 8, seed: int = 0, timeout: float = 60.0
+) -> Report:
     """A report on a model and potentials of one's own: what they have, lack, and get wrong.
 
-    They are run for at most `steps` steps with so many `particles`, resampled at each, twice with one seed. What is
-    found wrong is told in words rather than raised: `report.faults`. That nothing is found proves no weights right; for
-    that enumerate a small run (`feynkac.smc.testing.enumerate_runs`). Raises ArgumentError for fewer than 2 particles.
+    They are run for at most `steps` steps with `particles` rows, under the engine and on walks that nothing weighs, and
+    asked the same in several ways. Told are: a level of -inf behind which there is weight; masks, ends of sequence and
+    guides that contradict level and final; NaN and +inf; answers that depend on the other rows, on their order, on
+    earlier runs, or that do not fork with a row; states and rows that are written to; other weights for the same seed;
+    a call that takes more than `timeout` seconds. Where the model has at most 400 samples of so many steps, the mean of
+    exp(log_z) over 200 runs is compared with the sum over all of them, twice, and both must be more than 4.5 standard
+    errors off: by the normal law that happens to what is right less than once in 10^9, with few particles that rarely
+    survive a little more often.
+
+    What is found wrong is told in words rather than raised: `report.faults`. That nothing is found proves no weights
+    right; for that enumerate a small run (`feynkac.smc.testing.enumerate_runs`). Raises ArgumentError for fewer than 2
+    particles, and for a time-out that is not positive.
     """
     if particles < 2 or steps < 1:
         raise ArgumentError(f"check(particles={particles}, steps={steps}); give at least 2 particles and 1 step")
+    if not timeout > 0.0:
+        raise ArgumentError(f"check(timeout={timeout!r}); give the seconds that a call may take")
     report = Report()
-    whole = _contract(report, model, potentials)
-    _tell(report, f"model {name_of(model)}", model, OF_MODELS)
+    runs = _check_contract(report, model, potentials)
+    tell_capabilities(report, f"model {name_of(model)}", model, OF_MODELS)
     for each in potentials:
-        _tell(report, f"potential {name_of(each)}", each, OF_POTENTIALS)
-    if whole:
-        _Trial(report, model, product(*potentials), particles, steps, seed).run()
+        tell_capabilities(report, f"potential {name_of(each)}", each, OF_POTENTIALS)
+    if runs:
+        whole = product(*potentials)
+        act = _Checks(report, model, whole, particles, steps, seed).run
+        place = run_within(timeout, act, [*list_factors(whole), *potentials, model])
+        if place is not None:
+            report.add_fault(f"{place} takes more than {timeout:g} s: it hangs, or give more by timeout=")
     return report
 
 
-def _contract(report: Report, model: Any, potentials: tuple[Any, ...]) -> bool:
+def _check_contract(report: Report, model: Any, potentials: tuple[Any, ...]) -> bool:
     """Whether everything that must be there is there."""
     for what, each in (("model", model), *(("potential", each) for each in potentials)):
         protocol, methods = REQUIRED[what]
@@ -74,81 +69,48 @@ def _contract(report: Report, model: Any, potentials: tuple[Any, ...]) -> bool:
             continue  # a plain function
         missing = [name for name in methods if not callable(getattr(each, name, None))]
         if isinstance(each, type):
-            report.faults.append(f"{what} {each.__name__} is a class; give an instance: {each.__name__}(...)")
+            report.add_fault(f"{what} {each.__name__} is a class; give an instance: {each.__name__}(...)")
         elif missing:
-            report.faults.append(f"{what} {name_of(each)} has no {', '.join(missing)}; see {protocol.__module__}")
+            report.add_fault(f"{what} {name_of(each)} has no {', '.join(missing)}; see {protocol.__module__}")
     return not report.faults
 
 
-def _tell(report: Report, who: str, thing: Any, capabilities: tuple[type, ...]) -> None:
-    for capability in capabilities:
-        what, _, otherwise = " ".join((capability.__doc__ or "").split("\n\n")[0].split()).partition(" Without it: ")
-        if isinstance(thing, capability):
-            report.has.append(f"{who}: {capability.__name__}. {what}")
-        else:
-            report.lacks.append(f"{who}: {capability.__name__}. Without it: {otherwise}")
+class _Checks:
+    """All that is run, one after the other."""
 
-
-class _Trial:
-    """Short runs of a model under one potential."""
-
-    def __init__(self, report: Report, model: Model, potential: Any, n: int, steps: int, seed: int) -> None:
+    def __init__(self, report: Report, model: Model, potential: Factor, n: int, steps: int, seed: int) -> None:
         self._report, self._model, self._potential = report, model, potential
         self._n, self._steps, self._seed = n, steps, seed
 
     def run(self) -> None:
-        """Run what can be run, each part only where those before it were right."""
-        first = self._attempt("a run", self._walk)
-        if first is None:
+        """Look at the whole first: what cannot be run is not looked at more closely."""
+        if not Trial(self._report, self._model, self._potential, self._n, self._steps, self._seed).run():
             return
-        self._report.passed.append(f"{len(first)} steps of {self._n} particles, resampled at each")
-        _tell(self._report, "state", first[-1].state, OF_STATES)
-        self._attempt("the samples", lambda: self._show(first[-1]))
-        again = self._attempt("the same run again", self._walk)
-        if again is not None:
-            self._compare(first, again)
-        if isinstance(self._model, Replays):
-            self._attempt("a path walked again", lambda: self._replay(self._model))
+        size = self._n, self._steps, self._seed
+        for factor in list_factors(self._potential):
+            self._report.attempt(f"'{name_of(factor)}'", lambda factor=factor: self._check_potential(factor))
+        self._report.attempt("copies", lambda: check_siblings(self._report, self._model, *size))
+        if not self._report.faults:
+            self._report.attempt("the evidence", self._check_evidence)
 
-    def _attempt(self, what: str, act: Any) -> Any:
-        try:
-            return act()
-        except Exception as error:
-            kind = "" if isinstance(error, FeynkacError) else f"{type(error).__name__}: "
-            self._report.faults.append(f"{what} stopped: {kind}{error}")
-            return None
+    def _check_potential(self, factor: Potential) -> None:
+        said, n, steps, seed = len(self._report.faults), self._n, self._steps, self._seed
+        answers = check_answers(self._report, self._model, factor, n, steps, seed)
+        check_promises(self._report, name_of(factor), answers)
+        prepared = prepare(self._model, factor)
+        for model, wide in ((self._model, 4 * n), (prepared, n)) if prepared is not self._model else ():
+            answers = Answers()
+            for place in walk(model, wide, steps, seed + 1):
+                ask(factor, place, answers)
+            check_promises(self._report, name_of(factor), answers)
+            if isinstance(factor, TokenConstraint):
+                MaskCheck(self._report, factor, seed).run(model, wide, steps, seed + 1)
+        check_guide(self._report, self._model, factor, n, steps, seed)
+        if len(self._report.faults) == said:
+            self._report.passed.append(
+                f"'{name_of(factor)}' keeps its promises, and answers alike in any order, again, and of copies"
+            )
 
-    def _walk(self) -> list[Step]:
-        run = smc(self._model, self._potential, n=self._n, resample=multinomial, rng=Streams(self._seed))
-        return list(itertools.islice(run, self._steps))
-
-    def _show(self, last: Step) -> None:
-        shown = show_samples(last.state, np.arange(self._n))
-        if len(shown) != self._n:
-            raise ArgumentError(f"samples(rows) gave {len(shown)} samples of {self._n} rows; give one for each")
-        self._report.passed.append(f"the samples are shown, e.g. {shown[0]!r:.60}")
-
-    def _compare(self, first: list[Step], again: list[Step]) -> None:
-        for one, other in itertools.zip_longest(first, again):
-            if one is None or other is None or not np.array_equal(one.log_weight, other.log_weight):
-                t = one.t if one is not None else other.t if other is not None else 0
-                self._report.faults.append(
-                    f"the same seed gave other weights at step {t}: take all random numbers from the rng given, and "
-                    "keep nothing from one run to the next"
-                )
-                return
-        self._report.passed.append("the same seed gives the same weights")
-
-    def _replay(self, model: Any) -> None:
-        """Walk the path of a finished row again: row 0 must end where that row has ended."""
-        streams = Streams(self._seed)
-        chain = gibbs(model, self._potential, n=self._n, sweeps=2, rng=streams, resample=multinomial)
-        try:
-            first = next(chain)
-        except AllParticlesDied:
-            return
-        wanted = repr(show_samples(first.step.state, np.array([first.row])))
-        found = repr(show_samples(next(chain).step.state, np.array([0])))
-        if found != wanted:
-            raise ArgumentError(f"replay led row 0 to {found:.60}, but the path was that of {wanted:.60}")
-        self._report.passed.append("a path that is walked again ends in the same sample")
+    def _check_evidence(self) -> None:
+        size = self._n, self._steps, self._seed
+        check_evidence(self._report, self._model, lambda: prepare(self._model, self._potential), self._potential, *size)

@@ -26,10 +26,11 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "feynkac.potentials.constraints": (
         "feynkac.potentials.base", "feynkac.potentials.constraints.automata", "feynkac.potentials.constraints.engines",
     ),
+    "feynkac.potentials.compat": ("feynkac.potentials.base",),
     "feynkac.potentials.diffusion": ("feynkac.potentials.rewards", "feynkac.potentials.tempering"),
     "feynkac.potentials.discrete": ("feynkac.potentials.rewards", "feynkac.potentials.tempering"),
     "feynkac.potentials.twists": ("feynkac.potentials.constraints",),
-    "feynkac.potentials": ("feynkac.potentials.rewards", "feynkac.potentials.constraints"),
+    "feynkac.potentials": ("feynkac.potentials.rewards", "feynkac.potentials.constraints", "feynkac.potentials.compat"),
     "feynkac.programs.runtime": ("feynkac.models.language",),
     "feynkac.programs": ("feynkac.programs.runtime", "feynkac.potentials"),
     "feynkac.programs.compat": ("feynkac.programs",),

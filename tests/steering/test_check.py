@@ -17,7 +17,7 @@ from feynkac.base.capabilities import (
     OF_PROPOSALS,
     OF_STATES,
 )
-from feynkac.steering.check import Report
+from feynkac.steering.checking.report import Report
 
 
 class Walks:

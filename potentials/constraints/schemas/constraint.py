@@ -26,7 +26,7 @@ from feynkac.potentials.constraints.schemas.checks import (
 )
 from feynkac.potentials.constraints.schemas.mistakes import find_mistake
 from feynkac.potentials.constraints.schemas.outline import build_outline
-from feynkac.potentials.constraints.schemas.relaxing import Relaxed, find_cause, relax
+from feynkac.potentials.constraints.schemas.relaxing import Relaxed, find_cause, relax, simplify
 from feynkac.potentials.constraints.schemas.types import TypeReader, is_type
 from feynkac.potentials.constraints.schemas.walking import MAX_DEPTH, find_depth
 from feynkac.potentials.constraints.texts import TextConstraint
@@ -112,7 +112,7 @@ def json_schema(
     options = _make_options(whitespace)
     if reader is None and (mistake := find_mistake(given)):
         raise ConstraintError(f"{name}: {mistake}")
-    relaxed = relax(given, lambda each: find_fault(_make_lark(each, options), ("", "{", "[", '"')))
+    relaxed = relax(simplify(given), lambda each: find_fault(_make_lark(each, options), ("", "{", "[", '"')))
     if unsupported == "refuse" or relaxed.error is not None:
         _refuse(name, given, relaxed, options)
     checks = [] if reader is None or unsupported == "ignore" else [reader.check]

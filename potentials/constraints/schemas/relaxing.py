@@ -10,6 +10,8 @@ from typing import Any
 
 from feynkac.potentials.constraints.schemas.walking import rewrite, walk
 
+_COUNTS = ("maxItems", "maxLength", "maxProperties", "minItems", "minLength", "minProperties")
+_KEPT = ("$defs", "$id", "$ref", "$schema", "definitions")
 Compile = Callable[[Any], str | None]
 """Compiles a schema: None, or what is wrong with it in the words of llguidance."""
 
@@ -25,6 +27,22 @@ class Relaxed:
     """Formats that were left out, each with its place."""
     error: str | None = None
     """What is wrong all the same."""
+
+
+def simplify(schema: Any) -> Any:
+    """The same schema in other words: counts as whole numbers, and nothing beside `$ref` where the draft ignores it."""
+    written = schema.get("$schema") if isinstance(schema, dict) else None
+    alone = isinstance(written, str) and re.search(r"draft-0[3-7]/", written) is not None
+
+    def change(path: str, inner: dict[str, Any]) -> dict[str, Any]:
+        kept = _KEPT if alone and "$ref" in inner else inner
+        return {key: _make_whole(value) if key in _COUNTS else value for key, value in inner.items() if key in kept}
+
+    return rewrite(schema, change)
+
+
+def _make_whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def relax(schema: Any, compile: Compile) -> Relaxed:
@@ -52,6 +70,11 @@ def _leave_out(relaxed: Relaxed, error: str, compile: Compile) -> None:
     elif "oneOf constraints are not supported" in error:
         relaxed.dropped += [f"{path}/oneOf" for path, inner in walk(relaxed.schema) if "oneOf" in inner]
         relaxed.schema = rewrite(relaxed.schema, lambda path, inner: _at_least_one(inner))
+    elif "has too many digits" in error:
+        _drop(relaxed, lambda key, value: key == "multipleOf" and compile({"multipleOf": value}) is not None)
+    elif "are not disjoint" in error:
+        # A name that two patterns match obeys both; and what neither matches falls to additionalProperties.
+        _drop(relaxed, lambda key, value: key == "patternProperties" and len(value) > 1, also=_BESIDE)
     elif "regex parse error" in error:
         strange = {pattern for pattern in _list_patterns(relaxed.schema) if _is_beyond(pattern, compile)}
         _drop(relaxed, lambda key, value: key == "pattern" and value in strange)

@@ -1,0 +1,1 @@
+"""What `feynkac.check` looks at, one module for each kind of mistake."""

@@ -1,0 +1,1 @@
+"""Potentials of other libraries."""
