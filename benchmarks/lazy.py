@@ -150,7 +150,7 @@ class Ours:
         prefix, complete = self._checks["make"](name)
         task = self._lm.prompt(PROMPT, max_tokens=2 if warm else self._tokens, at_limit="end")
         result = fk.steer(
-            task, fk.lazy(prefix, complete, draws=self._draws), particles=self._particles, on_death="return"
+            task, fk.lazy(prefix, accepts=complete, draws=self._draws), particles=self._particles, on_death="return"
         )
         return [time.process_time() - began, self._checks["passes"][0], self._checks["calls"], list(result.texts), None]
 

@@ -41,7 +41,7 @@ _NO_START: Any = _NoStart()
 
 def lazy(
     f: Callable[..., Any],
-    complete: Callable[..., Any] | None = None,
+    accepts: Callable[..., Any] | None = None,
     *,
     start: Any = _NO_START,
     draws: int = 4,
@@ -51,8 +51,8 @@ def lazy(
     """The texts that `f` accepts all the way: `f(text)` says whether the text so far can still become right.
 
         fk.lazy(can_go_on)                                   # also says True of whole texts that are right
-        fk.lazy(can_go_on, complete=is_right)                # a text ends only where is_right(text) is True
-        fk.lazy(advance, start=parser, complete=accepts)     # a parser that goes along with the text
+        fk.lazy(can_go_on, accepts=is_right)                 # a text ends only where is_right(text) is True
+        fk.lazy(advance, start=parser, accepts=is_whole)     # a parser that goes along with the text
 
     Use it for what can be checked and not masked: a parser, a compiler, any Python function. Language models then draw
     a token, ask about it alone, and draw again where it is rejected; a few further draws give an unbiased estimate of
@@ -63,12 +63,12 @@ def lazy(
 
     You promise that once `f` is False of a text it is so of every longer one, that `f("")` is True, and that the answer
     depends on the text alone. With a `start`, `f(state, text)` gives the state after some more characters, or None
-    where they may not come, and `complete(state)` says whether a text may end there: nothing is then read twice, and
+    where they may not come, and `accepts(state)` says whether a text may end there: nothing is then read twice, and
     equal states that are hashable share what is known of them. A state must not be changed, but replaced.
 
     `draws`: for each token so many draws must be accepted, the first of which it is, from 2. More have less variance,
     and ask more: at two draws a weight has three times the variance of four, or more, for six tenths of the calls.
-    `batch`: `f` and `complete` take a list of texts, and return as many bools. `timeout`: seconds that a call may take.
+    `batch`: `f` and `accepts` take a list of texts, and return as many bools. `timeout`: seconds that a call may take.
 
     Raises ArgumentError for functions that cannot be called so, ConstraintError where `f("")` is False; PotentialError,
     when it is used, with the text, where a function raises, takes too long, or returns no bool.
@@ -77,15 +77,15 @@ def lazy(
     given = ("state", "text") if parser else ("texts",) if batch else ("text",)
     what = f"lazy({name_function(f)})" if callable(f) else "lazy(f): f"
     check_function(f, what, given)
-    if complete is not None:
-        check_function(complete, f"{what}: complete", given[:1])
+    if accepts is not None:
+        check_function(accepts, f"{what}: accepts", given[:1])
     if batch and parser:
         raise ArgumentError(f"{what}: batch=True is for functions of texts; a parser with a start takes one at a time")
     if timeout is not None and not read_real(f"{what}: timeout", timeout, 0.0, " seconds"):
         raise ArgumentError(f"{what}: timeout is 0; give seconds, or leave it out")
     draws = read_whole(f"{what}: draws", draws, 2, ", as one draw alone tells nothing of the weight")
     first = Question(f, what, batch, timeout)
-    last = None if complete is None else Question(complete, f"{what}: complete", batch, timeout)
+    last = None if accepts is None else Question(accepts, f"{what}: accepts", batch, timeout)
     if parser:
         return Lazy(StepReader(start, first, last), what, draws)
     if not first.ask_bools([("",)], lambda _: "")[0]:

@@ -50,7 +50,7 @@ KINDS: dict[str, tuple[Any, Any]] = {
     "power 0.5": (lambda: fk.power(0.5, 2), None),
     "regex": (lambda: fk.regex("a?b*|ba"), lambda x: re.fullmatch("a?b*|ba", x) is not None),
     "listed": (lambda: fk.choices(["a", "ab", "bb", ""]), lambda x: x in ("a", "ab", "bb", "")),
-    "lazy": (lambda: fk.lazy(lambda x: "aa" not in x, complete=lambda x: x != "b", draws=2),
+    "lazy": (lambda: fk.lazy(lambda x: "aa" not in x, accepts=lambda x: x != "b", draws=2),
              lambda x: "aa" not in x and x != "b"),
     "reward": (lambda: fk.reward(lambda x: 0.7 * x.count("b")), lambda x: math.exp(0.7 * x.count("b"))),
     "after": (lambda: fk.after("b", fk.regex("a?|b")), lambda x: x.partition("b")[1:] in BEHIND),

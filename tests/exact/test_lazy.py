@@ -109,10 +109,10 @@ def lazies():
     """The pattern "a|ab|b|aa|ba" as users may write it."""
     steps = {("", "a"): "a", ("", "b"): "b", ("a", "a"): "aa", ("a", "b"): "ab", ("b", "a"): "ba"}
     return {
-        "text": lambda: fk.lazy(right, complete=bool, draws=2),
-        "parser": lambda: fk.lazy(lambda s, c: steps.get((s, c)), start="", complete=lambda s: s != "", draws=2),
-        "with a mask": lambda: fk.lazy(lambda text: len(text) < 3, complete=bool, draws=2) * fk.regex("a?|ab|b|aa|ba"),
-        "two": lambda: fk.lazy(right, draws=2) * fk.lazy(lambda text: True, complete=bool, draws=2),
+        "text": lambda: fk.lazy(right, accepts=bool, draws=2),
+        "parser": lambda: fk.lazy(lambda s, c: steps.get((s, c)), start="", accepts=lambda s: s != "", draws=2),
+        "with a mask": lambda: fk.lazy(lambda text: len(text) < 3, accepts=bool, draws=2) * fk.regex("a?|ab|b|aa|ba"),
+        "two": lambda: fk.lazy(right, draws=2) * fk.lazy(lambda text: True, accepts=bool, draws=2),
     }
 
 

@@ -62,7 +62,7 @@ def test_a_function_of_the_text_so_far_says_what_may_come() -> None:
 
 
 def test_a_text_ends_only_where_it_is_complete() -> None:
-    constraint = fk.lazy(no_b, complete=lambda text: len(text) == 2)
+    constraint = fk.lazy(no_b, accepts=lambda text: len(text) == 2)
     assert 0 not in allowed(constraint, 1)
     assert 0 in allowed(constraint, 1, 1)
 
@@ -76,7 +76,7 @@ def test_a_parser_goes_along_with_the_text_and_equal_states_are_one() -> None:
         return depth
 
     counted = Counted(advance)
-    constraint = fk.lazy(counted, start=0, complete=lambda depth: depth == 0)
+    constraint = fk.lazy(counted, start=0, accepts=lambda depth: depth == 0)
     assert walk(constraint, 7) == -1
     assert walk(constraint, 6, 1, 7) == walk(constraint, 6, 6, 7, 7) == walk(constraint, 1)
     assert 0 in allowed(constraint, 6, 7) and 0 not in allowed(constraint, 6)
@@ -210,7 +210,7 @@ def test_the_end_at_the_limit_costs_one_question(tiny_lm) -> None:
     lm = tiny_lm("a", "b", "e", seed=3)
     ends, counted = Counted(lambda text: True), Counted(lambda text: True)
     fk.steer(
-        lm.prompt("a", max_tokens=1, at_limit="end"), fk.lazy(counted, complete=ends), particles=32, seed=0,
+        lm.prompt("a", max_tokens=1, at_limit="end"), fk.lazy(counted, accepts=ends), particles=32, seed=0,
         on_death="return",
     )  # fmt: skip
     assert set(counted.asked) <= {"", "a", "b", "e"}
@@ -231,7 +231,7 @@ def test_no_token_is_too_unlikely_to_be_found(tiny_lm) -> None:
             return MASKED.draw(frontier)
 
     task = lm.prompt("a", max_tokens=1, proposal=Faint())
-    results = fk.steer([task] * 200, fk.lazy(lambda text: text in ("", "a"), complete=bool), particles=2, seed=0)
+    results = fk.steer([task] * 200, fk.lazy(lambda text: text in ("", "a"), accepts=bool), particles=2, seed=0)
     ratio = np.exp([result.log_evidence for result in results]) / (1e-9 / (3.0 + 1e-9))
     assert abs(ratio.mean() - 1.0) < 4.0 * ratio.std(ddof=1) / np.sqrt(200) + 1e-5
     assert all(set(result.texts) == {"a"} for result in results)
@@ -251,7 +251,7 @@ def test_two_lazy_constraints_and_a_mask_meet(tiny_lm) -> None:
         (lambda: fk.lazy(cast(Any, "a")), "give a function of \\(text\\)"),
         (lambda: fk.lazy(lambda a, b: True), "is called with \\(text\\)"),
         (lambda: fk.lazy(lambda text: True, start=0), "is called with \\(state, text\\)"),
-        (lambda: fk.lazy(no_b, complete=lambda a, b: True), "complete takes"),
+        (lambda: fk.lazy(no_b, accepts=lambda a, b: True), "accepts takes"),
         (lambda: fk.lazy(lambda s, c: s, start=0, batch=True), "batch=True is for functions of texts"),
         (lambda: fk.lazy(no_b, timeout=0), "timeout is 0"),
         (lambda: fk.lazy(no_b, timeout=cast(Any, "1")), "timeout is '1'"),
@@ -296,8 +296,8 @@ def test_a_wrong_answer_is_named_with_its_text(make, said) -> None:
 
 
 def test_a_wrong_answer_about_the_end_is_named_with_its_text() -> None:
-    constraint = fk.lazy(no_b, complete=lambda text: "yes")
-    with pytest.raises(PotentialError, match="complete', asked about the text 'a', returned str 'yes'"):
+    constraint = fk.lazy(no_b, accepts=lambda text: "yes")
+    with pytest.raises(PotentialError, match="accepts', asked about the text 'a', returned str 'yes'"):
         constraint.automaton(VOCABULARY).accepts(np.array([walk(constraint, 1)]))
 
 
@@ -330,7 +330,7 @@ def test_a_parser_that_rejects_what_it_accepted_before_is_named_with_the_text(mo
 
 def test_nothing_is_asked_to_tell_the_fewest_tokens() -> None:
     counted = Counted(no_b)
-    assert count_least(fk.lazy(counted, complete=lambda text: False).automaton(VOCABULARY)) == 1
+    assert count_least(fk.lazy(counted, accepts=lambda text: False).automaton(VOCABULARY)) == 1
     assert counted.asked == {"": 1}
 
 
@@ -377,7 +377,7 @@ def test_a_real_parser_by_its_own_error() -> None:
         return True
 
     vocabulary = Vocabulary((b"", b"[", b"]", b"1", b",", b"}"), eos=(0,))
-    automaton = fk.lazy(can_go_on, complete=lambda text: text.endswith("]")).automaton(vocabulary)
+    automaton = fk.lazy(can_go_on, accepts=lambda text: text.endswith("]")).automaton(vocabulary)
     state = np.zeros(1, np.int64)
     for token in (1, 3, 4, 3, 2):
         state = automaton.advance(state, np.array([token]))
