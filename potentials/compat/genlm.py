@@ -68,7 +68,7 @@ class FromGenlm(Factor):
         self._bytes = _find_bytes(potential.vocab)
         self._tokens = {} if self._bytes is not None else _match(potential.vocab, vocabulary)
         if self._bytes is not None:
-            self.guide = None
+            self.guide = None  # pyright: ignore[reportAttributeAccessIssue] (so it is said that there is none)
         elif not self._tokens:
             raise ArgumentError(
                 f"from_genlm({self.name}): no token of the language model is one of its vocabulary; coerce it, as in "

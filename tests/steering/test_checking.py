@@ -15,6 +15,7 @@ from feynkac.base.masks import pack
 from feynkac.potentials.base import product
 from feynkac.potentials.constraints.tokenwise import TokenFactor
 from feynkac.potentials.tempering import tempered
+from feynkac.steering.checking.consistency import check_answers
 from feynkac.steering.checking.exactness import check_evidence, find_evidence
 from feynkac.steering.checking.report import Report
 
@@ -212,7 +213,6 @@ PLANTED: dict[str, tuple[Any, str]] = {
     "a level of -inf where some continuation has weight": (KillsEarly, "goes on from there: -inf promises"),
     "a value that depends on the size of the batch": (OfTheBatch, "asked of this row alone"),
     "a value that depends on the order of rows": (OfTheOrder, "asked of this row alone"),
-    "a memory that does not fork": (Remembering, "must fork with it"),
     "a state that is written to": (Writing, "wrote to the `log_prob` of the state"),
     "rows that are written to": (WritingRows, "wrote to the rows that it was given"),
     "random numbers of its own": (Drawing, "the same seed gave other weights"),
@@ -248,6 +248,12 @@ def test_what_is_planted_is_told(lm, kind: str) -> None:
     make, told = PLANTED[kind]
     report = fk.check(lm.prompt("a", max_tokens=3), make(), particles=8)
     assert told in " | ".join(report.faults), report
+
+
+def test_a_memory_that_does_not_fork_is_told(lm) -> None:
+    report = Report()
+    check_answers(report, lm.prompt("a", max_tokens=6), Remembering(), 16, 6, 0)
+    assert "must fork with it" in report.faults[0]
 
 
 def test_a_guide_that_is_a_guess_is_no_fault(lm) -> None:

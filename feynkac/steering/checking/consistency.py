@@ -59,13 +59,14 @@ def check_answers(report: Report, model: Any, potential: Any, n: int, steps: int
     return first
 
 
+_COPIED = 4  # steps after which a potential is asked of copies
 _AGAIN = "again in another run: take no random numbers, and keep nothing from one run to the next"
 _ALONE = "of this row alone: what a row is worth must not depend on the rows beside it, nor on their order"
 
 
 def _check_copies(report: Report, model: Any, potential: Any, first: Answers, n: int, seed: int) -> None:
     """After a fork each row has what its parent had."""
-    for t in _choose(len(first.levels)):
+    for t in range(min(len(first.levels), _COPIED)):
         rows = np.r_[n - 1, np.arange(n - 1)]
         copies = Answers()
         for place in walk(model, n, t + 1, seed, {t: rows}):
@@ -129,8 +130,10 @@ def _freeze(value: Any, depth: int) -> Any:
         return tuple(_freeze(each, depth - 1) for each in value)
     if isinstance(value, dict) and depth:
         return tuple((repr(key), _freeze(each, depth - 1)) for key, each in value.items())
-    if callable(detach := getattr(value, "detach", None)):  # a tensor, and torch need not be imported to tell
-        return repr(detach().cpu().tolist())
+    detach: Any = getattr(value, "detach", None)
+    if callable(detach):  # a tensor, and torch need not be imported to tell
+        tensor: Any = detach()
+        return repr(tensor.cpu().tolist())
     return None
 
 
