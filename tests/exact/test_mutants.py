@@ -264,7 +264,7 @@ def extinction_undone(t: int, state: Any, potential: Any, log_w: Any, level: Any
     return (np.full(len(log_w), -math.log(len(log_w))) if log_w.max() == -np.inf else log_w), level
 
 
-weigh = engine._weigh
+weigh = engine.weigh
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ weigh = engine._weigh
     ],
 )
 def test_weighing(mutant: Any, toy: Toy, measured: Figures, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_weigh", mutant)
+    monkeypatch.setattr(engine, "weigh", mutant)
     assert_caught(measured, toy, systematic, 2)
 
 
