@@ -116,14 +116,15 @@ class FromGenlm(Factor):
             raise PotentialError(f"'{self.name}' was made for another language model: from_genlm(potential, lm)")
         sequences = texts.tokens(rows)
         if self._bytes is not None:
-            return [[self._bytes.get(byte) for byte in texts.vocabulary.bytes(each)] for each in sequences]
-        known = [[self._tokens.get(int(v)) for v in each] for each in sequences]
+            known = [[self._bytes.get(byte) for byte in texts.vocabulary.bytes(each)] for each in sequences]
+        else:
+            known = [[self._tokens.get(int(v)) for v in each] for each in sequences]
         return [None if any(token is None for token in each) else each for each in known]
 
 
 def _find_bytes(vocab: Sequence[Any]) -> dict[int, Any] | None:
     """Their tokens by byte, where each is one byte."""
-    if all(isinstance(token, int) for token in vocab):
+    if all(isinstance(token, int) and 0 <= token < 256 for token in vocab):
         return {token: token for token in vocab}
     written = [_spell(token) for token in vocab]
     return {each[0]: token for each, token in zip(written, vocab, strict=True)} if _are_single(written) else None

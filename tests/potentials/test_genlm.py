@@ -70,11 +70,13 @@ def test_what_knows_the_next_tokens_guides_them(tiny_lm) -> None:
     assert any(line.startswith("the guide of 'NoTwoAlike'") for line in report.passed)
 
 
-def test_a_text_with_a_token_that_they_have_not_weighs_nothing(tiny_lm) -> None:
+@pytest.mark.parametrize("vocab", [[b"a", b"b", b"ab"], [b"a", b"b"], [97, 98]])
+def test_a_text_with_a_token_that_they_have_not_weighs_nothing(tiny_lm, vocab: list[Any]) -> None:
     lm = tiny_lm("a", "b", "e")
-    potential = from_genlm(NoTwoAlike([b"a", b"b", b"ab"]), lm)
-    found = fk.steer(lm.prompt("a", max_tokens=2), potential, algorithm="exact").posterior()
-    assert all("e" not in text for text in dict(found))
+    potential = from_genlm(NoTwoAlike(vocab), lm)
+    found = fk.steer(lm.prompt("a", max_tokens=2), potential, algorithm="exact")
+    weighed = [text for text, weight in zip(found.samples, found.log_weights, strict=True) if weight > -math.inf]
+    assert weighed and all("e" not in text for text in weighed)
 
 
 def test_what_is_no_such_potential_is_refused(tiny_lm) -> None:
@@ -85,3 +87,5 @@ def test_what_is_no_such_potential_is_refused(tiny_lm) -> None:
         from_genlm(NoTwoAlike([b"xy", b"z"]), lm)
     with pytest.raises(fk.ArgumentError, match="which is no bytes"):
         from_genlm(NoTwoAlike(["a", "b"]), lm)
+    with pytest.raises(fk.ArgumentError, match="which is no bytes"):
+        from_genlm(NoTwoAlike([7, 300]), lm)
