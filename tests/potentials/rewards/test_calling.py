@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -305,6 +306,15 @@ def test_a_death_by_failures_says_so(tiny_lm: Any) -> None:
         fk.steer(task, fk.reward(Flaky(10**9), on_error="kill", retries=0), particles=4, seed=0)
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """A process that a shell started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 @pytest.mark.parametrize("f", [never, never_awaited])
 def test_ctrl_c_ends_promptly_and_nothing_goes_on(population: Any, f: Any) -> None:
     started = []
@@ -325,6 +335,7 @@ def test_ctrl_c_ends_promptly_and_nothing_goes_on(population: Any, f: Any) -> No
     assert all(thread.daemon for thread in threading.enumerate() if thread.name.startswith("feynkac reward"))
 
 
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_in_a_slow_reward_leaves_the_particles_there_are(tiny_lm: Any) -> None:
     timer = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])
 
