@@ -25,6 +25,7 @@ from feynkac.potentials import as_potential, diffusion as fp
 from feynkac.potentials.rewards.decoded import DecodedReward
 from feynkac.potentials.rewards.scoring import Scorer
 from feynkac.smc import resample as schemes
+from feynkac.smc.checks import name_of
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import adaptive, systematic
 from feynkac.smc.rng import Streams
@@ -163,7 +164,7 @@ def test_every_kernel(expected, schedule):
         schemes.islands(SSP, 4),
         schemes.then(schemes.split(2), schemes.shrink(systematic, 16)),
     ],
-    ids=repr,
+    ids=name_of,
 )
 def test_every_resampler(expected, resample):
     reward = fk.reward(quadratic, SCALE, batch=True)

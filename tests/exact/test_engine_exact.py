@@ -20,6 +20,7 @@ from toys import (
     text_truth,
 )
 
+from feynkac.smc.checks import name_of
 from feynkac.smc.engine import Step, smc
 from feynkac.smc.resample import (
     adaptive,
@@ -98,7 +99,7 @@ def test_populations_that_change_size(toy: str, scheme: str) -> None:
     assert_exact(TRIPLES[toy], *RESIZING[scheme])
 
 
-@pytest.mark.parametrize("inner", [systematic, adaptive(systematic, 0.9), then(split(2), optimal(2))], ids=repr)
+@pytest.mark.parametrize("inner", [systematic, adaptive(systematic, 0.9), then(split(2), optimal(2))], ids=name_of)
 @pytest.mark.parametrize("toy", [chain(2), tempered(2), text(1, "end")], ids=["chain", "tempered", "text"])
 def test_islands(toy: Toy, inner: Any) -> None:
     assert_exact(toy, islands(inner, 2), 4)
@@ -171,7 +172,7 @@ def test_two_problems_in_one_batch_are_two_independent_runs(scheme: str) -> None
     assert_equal_masses(expectation(run), np.concatenate([a, b, np.outer(a, b).ravel()]))
 
 
-@pytest.mark.parametrize("resample", [systematic, adaptive(ssp, 0.7), optimal(3)], ids=repr)
+@pytest.mark.parametrize("resample", [systematic, adaptive(ssp, 0.7), optimal(3)], ids=name_of)
 def test_a_problem_in_a_batch_is_what_it_is_alone_by_seed(resample: Any) -> None:
     problems, sizes = [Problem(limit=2), Problem(limit=6), Problem(limit=4, at_limit="end")], [4, 3, 5]
     for seed in range(10):

@@ -125,7 +125,7 @@ def nonsense(latents):
     return torch.rand(len(latents), 3, 16, 16, generator=torch.Generator().manual_seed(len(latents)))
 
 
-@pytest.mark.parametrize("preview", ["linear", "full", nonsense], ids=str)
+@pytest.mark.parametrize("preview", ["linear", "full", nonsense], ids=["linear", "full", "nonsense"])
 def test_no_preview_changes_the_law(preview):
     """Evidence, and unnormalised a pixel's mean, against samples that the pipeline makes by itself."""
     torch.manual_seed(0)
