@@ -19,7 +19,7 @@ WORKERS ?= 2
 PYTEST := -m pytest -n $(WORKERS) --dist loadfile
 SHARED := PYTHONSAFEPATH=1 OMP_NUM_THREADS=1
 # Where compiled code is tried: draws, resampling, automata, canvases.
-COMPILED := tests/models/language/test_draw.py tests/models/language/test_urn.py tests/smc/test_kernels.py tests/smc/test_resample.py \
+COMPILED := tests/models/language/draws/test_draw.py tests/models/language/draws/test_urn.py tests/smc/test_kernels.py tests/smc/test_resample.py \
 	tests/smc/test_history.py tests/potentials/test_regex.py tests/models/discrete/test_canvas.py
 
 .PHONY: help demo test test-fast test-slow test-bounds test-newest test-lowest lint format wheel bench peers model clean

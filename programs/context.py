@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from feynkac.base.errors import ArgumentError, ProgramError
 from feynkac.base.tokens import Token, Tokens, TokenSet
-from feynkac.models.language.openings import list_tokens, read_ids
+from feynkac.models.language.prompts.openings import list_tokens, read_ids
 from feynkac.programs.runtime.execution import Execution
 from feynkac.programs.runtime.record import CONDITION
 from feynkac.programs.runtime.serving import Ask

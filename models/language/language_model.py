@@ -14,14 +14,14 @@ from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.base.host import find_host
 from feynkac.base.numbers import read_whole
 from feynkac.base.vocabulary import Vocabulary
-from feynkac.models.language.chats import write_chat
-from feynkac.models.language.drawing import Problem
-from feynkac.models.language.laws import Processor, read_law
-from feynkac.models.language.openings import Opening, TokenIds, read_eos, read_ids, read_stops
+from feynkac.models.language.exact.scoring import score_answers, score_texts
+from feynkac.models.language.laws.law import Processor, read_law
 from feynkac.models.language.prompted import Prompt, Prompted
+from feynkac.models.language.prompts.chats import write_chat
+from feynkac.models.language.prompts.openings import Opening, TokenIds, read_eos, read_ids, read_stops
+from feynkac.models.language.prompts.spelling import EMPTY, Speller
+from feynkac.models.language.proposals.drawing import PromptProblem
 from feynkac.models.language.protocols import Proposal
-from feynkac.models.language.scoring import score_answers, score_texts
-from feynkac.models.language.spelling import EMPTY, Speller
 from feynkac.smc.checks import call
 
 if TYPE_CHECKING:
@@ -135,13 +135,13 @@ class LanguageModel(ABC):
         self._check_end(at_limit)
         if proposal is not None and (isinstance(proposal, type) or not isinstance(proposal, Proposal)):
             raise ArgumentError(
-                f"proposal is {proposal!r}; give one of feynkac.models.language.proposals, or an object with "
+                f"proposal is {proposal!r}; give one of feynkac.models.language.proposals.plain, or an object with "
                 "draw(frontier)"
             )
         self._check_window(len(ids), limit)
         turns = None if opening.chat is None else tuple(opening.chat.messages)
         prompt = Prompt(ids, limit, stops, law, at_limit, text=opening.text, chat=turns)
-        return Prompted(self, (Problem(prompt, proposal=proposal),))
+        return Prompted(self, (PromptProblem(prompt, proposal=proposal),))
 
     def context(
         self,

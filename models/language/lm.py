@@ -6,17 +6,17 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.models.language.caches.opening import check_whole, find_device, find_window, open_contexts
 from feynkac.models.language.forks import check_process
 from feynkac.models.language.language_model import LanguageModel
 from feynkac.models.language.loading import move, read_dtype, read_reason
-from feynkac.models.language.opening import check_whole, find_device, find_window, open_contexts
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from feynkac.models.language.caches.twin import Twins
     from feynkac.models.language.protocols import Contexts
-    from feynkac.models.language.twin import Twins
 
 
 class CausalLM(LanguageModel):
@@ -115,7 +115,7 @@ class CausalLM(LanguageModel):
 
     def _find_twins(self) -> Twins:
         """The twins of the model as it is now."""
-        from feynkac.models.language.twin import Twins
+        from feynkac.models.language.caches.twin import Twins
 
         with self._lock:
             if self._twins is None or not self._twins.is_current:

@@ -15,14 +15,21 @@ from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.base.masks import TokenConstraint, TokenMask, pack
 from feynkac.models.language import texts
-from feynkac.models.language.children import check_undrawn, list_children
-from feynkac.models.language.columns import FAR, Columns
-from feynkac.models.language.drawing import Problem, Share, arrange, draw_shares, guide_shares
-from feynkac.models.language.enumeration import Enumerated, Enumeration
-from feynkac.models.language.laws import shape
+from feynkac.models.language.draws.rejection import Checks, Rounds
+from feynkac.models.language.exact.enumeration import Enumerated, Enumeration
+from feynkac.models.language.laws.law import shape
+from feynkac.models.language.proposals.children import check_undrawn, list_children
+from feynkac.models.language.proposals.columns import FAR, Columns
+from feynkac.models.language.proposals.drawing import PromptProblem, Share, arrange, draw_shares, guide_shares
 from feynkac.models.language.protocols import Frontier
-from feynkac.models.language.readers import Reader, Readers, check_readers, find_readers, make_reader, walk_along
-from feynkac.models.language.rejection import Checks, Rounds
+from feynkac.models.language.readers.readers import (
+    Reader,
+    Readers,
+    check_readers,
+    find_readers,
+    make_reader,
+    walk_along,
+)
 from feynkac.models.language.texts import Prompt, Texts
 
 if TYPE_CHECKING:
@@ -45,7 +52,7 @@ class Prompted:
     """
 
     lm: LanguageModel
-    problems: tuple[Problem, ...]
+    problems: tuple[PromptProblem, ...]
 
     name = "language model"
 
@@ -70,10 +77,10 @@ class Prompted:
         return self._change(problem for each in (self, *others) for problem in each.problems)
 
     def make_scorer(self) -> Reader:
-        """This prompt as a reader of other prompts' texts (see `feynkac.models.language.readers`)."""
+        """This prompt as a reader of other prompts' texts (see `feynkac.models.language.readers.readers`)."""
         return make_reader(self.lm, self.problems)
 
-    def _change(self, problems: Iterable[Problem]) -> Prompted:
+    def _change(self, problems: Iterable[PromptProblem]) -> Prompted:
         return replace(self, problems=tuple(problems))
 
     @property
@@ -190,7 +197,7 @@ class Prompted:
         return mask
 
     def enumerate(self, most: int, masked: bool, watch: Callable[[int], Any]) -> Enumerated:
-        """All texts that the constraints allow (see `feynkac.models.language.enumeration.Enumeration.run`)."""
+        """All texts that the constraints allow (see `feynkac.models.language.exact.enumeration.Enumeration.run`)."""
         return Enumeration(self).run(most, masked, watch)
 
     def _append(self, state: Texts, rows: Rows, tokens: NDArray[np.int64]) -> None:

@@ -18,7 +18,7 @@ from feynkac.base.masks import TokenMask
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from feynkac.models.language.rejection import Checks
+    from feynkac.models.language.draws.rejection import Checks
     from feynkac.models.language.texts import Texts
 
 

@@ -15,8 +15,8 @@ from feynkac.base.masks import States, TokenConstraint
 from feynkac.base.memory import Memory
 from feynkac.base.problems import Problem, list_problems
 from feynkac.base.vocabulary import Vocabulary
-from feynkac.models.language.columns import Constraints, find_columns
-from feynkac.models.language.laws import PLAIN, Law
+from feynkac.models.language.laws.law import PLAIN, Law
+from feynkac.models.language.proposals.columns import Constraints, find_columns
 from feynkac.models.language.protocols import Contexts
 
 

@@ -12,8 +12,8 @@ from test_language_model import last, remember
 from test_proposals import NAMES, TEMPERATURE, law, proposals
 
 import feynkac as fk
-from feynkac.models.language.rejection import Checks, Rounds, reject
-from feynkac.models.language.urn import EnumeratedUrn
+from feynkac.models.language.draws.rejection import Checks, Rounds, reject
+from feynkac.models.language.draws.urn import EnumeratedUrn
 from feynkac.potentials.base import product
 from feynkac.smc.conditional import csmc, select
 from feynkac.smc.engine import smc

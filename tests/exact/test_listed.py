@@ -10,8 +10,8 @@ import pytest
 from test_language_model import FLOAT32, law, remember, truth
 
 import feynkac as fk
-from feynkac.models.language.drawing import arrange
-from feynkac.models.language.foreseen import Foreseen
+from feynkac.models.language.proposals.drawing import arrange
+from feynkac.models.language.proposals.foreseen import Foreseen
 from feynkac.smc import resample
 from feynkac.smc.engine import smc
 from feynkac.smc.testing import enumerate_runs
@@ -171,7 +171,7 @@ def test_what_cannot_be_scored_is_refused(lm, given, said) -> None:
 
 
 def test_four_labels_take_one_forward_pass(lm, monkeypatch) -> None:
-    from feynkac.models.language.shared_cache import SharedContexts
+    from feynkac.models.language.caches.shared import SharedContexts
 
     lm.score("a", ["a"])  # the cache is compared with the model once
     passes, forward = [], SharedContexts._forward
@@ -249,7 +249,7 @@ def test_rigid_texts_that_a_mask_cannot_see_are_found(smollm2_lm, make, options)
 
 
 def test_a_run_below_what_is_certain_says_so(lm, monkeypatch) -> None:
-    import feynkac.models.language.foreseen as foreseen
+    import feynkac.models.language.proposals.foreseen as foreseen
 
     task = lm.prompt("a", max_tokens=3)
     result = fk.steer(task, fk.choices(TEXTS), particles=64, seed=0)
@@ -328,7 +328,7 @@ def test_unlikely_texts_have_scores_beside_likely_ones(lm) -> None:
 
 
 def test_scores_of_many_texts_take_several_passes(lm, monkeypatch) -> None:
-    import feynkac.models.language.listed as listed
+    import feynkac.models.language.proposals.listed as listed
 
     texts = ["a" * n + "b" * m for n in range(4) for m in range(4)]
     at_once = lm.score("a", texts)
@@ -340,8 +340,8 @@ def test_scores_of_many_texts_take_several_passes(lm, monkeypatch) -> None:
 
 
 def test_an_enumeration_of_loose_constraints_keeps_no_more_than_it_can_visit(tiny_lm, monkeypatch) -> None:
-    import feynkac.models.language.enumeration as enumeration
-    from feynkac.models.language.enumeration import Enumeration
+    import feynkac.models.language.exact.enumeration as enumeration
+    from feynkac.models.language.exact.enumeration import Enumeration
 
     lm = tiny_lm(*"abcdefghij")
     walk = Enumeration(lm.prompt("a", max_tokens=8))

@@ -13,8 +13,8 @@ from test_sampling_laws import list_texts
 import feynkac as fk
 from feynkac.base.errors import ArgumentError, PotentialError
 from feynkac.base.masks import TokenConstraint
-from feynkac.models.language.guided import Guided
 from feynkac.models.language.proposals import MASKED
+from feynkac.models.language.proposals.guided import Guided
 from feynkac.potentials.base import product
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import adaptive, killing, systematic

@@ -14,8 +14,8 @@ from test_proposals import Critic
 
 import feynkac as fk
 from feynkac.base.masks import TokenConstraint
-from feynkac.models.language.foreseen import Foreseen
 from feynkac.models.language.proposals import MASKED, Drafted, Tempered
+from feynkac.models.language.proposals.foreseen import Foreseen
 from feynkac.potentials.base import product
 from feynkac.smc.conditional import csmc, select
 from feynkac.smc.engine import smc

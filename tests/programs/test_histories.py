@@ -7,8 +7,8 @@ import pytest
 
 from feynkac.base.errors import ModelError
 from feynkac.models.language import histories as context
+from feynkac.models.language.caches.shared import SharedContexts
 from feynkac.models.language.histories import Histories
-from feynkac.models.language.shared_cache import SharedContexts
 
 
 def alone(lm, node):

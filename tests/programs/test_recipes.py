@@ -16,7 +16,7 @@ import pytest
 
 import feynkac as fk
 from feynkac.base.errors import AllParticlesDied, ArgumentError
-from feynkac.models.language.shared_cache import SharedContexts
+from feynkac.models.language.caches.shared import SharedContexts
 from feynkac.potentials import constraint, product
 from feynkac.programs import recipes
 from feynkac.programs.recipes import (

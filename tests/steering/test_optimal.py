@@ -9,8 +9,8 @@ import pytest
 
 import feynkac as fk
 from feynkac.base.errors import AllParticlesDied, ArgumentError
-from feynkac.models.language.children import Dense, Packed, list_children
 from feynkac.models.language.proposals import Tempered
+from feynkac.models.language.proposals.children import Dense, Packed, list_children
 from feynkac.models.language.protocols import Frontier
 from feynkac.potentials.base import Factor
 
@@ -131,7 +131,7 @@ def test_kernels_and_dense_tables_know_the_same_children(monkeypatch: pytest.Mon
     frontier = make_frontier(5, 4000)
     guide = 4.0 * torch.randn(5, 4000, generator=torch.Generator().manual_seed(0)) if guided else None
     packed: Any = list_children(frontier, guide)
-    monkeypatch.setattr("feynkac.models.language.children.DENSE_UP_TO", 1 << 30)
+    monkeypatch.setattr("feynkac.models.language.proposals.children.DENSE_UP_TO", 1 << 30)
     dense: Any = list_children(frontier, guide)
     assert isinstance(packed, Packed) and isinstance(dense, Dense)
     which = np.array([3, 0, 3, 4])

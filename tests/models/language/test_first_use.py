@@ -8,11 +8,11 @@ import torch
 
 import feynkac as fk
 from feynkac.base.errors import ModelError
-from feynkac.models.language import agreement, twin
-from feynkac.models.language.opening import open_contexts
-from feynkac.models.language.plain_cache import PlainContexts
-from feynkac.models.language.shared_cache import SharedContexts
-from feynkac.models.language.twin import Twins
+from feynkac.models.language.caches import agreement, twin
+from feynkac.models.language.caches.opening import open_contexts
+from feynkac.models.language.caches.plain import PlainContexts
+from feynkac.models.language.caches.shared import SharedContexts
+from feynkac.models.language.caches.twin import Twins
 from tests.models.language.tiny import tiny
 
 

@@ -1,0 +1,146 @@
+"""The self-check of a model's caches: each is compared once with the model's own full recompute.
+
+Hooks and unusual attention make a cache silently wrong, and wrong logits are wrong weights. So a cache is used only
+where it gives the model's own logits on a short walk of forks, reorderings, splits and merges.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from feynkac.base.errors import ModelError, is_out_of_memory
+from feynkac.models.language.caches.plain import PlainContexts
+from feynkac.models.language.caches.shared import SharedContexts
+from feynkac.models.language.draws.next_token import check_law
+
+if TYPE_CHECKING:
+    from feynkac.models.language.caches.twin import Twins
+    from feynkac.models.language.protocols import Contexts
+
+_log = logging.getLogger(__name__)
+
+PROMPTS = (slice(0, 5), slice(5, 8))
+"""Two prompts of different lengths, as slices of the test tokens."""
+WALK: tuple[tuple[tuple[int, ...], tuple[tuple[int, ...], ...]], ...] = (
+    ((0, 0, 1, 1), ((8,), (9,), (10,), ())),  # forks of both; one context is kept
+    ((1, 0, 2, 3), ((11,), (), (12,), (13,))),  # reordered; siblings split
+    ((1, 0, 3, 2), ((14,), (15, 16), (17, 18, 19), ())),  # several tokens in one pass
+    ((2, 0), ((20,), (21,))),  # two die, and the others, now of one length, merge
+)
+"""Steps of parents and of their new tokens, as numbers among the test tokens."""
+
+
+def shares_prompts(twins: Twins) -> bool:
+    """Whether the shared cache gives the model's own logits."""
+    error = _find_error(twins, "shared", lambda prompts: SharedContexts(twins, prompts, 8))
+    return error <= _tolerance(twins)
+
+
+def check_plain(twins: Twins) -> None:
+    """Raise ModelError if the model's own cache gives other logits than the model does without it."""
+    error = _find_error(twins, "plain", lambda prompts: PlainContexts(twins, prompts))
+    if not error <= _tolerance(twins):
+        name = type(twins.model).__name__
+        raise ModelError(
+            f"{name} gives other logits with its cache than without: they are off by {error:.2g} standard deviations, "
+            "and so would be all weights. Either its cache cannot be reordered, or a hook acts on the place of a token "
+            "within a pass; let the hook go by position_ids"
+        )
+
+
+class _NoLaw(Exception):
+    """What the model's own logits hold, no cache being to blame."""
+
+
+def _find_error(twins: Twins, kind: str, opened: Callable[[Sequence[Sequence[int]]], Contexts]) -> float:
+    """The largest difference of logits on the walk, in standard deviations of logits; found once for each kind."""
+    key = (kind, autocast_dtype(twins.model))
+    with twins.lock:
+        if key not in twins.errors:
+            try:
+                twins.errors[key] = _walk_and_compare(twins, opened)
+            except _NoLaw as fault:
+                raise ModelError(*fault.args) from None
+            except Exception as cause:
+                if kind == "plain" or is_out_of_memory(cause):
+                    raise _explain(twins, cause) from cause
+                # Whatever an unknown architecture trips over, it has its own cache to fall back on.
+                _log.info("%s keeps its own cache: %s", type(twins.model).__name__, cause)
+                twins.errors[key] = float("inf")
+            else:
+                _log.info("%s, %s cache: off by %.2g", type(twins.model).__name__, kind, twins.errors[key])
+        return twins.errors[key]
+
+
+def _explain(twins: Twins, cause: Exception) -> ModelError:
+    if isinstance(cause, ModelError):
+        return cause
+    name = type(twins.model).__name__
+    if is_out_of_memory(cause):
+        return ModelError(
+            f"{name} ran out of memory on the few tokens that are tried before its first use: {cause}; free memory "
+            "where its weights are, or load it in a smaller dtype, and call again"
+        )
+    return ModelError(f"{name} does not run on its own cache: {cause}")
+
+
+def _tolerance(twins: Twins) -> float:
+    precise = twins.model.dtype in (torch.float32, torch.float64) and autocast_dtype(twins.model) is None
+    return 1e-3 if precise else 0.25
+
+
+def autocast_dtype(model: Any) -> torch.dtype | None:
+    """The precision to which torch.autocast lowers calls of the model here and now; None outside of it."""
+    kind = model.get_input_embeddings().weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
+def _walk_and_compare(twins: Twins, opened: Callable[[Sequence[Sequence[int]]], Contexts]) -> float:
+    vocab = twins.model.get_input_embeddings().weight.shape[0]
+    ids = (np.arange(1, 24) * 7919 % vocab).tolist()  # neighbours differ, however small the vocabulary
+    texts = [tuple(ids[part]) for part in PROMPTS]
+    contexts = opened(texts)
+    found = list(zip(texts, contexts.start(), strict=True))
+    for parents, numbers in WALK:
+        tokens = [[ids[i] for i in some] for some in numbers]
+        steps = [(texts[i], some) for i, some in zip(parents, tokens, strict=True)]
+        if max(map(len, tokens)) == 1:
+            logits = contexts.extend(np.array(parents), np.array([some[0] if some else -1 for some in tokens]))
+        else:
+            logits = contexts.append(np.array(parents), tokens, every=True)
+        found += zip([(*text, *some[: t + 1]) for text, some in steps for t in range(len(some))], logits, strict=True)
+        texts = [(*text, *some) for text, some in steps]
+    own = _recompute(twins, [text for text, _ in found])
+    wanted, cached = torch.stack([own[text] for text, _ in found]), torch.stack([logits for _, logits in found])
+    differences = (cached - wanted).masked_fill(cached == wanted, 0.0)  # a token may be impossible, at -inf in both
+    spread = wanted[wanted.isfinite()].std().item()
+    return differences.abs().max().item() / max(spread, 1e-30)  # NaN compares as no agreement
+
+
+def _check_laws(logits: Tensor) -> None:
+    """Raise _NoLaw if some of the (U, V) logits of a pass without a cache are no law."""
+    try:
+        check_law(logits.double().logsumexp(1).cpu().numpy(), logits)
+    except ModelError as fault:
+        raise _NoLaw(*fault.args) from None
+
+
+@torch.inference_mode()
+def _recompute(twins: Twins, texts: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], Tensor]:
+    """The next-token logits of each text, by passes over whole texts without a cache, those of one length together."""
+    whole = {text for text in texts if not any(other != text and other[: len(text)] == text for other in texts)}
+    wanted: dict[tuple[int, ...], Tensor] = {}
+    with twins.borrow() as twin:
+        device = twin.model.get_input_embeddings().weight.device
+        for length in sorted({len(text) for text in whole}):
+            some = sorted(text for text in whole if len(text) == length)
+            logits = twin.model(input_ids=torch.tensor(some, device=device), use_cache=False).logits.float()
+            _check_laws(logits.flatten(0, 1))
+            wanted |= {text[: t + 1]: row[t] for text, row in zip(some, logits, strict=True) for t in range(length)}
+    return wanted

@@ -1,0 +1,96 @@
+"""The opening of contexts: what a model's window, layers and devices allow, and which cache serves them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from feynkac.base.errors import ModelError
+from feynkac.models.language.protocols import Contexts
+
+if TYPE_CHECKING:
+    import torch
+
+    from feynkac.models.language.caches.twin import Twins
+
+
+def open_contexts(twins: Twins, prompts: Sequence[Sequence[int]], max_new: int) -> Contexts:
+    """Contexts that continue the non-empty `prompts` by up to `max_new` tokens each (a hint to allocate by).
+
+    The prompt's keys and values are kept once where the model's attention allows it, else the model's own cache is
+    used. Raises ModelError if a prompt and its continuation do not fit the model's window, for a model that is not as
+    a whole on one device, and for one that neither cache serves right (see `feynkac.models.language.caches.agreement`).
+    """
+    from feynkac.models.language.caches.agreement import check_plain
+    from feynkac.models.language.caches.plain import PlainContexts
+    from feynkac.models.language.caches.shared import SharedContexts
+
+    longest = max(len(prompt) for prompt in prompts) + max_new
+    _check_fits(twins.model, longest, max_new)
+    if shares_prompt(twins, longest):
+        return SharedContexts(twins, prompts, max_new)
+    check_plain(twins)
+    return PlainContexts(twins, prompts)
+
+
+def shares_prompt(twins: Twins, longest: int) -> bool:
+    """Whether texts of up to `longest` tokens can share their prompt's keys and values.
+
+    Asks the model's configuration first, and then the model itself, once.
+    """
+    from feynkac.models.language.caches.agreement import shares_prompts
+
+    supported = getattr(twins.model, "_supports_attention_backend", False)
+    return supported and longest <= find_attention_window(twins.model) and shares_prompts(twins)
+
+
+def find_window(model: Any) -> int | None:
+    """Tokens that a text may have, its prompt included; None where the model sets no limit."""
+    return getattr(_text_config(model), "max_position_embeddings", None)
+
+
+def find_attention_window(model: Any) -> float:
+    """How far back every layer attends, in tokens; 0 if some layer does not attend at all (recurrent, hybrid)."""
+    config = _text_config(model)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    windows = {
+        "full_attention": float("inf"),
+        "sliding_attention": getattr(config, "sliding_window", None) or float("inf"),
+        "chunked_attention": getattr(config, "attention_chunk_size", None) or float("inf"),
+    }
+    if not kinds:  # one kind of layer: a window counts if there is one
+        return windows["sliding_attention"] if getattr(config, "use_sliding_window", True) else float("inf")
+    return min(windows.get(kind, 0.0) for kind in kinds)
+
+
+def find_device(model: Any) -> torch.device:
+    """The device that a model takes its tokens on."""
+    return model.get_input_embeddings().weight.device
+
+
+def check_whole(model: Any) -> None:
+    """Raise ModelError for a model in parts, and for one whose parameters were never loaded.
+
+    A model that transformers spread out itself moves its own tensors and is left to it.
+    """
+    if hasattr(model, "hf_device_map"):
+        return
+    devices = sorted(map(str, {parameter.device for parameter in model.parameters()}))
+    if len(devices) > 1:
+        raise ModelError(f"the model's parameters are on {' and '.join(devices)}; move it with lm.model.to(device)")
+    if devices == ["meta"]:
+        raise ModelError("the model's parameters are on the device meta, which holds no numbers; load it again")
+
+
+def _text_config(model: Any) -> Any:
+    """The configuration of the language part, where a model has others."""
+    return model.config.get_text_config(decoder=True)
+
+
+def _check_fits(model: Any, longest: int, max_new: int) -> None:
+    window = find_window(model)
+    if window is not None and longest > window:
+        raise ModelError(
+            f"a prompt of {longest - max_new} tokens and {max_new} new ones do not fit the {window} positions of "
+            f"{type(model).__name__}; shorten the prompt or ask for at most {max(0, window - longest + max_new)} tokens"
+        )

@@ -1,0 +1,1 @@
+"""Exact answers of prompts: every allowed text, and the scores of given ones."""

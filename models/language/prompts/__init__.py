@@ -1,0 +1,1 @@
+"""What a prompt is asked for by, and how it becomes tokens."""

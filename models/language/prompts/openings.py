@@ -1,0 +1,134 @@
+"""What a text begins with, as it is asked for, and the numbers and strings that say how it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from numbers import Real
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.base.errors import ArgumentError
+from feynkac.base.numbers import as_whole
+from feynkac.base.tokens import Token
+from feynkac.base.unicode import check_unicode
+from feynkac.models.language.prompts.chats import Chat, read_chat, shorten
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from feynkac.base.vocabulary import Vocabulary
+
+TokenIds: TypeAlias = "Sequence[int] | Sequence[Token] | NDArray[np.integer[Any]] | Tensor"
+_COLDEST, _HOTTEST = 1e-30, 1e30  # so that one over it, and a logit over it, are numbers of float32
+_SEVERAL = "one prompt a call; a list of prompts is a list of models: [lm.prompt(one) for one in prompts]"
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A prompt as it was asked for: one of `text`, `chat` and `tokens` is given. Its repr tells it whole."""
+
+    text: str | None = None
+    chat: Chat | None = None
+    tokens: list[Any] | None = None
+
+    @classmethod
+    def read(cls, text: Any, chat: Any, tokens: Any, tools: Any, documents: Any, template: Any) -> Opening:
+        """The prompt that the arguments of `LanguageModel.prompt` mean. Raises ArgumentError if they mean none."""
+        if sum(given is not None for given in (text, chat, tokens)) != 1:
+            raise ArgumentError("give the prompt as one of text, chat= and tokens=")
+        if chat is not None:
+            return cls(chat=read_chat(chat, tools, documents, template))
+        for name, given in (("tools", tools), ("documents", documents), ("template", template)):
+            if given is not None:
+                raise ArgumentError(f"{name}= is for the template of a chat; give the prompt as chat=")
+        if tokens is not None:
+            return cls(tokens=list_tokens(tokens))
+        if not isinstance(text, str):
+            raise ArgumentError(f"the prompt is {shorten(text)}; {_advise(text)}")
+        check_unicode(text, "the prompt")
+        return cls(text=str(text))
+
+
+def read_ids(tokens: Sequence[Any], n_embeddings: int, vocabulary: Vocabulary) -> tuple[int, ...]:
+    """Token ids from whole numbers or tokens. Raises ArgumentError for others, and for ids that the model has not."""
+    ids = list[int]()
+    for i, token in enumerate(tokens):
+        if isinstance(token, Token) and token.vocabulary is not vocabulary:
+            raise ArgumentError(f"tokens[{i}] is {token!r} of another model's vocabulary; give texts, or ids")
+        id = token.id if isinstance(token, Token) else as_whole(token)
+        if id is None:
+            raise ArgumentError(f"tokens[{i}] is {shorten(token)}; give token ids, which are integers")
+        if not 0 <= id < n_embeddings:
+            raise ArgumentError(f"tokens[{i}] is {id}, which lies outside of the vocabulary of {n_embeddings}")
+        ids.append(id)
+    return tuple(ids)
+
+
+def read_eos(eos: Any) -> list[int]:
+    """The ids that end a text, sorted, from one id or several. Raises ArgumentError for others."""
+    one = as_whole(eos)
+    if one is None and (isinstance(eos, str | bytes | Mapping) or not isinstance(eos, Iterable)):
+        raise ArgumentError(f"eos is {shorten(eos)}; give a token id, or a list of ids")
+    ids = [as_whole(id) for id in (eos if one is None else [one])]
+    if any(id is None or id < 0 for id in ids):
+        raise ArgumentError(f"eos is {shorten(eos)}; give a token id, or a list of ids")
+    return sorted({id for id in ids if id is not None})
+
+
+def read_stops(stop: Any) -> tuple[bytes, ...]:
+    """The stop strings as bytes; None means none. Raises ArgumentError for what is no text, or empty."""
+    if stop is None:
+        return ()
+    if not isinstance(stop, str) and (isinstance(stop, bytes | Mapping) or not isinstance(stop, Iterable)):
+        raise ArgumentError(f"stop is {shorten(stop)}; give a string, or a list of strings")
+    stops = [stop] if isinstance(stop, str) else list(stop)
+    for one in stops:
+        if not isinstance(one, str):
+            raise ArgumentError(f"stop holds {shorten(one)}; give a string, or a list of strings")
+        if not one:
+            raise ArgumentError("a stop string is empty; leave it out")
+        check_unicode(one, "a stop string")
+    return tuple(one.encode() for one in stops)
+
+
+def read_temperature(temperature: Any) -> float:
+    """A temperature as a float. Raises ArgumentError for what is no number, or none that logits can be divided by."""
+    value: Any = temperature.item() if isinstance(temperature, np.ndarray) and temperature.ndim == 0 else temperature
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise ArgumentError(f"temperature is {shorten(value)}; give a number, such as 0.7")
+    if not _COLDEST <= cast(Any, value) <= _HOTTEST:
+        raise ArgumentError(
+            f"temperature is {value}; it must be positive, and from {_COLDEST} (nearly greedy) to {_HOTTEST}"
+        )
+    return float(value)
+
+
+def list_tokens(tokens: Any) -> list[Any]:
+    """The entries of a list, array or tensor (n,) or (1, n). Raises ArgumentError for what has none."""
+    if isinstance(tokens, Mapping):
+        raise ArgumentError("tokens is what a tokenizer returns; give its input_ids: tokens=tokenizer(text).input_ids")
+    if isinstance(tokens, str | bytes | Set) or not isinstance(tokens, Iterable) or getattr(tokens, "ndim", 1) == 0:
+        raise ArgumentError(f"tokens is {shorten(tokens)}; give a list of token ids, or a text as lm.prompt(text)")
+    array: Any = tokens
+    listed: list[Any] = array.tolist() if hasattr(array, "tolist") else list(array)
+    if not any(getattr(one, "ndim", 0) or (isinstance(one, Sequence) and not isinstance(one, str)) for one in listed):
+        return listed
+    if len(listed) != 1:
+        raise ArgumentError(f"tokens holds {len(listed)} rows; {_SEVERAL}")
+    return list_tokens(listed[0])
+
+
+def _advise(text: Any) -> str:
+    """What to give instead of a prompt that is no string."""
+    if isinstance(text, bytes):
+        return "decode it: text.decode()"
+    if isinstance(text, Mapping):
+        return "give messages as chat=[message]"
+    if isinstance(text, Sequence) and text and all(isinstance(one, Mapping) for one in text):
+        return "give messages as chat="
+    if hasattr(text, "ndim") or (isinstance(text, Sequence) and text and as_whole(text[0]) is not None):
+        return "give token ids as tokens="
+    return _SEVERAL if isinstance(text, Iterable) else "give a string"

@@ -1,0 +1,1 @@
+"""Prompts that read the texts of other prompts, and tell what they think of them."""

@@ -1,0 +1,306 @@
+"""The two context stores against a full recompute of every context, over random programs of extensions and forks."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers_of_kinds import byte_level, wrap
+
+import feynkac as fk
+from feynkac.base.errors import ModelError
+from feynkac.models.language.caches import agreement, attention, forward, plain as plain_cache
+from feynkac.models.language.caches.opening import find_attention_window, open_contexts, shares_prompt
+from feynkac.models.language.caches.plain import PlainContexts
+from feynkac.models.language.caches.shared import SharedContexts, SharedLayer
+from feynkac.models.language.caches.twin import Twins
+from feynkac.models.language.lm import CausalLM
+from feynkac.potentials import product
+from feynkac.smc.engine import smc
+from feynkac.smc.resample import multinomial
+from feynkac.smc.rng import Streams
+
+_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[1] / "tiny.py")
+assert _spec and _spec.loader
+_tiny = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_tiny)
+tiny, VOCAB = _tiny.tiny, _tiny.VOCAB
+
+
+def recompute(model: Any, texts: list[list[int]]) -> torch.Tensor:
+    """(F, V) next-token logits of each text by a forward pass of its own."""
+    with torch.inference_mode():
+        return torch.stack([model(input_ids=torch.tensor([text])).logits[0, -1].float() for text in texts])
+
+
+def run_program(
+    model: Any, contexts: Any, prompts: list[list[int]], seed: int, steps: int, keep: float, most: int = 1
+) -> None:
+    """Random forks, keeps and drops, by up to `most` tokens; the oracle is a list of token lists."""
+    rng = np.random.default_rng(seed)
+    texts, prefilled = [list(prompt) for prompt in prompts], contexts.forwarded
+    torch.testing.assert_close(contexts.start(), recompute(model, texts), atol=1e-4, rtol=1e-4)
+    forwarded = contexts.forwarded
+    assert forwarded - prefilled <= sum(map(len, prompts))
+    for _ in range(steps):
+        children = random_children(rng, len(texts), keep, most)
+        parents, new = np.array([parent for parent, _ in children]), [list(tokens) for _, tokens in children]
+        if most == 1:
+            logits = contexts.extend(parents, np.array([tokens[0] if tokens else -1 for tokens in new]))
+        else:
+            logits = contexts.append(parents, new)
+        texts = [texts[parent] + tokens for parent, tokens in zip(parents, new, strict=True)]
+        grown = [text for text, tokens in zip(texts, new, strict=True) if tokens]
+        forwarded += sum(map(len, new))
+        assert logits.dtype == torch.float32
+        assert logits.shape[0] == len(grown)
+        if grown:
+            torch.testing.assert_close(logits, recompute(model, grown), atol=1e-4, rtol=1e-4)
+        assert contexts.lengths.tolist() == [len(text) for text in texts]
+        assert contexts.forwarded == forwarded
+
+
+def random_children(rng: np.random.Generator, n: int, keep: float, most: int) -> list[tuple[int, tuple[int, ...]]]:
+    """Distinct pairs of a parent and its new tokens, for some of `n` parents, in no order."""
+    survivors = rng.permutation(n)[: rng.integers(1, n + 1)]
+    pairs = set()
+    for parent in np.repeat(survivors, rng.integers(1, 4, len(survivors))).tolist():
+        n_new = 0 if rng.random() < keep else rng.integers(1, most + 1)
+        pairs.add((parent, tuple(rng.integers(VOCAB, size=n_new).tolist())))
+    return [sorted(pairs)[i] for i in rng.permutation(len(pairs))[:9]]
+
+
+PROMPTS = [[5, 9, 3, 7, 1], [4], [5, 9, 3, 7, 1], [8, 2, 6, 11, 30]]
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.3])
+@pytest.mark.parametrize("name", ["llama", "qwen3", "gpt2", "granite"])
+def test_shared_cache_is_exact(name: str, keep: float) -> None:
+    model = tiny(name)
+    for seed, prompts in enumerate([PROMPTS[:1], PROMPTS]):
+        contexts = open_contexts(Twins(model), prompts, 20)
+        assert isinstance(contexts, SharedContexts)
+        run_program(model, contexts, prompts, seed, steps=12, keep=keep)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_several_tokens_at_once(name: str) -> None:
+    model = tiny(name)
+    for seed, (prompts, most) in enumerate([(PROMPTS[:1], 2), (PROMPTS, 7)]):
+        run_program(model, SharedContexts(Twins(model), prompts, 20), prompts, seed, steps=8, keep=0.2, most=most)
+    run_program(model, PlainContexts(Twins(model), PROMPTS), PROMPTS, 2, steps=5, keep=0.2, most=4)
+
+
+def test_memory_that_was_never_written_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = torch.Tensor.new_empty
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *args, **kwargs: empty(*args, **kwargs).fill_(torch.nan))
+    model = tiny("llama")
+    run_program(model, SharedContexts(Twins(model), PROMPTS, 3), PROMPTS, 5, steps=12, keep=0.5, most=5)
+
+
+def test_an_output_layer_that_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny("llama")
+    monkeypatch.setattr(model, "get_output_embeddings", lambda: None)
+    run_program(model, SharedContexts(Twins(model), PROMPTS, 20), PROMPTS, 4, steps=6, keep=0.2, most=3)
+
+
+def test_without_the_flash_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("feynkac.models.language.caches.attention._flash_for_cpu", None)
+    model = tiny("llama")
+    run_program(model, SharedContexts(Twins(model), PROMPTS, 20), PROMPTS, 3, steps=12, keep=0.3)
+
+
+@pytest.mark.parametrize("name", ["llama", "bloom", "gemma2", "gemma3", "mamba", "mamba2", "bamba", "lfm2"])
+def test_plain_cache_is_exact(name: str) -> None:
+    model = tiny(name)
+    for keep, prompts in ((0.0, PROMPTS[:1]), (0.3, PROMPTS)):
+        run_program(model, PlainContexts(Twins(model), prompts), prompts, 1, steps=12, keep=keep)
+
+
+def test_who_shares_the_prompt() -> None:
+    assert all(shares_prompt(Twins(tiny(name)), 100) for name in ("llama", "qwen3", "gpt2", "granite", "mixtral"))
+    # position bias, soft caps, recurrence: their own cache
+    assert not any(shares_prompt(Twins(tiny(name)), 10) for name in ("bloom", "gemma2", "mamba", "mamba2", "lfm2"))
+
+
+def test_sliding_window_that_is_never_full_is_shared() -> None:
+    model = tiny("mistral", sliding_window=16)
+    assert find_attention_window(model) == 16
+    assert isinstance(open_contexts(Twins(model), [[1, 2, 3]], 13), SharedContexts)
+    assert isinstance(open_contexts(Twins(model), [[1, 2, 3]], 14), PlainContexts)
+    run_program(model, open_contexts(Twins(model), [[1, 2, 3]], 14), [[1, 2, 3]], 0, steps=16, keep=0.1)
+
+
+def test_half_precision() -> None:
+    model = tiny("llama", scale=1.0).to(torch.bfloat16)
+    assert shares_prompt(Twins(model), 20)
+    for contexts in (SharedContexts(Twins(model), PROMPTS, 8), PlainContexts(Twins(model), PROMPTS)):
+        contexts.start()
+        contexts.extend(np.array([0, 0, 1, 2]), np.array([1, 2, 3, -1]))
+        logits = contexts.extend(np.array([2, 0, 3]), np.array([5, 6, 7]))
+        assert logits.dtype == torch.float32
+        wanted = recompute(model, [[4, 3, 5], [*PROMPTS[0], 1, 6], [*PROMPTS[0], 7]])
+        assert (logits - wanted).abs().max() < 0.1 * wanted.std()
+
+
+def test_the_model_is_left_as_found() -> None:
+    model = tiny("llama")
+    config, hooks = model.config.to_dict(), len(model.lm_head._forward_pre_hooks)
+    contexts = open_contexts(Twins(model), PROMPTS, 4)
+    contexts.start()
+    contexts.extend(np.array([0, 1]), np.array([3, 4]))
+    with pytest.raises(IndexError):
+        contexts.extend(np.array([0, 1]), np.array([3, VOCAB + 4]))
+    assert model.config._attn_implementation == "sdpa"
+    assert model.config.to_dict() == config
+    assert len(model.lm_head._forward_pre_hooks) == hooks
+
+
+def test_only_new_branches_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One child of each parent stays in its slot; prompts are never copied, nor what is longer than a context."""
+    copies: list[tuple[list[int], list[int], int]] = []
+    copy = SharedLayer.copy
+
+    def counted(self: SharedLayer, source: torch.Tensor, target: torch.Tensor, length: int) -> None:
+        if self is self.cache.shared[0]:
+            copies.append((source.tolist(), target.tolist(), length))
+        copy(self, source, target, length)
+
+    monkeypatch.setattr(SharedLayer, "copy", counted)
+    contexts = SharedContexts(Twins(tiny("llama")), [[1, 2, 3]], 40)
+    contexts.start()
+    contexts.extend(np.zeros(6, np.int64), np.arange(6))  # the first branching has nothing to copy
+    contexts.extend(np.arange(6), np.arange(6))
+    contexts.extend(np.array([5, 4, 3, 2, 1, 0]), np.arange(6))  # renumbering is free
+    assert copies == []
+    address = contexts._cache.shared[0].own[0].data_ptr()
+    contexts.extend(np.array([0, 0, 0, 1, 2, 3]), np.arange(6))  # two die, two are born
+    assert [(len(source), length) for source, _, length in copies] == [(2, 3)]
+    contexts.extend(np.array([0, 1]), np.array([0, 1]))  # fewer: at most moved down into the free slots
+    for source, target, _ in copies:
+        assert not set(source) & set(target)
+    assert contexts._cache.shared[0].own[0].data_ptr() == address
+    assert contexts._cache.shared[0].prefixes[0][0].shape[0] == 1
+
+
+def test_a_kept_context_is_not_forwarded() -> None:
+    for contexts in (
+        SharedContexts(Twins(tiny("llama")), [[1, 2, 3]], 9),
+        PlainContexts(Twins(tiny("llama")), [[1, 2, 3]]),
+    ):
+        contexts.start()
+        contexts.extend(np.zeros(3, np.int64), np.array([4, -1, 5]))
+        assert contexts.forwarded == 3 + 2
+        assert contexts.extend(np.array([0, 1]), np.array([-1, -1])).shape[0] == 0
+        assert contexts.lengths.tolist() == [4, 3]
+        assert contexts.forwarded == 5
+
+
+def test_the_window_of_the_model() -> None:
+    with pytest.raises(ModelError, match=r"120 tokens and 20 new ones do not fit the 128 .* at most 8 tokens"):
+        open_contexts(Twins(tiny("llama")), [[1] * 120], 20)
+
+
+def test_a_shared_cache_that_disagrees_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = attention._attend_prefix
+    monkeypatch.setattr(attention, "_attend_prefix", lambda query, key, value: right(query * 0.9, key, value))
+    assert isinstance(open_contexts(Twins(tiny("llama")), [[1, 2]], 5), PlainContexts)
+
+
+def test_a_text_beyond_the_attention_window_is_an_error() -> None:
+    """Contexts may grow past what they were opened for; the shared cache has no sliding window."""
+    contexts = SharedContexts(Twins(tiny("mistral", sliding_window=5)), [[1, 2, 3]], 2)
+    contexts.start()
+    for token in (4, 5):
+        contexts.extend(np.array([0]), np.array([token]))
+    with pytest.raises(ModelError, match="a text of 6 tokens is longer than the attention window of 5 tokens"):
+        contexts.extend(np.array([0]), np.array([6]))
+
+
+# --- the self-check
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("llama", "shared"), ("gpt2", "shared"), ("mixtral", "shared"), ("gemma2", "plain"), ("bloom", "plain"),
+     ("mamba", "plain"), ("mamba2", "plain"), ("bamba", "plain"), ("lfm2", "plain")],
+)  # fmt: skip
+def test_the_cache_in_use_is_checked_once(name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    twins = Twins(tiny(name))
+    open_contexts(twins, [[1, 2, 3]], 5)
+    assert twins.errors[kind, None] < 1e-4
+    monkeypatch.setattr(agreement, "_walk_and_compare", lambda *_: pytest.fail("checked twice"))
+    open_contexts(twins, [[1, 2, 3]], 5)
+
+
+def test_a_cache_that_cannot_be_reordered_is_refused() -> None:
+    with pytest.raises(ModelError, match="MiniMaxForCausalLM"):
+        open_contexts(Twins(tiny("minimax")), [[1, 2, 3]], 5)
+
+
+def keep_first(cache: Any, rows: torch.Tensor) -> None:
+    for layer in cache.layers:
+        layer.keys, layer.values = layer.keys[: len(rows)], layer.values[: len(rows)]
+
+
+@pytest.mark.parametrize("fault", ["order", "positions", "split", "merge"])
+def test_the_check_sees_every_fault_of_a_plain_cache(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of the four is exercised by the walk: left out, it is refused with its figure."""
+    model: Any = tiny("bloom")
+    if fault == "order":
+        monkeypatch.setattr("transformers.DynamicCache.reorder_cache", keep_first)
+    elif fault == "positions":
+        model = tiny("llama", sliding_window=None)
+        monkeypatch.setattr(type(model), "_supports_attention_backend", False)
+        last = forward.Forward.last
+        monkeypatch.setattr(forward.Forward, "last", lambda self, ids, cache=None, start=0: last(self, ids, cache))
+    elif fault == "split":
+        monkeypatch.setattr(plain_cache, "_duplicate", lambda cache: cache)
+    else:
+        monkeypatch.setattr(plain_cache, "_stack", lambda layer, other: [
+            setattr(layer, name, torch.cat([getattr(layer, name)] * 2)) for name in ("keys", "values")
+        ])  # fmt: skip
+    with pytest.raises(ModelError, match=r"off by [0-9.]+ standard deviations|does not run on its own cache"):
+        open_contexts(Twins(model), [[1, 2, 3]], 5)
+
+
+def test_a_real_model(smollm2: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModelForCausalLM.from_pretrained(smollm2)
+    prompts = [list(range(300, 340)), [504, 2000]]
+    contexts = open_contexts(Twins(model), prompts, 8)
+    assert isinstance(contexts, SharedContexts)
+    contexts.start()
+    contexts.extend(np.array([0, 0, 1]), np.array([7, 8, 9]))
+    logits = contexts.append(np.array([2, 1, 1]), [[10], [11, 12, 13], [14]])
+    wanted = recompute(model, [[*prompts[1], 9, 10], [*prompts[0], 8, 11, 12, 13], [*prompts[0], 8, 14]])
+    torch.testing.assert_close(logits, wanted, atol=1e-3, rtol=1e-3)
+
+
+# --- steering by recurrent and hybrid models
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "bamba", "lfm2"])
+def test_a_recurrent_model_steers_by_what_a_full_recompute_says(name: str) -> None:
+    """Resampled at every step: each text has the log-probability of one pass over the whole of it, without a cache."""
+    model = tiny(name)
+    lm = CausalLM(model, wrap(byte_level()), eos=[2])
+    task = lm.prompt(tokens=[5, 6, 7, 8], max_tokens=8)
+    *_, step = smc(task, product(fk.reward(lambda text: 0.5 * len(text))), n=24, resample=multinomial, rng=Streams(0))
+    texts = [task.trace(step.state, row).tolist() for row in range(24)]
+    assert len({tuple(text) for text in texts}) > 8 and len({text[0] for text in texts}) < 24
+    for text, log_prob in zip(texts, step.state.log_prob, strict=True):
+        with torch.inference_mode():
+            law = torch.log_softmax(model(torch.tensor([[5, 6, 7, 8, *text]])).logits[0].double(), -1)
+        whole = sum(float(law[3 + i, token]) for i, token in enumerate(text))
+        assert log_prob == pytest.approx(whole, abs=1e-4 * len(text))
+
+
+def test_a_model_whose_states_cannot_be_forked_is_refused_by_steer() -> None:
+    lm = CausalLM(tiny("minimax"), wrap(byte_level()), eos=[2])
+    with pytest.raises(ModelError, match="MiniMaxForCausalLM"):
+        fk.steer(lm.prompt(tokens=[5, 6, 7], max_tokens=4), particles=4, seed=0)
