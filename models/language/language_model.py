@@ -21,6 +21,7 @@ from feynkac.models.language.prompts.chats import write_chat
 from feynkac.models.language.prompts.openings import Opening, TokenIds, read_eos, read_ids, read_stops
 from feynkac.models.language.prompts.spelling import EMPTY, Speller
 from feynkac.models.language.proposals.drawing import PromptProblem
+from feynkac.models.language.proposals.plain import read_proposal
 from feynkac.models.language.protocols import Proposal
 from feynkac.smc.checks import call
 
@@ -52,6 +53,20 @@ class LanguageModel(ABC):
 
         They serve one run, from one thread at a time. Raises ModelError where the prompts cannot be continued.
         """
+
+    def open_prompts(self, prompts: Sequence[Prompt], max_new: int) -> Contexts:
+        """As `open`, for prompts of models with the same `batch`."""
+        return self.open([prompt.tokens for prompt in prompts], max_new)
+
+    @property
+    def batch(self) -> Any:
+        """What models have in common whose prompts can be forwarded in one pass: the model itself, by default."""
+        return self
+
+    @property
+    def variant(self) -> Any:
+        """What tells this model from others of its batch; None where nothing does."""
+        return None
 
     @property
     @abstractmethod
@@ -107,7 +122,8 @@ class LanguageModel(ABC):
         repetition_penalty: float | None = None,
         no_repeat_ngram_size: int | None = None,
         logits_processor: Sequence[Processor] | None = None,
-        proposal: Proposal | None = None,
+        proposal: Proposal | Prompted | None = None,
+        mix: float = 0.1,
     ) -> Prompted:
         """The law of this model's continuations of a prompt: the thing to steer.
 
@@ -122,7 +138,8 @@ class LanguageModel(ABC):
         belong to the law (see `Law`): they change p, and with it the target, the evidence and all scores. None leaves
         one out; nothing is taken from the model's generation config. `proposal` does not belong to the law (see
         `feynkac.models.language.proposals`): by default it is the law under the masks, led by the potentials that can
-        guide, and looks ahead where a constraint has few texts; `Masked()` does neither.
+        guide, and looks ahead where a constraint has few texts; `Masked()` does neither. A prompt of any model of the
+        same vocabulary is one, too: `proposal=other.prompt(...)` draws from its law, mixed with `mix` of this one.
 
         Raises ArgumentError for arguments that cannot be used, ModelError if the window is too small, or where the
         tokenizer knows a token that the model does not.
@@ -133,15 +150,10 @@ class LanguageModel(ABC):
         stops = read_stops(stop)
         law = read_law(temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram_size, logits_processor)
         self._check_end(at_limit)
-        if proposal is not None and (isinstance(proposal, type) or not isinstance(proposal, Proposal)):
-            raise ArgumentError(
-                f"proposal is {proposal!r}; give one of feynkac.models.language.proposals.plain, or an object with "
-                "draw(frontier)"
-            )
         self._check_window(len(ids), limit)
         turns = None if opening.chat is None else tuple(opening.chat.messages)
-        prompt = Prompt(ids, limit, stops, law, at_limit, text=opening.text, chat=turns)
-        return Prompted(self, (PromptProblem(prompt, proposal=proposal),))
+        prompt = Prompt(ids, limit, stops, law, at_limit, self.variant, text=opening.text, chat=turns)
+        return Prompted(self, (PromptProblem(prompt, proposal=read_proposal(proposal, mix)),))
 
     def context(
         self,

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from feynkac.models.language.caches.twin import Twins
+    from feynkac.models.language.editing.contract import Edit
+    from feynkac.models.language.editing.edited import EditedLM
     from feynkac.models.language.protocols import Contexts
+    from feynkac.models.language.texts import Prompt
 
 
 class CausalLM(LanguageModel):
@@ -81,6 +84,16 @@ class CausalLM(LanguageModel):
 
     def open(self, prompts: Sequence[Sequence[int]], max_new: int) -> Contexts:
         """See `LanguageModel.open`. Raises ModelError also for a model that no cache serves right."""
+        return self._open(prompts, [self.variant] * len(prompts), max_new)
+
+    def open_prompts(self, prompts: Sequence[Prompt], max_new: int) -> Contexts:
+        """See `LanguageModel.open_prompts`."""
+        tokens = [prompt.tokens for prompt in prompts]
+        if all(prompt.variant is self.variant for prompt in prompts):
+            return self.open(tokens, max_new)
+        return self._open(tokens, [prompt.variant for prompt in prompts], max_new)
+
+    def _open(self, prompts: Sequence[Sequence[int]], edits: Sequence[Any], max_new: int) -> Contexts:
         check_process()
         check_whole(self.model)
         if self.n_logits > self.n_embeddings:
@@ -88,7 +101,27 @@ class CausalLM(LanguageModel):
                 f"the model draws from {self.n_logits} tokens and has embeddings for {self.n_embeddings}, so that it "
                 "could not go on behind some; resize its embeddings"
             )
-        return open_contexts(self._find_twins(), prompts, max_new)
+        if not any(edits):
+            return open_contexts(self.find_twins(), prompts, max_new)
+        from feynkac.models.language.editing.spans import Located
+
+        return open_contexts(self.find_twins(), prompts, max_new, edits, Located(prompts, self.vocabulary, self.device))
+
+    def edited(self, *edits: Edit, blocks: str | None = None) -> EditedLM:
+        """This model with its forward pass edited: the same weights, another law (see `feynkac.models.edits`).
+
+            calm = lm.edited(Add(direction, layer=14))
+            fk.steer(calm.prompt("It was"))                                             # its law is the target
+            fk.steer(lm.prompt("It was"), fk.expert(calm.prompt("It was"), power=0.5))  # or an expert
+
+        Edits apply in the order given. This model is left as it is; both may be used at once, prompts of both in one
+        batch, and no weight is copied but those that are themselves edited. `blocks` names the module that lists the
+        layers, where it cannot be found. Raises ArgumentError for an edit that does not fit the model, ModelError for
+        a model whose parts cannot be found.
+        """
+        from feynkac.models.language.editing.edited import EditedLM
+
+        return EditedLM(self, edits, blocks)
 
     @property
     def window(self) -> int | None:
@@ -113,7 +146,7 @@ class CausalLM(LanguageModel):
         weight = embedding.weight  # packed where it is quantised
         return weight.shape[0] if weight.is_floating_point() else embedding.num_embeddings
 
-    def _find_twins(self) -> Twins:
+    def find_twins(self) -> Twins:
         """The twins of the model as it is now."""
         from feynkac.models.language.caches.twin import Twins
 

@@ -72,8 +72,10 @@ class Prompted:
 
     def join(self, others: Sequence[Any]) -> Prompted:
         """One model of several problems, in one batch: its own, then those of `others`."""
-        if any(not isinstance(other, Prompted) or other.lm is not self.lm for other in others):
-            raise ArgumentError("problems run in one batch only if all are prompts of one CausalLM; run them apart")
+        if any(not isinstance(other, Prompted) or other.lm.batch is not self.lm.batch for other in others):
+            raise ArgumentError(
+                "problems run in one batch only if all are prompts of one CausalLM and its edits; run them apart"
+            )
         return self._change(problem for each in (self, *others) for problem in each.problems)
 
     def make_scorer(self) -> Reader:
@@ -96,7 +98,7 @@ class Prompted:
         """`n` empty texts, the same number for each prompt, with new contexts."""
         if n % len(self.prompts):
             raise ArgumentError(f"{n} particles for {len(self.prompts)} prompts; give each the same number")
-        contexts = self.lm.open([prompt.tokens for prompt in self.prompts], self.max_steps)
+        contexts = self.lm.open_prompts(self.prompts, self.max_steps)
         group = np.repeat(np.arange(len(self.prompts)), n // len(self.prompts))
         constraints = tuple(problem.constraints for problem in self.problems)
         return texts.start_texts(

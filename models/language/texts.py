@@ -29,6 +29,8 @@ class Prompt:
     stop: tuple[bytes, ...] = ()
     law: Law = PLAIN
     at_limit: Literal["truncate", "end"] = "truncate"
+    variant: Any = None
+    """Which of the models of one batch it belongs to (see `LanguageModel.variant`)."""
     text: str | None = field(default=None, compare=False)
     """The text, where it was given as one."""
     chat: tuple[Mapping[str, Any], ...] | None = field(default=None, compare=False)

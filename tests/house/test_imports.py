@@ -16,6 +16,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "feynkac.base": (),
     "feynkac.smc": ("feynkac.base",),
     "feynkac.models.language": ("feynkac.base", "feynkac.smc"),
+    "feynkac.models.edits": ("feynkac.models.language",),
     "feynkac.models.diffusion": ("feynkac.base", "feynkac.smc"),
     "feynkac.models.discrete": ("feynkac.base", "feynkac.smc"),
     "feynkac.potentials.base": ("feynkac.base", "feynkac.smc"),

@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from feynkac.base.errors import ModelError, is_out_of_memory
+from feynkac.models.language.caches.opening import find_device
 from feynkac.models.language.caches.plain import PlainContexts
 from feynkac.models.language.caches.shared import SharedContexts
 from feynkac.models.language.draws.next_token import check_law
+from feynkac.models.language.editing.edits import Edits, Laid
+from feynkac.models.language.editing.spans import Anywhere
 
 if TYPE_CHECKING:
     from feynkac.models.language.caches.twin import Twins
     from feynkac.models.language.protocols import Contexts
 
 _log = logging.getLogger(__name__)
+
+Ids = tuple[int, ...]
+Open = Callable[[Sequence[Ids], "Laid | None"], "Contexts"]
+_DIFFERENCE = "what edits change"
 
 PROMPTS = (slice(0, 5), slice(5, 8))
 """Two prompts of different lengths, as slices of the test tokens."""
@@ -36,21 +43,21 @@ WALK: tuple[tuple[tuple[int, ...], tuple[tuple[int, ...], ...]], ...] = (
 """Steps of parents and of their new tokens, as numbers among the test tokens."""
 
 
-def shares_prompts(twins: Twins) -> bool:
-    """Whether the shared cache gives the model's own logits."""
-    error = _find_error(twins, "shared", lambda prompts: SharedContexts(twins, prompts, 8))
-    return error <= _tolerance(twins)
+def shares_prompts(twins: Twins, edits: Edits | None = None) -> bool:
+    """Whether the shared cache gives the model's own logits, with `edits` laid on both."""
+    found = _find_error(twins, "shared", edits, lambda prompts, laid: SharedContexts(twins, prompts, 8, laid))
+    return found <= _tolerate(twins, "shared", edits)
 
 
-def check_plain(twins: Twins) -> None:
+def check_plain(twins: Twins, edits: Edits | None = None) -> None:
     """Raise ModelError if the model's own cache gives other logits than the model does without it."""
-    error = _find_error(twins, "plain", lambda prompts: PlainContexts(twins, prompts))
-    if not error <= _tolerance(twins):
-        name = type(twins.model).__name__
+    error = _find_error(twins, "plain", edits, lambda prompts, laid: PlainContexts(twins, prompts, laid))
+    if not error <= _tolerate(twins, "plain", edits):
+        name = type(twins.model).__name__ if edits is None else f"{type(twins.model).__name__} with {edits!r}"
         raise ModelError(
             f"{name} gives other logits with its cache than without: they are off by {error:.2g} standard deviations, "
-            "and so would be all weights. Either its cache cannot be reordered, or a hook acts on the place of a token "
-            "within a pass; let the hook go by position_ids"
+            "and so would be all weights. Either its cache cannot be reordered, or an edit or a hook acts on the place "
+            "of a token within a pass; let it go by position_ids"
         )
 
 
@@ -58,13 +65,14 @@ class _NoLaw(Exception):
     """What the model's own logits hold, no cache being to blame."""
 
 
-def _find_error(twins: Twins, kind: str, opened: Callable[[Sequence[Sequence[int]]], Contexts]) -> float:
+def _find_error(twins: Twins, kind: str, edits: Edits | None, opened: Open) -> float:
     """The largest difference of logits on the walk, in standard deviations of logits; found once for each kind."""
     key = (kind, autocast_dtype(twins.model))
     with twins.lock:
-        if key not in twins.errors:
+        errors = twins.errors if edits is None else edits.find_errors(twins)
+        if key not in errors:
             try:
-                twins.errors[key] = _walk_and_compare(twins, opened)
+                errors[key] = _walk_and_compare(twins, edits, opened)
             except _NoLaw as fault:
                 raise ModelError(*fault.args) from None
             except Exception as cause:
@@ -72,10 +80,10 @@ def _find_error(twins: Twins, kind: str, opened: Callable[[Sequence[Sequence[int
                     raise _explain(twins, cause) from cause
                 # Whatever an unknown architecture trips over, it has its own cache to fall back on.
                 _log.info("%s keeps its own cache: %s", type(twins.model).__name__, cause)
-                twins.errors[key] = float("inf")
+                errors[key] = float("inf")
             else:
-                _log.info("%s, %s cache: off by %.2g", type(twins.model).__name__, kind, twins.errors[key])
-        return twins.errors[key]
+                _log.info("%s, %s cache: off by %.2g", type(twins.model).__name__, kind, errors[key])
+        return errors[key]
 
 
 def _explain(twins: Twins, cause: Exception) -> ModelError:
@@ -90,6 +98,20 @@ def _explain(twins: Twins, cause: Exception) -> ModelError:
     return ModelError(f"{name} does not run on its own cache: {cause}")
 
 
+def _tolerate(twins: Twins, kind: str, edits: Edits | None) -> float:
+    """The error up to which a cache is believed, in standard deviations of logits.
+
+    A small edit that is missing altogether would pass for rounding. So edits may be off by no more than a tenth of what
+    they change, beyond thrice what the model without them is off by.
+    """
+    most = _tolerance(twins)
+    if edits is None:
+        return most
+    precision = autocast_dtype(twins.model)
+    rounding = 3.0 * twins.errors.get((kind, precision), 0.0)
+    return min(most, max(rounding, 1e-5, 0.1 * edits.find_errors(twins).get((_DIFFERENCE, precision), np.inf)))
+
+
 def _tolerance(twins: Twins) -> float:
     precise = twins.model.dtype in (torch.float32, torch.float64) and autocast_dtype(twins.model) is None
     return 1e-3 if precise else 0.25
@@ -101,12 +123,33 @@ def autocast_dtype(model: Any) -> torch.dtype | None:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
-def _walk_and_compare(twins: Twins, opened: Callable[[Sequence[Sequence[int]]], Contexts]) -> float:
+def _walk_and_compare(twins: Twins, edits: Edits | None, opened: Open) -> float:
+    prompts, texts, found = _take_walk(twins, edits, opened)
+    own = _recompute(twins, edits, prompts, texts)
+    wanted, cached = torch.stack([own[text] for text in texts]), torch.stack(found)
+    if edits is not None:
+        plain = _recompute(twins, None, prompts, texts)
+        unlike = torch.stack([plain[text] for text in texts])
+        edits.find_errors(twins)[_DIFFERENCE, autocast_dtype(twins.model)] = _find_distance(unlike, wanted)
+    return _find_distance(cached, wanted)
+
+
+class Walked(NamedTuple):
+    """The walk: its prompts, the texts that contexts stood on, and the (V,) logits behind each."""
+
+    prompts: list[Ids]
+    texts: list[Ids]
+    logits: list[Tensor]
+
+
+def _take_walk(twins: Twins, edits: Edits | None, opened: Open) -> Walked:
     vocab = twins.model.get_input_embeddings().weight.shape[0]
     ids = (np.arange(1, 24) * 7919 % vocab).tolist()  # neighbours differ, however small the vocabulary
-    texts = [tuple(ids[part]) for part in PROMPTS]
-    contexts = opened(texts)
-    found = list(zip(texts, contexts.start(), strict=True))
+    prompts = [tuple(ids[part]) for part in PROMPTS]
+    if edits is not None and edits.reach:  # else what it does further on would not be seen
+        prompts[0] += tuple((np.arange(1, edits.reach + 1) * 104729 % vocab).tolist())
+    contexts = opened(prompts, _lay(twins, edits, prompts))
+    texts, found = [*prompts], list(zip(prompts, contexts.start(), strict=True))
     for parents, numbers in WALK:
         tokens = [[ids[i] for i in some] for some in numbers]
         steps = [(texts[i], some) for i, some in zip(parents, tokens, strict=True)]
@@ -116,9 +159,17 @@ def _walk_and_compare(twins: Twins, opened: Callable[[Sequence[Sequence[int]]], 
             logits = contexts.append(np.array(parents), tokens, every=True)
         found += zip([(*text, *some[: t + 1]) for text, some in steps for t in range(len(some))], logits, strict=True)
         texts = [(*text, *some) for text, some in steps]
-    own = _recompute(twins, [text for text, _ in found])
-    wanted, cached = torch.stack([own[text] for text, _ in found]), torch.stack([logits for _, logits in found])
-    differences = (cached - wanted).masked_fill(cached == wanted, 0.0)  # a token may be impossible, at -inf in both
+    return Walked(prompts, [text for text, _ in found], [logits for _, logits in found])
+
+
+def _lay(twins: Twins, edits: Edits | None, prompts: Sequence[Ids]) -> Laid:
+    spans = Anywhere(len(prompts), find_device(twins.model))
+    return Laid([edits] * len(prompts), [len(prompt) for prompt in prompts], spans)
+
+
+def _find_distance(some: Tensor, wanted: Tensor) -> float:
+    """The largest difference of two (n, V) logits, in standard deviations of the second."""
+    differences = (some - wanted).masked_fill(some == wanted, 0.0)  # a token may be impossible, at -inf in both
     spread = wanted[wanted.isfinite()].std().item()
     return differences.abs().max().item() / max(spread, 1e-30)  # NaN compares as no agreement
 
@@ -132,15 +183,18 @@ def _check_laws(logits: Tensor) -> None:
 
 
 @torch.inference_mode()
-def _recompute(twins: Twins, texts: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], Tensor]:
+def _recompute(twins: Twins, edits: Edits | None, prompts: Sequence[Ids], texts: Sequence[Ids]) -> dict[Ids, Tensor]:
     """The next-token logits of each text, by passes over whole texts without a cache, those of one length together."""
     whole = {text for text in texts if not any(other != text and other[: len(text)] == text for other in texts)}
-    wanted: dict[tuple[int, ...], Tensor] = {}
+    wanted: dict[Ids, Tensor] = {}
+    laid = _lay(twins, edits, prompts)
     with twins.borrow() as twin:
-        device = twin.model.get_input_embeddings().weight.device
         for length in sorted({len(text) for text in whole}):
             some = sorted(text for text in whole if len(text) == length)
-            logits = twin.model(input_ids=torch.tensor(some, device=device), use_cache=False).logits.float()
+            rows = torch.tensor(some, device=find_device(twin.model))
+            of = np.array([text[: len(prompts[1])] == prompts[1] for text in some], np.int64)
+            with laid.on(twin, of, torch.arange(length, device=rows.device).expand_as(rows)):
+                logits = twin.model(input_ids=rows, use_cache=False).logits.float()
             _check_laws(logits.flatten(0, 1))
             wanted |= {text[: t + 1]: row[t] for text, row in zip(some, logits, strict=True) for t in range(length)}
     return wanted

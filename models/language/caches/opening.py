@@ -12,10 +12,21 @@ if TYPE_CHECKING:
     import torch
 
     from feynkac.models.language.caches.twin import Twins
+    from feynkac.models.language.editing.contract import Spans
+    from feynkac.models.language.editing.edits import Edits
 
 
-def open_contexts(twins: Twins, prompts: Sequence[Sequence[int]], max_new: int) -> Contexts:
+def open_contexts(
+    twins: Twins,
+    prompts: Sequence[Sequence[int]],
+    max_new: int,
+    edits: Sequence[Edits | None] = (),
+    spans: Spans | None = None,
+) -> Contexts:
     """Contexts that continue the non-empty `prompts` by up to `max_new` tokens each (a hint to allocate by).
+
+    `edits` (G,): what is changed for each prompt, if anything is; `spans` tells where in `prompts` the spans lie that
+    they name.
 
     The prompt's keys and values are kept once where the model's attention allows it, else the model's own cache is
     used. Raises ModelError if a prompt and its continuation do not fit the model's window, for a model that is not as
@@ -24,16 +35,20 @@ def open_contexts(twins: Twins, prompts: Sequence[Sequence[int]], max_new: int) 
     from feynkac.models.language.caches.agreement import check_plain
     from feynkac.models.language.caches.plain import PlainContexts
     from feynkac.models.language.caches.shared import SharedContexts
+    from feynkac.models.language.editing.edits import Laid
 
     longest = max(len(prompt) for prompt in prompts) + max_new
     _check_fits(twins.model, longest, max_new)
-    if shares_prompt(twins, longest):
-        return SharedContexts(twins, prompts, max_new)
-    check_plain(twins)
-    return PlainContexts(twins, prompts)
+    kinds = list(dict.fromkeys([None, *edits]))  # what has no edits is checked first, for what edits are measured by
+    laid = None if spans is None else Laid(edits, [len(prompt) for prompt in prompts], spans)
+    if shares_prompt(twins, longest, kinds):
+        return SharedContexts(twins, prompts, max_new, laid)
+    for kind in kinds:
+        check_plain(twins, kind)
+    return PlainContexts(twins, prompts, laid)
 
 
-def shares_prompt(twins: Twins, longest: int) -> bool:
+def shares_prompt(twins: Twins, longest: int, edits: Sequence[Edits | None] = (None,)) -> bool:
     """Whether texts of up to `longest` tokens can share their prompt's keys and values.
 
     Asks the model's configuration first, and then the model itself, once.
@@ -41,7 +56,8 @@ def shares_prompt(twins: Twins, longest: int) -> bool:
     from feynkac.models.language.caches.agreement import shares_prompts
 
     supported = getattr(twins.model, "_supports_attention_backend", False)
-    return supported and longest <= find_attention_window(twins.model) and shares_prompts(twins)
+    fits = supported and longest <= find_attention_window(twins.model)
+    return fits and all(shares_prompts(twins, kind) for kind in edits)
 
 
 def find_window(model: Any) -> int | None:

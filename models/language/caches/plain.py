@@ -18,6 +18,7 @@ from torch import Tensor
 
 from feynkac.base.contract import Rows
 from feynkac.models.language.caches.opening import find_device
+from feynkac.models.language.editing.edits import NOTHING, Laid
 
 if TYPE_CHECKING:
     from feynkac.models.language.caches.twin import Twins
@@ -35,9 +36,11 @@ class Cohort:
 class PlainContexts:
     """See `feynkac.models.language.protocols.Contexts`."""
 
-    def __init__(self, twins: Twins, prompts: Sequence[Sequence[int]]) -> None:
+    def __init__(self, twins: Twins, prompts: Sequence[Sequence[int]], laid: Laid | None = None) -> None:
         self.forwarded = 0
-        self._twins = twins
+        self._twins, self._laid = twins, laid or NOTHING
+        self._of = np.arange(len(prompts))
+        """(U,) the prompt of each context."""
         self._device = find_device(twins.model)
         self._prompts = prompts
         self._cohorts: list[Cohort] = []
@@ -59,7 +62,8 @@ class PlainContexts:
         for length in np.unique(sizes):
             members = np.flatnonzero(sizes == length)
             ids = torch.tensor([list(self._prompts[g]) for g in members.tolist()], device=self._device)
-            with self._twins.borrow() as twin:
+            positions = torch.arange(int(length), device=self._device).expand_as(ids)
+            with self._twins.borrow() as twin, self._laid.on(twin, members, positions):
                 logits, cache = twin.forward.last(ids)
             self._cohorts.append(Cohort(cache, int(length), members))
             parts.append((members, logits))
@@ -73,6 +77,7 @@ class PlainContexts:
         for c, cohort in enumerate(self._cohorts):
             place[cohort.members] = np.stack([np.full(len(cohort.members), c), np.arange(len(cohort.members))], 1)
         of, rows, extended = place[parents, 0], place[parents, 1], tokens >= 0
+        self._of = self._of[parents]
         kept: list[Cohort] = []
         growing: list[Cohort] = []
         for c, cohort in enumerate(self._cohorts):
@@ -100,7 +105,8 @@ class PlainContexts:
 
     def _grow(self, cohort: Cohort, tokens: NDArray[np.int64]) -> Tensor:
         ids = torch.from_numpy(tokens[cohort.members]).to(self._device)[:, None]
-        with self._twins.borrow() as twin:
+        positions = torch.full_like(ids, cohort.length)
+        with self._twins.borrow() as twin, self._laid.on(twin, self._of[cohort.members], positions):
             logits, cohort.cache = twin.forward.last(ids, cohort.cache, cohort.length)
         cohort.length += 1
         self.forwarded += len(cohort.members)

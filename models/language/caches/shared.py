@@ -18,6 +18,7 @@ from feynkac.models.language.caches.attention import select_shared_attention
 from feynkac.models.language.caches.forward import select_rows
 from feynkac.models.language.caches.opening import find_device
 from feynkac.models.language.caches.plan import Layout, Plan, plan_step
+from feynkac.models.language.editing.edits import NOTHING, Laid
 
 if TYPE_CHECKING:
     from feynkac.models.language.caches.twin import Twins
@@ -119,14 +120,17 @@ class SharedCache(Cache):
 class SharedContexts:
     """See `feynkac.models.language.protocols.Contexts`. All index arithmetic is in `caches.plan`."""
 
-    def __init__(self, twins: Twins, prompts: Sequence[Sequence[int]], max_new: int) -> None:
+    def __init__(self, twins: Twins, prompts: Sequence[Sequence[int]], max_new: int, laid: Laid | None = None) -> None:
         self.forwarded = 0
-        self._twins = twins
+        self._twins, self._laid = twins, laid or NOTHING
         self._device = find_device(twins.model)
         self._max_new = max_new
-        self._prompts = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
+        kinds = [(tuple(prompt), self._laid.kind(g)) for g, prompt in enumerate(prompts)]
+        distinct = list(dict.fromkeys(kinds))
+        self._prompts = [prompt for prompt, _ in distinct]
+        self._first = np.array([kinds.index(kind) for kind in distinct], np.int64)
         self._prompt_lengths = np.array([len(prompt) for prompt in self._prompts], np.int64)
-        number = np.array([self._prompts.index(tuple(prompt)) for prompt in prompts], np.int64)
+        number = np.array([distinct.index(kind) for kind in kinds], np.int64)
         self._layout = Layout(np.arange(len(number)), np.zeros(len(number), np.int64), number)
 
     @property
@@ -140,7 +144,7 @@ class SharedContexts:
         logits: list[Tensor] = [torch.empty(0)] * len(self._prompts)
         prefixes: list[list[Any]] = [[] for _ in self._prompts]
         for members, ids in _batches(self._prompts, self._device):
-            last, layers = self._prefill(ids)
+            last, layers = self._prefill(ids, self._first[members])
             for row, g in enumerate(members):
                 logits[g] = last[row]
                 prefixes[g] = [tuple(x[row : row + 1].contiguous() for x in (y.keys, y.values)) for y in layers]
@@ -149,13 +153,16 @@ class SharedContexts:
         self._room = (0, 0)
         return torch.stack([logits[g] for g in self._layout.prompt])
 
-    def _prefill(self, ids: Tensor) -> tuple[Tensor, list[Any]]:
+    def _prefill(self, ids: Tensor, prompt: NDArray[np.int64]) -> tuple[Tensor, list[Any]]:
         """Last logits and layers of keys and values, by the model's own attention, one stretch of the prompt a pass."""
         cache: Any = DynamicCache()
         logits = torch.empty(0)
         with self._twins.borrow() as twin:
             for start in range(0, ids.shape[1], _PREFILL):
-                logits, cache = twin.forward.last(ids[:, start : start + _PREFILL], cache, start)
+                some = ids[:, start : start + _PREFILL]
+                positions = torch.arange(start, start + some.shape[1], device=ids.device).expand_as(some)
+                with self._laid.on(twin, prompt, positions):
+                    logits, cache = twin.forward.last(some, cache, start)
         return logits, cache.layers
 
     def extend(self, parents: Rows, tokens: NDArray[np.int64]) -> Tensor:
@@ -195,6 +202,7 @@ class SharedContexts:
         with (
             self._twins.borrow() as twin,
             select_shared_attention(twin.configs),
+            self._laid.on(twin, self._first[self._layout.prompt[plan.rows]], positions),
             select_rows(twin.model, row, at) as select,
         ):
             logits, _ = twin.forward.all(ids, self._cache, position_ids=positions, particles=self._cache)

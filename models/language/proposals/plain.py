@@ -9,8 +9,10 @@ and let `draw_and_weigh` do the rest.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +20,15 @@ from numpy.typing import NDArray
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.language.draws.next_token import Drawn, draw_tokens, score_tokens
 from feynkac.models.language.draws.rejection import draw_checked
-from feynkac.models.language.protocols import Frontier, Proposed
+from feynkac.models.language.laws.law import shape
+from feynkac.models.language.protocols import Frontier, Proposal, Proposed
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from feynkac.models.language.language_model import LanguageModel
+    from feynkac.models.language.prompted import Prompted
+    from feynkac.models.language.texts import Prompt
 
 
 @dataclass(frozen=True)
@@ -58,36 +63,86 @@ class Tempered:
 class Drafted:
     """A mixture of another model's law and the target's: q = share * q' + (1 - share) * p, on the allowed tokens.
 
-    `lm`: a language model with the same vocabulary, which reads the same tokens; its law is taken at the target's
-    temperature, and within what the target's top-k and the like leave. With a share below 1 no increment exceeds
-    -log(1 - share) nats.
+    `lm`: a language model with the same vocabulary, which reads the same tokens, its law at the target's temperature;
+    or one prompt of such a model, `other.prompt(...)`, with a law and a text of its own before what is written. Either
+    is taken within what the target's top-k and the like leave. With a share below 1 no increment exceeds
+    -log(1 - share) nats. Raises ArgumentError for a share that is none, for several prompts, and for a prompt whose law
+    leaves out tokens (top_k, ...) that only a share below 1 would bring back.
     """
 
-    lm: LanguageModel
+    lm: LanguageModel | Prompted
     share: float = 0.9
 
     def __post_init__(self) -> None:
         if not 0.0 < self.share <= 1.0:
             raise ArgumentError(f"the share of the other model is {self.share}; it must be above 0 and at most 1")
+        if (prompt := self._prompt) is not None and self.share == 1.0 and not prompt.law.is_plain:
+            raise ArgumentError(
+                "the proposal's law leaves out tokens that the target has; mix it with the target's: mix=0.1"
+            )
+
+    @cached_property
+    def _prompt(self) -> Prompt | None:
+        """The prompt that the proposal reads; None where it reads that of the target."""
+        from feynkac.models.language.prompted import Prompted
+
+        if not isinstance(self.lm, Prompted):
+            return None
+        if len(self.lm.prompts) != 1:
+            raise ArgumentError(f"a proposal of {len(self.lm.prompts)} prompts; give one")
+        return self.lm.prompts[0]
 
     def draw(self, frontier: Frontier) -> Proposed:
         """See `Proposal.draw`. Raises ModelError for a model of another vocabulary."""
         own = frontier.logits
-        other = follow(self.lm, frontier).to(own.device)
+        other = self._follow(frontier).to(own.device)
         if other.shape != own.shape:
             raise ModelError(
                 f"the proposal's model has {other.shape[1]} tokens and the target {own.shape[1]}; they must be the same"
             )
         return draw_and_weigh(frontier, self._mix(own, other, frontier.scale), np.ones(len(own), np.float32))
 
+    def _follow(self, frontier: Frontier) -> Tensor:
+        """(U, V) logits of the other law behind the same texts; of a prompt's law, with its temperature applied."""
+        if self._prompt is None:
+            return follow(cast("LanguageModel", self.lm), frontier)
+        other: Any = self.lm
+        prompt: Prompt = other.prompts[0]
+        logits = walk_with(self, other.lm, [prompt] * len(frontier.groups), frontier)
+        texts = frontier.state.tokens(frontier.heads)
+        shaped = shape(logits, [prompt.law] * len(texts), lambda u: prompt.find_history(texts[u]))
+        return shaped / prompt.law.temperature
+
     def _mix(self, own: Tensor, other: Tensor, scale: NDArray[np.float32]) -> Tensor:
         import torch
 
         factor = torch.as_tensor(scale, dtype=torch.float64, device=own.device)[:, None]
-        log_p, log_q = (torch.log_softmax(logits.double() * factor, 1) for logits in (own, other))
+        log_p = torch.log_softmax(own.double() * factor, 1)
+        log_q = torch.log_softmax(other.double() * (factor if self._prompt is None else 1.0), 1)
         if self.share == 1.0:
             return log_q.float()
         return torch.logaddexp(np.log(self.share) + log_q, np.log1p(-self.share) + log_p).float()
+
+
+def read_proposal(proposal: Any, mix: Any) -> Proposal | None:
+    """A proposal as an object that draws; another prompt is drafted from, mixed with `mix` of the target's law.
+
+    Raises ArgumentError for what cannot draw, and for a share that is none.
+    """
+    from feynkac.models.language.prompted import Prompted
+
+    if proposal is None:
+        return None
+    if isinstance(proposal, Prompted):
+        if isinstance(mix, bool) or not isinstance(mix, int | float) or not 0.0 <= mix < 1.0:
+            raise ArgumentError(f"mix is {mix!r}; give the share of the target's own law, from 0 to below 1")
+        return Drafted(proposal, 1.0 - mix)
+    if isinstance(proposal, type) or not isinstance(proposal, Proposal):
+        raise ArgumentError(
+            f"proposal is {proposal!r}; give one of feynkac.models.language.proposals, another prompt, or an object "
+            "with draw(frontier)"
+        )
+    return proposal
 
 
 def draw_and_weigh(frontier: Frontier, logits: Tensor, scale: NDArray[np.float32]) -> Proposed:
@@ -141,15 +196,22 @@ def follow(lm: LanguageModel, frontier: Frontier) -> Tensor:
 
     Its contexts are opened at the first frontier, and live as long as the run. Its tokens count as forwarded, too.
     """
+    prompts = [replace(frontier.state.prompts[g], variant=lm.variant) for g in frontier.groups]
+    return walk_with(lm, lm, prompts, frontier)
+
+
+def walk_with(key: Any, lm: LanguageModel, prompts: Sequence[Prompt], frontier: Frontier) -> Tensor:
+    """(U, V) float32 logits of `lm` behind `prompts`, one for each problem of the frontier, and the texts there.
+
+    `key`: what its contexts are kept by in `Texts.companions`.
+    """
     state = frontier.state
     if frontier.parents is None or frontier.tokens is None:
-        prompts = [state.prompts[g] for g in frontier.groups]
-        longest = max(prompt.max_tokens for prompt in prompts)
-        contexts = lm.open([prompt.tokens for prompt in prompts], longest)
-        state.companions[lm] = contexts
-        for g in frontier.groups:
-            state.forwarded[g] += len(state.prompts[g].tokens)
+        contexts = lm.open_prompts(prompts, max(state.prompts[g].max_tokens for g in frontier.groups))
+        state.companions[key] = contexts
+        for g, prompt in zip(frontier.groups, prompts, strict=True):
+            state.forwarded[g] += len(prompt.tokens)
         return contexts.start()
     for g in state.group[frontier.heads]:
         state.forwarded[g] += 1
-    return state.companions[lm].extend(frontier.parents, frontier.tokens)
+    return state.companions[key].extend(frontier.parents, frontier.tokens)

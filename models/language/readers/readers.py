@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _NO_LIMIT = 2**62
 """Readers have no limit of their own."""
 Readers = Mapping["LanguageModel", Sequence[Sequence[Prompt]]]
-"""For each model, and each problem of a batch, the prompts that read its texts along."""
+"""For one model of each batch, and each problem that is steered, the prompts that read its texts along."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Reader:
 
     def _read_walk(self, state: Texts, texts: Iterable[tuple[tuple[int, ...], bool]]) -> dict[Any, float]:
         """What is known of texts at the last frontier, or one token behind it."""
-        walk: Walk | None = state.companions.get((Walk, self.lm))
+        walk: Walk | None = state.companions.get((Walk, self.lm.batch))
         if walk is None:
             return {}
         found: dict[Any, float] = {}
@@ -90,7 +90,7 @@ class Reader:
         import torch
 
         state, heads = frontier.state, frontier.heads
-        walk: Walk = state.companions[Walk, self.lm]
+        walk: Walk = state.companions[Walk, self.lm.batch]
         at = np.array([walk.where[self.prompt, tuple(ids.tolist())] for ids in state.tokens(heads)])
         law = walk.laws.take(at)
         law[:, np.flatnonzero(walk.laws.ends)] = -torch.inf
@@ -146,13 +146,14 @@ def make_reader(lm: LanguageModel, problems: Sequence[PromptProblem]) -> Reader:
 
 def find_readers(problems: Sequence[PromptProblem]) -> Readers:
     """The readers that the potentials of each problem consult."""
-    found: dict[LanguageModel, list[list[Prompt]]] = {}
+    found: dict[Any, tuple[LanguageModel, list[list[Prompt]]]] = {}
     for g, problem in enumerate(problems):
         for guide in problem.guides:
             for reader in guide.scorers if has(guide, Consults) else ():
                 if isinstance(reader, Reader):
-                    found.setdefault(reader.lm, [[] for _ in problems])[g].append(reader.prompt)
-    return {lm: [list(dict.fromkeys(some)) for some in each] for lm, each in found.items()}
+                    _, asked = found.setdefault(reader.lm.batch, (reader.lm, [[] for _ in problems]))
+                    asked[g].append(reader.prompt)
+    return {lm: [list(dict.fromkeys(some)) for some in each] for lm, each in found.values()}
 
 
 def check_readers(guides: Iterable[Any], vocabulary: Vocabulary, prompts: Sequence[Prompt]) -> None:
@@ -169,7 +170,7 @@ def walk_along(readers: Readers, frontier: Frontier) -> None:
     for lm, of_problem in readers.items():
         if frontier.parents is None:
             prompts = list(dict.fromkeys(prompt for some in of_problem for prompt in some))
-            state.companions[Walk, lm] = Walk(lm, prompts, max(each.max_tokens for each in state.prompts))
+            state.companions[Walk, lm.batch] = Walk(lm, prompts, max(each.max_tokens for each in state.prompts))
             for g, some in enumerate(of_problem):
                 state.forwarded[g] += sum(len(prompt.tokens) for prompt in some)
             continue
@@ -180,6 +181,6 @@ def walk_along(readers: Readers, frontier: Frontier) -> None:
             for prompt in of_problem[g]:
                 places.setdefault((prompt, written), g)
         if places:
-            state.companions[Walk, lm].extend(list(places))
+            state.companions[Walk, lm.batch].extend(list(places))
             for g in places.values():
                 state.forwarded[g] += 1

@@ -66,7 +66,7 @@ class Walk:
 
     def __init__(self, lm: LanguageModel, prompts: Sequence[Prompt], longest: int) -> None:
         self._lm = lm
-        self._contexts = lm.open([prompt.tokens for prompt in prompts], longest)
+        self._contexts = lm.open_prompts(prompts, longest)
         self._arrive([(prompt, ()) for prompt in prompts], np.zeros(len(prompts)), self._contexts.start())
 
     def _arrive(self, places: Sequence[Place], log_prob: NDArray[np.float64], logits: Tensor) -> None:
@@ -88,7 +88,7 @@ class Reread:
 
     def __init__(self, lm: LanguageModel, prompt: Prompt, longest: int) -> None:
         self._lm, self._prompt = lm, prompt
-        self._contexts = lm.open([prompt.tokens], longest)
+        self._contexts = lm.open_prompts([prompt], longest)
         self._start = self._contexts.start()
 
     def read(self, texts: Iterable[tuple[Ids, bool]]) -> tuple[dict[tuple[Ids, bool], float], int]:

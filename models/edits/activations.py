@@ -1,0 +1,242 @@
+"""Edits of activations: a vector added, directions taken out, an affine map, a function of your own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from feynkac.base.errors import ArgumentError
+from feynkac.models.edits.scopes import Scope, Strength, check_scope, is_inside, measure, read_strength
+from feynkac.models.language.editing import Anatomy, Change, Prepared, Span, Where
+
+Site = Literal["residual", "attention", "mlp", "heads", "embedding"]
+"""What is changed in a layer: the residual behind it, what its attention or its feed-forward network adds to that, its
+heads side by side before they are mixed, or (in no layer) the embedding of the tokens."""
+Probe = Callable[[Tensor], Tensor]
+"""From (F, Q, width) activations to (F, Q): a bool, or a factor of the strength."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Activation:
+    """An edit of one or several layers' activations; derive from it with `change`.
+
+    `layer`: a number, negative from the end, or several. `of`: what of the layer (see `Site`). `scope`: at which
+    positions (see `Scope`). `strength`: a number or a schedule (see `Strength`); 0 leaves everything as it is, bit
+    for bit. `when`: a probe, which sees the activation and says whether, or how much, the edit acts there.
+    """
+
+    layer: int | Sequence[int] | None = None
+    of: Site = "residual"
+    scope: Scope = "response"
+    strength: Strength = 1.0
+    when: Probe | None = None
+
+    def __repr__(self) -> str:
+        return write_edit(self)
+
+    @abstractmethod
+    def change(self, value: Tensor, amount: Tensor, layer: int, where: Where) -> Tensor:
+        """(F, Q, W) new values. `amount` (F, Q, 1): how much at each token, 0 where the edit does not act."""
+
+    def check(self, anatomy: Anatomy, layers: Sequence[int]) -> None:
+        """Raises ArgumentError where the edit does not fit the model."""
+
+    def prepare(self, anatomy: Anatomy) -> Prepared:
+        """See `feynkac.models.language.editing.Edit`."""
+        check_scope(self.scope)
+        strength = read_strength(self.strength)
+        layers = self.find_layers(anatomy)
+        self.check(anatomy, layers)
+        if strength == 0.0:
+            return Prepared()
+        reach = self.scope.stop if isinstance(self.scope, range) else 0
+        spans = [self.scope] if isinstance(self.scope, Span) else []
+        return Prepared([self._at(anatomy, layer, strength) for layer in layers], spans=spans, reach=reach)
+
+    def find_layers(self, anatomy: Anatomy) -> list[int]:
+        """The layers by number. Raises ArgumentError where none is given, or one does not exist."""
+        if self.of == "embedding":
+            if self.layer is not None:
+                raise ArgumentError("the embedding stands before all layers; leave out layer=")
+            return [-1]
+        if self.layer is None:
+            raise ArgumentError(f"{type(self).__name__} needs layer=: a number, or a list of them")
+        return anatomy.read_layers(self.layer)
+
+    def _at(self, anatomy: Anatomy, layer: int, strength: Strength) -> Change:
+        def act(value: Tensor, given: Tensor, where: Where) -> Tensor:
+            inside = is_inside(self.scope, where)
+            amount = inside.to(value.dtype) * measure(strength, where)
+            if self.when is not None:
+                amount = amount * self.when(value).to(value.dtype)
+            return torch.where(
+                inside[..., None], self.change(value, amount[..., None].to(value.dtype), layer, where), value
+            )
+
+        return Change(_name_site(anatomy, layer, self.of), act, "input" if self.of == "heads" else "output")
+
+
+def write_edit(edit: Any) -> str:
+    """What was given of an edit that is a dataclass, tensors by their shapes."""
+    own = [part for part in fields(edit) if getattr(edit, part.name) is not part.default]
+    given = ", ".join(f"{part.name}={_write(getattr(edit, part.name))}" for part in own)
+    return f"{type(edit).__name__}({given})"
+
+
+def _write(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return str(tuple(value.shape))
+    return f"{{{', '.join(map(str, value))}}}" if isinstance(value, Mapping) else repr(value)
+
+
+def _name_site(anatomy: Anatomy, layer: int, of: str) -> str:
+    if of == "embedding":
+        return anatomy.embedding
+    names: dict[str, Callable[[int], str]] = {
+        "residual": anatomy.name_block,
+        "attention": anatomy.name_attention,
+        "mlp": anatomy.name_mlp,
+        "heads": anatomy.name_output,
+    }
+    if of not in names:
+        raise ArgumentError(f"of is {of!r}; it must be one of {', '.join(map(repr, (*names, 'embedding')))}")
+    return names[of](layer)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Add(Activation):
+    """A vector added to activations: h + strength * direction (Turner et al. 2023; Rimsky et al. 2024).
+
+    `direction`: (W,), one for each layer as a mapping such as `Direction`, or (K, W) for a `scope` of K positions, one
+    row each, as ActAdd has it. With `keep_norm` the sum is scaled back to the length that h had (Liu et al. 2024).
+    Without `layer` a mapping acts at all of its layers.
+    """
+
+    direction: Any = field(kw_only=False)
+    keep_norm: bool = False
+
+    def find_layers(self, anatomy: Anatomy) -> list[int]:
+        """The layers given, or those of the directions."""
+        if self.layer is None and isinstance(self.direction, Mapping):
+            return anatomy.read_layers(list(self.direction))
+        return super().find_layers(anatomy)
+
+    def check(self, anatomy: Anatomy, layers: Sequence[int]) -> None:
+        """Raises ArgumentError for a vector of another width, without numbers, or of length 0."""
+        for layer in layers:
+            vector = read_vectors(self.direction, layer, anatomy, self.of)
+            if vector.ndim == 2 and not (isinstance(self.scope, range) and len(self.scope) == len(vector)):
+                raise ArgumentError(f"{len(vector)} vectors need a scope of as many positions: range({len(vector)})")
+
+    def change(self, value: Tensor, amount: Tensor, layer: int, where: Where) -> Tensor:
+        """See `Activation.change`."""
+        vector = _take(self.direction, layer).to(value)
+        if vector.ndim == 2:
+            assert isinstance(self.scope, range)
+            vector = vector[(where.positions - self.scope.start).clamp(0, len(vector) - 1)]
+        new = value + amount * vector
+        if not self.keep_norm:
+            return new
+        return new * (value.norm(dim=-1, keepdim=True) / new.norm(dim=-1, keepdim=True).clamp_min(1e-12))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ProjectOut(Activation):
+    """Directions taken out of activations: h - strength * P h, P being the projection on them (Arditi et al. 2024).
+
+    `direction`: (W,) or (K, W), or a mapping from layers. Strength 1 leaves nothing of them, 2 reflects.
+    """
+
+    direction: Any = field(kw_only=False)
+
+    def find_layers(self, anatomy: Anatomy) -> list[int]:
+        """The layers given, or those of the directions."""
+        if self.layer is None and isinstance(self.direction, Mapping):
+            return anatomy.read_layers(list(self.direction))
+        return super().find_layers(anatomy)
+
+    def check(self, anatomy: Anatomy, layers: Sequence[int]) -> None:
+        """Raises ArgumentError for vectors of another width, without numbers, or of length 0."""
+        for layer in layers:
+            read_vectors(self.direction, layer, anatomy, self.of)
+
+    def change(self, value: Tensor, amount: Tensor, layer: int, where: Where) -> Tensor:
+        """See `Activation.change`."""
+        basis = torch.linalg.qr(_take(self.direction, layer).float().reshape(-1, value.shape[-1]).T)[0].to(value)
+        return value - amount * ((value @ basis) @ basis.T)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Affine(Activation):
+    """An affine map of activations: h + strength * (M h + b - h) (Singh et al. 2024, "Representation surgery").
+
+    `matrix` (W, W), `offset` (W,), as `fit_affine` finds them.
+    """
+
+    matrix: Tensor = field(kw_only=False)
+    offset: Tensor = field(kw_only=False)
+
+    def check(self, anatomy: Anatomy, layers: Sequence[int]) -> None:
+        """Raises ArgumentError for a map of another width."""
+        width = find_width(anatomy, self.of)
+        if self.matrix.shape != (width, width) or self.offset.shape != (width,):
+            raise ArgumentError(
+                f"a map of {tuple(self.matrix.shape)} and {tuple(self.offset.shape)} for layers of {width}: it belongs "
+                "to another model"
+            )
+        if not (self.matrix.isfinite().all() and self.offset.isfinite().all()):
+            raise ArgumentError("the affine map holds NaN or infinity")
+
+    def change(self, value: Tensor, amount: Tensor, layer: int, where: Where) -> Tensor:
+        """See `Activation.change`."""
+        return value + amount * (value @ self.matrix.to(value).T + self.offset.to(value) - value)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Apply(Activation):
+    """A function of your own: h + strength * (function(h) - h), for (F, Q, W) activations h, token by token.
+
+    The function may look at each token's activation, and at nothing else: not at its place in the tensor, not at other
+    rows. The self-check of the caches refuses most that do.
+    """
+
+    function: Callable[[Tensor], Tensor] = field(kw_only=False)
+
+    def change(self, value: Tensor, amount: Tensor, layer: int, where: Where) -> Tensor:
+        """See `Activation.change`."""
+        return value + amount * (self.function(value) - value)
+
+
+def find_width(anatomy: Anatomy, of: str) -> int:
+    """The width of what is changed."""
+    return anatomy.width if of != "heads" else anatomy.heads * anatomy.head_size
+
+
+def _take(direction: Any, layer: int) -> Tensor:
+    found = direction[layer] if isinstance(direction, Mapping) else direction
+    return found if isinstance(found, Tensor) else torch.as_tensor(found)
+
+
+def read_vectors(direction: Any, layer: int, anatomy: Anatomy, of: str = "residual") -> Tensor:
+    """(W,) or (K, W) of a layer. Raises ArgumentError for another width, a length of 0, NaN, or no vector at all."""
+    try:
+        vectors = _take(direction, layer)
+    except (KeyError, TypeError, ValueError):
+        has = f"; it has those of {sorted(direction)}" if isinstance(direction, Mapping) else ""
+        raise ArgumentError(f"the direction {type(direction).__name__} has no vector for layer {layer}{has}") from None
+    width = find_width(anatomy, of)
+    if vectors.ndim not in (1, 2) or vectors.shape[-1] != width:
+        raise ArgumentError(
+            f"a direction of {vectors.shape[-1] if vectors.ndim else 0} numbers for layers of {width}: it belongs to "
+            "another model"
+        )
+    if not vectors.isfinite().all():
+        raise ArgumentError(f"the direction of layer {layer} holds NaN or infinity")
+    if not vectors.reshape(-1, width).norm(dim=1).gt(0).all():
+        raise ArgumentError(f"the direction of layer {layer} has length 0")
+    return vectors

@@ -1,0 +1,89 @@
+"""Where an edit acts, as a function of absolute positions, and how strongly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias, cast
+
+import torch
+from torch import Tensor
+
+from feynkac.base.errors import ArgumentError
+from feynkac.models.language.editing import Span, Where
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The decisions on new tokens `first` to `last`, counted from 0 and both included; None: all from `first` on."""
+
+    first: int = 0
+    last: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.first < 0 or (self.last is not None and self.last < self.first):
+            raise ArgumentError(f"{self!r} has no steps; they are counted from 0, and the last is not before the first")
+
+
+Scope: TypeAlias = 'Literal["all", "prompt", "response", "text"] | Steps | Span | range'
+"""The positions at which an edit acts.
+
+"all": every token. "prompt": the prompt's tokens. "response": from the prompt's last token on, which decides on the
+first new one. "text": from the first new token on. `Steps`: decisions on new tokens by number. `Span`: a part of the
+prompt. `range`: positions from the beginning of the text on.
+"""
+Strength: TypeAlias = "float | Callable[[Tensor], Tensor]"
+"""A number, or a function from (F, Q) steps to (F, Q) numbers: step 0 decides on the first new token."""
+_NAMES = ("all", "prompt", "response", "text")
+
+
+def check_scope(scope: Any) -> None:
+    """Raises ArgumentError for anything that is no scope."""
+    if isinstance(scope, range):
+        if scope.step != 1 or scope.start < 0 or len(scope) == 0:
+            raise ArgumentError(f"scope {scope} is empty, goes back, or leaves out positions")
+    elif not isinstance(scope, Steps | Span) and scope not in _NAMES:
+        raise ArgumentError(
+            f"scope is {scope!r}; it must be one of {', '.join(map(repr, _NAMES))}, Steps(...), Span(...) or range(...)"
+        )
+
+
+def is_inside(scope: Scope, where: Where) -> Tensor:
+    """(F, Q) bool: which tokens of a pass an edit acts on."""
+    if isinstance(scope, Span):
+        return where.is_inside(scope)
+    if isinstance(scope, Steps):
+        inside = where.steps >= scope.first
+        return inside if scope.last is None else inside & (where.steps <= scope.last)
+    if isinstance(scope, range):
+        return (where.positions >= scope.start) & (where.positions < scope.stop)
+    if scope == "prompt":
+        return where.positions < where.start
+    if scope == "response":
+        return where.steps >= 0
+    return where.positions >= where.start if scope == "text" else torch.ones_like(where.positions, dtype=torch.bool)
+
+
+def read_strength(strength: Any) -> Strength:
+    """A strength as a float, or as the function that it is. Raises ArgumentError for what is neither, and for NaN."""
+    if callable(strength):
+        return cast("Strength", strength)
+    try:
+        number = float(strength)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"strength is {strength!r}; give a number, or a function of steps") from None
+    if not abs(number) < float("inf"):
+        raise ArgumentError(f"strength is {number}; it must be finite")
+    return number
+
+
+def measure(strength: Strength, where: Where) -> Tensor | float:
+    """A number, or (F, Q) of them."""
+    if not callable(strength):
+        return strength
+    found = strength(where.steps)
+    if not isinstance(found, Tensor) or found.shape != where.steps.shape:
+        raise ArgumentError(
+            f"a strength gave {found!r} for {tuple(where.steps.shape)} steps; it must give a tensor of that shape"
+        )
+    return found

@@ -1,0 +1,117 @@
+"""The parts of a decoder by name: its blocks, and in each block the attention and the feed-forward network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.numbers import as_whole
+
+_ATTENTION = ("self_attn", "attn", "attention", "self_attention", "mixer")
+_MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "moe", "mixer_ffn")
+_OUTPUT = ("o_proj", "out_proj", "c_proj", "dense", "wo", "proj")
+"""What architectures of transformers call these parts, the usual names first."""
+
+
+class Anatomy:
+    """Names of a model's modules. `blocks` names the list of its layers, where it cannot be found.
+
+    Raises ModelError where it cannot be found and is not named, ArgumentError where the name is not one.
+    """
+
+    def __init__(self, model: Any, blocks: str | None = None) -> None:
+        self.model = model
+        self._config = model.config.get_text_config(decoder=True)
+        self._blocks = self._find_blocks() if blocks is None else self._read_blocks(blocks)
+        self.n_layers = len(model.get_submodule(self._blocks))
+        self.width: int = model.get_input_embeddings().embedding_dim
+        """Numbers in a residual."""
+
+    def read_layers(self, layers: Any) -> list[int]:
+        """The numbers of layers given as one or several, negative ones counted from the end. Raises ArgumentError."""
+        one = as_whole(layers)
+        if one is None and (isinstance(layers, str) or not isinstance(layers, Sequence | range)):
+            raise ArgumentError(f"layer is {layers!r}; give a number, or a list of them")
+        found = []
+        for layer in [one] if one is not None else layers:
+            number = as_whole(layer)
+            if number is None or not -self.n_layers <= number < self.n_layers:
+                raise ArgumentError(
+                    f"layer {layer} does not exist: this model has layers 0..{self.n_layers - 1} (negative numbers "
+                    "count from the end)"
+                )
+            found.append(number % self.n_layers)
+        if not found:
+            raise ArgumentError("no layer is given")
+        return found
+
+    def name_block(self, layer: int) -> str:
+        """The module of a layer, whose output is the residual behind it."""
+        return f"{self._blocks}.{layer}"
+
+    def name_attention(self, layer: int) -> str:
+        """The module of a layer's attention. Raises ModelError for a layer without one."""
+        return self._name_part(self.name_block(layer), _ATTENTION, "Attention", "attention")
+
+    def name_mlp(self, layer: int) -> str:
+        """The module of a layer's feed-forward network. Raises ModelError for a layer without one."""
+        return self._name_part(self.name_block(layer), _MLP, "MLP", "feed-forward network")
+
+    def name_output(self, layer: int) -> str:
+        """The projection whose input is the (F, Q, heads x size) of a layer's heads side by side."""
+        return self._name_part(self.name_attention(layer), _OUTPUT, "?", "output projection")
+
+    @cached_property
+    def embedding(self) -> str:
+        """The module that turns tokens into residuals."""
+        wanted = self.model.get_input_embeddings()
+        return next(name for name, module in self.model.named_modules() if module is wanted)
+
+    @property
+    def heads(self) -> int:
+        """Query heads in a layer. Raises ModelError for a model that does not say."""
+        heads = getattr(self._config, "num_attention_heads", None)
+        if not isinstance(heads, int):
+            raise ModelError(f"{self._name} does not say how many attention heads it has")
+        return heads
+
+    @property
+    def head_size(self) -> int:
+        """Numbers in a head's value. Raises ModelError for a model that does not say how many heads it has."""
+        return getattr(self._config, "head_dim", None) or self.width // self.heads
+
+    def _name_part(self, parent: str, names: Sequence[str], kind: str, what: str) -> str:
+        children = dict(self.model.get_submodule(parent).named_children())
+        found = next((name for name in names if name in children), None)
+        found = found or next((name for name, child in children.items() if kind in type(child).__name__), None)
+        if found is None:
+            raise ModelError(f"{parent} of {self._name} has no {what} that could be found among {sorted(children)}")
+        return f"{parent}.{found}"
+
+    def _find_blocks(self) -> str:
+        wanted = getattr(self._config, "num_hidden_layers", None)
+        found = [name for name, size in self._list_blocks() if size == wanted]
+        if not found:
+            near = ", ".join(f"{name!r} ({size})" for name, size in self._list_blocks()) or "none"
+            raise ModelError(
+                f"cannot find the {wanted} layers of {self._name}; name the list that holds them, as in "
+                f"lm.edited(..., blocks='model.layers'). Its lists of modules: {near}"
+            )
+        return min(found, key=len)
+
+    def _list_blocks(self) -> Iterator[tuple[str, int]]:
+        from torch.nn import ModuleList
+
+        return ((name, len(part)) for name, part in self.model.named_modules() if isinstance(part, ModuleList))
+
+    def _read_blocks(self, blocks: str) -> str:
+        known = dict(self._list_blocks())
+        if blocks not in known:
+            raise ArgumentError(f"blocks={blocks!r} is no list of modules; this model has {sorted(known)}")
+        return blocks
+
+    @property
+    def _name(self) -> str:
+        return type(self.model).__name__

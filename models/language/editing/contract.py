@@ -1,0 +1,115 @@
+"""What an edit of a language model is: a value that says which modules of a forward pass it changes, and how.
+
+Positions are counted in the whole text, never inside of a pass: a token stands at the same place whether it is
+forwarded with its prompt, alone, or after a fork. So a function of (value, position, the prompt's length) gives one law
+whatever is cached, and edits are told nothing else.
+
+Shapes: F rows of a pass, Q tokens each, `width` the size of a residual.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from feynkac.models.language.editing.anatomy import Anatomy
+
+
+@dataclass(frozen=True)
+class Span:
+    """A part of a prompt: the tokens that write the characters of `text`, wholly or in part.
+
+    `at`: which occurrence, from 0 on, where there are several. Raises ArgumentError, when the prompt is run, if `text`
+    does not occur in it, or several times and `at` is not given.
+    """
+
+    text: str
+    at: int | None = None
+
+
+class Spans(Protocol):
+    """Where spans lie in the prompts of one batch."""
+
+    def find(self, span: Span) -> Tensor:
+        """(G, P) bool: the tokens of each prompt that belong to the span."""
+        ...
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where the (F, Q) tokens of a pass stand in their texts."""
+
+    positions: Tensor
+    """(F, Q) from the beginning of the text on."""
+    start: Tensor
+    """(F, 1) tokens of the row's prompt."""
+    prompt: Tensor
+    """(F,) the number of the row's prompt in its batch."""
+    spans: Spans = field(repr=False)
+
+    @property
+    def steps(self) -> Tensor:
+        """(F, Q) which new token each position decides on: 0 at the prompt's last token, negative before it."""
+        return self.positions - self.start + 1
+
+    def is_inside(self, span: Span) -> Tensor:
+        """(F, Q) bool: the tokens that belong to `span` of their prompt."""
+        table = self.spans.find(span)
+        at = self.positions.clamp(max=table.shape[1] - 1)
+        return table[self.prompt[:, None], at] & (self.positions < self.start)
+
+    def select(self, rows: torch.Tensor) -> Where:
+        """The same of some rows only."""
+        return Where(self.positions[rows], self.start[rows], self.prompt[rows], self.spans)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of what goes through one module."""
+
+    module: str
+    """Its dotted name in the model."""
+    function: Callable[[Tensor, Tensor, Where], Tensor]
+    """(value, input, where) -> a new value of the same shape: value is what the module gives, input what it was given.
+
+    Neither may be written to.
+    """
+    side: Literal["output", "input"] = "output"
+    """With "input" the value is what the module is given."""
+
+
+@dataclass(frozen=True)
+class Bias:
+    """A number added to the attention scores of some heads of a layer towards tokens of the prompt, in nats."""
+
+    layer: int
+    make: Callable[[Sequence[int], Spans, int], Tensor]
+    """(prompt, spans, number) -> (heads, P) for the prompt's P tokens; its `number` in the batch."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An edit that has seen the model that it is for."""
+
+    changes: Sequence[Change] = ()
+    weights: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict[str, Any])
+    """Parameters by their dotted names, and what is made of each: a new tensor, the old one left as it is."""
+    biases: Sequence[Bias] = ()
+    spans: Sequence[Span] = ()
+    """The parts of a prompt that it names."""
+    reach: int = 0
+    """The largest position that it names, from the beginning of the text on; the self-check goes beyond it."""
+
+
+@runtime_checkable
+class Edit(Protocol):
+    """A change of a language model's forward pass, and so of its law. Several apply in the order given."""
+
+    def prepare(self, anatomy: Anatomy) -> Prepared:
+        """The edit, fitted to a model. Raises ArgumentError where it does not fit; writes to nothing."""
+        ...

@@ -1,0 +1,72 @@
+"""A language model with edits: the same weights and the same tokenizer, another law."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from feynkac.base.errors import ModelError
+from feynkac.models.language.editing.anatomy import Anatomy
+from feynkac.models.language.editing.contract import Edit
+from feynkac.models.language.editing.edits import Edits
+from feynkac.models.language.editing.spans import locate
+from feynkac.models.language.lm import CausalLM
+
+if TYPE_CHECKING:
+    from feynkac.base.vocabulary import Vocabulary
+    from feynkac.models.language.caches.twin import Twins
+    from feynkac.models.language.prompts.openings import Opening
+    from feynkac.models.language.prompts.spelling import Speller
+
+
+class EditedLM(CausalLM):
+    """See `CausalLM.edited`. It runs on the twins of the model that it edits; its edits are laid on pass by pass."""
+
+    def __init__(self, plain: CausalLM, edits: Sequence[Edit], blocks: str | None = None) -> None:
+        self.plain = plain
+        """The model without edits."""
+        super().__init__(plain.model, plain.tokenizer, eos=plain._eos)
+        self._edits = Edits(edits, Anatomy(plain.model, blocks))
+        if self._edits.weights and not plain.find_twins().are_copies:
+            raise ModelError("weights can be edited only in a model that can be copied; this one is run itself")
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """What is changed, in the order in which it applies."""
+        return self._edits.edits
+
+    @property
+    def variant(self) -> Edits:
+        """See `LanguageModel.variant`."""
+        return self._edits
+
+    @property
+    def batch(self) -> Any:
+        """See `LanguageModel.batch`: rows of one pass share their weights, and may have different activations."""
+        return self if self._edits.weights else self.plain
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """That of the model without edits, the same object."""
+        return self.plain.vocabulary
+
+    @property
+    def _speller(self) -> Speller:
+        return self.plain._speller
+
+    def find_twins(self) -> Twins:
+        """Those of the model without edits."""
+        return self.plain.find_twins()
+
+    def edited(self, *edits: Edit, blocks: str | None = None) -> EditedLM:
+        """The same with `edits` behind those that it has."""
+        return EditedLM(self.plain, (*self.edits, *edits), blocks)
+
+    def _begin(self, opening: Opening) -> tuple[int, ...]:
+        ids = super()._begin(opening)
+        for span in self._edits.spans:
+            locate(span, ids, self.vocabulary)
+        return ids
+
+    def __repr__(self) -> str:
+        return f"{self.plain!r}.edited({self._edits!r})"

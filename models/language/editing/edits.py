@@ -1,0 +1,223 @@
+"""The edits of one model, prepared, and laid on the passes of a batch whose prompts may have different ones."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.models.language.editing.contract import Bias, Change, Edit, Prepared, Span, Spans, Where
+
+if TYPE_CHECKING:
+    from feynkac.models.language.caches.twin import Twin, Twins
+    from feynkac.models.language.editing.anatomy import Anatomy
+
+
+class Edits:
+    """Edits in the order in which they apply, fitted to one model; two of them are equal only if identical."""
+
+    def __init__(self, edits: Sequence[Edit], anatomy: Anatomy) -> None:
+        self.edits = tuple(edits)
+        prepared = []
+        for number, edit in enumerate(self.edits):
+            if isinstance(edit, type) or not isinstance(edit, Edit):
+                raise ArgumentError(
+                    f"edit {number} is {edit!r}; give one of feynkac.models.edits, such as Add(...), or an object "
+                    "with prepare(anatomy)"
+                )
+            prepared.append(edit.prepare(anatomy))
+        self.changes: list[tuple[Change, Edit]] = [
+            (change, edit) for edit, one in zip(self.edits, prepared, strict=True) for change in one.changes
+        ]
+        self.biases: list[Bias] = [bias for one in prepared for bias in one.biases]
+        self.weights = _change_weights(anatomy.model, prepared)
+        """Parameters used instead of the model's own."""
+        self.spans: list[Span] = [span for one in prepared for span in one.spans]
+        self.reach = max((one.reach for one in prepared), default=0)
+        for change, _ in self.changes:
+            _check_module(anatomy.model, change.module)
+        self._errors: weakref.WeakKeyDictionary[Twins, dict[Any, float]] = weakref.WeakKeyDictionary()
+
+    def find_errors(self, twins: Twins) -> dict[Any, float]:
+        """What the self-check found of these twins with these edits (see `caches.agreement`)."""
+        return self._errors.setdefault(twins, {})
+
+    def __repr__(self) -> str:
+        return ", ".join(map(repr, self.edits))
+
+
+def _change_weights(model: Any, prepared: Sequence[Prepared]) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for one in prepared:
+        for name, change in one.weights.items():
+            try:
+                old = found[name] if name in found else model.get_parameter(name).detach()
+            except AttributeError:
+                raise ArgumentError(
+                    f"an edit names the parameter '{name}', which {type(model).__name__} does not have"
+                ) from None
+            new = change(old)
+            if new.shape != old.shape or not new.isfinite().all():
+                raise ArgumentError(f"an edit makes {tuple(new.shape)} of {name} {tuple(old.shape)}, or no numbers")
+            found[name] = new.to(old)
+    return found
+
+
+def _check_module(model: Any, name: str) -> None:
+    try:
+        model.get_submodule(name)
+    except AttributeError:
+        raise ArgumentError(f"an edit names the module '{name}', which {type(model).__name__} does not have") from None
+
+
+class Laid:
+    """The edits of each prompt of a batch, and where the spans that they name lie."""
+
+    def __init__(self, edits: Sequence[Edits | None], lengths: Sequence[int], spans: Spans) -> None:
+        """`edits` (G,) of each prompt, `lengths` (G,) its tokens."""
+        self._edits, self._spans = list(edits), spans
+        self._lengths = np.array(lengths, np.int64)
+
+    def kind(self, g: int) -> Edits | None:
+        """What is changed for prompt `g`."""
+        return self._edits[g]
+
+    @contextmanager
+    def on(self, twin: Twin, prompt: NDArray[np.int64], positions: Tensor) -> Iterator[None]:
+        """Lay edits on the pass that is made inside, and take them off again.
+
+        `prompt` (F,) the number of each row's prompt; `positions` (F, Q) where its tokens stand. Raises ModelError
+        where an edit gives NaN or changes a shape.
+        """
+        found = dict.fromkeys(edits for g in np.unique(prompt).tolist() if (edits := self._edits[g]) is not None)
+        kinds = {edits: k for k, edits in enumerate(found)}
+        if not kinds:
+            yield
+            return
+        device = positions.device
+        start = torch.from_numpy(self._lengths[prompt]).to(device)[:, None]
+        where = Where(positions, start, torch.from_numpy(prompt).to(device), self._spans)
+        numbers = np.array([-1 if edits is None else kinds.get(edits, -1) for edits in self._edits])[prompt]
+        hooks: dict[str, list[_Act]] = {}
+        watch = _Watch()
+        for edits, k in kinds.items():
+            whole = bool((numbers == k).all())
+            rows = None if whole else torch.from_numpy(np.flatnonzero(numbers == k)).to(device)
+            there = where if rows is None else where.select(rows)
+            for change, edit in edits.changes:
+                hooks.setdefault(f"{change.side} {change.module}", []).append(_Act(change, edit, rows, there, watch))
+        with ExitStack() as stack:
+            for name, acts in hooks.items():
+                stack.enter_context(_hook(twin.model, name, acts))
+            stack.enter_context(_swap(twin.model, next(iter(kinds)).weights))
+            yield
+        watch.check()
+
+
+class _Nothing(Laid):
+    """No edits for any prompt."""
+
+    def __init__(self) -> None: ...
+
+    def kind(self, g: int) -> None: ...
+
+    @contextmanager
+    def on(self, twin: Twin, prompt: NDArray[np.int64], positions: Tensor) -> Iterator[None]:
+        yield
+
+
+NOTHING = _Nothing()
+
+
+class _Act:
+    """One change of some rows."""
+
+    def __init__(self, change: Change, edit: Edit, rows: Tensor | None, where: Where, watch: _Watch) -> None:
+        self._change, self._edit, self._rows, self._where, self._watch = change, edit, rows, where, watch
+
+    def __call__(self, value: Tensor, given: Tensor) -> Tensor:
+        rows = self._rows
+        old, its = (value, given) if rows is None else (value[rows], given[rows])
+        new = self._change.function(old, its, self._where)
+        if not isinstance(new, Tensor) or new.shape != old.shape:
+            shape = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
+            raise ModelError(f"{self._edit!r} made {shape} of the {tuple(old.shape)} of {self._change.module}")
+        new = new.to(value.dtype)
+        self._watch.see(new, self._edit, self._change.module, self._where)
+        return new if rows is None else value.index_copy(0, rows, new)
+
+
+class _Watch:
+    """Looks for NaN behind edits, and asks the device once a pass."""
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[Tensor, Edit, str, Where]] = []
+
+    def see(self, value: Tensor, edit: Edit, module: str, where: Where) -> None:
+        self._seen.append((value.sum((0, 2) if value.ndim == 3 else None, dtype=torch.float32), edit, module, where))
+
+    def check(self) -> None:
+        """Raises ModelError that names the first edit behind which there is no number."""
+        if not self._seen or torch.stack([sums.sum() for sums, *_ in self._seen]).isfinite().all():
+            return
+        for sums, edit, module, where in self._seen:
+            if not sums.isfinite().all():
+                at = int((~sums.isfinite()).nonzero()[0, 0]) if sums.ndim else 0
+                step = int(where.steps[:, at].max())
+                place = f"at token {step} of the text" if step >= 0 else "in the prompt"
+                raise ModelError(f"{edit!r} gave NaN or infinity at {module}, {place}; it may be too strong")
+
+
+@contextmanager
+def _hook(model: Any, name: str, acts: Sequence[_Act]) -> Iterator[None]:
+    side, module = name.split(" ", 1)
+
+    def after(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
+        value, given = (out[0] if isinstance(out, tuple) else out), _find_input(args, kwargs)
+        for act in acts:
+            value = act(value, given)
+        return (value, *out[1:]) if isinstance(out, tuple) else value
+
+    def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        value = given = _find_input(args, kwargs)
+        for act in acts:
+            value = act(value, given)
+        if args:
+            return (value, *args[1:]), kwargs
+        return args, {key: value if old is given else old for key, old in kwargs.items()}
+
+    place = model.get_submodule(module)
+    if side == "output":
+        handle = place.register_forward_hook(after, with_kwargs=True)
+    else:
+        handle = place.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _find_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    return args[0] if args else next((value for value in kwargs.values() if isinstance(value, Tensor)), None)
+
+
+@contextmanager
+def _swap(model: Any, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let the modules of a twin use other parameters for one pass."""
+    places = [(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], new) for name, new in
+              weights.items()]  # fmt: skip
+    before = [module._parameters[name] for module, name, _ in places]
+    try:
+        for module, name, new in places:
+            module._parameters[name] = new
+        yield
+    finally:
+        for (module, name, _), old in zip(places, before, strict=True):
+            module._parameters[name] = old
