@@ -1,10 +1,11 @@
 """Edits of language models: what `lm.edited(...)` takes (see the README of this folder)."""
 
 from feynkac.models.edits.activations import Activation, Add, Affine, Apply, ProjectOut
+from feynkac.models.edits.attention import BiasAttention, Emphasise
 from feynkac.models.edits.scopes import Scope, Steps
 from feynkac.models.language.editing import Anatomy, Change, Edit, Prepared, Span, Where
 
 __all__ = [
-    "Activation", "Add", "Affine", "Anatomy", "Apply", "Change", "Edit", "Prepared", "ProjectOut", "Scope", "Span",
-    "Steps", "Where",
+    "Activation", "Add", "Affine", "Anatomy", "Apply", "BiasAttention", "Change", "Edit", "Emphasise", "Prepared",
+    "ProjectOut", "Scope", "Span", "Steps", "Where",
 ]  # fmt: skip

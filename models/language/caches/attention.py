@@ -95,12 +95,13 @@ def _attend_own(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) 
 
 def _attend_prefixes(query: Tensor, particles: SharedCache) -> tuple[Tensor, Tensor]:
     """(F, Hkv, G, D) attention of each row over its prompt, and its (F, Hkv, G, 1) log mass, both float32."""
-    prefixes = particles.current.prefixes
+    prefixes, biases = particles.current.prefixes, particles.current.biases
     if len(particles.step.parts) == 1:
-        return _attend_prefix(query, *prefixes[particles.step.parts[0][0]])
+        number = particles.step.parts[0][0]
+        return _attend_prefix(query, *prefixes[number], biases.get(number))
     out = mass = None
     for number, rows in particles.step.parts:
-        some, some_mass = _attend_prefix(query[rows], *prefixes[number])
+        some, some_mass = _attend_prefix(query[rows], *prefixes[number], biases.get(number))
         if out is None or mass is None:
             out = some.new_empty(query.shape[0], *some.shape[1:])
             mass = some.new_empty(query.shape[0], *some_mass.shape[1:])
@@ -109,15 +110,22 @@ def _attend_prefixes(query: Tensor, particles: SharedCache) -> tuple[Tensor, Ten
     return out, mass
 
 
-def _attend_prefix(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """As `_attend_prefixes`, where all rows share `key` and `value` (1, Hkv, P, D)."""
+def _attend_prefix(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """As `_attend_prefixes`, where all rows share `key` and `value` (1, Hkv, P, D).
+
+    `bias` (Hq, P) is added to the scores, if given.
+    """
     rows, heads, group, size = query.shape
     packed = query.transpose(0, 1).reshape(1, heads, rows * group, size)
-    if _has_flash(query, value):
+    if bias is None and _has_flash(query, value):
         out, mass = _flash(packed, key, value, None)
         out, mass = out[0].float(), mass[0]
     else:
         scores = torch.bmm(packed[0].float(), key[0].float().transpose(1, 2))
+        if bias is not None:
+            each = bias.view(heads, -1, key.shape[2])  # the query heads of each key head, new tokens innermost
+            each = each.repeat_interleave(group // each.shape[1], 1)
+            scores.view(heads, rows, group, -1).add_(each[:, None])
         out, mass = _softmax(scores, value[0].float())
     split = (heads, rows, group, -1)
     return out.reshape(split).transpose(0, 1), mass.reshape(split).transpose(0, 1)

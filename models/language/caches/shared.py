@@ -55,6 +55,8 @@ class SharedLayer(CacheLayerMixin):
         super().__init__()
         self.cache, self.prefixes, self.is_initialized = cache, prefixes, True
         self.own = tuple(x.new_empty(0, x.shape[1], 0, x.shape[3]) for x in prefixes[0])
+        self.biases: dict[int, Tensor] = {}
+        """(Hq, P) added to the scores of some prompts' keys, by the number of the prompt."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Store the new tokens, (F, Hkv, Q, D); returns the rows' own tokens only, (F, Hkv, length, D)."""
@@ -150,6 +152,10 @@ class SharedContexts:
                 prefixes[g] = [tuple(x[row : row + 1].contiguous() for x in (y.keys, y.values)) for y in layers]
             self.forwarded += ids.numel()
         self._cache = SharedCache([list(layer) for layer in zip(*prefixes, strict=True)])
+        for number, g in enumerate(self._first.tolist()):
+            for layer, biases in self._laid.list_biases(g).items():
+                bias = torch.stack([numbers for _, numbers in biases]).sum(0)
+                self._cache.shared[layer].biases[number] = bias.to(self._device, torch.float32)
         self._room = (0, 0)
         return torch.stack([logits[g] for g in self._layout.prompt])
 
@@ -202,7 +208,7 @@ class SharedContexts:
         with (
             self._twins.borrow() as twin,
             select_shared_attention(twin.configs),
-            self._laid.on(twin, self._first[self._layout.prompt[plan.rows]], positions),
+            self._laid.on(twin, self._first[self._layout.prompt[plan.rows]], positions, biased=False),
             select_rows(twin.model, row, at) as select,
         ):
             logits, _ = twin.forward.all(ids, self._cache, position_ids=positions, particles=self._cache)

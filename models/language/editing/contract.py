@@ -88,8 +88,12 @@ class Bias:
     """A number added to the attention scores of some heads of a layer towards tokens of the prompt, in nats."""
 
     layer: int
-    make: Callable[[Sequence[int], Spans, int], Tensor]
-    """(prompt, spans, number) -> (heads, P) for the prompt's P tokens; its `number` in the batch."""
+    attention: str
+    """The layer's attention module, by its dotted name."""
+    make: Callable[[int, Spans, int], Tensor]
+    """(P, spans, number) -> (heads, P) for a prompt of P tokens; its `number` in the batch."""
+    queries: Literal["all", "response"] = "all"
+    """Whose attention is changed: every token's, or that of the prompt's last token and all behind it."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,8 @@ class Prepared:
     biases: Sequence[Bias] = ()
     spans: Sequence[Span] = ()
     """The parts of a prompt that it names."""
+    length: int | None = None
+    """The only number of tokens that its prompts may have."""
     reach: int = 0
     """The largest position that it names, from the beginning of the text on; the self-check goes beyond it."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from feynkac.base.errors import ModelError
+from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.language.editing.anatomy import Anatomy
 from feynkac.models.language.editing.contract import Edit
 from feynkac.models.language.editing.edits import Edits
@@ -66,6 +66,8 @@ class EditedLM(CausalLM):
         ids = super()._begin(opening)
         for span in self._edits.spans:
             locate(span, ids, self.vocabulary)
+        if wrong := self._edits.lengths - {len(ids)}:
+            raise ArgumentError(f"an edit is made for prompts of {min(wrong)} tokens, and this one has {len(ids)}")
         return ids
 
     def __repr__(self) -> str:

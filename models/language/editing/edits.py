@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.models.language.editing.biases import bias_attention
 from feynkac.models.language.editing.contract import Bias, Change, Edit, Prepared, Span, Spans, Where
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Edits:
         self.biases: list[Bias] = [bias for one in prepared for bias in one.biases]
         self.weights = _change_weights(anatomy.model, prepared)
         """Parameters used instead of the model's own."""
+        self.lengths = {one.length for one in prepared if one.length is not None}
         self.spans: list[Span] = [span for one in prepared for span in one.spans]
         self.reach = max((one.reach for one in prepared), default=0)
         for change, _ in self.changes:
@@ -84,17 +86,29 @@ class Laid:
         """`edits` (G,) of each prompt, `lengths` (G,) its tokens."""
         self._edits, self._spans = list(edits), spans
         self._lengths = np.array(lengths, np.int64)
+        self._biases: dict[int, dict[int, list[tuple[Bias, Tensor]]]] = {}
 
     def kind(self, g: int) -> Edits | None:
         """What is changed for prompt `g`."""
         return self._edits[g]
 
+    def list_biases(self, g: int) -> Mapping[int, Sequence[tuple[Bias, Tensor]]]:
+        """The biases of prompt `g` by layers, each with its (heads, P) numbers."""
+        if g not in self._biases:
+            edits, found = self._edits[g], dict[int, list[tuple[Bias, Tensor]]]()
+            for bias in () if edits is None else edits.biases:
+                numbers = bias.make(int(self._lengths[g]), self._spans, g)
+                found.setdefault(bias.layer, []).append((bias, numbers))
+            self._biases[g] = found
+        return self._biases[g]
+
     @contextmanager
-    def on(self, twin: Twin, prompt: NDArray[np.int64], positions: Tensor) -> Iterator[None]:
+    def on(self, twin: Twin, prompt: NDArray[np.int64], positions: Tensor, *, biased: bool = True) -> Iterator[None]:
         """Lay edits on the pass that is made inside, and take them off again.
 
-        `prompt` (F,) the number of each row's prompt; `positions` (F, Q) where its tokens stand. Raises ModelError
-        where an edit gives NaN or changes a shape.
+        `prompt` (F,) the number of each row's prompt; `positions` (F, Q) where its tokens stand. `biased`: whether
+        attention is to be told its biases; the shared cache adds them itself. Raises ModelError where an edit gives
+        NaN or changes a shape.
         """
         found = dict.fromkeys(edits for g in np.unique(prompt).tolist() if (edits := self._edits[g]) is not None)
         kinds = {edits: k for k, edits in enumerate(found)}
@@ -117,6 +131,8 @@ class Laid:
             for name, acts in hooks.items():
                 stack.enter_context(_hook(twin.model, name, acts))
             stack.enter_context(_swap(twin.model, next(iter(kinds)).weights))
+            if biased:
+                stack.enter_context(bias_attention(twin.model, self, prompt, where))
             yield
         watch.check()
 
@@ -128,8 +144,11 @@ class _Nothing(Laid):
 
     def kind(self, g: int) -> None: ...
 
+    def list_biases(self, g: int) -> Mapping[int, Sequence[tuple[Bias, Tensor]]]:
+        return {}
+
     @contextmanager
-    def on(self, twin: Twin, prompt: NDArray[np.int64], positions: Tensor) -> Iterator[None]:
+    def on(self, twin: Twin, prompt: NDArray[np.int64], positions: Tensor, *, biased: bool = True) -> Iterator[None]:
         yield
 
 

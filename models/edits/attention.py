@@ -1,0 +1,129 @@
+"""Edits of attention: how much heads look at marked parts of the prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from feynkac.base.errors import ArgumentError
+from feynkac.base.numbers import as_whole
+from feynkac.models.edits.activations import write_edit
+from feynkac.models.language.editing import Anatomy, Bias, Prepared, Span
+from feynkac.models.language.editing.contract import Spans
+
+Heads = "Sequence[int] | Mapping[int, Sequence[int]] | None"
+"""The heads of every layer, or those of each layer by its number; None for all."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Emphasise:
+    """Attention drawn to parts of the prompt: what stands outside of them gets `alpha` of its weight (PASTA).
+
+    `spans`: texts that occur once in the prompt, or `Span`s. The prompt's first token, on which heads rest that look
+    at nothing, keeps its weight, and so do generated tokens. `layer`: a number or several, all by default. `heads`: of
+    all these layers, or of each as a mapping; which ones to take is found by trying (Zhang et al. 2024, section 3.2).
+    `queries`: "response" leaves the reading of the prompt itself as it is. With `alpha` above 1 the parts are ignored.
+    Raises ArgumentError for heads or layers that do not exist, ModelError for layers without attention.
+    """
+
+    spans: str | Span | Sequence[str | Span]
+    alpha: float = 0.01
+    layer: int | Sequence[int] | None = None
+    heads: Any = None
+    queries: Literal["all", "response"] = "all"
+
+    def __repr__(self) -> str:
+        return write_edit(self)
+
+    def prepare(self, anatomy: Anatomy) -> Prepared:
+        """See `feynkac.models.language.editing.Edit`."""
+        if not isinstance(self.alpha, int | float) or not 0.0 < self.alpha < math.inf:
+            raise ArgumentError(f"alpha is {self.alpha!r}; it must be positive, and 1 leaves everything as it is")
+        given = [self.spans] if isinstance(self.spans, str | Span) else list(self.spans)
+        spans = [Span(one) if isinstance(one, str) else one for one in given]
+        if not spans or any(not isinstance(span, Span) or not span.text for span in spans):
+            raise ArgumentError(f"spans is {self.spans!r}; give texts that occur in the prompt")
+        if self.alpha == 1.0:
+            return Prepared(spans=spans)
+
+        def weigh(n_tokens: int, found: Spans, number: int) -> Tensor:
+            marked = torch.zeros(n_tokens, dtype=torch.bool)
+            for span in spans:
+                row = found.find(span)[number].cpu()
+                marked[: len(row)] |= row[:n_tokens]
+            marked[0] = True
+            return torch.where(marked, 0.0, math.log(self.alpha))
+
+        return Prepared(biases=make_biases(anatomy, self.layer, self.heads, self.queries, weigh), spans=spans)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class BiasAttention:
+    """A number added to the attention scores towards each token of a prompt, in nats (LLMSteer; Gu et al. 2024).
+
+    `bias` (P,) for prompts of P tokens, or (heads, P). The rest as in `Emphasise`.
+    """
+
+    bias: Tensor
+    layer: int | Sequence[int] | None = None
+    heads: Any = None
+    queries: Literal["all", "response"] = "all"
+
+    def __repr__(self) -> str:
+        return write_edit(self)
+
+    def prepare(self, anatomy: Anatomy) -> Prepared:
+        """See `feynkac.models.language.editing.Edit`."""
+        bias = torch.as_tensor(self.bias, dtype=torch.float32)
+        if bias.ndim not in (1, 2) or not bias.shape[-1] or not bias.isfinite().all():
+            raise ArgumentError(f"bias {tuple(bias.shape)} must hold a finite number for each token of the prompt")
+        if bias.ndim == 2 and bias.shape[0] != anatomy.heads:
+            raise ArgumentError(f"bias has rows for {bias.shape[0]} heads; this model has {anatomy.heads}")
+
+        def weigh(n_tokens: int, found: Spans, number: int) -> Tensor:
+            some = bias[..., :n_tokens]
+            return torch.nn.functional.pad(some, (0, n_tokens - some.shape[-1]))
+
+        biases = make_biases(anatomy, self.layer, self.heads, self.queries, weigh)
+        return Prepared(biases=biases, length=bias.shape[-1], reach=bias.shape[-1])
+
+
+def make_biases(anatomy: Anatomy, layer: Any, heads: Any, queries: str, weigh: Any) -> list[Bias]:
+    """The biases of some layers and heads. `weigh` as `Bias.make`, giving (P,) or (heads, P)."""
+    if queries not in ("all", "response"):
+        raise ArgumentError(f"queries is {queries!r}; it must be 'all' or 'response'")
+    if isinstance(heads, Mapping):
+        chosen = {anatomy.read_layers(number)[0]: some for number, some in heads.items()}
+        layers = list(chosen) if layer is None else anatomy.read_layers(layer)
+    else:
+        layers = list(range(anatomy.n_layers)) if layer is None else anatomy.read_layers(layer)
+        chosen = dict.fromkeys(layers, heads)
+    found = []
+    for number in layers:
+        which = _read_heads(chosen.get(number), anatomy, number)
+
+        def make(n_tokens: int, spans: Spans, g: int, which: Tensor = which) -> Tensor:
+            return which[:, None] * weigh(n_tokens, spans, g)
+
+        found.append(Bias(number, anatomy.name_attention(number), make, queries))  # pyright: ignore[reportArgumentType]
+    return found
+
+
+def _read_heads(heads: Any, anatomy: Anatomy, layer: int) -> Tensor:
+    """(heads,) 1 for those that are named."""
+    if heads is None:
+        return torch.ones(anatomy.heads)
+    if isinstance(heads, str) or not isinstance(heads, Sequence | range):
+        raise ArgumentError(f"heads is {heads!r}; give numbers, or a mapping from layers to numbers")
+    which = torch.zeros(anatomy.heads)
+    for head in heads:
+        number = as_whole(head)
+        if number is None or not 0 <= number < anatomy.heads:
+            raise ArgumentError(f"layer {layer} has no head {head!r}: this model has heads 0..{anatomy.heads - 1}")
+        which[number] = 1.0
+    return which
