@@ -2,10 +2,12 @@
 
 from feynkac.models.edits.activations import Activation, Add, Affine, Apply, ProjectOut
 from feynkac.models.edits.attention import BiasAttention, Emphasise
+from feynkac.models.edits.features import Clamp, Features
 from feynkac.models.edits.scopes import Scope, Steps
+from feynkac.models.edits.weights import Adapter, ScaleHeads, Shift
 from feynkac.models.language.editing import Anatomy, Change, Edit, Prepared, Span, Where
 
 __all__ = [
-    "Activation", "Add", "Affine", "Anatomy", "Apply", "BiasAttention", "Change", "Edit", "Emphasise", "Prepared",
-    "ProjectOut", "Scope", "Span", "Steps", "Where",
+    "Activation", "Adapter", "Add", "Affine", "Anatomy", "Apply", "BiasAttention", "Change", "Clamp", "Edit",
+    "Emphasise", "Features", "Prepared", "ProjectOut", "ScaleHeads", "Scope", "Shift", "Span", "Steps", "Where",
 ]  # fmt: skip

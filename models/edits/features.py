@@ -1,0 +1,80 @@
+"""Edits of sparse features: what an autoencoder of anyone's finds in activations, set to a value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from feynkac.base.errors import ArgumentError
+from feynkac.base.numbers import as_whole
+from feynkac.models.edits.activations import Activation, find_width
+from feynkac.models.language.editing import Anatomy, Where
+
+
+@runtime_checkable
+class Features(Protocol):
+    """A sparse autoencoder: objects of sae-lens fit as they are."""
+
+    def encode(self, x: Tensor, /) -> Tensor:
+        """(..., K) features of (..., W) activations."""
+        ...
+
+    def decode(self, feature_acts: Tensor, /) -> Tensor:
+        """(..., W) activations of (..., K) features."""
+        ...
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Clamp(Activation):
+    """Features set to values: h + strength * (decode(z') - decode(z)), where z' is z = encode(h) with them changed.
+
+    What the autoencoder does not explain of h stays as it is (Templeton et al. 2024). `values`: by the numbers of
+    features. With `only_active` a feature changes only where it is above 0 (SCAR; Haerle et al. 2024).
+    Raises ArgumentError for a feature that does not exist, and for an autoencoder of another width.
+    """
+
+    features: Features = field(kw_only=False)
+    values: Mapping[int, float] = field(kw_only=False)
+    only_active: bool = False
+
+    def check(self, anatomy: Anatomy, layers: Sequence[int]) -> None:
+        """See `Activation.check`."""
+        if not isinstance(self.features, Features):
+            raise ArgumentError(f"features is {type(self.features).__name__}; it must have encode and decode")
+        code = encode_zeros(self.features, find_width(anatomy, self.of))
+        if not isinstance(self.values, Mapping) or not self.values:
+            raise ArgumentError(f"values is {self.values!r}; give numbers by features, such as {{12: 0.0}}")
+        for number, value in self.values.items():
+            feature = as_whole(number)
+            if feature is None or not 0 <= feature < code.shape[-1]:
+                raise ArgumentError(f"feature {number!r} does not exist; there are 0..{code.shape[-1] - 1}")
+            if not abs(float(value)) < float("inf"):
+                raise ArgumentError(f"the value of feature {number} is {value}")
+
+    def change(self, value: Tensor, amount: Tensor, layer: int, where: Where) -> Tensor:
+        """See `Activation.change`."""
+        code = self.features.encode(value)
+        changed = code.clone()
+        for feature, to in self.values.items():
+            old = code[..., feature]
+            changed[..., feature] = torch.where(old > 0, float(to), old) if self.only_active else float(to)
+        return value + amount * (self.features.decode(changed) - self.features.decode(code)).to(value.dtype)
+
+
+def encode_zeros(features: Features, width: int) -> Tensor:
+    """(1, K) code of an activation of zeros. Raises ArgumentError for an autoencoder of another model."""
+    try:
+        with torch.no_grad():
+            code = features.encode(torch.zeros(1, width))
+            back = features.decode(code)
+    except Exception as cause:
+        raise ArgumentError(f"the autoencoder does not take activations of {width} numbers: {cause}") from cause
+    if back.shape != (1, width):
+        raise ArgumentError(
+            f"the autoencoder gives {tuple(back.shape)} for activations (1, {width}): it belongs to another model"
+        )
+    return code

@@ -1,0 +1,164 @@
+"""Edits of parameters against models whose parameters were really changed."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_edited import recompute, vector, walk
+from tiny import tiny
+
+import feynkac as fk
+from feynkac.base.errors import ArgumentError
+from feynkac.models.edits import Adapter, Add, ScaleHeads, Shift
+from feynkac.models.language.caches.opening import open_contexts
+from feynkac.models.language.caches.twin import Twins
+from feynkac.models.language.editing import Anatomy
+from feynkac.models.language.editing.edits import Edits
+from feynkac.models.language.editing.spans import Anywhere
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # of peft
+
+PROMPTS = [[5, 9, 3, 7, 1], [4, 8], [5, 9, 3, 7, 1], [8, 2, 6, 11, 30]]
+
+
+def opened(model: Any, *kinds: Any) -> Any:
+    edits = [kind and Edits(kind, Anatomy(model)) for kind in kinds]
+    return open_contexts(Twins(model), PROMPTS, 8, edits, Anywhere(4, torch.device("cpu")))
+
+
+def differences(model: Any, seed: int = 1) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    names = ["model.layers.0.self_attn.q_proj.weight", "model.layers.1.mlp.down_proj.weight", "lm_head.weight"]
+    return {name: 0.3 * torch.randn_like(model.get_parameter(name)) for name in names}
+
+
+def changed(model: Any, strength: float, share: float = 1.0) -> Any:
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, difference in differences(model).items():
+            kept = difference.flatten().abs().sort(descending=True).values[: int(share * difference.numel())]
+            other.get_parameter(name).add_(strength * difference * (difference.abs() >= kept[-1]))
+    return other
+
+
+@pytest.mark.parametrize(("strength", "share"), [(1.0, 1.0), (-0.7, 1.0), (1.0, 0.25)])
+def test_a_task_vector_is_the_model_with_other_weights(strength: float, share: float) -> None:
+    model = tiny("llama")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    other = changed(model, strength, share)
+    edit = Shift(differences(model), strength, share)
+    walk(opened(model, [edit], [edit], [edit], [edit]), PROMPTS, 1, lambda text, g: plain(other, text))
+    assert all(value.equal(before[name]) for name, value in model.state_dict().items())
+
+
+def plain(model: Any, text: list[int]) -> torch.Tensor:
+    with torch.inference_mode():
+        return model(input_ids=torch.tensor([text]), use_cache=False).logits[0, -1].float()
+
+
+def test_weights_add_up_in_their_order_and_go_with_other_edits() -> None:
+    model, v = tiny("llama"), vector(3)
+    half = Shift(differences(model), 0.5)
+    other = changed(model, 1.0)
+    kind = [half, Add(v, layer=0, scope="all"), half]
+    walk(
+        opened(model, kind, kind, kind, kind), PROMPTS, 2,
+        lambda text, g: recompute(other, "model.layers.0", text, lambda value, at: value + v),
+    )  # fmt: skip
+
+
+def test_edited_weights_share_no_batch_with_others(tiny_lm: Any) -> None:
+    lm = tiny_lm("a", "b")
+    name = "model.layers.0.mlp.down_proj.weight"
+    shifted = lm.edited(Shift({name: torch.ones_like(lm.model.get_parameter(name))}))
+    tasks = [lm.prompt("a", max_tokens=3), shifted.prompt("a", max_tokens=3)]
+    with pytest.raises(ArgumentError, match="run them apart"):
+        fk.steer(tasks, particles=2)
+    expert = fk.steer(lm.prompt("a", max_tokens=3), fk.expert(shifted.prompt("a")), particles=4, seed=0)
+    assert expert.log_evidence < 0.0
+    assert not shifted.open([[1]], 2).start().allclose(lm.open([[1]], 2).start())
+
+
+def test_heads_are_scaled_as_by_their_slices_of_the_output_projection() -> None:
+    model = tiny("llama")
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.model.layers[0].self_attn.o_proj.weight[:, 8:16] *= 0.0
+        other.model.layers[1].self_attn.o_proj.weight[:, 24:32] *= 2.5
+    kind = [ScaleHeads({(0, 1): 0.0, (-1, 3): 2.5})]
+    contexts = opened(model, kind, None, kind, kind)
+    walk(contexts, PROMPTS, 3, lambda text, g: plain(model if g == 1 else other, text))
+
+
+@pytest.fixture
+def adapted() -> Any:
+    peft = pytest.importorskip("peft")
+    config = peft.LoraConfig(
+        r=4,
+        lora_alpha=6,
+        target_modules=["q_proj", "down_proj"],
+        rank_pattern={"down_proj": 2},
+        alpha_pattern={r"layers\.1\..*q_proj": 3},
+    )
+    model = peft.get_peft_model(copy.deepcopy(tiny("llama")), config)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.normal_(0.0, 0.4)
+    return model.eval()
+
+
+def test_an_adapter_of_peft_runs_beside_its_base_in_one_batch(adapted: Any, tmp_path: Path) -> None:
+    model = tiny("llama")
+    adapted.save_pretrained(tmp_path)
+    read, live = [Adapter(tmp_path)], [Adapter(adapted)]
+    contexts = opened(model, read, None, live, read)
+    walk(contexts, PROMPTS, 4, lambda text, g: plain(model if g == 1 else adapted, text))
+
+
+def test_an_adapter_acts_where_and_how_strongly_it_is_told(adapted: Any) -> None:
+    model = tiny("llama")
+    contexts = opened(model, [Adapter(adapted, strength=0.0)], None, [Adapter(adapted, scope="prompt")], None)
+    logits = contexts.start()
+    assert logits[0].equal(logits[2]) is False and logits[0].allclose(plain(model, PROMPTS[0]), atol=1e-4)
+    torch.testing.assert_close(logits[2], plain(adapted, PROMPTS[2]), atol=1e-4, rtol=1e-4)
+
+
+def errors(lm: Any, adapted: Any, folder: Path) -> dict[str, Any]:
+    return {
+        "names the parameter 'lm_foot.weight'": lambda: lm.edited(Shift({"lm_foot.weight": torch.ones(2)})),
+        "is (2,) and the parameter (3, 16)": lambda: lm.edited(Shift({"lm_head.weight": torch.ones(2)})),
+        "share is 0.0": lambda: lm.edited(Shift({"lm_head.weight": torch.ones(3, 16)}, share=0.0)),
+        "a strength of weights is a number": lambda: lm.edited(
+            Shift({}, strength=lambda steps: steps)  # pyright: ignore[reportArgumentType]
+        ),
+        "or no numbers": lambda: lm.edited(Shift({"lm_head.weight": torch.full((3, 16), float("nan"))})),
+        "(0, 9) is no (layer, head): this model has heads 0..3": lambda: lm.edited(ScaleHeads({(0, 9): 0.0})),
+        "this model has layers 0..1": lambda: lm.edited(ScaleHeads({(5, 0): 0.0})),
+        "it must hold adapter_config.json": lambda: lm.edited(Adapter(folder)),
+        "give a folder, or a PeftModel": lambda: lm.edited(Adapter(3)),
+        "they belong to another model": lambda: lm.edited(Adapter(adapted)),
+    }
+
+
+@pytest.mark.parametrize("wanted", list(errors(None, None, Path())))
+def test_weights_that_do_not_fit_are_refused_where_they_are_made(
+    tiny_lm: Any, adapted: Any, tmp_path: Path, wanted: str
+) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        errors(tiny_lm("a", "b"), adapted, tmp_path)[wanted]()
+    assert wanted in str(caught.value)
+
+
+def test_adapters_of_other_kinds_are_refused_by_name() -> None:
+    peft = pytest.importorskip("peft")
+    for more, wanted in (({"use_dora": True}, "use_dora"), ({"bias": "all"}, "bias")):
+        config = peft.LoraConfig(r=2, target_modules=["q_proj"], **more)
+        model = peft.get_peft_model(copy.deepcopy(tiny("llama")), config)
+        with pytest.raises(ArgumentError, match=wanted):
+            Edits([Adapter(model)], Anatomy(tiny("llama")))
