@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -160,6 +161,10 @@ class ProjectOut(Activation):
             return anatomy.read_layers(list(self.direction))
         return super().find_layers(anatomy)
 
+    @cached_property
+    def _bases(self) -> dict[int, Tensor]:
+        return {}
+
     def check(self, anatomy: Anatomy, layers: Sequence[int]) -> None:
         """Raises ArgumentError for vectors of another width, without numbers, or of length 0."""
         for layer in layers:
@@ -167,7 +172,9 @@ class ProjectOut(Activation):
 
     def change(self, value: Tensor, amount: Tensor, layer: int, where: Where) -> Tensor:
         """See `Activation.change`."""
-        basis = torch.linalg.qr(_take(self.direction, layer).float().reshape(-1, value.shape[-1]).T)[0].to(value)
+        if layer not in self._bases:
+            self._bases[layer] = torch.linalg.qr(_take(self.direction, layer).float().reshape(-1, value.shape[-1]).T)[0]
+        basis = self._bases[layer].to(value)
         return value - amount * ((value @ basis) @ basis.T)
 
 

@@ -1,0 +1,81 @@
+"""Edits that are saved and loaded give the same model; what no file can hold is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_edited import vector
+from test_features import Planted
+
+from feynkac.base.errors import ArgumentError
+from feynkac.models.edits import (
+    Add,
+    Affine,
+    Apply,
+    BiasAttention,
+    Clamp,
+    Emphasise,
+    ProjectOut,
+    ScaleHeads,
+    Shift,
+    Span,
+    Steps,
+    load_edits,
+    save_edits,
+)  # fmt: skip
+
+
+def edits() -> dict[str, Any]:
+    v = vector(1, 16)
+    return {
+        "add": Add({0: v, 1: -v}, strength=0.5, scope=Steps(0, 3), keep_norm=True),
+        "a row for each position": Add(torch.stack([v, 2 * v]), layer=-1, scope=range(1, 3)),
+        "project out": ProjectOut(torch.stack([v, v.flip(0)]), layer=[0, 1], scope="all", of="attention"),
+        "affine": Affine(torch.eye(16).flip(0), v, layer=1, scope=Span("ab", at=0)),
+        "emphasise": Emphasise(["b"], alpha=0.2, heads={0: [1, 2]}, queries="response"),
+        "bias": BiasAttention(torch.tensor([0.0, 1.0, -1.0]), layer=0),
+        "heads": ScaleHeads({(0, 1): 0.0, (1, 2): 1.5}),
+        "shift": Shift({"lm_head.weight": torch.ones(3, 16)}, strength=-0.5, share=0.5),
+    }
+
+
+@pytest.mark.parametrize("name", list(edits()))
+def test_a_loaded_edit_makes_the_same_model_bit_for_bit(tiny_lm: Any, tmp_path: Path, name: str) -> None:
+    lm, edit = tiny_lm("a", "b"), edits()[name]
+    ids = lm.begin("aab")
+    wanted = lm.edited(edit).open([ids], 3).start()
+    (loaded,) = load_edits(save_edits(edit, tmp_path / "edit.safetensors"))
+    assert type(loaded) is type(edit)
+    assert lm.edited(loaded).open([ids], 3).start().equal(wanted)
+    assert not wanted.equal(lm.open([ids], 3).start())
+
+
+def test_all_edits_of_a_model_are_saved_in_their_order(tiny_lm: Any, tmp_path: Path) -> None:
+    lm = tiny_lm("a", "b")
+    edited = lm.edited(edits()["add"], edits()["project out"], edits()["shift"])
+    again = lm.edited(*load_edits(save_edits(edited.edits, tmp_path / "all.safetensors")))
+    assert again.open([[1, 2]], 3).start().equal(edited.open([[1, 2]], 3).start())
+    assert repr(again.edits[0]).startswith("Add(")
+
+
+def test_what_a_file_cannot_hold_is_refused(tmp_path: Path) -> None:
+    v = vector(1, 16)
+    for edit in (
+        Add(v, layer=0, strength=lambda steps: steps.float()), Add(v, layer=0, when=lambda h: h[..., 0] > 0),
+        Apply(lambda h: h, layer=0), Clamp(Planted(16, 4), {0: 1.0}, layer=0),
+    ):  # fmt: skip
+        with pytest.raises(ArgumentError, match="cannot be saved"):
+            save_edits(edit, tmp_path / "edit.safetensors")
+
+
+def test_a_file_without_edits_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.ones(2)}, tmp_path / "other.safetensors")
+    (tmp_path / "text.safetensors").write_text("no tensors here")
+    for name, wanted in (("other", "without edits"), ("text", "cannot read edits"), ("none", "cannot read edits")):
+        with pytest.raises(ArgumentError, match=wanted):
+            load_edits(tmp_path / f"{name}.safetensors")
