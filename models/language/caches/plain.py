@@ -7,7 +7,7 @@ extended; cohorts of one length are merged before a forward pass.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -94,23 +94,31 @@ class PlainContexts:
 
     def append(self, parents: Rows, tokens: Sequence[Sequence[int]], *, every: bool = False) -> Tensor:
         """See `Contexts.append`; one token after the other, for not every recurrent model continues by several."""
-        found: dict[tuple[int, int], Tensor] = {}
-        for t in range(max([1, *map(len, tokens)])):
-            some = np.array([row[t] if t < len(row) else -1 for row in tokens], np.int64)
-            logits = self.extend(parents, some)
-            found |= {(i, t): row for i, row in zip(np.flatnonzero(some >= 0).tolist(), logits, strict=True)}
-            parents = np.arange(len(tokens))
-        wanted = [key for key in sorted(found) if every or key[1] == len(tokens[key[0]]) - 1]
-        return torch.stack([found[key] for key in wanted]) if wanted else torch.empty(0, 0, device=self._device)
+        return append_one_by_one(self.extend, parents, tokens, every)
 
     def _grow(self, cohort: Cohort, tokens: NDArray[np.int64]) -> Tensor:
         ids = torch.from_numpy(tokens[cohort.members]).to(self._device)[:, None]
         positions = torch.full_like(ids, cohort.length)
-        with self._twins.borrow() as twin, self._laid.on(twin, self._of[cohort.members], positions):
+        with self._twins.borrow() as twin, self._laid.on(twin, self._of[cohort.members], positions, cohort.members):
             logits, cohort.cache = twin.forward.last(ids, cohort.cache, cohort.length)
         cohort.length += 1
         self.forwarded += len(cohort.members)
         return logits
+
+
+def append_one_by_one(
+    extend: Callable[[Rows, NDArray[np.int64]], Tensor], parents: Rows, tokens: Sequence[Sequence[int]], every: bool
+) -> Tensor:
+    """`Contexts.append` by as many calls of its `extend` as the longest list has tokens."""
+    found: dict[tuple[int, int], Tensor] = {}
+    logits = torch.empty(0, 0)
+    for t in range(max([1, *map(len, tokens)])):
+        some = np.array([row[t] if t < len(row) else -1 for row in tokens], np.int64)
+        logits = extend(parents, some)
+        found |= {(i, t): row for i, row in zip(np.flatnonzero(some >= 0).tolist(), logits, strict=True)}
+        parents = np.arange(len(tokens))
+    wanted = [key for key in sorted(found) if every or key[1] == len(tokens[key[0]]) - 1]
+    return torch.stack([found[key] for key in wanted]) if wanted else logits[:0]
 
 
 def _in_order(parts: list[tuple[NDArray[np.int64], Tensor]]) -> Tensor:

@@ -208,7 +208,7 @@ class SharedContexts:
         with (
             self._twins.borrow() as twin,
             select_shared_attention(twin.configs),
-            self._laid.on(twin, self._first[self._layout.prompt[plan.rows]], positions, biased=False),
+            self._laid.on(twin, self._first[self._layout.prompt[plan.rows]], positions, plan.rows, biased=False),
             select_rows(twin.model, row, at) as select,
         ):
             logits, _ = twin.forward.all(ids, self._cache, position_ids=positions, particles=self._cache)

@@ -51,6 +51,8 @@ class Where:
     prompt: Tensor
     """(F,) the number of the row's prompt in its batch."""
     spans: Spans = field(repr=False)
+    context: Tensor | None = None
+    """(F,) the number of the row's context among those that the caller goes on to; None while prompts are read."""
 
     @property
     def steps(self) -> Tensor:
@@ -65,7 +67,8 @@ class Where:
 
     def select(self, rows: torch.Tensor) -> Where:
         """The same of some rows only."""
-        return Where(self.positions[rows], self.start[rows], self.prompt[rows], self.spans)
+        context = None if self.context is None else self.context[rows]
+        return Where(self.positions[rows], self.start[rows], self.prompt[rows], self.spans, context)
 
 
 @dataclass(frozen=True)

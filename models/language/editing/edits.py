@@ -103,10 +103,19 @@ class Laid:
         return self._biases[g]
 
     @contextmanager
-    def on(self, twin: Twin, prompt: NDArray[np.int64], positions: Tensor, *, biased: bool = True) -> Iterator[None]:
+    def on(
+        self,
+        twin: Twin,
+        prompt: NDArray[np.int64],
+        positions: Tensor,
+        context: NDArray[np.int64] | None = None,
+        *,
+        biased: bool = True,
+    ) -> Iterator[None]:
         """Lay edits on the pass that is made inside, and take them off again.
 
-        `prompt` (F,) the number of each row's prompt; `positions` (F, Q) where its tokens stand. `biased`: whether
+        `prompt` (F,) the number of each row's prompt; `positions` (F, Q) where its tokens stand;
+        `context` (F,) its number among the contexts that the caller goes on to. `biased`: whether
         attention is to be told its biases; the shared cache adds them itself. Raises ModelError where an edit gives
         NaN or changes a shape.
         """
@@ -117,7 +126,8 @@ class Laid:
             return
         device = positions.device
         start = torch.from_numpy(self._lengths[prompt]).to(device)[:, None]
-        where = Where(positions, start, torch.from_numpy(prompt).to(device), self._spans)
+        of = None if context is None else torch.from_numpy(context).to(device)
+        where = Where(positions, start, torch.from_numpy(prompt).to(device), self._spans, of)
         numbers = np.array([-1 if edits is None else kinds.get(edits, -1) for edits in self._edits])[prompt]
         hooks: dict[str, list[_Act]] = {}
         watch = _Watch()
@@ -148,7 +158,7 @@ class _Nothing(Laid):
         return {}
 
     @contextmanager
-    def on(self, twin: Twin, prompt: NDArray[np.int64], positions: Tensor, *, biased: bool = True) -> Iterator[None]:
+    def on(self, *args: Any, **kwargs: Any) -> Iterator[None]:
         yield
 
 
