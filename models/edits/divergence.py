@@ -51,8 +51,8 @@ class DivergentLM(LanguageModel):
 
     def open(self, prompts: Sequence[Sequence[int]], max_new: int) -> Contexts:
         """See `LanguageModel.open`."""
-        stores = [lm.open(prompts, max_new) for lm in (self.plain, self.full, self._measured)]
-        return _Contexts(*stores, self._most)
+        plain, full, measured = (lm.open(prompts, max_new) for lm in (self.plain, self.full, self._measured))
+        return _Contexts(plain, full, measured, self._most)
 
     @property
     def vocabulary(self) -> Vocabulary:
