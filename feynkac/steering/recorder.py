@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from feynkac.base.capabilities import BoundsEvidence, CountsTokens, Remembers, Shows, has
+from feynkac.base.capabilities import BoundsEvidence, CountsTokens, Doubts, Remembers, Shows, has
 from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import Rows
 from feynkac.base.errors import ModelError
@@ -131,8 +131,10 @@ class Recorder:
         never = algorithm in ("importance", "best_of_n")
         # What is certain may be as uneven as it likes: of such a population a small ESS is no doubt.
         uneven = algorithm == "optimal"
+        state = self.whole.state if self.whole is not None else None
         return [
             *doubts,
+            *(state.list_doubts(self.group) if has(state, Doubts) else ()),
             *list_doubts(found, history.ess, history.resampled, n, never_resamples=never, of_posterior=not uneven),
         ]
 

@@ -17,6 +17,7 @@ from feynkac.base.problems import Problem, list_problems
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.language.laws.law import PLAIN, Law
 from feynkac.models.language.proposals.columns import Constraints, find_columns
+from feynkac.models.language.proposals.spending import doubt_proposal
 from feynkac.models.language.protocols import Contexts
 
 
@@ -172,6 +173,10 @@ class Texts:
         listings = [self.companions.get(name_listing(group, c)) for c in range(len(self.constraints[group]))]
         return max([written, *(listing.log_total for listing in listings if listing is not None)])
 
+    def list_doubts(self, group: int) -> list[str]:
+        """See `Doubts`: a proposal that spends more than half of the particles on itself."""
+        return doubt_proposal(self.companions, group)
+
     def samples(self, rows: Rows) -> list[str]:
         """What a result shows for `rows`."""
         return self.texts(rows)
@@ -180,6 +185,11 @@ class Texts:
 def name_listing(g: int, column: int) -> tuple[str, int, int]:
     """The key in `companions` of what is foreseen of the texts of a constraint of problem `g`."""
     return "listing", g, column
+
+
+def name_spent(g: int) -> tuple[str, int]:
+    """The key in `companions` of the nats of second moment that problem `g` spends on its proposal."""
+    return "spent", g
 
 
 RUNNING, BY_EOS, BY_STOP, AT_LIMIT, DEAD = range(5)

@@ -56,6 +56,7 @@ from feynkac.base.capabilities.states import (
     Completes as Completes,
     CountsTokens as CountsTokens,
     Decodes as Decodes,
+    Doubts as Doubts,
     ForcesEnds as ForcesEnds,
     ForeseesAcceptance as ForeseesAcceptance,
     Grouped as Grouped,
@@ -87,8 +88,8 @@ OF_MODELS: tuple[type, ...] = (
 OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers,)
 OF_STATES: tuple[type, ...] = (
     Shows, Retires, Records, CountsTokens, TellsEnds, Remembers, Writes, TellsProblems, Tokenised, CarriesAutomata,
-    LimitsTokens, ForcesEnds, ForeseesAcceptance, Grouped, BoundsEvidence, TellsLogProb, Weighed, Decodes, Estimates,
-    Completes,
+    LimitsTokens, ForcesEnds, ForeseesAcceptance, Grouped, BoundsEvidence, Doubts, TellsLogProb, Weighed, Decodes,
+    Estimates, Completes,
 )  # fmt: skip
 OF_POTENTIALS: tuple[type, ...] = (
     Named, Factored, Hard, Foresees, Guides, Consults, Checks, Contradicts, Lists, Outlines, Reads,

@@ -174,6 +174,15 @@ class BoundsEvidence(Protocol):
 
 
 @runtime_checkable
+class Doubts(Protocol):
+    """A state that knows what the reader of its results should doubt. Without it: only weights are judged."""
+
+    def list_doubts(self, group: int) -> list[str]:
+        """What to doubt of the results of a group, one text each."""
+        ...
+
+
+@runtime_checkable
 class Weighed(Protocol):
     """A state that knows its weights since it was last resampled. Without it: `tempered(ess=)` refuses."""
 

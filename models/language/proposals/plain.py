@@ -21,6 +21,7 @@ from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.language.draws.next_token import Drawn, draw_tokens, score_tokens
 from feynkac.models.language.draws.rejection import draw_checked
 from feynkac.models.language.laws.law import shape
+from feynkac.models.language.proposals.spending import count_ratios
 from feynkac.models.language.protocols import Frontier, Proposal, Proposed
 
 if TYPE_CHECKING:
@@ -100,7 +101,9 @@ class Drafted:
             raise ModelError(
                 f"the proposal's model has {other.shape[1]} tokens and the target {own.shape[1]}; they must be the same"
             )
-        return draw_and_weigh(frontier, self._mix(own, other, frontier.scale), np.ones(len(own), np.float32))
+        log_p, log_q = self._mix(own, other, frontier.scale)
+        count_ratios(frontier, log_p, log_q)
+        return draw_and_weigh(frontier, log_q.float(), np.ones(len(own), np.float32))
 
     def _follow(self, frontier: Frontier) -> Tensor:
         """(U, V) logits of the other law behind the same texts; of a prompt's law, with its temperature applied."""
@@ -113,15 +116,16 @@ class Drafted:
         shaped = shape(logits, [prompt.law] * len(texts), lambda u: prompt.find_history(texts[u]))
         return shaped / prompt.law.temperature
 
-    def _mix(self, own: Tensor, other: Tensor, scale: NDArray[np.float32]) -> Tensor:
+    def _mix(self, own: Tensor, other: Tensor, scale: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+        """(U, V) float64 log p and log q."""
         import torch
 
         factor = torch.as_tensor(scale, dtype=torch.float64, device=own.device)[:, None]
         log_p = torch.log_softmax(own.double() * factor, 1)
         log_q = torch.log_softmax(other.double() * (factor if self._prompt is None else 1.0), 1)
         if self.share == 1.0:
-            return log_q.float()
-        return torch.logaddexp(np.log(self.share) + log_q, np.log1p(-self.share) + log_p).float()
+            return log_p, log_q
+        return log_p, torch.logaddexp(np.log(self.share) + log_q, np.log1p(-self.share) + log_p)
 
 
 def read_proposal(proposal: Any, mix: Any) -> Proposal | None:
