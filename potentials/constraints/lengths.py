@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from feynkac.potentials.constraints.automata.alphabet import ANY_CHAR, build_alphabet, match_characters
+from feynkac.potentials.constraints.automata.alphabet import build_alphabet
+from feynkac.potentials.constraints.automata.characters import ANY_CHAR, match_characters
 from feynkac.potentials.constraints.automata.nfa import CharDfa
 
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten
 from feynkac.base.unicode import check_unicode
 from feynkac.potentials.base import Factor, Product
-from feynkac.potentials.constraints.automata.alphabet import Ranges, build_alphabet, match_characters
+from feynkac.potentials.constraints.automata.alphabet import build_alphabet
+from feynkac.potentials.constraints.automata.characters import Ranges, match_characters
 from feynkac.potentials.constraints.automata.nfa import CharDfa, Nfa, TooLarge, determinise, reach_backwards
 from feynkac.potentials.constraints.automata.products import unite
 from feynkac.potentials.constraints.automata.weights import ChoiceWeights, PathWeights, list_edges

@@ -15,7 +15,7 @@ import feynkac as fk
 from feynkac.base.errors import ArgumentError, ConstraintError
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.potentials import phrases, tokens
-from feynkac.potentials.constraints.automata.matching import list_variants
+from feynkac.potentials.constraints.automata.characters import list_variants
 
 BYTEWISE = Vocabulary((*(bytes([b]) for b in range(256)), b""), (256,))
 PIECES = [b"a", b"b", b"ab", b"ba", "é".encode(), b"\xc3", b"\xa9", b"\xa9a", b"b\xc3", "É".encode(), b"A", b"a\xe2"]
@@ -70,7 +70,7 @@ def test_letters_without_case_are_those_of_python(ban: list[str], texts: list[st
 
 def test_the_letters_that_case_has_are_found() -> None:
     """Against Python's engine asked of every character there is."""
-    from feynkac.potentials.constraints.automata.alphabet import match_characters
+    from feynkac.potentials.constraints.automata.characters import match_characters
 
     for char in "kKsßẞiİıµμǅ.é中\u0345\U00010400":
         ranges = match_characters(re.escape(char), re.IGNORECASE)

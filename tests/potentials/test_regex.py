@@ -16,7 +16,7 @@ from feynkac.base.masks import unpack
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.potentials import regex
 from feynkac.potentials.constraints.automata import dfa, trie
-from feynkac.potentials.constraints.automata.alphabet import match_characters
+from feynkac.potentials.constraints.automata.characters import match_characters
 from feynkac.potentials.constraints.automata.expressions import build_dfa, check
 
 # Tokens that overlap, halves of characters, duplicates, control tokens in the middle, several ends.

@@ -6,33 +6,17 @@ characters, so it is compiled over these classes, and one shared decoder tells w
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-N_CHARS = 0x110000
+from feynkac.potentials.constraints.automata.characters import N_CHARS, Ranges
+
 NEVER = 1 << 30
 """A distance that no path has."""
 _SURROGATES = (0xD800, 0xE000)  # no characters: UTF-8 cannot spell them
-Ranges: TypeAlias = tuple[tuple[int, int], ...]
-"""A set of characters: [low, high) ranges of code points, ascending."""
-ANY_CHAR: Ranges = ((0, N_CHARS),)
-
-
-@lru_cache(maxsize=1)
-def _list_characters() -> str:
-    return np.arange(N_CHARS, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
-
-
-@lru_cache(maxsize=1024)
-def match_characters(one_char: str, flags: int) -> Ranges:
-    """All characters that a regular expression for one character matches: Python's own engine is asked."""
-    return tuple(match.span() for match in re.finditer(f"(?:{one_char})+", _list_characters(), flags))
 
 
 @dataclass(frozen=True)

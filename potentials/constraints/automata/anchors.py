@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
-from feynkac.potentials.constraints.automata.alphabet import Ranges, match_characters
+from feynkac.potentials.constraints.automata.characters import Ranges, match_characters
 
 END, FINAL, LINE, ASCII, WIDE, OTHER = (1 << i for i in range(6))
 """What may come next: the end, a line break that is the last character, one that is not, a word character of ASCII, any

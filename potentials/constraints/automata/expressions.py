@@ -11,18 +11,10 @@ from re import (
 from typing import Any
 
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten
-from feynkac.potentials.constraints.automata.alphabet import Ranges, match_characters
 from feynkac.potentials.constraints.automata.anchors import Anchor
+from feynkac.potentials.constraints.automata.characters import match_class
 from feynkac.potentials.constraints.automata.nfa import CharDfa, Nfa, TooLarge, determinise
 
-_CATEGORY = {
-    sre.CATEGORY_DIGIT: r"\d",
-    sre.CATEGORY_NOT_DIGIT: r"\D",
-    sre.CATEGORY_SPACE: r"\s",
-    sre.CATEGORY_NOT_SPACE: r"\S",
-    sre.CATEGORY_WORD: r"\w",
-    sre.CATEGORY_NOT_WORD: r"\W",
-}
 _UNSUPPORTED = {
     sre.ASSERT: ("look-around (?=...), (?<=...)", "spell out what it allows, or add a second constraint"),
     sre.ASSERT_NOT: ("negative look-around (?!...), (?<!...)", "use a negated class [^...], or constraint(f)"),
@@ -41,7 +33,6 @@ _ANCHORS = {
 }
 _NESTING = (sre.SUBPATTERN, sre.MAX_REPEAT, sre.MIN_REPEAT)
 _TOO_DEEP = "its groups are nested too deeply for Python's own parser; write it flatter"
-_CLASS_FLAGS = re.IGNORECASE | re.ASCII | re.DOTALL
 
 
 def check(pattern: str | re.Pattern[str]) -> tuple[str, int]:
@@ -147,7 +138,7 @@ class _Builder:
             return self._add_repeat(inner, low, high, state, flags)
         if op is sre.AT:
             return self._nfa.add_guarded(state, Anchor(_ANCHORS[arg], flags & (re.ASCII | re.MULTILINE)))
-        return self._nfa.add_move(state, self._list_chars(op, arg, flags))
+        return self._nfa.add_move(state, match_class(op, arg, flags))
 
     def _add_branches(self, branches: Sequence[Callable[[int], int]], state: int) -> int:
         ends = []
@@ -180,24 +171,5 @@ class _Builder:
             self._nfa.free[skip].append(last)
         return last
 
-    def _list_chars(self, op: Any, arg: Any, flags: int) -> Ranges:
-        if op is sre.LITERAL and not flags & re.IGNORECASE:
-            return ((arg, arg + 1),)
-        if op is sre.ANY:
-            return match_characters(".", flags & _CLASS_FLAGS)
-        items = {sre.LITERAL: [(op, arg)], sre.NOT_LITERAL: [(sre.NEGATE, None), (sre.LITERAL, arg)]}.get(op, arg)
-        return match_characters(f"[{''.join(map(_spell, items))}]", flags & _CLASS_FLAGS)
-
     def _refuse(self, what: str, advice: str) -> ConstraintError:
         return ConstraintError(f"{self._name}: {what} has no finite automaton here; {advice}")
-
-
-def _spell(item: tuple[Any, Any]) -> str:
-    """One item of a parsed character class, written so that Python's engine reads it back."""
-    op, arg = item
-    if op is sre.NEGATE:
-        return "^"
-    if op is sre.CATEGORY:
-        return _CATEGORY[arg]
-    low, high = arg if op is sre.RANGE else (arg, arg)
-    return f"\\U{low:08x}-\\U{high:08x}"

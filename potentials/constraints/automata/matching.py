@@ -6,15 +6,14 @@ few states come first, and 0, between two characters, is the root.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ConstraintError
-from feynkac.potentials.constraints.automata.alphabet import ANY_CHAR, N_CHARS, Alphabet, build_alphabet
+from feynkac.potentials.constraints.automata.alphabet import Alphabet, build_alphabet
+from feynkac.potentials.constraints.automata.characters import ANY_CHAR, list_variants
 from feynkac.potentials.constraints.automata.nfa import MAX_ENTRIES, CharDfa, trim
 
 _ADVICE = "multiply several of them, phrases(require=a) * phrases(require=b), or ask for fewer"
@@ -156,16 +155,3 @@ def _group_bytes(base: NDArray[np.int32], moves: Iterable[tuple[int, int]]) -> N
 def _make_letters(classes: NDArray[np.int64]) -> Alphabet:
     step = np.where(classes < 0, -1, -2 - classes)[None, :].astype(np.int32)
     return Alphabet(step, np.ones((1, int(classes.max()) + 1), dtype=np.bool_))
-
-
-@lru_cache(maxsize=1)
-def _list_cased() -> str:
-    """All characters that are another in upper or lower case."""
-    each = (chr(c) for c in range(N_CHARS) if not 0xD800 <= c < 0xE000)
-    return "".join(char for char in each if not char == char.lower() == char.upper())
-
-
-@lru_cache(maxsize=1 << 14)
-def list_variants(char: str) -> tuple[str, ...]:
-    """The characters that are `char` where case does not count, as Python's own engine has it."""
-    return tuple(re.findall(re.escape(char), _list_cased(), re.IGNORECASE)) or (char,)

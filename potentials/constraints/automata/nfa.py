@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ConstraintError
-from feynkac.potentials.constraints.automata.alphabet import Alphabet, Ranges, build_alphabet
+from feynkac.potentials.constraints.automata.alphabet import Alphabet, build_alphabet
 from feynkac.potentials.constraints.automata.anchors import (
     ALL,
     END,
@@ -21,6 +21,7 @@ from feynkac.potentials.constraints.automata.anchors import (
     list_kinds,
     pass_promise,
 )
+from feynkac.potentials.constraints.automata.characters import Ranges
 
 MAX_STATES = 100_000
 MAX_ENTRIES = 20_000_000  # of a transition table: 80 MB

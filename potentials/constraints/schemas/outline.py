@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from feynkac.base.errors import ConstraintError
-from feynkac.potentials.constraints.automata.alphabet import ANY_CHAR, Ranges, match_characters
+from feynkac.potentials.constraints.automata.characters import ANY_CHAR, Ranges, match_characters
 from feynkac.potentials.constraints.automata.nfa import CharDfa, Nfa, TooLarge, determinise
 
 _TRIES = ((6, False), (3, False), (6, True), (2, True))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from feynkac.base.errors import ConstraintError
-from feynkac.potentials.constraints.automata.alphabet import ANY_CHAR, build_alphabet
+from feynkac.potentials.constraints.automata.alphabet import build_alphabet
+from feynkac.potentials.constraints.automata.characters import ANY_CHAR
 from feynkac.potentials.constraints.automata.expressions import add_pattern
 from feynkac.potentials.constraints.automata.nfa import Nfa, TooLarge as NfaTooLarge
 from feynkac.potentials.constraints.engines.earley.machines import (
