@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,11 @@ class Problems:
 
     def find_potential(self, g: int) -> Factor:
         """All that weighs problem `g`."""
-        return product(self.own[g], self.shared)
+        return self._potentials[g]
+
+    @cached_property
+    def _potentials(self) -> tuple[Factor, ...]:
+        return tuple(product(own, self.shared) for own in self.own)
 
     def only_masks(self, g: int) -> bool:
         """Whether nothing weighs problem `g` but constraints that mask, and accept all that they let through."""

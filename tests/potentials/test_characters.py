@@ -23,9 +23,10 @@ def ask_python(one_char: str, flags: int) -> Ranges:
 
 CASE = [0, re.IGNORECASE, re.ASCII, re.IGNORECASE | re.ASCII]
 CLASSES = [
-    "a", "[^a]", ".", r"\n", r"\.", r"\d", r"\D", r"\s", r"\S", r"\w", r"\W", r"[^\w]", r"[\W\d]", r"[\S\s]", "[k]", "[^k]",
-    "ß", "[A-z]", "[^Ā-ž]", "[ſ-ǆ]", r"[\wι]", r"[^\W_ı]", "[İi]", "[µ-ÿ]", r"[^\d\u212a]", r"[ \t\n\r]", r'[^"\\\x00-\x1f]',
-    "[\U00010400-\U00010420]", "[\u1f80-\u1fff]", "[\ud800-\udfff]", "[^\U0010ffff]", "[\0-a]", "[aab-da]",
+    "a", "[^a]", ".", r"\n", r"\.", r"\d", r"\D", r"\s", r"\S", r"\w", r"\W", r"[^\w]", r"[\W\d]", r"[\S\s]",
+    "[k]", "[^k]", "ß", "[A-z]", "[^Ā-ž]", "[ſ-ǆ]", r"[\wι]", r"[^\W_ı]", "[İi]", "[µ-ÿ]", r"[^\d\u212a]",
+    r"[ \t\n\r]", r'[^"\\\x00-\x1f]', "[\U00010400-\U00010420]", "[\u1f80-\u1fff]", "[\ud800-\udfff]",
+    "[^\U0010ffff]", "[\0-a]", "[aab-da]",
 ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import torch
 import feynkac as fk
 from feynkac.base.errors import AllParticlesDied, ArgumentError, PotentialError
 from feynkac.potentials.base import Factor
+from feynkac.steering.problems import read_problems
 
 
 def test_fifty_problems_with_constraints_of_their_own_share_every_forward_pass(tiny_lm, monkeypatch) -> None:
@@ -46,6 +47,13 @@ def test_a_potential_given_twice_counts_twice(tiny_lm) -> None:
                            algorithm="best_of_n", particles=64, seed=0)  # fmt: skip
     assert {round(float(w), 6) for w in twice.log_weights + np.log(64)} == {0.0, 2.0}
     assert {round(float(w), 6) for w in once.log_weights + np.log(64)} == {0.0, 1.0}
+
+
+def test_all_that_weighs_a_problem_is_put_together_once(tiny_lm) -> None:
+    a = tiny_lm("a").prompt(tokens=[1], max_tokens=1)
+    problems = read_problems([(a, fk.regex("a")), a], [fk.regex("[ab]")])
+    assert [problems.find_potential(g) for g in range(2)] == [problems.find_potential(g) for g in range(2)]
+    assert problems.find_potential(0) is not problems.find_potential(1)
 
 
 def test_the_death_of_one_problem_names_its_own_potential(tiny_lm) -> None:
