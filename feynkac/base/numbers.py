@@ -43,3 +43,12 @@ def read_real(name: str, value: Any, low: float, advice: str = "") -> float:
     if not (math.isfinite(number) and number >= low):
         raise ArgumentError(f"{name} is {value!r}; it must be a number of at least {low:g}{advice}")
     return number
+
+
+def read_seconds(name: str, value: Any) -> float | None:
+    """`value` as a limit of time in seconds; None is none. Raises ArgumentError by the `name` of the argument."""
+    if value is None:
+        return None
+    if not read_real(name, value, 0.0, " seconds, or None for no limit"):
+        raise ArgumentError(f"{name} is 0; give seconds, or None for no limit")
+    return float(value)

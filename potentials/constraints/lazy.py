@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ArgumentError, ConstraintError
-from feynkac.base.numbers import read_real, read_whole
+from feynkac.base.numbers import read_seconds, read_whole
 from feynkac.potentials.constraints.checked.asking import Question, check_function, name_function
 from feynkac.potentials.constraints.checked.readers import Reader, StepReader, TextReader
-from feynkac.potentials.constraints.tokenwise import TokenFactor
+from feynkac.potentials.constraints.tokenwise import TokenFactor, read_name
 
 if TYPE_CHECKING:
     from feynkac.base.masks import TokenAutomaton
@@ -46,7 +46,8 @@ def lazy(
     start: Any = _NO_START,
     draws: int = 4,
     batch: bool = False,
-    timeout: float | None = None,
+    name: str | None = None,
+    timeout: float | None = 10.0,
 ) -> Lazy:
     """The texts that `f` accepts all the way: `f(text)` says whether the text so far can still become right.
 
@@ -68,7 +69,9 @@ def lazy(
 
     `draws`: for each token so many draws must be accepted, the first of which it is, from 2. More have less variance,
     and ask more: at two draws a weight has three times the variance of four, or more, for six tenths of the calls.
-    `batch`: `f` and `accepts` take a list of texts, and return as many bools. `timeout`: seconds that a call may take.
+    `batch`: `f` and `accepts` take a list of texts, and return as many bools. `name`: what errors and results call it.
+    `timeout`: seconds that a call may take, which is then made on another thread than yours; None makes it on yours,
+    as a connection to a database may need it, and waits for ever.
 
     Raises ArgumentError for functions that cannot be called so, ConstraintError where `f("")` is False; PotentialError,
     when it is used, with the text, where a function raises, takes too long, or returns no bool.
@@ -81,16 +84,16 @@ def lazy(
         check_function(accepts, f"{what}: accepts", given[:1])
     if batch and parser:
         raise ArgumentError(f"{what}: batch=True is for functions of texts; a parser with a start takes one at a time")
-    if timeout is not None and not read_real(f"{what}: timeout", timeout, 0.0, " seconds"):
-        raise ArgumentError(f"{what}: timeout is 0; give seconds, or leave it out")
+    timeout = read_seconds(f"{what}: timeout", timeout)
     draws = read_whole(f"{what}: draws", draws, 2, ", as one draw alone tells nothing of the weight")
-    first = Question(f, what, batch, timeout)
-    last = None if accepts is None else Question(accepts, f"{what}: accepts", batch, timeout)
+    called = read_name(name, "lazy") or what
+    first = Question(f, called, batch, timeout)
+    last = None if accepts is None else Question(accepts, f"{called}: accepts", batch, timeout)
     if parser:
-        return Lazy(StepReader(start, first, last), what, draws)
+        return Lazy(StepReader(start, first, last), called, draws)
     if not first.ask_bools([("",)], lambda _: "")[0]:
         raise ConstraintError(
-            f"{what} rejects the empty text, with which every text begins: it must be True of all that can still "
+            f"{called} rejects the empty text, with which every text begins: it must be True of all that can still "
             "become right. What is told of whole texts only belongs into constraint(f)"
         )
-    return Lazy(TextReader(first, last), what, draws)
+    return Lazy(TextReader(first, last), called, draws)

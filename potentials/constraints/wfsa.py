@@ -25,6 +25,7 @@ from feynkac.potentials.constraints.automata.nfa import CharDfa, Nfa, TooLarge, 
 from feynkac.potentials.constraints.automata.products import unite
 from feynkac.potentials.constraints.automata.weights import ChoiceWeights, PathWeights, list_edges
 from feynkac.potentials.constraints.texts import TextConstraint, regex
+from feynkac.potentials.constraints.tokenwise import read_name
 from feynkac.potentials.constraints.weighted import TextWeight
 
 Transition: TypeAlias = "tuple[Hashable, str, Hashable, float]"
@@ -59,8 +60,7 @@ def wfsa(
     Raises ArgumentError for transitions, states or weights that are none; ConstraintError for characters that are no
     single ones, and if no text has a path.
     """
-    if not isinstance(name, str | None):
-        raise ArgumentError(f"wfsa(name={shorten(repr(name))}): give a string")
+    name = read_name(name, "wfsa")
     if isinstance(transitions, Mapping):
         if start is not None or final is not None:
             raise ArgumentError(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from feynkac.base.errors import ArgumentError
-from feynkac.base.numbers import read_real, read_whole
+from feynkac.base.numbers import read_seconds, read_whole
 from feynkac.potentials.rewards.loop import check_loop, start_coroutine
 
 OnError: TypeAlias = Literal["raise", "kill", "retry"]
@@ -56,8 +56,7 @@ class Calls:
                 raise ArgumentError(
                     f"{what}: with batch=True there is one call, which workers= cannot divide; leave it out"
                 )
-        if self.timeout is not None and read_real(f"{what}: timeout", self.timeout, 0.0) == 0.0:
-            raise ArgumentError(f"{what}: timeout is 0; give a number of seconds, or leave it out")
+        read_seconds(f"{what}: timeout", self.timeout)
         if self.on_error not in get_args(OnError):
             raise ArgumentError(f"{what}: on_error is {self.on_error!r}; choose 'raise', 'kill' or 'retry'")
         if self.on_error == "kill" and batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import pickle
 import threading
@@ -255,6 +256,7 @@ def test_two_lazy_constraints_and_a_mask_meet(tiny_lm) -> None:
         (lambda: fk.lazy(lambda s, c: s, start=0, batch=True), "batch=True is for functions of texts"),
         (lambda: fk.lazy(no_b, timeout=0), "timeout is 0"),
         (lambda: fk.lazy(no_b, timeout=cast(Any, "1")), "timeout is '1'"),
+        (lambda: fk.lazy(no_b, name=cast(Any, 3)), r"name=3\): give a string"),
         (lambda: fk.lazy(no_b, draws=1), "draws is 1; it must be an integer of at least 2"),
         (lambda: fk.lazy(lambda text: text.startswith("a")), "rejects the empty text"),
         (lambda: fk.after("b", fk.lazy(no_b)), "gives no masks to put behind a marker"),
@@ -313,6 +315,33 @@ def test_a_function_that_hangs_is_named_with_its_text() -> None:
     raising = fk.lazy(lambda text: text == "" or 1 // 0, timeout=5.0)
     with pytest.raises(PotentialError, match="raised ZeroDivisionError"):
         walk(raising, 1)
+
+
+def test_a_check_has_a_time_limit_on_another_thread_and_none_on_that_of_the_run() -> None:
+    threads = set[int]()
+
+    def notice(text: str) -> bool:
+        threads.add(threading.get_ident())
+        return True
+
+    walk(fk.lazy(notice), 1)
+    assert threads and threading.get_ident() not in threads
+    threads.clear()
+    walk(fk.lazy(notice, timeout=None), 1)
+    assert threads == {threading.get_ident()}
+
+
+def test_the_functions_that_are_asked_have_one_default_time_limit() -> None:
+    limits = {f: inspect.signature(f).parameters["timeout"].default for f in (fk.lazy, fk.parser)}
+    assert set(limits.values()) == {10.0}
+
+
+def test_a_check_is_called_by_the_name_that_it_was_given() -> None:
+    named = fk.lazy(no_b, accepts=lambda text: cast(Any, "yes"), name="no letter b")
+    assert named.name == "no letter b"
+    with pytest.raises(PotentialError, match="'no letter b: accepts', asked about"):
+        named.automaton(VOCABULARY).accepts(np.zeros(1, np.int64))
+    assert fk.lazy(no_b, name="").name == fk.lazy(no_b).name == "lazy(no_b)"
 
 
 def test_a_parser_that_rejects_what_it_accepted_before_is_named_with_the_text(monkeypatch) -> None:

@@ -223,8 +223,9 @@ def test_what_may_change_may_change(explore: Any) -> None:
         (lambda: parser(lambda byte: byte), r"advance\(state, byte\) is called so"),  # type: ignore[arg-type]
         (lambda: parser(depth_after, 0, lambda: True), r"accepts\(state\) is called so"),  # type: ignore[arg-type]
         (lambda: parser(Functions(), start=3), "brings its own start and accepts"),
-        (lambda: parser(depth_after, timeout=0), "a positive number, or None"),
-        (lambda: parser(depth_after, timeout=True), "a positive number, or None"),
+        (lambda: parser(depth_after, timeout=0), "timeout is 0; give seconds, or None"),
+        (lambda: parser(depth_after, timeout=True), "timeout is True; it must be a number .* or None"),
+        (lambda: parser(depth_after, name=3), r"name=3\): give a string"),  # type: ignore[arg-type]
     ],
 )
 def test_what_is_no_parser_is_refused_where_it_is_given(make: Any, problem: str) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextvars
 import copy
 import inspect
 from collections.abc import Callable, Sequence
-from threading import Event, Lock, Thread
+from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
+from feynkac.base.deadline import Overdue, call_each
 from feynkac.base.errors import PotentialError, shorten
 
 _CHECKED = 200  # states of which it is looked at whether a call changes them
@@ -64,46 +65,26 @@ class Caller:
 
     def _call(self, what: str, function: Any, given: list[tuple[Any, ...]], texts: Sequence[bytes]) -> list[Any]:
         found: list[Any] = []
-        failed: list[BaseException] = []
-        over = Event()
 
-        def work() -> None:
-            try:
-                for arguments in given:
-                    found.append(function(*arguments))
-            except BaseException as error:
-                failed.append(error)
-            finally:
-                over.set()
+        def call(arguments: tuple[Any, ...]) -> None:
+            found.append(function(*arguments))
 
-        hangs = not self._finish(work, over, found)
-        with self._lock:
-            self.calls += len(found)
-        if hangs or failed:
-            state, *byte = given[len(found)]
-            said = self._at(what, state, texts[len(found)], *byte)
-            if hangs:
-                raise PotentialError(f"{said} takes longer than {self._timeout:g} s; make it faster, or raise timeout=")
-            if not isinstance(failed[0], Exception):
-                raise failed[0]
-            how = f"{type(failed[0]).__name__}: {failed[0]}"
-            raise PotentialError(f"{said} raised {how}; return None for what is no text") from failed[0]
+        def at(k: int) -> str:
+            state, *byte = given[k]
+            return self._at(what, state, texts[k], *byte)
+
+        try:
+            call_each([partial(call, arguments) for arguments in given], self._timeout)
+        except Overdue as late:
+            said = f"{at(late.at)} takes longer than {self._timeout:g} s"
+            raise PotentialError(f"{said}; make it faster, or raise timeout=") from None
+        except Exception as error:
+            said = f"{at(len(found))} raised {type(error).__name__}: {error}"
+            raise PotentialError(f"{said}; return None for what is no text") from error
+        finally:
+            with self._lock:
+                self.calls += len(found)
         return found
-
-    def _finish(self, work: Callable[[], None], over: Event, found: list[Any]) -> bool:
-        """Do `work`; False where a single call of it does not return in time."""
-        if self._timeout is None:
-            work()
-            return True
-        # A call cannot be ended from outside: one that hangs is left behind, in a thread that ends with the process.
-        context = contextvars.copy_context()
-        Thread(target=context.run, args=(work,), name=f"feynkac {self.name}", daemon=True).start()
-        seen = 0
-        while not over.wait(self._timeout):
-            if len(found) == seen:
-                return False
-            seen = len(found)
-        return True
 
     def _snap(self, states: Sequence[Any]) -> dict[int, Any]:
         """Copies of some states, where a state can change and be copied."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from feynkac.base.errors import ArgumentError, shorten
 from feynkac.base.masks import TokenAutomaton
+from feynkac.base.numbers import read_seconds
 from feynkac.potentials.constraints.parsers.automaton import ParserAutomaton
 from feynkac.potentials.constraints.parsers.calling import Caller
-from feynkac.potentials.constraints.tokenwise import TokenFactor
+from feynkac.potentials.constraints.tokenwise import TokenFactor, read_name
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
@@ -87,7 +87,9 @@ def parser(
       the next object or None, and `accepts()`, if it has.
     - `start`: the state of the empty text.
     - `accepts(state)`: whether a text may end there; by default wherever it has a state.
-    - `timeout`: seconds that one call may take; None calls the functions without watching.
+    - `name`: what errors and results call it.
+    - `timeout`: seconds that a call may take, which is then made on another thread than yours; None makes it on yours,
+      as a connection to a database may need it, and waits for ever.
 
     A token is allowed where a state is left behind its last byte, so that masks are as exact as the parser is prompt: a
     parser that notices late that nothing can follow loses particles, but no weight.
@@ -108,12 +110,9 @@ def parser(
     _check_takes("advance(state, byte)", function, 2)
     if accepts is not None:
         _check_takes("accepts(state)", accepts, 1)
-    bad = isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0.0 < timeout < math.inf
-    if timeout is not None and bad:
-        raise ArgumentError(f"parser(timeout={shorten(repr(timeout))}): give seconds, a positive number, or None")
-    if not isinstance(name, str | None):
-        raise ArgumentError(f"parser(name={shorten(repr(name))}): give a string")
-    return Parser(function, start, accepts, timeout, name or shorten(f"parser({called})"))
+    timeout = read_seconds("parser: timeout", timeout)
+    called = read_name(name, "parser") or shorten(f"parser({called})")
+    return Parser(function, start, accepts, timeout, called)
 
 
 def _read(advance: Any, start: Any, accepts: Any) -> tuple[Any, Any, Any, str]:
