@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from functools import partial
 from typing import Any
 
@@ -315,3 +316,39 @@ def test_walks_over_a_real_vocabulary_end_in_valid_json(smollm2: Any) -> None:
 def _pick(rng: np.random.Generator, allowed: np.ndarray, vocabulary: Vocabulary) -> int:
     structure = [v for v in allowed[:2000] if vocabulary.tokens[v] in (b'"', b"}", b'",', b'":', b'":"', b'"}')]
     return int(rng.choice(structure if structure and rng.random() < 0.6 else allowed))
+
+
+@pytest.mark.parametrize("size", [255, 256])  # llguidance's own may have one token more, and one more word of 32
+def test_states_that_are_asked_about_together_are_as_each_alone(size: int) -> None:
+    vocabulary = Vocabulary(tuple(bytes([b]) for b in range(size)), ())
+    tokens = np.array([*b"abcdefghijklmnopqrst", 200])
+    together, alone = (guided('start: ("a".."m") "x" | ("n".."s") /[y-z]+/').automaton(vocabulary) for _ in range(2))
+    states = together.advance(np.zeros(len(tokens), np.int64), tokens)
+    own = np.array([alone.advance(np.zeros(1, np.int64), tokens[[i]])[0] for i in range(len(tokens))])
+    assert ((states >= 0) == (own >= 0)).all()
+    assert (states >= 0).tolist() == [True] * 19 + [False] * 2
+    np.testing.assert_array_equal(together.masks(states), [alone.masks(own[[i]])[0] for i in range(len(own))])
+    following = np.where(tokens < ord("n"), ord("x"), ord("y"))
+    after = together.advance(states, following)
+    assert together.accepts(after).tolist() == [True] * 19 + [False] * 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_process_masks_with_threads_of_its_own() -> None:
+    vocabulary = Vocabulary(tuple(bytes([b]) for b in range(255)), ())
+    automaton = guided('start: ("a".."z") "x"').automaton(vocabulary)
+    states = automaton.advance(np.zeros(20, np.int64), np.arange(97, 117))
+    expected = automaton.masks(states)
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        try:
+            again = guided('start: ("a".."z") "x"').automaton(vocabulary)
+            found = again.masks(again.advance(np.zeros(20, np.int64), np.arange(97, 117)))
+            os.write(write, b"1" if (found == expected).all() else b"0")
+        finally:
+            os._exit(0)
+    os.close(write)
+    assert os.read(read, 1) == b"1"
+    os.waitpid(child, 0)
+    os.close(read)

@@ -50,7 +50,7 @@ def match_class(op: Any, arg: Any, flags: int) -> Ranges:
 @lru_cache(maxsize=1024)
 def _match_items(items: tuple[Any, ...], flags: int) -> Ranges:
     negated = items[0][0] is sre.NEGATE
-    found = _unite(span for item in items[negated:] for span in _list_spans(*item, flags & re.ASCII))
+    found = _unite(span for op, arg in items[negated:] for span in _list_spans(op, arg, flags & re.ASCII))
     found = _complement(found) if negated else found
     if not flags & re.IGNORECASE:
         return found

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from feynkac.base.errors import ConstraintError, shorten_report
 from feynkac.base.per_vocabulary import PerVocabulary
 from feynkac.base.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher, LLTokenizer
+    from llguidance import LLExecutor, LLMatcher, LLTokenizer
 
 # Without this the mask is not the set of valid tokens: where bytes are forced it holds their one canonical
 # token, and the target would be another. Of several such lines the last one counts.
 _EXACT = '\n%llguidance {"no_forcing": true}\n'
+_FEW = 8  # matchers that are asked one by one: to wake threads takes longer
 _tokenizers: PerVocabulary[LLTokenizer] = PerVocabulary()
 
 
@@ -83,6 +88,40 @@ def _start(tokenizer: LLTokenizer, lark: str) -> LLMatcher:
     # Enough for objects of thousands of optional properties, at some 10 ms a mask.
     limits = LLParserLimits(max_items_in_row=20_000, step_max_items=200_000)
     return LLMatcher(tokenizer, lark + _EXACT, log_level=0, limits=limits)
+
+
+def compute_bits(matchers: Sequence[LLMatcher], n_words: int) -> NDArray[np.uint32]:
+    """(M, n_words) the tokens that each of `matchers` allows, 32 a word; of matchers in error what is there is void."""
+    if len(matchers) <= _FEW:
+        rows = [np.frombuffer(matcher.compute_bitmask(), dtype="<u4")[:n_words] for matcher in matchers]
+        return np.array(rows, dtype=np.uint32).reshape(len(matchers), n_words)
+    from llguidance.numpy import fill_next_token_bitmask_par
+
+    bits = np.zeros((len(matchers), n_words), np.int32)
+    fill_next_token_bitmask_par(_find_executor(), [(matcher, i) for i, matcher in enumerate(matchers)], bits)
+    return bits.view(np.uint32)
+
+
+def consume(matchers: Sequence[LLMatcher], tokens: Sequence[int]) -> list[bool]:
+    """Move each of `matchers`, all different, on by its token; whether it could."""
+    if len(matchers) <= _FEW:
+        return [matcher.consume_token(token) for matcher, token in zip(matchers, tokens, strict=True)]
+    from llguidance.numpy import consume_token_par
+
+    return consume_token_par(_find_executor(), list(zip(matchers, tokens, strict=True)))
+
+
+def _find_executor() -> LLExecutor:
+    """The threads of llguidance, as many as those of the draws; a forked process starts its own."""
+    return _start_executor(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _start_executor(process: int) -> LLExecutor:
+    import numba
+    from llguidance import LLExecutor
+
+    return LLExecutor(numba.config.NUMBA_NUM_THREADS)  # pyright: ignore
 
 
 def explain_error(matcher: LLMatcher) -> str:

@@ -15,8 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ConstraintError, shorten_report
-from feynkac.base.masks import States, TokenAutomaton, TokenMask, mask_within, pack
-from feynkac.potentials.constraints.engines.llguidance.matchers import explain_error, is_dead_end
+from feynkac.base.masks import States, TokenAutomaton, TokenMask, mask_within, pack, words
+from feynkac.potentials.constraints.engines.llguidance.matchers import (
+    compute_bits,
+    consume,
+    explain_error,
+    find_tokenizer,
+    is_dead_end,
+)
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -52,8 +58,10 @@ class GuideAutomaton:
         self._matchers: OrderedDict[int, LLMatcher] = OrderedDict()
         self._rows: OrderedDict[int, TokenMask] = OrderedDict()
         self._remade: set[int] = set()
+        self._width = words(find_tokenizer(vocabulary).vocab_size)  # it may have one more token
         self._eos, self._text = pack(vocabulary.ends), pack(vocabulary.with_text)
-        if not self._find_row(0).any() and not self.accepts(np.zeros(1, dtype=np.int64))[0]:
+        self._find_rows([0])
+        if not self._rows[0].any() and not self.accepts(np.zeros(1, dtype=np.int64))[0]:
             raise ConstraintError(f"{name}: no sequence of this vocabulary's tokens spells a text that it accepts")
 
     def masks(self, states: States) -> TokenMask:
@@ -63,9 +71,11 @@ class GuideAutomaton:
         """
         masks = np.zeros((len(states), len(self._text)), dtype=np.uint32)
         with self._lock:
+            self._find_rows(states.tolist())
             for i, state in enumerate(states.tolist()):
                 if state >= 0:
-                    masks[i] = self._find_row(state)
+                    masks[i] = self._rows[state]
+                    self._rows.move_to_end(state)
             masks[self.accepts(states)] |= self._eos
             self._forget(len(states))
         return masks
@@ -76,22 +86,21 @@ class GuideAutomaton:
         if self._outline is not None:
             with self._lock:
                 outlines = self._paths.outlines(states)
-            # Where the outline is lost, it knows nothing.
-            known = np.flatnonzero(outlines >= 0)
-            every = self._outline.masks(outlines[known])
-            masks[known] &= ~every | mask_within(self._outline, outlines[known], left[known])
+            known = np.flatnonzero(outlines >= 0)  # where the outline is lost, it knows nothing
+            span = left.max(initial=0) + 1
+            distinct, place = np.unique(outlines[known] * span + left[known], return_inverse=True)
+            mapped, distinct_left = np.divmod(distinct, span)
+            possible = ~self._outline.masks(mapped) | mask_within(self._outline, mapped, distinct_left)
+            masks[known] &= possible[place]
         return masks
 
     def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
         """(N,) states after one more token each; -1 where the token is not allowed. Raises as `masks` does."""
         pairs = list(zip(states.tolist(), tokens.tolist(), strict=True))
         with self._lock:
-            fresh: dict[int, list[int]] = {}
-            for state, token in dict.fromkeys(pairs):
-                if (state, token) not in self._children and self._allows(state, token):
-                    fresh.setdefault(state, []).append(token)
-            for state, children in fresh.items():
-                self._grow(state, children)
+            unknown = [pair for pair in dict.fromkeys(pairs) if pair not in self._children]
+            self._find_rows([state for state, _ in unknown])
+            self._grow([pair for pair in unknown if self._allows(*pair)])
             after = np.array([self._children.get(pair, -1) for pair in pairs], dtype=np.int64)
             self._forget(len(states))
         return after
@@ -104,35 +113,43 @@ class GuideAutomaton:
     def _allows(self, state: int, token: int) -> bool:
         if state < 0 or not 0 <= token < 32 * len(self._text):
             return False
-        return bool(self._find_row(state)[token >> 5] >> np.uint32(token & 31) & 1)
+        return bool(self._rows[state][token >> 5] >> np.uint32(token & 31) & 1)
 
-    def _grow(self, state: int, tokens: list[int]) -> None:
-        """Add the states after `state` and each of its `tokens`, which are allowed."""
-        parent = self._find_matcher(state)
-        outline = self._paths.outlines(np.full(len(tokens), state))
+    def _grow(self, pairs: list[tuple[int, int]]) -> None:
+        """Add the states after `pairs` of a state and a token, which are allowed and all different."""
+        if not pairs:
+            return
+        parents, tokens = np.array(pairs).T
+        outlines = self._paths.outlines(parents)
         if self._outline is not None:
-            outline = self._outline.advance(outline, np.array(tokens))
-        for token, mapped in zip(tokens, outline.tolist(), strict=True):
+            outlines = self._outline.advance(outlines, tokens)
+        last = {state: i for i, (state, _) in enumerate(pairs)}
+        matchers = [self._find_matcher(state) for state, _ in pairs]
+        for i, (state, _) in enumerate(pairs):
             # The last child takes the matcher over: a text that does not branch is never copied. If the parent is
             # asked for more children all the same, its matcher is remade, and from then on kept.
-            takes = token == tokens[-1] and state != 0 and state not in self._remade
-            matcher = self._matchers.pop(state) if takes else parent.deep_copy()
-            if not matcher.consume_token(token):
+            if i == last[state] and state != 0 and state not in self._remade:
+                del self._matchers[state]
+            else:
+                matchers[i] = matchers[i].deep_copy()
+        for matcher, (state, _), fine in zip(matchers, pairs, consume(matchers, tokens.tolist()), strict=True):
+            if not fine:
                 raise self._make_error(matcher, state)
-            child = self._paths.add(state, token, matcher.is_accepting(), mapped)
-            self._children[state, token], self._matchers[child] = child, matcher
+        accepting = [matcher.is_accepting() for matcher in matchers]
+        children = self._paths.extend(parents, tokens, accepting, outlines).tolist()
+        self._children.update(zip(pairs, children, strict=True))
+        self._matchers.update(zip(children, matchers, strict=True))
 
-    def _find_row(self, state: int) -> TokenMask:
-        """The allowed tokens that have a text."""
-        if state in self._rows:
-            self._rows.move_to_end(state)
-            return self._rows[state]
-        matcher = self._find_matcher(state)
-        bits = np.frombuffer(matcher.compute_bitmask(), dtype="<u4")[: len(self._text)]
-        if matcher.is_error() and not is_dead_end(matcher):
-            raise self._make_error(matcher, state)
-        self._rows[state] = np.zeros_like(self._text) if matcher.is_error() else bits & self._text
-        return self._rows[state]
+    def _find_rows(self, states: list[int]) -> None:
+        """Find the allowed tokens that have a text, of states that they are not known of."""
+        fresh = [state for state in dict.fromkeys(states) if state >= 0 and state not in self._rows]
+        matchers = [self._find_matcher(state) for state in fresh]
+        for state, matcher, bits in zip(fresh, matchers, compute_bits(matchers, self._width), strict=True):
+            if matcher.is_error() and not is_dead_end(matcher):
+                raise self._make_error(matcher, state)
+            self._rows[state] = (
+                np.zeros_like(self._text) if matcher.is_error() else bits[: len(self._text)] & self._text
+            )
 
     def _find_matcher(self, state: int) -> LLMatcher:
         if state == 0:
@@ -171,14 +188,16 @@ class _Paths:
         self._root_accepts, self._root_outline = accepting, outline
         self._count = 1
 
-    def add(self, parent: int, token: int, accepts: bool, outline: int) -> int:
-        """The number of a new state, one token after `parent`."""
-        if self._count == len(self._table) < _PATHS:
+    def extend(self, parents: States, tokens: NDArray[np.int64], accepts: list[bool], outlines: States) -> States:
+        """(K,) the numbers of new states, each one token after its parent."""
+        while self._count + len(parents) > len(self._table) < _PATHS:
             self._table = np.concatenate([self._table, np.zeros_like(self._table)])
-        state = self._count
-        self._count += 1
-        self._table[state % len(self._table)] = parent, token, outline, accepts
-        return state
+        states = self._count + np.arange(len(parents))
+        self._count += len(parents)
+        at = states % len(self._table)
+        for name, values in (("parent", parents), ("token", tokens), ("accepts", accepts), ("outline", outlines)):
+            self._table[name][at] = values
+        return states
 
     def accepts(self, states: States) -> NDArray[np.bool_]:
         """(N,) whether the text of each state is accepted as it stands."""
