@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _MOVES = 1 << 17  # verdicts on a state and a token that are kept: 20 MB
 _VALUES = 1 << 13  # states whose values are kept, or four times as many as are asked about at once
+_UNKNOWN = -2  # of a move that was not asked about
 _PATHS = 1 << 22  # states whose tokens are kept: 64 MB at most
 
 
@@ -73,15 +74,15 @@ class CheckedAutomaton:
         after = np.full(len(states), -1, np.int64)
         inside = (states >= 0) & (tokens >= 0) & (tokens < len(self._tokens))
         inside[inside] = self._has_text[tokens[inside]]
-        moves, place = np.unique(states[inside] * len(self._tokens) + tokens[inside], return_inverse=True)
-        after[inside] = np.array(self._move(moves.tolist()), np.int64)[place] if len(moves) else -1
+        moves = (states[inside] * len(self._tokens) + tokens[inside]).tolist()
+        found = self._move(list(dict.fromkeys(moves)))  # most often of one row or two, where np.unique takes longer
+        after[inside] = [found[move] for move in moves]
         return after
 
     def accepts(self, states: States) -> NDArray[np.bool_]:
         """(N,) whether the text so far may end. Raises PotentialError."""
-        distinct, place = np.unique(states, return_inverse=True)
         with self._lock:
-            known = {state: self._ends.get(state) for state in distinct.tolist()}
+            known = {state: self._ends.get(state) for state in states.tolist()}
         asked = [state for state, ends in known.items() if ends is None and state >= 0]
         values = [self._find_value(state) for state in asked]
         found = self._reader.ends(values, lambda i: self._spell(asked[i]))
@@ -89,26 +90,26 @@ class CheckedAutomaton:
             known.update(zip(asked, found, strict=True))
             self._ends.update(zip(asked, found, strict=True))
             _forget(self._ends, max(_VALUES, 4 * len(known)))
-        return np.array([known[state] is True for state in distinct.tolist()], np.bool_)[place]
+        return np.array([known[state] is True for state in states.tolist()], np.bool_)
 
-    def _move(self, moves: Sequence[int]) -> list[int]:
+    def _move(self, moves: Sequence[int]) -> dict[int, int]:
         """The states after `moves`, all different; new ones are asked about."""
         with self._lock:
-            after = [self._moves.get(move) for move in moves]
-        new = [i for i, state in enumerate(after) if state is None]
+            after = {move: self._moves.get(move, _UNKNOWN) for move in moves}
+        new = [move for move, state in after.items() if state == _UNKNOWN]
         if not new:
-            return [state for state in after if state is not None]
-        pairs = [divmod(moves[i], len(self._tokens)) for i in new]
+            return after
+        pairs = [divmod(move, len(self._tokens)) for move in new]
         values = [self._find_value(state) for state, _ in pairs]
         tokens = [self._tokens[token] for _, token in pairs]
         found = self._reader.extend(values, tokens, lambda k: self._spell(*pairs[k]))
         with self._lock:
-            for i, (state, token), value in zip(new, pairs, found, strict=True):
-                after[i] = self._moves[moves[i]] = -1 if value is REJECTED else self._add(state, token, value)
+            for move, (state, token), value in zip(new, pairs, found, strict=True):
+                after[move] = self._moves[move] = -1 if value is REJECTED else self._add(state, token, value)
             _forget(self._moves, max(_MOVES, len(moves)))
             for kept in (self._values, self._states):
                 _forget(kept, max(_VALUES, 4 * len(moves)))
-        return [state for state in after if state is not None]
+        return after
 
     def _add(self, parent: int, token: int, value: Any) -> int:
         """The state of a value, which is new unless one of its key is known."""
