@@ -21,6 +21,8 @@ _HOMES = {
     "feynkac.steering.twists": ("markov_twist",),
     "feynkac.potentials.twists": ("TokenChain",),
     "feynkac.steering.bounds": ("bound_evidence", "EvidenceBounds"),
+    "feynkac.rulers.ruler": ("ruler",),
+    "feynkac.rulers.measured": ("Ruler",),
     "feynkac.results.result": ("Result", "History", "Timing"),
     "feynkac.base.errors": (
         "FeynkacError", "ArgumentError", "ModelError", "ConstraintError", "PotentialError", "WeightError",
@@ -94,6 +96,8 @@ if TYPE_CHECKING:
         program as program,
     )
     from feynkac.results.result import History as History, Result as Result, Timing as Timing
+    from feynkac.rulers.measured import Ruler as Ruler
+    from feynkac.rulers.ruler import ruler as ruler
     from feynkac.steering.bounds import EvidenceBounds as EvidenceBounds, bound_evidence as bound_evidence
     from feynkac.steering.check import check as check
     from feynkac.steering.steer import steer as steer

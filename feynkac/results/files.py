@@ -29,7 +29,7 @@ def write_result(result: Result, path: str | os.PathLike[str]) -> None:
     data = {each.name: getattr(result, each.name) for each in fields(result) if each.name != "reader"}
     data |= {name: asdict(data[name]) for name in ("history", "timing", "diagnostics") if data[name] is not None}
     data["log_weights"] = result.log_weights.tolist()
-    data |= {name: _map_numbers(data[name], _write) for name in NUMBERS}
+    data |= {name: map_numbers(data[name], write_number) for name in NUMBERS}
     try:
         text = json.dumps({"feynkac": VERSION, **data}, ensure_ascii=False, allow_nan=False, default=unpack)
         encoded = text.encode("utf-8", "surrogatepass")
@@ -45,24 +45,26 @@ def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
     data = json.loads(Path(path).read_bytes().decode("utf-8", "surrogatepass"))
     if data.pop("feynkac") != VERSION:
         raise KeyError("feynkac")
-    data |= {name: _map_numbers(data.get(name), _read) for name in NUMBERS}
+    data |= {name: map_numbers(data.get(name), read_number) for name in NUMBERS}
     data["log_weights"] = np.array(data["log_weights"], np.float64)
     found = data["diagnostics"]
     return data | {"diagnostics": None if found is None else Diagnostics(**found)}
 
 
-def _map_numbers(value: Any, convert: Callable[[Any], Any]) -> Any:
+def map_numbers(value: Any, convert: Callable[[Any], Any]) -> Any:
     """`value` with `convert` applied to whatever stands in its lists and dicts."""
     if isinstance(value, list):
-        return [_map_numbers(each, convert) for each in value]
+        return [map_numbers(each, convert) for each in value]
     if isinstance(value, dict):
-        return {name: _map_numbers(each, convert) for name, each in value.items()}
+        return {name: map_numbers(each, convert) for name, each in value.items()}
     return convert(value)
 
 
-def _write(x: Any) -> Any:
+def write_number(x: Any) -> Any:
+    """What JSON has no number for, as a text."""
     return str(x) if isinstance(x, float) and not math.isfinite(x) else x
 
 
-def _read(x: Any) -> Any:
+def read_number(x: Any) -> Any:
+    """The number that a text stands for."""
     return float(x) if isinstance(x, str) else x

@@ -38,12 +38,15 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "feynkac.programs.llamppl": ("feynkac.programs.compat",),
     "feynkac.results": ("feynkac.base", "feynkac.smc"),
     "feynkac.steering": ("feynkac.results", "feynkac.potentials", "feynkac.potentials.twists"),
+    "feynkac.rulers": ("feynkac.steering", "feynkac.models.language"),
     "feynkac.programs.recipes": (
         "feynkac", "feynkac.programs", "feynkac.models.diffusion", "feynkac.models.discrete",
         "feynkac.potentials.diffusion", "feynkac.potentials.discrete",
     ),
     "feynkac.commands": ("feynkac", "feynkac.programs", "feynkac.models.diffusion", "feynkac.models.language"),
-    "feynkac": ("feynkac.steering", "feynkac.programs", "feynkac.models.diffusion", "feynkac.models.language"),
+    "feynkac": (
+        "feynkac.steering", "feynkac.rulers", "feynkac.programs", "feynkac.models.diffusion", "feynkac.models.language",
+    ),
 }  # fmt: skip
 
 

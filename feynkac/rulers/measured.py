@@ -1,0 +1,159 @@
+"""What `fk.ruler` found: a row for each law, and the frontier below them all."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from feynkac.base.errors import ArgumentError
+from feynkac.results.files import map_numbers, read_number, write_number
+from feynkac.results.ranking import unpack
+from feynkac.rulers.estimates import Estimate
+from feynkac.rulers.frontier import Tilt
+from feynkac.rulers.tables import write_table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+VERSION = 1
+UNKNOWN = Estimate(math.nan, math.nan, 0)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One law: what it gains and what it pays."""
+
+    name: Any
+    reward: Estimate
+    """Its mean reward."""
+    kl: Estimate
+    """KL(law || base), nats a text; inf where it writes what the base cannot."""
+    least_kl: Estimate
+    """The least KL of any law with this mean reward, nats a text."""
+    reached: bool
+    """Whether the base's own texts tell `least_kl`; else it is a bound from below."""
+    fluency: Estimate
+    """The mean negative log-likelihood of a token under the base, nats: of all tokens, ends among them, over texts."""
+    distinct_1: float
+    """Distinct words, as a share of all words of `texts`."""
+    distinct_2: float
+    """Distinct pairs of neighbouring words, as a share of all."""
+    forwarded_tokens: int
+    """Tokens that went through models to draw the texts; the reading of them is not counted."""
+    texts: list[str] = field(repr=False)
+    """Draws of equal weight: of a steered law resampled, so that some may come twice."""
+    warnings: list[str] = field(default_factory=list)
+    died: bool = False
+    """Whether all particles died, so that nothing is known."""
+
+
+def make_dead(name: Any, why: str) -> Measured:
+    """The row of a law whose particles all died."""
+    return Measured(name, UNKNOWN, UNKNOWN, UNKNOWN, False, UNKNOWN, math.nan, math.nan, 0, [], [why], died=True)
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """Laws of texts on one footing (see `feynkac.ruler`). `ruler[name]` is the row of a law."""
+
+    base: Measured
+    laws: list[Measured]
+    frontier: list[Tilt]
+    """The laws exp(strength * reward) * base, as far as the base's texts tell: at each mean reward the least KL."""
+    texts: int
+    """Drawn of each law."""
+    seed: int
+    missing: list[Any] = field(default_factory=list)
+    """The names of laws that were not measured, since the measurement was stopped."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all laws were measured."""
+        return not self.missing
+
+    def __getitem__(self, name: Any) -> Measured:
+        for row in (self.base, *self.laws):
+            if row.name == name:
+                return row
+        raise KeyError(name)
+
+    def best(self, kl: float = math.inf) -> Any:
+        """The name of the law with the largest mean reward among those within `kl` nats of the base; "base" if none.
+
+        So strength and layer are chosen: measure each, and take the best that can be afforded. Estimates count as they
+        are; a law chosen of many looks better than it is, so measure it once more with another seed. Raises
+        ArgumentError for a negative budget.
+        """
+        if not kl >= 0.0:
+            raise ArgumentError(f"best(kl={kl!r}): a budget of nats is at least 0")
+        within = [row for row in (self.base, *self.laws) if not row.died and row.kl.value <= kl]
+        return max(within, key=lambda row: row.reward.value).name
+
+    def table(self) -> str:
+        """All rows, and some points of the frontier, as text."""
+        return write_table(self)
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """A figure of matplotlib: mean reward against KL, with errors, below the frontier; saved at `path`.
+
+        Raises FeynkacError where matplotlib is missing.
+        """
+        from feynkac.rulers.picture import draw
+
+        figure = draw(self)
+        if path is not None:
+            figure.savefig(path)
+        return figure
+
+    def to_json(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to a file that `from_json` reads. Raises ArgumentError for names that JSON cannot hold."""
+        data = {"feynkac_ruler": VERSION, **asdict(self)}
+        try:
+            text = json.dumps(map_numbers(data, write_number), ensure_ascii=False, allow_nan=False, default=unpack)
+        except (TypeError, ValueError) as cause:
+            raise ArgumentError(f"the names of the laws cannot be written as JSON: {cause}") from cause
+        Path(path).write_bytes(text.encode("utf-8", "surrogatepass"))
+
+    @classmethod
+    def from_json(cls, path: str | os.PathLike[str]) -> Ruler:
+        """Read what `to_json` wrote; names that were tuples are tuples again. Raises ArgumentError for another file."""
+        try:
+            data = json.loads(Path(path).read_bytes().decode("utf-8", "surrogatepass"))
+            if data.pop("feynkac_ruler") != VERSION:
+                raise KeyError("feynkac_ruler")
+            return cls(
+                _read_row(data["base"]),
+                [_read_row(each) for each in data["laws"]],
+                [Tilt(**_read_estimates(each)) for each in data["frontier"]],
+                data["texts"],
+                data["seed"],
+                [_read_name(name) for name in data["missing"]],
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as cause:
+            raise ArgumentError(f"{path} was not written by Ruler.to_json of this version") from cause
+
+    def __repr__(self) -> str:
+        return f"Ruler({len(self.laws)} laws, {self.texts} texts each)"
+
+
+def _read_row(data: Mapping[str, Any]) -> Measured:
+    found = _read_estimates(data)
+    shares = {name: read_number(found[name]) for name in ("distinct_1", "distinct_2")}
+    return Measured(**{**found, **shares, "name": _read_name(data["name"])})
+
+
+def _read_estimates(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields, those that are estimates as such."""
+    return {
+        name: Estimate(**map_numbers(value, read_number)) if isinstance(value, dict) else value
+        for name, value in data.items()
+    }
+
+
+def _read_name(name: Any) -> Any:
+    return tuple(name) if isinstance(name, list) else name
