@@ -23,7 +23,8 @@ _HOMES = {
     "feynkac.steering.bounds": ("bound_evidence", "EvidenceBounds"),
     "feynkac.rulers.ruler": ("ruler",),
     "feynkac.rulers.measured": ("Ruler",),
-    "feynkac.results.result": ("Result", "History", "Timing"),
+    "feynkac.results.result": ("Result",),
+    "feynkac.results.history": ("History", "Timing"),
     "feynkac.base.errors": (
         "FeynkacError", "ArgumentError", "ModelError", "ConstraintError", "PotentialError", "WeightError",
         "AllParticlesDied", "ProgramError", "ReplayDiverged",
@@ -95,7 +96,8 @@ if TYPE_CHECKING:
         Uniform as Uniform,
         program as program,
     )
-    from feynkac.results.result import History as History, Result as Result, Timing as Timing
+    from feynkac.results.history import History as History, Timing as Timing
+    from feynkac.results.result import Result as Result
     from feynkac.rulers.measured import Ruler as Ruler
     from feynkac.rulers.ruler import ruler as ruler
     from feynkac.steering.bounds import EvidenceBounds as EvidenceBounds, bound_evidence as bound_evidence

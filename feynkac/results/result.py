@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +16,8 @@ from feynkac.base.errors import AllParticlesDied, ArgumentError
 from feynkac.base.numbers import read_whole
 from feynkac.results.doubts import find_spread
 from feynkac.results.files import read_fields, write_result
+from feynkac.results.history import History, Timing
+from feynkac.results.preferences import list_preferences, write_lines
 from feynkac.results.ranking import make_posterior, merge_samples, rank_samples
 from feynkac.results.summary import summarise
 from feynkac.results.text import print_text
@@ -31,35 +33,6 @@ if TYPE_CHECKING:
 
 TIE = 1e-4
 """Nats by which the log-weights of equal rewards may differ: a language model's logits are float32."""
-
-
-@dataclass(frozen=True)
-class History:
-    """How a run went, one entry a step."""
-
-    ess: list[float]
-    """Effective sample size of the weighted population."""
-    log_evidence: list[float]
-    """Estimate of the log normalising constant so far, in nats; guesses of the potentials included."""
-    unique_ancestors: list[int]
-    """How many particles of the first step still have descendants."""
-    resampled: list[int]
-    """The steps that began with a resampling."""
-    rows: list[list[int]]
-    """The parent of each particle in the population of the step before: the family tree."""
-    levels: list[list[float]] = field(default_factory=list)
-    """What the potentials foresee for each particle, in nats to six decimals; -inf for those that died."""
-    sweeps: list[int] = field(default_factory=list)
-    """Particle Gibbs: the entries at which a sweep begins, one sweep after the other. Empty for other algorithms."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Wall-clock seconds of the whole batch, and where they went."""
-
-    total: float
-    model: float
-    potentials: float
 
 
 @dataclass(frozen=True)
@@ -99,6 +72,8 @@ class Result:
     """What the log evidence is at least for certain, in nats, where nothing weighs but constraints on a language model:
     the probability of the distinct texts found, or, of a constraint of few texts, of all their usual spellings. None
     for all else, and for particle Gibbs."""
+    prompt: str | list[dict[str, Any]] | None = None
+    """What the samples continue: a text, or the messages of a chat; None where nothing is, or it is not known."""
     reader: Callable[[str], Any] | None = field(default=None, repr=False, compare=False)
     """What reads a sample for `parsed`, where a constraint knows; not written to files."""
 
@@ -187,6 +162,41 @@ class Result:
         """The posterior mean of `f(sample)`, a number or an array. Raises AllParticlesDied."""
         self._check_alive()
         return sum(w * np.asarray(f(x)) for x, w in zip(self.samples, self.weights, strict=True) if w > 0.0)
+
+    def preferences(
+        self,
+        base: Result | None = None,
+        *,
+        pairs: int | None = None,
+        seed: int | None = None,
+        prompt: str | Sequence[Mapping[str, Any]] | None = None,
+        path: str | os.PathLike[str] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Pairs of texts in TRL's form for preferences: dicts of "prompt", "chosen", "rejected", and "weight".
+
+        The chosen text is drawn from this posterior, the rejected one, independently, from the base: the samples of
+        `base`, a result of the prompt alone; without it, of algorithm "best_of_n", the texts as the model drew them,
+        each as often. Pairs of equal texts are left out. The weight is the probability of the pair; all add up to 1.
+
+            target, base = fk.steer(task, reward, particles=64), fk.steer(task, particles=64)
+            rows = target.preferences(base, pairs=1000, seed=0, path="pairs.jsonl")
+
+        Two texts come in both orders, with odds exp(r(x) - r(y)), where r is the log of target over base: the model of
+        Bradley and Terry. So the loss of DPO (Rafailov et al. 2023) with beta = 1 and the base as reference has its
+        minimum at the target itself, p(x) exp(r(x)) / Z; with another beta at p(x) exp(r(x) / beta) / Z'.
+
+        - `pairs`: so many draws by these weights, with `seed`, each of weight 1 / pairs: for trainers without weights.
+        - `prompt`: what the texts continue, a text or messages, where the result does not know. Of a chat all three are
+          messages; an assistant's turn that was continued is in the answers.
+        - `path`: a file of JSON lines to write, besides.
+
+        Raises ArgumentError for samples that are no texts, one distinct text, an unfinished or biased run, another
+        prompt of `base`, and a result that holds no texts of the base; AllParticlesDied.
+        """
+        rows = list_preferences(self, base, pairs, seed, prompt)
+        if path is not None:
+            write_lines(rows, path)
+        return rows
 
     def _check_alive(self) -> None:
         if self.log_evidence == -math.inf:

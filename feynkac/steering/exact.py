@@ -14,13 +14,14 @@ from feynkac.base.capabilities import Enumerated, Enumerates
 from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import Potential
 from feynkac.base.errors import ArgumentError, ModelError, PotentialError
-from feynkac.results.result import History, Result
+from feynkac.results.history import History
+from feynkac.results.result import Result
 from feynkac.smc.checks import call, check_log_weights, name_of
 from feynkac.smc.observers import Observer
 from feynkac.smc.weights import effective_sample_size, log_sum_exp
 from feynkac.steering.exclusions import find_contradiction
 from feynkac.steering.problems import Problems
-from feynkac.steering.recorder import count_forwarded, count_notes, read_watch, show_samples, write_notes
+from feynkac.steering.recorder import count_forwarded, count_notes, find_prompt, read_watch, show_samples, write_notes
 from feynkac.steering.timing import number_problems
 
 MOST = 5_000
@@ -123,4 +124,5 @@ class Exact:
             forwarded_tokens=count_forwarded(found.state, 0),
             warnings=write_notes(count_notes(found.state, rows)),
             algorithm="exact",
+            prompt=find_prompt(found.state, rows),
         )

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from feynkac.base.capabilities import BoundsEvidence, CountsTokens, Doubts, Remembers, Shows, has
+from feynkac.base.capabilities import BoundsEvidence, CountsTokens, Doubts, Remembers, Shows, TellsProblems, has
 from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import Rows
 from feynkac.base.errors import ModelError
 from feynkac.results.doubts import list_doubts
-from feynkac.results.result import History, Result, Timing
+from feynkac.results.history import History, Timing
+from feynkac.results.result import Result
 from feynkac.smc.checks import call
 from feynkac.smc.diagnostics import Diagnostics, Spread
 from feynkac.smc.engine import Step
@@ -72,6 +73,10 @@ class Recorder:
             return None
         return state.bound_evidence(self.group, self.members[self.step.done & (self.step.log_weight > -np.inf)])
 
+    def find_prompt(self) -> str | list[dict[str, Any]] | None:
+        """What the samples continue, as far as the state tells."""
+        return None if self.whole is None else find_prompt(self.whole.state, self.members)
+
     def make_history(self) -> History:
         """How the run went so far."""
         trace = self.trace
@@ -109,6 +114,7 @@ class Recorder:
             ],
             complete=complete,
             algorithm=algorithm,
+            prompt=self.find_prompt(),
         )
 
     def _list_doubts(
@@ -144,6 +150,14 @@ def show_samples(state: Any, rows: Rows) -> list[Any]:
     if isinstance(state, Shows):
         return list(call(state.samples, rows, of=state, what="samples"))
     return [call(state.fork, rows[[i]], of=state, what="fork") for i in range(len(rows))]
+
+
+def find_prompt(state: Any, rows: Rows) -> str | list[dict[str, Any]] | None:
+    """What the samples of `rows`, all of one problem, continue: a text or messages, None where that is not known."""
+    if not has(state, TellsProblems) or not len(rows):
+        return None
+    problem = state.tell_problems(rows[:1])[0]
+    return problem.prompt if problem.chat is None else [dict(each) for each in problem.chat]
 
 
 def count_notes(state: Any, rows: Rows) -> Counter[str]:

@@ -23,7 +23,8 @@ from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import LogW
 from feynkac.base.errors import AllParticlesDied, ArgumentError, ModelError
 from feynkac.results.doubts import list_doubts
-from feynkac.results.result import History, Result
+from feynkac.results.history import History
+from feynkac.results.result import Result
 from feynkac.smc.conditional import Sweep, gibbs
 from feynkac.smc.diagnostics import Diagnostics, Spread, diagnose
 from feynkac.smc.engine import RandomSource, Step
@@ -204,6 +205,7 @@ class Chains:
             warnings=self._list_warnings(g, chains, complete),
             complete=complete,
             algorithm="gibbs",
+            prompt=chains[0].recorder.find_prompt(),
         )
 
     def _list_warnings(self, g: int, chains: list[Chain], complete: bool) -> list[str]:

@@ -12,9 +12,10 @@ import numpy as np
 
 from feynkac.base.errors import ArgumentError, FeynkacError
 from feynkac.base.numbers import as_whole
+from feynkac.results.history import History
 from feynkac.results.pictures import lineage, particles, traces
 from feynkac.results.pictures.style import SETTINGS, SOFT, title
-from feynkac.results.result import History, Result
+from feynkac.results.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

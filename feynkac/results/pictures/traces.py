@@ -10,7 +10,7 @@ from feynkac.results.pictures.lineage import Forest
 from feynkac.results.pictures.style import BLUE, FAINT, ORANGE, SOFT, title
 
 if TYPE_CHECKING:
-    from feynkac.results.result import History
+    from feynkac.results.history import History
 
 
 def levels(axes: Any, history: History, tree: Forest, best: int | None) -> None:
