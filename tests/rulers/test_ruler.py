@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
 
 import feynkac as fk
 from feynkac.base.errors import ArgumentError, FeynkacError, PotentialError
+from feynkac.models.edits import Add
 from feynkac.rulers.describing import count_distinct
 
 LIMIT = 3
@@ -61,6 +63,22 @@ def test_rewards_and_divergences_are_within_their_errors(lm, base, measured) -> 
 def test_a_law_that_is_the_base_is_no_nat_away(lm, base) -> None:
     row = fk.ruler(base, {"same": lm.prompt("a", max_tokens=LIMIT)}, count, texts=20)["same"]
     assert row.kl.value == row.kl.se == 0.0
+
+
+def test_the_strength_of_an_edit_is_chosen_by_what_it_costs(lm, base) -> None:
+    """No edit costs nothing; the dearer of two is left out of a budget below its own nats."""
+    direction = torch.linspace(-1.0, 1.0, 16)
+    edited = {
+        s: lm.edited(Add(direction, layer=1, strength=s)).prompt("a", max_tokens=LIMIT) for s in (0.0, 30.0, 200.0)
+    }
+    ruler = fk.ruler(base, edited, lambda text: text.count("a"), texts=400)
+    none, some, much = (ruler[s].kl for s in edited)
+    assert abs(none.value) < 1e-5 < some.value < much.value
+    for s in (30.0, 200.0):
+        truth = fk.steer(edited[s], algorithm="exact")
+        log_p = lm.score(base, truth.texts)
+        assert ruler[s].kl.value == pytest.approx(truth.weights @ (truth.log_weights - log_p), abs=8 * ruler[s].kl.se)
+    assert ruler.best(kl=0.5 * much.value) != 200.0
 
 
 def test_a_constraint_costs_what_its_evidence_says(base) -> None:
