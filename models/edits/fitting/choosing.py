@@ -64,9 +64,9 @@ class Description(NamedTuple):
     unembedded: list[tuple[str, float]]
     """The tokens that the output layer reads in the vector itself, and what it adds to their logits."""
     raised: list[tuple[str, float]]
-    """The tokens that become likelier, and by how many nats, as a mean over the prompts; without prompts none."""
+    """The tokens that gain most probability, and how much, as a mean over the prompts; without prompts none."""
     lowered: list[tuple[str, float]]
-    """Those that become unlikelier."""
+    """Those that lose most, and how much."""
 
     def __str__(self) -> str:
         names = ("unembedded", "raised", "lowered")
@@ -126,8 +126,7 @@ def _unembed(lm: CausalLM, vector: Tensor) -> Tensor:
 
 
 def _find_shift(lm: CausalLM, edit: Add, tokens: Sequence[Tokens]) -> Tensor:
-    shift = find_laws(lm.edited(edit), tokens) - find_laws(lm, tokens)
-    return shift.nan_to_num(0.0).mean(0)
+    return (find_laws(lm.edited(edit), tokens).exp() - find_laws(lm, tokens).exp()).mean(0)
 
 
 def _list_top(lm: CausalLM, values: Tensor, top: int) -> list[tuple[str, float]]:
