@@ -54,7 +54,7 @@ def invert(
         raise ArgumentError(f"layer is {layer!r}; give one number")
     (at,) = anatomy.read_layers(layer)
     count, pace = read_whole("steps", steps, 1), read_real("rate", rate, 0.0)
-    sought = _Sought(lm, text, anatomy.name_block(at))
+    sought = Sought(lm, text, anatomy.name_block(at))
     vector = torch.zeros(anatomy.width, device=lm.device, requires_grad=True)
     with torch.enable_grad():
         size = sought.measure(vector)[1]
@@ -74,7 +74,7 @@ def invert(
     return Inversion(Direction({at: best}, method="inversion"), least)
 
 
-class _Sought:
+class Sought:
     """The mean -log p of a sentence, as a function of the vector that is added."""
 
     def __init__(self, lm: CausalLM, text: Tokens, block: str) -> None:
