@@ -59,6 +59,19 @@ def test_no_gradient_is_left_on_the_users_model(tiny_lm: Any) -> None:
     assert not any(module._forward_hooks for module in lm.model.modules())
 
 
+@pytest.mark.parametrize("kind", ["llama", "gemma3", "gpt2", "bamba"])
+def test_a_twin_made_in_a_run_can_be_differentiated(make_lm: Any, kind: str) -> None:
+    lm = make_lm(kind)
+    lm.score("ab", ["c"])
+    assert not any(buffer.is_inference() for buffer in _only_twin(lm).buffers())
+    assert invert(lm, "cd", 0, prompt="ab", steps=2).nats > 0
+
+
+def _only_twin(lm: Any) -> Any:
+    with lm.find_twins().borrow() as twin:
+        return twin.model
+
+
 @pytest.mark.parametrize(
     ("sentence", "layer", "options", "said"),
     [
