@@ -29,8 +29,8 @@ from feynkac.models.language.editing import Anatomy, Change, Edit, Prepared, Spa
 
 __all__ = [
     "Activation", "Activations", "Adapter", "Add", "Affine", "Anatomy", "Apply", "BiasAttention", "Change", "Clamp",
-    "Direction", "DivergentLM", "Edit", "Emphasise", "Features", "Prepared", "Probe", "ProjectOut", "ScaleHeads", "Scope",
-    "Shift", "Span", "Steps", "Where", "capture", "choose_layer", "contrast_layers", "decompose", "describe",
+    "Direction", "DivergentLM", "Edit", "Emphasise", "Features", "Prepared", "Probe", "ProjectOut", "ScaleHeads",
+    "Scope", "Shift", "Span", "Steps", "Where", "capture", "choose_layer", "contrast_layers", "decompose", "describe",
     "fit_affine", "fit_direction", "fit_function_vector", "fit_probe", "invert", "load_direction", "load_edits",
     "match_features", "save_direction", "save_edits", "target_features",
 ]  # fmt: skip

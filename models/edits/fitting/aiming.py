@@ -16,8 +16,8 @@ from feynkac.models.edits.features import Features, encode_zeros
 from feynkac.models.edits.fitting.captures import At, capture
 from feynkac.models.edits.fitting.directions import Direction
 from feynkac.models.edits.fitting.features import encode
+from feynkac.models.edits.fitting.passes import find_anatomy
 from feynkac.models.edits.scopes import Scope
-from feynkac.models.language.editing import Anatomy
 
 if TYPE_CHECKING:
     from feynkac.models.edits.fitting.passes import Written
@@ -60,6 +60,7 @@ def target_features(
     scope: Scope = "all",
     seed: int = 0,
     ridge: float = 1e-3,
+    blocks: str | None = None,
 ) -> Effects:
     """The linear map from vectors added at `layer` to the change of features at `read_at` (by default `layer`).
 
@@ -72,23 +73,22 @@ def target_features(
     map unknown, which ridge takes for 0. Raises ArgumentError for features of another width, and for layers that do not
     exist.
     """
-    anatomy = Anatomy(lm.model)
+    anatomy = find_anatomy(lm, blocks)
     (to,), (behind,) = anatomy.read_layers(layer), anatomy.read_layers(layer if read_at is None else read_at)
     if behind < to:
         raise ArgumentError(f"read_at={behind} is before layer={to}, where the vectors are added")
     count, size = read_whole("vectors", vectors, 2), read_real("strength", strength, 1e-6)
     encode_zeros(features, anatomy.width)
-    plain = capture(lm, texts, sorted({to, behind}), at).at
+    plain = capture(lm, texts, sorted({to, behind}), at, blocks=blocks).at
     codes = encode(features, plain[behind])
     length = size * plain[to].norm(dim=-1).mean()
     drawn = torch.randn(count, anatomy.width, generator=torch.Generator().manual_seed(seed))
     drawn *= length / drawn.norm(dim=1, keepdim=True)
-    changes = [
-        (
-            encode(features, capture(lm.edited(Add(v, layer=to, scope=scope)), texts, behind, at).at[behind]) - codes
-        ).mean(0)
-        for v in drawn
-    ]
+    changes = []
+    for vector in drawn:
+        edited = lm.edited(Add(vector, layer=to, scope=scope), blocks=blocks)
+        moved = capture(edited, texts, behind, at, blocks=blocks).at[behind]
+        changes.append((encode(features, moved) - codes).mean(0))
     return Effects(fit_effects(drawn, torch.stack(changes), ridge), to)
 
 

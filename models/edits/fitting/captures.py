@@ -14,8 +14,15 @@ from torch import Tensor
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import as_whole
 from feynkac.models.edits.activations import Site, name_site
-from feynkac.models.edits.fitting.passes import Tokens, Written, forward_last, list_batches, open_pass, read_texts
-from feynkac.models.language.editing import Anatomy
+from feynkac.models.edits.fitting.passes import (
+    Tokens,
+    Written,
+    find_anatomy,
+    forward_last,
+    list_batches,
+    open_pass,
+    read_texts,
+)  # fmt: skip
 from feynkac.models.language.editing.edits import find_input
 
 if TYPE_CHECKING:
@@ -78,8 +85,8 @@ def capture(
     Raises ArgumentError for texts, layers and positions that do not exist, ModelError for a model whose parts cannot be
     found.
     """
+    anatomy = find_anatomy(lm, blocks)
     tokens = read_texts(lm, texts)
-    anatomy = Anatomy(lm.model, blocks)
     chosen = anatomy.read_layers(range(anatomy.n_layers) if layers is None else layers)
     if of == "embedding":
         raise ArgumentError("of='embedding' depends on single tokens only; capture a layer")

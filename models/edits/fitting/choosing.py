@@ -12,15 +12,14 @@ from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import read_real, read_whole
 from feynkac.models.edits.activations import Add, read_vectors
 from feynkac.models.edits.fitting.directions import Direction
-from feynkac.models.edits.fitting.passes import Tokens, Written, find_laws, read_texts
-from feynkac.models.language.editing import Anatomy
+from feynkac.models.edits.fitting.passes import Written, find_anatomy, find_laws, read_texts
 
 if TYPE_CHECKING:
     from feynkac.models.language.lm import CausalLM
 
 
 def contrast_layers(
-    lm: CausalLM, direction: Direction, prompts: Sequence[Written], *, strength: float = 1.0
+    lm: CausalLM, direction: Direction, prompts: Sequence[Written], *, strength: float = 1.0, blocks: str | None = None
 ) -> dict[int, float]:
     """By layer, how far the direction and its opposite drive the model apart, in nats from 0 to log 2.
 
@@ -28,20 +27,21 @@ def contrast_layers(
     their last tokens; mean over the prompts (Wang and Shu 2023, "Backdoor activation attack"). A layer where the edit
     breaks the model has a large one, too: look at what it writes. Raises ArgumentError as `lm.edited` does.
     """
+    find_anatomy(lm, blocks).read_layers(list(direction))
     tokens, size = read_texts(lm, prompts, "prompts"), _read_strength(strength)
     found = {}
     for layer in direction:
-        plus, minus = (
-            find_laws(lm.edited(Add(direction, layer=layer, of=direction.of, strength=s)), tokens)
-            for s in (size, -size)
-        )
-        found[layer] = float(_diverge(plus.double(), minus.double()).mean())
+        edits = (Add(direction, layer=layer, of=direction.of, strength=s) for s in (size, -size))
+        plus, minus = (find_laws(lm.edited(edit, blocks=blocks), tokens).double() for edit in edits)
+        found[layer] = float(_diverge(plus, minus).mean())
     return found
 
 
-def choose_layer(lm: CausalLM, direction: Direction, prompts: Sequence[Written], *, strength: float = 1.0) -> int:
+def choose_layer(
+    lm: CausalLM, direction: Direction, prompts: Sequence[Written], *, strength: float = 1.0, blocks: str | None = None
+) -> int:
     """The layer at which the direction and its opposite drive the model apart most (see `contrast_layers`)."""
-    found = contrast_layers(lm, direction, prompts, strength=strength)
+    found = contrast_layers(lm, direction, prompts, strength=strength, blocks=blocks)
     return max(found, key=found.__getitem__)
 
 
@@ -81,6 +81,7 @@ def describe(
     *,
     strength: float = 1.0,
     top: int = 10,
+    blocks: str | None = None,
 ) -> Description:
     """Tokens that tell what a direction, or the decoder row of a feature, stands for at a layer.
 
@@ -91,7 +92,7 @@ def describe(
     """
     chosen = _read_direction(direction, layer)
     ((at, vector),) = chosen.items()
-    read_vectors(chosen, at, Anatomy(lm.model), chosen.of)
+    read_vectors(chosen, at, find_anatomy(lm, blocks), chosen.of)
     if vector.ndim != 1 or chosen.of == "heads":
         raise ArgumentError("only one vector of a residual can be described")
     count = read_whole("top", top, 1)
@@ -99,7 +100,8 @@ def describe(
     if not prompts:
         return Description(_list_top(lm, inside, count), [], [])
     tokens = read_texts(lm, prompts, "prompts")
-    shift = _find_shift(lm, Add(chosen, of=chosen.of, strength=strength), tokens)
+    edited = lm.edited(Add(chosen, of=chosen.of, strength=strength), blocks=blocks)
+    shift = (find_laws(edited, tokens).exp() - find_laws(lm, tokens).exp()).mean(0)
     return Description(*(_list_top(lm, values, count) for values in (inside, shift, -shift)))
 
 
@@ -123,10 +125,6 @@ def _unembed(lm: CausalLM, vector: Tensor) -> Tensor:
         both = torch.stack([vector, torch.zeros_like(vector)]).to(lm.device, lm.model.dtype)[None]
         value, nothing = head(both)[0].float().cpu()
     return value - nothing
-
-
-def _find_shift(lm: CausalLM, edit: Add, tokens: Sequence[Tokens]) -> Tensor:
-    return (find_laws(lm.edited(edit), tokens).exp() - find_laws(lm, tokens).exp()).mean(0)
 
 
 def _list_top(lm: CausalLM, values: Tensor, top: int) -> list[tuple[str, float]]:

@@ -12,6 +12,7 @@ from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import as_whole
 from feynkac.models.edits.fitting.captures import capture
 from feynkac.models.edits.fitting.directions import Direction
+from feynkac.models.edits.fitting.passes import find_anatomy
 from feynkac.models.language.editing import Anatomy
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def fit_function_vector(
     added at `layer`, at a prompt's last token. By default all heads of the layers up to `layer`, without the selection
     by causal effect of the paper. Raises ArgumentError for heads that do not exist.
     """
-    anatomy = Anatomy(lm.model, blocks)
+    anatomy = find_anatomy(lm, blocks)
     (at,) = anatomy.read_layers(layer)
     chosen = _read_heads(anatomy, at, heads)
     means = capture(lm, prompts, list(chosen), "last", "heads", blocks=blocks).at

@@ -12,8 +12,7 @@ from torch import Tensor
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import as_whole, read_real, read_whole
 from feynkac.models.edits.fitting.directions import Direction
-from feynkac.models.edits.fitting.passes import Tokens, open_pass, read_texts
-from feynkac.models.language.editing import Anatomy
+from feynkac.models.edits.fitting.passes import Tokens, find_anatomy, open_pass, read_texts
 
 if TYPE_CHECKING:
     from feynkac.models.language.lm import CausalLM
@@ -48,8 +47,8 @@ def invert(
     first, and shrinks to 0. No gradient is taken of anything else: the model and its parameters' `grad` stay as they
     are. Raises ArgumentError for an empty sentence and a layer that does not exist.
     """
+    anatomy = find_anatomy(lm, blocks)
     text = read_texts(lm, [(prompt, sentence)], "sentence")[0]
-    anatomy = Anatomy(lm.model, blocks)
     if as_whole(layer) is None:
         raise ArgumentError(f"layer is {layer!r}; give one number")
     (at,) = anatomy.read_layers(layer)

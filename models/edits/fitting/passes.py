@@ -14,6 +14,7 @@ from torch import Tensor
 from feynkac.base.errors import ArgumentError, ModelError, shorten
 from feynkac.models.language.caches.forward import select_rows
 from feynkac.models.language.caches.opening import check_whole
+from feynkac.models.language.editing import Anatomy
 from feynkac.models.language.editing.edits import Laid
 from feynkac.models.language.editing.spans import Located
 from feynkac.models.language.forks import check_process
@@ -35,6 +36,15 @@ class Tokens:
 
     ids: tuple[int, ...]
     start: int
+
+
+def find_anatomy(lm: CausalLM, blocks: str | None = None) -> Anatomy:
+    """The parts of a model's layers by name. Raises ArgumentError for what has no forward pass of its own."""
+    from feynkac.models.language.lm import CausalLM
+
+    if not isinstance(lm, CausalLM):
+        raise ArgumentError(f"activations are those of a CausalLM, edited or not, and this is {shorten(repr(lm))}")
+    return Anatomy(lm.model, blocks)
 
 
 def read_texts(lm: CausalLM, texts: Sequence[Written], name: str = "texts") -> list[Tokens]:

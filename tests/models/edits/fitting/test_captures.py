@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from feynkac.base.errors import ArgumentError, ModelError
-from feynkac.models.edits import Activations, Add, capture
+from feynkac.models.edits import Activations, Add, DivergentLM, capture
 
 TEXTS = ["hello", "ab", "world", "a", "hullo", "zz7Qb"]
 NAMES = {
@@ -141,6 +141,12 @@ def test_the_model_is_left_as_it_is(make_lm: Any) -> None:
 def test_what_cannot_be_captured_is_said(make_lm: Any, texts: Any, given: dict[str, Any], said: str) -> None:
     with pytest.raises(ArgumentError, match=said):
         capture(make_lm(), texts, **given)
+
+
+def test_a_model_without_a_pass_of_its_own_is_refused(make_lm: Any) -> None:
+    lm = DivergentLM(make_lm(), Add(torch.ones(32), layer=0))
+    with pytest.raises(ArgumentError, match="those of a CausalLM"):
+        capture(lm, ["ab"])  # type: ignore[arg-type]
 
 
 def test_a_text_beyond_the_window_is_refused_by_number(make_lm: Any) -> None:
