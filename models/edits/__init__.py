@@ -4,13 +4,33 @@ from feynkac.models.edits.activations import Activation, Add, Affine, Apply, Pro
 from feynkac.models.edits.attention import BiasAttention, Emphasise
 from feynkac.models.edits.divergence import DivergentLM
 from feynkac.models.edits.features import Clamp, Features
+from feynkac.models.edits.files import load_direction, save_direction
+from feynkac.models.edits.fitting import (
+    Activations,
+    Direction,
+    Probe,
+    capture,
+    choose_layer,
+    contrast_layers,
+    decompose,
+    describe,
+    fit_affine,
+    fit_direction,
+    fit_function_vector,
+    fit_probe,
+    invert,
+    match_features,
+    target_features,
+)
 from feynkac.models.edits.saving import load_edits, save_edits
 from feynkac.models.edits.scopes import Scope, Steps
 from feynkac.models.edits.weights import Adapter, ScaleHeads, Shift
 from feynkac.models.language.editing import Anatomy, Change, Edit, Prepared, Span, Where
 
 __all__ = [
-    "Activation", "Adapter", "Add", "Affine", "Anatomy", "Apply", "BiasAttention", "Change", "Clamp", "DivergentLM",
-    "Edit", "Emphasise", "Features", "Prepared", "ProjectOut", "ScaleHeads", "Scope", "Shift", "Span", "Steps", "Where",
-    "load_edits", "save_edits",
+    "Activation", "Activations", "Adapter", "Add", "Affine", "Anatomy", "Apply", "BiasAttention", "Change", "Clamp",
+    "Direction", "DivergentLM", "Edit", "Emphasise", "Features", "Prepared", "Probe", "ProjectOut", "ScaleHeads",
+    "Scope", "Shift", "Span", "Steps", "Where", "capture", "choose_layer", "contrast_layers", "decompose", "describe",
+    "fit_affine", "fit_direction", "fit_function_vector", "fit_probe", "invert", "load_direction", "load_edits",
+    "match_features", "save_direction", "save_edits", "target_features",
 ]  # fmt: skip

@@ -79,7 +79,7 @@ class Activation:
                 inside[..., None], self.change(value, amount[..., None].to(value.dtype), layer, where), value
             )
 
-        return Change(_name_site(anatomy, layer, self.of), act, "input" if self.of == "heads" else "output")
+        return Change(name_site(anatomy, layer, self.of), act, "input" if self.of == "heads" else "output")
 
 
 def write_edit(edit: Any) -> str:
@@ -95,7 +95,7 @@ def _write(value: Any) -> str:
     return f"{{{', '.join(map(str, value))}}}" if isinstance(value, Mapping) else repr(value)
 
 
-def _name_site(anatomy: Anatomy, layer: int, of: str) -> str:
+def name_site(anatomy: Anatomy, layer: int, of: str) -> str:
     if of == "embedding":
         return anatomy.embedding
     names: dict[str, Callable[[int], str]] = {

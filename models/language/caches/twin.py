@@ -142,6 +142,7 @@ def _list_values(value: Any) -> Iterator[Any]:
             yield value.device
 
 
+@torch.inference_mode(False)  # else buffers copied in a run could not be differentiated through later
 def copy_modules(model: Any) -> Any:
     """A copy of the module tree in evaluation mode, on the same weights and with the same hooks.
 

@@ -209,13 +209,13 @@ def _hook(model: Any, name: str, acts: Sequence[_Act]) -> Iterator[None]:
     side, module = name.split(" ", 1)
 
     def after(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
-        value, given = (out[0] if isinstance(out, tuple) else out), _find_input(args, kwargs)
+        value, given = (out[0] if isinstance(out, tuple) else out), find_input(args, kwargs)
         for act in acts:
             value = act(value, given)
         return (value, *out[1:]) if isinstance(out, tuple) else value
 
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        value = given = _find_input(args, kwargs)
+        value = given = find_input(args, kwargs)
         for act in acts:
             value = act(value, given)
         if args:
@@ -233,7 +233,7 @@ def _hook(model: Any, name: str, acts: Sequence[_Act]) -> Iterator[None]:
         handle.remove()
 
 
-def _find_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def find_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     return args[0] if args else next((value for value in kwargs.values() if isinstance(value, Tensor)), None)
 
 

@@ -1,0 +1,115 @@
+"""Logistic regression by Newton's method, and probes that say of an activation what it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from feynkac.base.errors import ArgumentError
+from feynkac.base.numbers import read_real
+from feynkac.models.edits.fitting.captures import Activations
+
+_STEPS = 100
+
+
+def fit_logistic(values: Tensor, labels: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+    """(d,) weight and () offset of p(label 1 | x) = sigmoid(weight . x + offset), for (n, d) values, (n,) labels.
+
+    Minimises the mean log loss, in nats, plus ridge / 2 |w|^2, where w weighs deviations from the mean in units of
+    their root mean square length: one ridge means the same at every layer. The exact minimum, in float64: w lies in the
+    span of the n deviations, where Newton's method is cheap however large d is.
+    """
+    mean = values.mean(0)
+    scale = (values - mean).square().sum(1).mean().sqrt().clamp_min(1e-30)
+    basis, within = torch.linalg.qr(((values - mean) / scale).T)
+    rows = torch.cat([within.T, torch.ones(len(values), 1, dtype=values.dtype)], 1)  # the last weight is the offset
+    penalty = torch.full((rows.shape[1],), ridge, dtype=values.dtype)
+    penalty[-1] = 0.0
+    found = _minimise(rows, labels, penalty)
+    weight = basis @ found[:-1] / scale
+    return weight, found[-1] - weight @ mean
+
+
+def _minimise(rows: Tensor, labels: Tensor, penalty: Tensor) -> Tensor:
+    def loss(w: Tensor) -> Tensor:
+        score = rows @ w
+        return (torch.nn.functional.softplus(score) - labels * score).mean() + 0.5 * (penalty * w * w).sum()
+
+    w = torch.zeros(rows.shape[1], dtype=rows.dtype)
+    for _ in range(_STEPS):
+        p = (rows @ w).sigmoid()
+        gradient = rows.T @ (p - labels) / len(rows) + penalty * w
+        if gradient.norm() < 1e-10:
+            break
+        curvature = (rows * (p * (1 - p) / len(rows))[:, None]).T @ rows + torch.diag(penalty)
+        curvature[-1, -1] += 1e-12
+        step = torch.linalg.solve(curvature, gradient)
+        size = 1.0
+        while size > 1e-8 and loss(w - size * step) > loss(w) - 1e-4 * size * (gradient @ step):
+            size /= 2
+        w = w - size * step
+    return w
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """Says of (..., d) activations whether p(property | activation) > `threshold`: for `when=` of an edit.
+
+    `weight` (d,) and `offset` (): the log-odds are weight . h + offset.
+    """
+
+    weight: Tensor
+    offset: Tensor
+    threshold: float = 0.5
+    layer: int | None = None
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """(...,) bool."""
+        return self.find_probability(value) > self.threshold
+
+    def find_probability(self, value: Tensor) -> Tensor:
+        """(...,) float32 probabilities of the property. Raises ArgumentError for activations of another width."""
+        if value.shape[-1] != len(self.weight):
+            raise ArgumentError(f"a probe of {len(self.weight)} numbers for activations of {value.shape[-1]}")
+        weight, offset = self.weight.to(value.device, torch.float32), self.offset.to(value.device, torch.float32)
+        return (value.float() @ weight + offset).sigmoid()
+
+    def __repr__(self) -> str:
+        return f"Probe(layer={self.layer}, threshold={self.threshold})"
+
+
+def fit_probe(
+    toward: Activations, away: Activations, layer: int | None = None, *, ridge: float = 0.01, threshold: float = 0.5
+) -> Probe:
+    """A linear probe that tells the activations of two groups of texts apart (Alain and Bengio 2016).
+
+        lm.edited(Add(direction, layer=14, when=fit_probe(toward, away, layer=14)))
+
+    `layer`: which, where several were captured. `ridge`: see `fit_logistic`; `threshold`: a probability. Raises
+    ArgumentError for too few texts, or groups of different places.
+    """
+    at = read_layer(toward, layer)
+    if read_layer(away, layer) != at or away.at[at].shape[1:] != toward.at[at].shape[1:] or toward.at[at].ndim != 2:
+        raise ArgumentError(f"{toward!r} and {away!r} are of different places, or of several positions")
+    if min(len(toward), len(away)) < 2:
+        raise ArgumentError(f"too few texts: {len(toward)} toward and {len(away)} away; a probe takes 2 of each")
+    if not 0.0 < (level := read_real("threshold", threshold, 0.0)) < 1.0:
+        raise ArgumentError(f"threshold is {threshold}; it must lie between 0 and 1")
+    if (strength := read_real("ridge", ridge, 0.0)) == 0.0:
+        raise ArgumentError("ridge is 0, with which texts that can be told apart have no best probe; give 0.01, say")
+    values = torch.cat([toward.at[at], away.at[at]]).double()
+    labels = torch.cat([torch.ones(len(toward)), torch.zeros(len(away))]).double()
+    weight, offset = fit_logistic(values, labels, strength)
+    return Probe(weight.float(), offset.float(), level, at)
+
+
+def read_layer(activations: Activations, layer: int | None) -> int:
+    """The layer asked for, or the only one there is. Raises ArgumentError for one that was not captured."""
+    has = sorted(activations.at)
+    if layer is None and len(has) == 1:
+        return has[0]
+    if layer is None or layer not in activations.at:
+        raise ArgumentError(f"layer is {layer}; these activations are of layers {has}: give one of them")
+    return layer
