@@ -1,0 +1,270 @@
+"""Contexts of bytes over contexts of tokens: each is a weighted beam of ways to spell its bytes.
+
+A *hypothesis* is a context of tokens, which spell the text up to some byte, and the tokens that go on with the bytes
+behind it. Its mass is the probability of the former times that of the latter, all in one sum: no spelling of the text
+is counted twice, and none is left out unless the beam drops it (Vieira et al. 2024, "From Language Models over Tokens
+to Language Models over Characters").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.base.contract import Rows
+from feynkac.base.errors import ModelError
+from feynkac.models.language.bytewise.kernels import Words, copy_parts, find_ways, sum_next
+from feynkac.models.language.draws.next_token import check_law
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from feynkac.models.language.protocols import Contexts
+
+END = 256
+"""The id of the end of a text; those below it are bytes."""
+_ROWS = 16
+"""Laws that are summed at once in float64."""
+
+
+class Beam(NamedTuple):
+    """What is kept of the ways to spell a text."""
+
+    width: int | None
+    """So many of the heaviest, and the heaviest that ends with a whole token; None for all."""
+    log_least: float
+    """Log of the share of all mass that each of them has at least, the heaviest whole one excepted."""
+
+
+@dataclass
+class Hypotheses:
+    """H ways to spell the texts of U contexts, those of one context side by side."""
+
+    owner: NDArray[np.int64]
+    """(H,) the context of each."""
+    tokens: NDArray[np.int64]
+    """(H,) the context of whole tokens beneath."""
+    base: NDArray[np.float64]
+    """(H,) nats: share of the whole tokens in their context, less the log-total of the logits behind them."""
+    log_end: NDArray[np.float64]
+    """(H,) nats that the text ends here, the share included; -inf where a token is begun."""
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+    """(H,) the places in the order of words of the tokens that may be the next."""
+    depth: NDArray[np.int64]
+    """(H,) how many bytes of it are written."""
+    at: NDArray[np.int64]
+    """(H,) where the logits of these tokens begin in `values`."""
+    values: NDArray[np.float32]
+
+    def take(self, kept: NDArray[np.int64]) -> Hypotheses:
+        """Some of them, with their logits where they were."""
+        return Hypotheses(*(getattr(self, f.name)[kept] for f in fields(self)[:-1]), self.values)
+
+    def pack(self) -> Hypotheses:
+        """The same without the logits that none of them needs."""
+        size = self.high - self.low
+        values = np.empty(size.sum(), np.float32)
+        copy_parts(self.values, self.at, size, values)
+        self.at, self.values = np.cumsum(size) - size, values
+        return self
+
+
+class ByteContexts:
+    """See `feynkac.models.language.protocols.Contexts`: U texts of bytes, each behind a prompt of tokens and bytes."""
+
+    def __init__(
+        self,
+        beneath: Contexts,
+        behind: Sequence[Sequence[int]],
+        lengths: Sequence[int],
+        words: Words,
+        ends: Sequence[int],
+        beam: Beam,
+    ) -> None:
+        """`beneath` are contexts of the prompts' tokens, `behind` the bytes of each prompt that follow these."""
+        self._beneath, self._behind, self._words, self._beam = beneath, behind, words, beam
+        self._columns, self._n_words = [*words.ids.tolist(), *ends], len(words.ids)
+        self.lengths = np.array(lengths, np.int64)
+        """(U,) tokens and bytes of each context."""
+        self.dropped = np.zeros(len(lengths))
+        """(U,) nats: what of log p(bytes) the beam has dropped so far; 0 where nothing was."""
+
+    @property
+    def forwarded(self) -> int:
+        """Tokens that went through the model beneath."""
+        return self._beneath.forwarded
+
+    def start(self) -> Tensor:
+        """(G, 257) float32 logits of the byte behind each prompt. Raises ModelError where a prompt has no mass."""
+        logits = self._beneath.start()
+        self._device, n = logits.device, len(logits)
+        self._hypotheses = self._begin(logits, np.arange(n), np.arange(n), np.zeros(n))
+        for i in range(max(map(len, self._behind))):
+            given = np.array([some[i] if i < len(some) else -1 for some in self._behind])
+            self._move(np.arange(n), given)
+        if len(wrong := np.setdiff1d(np.arange(n), self._hypotheses.owner)):
+            written = bytes(self._behind[wrong[0]])
+            raise ModelError(f"no spelling of the prompt's last bytes {written!r} is left; lower heal, or widen the beam")
+        return self._to_logits(np.arange(n))
+
+    def extend(self, parents: Rows, tokens: NDArray[np.int64]) -> Tensor:
+        """See `Contexts.extend`; one pass for the hypotheses that are complete with their byte."""
+        self._move(np.asarray(parents, np.int64), tokens)
+        return self._to_logits(np.flatnonzero(tokens >= 0))
+
+    def append(self, parents: Rows, tokens: Sequence[Sequence[int]], *, every: bool = False) -> Tensor:
+        """See `Contexts.append`; as many passes as the longest list has bytes."""
+        import torch
+
+        count, parents = np.array([len(some) for some in tokens], np.int64), np.asarray(parents, np.int64)
+        start = np.cumsum(count) - count if every else np.cumsum(count > 0) - 1
+        places, found = [np.empty(0, np.int64)], [torch.empty(0, END + 1, device=self._device)]
+        for i in range(max(1, int(count.max(initial=0)))):
+            self._move(parents, np.array([some[i] if i < len(some) else -1 for some in tokens], np.int64))
+            parents = np.arange(len(count))
+            shown = np.flatnonzero(count > i if every else count == i + 1)
+            places.append(start[shown] + (i if every else 0))
+            found.append(self._to_logits(shown))
+        return torch.cat(found)[torch.as_tensor(np.argsort(np.concatenate(places)), device=self._device)]
+
+    def log_laws(self, rows: Rows) -> NDArray[np.float64]:
+        """(R, 257) nats of each next byte, and of the end, behind the contexts `rows`.
+
+        A context without hypotheses has a text without mass: whatever comes behind it counts for nothing, and it ends.
+        """
+        known = self._hypotheses
+        out = np.full((len(self.lengths), END + 1), -np.inf)
+        out[:, END] = np.where(np.isin(np.arange(len(out)), known.owner), -np.inf, 0.0)
+        some = known.take(np.flatnonzero(np.isin(known.owner, rows)))
+        where = (some.owner, some.base, some.low, some.high, some.depth, some.at, some.values)
+        sum_next(self._words.data, self._words.start, *where, out)
+        np.logaddexp.at(out[:, END], some.owner, some.log_end)
+        return out[rows]
+
+    def _to_logits(self, rows: Rows) -> Tensor:
+        import torch
+
+        return torch.as_tensor(self.log_laws(rows), dtype=torch.float32, device=self._device)
+
+    def _move(self, parents: Rows, given: NDArray[np.int64]) -> None:
+        """Context j becomes `parents[j]` and the byte `given[j]`; -1 keeps it."""
+        moving, before = np.flatnonzero((given >= 0) & (given < END)), self._hypotheses
+        n_parents, n = len(self.lengths), len(parents)
+        first = np.searchsorted(before.owner, np.arange(n_parents))
+        last = np.searchsorted(before.owner, np.arange(n_parents), side="right")
+        spans = (before.base, before.low, before.high, before.depth, before.at, before.values)
+        asked = (parents[moving], given[moving], first, last)
+        (owner, source, place, low, high), mass = find_ways(self._words.data, self._words.start, *spans, *asked)
+        kept, log_kept = _prune(owner, mass, place >= 0, len(moving), self._beam)
+        self.lengths, self.dropped = self.lengths[parents] + (given >= 0), self.dropped[parents]
+        self.dropped[moving] = _add_loss(self.dropped[moving], log_kept)
+        owner, source, place, low, high = (x[kept] for x in (owner, source, place, low, high))
+        share = mass[kept] - log_kept.total[owner]
+        begun, whole = np.flatnonzero(place < 0), np.flatnonzero(place >= 0)
+        still = np.flatnonzero(given < 0)
+        same = np.concatenate([np.arange(first[u], last[u]) for u in parents[still]] or [np.empty(0, np.int64)])
+        carried = before.take(same)
+        carried.owner = np.repeat(still, (last - first)[parents[still]])
+        going = before.take(source[begun])
+        going.at = going.at + low[begun] - going.low
+        going.base = going.base - log_kept.total[owner[begun]]
+        going.owner, going.low, going.high = moving[owner[begun]], low[begun], high[begun]
+        going.depth, going.log_end = going.depth + 1, np.full(len(begun), -np.inf)
+        fresh = (moving[owner[whole]], before.tokens[source[whole]], self._words.ids[place[whole]], share[whole])
+        self._hypotheses = self._forward([carried, going], *fresh)
+
+    def _forward(
+        self,
+        kept: Sequence[Hypotheses],
+        owner: NDArray[np.int64],
+        parents: NDArray[np.int64],
+        tokens: NDArray[np.int64],
+        share: NDArray[np.float64],
+    ) -> Hypotheses:
+        """Those `kept`, and new ones: of contexts `owner`, with `tokens` behind contexts of tokens `parents`."""
+        if not len(tokens):
+            return _join(kept)
+        held = np.concatenate([some.tokens for some in kept])
+        pairs = np.stack([np.r_[held, parents], np.r_[np.full(len(held), -1), tokens]])
+        distinct, where = np.unique(pairs, axis=1, return_inverse=True)
+        where = where.reshape(-1)
+        logits = self._beneath.extend(distinct[0], distinct[1])
+        for some, now in zip(kept, np.split(where, [len(kept[0].tokens), len(held)])[:2], strict=True):
+            some.tokens = now
+        now = where[len(held) :]
+        row = np.cumsum(distinct[1] >= 0) - 1
+        return _join([*kept, self._begin(logits[row[now].tolist()], owner, now, share)])
+
+    def _begin(
+        self, logits: Tensor, owner: NDArray[np.int64], tokens: NDArray[np.int64], share: NDArray[np.float64]
+    ) -> Hypotheses:
+        """Hypotheses at the end of a token, behind which the model beneath gives `logits` (H, V)."""
+        import torch
+
+        n, n_words = len(logits), self._n_words
+        columns = torch.as_tensor(self._columns, device=logits.device)
+        known = logits[:, columns]
+        totals = [torch.logsumexp(some.double(), 1) for some in known.split(_ROWS)]
+        log_total = torch.cat([*totals, torch.empty(0, dtype=torch.float64, device=logits.device)]).cpu().numpy()
+        check_law(log_total, logits)
+        log_end = torch.logsumexp(known[:, n_words:].double(), 1).cpu().numpy() - log_total
+        size = np.zeros(n, np.int64)
+        values = known[:, :n_words].contiguous().cpu().numpy().reshape(-1)
+        at = np.arange(n) * n_words
+        base = share - log_total
+        return Hypotheses(owner, tokens, base, share + log_end, size, size + n_words, size.copy(), at, values)
+
+
+class Kept(NamedTuple):
+    """(U,) log-masses of the ways of each context: of all, and of those kept."""
+
+    all: NDArray[np.float64]
+    total: NDArray[np.float64]
+
+
+def _prune(
+    owner: NDArray[np.int64], mass: NDArray[np.float64], whole: NDArray[np.bool_], n: int, beam: Beam
+) -> tuple[NDArray[np.int64], Kept]:
+    """The ways that a beam keeps, and the log-masses of the n contexts `owner` (W,) that they belong to."""
+    everything = _sum_by(owner, mass, n)
+    alive = mass > -np.inf
+    if beam.width is None:
+        return np.flatnonzero(alive), Kept(everything, everything)
+    order = np.lexsort((-mass, owner))
+    sorted_owner = owner[order]
+    rank = np.arange(len(order)) - np.searchsorted(sorted_owner, sorted_owner)
+    with np.errstate(invalid="ignore"):
+        heavy = (rank < beam.width) & (mass[order] - everything[sorted_owner] >= beam.log_least)
+    wholes = np.flatnonzero(whole[order])
+    heavy[wholes[np.unique(sorted_owner[wholes], return_index=True)[1]]] = True
+    kept = np.sort(order[heavy & alive[order]])
+    return kept, Kept(everything, _sum_by(owner[kept], mass[kept], n))
+
+
+def _sum_by(owner: NDArray[np.int64], mass: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    total = np.full(n, -np.inf)
+    np.logaddexp.at(total, owner, mass)
+    return total
+
+
+def _add_loss(dropped: NDArray[np.float64], kept: Kept) -> NDArray[np.float64]:
+    """`dropped` and what was dropped now; all of it where nothing is left behind a beam that has dropped something."""
+    lost = kept.total == -np.inf
+    with np.errstate(invalid="ignore"):
+        now = np.where(lost, np.where(dropped > 0, np.inf, 0.0), np.maximum(kept.all - kept.total, 0.0))
+    return dropped + now
+
+
+def _join(parts: Sequence[Hypotheses]) -> Hypotheses:
+    """All of them, those of one context side by side, with the logits that they need."""
+    offsets = np.cumsum([0, *(len(some.values) for some in parts)])
+    for some, offset in zip(parts, offsets, strict=False):
+        some.at = some.at + offset
+    columns = [np.concatenate([getattr(some, f.name) for some in parts]) for f in fields(Hypotheses)]
+    return Hypotheses(*columns).take(np.argsort(columns[0], kind="stable")).pack()
