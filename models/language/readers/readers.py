@@ -101,7 +101,7 @@ class Reader:
 
     def check(self, vocabulary: Vocabulary, prompts: Iterable[Prompt]) -> None:
         """Raises ArgumentError unless texts of `vocabulary` can be read, ModelError unless those of `prompts` fit."""
-        if not _are_alike(self.lm.vocabulary, vocabulary):
+        if not are_alike(self.lm.vocabulary, vocabulary):
             raise ArgumentError(
                 f"the expert's model has another vocabulary ({self.lm.vocabulary.size} tokens) than the prompt that is "
                 f"steered ({vocabulary.size}); it cannot read its tokens. Let it score whole texts instead: "
@@ -124,7 +124,7 @@ def _fit(law: Tensor, size: int) -> Tensor:
     return torch.nn.functional.pad(law, (0, size - law.shape[1]), value=-torch.inf)
 
 
-def _are_alike(one: Vocabulary, other: Vocabulary) -> bool:
+def are_alike(one: Vocabulary, other: Vocabulary) -> bool:
     """Whether each id has the same text in both, ends of sequence aside; what one has beyond the other has none."""
     if one is other or one.tokens == other.tokens:
         return True
