@@ -99,6 +99,9 @@ class Result:
     """What the log evidence is at least for certain, in nats, where nothing weighs but constraints on a language model:
     the probability of the distinct texts found, or, of a constraint of few texts, of all their usual spellings. None
     for all else, and for particle Gibbs."""
+    dropped: float | None = None
+    """Nats by which a byte model's beam makes the samples too likely, at most, as the posterior mean, or of
+    the sweeps' means the largest (see `feynkac.bytewise`); 0 where it dropped nothing, None for exact models."""
     reader: Callable[[str], Any] | None = field(default=None, repr=False, compare=False)
     """What reads a sample for `parsed`, where a constraint knows; not written to files."""
 

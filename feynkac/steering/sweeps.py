@@ -199,6 +199,7 @@ class Chains:
             diagnostics=_diagnose_first(chains),
             history=_join_histories([kept.history for kept in finished]),
             timing=read_watch(self._watch),
+            dropped=max([kept.dropped for kept in finished if kept.dropped is not None], default=None),
             forwarded_tokens=None if None in counts else sum(filter(None, counts)),
             seed=self._seed,
             warnings=self._list_warnings(g, chains, complete),

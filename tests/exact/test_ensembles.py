@@ -72,7 +72,9 @@ def test_the_law_is_normalised_at_each_token(lm, other, name, at_limit) -> None:
     assert at_limit == "end" or z == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("kind", "weights"), [("product", (1.5, -0.5)), ("product", (0.5, 0.5)), ("mixture", (0.2, 0.8))])
+@pytest.mark.parametrize(
+    ("kind", "weights"), [("product", (1.5, -0.5)), ("product", (0.5, 0.5)), ("mixture", (0.2, 0.8))]
+)
 def test_laws_combine_to_rounding(kind, weights) -> None:
     logits = torch.randn(2, 5, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 4
     laws = list(torch.log_softmax(logits, 2))
@@ -133,7 +135,12 @@ def test_contexts_of_an_ensemble_are_forked_in_every_member(lm, other) -> None:
     start = contexts.start()
     found = contexts.extend(np.array([1, 0, 0]), np.array([2, 1, -1]))
     every = contexts.append(np.array([2, 0]), [[1, 2], [1]], every=True)
-    for logits, ids in ((start[0], ()), (found[0], (2,)), (found[1], (1,)), *zip(every, ((1,), (1, 2), (2, 1)), strict=True)):
+    for logits, ids in (
+        (start[0], ()),
+        (found[0], (2,)),
+        (found[1], (1,)),
+        *zip(every, ((1,), (1, 2), (2, 1)), strict=True),
+    ):
         np.testing.assert_allclose(logits.exp(), law(ids), rtol=1e-5)
 
 

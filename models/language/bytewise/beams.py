@@ -21,7 +21,6 @@ from feynkac.models.language.bytewise.kernels import Words, copy_parts, find_way
 from feynkac.models.language.draws.next_token import check_law
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from feynkac.models.language.protocols import Contexts
@@ -92,6 +91,8 @@ class ByteContexts:
         self._columns, self._n_words = [*words.ids.tolist(), *ends], len(words.ids)
         self.lengths = np.array(lengths, np.int64)
         """(U,) tokens and bytes of each context."""
+        self.spent = np.zeros(len(lengths), np.int64)
+        """(U,) tokens forwarded for each context by the last call."""
         self.dropped = np.zeros(len(lengths))
         """(U,) nats: what of log p(bytes) the beam has dropped so far; 0 where nothing was."""
 
@@ -104,13 +105,18 @@ class ByteContexts:
         """(G, 257) float32 logits of the byte behind each prompt. Raises ModelError where a prompt has no mass."""
         logits = self._beneath.start()
         self._device, n = logits.device, len(logits)
+        spent = self.lengths - [len(some) for some in self._behind]
         self._hypotheses = self._begin(logits, np.arange(n), np.arange(n), np.zeros(n))
         for i in range(max(map(len, self._behind))):
             given = np.array([some[i] if i < len(some) else -1 for some in self._behind])
             self._move(np.arange(n), given)
+            spent += self.spent
+        self.spent = spent
         if len(wrong := np.setdiff1d(np.arange(n), self._hypotheses.owner)):
             written = bytes(self._behind[wrong[0]])
-            raise ModelError(f"no spelling of the prompt's last bytes {written!r} is left; lower heal, or widen the beam")
+            raise ModelError(
+                f"no spelling of the prompt's last bytes {written!r} is left; lower heal, or widen the beam"
+            )
         return self._to_logits(np.arange(n))
 
     def extend(self, parents: Rows, tokens: NDArray[np.int64]) -> Tensor:
@@ -155,7 +161,7 @@ class ByteContexts:
     def _move(self, parents: Rows, given: NDArray[np.int64]) -> None:
         """Context j becomes `parents[j]` and the byte `given[j]`; -1 keeps it."""
         moving, before = np.flatnonzero((given >= 0) & (given < END)), self._hypotheses
-        n_parents, n = len(self.lengths), len(parents)
+        n_parents = len(self.lengths)
         first = np.searchsorted(before.owner, np.arange(n_parents))
         last = np.searchsorted(before.owner, np.arange(n_parents), side="right")
         spans = (before.base, before.low, before.high, before.depth, before.at, before.values)
@@ -188,12 +194,14 @@ class ByteContexts:
         share: NDArray[np.float64],
     ) -> Hypotheses:
         """Those `kept`, and new ones: of contexts `owner`, with `tokens` behind contexts of tokens `parents`."""
+        self.spent = np.zeros(len(self.lengths), np.int64)
         if not len(tokens):
             return _join(kept)
         held = np.concatenate([some.tokens for some in kept])
         pairs = np.stack([np.r_[held, parents], np.r_[np.full(len(held), -1), tokens]])
-        distinct, where = np.unique(pairs, axis=1, return_inverse=True)
+        distinct, one, where = np.unique(pairs, axis=1, return_index=True, return_inverse=True)
         where = where.reshape(-1)
+        np.add.at(self.spent, owner[one[distinct[1] >= 0] - len(held)], 1)
         logits = self._beneath.extend(distinct[0], distinct[1])
         for some, now in zip(kept, np.split(where, [len(kept[0].tokens), len(held)])[:2], strict=True):
             some.tokens = now

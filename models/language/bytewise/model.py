@@ -1,7 +1,7 @@
 """A language model over bytes, made of any language model over tokens.
 
-    bytes_of = fk.bytewise(lm, beam=16)
-    fk.steer(bytes_of.prompt("The sky is", max_tokens=40), fk.expert(fk.bytewise(other).prompt("The sky is")))
+bytes_of = fk.bytewise(lm, beam=16)
+fk.steer(bytes_of.prompt("The sky is", max_tokens=40), fk.expert(fk.bytewise(other).prompt("The sky is")))
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import read_real, read_whole
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from feynkac.models.language.laws.law import Law
+    from feynkac.models.language.prompted import Prompted
 
 FIRST = END + 1
 """The id in prompts of token 0 of the model beneath; the others follow."""
@@ -44,6 +46,15 @@ class ByteVocabulary(Vocabulary):
         known = () if self.beneath is None else self.beneath.tokens
         every = (*self.tokens, *known)
         return b"".join([every[i] if i < len(every) else b"" for i in ids])
+
+
+class Measured(NamedTuple):
+    """What a byte model knows of K texts: their true log-probabilities are at least `log_prob - dropped`."""
+
+    log_prob: NDArray[np.float64]
+    """(K,) nats of each text and its end, by the beam."""
+    dropped: NDArray[np.float64]
+    """(K,) nats that this may be too high by; inf where the beam lost a text."""
 
 
 class ByteModel(LanguageModel):
@@ -82,6 +93,18 @@ class ByteModel(LanguageModel):
     def n_embeddings(self) -> int:
         """The bytes, the end, and the tokens of the model beneath, which only prompts have."""
         return FIRST + self.lm.n_embeddings
+
+    def measure(self, prompt: Prompted, texts: Iterable[str]) -> Measured:
+        """The log-probabilities of K texts with their ends, and what the beam dropped of each.
+
+        `prompt`: `prompt(...)` of this model. Raises as `score` does.
+        """
+        listed = list(texts)
+        log_p = self.score(prompt, listed)
+        contexts = self.open([prompt.prompts[0].tokens], max([1, *map(len, listed)]))
+        contexts.start()
+        contexts.append(np.zeros(len(listed), np.int64), [self.spell(text) for text in listed])
+        return Measured(log_p, contexts.dropped)
 
     def begin(self, text: str) -> tuple[int, ...]:
         """A text that begins with `text`: the tokens of the model beneath, of which the last ones may be healed."""

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.capabilities import has
 from feynkac.base.contract import Rows
 from feynkac.models.language.draws.next_token import check_law
 from feynkac.models.language.laws.law import Law, shape
+from feynkac.models.language.protocols import Spends
 
 if TYPE_CHECKING:
     import torch
@@ -47,33 +49,44 @@ class EnsembleContexts:
         ]
         self.lengths: NDArray[np.int64] = np.array([max(map(len, prompt)) for prompt in prompts], np.int64)
         """(U,) tokens of each context, the longest prompt among them."""
+        self.spent: NDArray[np.int64] = np.zeros(len(prompts), np.int64)
+        """(U,) tokens forwarded for each context by the last call, in all members."""
+        self._prompt_lengths = np.array([[len(part) for part in prompt] for prompt in prompts], np.int64).T
 
     @property
     def forwarded(self) -> int:
         """Tokens that went through all members."""
         return sum(store.forwarded for store in self._stores)
 
-    @property
-    def _n(self) -> int:
-        return len(self.lengths)
-
     def start(self) -> Tensor:
         """(G, V) float32 logits behind the prompts."""
-        return self._combine(lambda store, copies: store.start())
+        logits = self._combine(lambda store, copies: store.start())
+        self._count(self._prompt_lengths)
+        return logits
 
     def extend(self, parents: Rows, tokens: NDArray[np.int64]) -> Tensor:
         """See `Contexts.extend`; one pass for each model."""
-        n = self._n
+        n = len(self.lengths)
         logits = self._combine(lambda store, k: store.extend(_repeat(parents, k, n), np.tile(tokens, k)))
-        self.lengths = self.lengths[parents] + (np.asarray(tokens) >= 0)
+        self._grow(parents, (np.asarray(tokens) >= 0).astype(np.int64))
         return logits
 
     def append(self, parents: Rows, tokens: Sequence[Sequence[int]], *, every: bool = False) -> Tensor:
         """See `Contexts.append`; one pass for each model."""
-        n = self._n
+        n = len(self.lengths)
         logits = self._combine(lambda store, k: store.append(_repeat(parents, k, n), [*tokens] * k, every=every))
-        self.lengths = self.lengths[parents] + np.array([len(some) for some in tokens], np.int64)
+        self._grow(parents, np.array([len(some) for some in tokens], np.int64))
         return logits
+
+    def _grow(self, parents: Rows, taken: NDArray[np.int64]) -> None:
+        self.lengths = self.lengths[parents] + taken
+        self._count(np.tile(taken, (len(self._members), 1)))
+
+    def _count(self, taken: NDArray[np.int64]) -> None:
+        """Note what the last call took of each context: so many tokens (K, C) in each member, unless it knows better."""
+        self.spent = np.zeros(taken.shape[1], np.int64)
+        for store, ks in zip(self._stores, self._of.values(), strict=True):
+            self.spent += store.spent.reshape(len(ks), -1).sum(0) if has(store, Spends) else taken[ks].sum(0)
 
     def _combine(self, forward: Callable[[Contexts, int], Tensor]) -> Tensor:
         """(F, V) the ensemble's law, where each store forwards so many copies of F contexts."""

@@ -1,7 +1,7 @@
 """An ensemble: a language model whose law of the next token is made of those of several prompts.
 
-    contrast = fk.ensemble([large.prompt(text), small.prompt(text)], [1.0, -1.0], plausible=0.1)
-    fk.steer(contrast, fk.regex("[^e]*"))
+contrast = fk.ensemble([large.prompt(text), small.prompt(text)], [1.0, -1.0], plausible=0.1)
+fk.steer(contrast, fk.regex("[^e]*"))
 """
 
 from __future__ import annotations
