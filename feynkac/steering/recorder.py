@@ -137,8 +137,8 @@ class Recorder:
             return doubts
         if dropped is not None and dropped > DROPPED:
             doubts.append(
-                f"the beam of the byte model dropped {dropped:.2f} nats of a text's log-probability, so that the law is "
-                "near that of the model beneath to this extent only; use fk.bytewise with a wider beam, or a smaller least"
+                f"the beam of the byte model dropped {dropped:.2f} nats a text, so that its law is that of the model "
+                "beneath to this extent only; give fk.bytewise a wider beam, or a smaller least"
             )
         if floor is not None and self.step.log_z < floor - BELOW:
             doubts.append(
@@ -174,7 +174,7 @@ def write_notes(counts: Counter[str]) -> list[str]:
 
 
 def find_dropped(state: Any, rows: Rows, log_weight: LogW) -> float | None:
-    """The posterior mean of what an approximate model dropped of the log-probability of `rows`; None where it is exact."""
+    """The posterior mean of what an approximate model dropped of `rows`, in nats; None where it is exact."""
     dropped = state.tell_dropped(rows) if has(state, TellsDropped) else None
     weight = normalise(log_weight)
     return None if dropped is None else float((weight[weight > 0] * dropped[weight > 0]).sum())

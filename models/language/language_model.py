@@ -149,7 +149,7 @@ class LanguageModel(ABC):
         limit = read_whole("max_tokens", max_tokens, 1)
         stops = read_stops(stop)
         law = read_law(temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram_size, logits_processor)
-        self.check_law(law)
+        law = self.admit(law)
         self._check_end(at_limit)
         self._check_window(len(ids), limit)
         turns = None if opening.chat is None else tuple(opening.chat.messages)
@@ -181,7 +181,7 @@ class LanguageModel(ABC):
         """
         opening = Opening.read(text, chat, tokens, tools, documents, template)
         law = read_law(temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram_size, logits_processor)
-        self.check_law(law)
+        law = self.admit(law)
         return find_host().open_context(self, (opening,), self._begin, law)
 
     def score(
@@ -254,8 +254,9 @@ class LanguageModel(ABC):
             raise ArgumentError(EMPTY)
         return read_ids(opening.tokens, self.n_embeddings, self.vocabulary)
 
-    def check_law(self, law: Law) -> None:
-        """Raises ArgumentError for a law that this backend cannot serve; any is served unless it says otherwise."""
+    def admit(self, law: Law) -> Law:
+        """A prompt's law. Raises ArgumentError for one that this backend cannot serve; unless it says so, any is."""
+        return law
 
     def _check_end(self, at_limit: Any) -> None:
         if not isinstance(at_limit, str) or at_limit not in ("truncate", "end"):

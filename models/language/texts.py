@@ -52,10 +52,10 @@ class Prompt:
 class Texts:
     """N texts (the capabilities `Writes` and `Tokenised`). All arrays have one row a particle and fork by gathering.
 
-    To save it takes its arrays (`group`, `ids`, `length`, `log_prob`, `dropped`, `ended`, `automata` and those of `memory`), and
-    as records the prompts, the constraints' definitions and `forwarded`. The rest is made again: `contexts` and
-    `companions` are opened anew and forward each distinct history of a running row once, its last token excepted,
-    which is `pending`; `context` numbers those histories.
+    To save it takes its arrays (`group`, `ids`, `length`, `log_prob`, `dropped`, `ended`, `automata` and those of
+    `memory`), and as records the prompts, the constraints' definitions and `forwarded`. The rest is made again:
+    `contexts` and `companions` are opened anew and forward each distinct history of a running row once, its last token
+    excepted, which is `pending`; `context` numbers those histories.
     """
 
     vocabulary: Vocabulary

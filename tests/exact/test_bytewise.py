@@ -1,4 +1,4 @@
-"""Language models over bytes against brute force: the sum over all ways to spell a text, and what a beam drops of it."""
+"""Language models over bytes against brute force: sums over all ways to spell a text, and what beams drop of them."""
 
 from __future__ import annotations
 

@@ -1,23 +1,17 @@
-"""Contexts of bytes over contexts of tokens: each is a weighted beam of ways to spell its bytes.
-
-A *hypothesis* is a context of tokens, which spell the text up to some byte, and the tokens that go on with the bytes
-behind it. Its mass is the probability of the former times that of the latter, all in one sum: no spelling of the text
-is counted twice, and none is left out unless the beam drops it (Vieira et al. 2024, "From Language Models over Tokens
-to Language Models over Characters").
-"""
+"""Contexts of bytes over contexts of tokens: each is a weighted beam of ways to spell its bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.contract import Rows
 from feynkac.base.errors import ModelError
-from feynkac.models.language.bytewise.kernels import Words, copy_parts, find_ways, sum_next
+from feynkac.models.language.bytewise.hypotheses import Beam, Hypotheses, add_loss, join, prune
+from feynkac.models.language.bytewise.kernels import Words, find_ways, sum_next
 from feynkac.models.language.draws.next_token import check_law
 
 if TYPE_CHECKING:
@@ -29,49 +23,6 @@ END = 256
 """The id of the end of a text; those below it are bytes."""
 _ROWS = 16
 """Laws that are summed at once in float64."""
-
-
-class Beam(NamedTuple):
-    """What is kept of the ways to spell a text."""
-
-    width: int | None
-    """So many of the heaviest, and the heaviest that ends with a whole token; None for all."""
-    log_least: float
-    """Log of the share of all mass that each of them has at least, the heaviest whole one excepted."""
-
-
-@dataclass
-class Hypotheses:
-    """H ways to spell the texts of U contexts, those of one context side by side."""
-
-    owner: NDArray[np.int64]
-    """(H,) the context of each."""
-    tokens: NDArray[np.int64]
-    """(H,) the context of whole tokens beneath."""
-    base: NDArray[np.float64]
-    """(H,) nats: share of the whole tokens in their context, less the log-total of the logits behind them."""
-    log_end: NDArray[np.float64]
-    """(H,) nats that the text ends here, the share included; -inf where a token is begun."""
-    low: NDArray[np.int64]
-    high: NDArray[np.int64]
-    """(H,) the places in the order of words of the tokens that may be the next."""
-    depth: NDArray[np.int64]
-    """(H,) how many bytes of it are written."""
-    at: NDArray[np.int64]
-    """(H,) where the logits of these tokens begin in `values`."""
-    values: NDArray[np.float32]
-
-    def take(self, kept: NDArray[np.int64]) -> Hypotheses:
-        """Some of them, with their logits where they were."""
-        return Hypotheses(*(getattr(self, f.name)[kept] for f in fields(self)[:-1]), self.values)
-
-    def pack(self) -> Hypotheses:
-        """The same without the logits that none of them needs."""
-        size = self.high - self.low
-        values = np.empty(size.sum(), np.float32)
-        copy_parts(self.values, self.at, size, values)
-        self.at, self.values = np.cumsum(size) - size, values
-        return self
 
 
 class ByteContexts:
@@ -114,9 +65,7 @@ class ByteContexts:
         self.spent = spent
         if len(wrong := np.setdiff1d(np.arange(n), self._hypotheses.owner)):
             written = bytes(self._behind[wrong[0]])
-            raise ModelError(
-                f"no spelling of the prompt's last bytes {written!r} is left; lower heal, or widen the beam"
-            )
+            raise ModelError(f"no spelling of the prompt's last bytes {written!r} is left; lower heal, or raise beam")
         return self._to_logits(np.arange(n))
 
     def extend(self, parents: Rows, tokens: NDArray[np.int64]) -> Tensor:
@@ -167,23 +116,20 @@ class ByteContexts:
         spans = (before.base, before.low, before.high, before.depth, before.at, before.values)
         asked = (parents[moving], given[moving], first, last)
         (owner, source, place, low, high), mass = find_ways(self._words.data, self._words.start, *spans, *asked)
-        kept, log_kept = _prune(owner, mass, place >= 0, len(moving), self._beam)
+        kept, log_kept = prune(owner, mass, place >= 0, len(moving), self._beam)
         self.lengths, self.dropped = self.lengths[parents] + (given >= 0), self.dropped[parents]
-        self.dropped[moving] = _add_loss(self.dropped[moving], log_kept)
+        self.dropped[moving] = add_loss(self.dropped[moving], log_kept)
         owner, source, place, low, high = (x[kept] for x in (owner, source, place, low, high))
-        share = mass[kept] - log_kept.total[owner]
         begun, whole = np.flatnonzero(place < 0), np.flatnonzero(place >= 0)
+        going = before.take(source[begun]).go_on(low[begun], high[begun], log_kept.total[owner[begun]])
+        going.owner = moving[owner[begun]]
         still = np.flatnonzero(given < 0)
         same = np.concatenate([np.arange(first[u], last[u]) for u in parents[still]] or [np.empty(0, np.int64)])
         carried = before.take(same)
         carried.owner = np.repeat(still, (last - first)[parents[still]])
-        going = before.take(source[begun])
-        going.at = going.at + low[begun] - going.low
-        going.base = going.base - log_kept.total[owner[begun]]
-        going.owner, going.low, going.high = moving[owner[begun]], low[begun], high[begun]
-        going.depth, going.log_end = going.depth + 1, np.full(len(begun), -np.inf)
+        share = mass[kept] - log_kept.total[owner]
         fresh = (moving[owner[whole]], before.tokens[source[whole]], self._words.ids[place[whole]], share[whole])
-        self._hypotheses = self._forward([carried, going], *fresh)
+        self._hypotheses = self._forward([carried.pack(), going.pack()], *fresh)
 
     def _forward(
         self,
@@ -196,7 +142,7 @@ class ByteContexts:
         """Those `kept`, and new ones: of contexts `owner`, with `tokens` behind contexts of tokens `parents`."""
         self.spent = np.zeros(len(self.lengths), np.int64)
         if not len(tokens):
-            return _join(kept)
+            return join(kept)
         held = np.concatenate([some.tokens for some in kept])
         pairs = np.stack([np.r_[held, parents], np.r_[np.full(len(held), -1), tokens]])
         distinct, one, where = np.unique(pairs, axis=1, return_index=True, return_inverse=True)
@@ -207,7 +153,7 @@ class ByteContexts:
             some.tokens = now
         now = where[len(held) :]
         row = np.cumsum(distinct[1] >= 0) - 1
-        return _join([*kept, self._begin(logits[row[now].tolist()], owner, now, share)])
+        return join([*kept, self._begin(logits[row[now].tolist()], owner, now, share)])
 
     def _begin(
         self, logits: Tensor, owner: NDArray[np.int64], tokens: NDArray[np.int64], share: NDArray[np.float64]
@@ -227,52 +173,3 @@ class ByteContexts:
         at = np.arange(n) * n_words
         base = share - log_total
         return Hypotheses(owner, tokens, base, share + log_end, size, size + n_words, size.copy(), at, values)
-
-
-class Kept(NamedTuple):
-    """(U,) log-masses of the ways of each context: of all, and of those kept."""
-
-    all: NDArray[np.float64]
-    total: NDArray[np.float64]
-
-
-def _prune(
-    owner: NDArray[np.int64], mass: NDArray[np.float64], whole: NDArray[np.bool_], n: int, beam: Beam
-) -> tuple[NDArray[np.int64], Kept]:
-    """The ways that a beam keeps, and the log-masses of the n contexts `owner` (W,) that they belong to."""
-    everything = _sum_by(owner, mass, n)
-    alive = mass > -np.inf
-    if beam.width is None:
-        return np.flatnonzero(alive), Kept(everything, everything)
-    order = np.lexsort((-mass, owner))
-    sorted_owner = owner[order]
-    rank = np.arange(len(order)) - np.searchsorted(sorted_owner, sorted_owner)
-    with np.errstate(invalid="ignore"):
-        heavy = (rank < beam.width) & (mass[order] - everything[sorted_owner] >= beam.log_least)
-    wholes = np.flatnonzero(whole[order])
-    heavy[wholes[np.unique(sorted_owner[wholes], return_index=True)[1]]] = True
-    kept = np.sort(order[heavy & alive[order]])
-    return kept, Kept(everything, _sum_by(owner[kept], mass[kept], n))
-
-
-def _sum_by(owner: NDArray[np.int64], mass: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    total = np.full(n, -np.inf)
-    np.logaddexp.at(total, owner, mass)
-    return total
-
-
-def _add_loss(dropped: NDArray[np.float64], kept: Kept) -> NDArray[np.float64]:
-    """`dropped` and what was dropped now; all of it where nothing is left behind a beam that has dropped something."""
-    lost = kept.total == -np.inf
-    with np.errstate(invalid="ignore"):
-        now = np.where(lost, np.where(dropped > 0, np.inf, 0.0), np.maximum(kept.all - kept.total, 0.0))
-    return dropped + now
-
-
-def _join(parts: Sequence[Hypotheses]) -> Hypotheses:
-    """All of them, those of one context side by side, with the logits that they need."""
-    offsets = np.cumsum([0, *(len(some.values) for some in parts)])
-    for some, offset in zip(parts, offsets, strict=False):
-        some.at = some.at + offset
-    columns = [np.concatenate([getattr(some, f.name) for some in parts]) for f in fields(Hypotheses)]
-    return Hypotheses(*columns).take(np.argsort(columns[0], kind="stable")).pack()

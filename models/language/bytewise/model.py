@@ -19,7 +19,8 @@ from feynkac.base.numbers import read_real, read_whole
 from feynkac.base.per_vocabulary import PerVocabulary
 from feynkac.base.unicode import check_unicode
 from feynkac.base.vocabulary import Vocabulary
-from feynkac.models.language.bytewise.beams import END, Beam, ByteContexts
+from feynkac.models.language.bytewise.beams import END, ByteContexts
+from feynkac.models.language.bytewise.hypotheses import Beam
 from feynkac.models.language.bytewise.kernels import Words, sort_words
 from feynkac.models.language.language_model import LanguageModel
 from feynkac.models.language.prompts.openings import Opening
@@ -116,8 +117,8 @@ class ByteModel(LanguageModel):
         known, spelt = self.lm.vocabulary.tokens, self.lm.spell(text)
         if any(not known[i] for i in spelt):
             raise ArgumentError(
-                f"the text {text!r} has the name of a control token, which has no bytes; a byte model reads such tokens "
-                "in prompts only, as in prompt(chat=...)"
+                f"the text {text!r} has the name of a control token, which has no bytes; a byte model reads such "
+                "tokens in prompts only, as in prompt(chat=...)"
             )
         return tuple(text.encode())
 
@@ -131,13 +132,14 @@ class ByteModel(LanguageModel):
             cut -= 1
         return (*(FIRST + i for i in ids[:cut]), *b"".join(tokens[i] for i in ids[cut:]))
 
-    def check_law(self, law: Law) -> None:
-        """See `LanguageModel.check_law`: the tokens so far are no bytes."""
+    def admit(self, law: Law) -> Law:
+        """See `LanguageModel.admit`: the tokens so far are no bytes."""
         if law.reads_history:
             raise ArgumentError(
                 "repetition_penalty, no_repeat_ngram_size and logits_processor read the tokens so far, and a byte "
                 "model's prompt has other tokens than its texts; leave them out"
             )
+        return law
 
     def __repr__(self) -> str:
         width = "all spellings" if self.beam.width is None else f"beam {self.beam.width}"

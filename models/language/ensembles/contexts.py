@@ -83,7 +83,7 @@ class EnsembleContexts:
         self._count(np.tile(taken, (len(self._members), 1)))
 
     def _count(self, taken: NDArray[np.int64]) -> None:
-        """Note what the last call took of each context: so many tokens (K, C) in each member, unless it knows better."""
+        """Note what the last call took of each context: (K, C) tokens in each member, unless it knows better."""
         self.spent = np.zeros(taken.shape[1], np.int64)
         for store, ks in zip(self._stores, self._of.values(), strict=True):
             self.spent += store.spent.reshape(len(ks), -1).sum(0) if has(store, Spends) else taken[ks].sum(0)

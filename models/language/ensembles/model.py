@@ -139,7 +139,7 @@ def _read_prompts(prompts: Any) -> list[Prompted]:
         problem = each.problems[0]
         if problem.constraints or problem.guides or problem.proposal is not None:
             raise ArgumentError(
-                f"ensemble: prompts[{i}] has constraints or a proposal; give it without, and steer the ensemble with them"
+                f"ensemble: prompts[{i}] has constraints or a proposal; give it without, and steer the ensemble by them"
             )
         if problem.prompt.law.reads_history:
             raise ArgumentError(

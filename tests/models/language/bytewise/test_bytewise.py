@@ -109,8 +109,11 @@ def test_programs_write_bytes(lm: Any) -> None:
 def test_a_prompt_is_shown_as_its_text(lm: Any) -> None:
     model = fk.bytewise(lm)
     assert model.vocabulary.text(model.prompt("abé").prompts[0].tokens) == "abé"
-    seen = []
-    fk.steer(
-        model.prompt(tokens=[1, 2], max_tokens=2), fk.reward(lambda text, problem: seen.append(problem.text) or 0.0)
-    )
-    assert set(seen) == {"ab"}
+    seen: set[str | None] = set()
+
+    def score(text: str, problem: fk.Problem) -> float:
+        seen.add(problem.prompt)
+        return 0.0
+
+    fk.steer(model.prompt(tokens=[1, 2], max_tokens=2), fk.reward(score), particles=2, seed=0)
+    assert seen == {"ab"}

@@ -22,7 +22,7 @@ def test_what_is_no_list_of_single_prompts_is_refused(lm: Any, tiny_lm: Any) -> 
         ([], "an empty list"),
         (["a"], r"prompts\[0\] is 'a'"),
         ([task, task.join([task])], r"prompts\[1\] is"),
-        ([task.constrain([fk.regex("a")])], "steer the ensemble with them"),
+        ([task.constrain([fk.regex("a")])], "steer the ensemble by them"),
         ([lm.prompt("a", repetition_penalty=2.0)], "reads the tokens so far"),
         ([task, tiny_lm("b", "a").prompt("a")], "make both models of bytes"),
     ):
