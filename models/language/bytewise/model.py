@@ -114,11 +114,10 @@ class ByteModel(LanguageModel):
     def spell(self, text: str) -> tuple[int, ...]:
         """The bytes of `text`. Raises ArgumentError for lone surrogates, and for the names of control tokens."""
         check_unicode(text, f"the text {text!r}")
-        known, spelt = self.lm.vocabulary.tokens, self.lm.spell(text)
-        if any(not known[i] for i in spelt):
+        if name := self.lm._speller.find_control(text):
             raise ArgumentError(
-                f"the text {text!r} has the name of a control token, which has no bytes; a byte model reads such "
-                "tokens in prompts only, as in prompt(chat=...)"
+                f"the text {text!r} has the name of the control token {name!r}, which has no bytes; a byte model reads "
+                "such tokens in prompts only, as in prompt(chat=...)"
             )
         return tuple(text.encode())
 
@@ -161,9 +160,10 @@ def bytewise(lm: LanguageModel, *, beam: int | None = 16, least: float = 1e-4, h
 
     `beam`: so many of the heaviest spellings are kept at each byte, of those with at least the share `least` of the
     mass, and always the heaviest that ends with a whole token, behind which any text can follow. What is dropped makes
-    the law another one, next byte by next byte. It is counted: log p of a text is at most `dropped` nats less than
-    what the beam says (see `ByteModel.measure`), and with `beam=None` nothing is dropped, which is exact and only for
-    short texts: a text of n bytes may have 2^(n-1) spellings. A hypothesis of the beam takes a forward pass only where
+    the law another one, next byte by next byte. It is counted: log p of a text is at least what the beam says, less
+    `dropped` (see `ByteModel.measure`); it may be any more, as what was dropped might have been worth more later. With
+    `beam=None` nothing is dropped, which is exact and only for short texts: n bytes may have 2^(n-1) spellings. A
+    hypothesis of the beam takes a forward pass only where
     it completes a token, and all particles' hypotheses share one.
 
     `heal`: how many of the prompt's last tokens are given as bytes, so that what follows may be spelt across the
