@@ -135,11 +135,7 @@ class Recorder:
             )
         if self.died:
             return doubts
-        if dropped is not None and dropped > DROPPED:
-            doubts.append(
-                f"the beam of the byte model dropped {dropped:.2f} nats a text, so that its law is that of the model "
-                "beneath to this extent only; give fk.bytewise a wider beam, or a smaller least"
-            )
+        doubts += warn_of_dropped(dropped)
         if floor is not None and self.step.log_z < floor - BELOW:
             doubts.append(
                 f"the evidence is below {floor:.2f} nats, which some texts of the constraint have for certain: the "
@@ -178,6 +174,16 @@ def find_dropped(state: Any, rows: Rows, log_weight: LogW) -> float | None:
     dropped = state.tell_dropped(rows) if has(state, TellsDropped) else None
     weight = normalise(log_weight)
     return None if dropped is None else float((weight[weight > 0] * dropped[weight > 0]).sum())
+
+
+def warn_of_dropped(dropped: float | None) -> list[str]:
+    """A warning where an approximate model dropped much, in nats a text."""
+    if dropped is None or dropped <= DROPPED:
+        return []
+    return [
+        f"the beam of the byte model dropped {dropped:.2f} nats a text, so that its law is that of the model beneath "
+        "to this extent only; give fk.bytewise a wider beam, or a smaller least"
+    ]
 
 
 def count_forwarded(state: Any, group: int) -> int | None:
