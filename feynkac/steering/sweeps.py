@@ -33,7 +33,15 @@ from feynkac.smc.weights import log_sum_exp
 from feynkac.steering.algorithms import SWEEPS, Plan
 from feynkac.steering.deaths import explain_death
 from feynkac.steering.problems import Problems
-from feynkac.steering.recorder import Recorder, count_forwarded, count_notes, read_watch, show_samples, write_notes
+from feynkac.steering.recorder import (
+    Recorder,
+    count_forwarded,
+    count_notes,
+    find_dropped,
+    read_watch,
+    show_samples,
+    write_notes,
+)
 from feynkac.steering.timing import TimedModel, TimedPotential
 from feynkac.steering.verdicts import Verdicts, watch_deaths
 
@@ -51,6 +59,8 @@ class Kept(NamedTuple):
     """What the sweep lost by resampling."""
     notes: Counter[str]
     """What potentials have noted, and how often."""
+    dropped: float | None
+    """Nats that an approximate model dropped of its samples."""
 
 
 class Chain:
@@ -103,7 +113,8 @@ class Chain:
         population = show_samples(whole.state, self.recorder.members)
         history, forwarded = self.recorder.make_history(), count_forwarded(whole.state, 0)
         notes = count_notes(whole.state, self.recorder.members)
-        self.kept.append(Kept(population, step.log_weight, history, forwarded, row != 0, self.recorder.spread, notes))
+        dropped, spread = find_dropped(whole.state, self.recorder.members, step.log_weight), self.recorder.spread
+        self.kept.append(Kept(population, step.log_weight, history, forwarded, row != 0, spread, notes, dropped))
         return step
 
     def _see(self, step: Step) -> bool:

@@ -67,6 +67,8 @@ class Drops(Protocol):
 class Spends(Protocol):
     """Contexts of which one extension may take several tokens of models beneath, or none. Without it: it takes one."""
 
+    forwarded: int
+    """Tokens forwarded so far."""
     spent: NDArray[np.int64]
     """(C,) tokens forwarded for each context by the last call of `start` or `extend`."""
 

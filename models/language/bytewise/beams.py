@@ -40,6 +40,8 @@ class ByteContexts:
         """`beneath` are contexts of the prompts' tokens, `behind` the bytes of each prompt that follow these."""
         self._beneath, self._behind, self._words, self._beam = beneath, behind, words, beam
         self._columns, self._n_words = [*words.ids.tolist(), *ends], len(words.ids)
+        self.forwarded = 0
+        """Tokens that went through the model beneath."""
         self.lengths = np.array(lengths, np.int64)
         """(U,) tokens and bytes of each context."""
         self.spent = np.zeros(len(lengths), np.int64)
@@ -47,14 +49,10 @@ class ByteContexts:
         self.dropped = np.zeros(len(lengths))
         """(U,) nats: what of log p(bytes) the beam has dropped so far; 0 where nothing was."""
 
-    @property
-    def forwarded(self) -> int:
-        """Tokens that went through the model beneath."""
-        return self._beneath.forwarded
-
     def start(self) -> Tensor:
         """(G, 257) float32 logits of the byte behind each prompt. Raises ModelError where a prompt has no mass."""
         logits = self._beneath.start()
+        self.forwarded = self._beneath.forwarded
         self._device, n = logits.device, len(logits)
         spent = self.lengths - [len(some) for some in self._behind]
         self._hypotheses = self._begin(logits, np.arange(n), np.arange(n), np.zeros(n))
@@ -124,7 +122,9 @@ class ByteContexts:
         going = before.take(source[begun]).go_on(low[begun], high[begun], log_kept.total[owner[begun]])
         going.owner = moving[owner[begun]]
         still = np.flatnonzero(given < 0)
-        same = np.concatenate([np.arange(first[u], last[u]) for u in parents[still]] or [np.empty(0, np.int64)])
+        same = np.concatenate(
+            [np.arange(int(first[u]), int(last[u])) for u in parents[still]] or [np.empty(0, np.int64)]
+        )
         carried = before.take(same)
         carried.owner = np.repeat(still, (last - first)[parents[still]])
         share = mass[kept] - log_kept.total[owner]
@@ -149,6 +149,7 @@ class ByteContexts:
         where = where.reshape(-1)
         np.add.at(self.spent, owner[one[distinct[1] >= 0] - len(held)], 1)
         logits = self._beneath.extend(distinct[0], distinct[1])
+        self.forwarded = self._beneath.forwarded
         for some, now in zip(kept, np.split(where, [len(kept[0].tokens), len(held)])[:2], strict=True):
             some.tokens = now
         now = where[len(held) :]

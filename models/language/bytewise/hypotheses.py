@@ -9,7 +9,7 @@ to Language Models over Characters").
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -50,7 +50,7 @@ class Hypotheses:
 
     def take(self, kept: NDArray[np.int64]) -> Hypotheses:
         """Some of them, with their logits where they were."""
-        return Hypotheses(*(getattr(self, f.name)[kept] for f in fields(self)[:-1]), self.values)
+        return replace(self, **{f.name: getattr(self, f.name)[kept] for f in fields(self)[:-1]})
 
     def go_on(self, low: NDArray[np.int64], high: NDArray[np.int64], log_kept: NDArray[np.float64]) -> Hypotheses:
         """The same by one byte longer, which leaves these places, and the masses (H,) that are now all of a context."""

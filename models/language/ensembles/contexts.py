@@ -49,14 +49,11 @@ class EnsembleContexts:
         ]
         self.lengths: NDArray[np.int64] = np.array([max(map(len, prompt)) for prompt in prompts], np.int64)
         """(U,) tokens of each context, the longest prompt among them."""
+        self.forwarded = 0
+        """Tokens that went through all members."""
         self.spent: NDArray[np.int64] = np.zeros(len(prompts), np.int64)
         """(U,) tokens forwarded for each context by the last call, in all members."""
         self._prompt_lengths = np.array([[len(part) for part in prompt] for prompt in prompts], np.int64).T
-
-    @property
-    def forwarded(self) -> int:
-        """Tokens that went through all members."""
-        return sum(store.forwarded for store in self._stores)
 
     def start(self) -> Tensor:
         """(G, V) float32 logits behind the prompts."""
@@ -84,6 +81,7 @@ class EnsembleContexts:
 
     def _count(self, taken: NDArray[np.int64]) -> None:
         """Note what the last call took of each context: (K, C) tokens in each member, unless it knows better."""
+        self.forwarded = sum(store.forwarded for store in self._stores)
         self.spent = np.zeros(taken.shape[1], np.int64)
         for store, ks in zip(self._stores, self._of.values(), strict=True):
             self.spent += store.spent.reshape(len(ks), -1).sum(0) if has(store, Spends) else taken[ks].sum(0)

@@ -66,6 +66,8 @@ def test_a_result_says_what_the_beam_dropped_and_what_went_through_the_model(lm:
     assert "dropped by the beam" in result.summary()
     assert fk.steer(fk.bytewise(lm, beam=None).prompt("a", max_tokens=3), particles=4, seed=0).dropped == 0.0
     assert fk.steer(lm.prompt("a", max_tokens=3), particles=4, seed=0).dropped is None
+    swept = fk.steer(narrow.prompt("a", max_tokens=4), fk.regex("[ab]{4}"), algorithm="gibbs", particles=3, sweeps=2)
+    assert swept.dropped is not None and swept.dropped > 0.0
     exact = fk.steer(narrow.prompt("a", max_tokens=2), algorithm="exact")
     measured = narrow.measure(narrow.prompt("a", max_tokens=2), [""])
     assert exact.dropped is not None and exact.dropped > 0.0 == measured.dropped[0]
