@@ -31,6 +31,8 @@ _HOMES = {
     ),
     "feynkac.base.problems": ("Problem",),
     "feynkac.models.language.lm": ("CausalLM",),
+    "feynkac.models.language.bytewise": ("bytewise",),
+    "feynkac.models.language.ensembles": ("ensemble",),
     "feynkac.models.diffusion.pipeline": ("Diffusion",),
     "feynkac.programs": (
         "program", "Bernoulli", "Categorical", "Geometric", "Normal", "Uniform", "Token",
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
     )
     from feynkac.base.problems import Problem as Problem
     from feynkac.models.diffusion.pipeline import Diffusion as Diffusion
+    from feynkac.models.language.bytewise import bytewise as bytewise
+    from feynkac.models.language.ensembles import ensemble as ensemble
     from feynkac.models.language.lm import CausalLM as CausalLM
     from feynkac.potentials import (
         after as after,

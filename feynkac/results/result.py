@@ -74,6 +74,9 @@ class Result:
     for all else, and for particle Gibbs."""
     prompt: str | list[dict[str, Any]] | None = None
     """What the samples continue: a text, or the messages of a chat; None where nothing is, or it is not known."""
+    dropped: float | None = None
+    """Nats by which a byte model's beam makes the samples too likely, at most, as the posterior mean, or of
+    the sweeps' means the largest (see `feynkac.bytewise`); 0 where it dropped nothing, None for exact models."""
     reader: Callable[[str], Any] | None = field(default=None, repr=False, compare=False)
     """What reads a sample for `parsed`, where a constraint knows; not written to files."""
 

@@ -79,4 +79,5 @@ def _tell_work(result: Result) -> str:
     if result.forwarded_tokens is None:
         return work
     per_second = result.forwarded_tokens / timing.total if timing.total else 0.0
-    return f"{result.forwarded_tokens} tokens forwarded in {work}, {per_second:.0f} tokens/s"
+    dropped = "" if result.dropped is None else f", {result.dropped:.2g} nats a text dropped by the beam"
+    return f"{result.forwarded_tokens} tokens forwarded in {work}, {per_second:.0f} tokens/s{dropped}"

@@ -21,7 +21,16 @@ from feynkac.smc.observers import Observer
 from feynkac.smc.weights import effective_sample_size, log_sum_exp
 from feynkac.steering.exclusions import find_contradiction
 from feynkac.steering.problems import Problems
-from feynkac.steering.recorder import count_forwarded, count_notes, find_prompt, read_watch, show_samples, write_notes
+from feynkac.steering.recorder import (
+    count_forwarded,
+    count_notes,
+    find_dropped,
+    find_prompt,
+    read_watch,
+    show_samples,
+    warn_of_dropped,
+    write_notes,
+)
 from feynkac.steering.timing import number_problems
 
 MOST = 5_000
@@ -114,6 +123,7 @@ class Exact:
         log_weight = found.log_prob + final
         log_z, n = log_sum_exp(log_weight), len(rows)
         history = History([effective_sample_size(log_weight)], [log_z], [n], [], [rows.tolist()], [log_weight.tolist()])
+        dropped = find_dropped(found.state, rows, log_weight)
         return Result(
             samples=show_samples(found.state, rows),
             log_weights=log_weight,
@@ -122,7 +132,8 @@ class Exact:
             history=history,
             timing=read_watch(self._watch),
             forwarded_tokens=count_forwarded(found.state, 0),
-            warnings=write_notes(count_notes(found.state, rows)),
+            warnings=[*write_notes(count_notes(found.state, rows)), *warn_of_dropped(dropped)],
+            dropped=dropped,
             algorithm="exact",
             prompt=find_prompt(found.state, rows),
         )

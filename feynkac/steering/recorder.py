@@ -8,9 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from feynkac.base.capabilities import BoundsEvidence, CountsTokens, Doubts, Remembers, Shows, TellsProblems, has
+from feynkac.base.capabilities import (
+    BoundsEvidence,
+    CountsTokens,
+    Doubts,
+    Remembers,
+    Shows,
+    TellsDropped,
+    TellsProblems,
+    has,
+)
 from feynkac.base.clock import Stopwatch
-from feynkac.base.contract import Rows
+from feynkac.base.contract import LogW, Rows
 from feynkac.base.errors import ModelError
 from feynkac.results.doubts import list_doubts
 from feynkac.results.history import History, Timing
@@ -20,10 +29,14 @@ from feynkac.smc.diagnostics import Diagnostics, Spread
 from feynkac.smc.engine import Step
 from feynkac.smc.evidence import evidence
 from feynkac.smc.history import Trace
+from feynkac.smc.weights import normalise
 from feynkac.steering.verdicts import Verdicts
 
 BELOW = 0.5
 """Nats by which an evidence may be below what it is for certain before a result warns of it."""
+
+DROPPED = 0.5
+"""Nats that the beam of a byte model may drop of a text before a result warns of it."""
 
 
 def read_watch(watch: Stopwatch) -> Timing:
@@ -96,6 +109,7 @@ class Recorder:
             warnings = [*warnings, "every sample is None: a program gives what it returns"]
         notes = write_notes(count_notes(state, self.members))
         found, floor = self.spread.diagnose(), self.find_floor() if complete else None
+        dropped = find_dropped(state, self.members, self.step.log_weight)
         return Result(
             samples=shown,
             log_weights=self.step.log_weight,
@@ -103,6 +117,7 @@ class Recorder:
             log_evidence_se=None if math.isnan(error) else error,
             diagnostics=found,
             lower_bound=floor,
+            dropped=dropped,
             history=history,
             timing=read_watch(watch),
             forwarded_tokens=count_forwarded(state, self.group),
@@ -110,7 +125,7 @@ class Recorder:
             warnings=[
                 *warnings,
                 *(note for note in notes if not any(note in said for said in warnings)),
-                *self._list_doubts(complete, algorithm, history, found, floor),
+                *self._list_doubts(complete, algorithm, history, found, floor, dropped),
             ],
             complete=complete,
             algorithm=algorithm,
@@ -118,7 +133,13 @@ class Recorder:
         )
 
     def _list_doubts(
-        self, complete: bool, algorithm: str, history: History, found: Diagnostics, floor: float | None
+        self,
+        complete: bool,
+        algorithm: str,
+        history: History,
+        found: Diagnostics,
+        floor: float | None,
+        dropped: float | None,
     ) -> list[str]:
         assert self.step is not None
         n, doubts = len(self.step.log_weight), []
@@ -129,6 +150,7 @@ class Recorder:
             )
         if self.died:
             return doubts
+        doubts += warn_of_dropped(dropped)
         if floor is not None and self.step.log_z < floor - BELOW:
             doubts.append(
                 f"the evidence is below {floor:.2f} nats, which some texts of the constraint have for certain: the "
@@ -168,6 +190,23 @@ def count_notes(state: Any, rows: Rows) -> Counter[str]:
 def write_notes(counts: Counter[str]) -> list[str]:
     """Notes as warnings."""
     return [f"{said} ({n} times)" if n > 1 else said for said, n in counts.items()]
+
+
+def find_dropped(state: Any, rows: Rows, log_weight: LogW) -> float | None:
+    """The posterior mean of what an approximate model dropped of `rows`, in nats; None where it is exact."""
+    dropped = state.tell_dropped(rows) if has(state, TellsDropped) else None
+    weight = normalise(log_weight)
+    return None if dropped is None else float((weight[weight > 0] * dropped[weight > 0]).sum())
+
+
+def warn_of_dropped(dropped: float | None) -> list[str]:
+    """A warning where an approximate model dropped much, in nats a text."""
+    if dropped is None or dropped <= DROPPED:
+        return []
+    return [
+        f"the beam of the byte model dropped {dropped:.2f} nats a text, so that its law is that of the model beneath "
+        "to this extent only; give fk.bytewise a wider beam, or a smaller least"
+    ]
 
 
 def count_forwarded(state: Any, group: int) -> int | None:

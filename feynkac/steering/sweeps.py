@@ -34,7 +34,15 @@ from feynkac.smc.weights import log_sum_exp
 from feynkac.steering.algorithms import SWEEPS, Plan
 from feynkac.steering.deaths import explain_death
 from feynkac.steering.problems import Problems
-from feynkac.steering.recorder import Recorder, count_forwarded, count_notes, read_watch, show_samples, write_notes
+from feynkac.steering.recorder import (
+    Recorder,
+    count_forwarded,
+    count_notes,
+    find_dropped,
+    read_watch,
+    show_samples,
+    write_notes,
+)
 from feynkac.steering.timing import TimedModel, TimedPotential
 from feynkac.steering.verdicts import Verdicts, watch_deaths
 
@@ -52,6 +60,8 @@ class Kept(NamedTuple):
     """What the sweep lost by resampling."""
     notes: Counter[str]
     """What potentials have noted, and how often."""
+    dropped: float | None
+    """Nats that an approximate model dropped of its samples."""
 
 
 class Chain:
@@ -104,7 +114,8 @@ class Chain:
         population = show_samples(whole.state, self.recorder.members)
         history, forwarded = self.recorder.make_history(), count_forwarded(whole.state, 0)
         notes = count_notes(whole.state, self.recorder.members)
-        self.kept.append(Kept(population, step.log_weight, history, forwarded, row != 0, self.recorder.spread, notes))
+        dropped, spread = find_dropped(whole.state, self.recorder.members, step.log_weight), self.recorder.spread
+        self.kept.append(Kept(population, step.log_weight, history, forwarded, row != 0, spread, notes, dropped))
         return step
 
     def _see(self, step: Step) -> bool:
@@ -200,6 +211,7 @@ class Chains:
             diagnostics=_diagnose_first(chains),
             history=_join_histories([kept.history for kept in finished]),
             timing=read_watch(self._watch),
+            dropped=max([kept.dropped for kept in finished if kept.dropped is not None], default=None),
             forwarded_tokens=None if None in counts else sum(filter(None, counts)),
             seed=self._seed,
             warnings=self._list_warnings(g, chains, complete),

@@ -15,7 +15,7 @@ from feynkac.base.host import find_host
 from feynkac.base.numbers import read_whole
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.language.exact.scoring import score_answers, score_texts
-from feynkac.models.language.laws.law import Processor, read_law
+from feynkac.models.language.laws.law import Law, Processor, read_law
 from feynkac.models.language.prompted import Prompt, Prompted
 from feynkac.models.language.prompts.chats import write_chat
 from feynkac.models.language.prompts.openings import Opening, TokenIds, read_eos, read_ids, read_stops
@@ -149,6 +149,7 @@ class LanguageModel(ABC):
         limit = read_whole("max_tokens", max_tokens, 1)
         stops = read_stops(stop)
         law = read_law(temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram_size, logits_processor)
+        law = self.admit(law)
         self._check_end(at_limit)
         self._check_window(len(ids), limit)
         turns = None if opening.chat is None else tuple(opening.chat.messages)
@@ -180,6 +181,7 @@ class LanguageModel(ABC):
         """
         opening = Opening.read(text, chat, tokens, tools, documents, template)
         law = read_law(temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram_size, logits_processor)
+        law = self.admit(law)
         return find_host().open_context(self, (opening,), self._begin, law)
 
     def score(
@@ -251,6 +253,10 @@ class LanguageModel(ABC):
         if not opening.tokens:
             raise ArgumentError(EMPTY)
         return read_ids(opening.tokens, self.n_embeddings, self.vocabulary)
+
+    def admit(self, law: Law) -> Law:
+        """A prompt's law. Raises ArgumentError for one that this backend cannot serve; unless it says so, any is."""
+        return law
 
     def _check_end(self, at_limit: Any) -> None:
         if not isinstance(at_limit, str) or at_limit not in ("truncate", "end"):

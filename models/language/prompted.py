@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.capabilities import Children
+from feynkac.base.capabilities import Children, has
 from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.base.masks import TokenConstraint, TokenMask, pack
@@ -21,7 +21,7 @@ from feynkac.models.language.laws.law import shape
 from feynkac.models.language.proposals.children import check_undrawn, list_children
 from feynkac.models.language.proposals.columns import FAR, Columns
 from feynkac.models.language.proposals.drawing import PromptProblem, Share, arrange, draw_shares, guide_shares
-from feynkac.models.language.protocols import Frontier
+from feynkac.models.language.protocols import Drops, Frontier, Spends
 from feynkac.models.language.readers.readers import (
     Reader,
     Readers,
@@ -159,6 +159,8 @@ class Prompted:
             tokens, log_prob, increment[rows] = draw_shares(self._shares, frontier)
             state.log_prob[rows] += log_prob
             state.context[rows] = frontier.context
+            if has(state.contexts, Drops):
+                state.dropped[rows] = state.contexts.dropped[frontier.context]
             self._append(state, rows, tokens)
         return state, increment
 
@@ -167,16 +169,14 @@ class Prompted:
         if (state.pending[rows] == texts.NOTHING).all():
             parents = tokens = None
             context = state.context[rows]
-            for g, prompt in enumerate(self.prompts):
-                state.forwarded[g] += len(prompt.tokens)
             logits = state.contexts.start()
+            _count_forwarded(state, range(len(self.prompts)), [len(prompt.tokens) for prompt in self.prompts])
         else:
             key = state.context[rows] * self.lm.vocabulary.size + state.pending[rows]
             distinct, first, context = np.unique(key, return_index=True, return_inverse=True)
-            for g in state.group[rows[first]]:
-                state.forwarded[g] += 1
             parents, tokens = np.divmod(distinct, self.lm.vocabulary.size)
             logits = state.contexts.extend(parents, tokens)
+            _count_forwarded(state, state.group[rows[first]], np.ones(len(distinct), np.int64))
         heads = rows[np.unique(context, return_index=True)[1]]
         laws = [self.prompts[g].law for g in state.group[heads]]
         logits = shape(logits, laws, lambda u: state.find_history(heads[u]))
@@ -262,5 +262,11 @@ class Prompted:
         return pack(self.lm.vocabulary.ends)
 
 
-_CHANGED = ("context", "pending", "ids", "length", "log_prob", "ended", "automata")
+def _count_forwarded(state: Texts, groups: Iterable[int], counts: Iterable[int]) -> None:
+    """Count what the contexts of some groups have taken: so many tokens, unless they say otherwise."""
+    for g, n in zip(groups, state.contexts.spent if has(state.contexts, Spends) else counts, strict=True):
+        state.forwarded[g] += int(n)
+
+
+_CHANGED = ("context", "pending", "ids", "length", "log_prob", "dropped", "ended", "automata")
 """The arrays that a step writes; copied first, so that a yielded population stays what it was."""

@@ -55,6 +55,24 @@ class Contexts(Protocol):
         ...
 
 
+@runtime_checkable
+class Drops(Protocol):
+    """Contexts whose law is approximate, and is known to be so. Without it: it is exact, and nothing is reported."""
+
+    dropped: NDArray[np.float64]
+    """(U,) nats that the log-probability of each context's tokens may be too high by: what of it was dropped."""
+
+
+@runtime_checkable
+class Spends(Protocol):
+    """Contexts of which one extension may take several tokens of models beneath, or none. Without it: it takes one."""
+
+    forwarded: int
+    """Tokens forwarded so far."""
+    spent: NDArray[np.int64]
+    """(C,) tokens forwarded for each context by the last call of `start` or `extend`."""
+
+
 @dataclass(frozen=True, eq=False)
 class Frontier:
     """The place where a population draws its next tokens: R rows on U distinct contexts."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.capabilities import has
 from feynkac.base.contract import Mask, Rows
 from feynkac.base.masks import States, TokenConstraint
 from feynkac.base.memory import Memory
@@ -18,7 +19,7 @@ from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.language.laws.law import PLAIN, Law
 from feynkac.models.language.proposals.columns import Constraints, find_columns
 from feynkac.models.language.proposals.spending import doubt_proposal
-from feynkac.models.language.protocols import Contexts
+from feynkac.models.language.protocols import Contexts, Drops
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,10 @@ class Prompt:
 class Texts:
     """N texts (the capabilities `Writes` and `Tokenised`). All arrays have one row a particle and fork by gathering.
 
-    To save it takes its arrays (`group`, `ids`, `length`, `log_prob`, `ended`, `automata` and those of `memory`), and
-    as records the prompts, the constraints' definitions and `forwarded`. The rest is made again: `contexts` and
-    `companions` are opened anew and forward each distinct history of a running row once, its last token excepted,
-    which is `pending`; `context` numbers those histories.
+    To save it takes its arrays (`group`, `ids`, `length`, `log_prob`, `dropped`, `ended`, `automata` and those of
+    `memory`), and as records the prompts, the constraints' definitions and `forwarded`. The rest is made again:
+    `contexts` and `companions` are opened anew and forward each distinct history of a running row once, its last token
+    excepted, which is `pending`; `context` numbers those histories.
     """
 
     vocabulary: Vocabulary
@@ -75,6 +76,8 @@ class Texts:
     """(N,) generated tokens, the end-of-sequence token not among them."""
     log_prob: NDArray[np.float64]
     """(N,) log-probability of each text under the model, in nats, its ending included."""
+    dropped: NDArray[np.float64]
+    """(N,) nats by which `log_prob` may be too high, where the contexts say that they are approximate (`Drops`)."""
     ended: NDArray[np.int64]
     """(N,) how each text ended: RUNNING, BY_EOS, BY_STOP, AT_LIMIT or DEAD."""
     automata: NDArray[np.int64]
@@ -130,6 +133,10 @@ class Texts:
     def tell_log_prob(self, rows: Rows) -> NDArray[np.float64]:
         """(R,) nats of `rows` under the laws of their prompts, the ends of those that have ended among them."""
         return self.log_prob[rows]
+
+    def tell_dropped(self, rows: Rows) -> NDArray[np.float64] | None:
+        """(R,) nats by which the log-probabilities of `rows` may be too high; None where they are exact."""
+        return self.dropped[rows] if has(self.contexts, Drops) else None
 
     def tell_problems(self, rows: Rows) -> list[Problem]:
         """(R,) what each text continues."""
@@ -220,6 +227,7 @@ def start_texts(
         ids=np.zeros((n, EXTEND), np.int64),
         length=np.zeros(n, np.int64),
         log_prob=np.zeros(n),
+        dropped=np.zeros(n),
         ended=np.full(n, RUNNING),
         automata=start,
         memory=Memory(n),

@@ -65,6 +65,7 @@ from feynkac.base.capabilities.states import (
     Remembers as Remembers,
     Retires as Retires,
     Shows as Shows,
+    TellsDropped as TellsDropped,
     TellsEnds as TellsEnds,
     TellsLogProb as TellsLogProb,
     TellsProblems as TellsProblems,
@@ -88,8 +89,8 @@ OF_MODELS: tuple[type, ...] = (
 OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers,)
 OF_STATES: tuple[type, ...] = (
     Shows, Retires, Records, CountsTokens, TellsEnds, Remembers, Writes, TellsProblems, Tokenised, CarriesAutomata,
-    LimitsTokens, ForcesEnds, ForeseesAcceptance, Grouped, BoundsEvidence, Doubts, TellsLogProb, Weighed, Decodes,
-    Estimates, Completes,
+    LimitsTokens, ForcesEnds, ForeseesAcceptance, Grouped, BoundsEvidence, Doubts, TellsLogProb, TellsDropped, Weighed,
+    Decodes, Estimates, Completes,
 )  # fmt: skip
 OF_POTENTIALS: tuple[type, ...] = (
     Named, Factored, Hard, Foresees, Guides, Consults, Checks, Contradicts, Lists, Outlines, Reads,

@@ -76,6 +76,15 @@ class TellsLogProb(Protocol):
 
 
 @runtime_checkable
+class TellsDropped(Protocol):
+    """A state whose model may be approximate, and counts by how much. Without it: it is taken to be exact."""
+
+    def tell_dropped(self, rows: Rows) -> NDArray[np.float64] | None:
+        """(R,) nats by which the log-probability of each sample may be too high; None where it is exact."""
+        ...
+
+
+@runtime_checkable
 class Remembers(Protocol):
     """A state in which potentials keep running values that fork with the rows. Without it: those potentials refuse."""
 

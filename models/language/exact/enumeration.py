@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.capabilities import has
 from feynkac.base.masks import unpack
 from feynkac.models.language import texts
 from feynkac.models.language.draws.next_token import check_law
 from feynkac.models.language.laws.law import shape
+from feynkac.models.language.protocols import Drops, Spends
 from feynkac.models.language.texts import Texts
 
 if TYPE_CHECKING:
@@ -86,6 +88,8 @@ class Enumeration:
         self._log_found: list[float] = []
         self.forwarded = 0
         self._most = 0
+        self._dropped: dict[int, float] = {}
+        """Nats that the contexts of entries dropped, where these are approximate."""
         self._log_forgotten = -np.inf
         """Nats of prefixes that could not all be kept."""
 
@@ -132,6 +136,8 @@ class Enumeration:
     def _grow(self, entries: NDArray[np.int64], logits: Tensor, contexts: NDArray[np.int64]) -> None:
         """The allowed tokens behind entries that were forwarded."""
         self.forwarded += len(entries)
+        if has(self._contexts, Drops):
+            self._dropped.update(zip(entries.tolist(), self._contexts.dropped[contexts].tolist(), strict=True))
         tree = self._tree
         log_p = self._normalise(logits, entries)
         group = np.zeros(len(entries), np.int64)
@@ -205,7 +211,8 @@ class Enumeration:
         spelt = [self._tree.spell(entry) for entry, _ in self._found]
         n = len(spelt)
         blank = self._blank.fork(np.zeros(n, np.int64))
-        blank.forwarded[0] = len(self._prompt.tokens) + self.forwarded - 1
+        spent = len(self._prompt.tokens) + self.forwarded - 1
+        blank.forwarded[0] = self._contexts.forwarded if has(self._contexts, Spends) else spent
         ids = np.zeros((n, max([1, *map(len, spelt)])), np.int64)
         for row, some in zip(ids, spelt, strict=True):
             row[: len(some)] = some
@@ -215,6 +222,11 @@ class Enumeration:
             ids=ids,
             length=np.array([len(some) for some in spelt], np.int64),
             log_prob=np.array(self._log_found, np.float64),
+            dropped=np.array([self._tell_dropped(entry) for entry, _ in self._found], np.float64),
             ended=np.array([how for _, how in self._found], np.int64),
             automata=self._tree.automata[entries],
         )
+
+    def _tell_dropped(self, entry: int) -> float:
+        """What was dropped up to where the last token of a text, or its end, was foreseen."""
+        return self._dropped.get(entry, self._dropped.get(int(self._tree.parent[entry]), 0.0))

@@ -63,6 +63,11 @@ class Speller:
             )
         return ids
 
+    def find_control(self, text: str) -> str | None:
+        """The name of a control token that occurs in a text; None where none does."""
+        written = text.encode()
+        return next((name.decode() for name in self._names.values() if name and name in written), None)
+
     def check_readable(self, ids: Sequence[int]) -> tuple[int, ...]:
         """`ids`. Raises ModelError if the model has no embedding for one of them."""
         if wrong := [i for i in ids if i >= self._n_embeddings]:

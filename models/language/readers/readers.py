@@ -104,8 +104,9 @@ class Reader:
         if not are_alike(self.lm.vocabulary, vocabulary):
             raise ArgumentError(
                 f"the expert's model has another vocabulary ({self.lm.vocabulary.size} tokens) than the prompt that is "
-                f"steered ({vocabulary.size}); it cannot read its tokens. Let it score whole texts instead: "
-                "fk.reward(lambda text: expert_lm.score(prompt, [text])[0], every='end')"
+                f"steered ({vocabulary.size}); it cannot read its tokens. Make both models of bytes, "
+                "fk.bytewise(lm); or let it score whole texts: fk.reward(lambda text: expert_lm.score(prompt, "
+                "[text])[0], every='end')"
             )
         longest, window = max(prompt.max_tokens for prompt in prompts), self.lm.window
         if window is not None and len(self.prompt.tokens) + longest > window:
