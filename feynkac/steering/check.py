@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from tqdm.auto import tqdm
 
 from feynkac.base.capabilities import OF_MODELS, OF_POTENTIALS, list_factors
 from feynkac.base.contract import Model, Potential
@@ -10,12 +13,13 @@ from feynkac.base.errors import ArgumentError
 from feynkac.base.masks import TokenConstraint
 from feynkac.potentials.base import Factor, product
 from feynkac.smc.checks import name_of
-from feynkac.steering.checking.consistency import check_answers, check_promises, check_siblings
+from feynkac.steering.checking.consistency import AnswerCheck, check_promises
+from feynkac.steering.checking.copies import BLOCKS, ForkCheck, tells_apart, walk_copied
 from feynkac.steering.checking.exactness import check_evidence
 from feynkac.steering.checking.masking import MaskCheck, check_guide
 from feynkac.steering.checking.report import Report, tell_capabilities
 from feynkac.steering.checking.trial import Trial
-from feynkac.steering.checking.walks import Answers, ask, walk
+from feynkac.steering.checking.walks import Answers, Place, ask, walk
 from feynkac.steering.checking.watch import run_within
 from feynkac.steering.problems import prepare
 
@@ -81,35 +85,65 @@ class _Checks:
     def __init__(self, report: Report, model: Model, potential: Factor, n: int, steps: int, seed: int) -> None:
         self._report, self._model, self._potential = report, model, potential
         self._n, self._steps, self._seed = n, steps, seed
+        self._factors = list_factors(potential)
 
     def run(self) -> None:
         """Look at the whole first: what cannot be run is not looked at more closely."""
-        if not Trial(self._report, self._model, self._potential, self._n, self._steps, self._seed).run():
-            return
-        size = self._n, self._steps, self._seed
-        for factor in list_factors(self._potential):
-            self._report.attempt(f"'{name_of(factor)}'", lambda factor=factor: self._check_potential(factor))
-        self._report.attempt("copies", lambda: check_siblings(self._report, self._model, *size))
-        if not self._report.faults:
-            self._report.attempt("the evidence", self._check_evidence)
+        # Nobody waits for a bar where all is done in two seconds.
+        with tqdm(total=len(self._factors) + 3, desc="check", disable=None, delay=2.0, leave=False) as bar:
+            if not Trial(self._report, self._model, self._potential, self._n, self._steps, self._seed).run():
+                return
+            bar.update()
+            self._report.attempt("copies", self._check_copies)
+            bar.update()
+            for factor in self._factors:
+                self._report.attempt(f"'{name_of(factor)}'", lambda factor=factor: self._check_proposal(factor))
+                bar.update()
+            if not self._report.faults:
+                self._report.attempt("the evidence", self._check_evidence)
 
-    def _check_potential(self, factor: Potential) -> None:
-        said, n, steps, seed = len(self._report.faults), self._n, self._steps, self._seed
-        answers = check_answers(self._report, self._model, factor, n, steps, seed)
-        check_promises(self._report, name_of(factor), answers)
+    def _check_copies(self) -> None:
+        """Two walks of the model as it stands, one with copies, on which all potentials are asked."""
+        forks = ForkCheck(self._report, self._model, self._n)
+        asked = [AnswerCheck(self._report, factor, self._n, self._seed) for factor in self._factors]
+        for place in self._walk_apart():
+            if tells_apart(place.state):
+                raise ArgumentError("the model is a batch of several problems; check them one by one")
+            forks.see_apart(place)
+            asked = [each for each in asked if self._is_answered(each, each.see_apart, place)]
+        copies = forks.choose([each.said for each in asked])
+        for place in walk_copied(self._model, copies, self._steps, self._seed):
+            forks.see_copied(place)
+            if forks.found:  # then the rows that potentials are asked about are not what they seem
+                return
+            asked = [each for each in asked if self._is_answered(each, each.see_copied, place)]
+        forks.finish()
+        for each in asked:
+            each.compare(copies, self._walk_apart)
+
+    def _walk_apart(self) -> Iterator[Place]:
+        return walk(self._model, BLOCKS * self._n, self._steps, self._seed)
+
+    def _is_answered(self, check: AnswerCheck, see: Callable[[Place], None], place: Place) -> bool:
+        """Whether a potential could be asked; the others are asked whether or not it could."""
+        return self._report.attempt(f"'{check.who}'", lambda: (see(place), True)) is not None
+
+    def _check_proposal(self, factor: Potential) -> None:
+        """A walk that obeys what the potential masks, and one that it guides."""
+        n, steps, seed = self._n, self._steps, self._seed + 1
         prepared = prepare(self._model, factor)
-        for model, wide in ((self._model, 4 * n), (prepared, n)) if prepared is not self._model else ():
-            answers = Answers()
-            for place in walk(model, wide, steps, seed + 1):
-                ask(factor, place, answers)
-            check_promises(self._report, name_of(factor), answers)
+        if prepared is not self._model:
+            answers, mask = Answers(), None
             if isinstance(factor, TokenConstraint):
-                MaskCheck(self._report, factor, seed).run(model, wide, steps, seed + 1)
+                mask = MaskCheck(self._report, factor, n, seed)
+            for place in walk(prepared, n, steps, seed):
+                ask(factor, place, answers)
+                if mask is not None:
+                    mask.see(place, answers)
+            check_promises(self._report, name_of(factor), answers)
+            if mask is not None and mask.has_seen:
+                self._report.passed.append(f"the masks of '{name_of(factor)}' were held against its level and final")
         check_guide(self._report, self._model, factor, n, steps, seed)
-        if len(self._report.faults) == said:
-            self._report.passed.append(
-                f"'{name_of(factor)}' keeps its promises, and answers alike in any order, again, and of copies"
-            )
 
     def _check_evidence(self) -> None:
         size = self._n, self._steps, self._seed

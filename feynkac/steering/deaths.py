@@ -11,6 +11,7 @@ from feynkac.base.masks import TokenConstraint, count_least
 from feynkac.results.result import Result
 from feynkac.smc.checks import name_of
 from feynkac.steering.exclusions import find_contradiction
+from feynkac.steering.problems import name_problem
 from feynkac.steering.recorder import Recorder, count_notes, show_samples, write_notes
 
 
@@ -47,8 +48,8 @@ def _tell_least(state: Any, rows: Rows, potential: Any) -> list[str]:
 
 def raise_if_dead(deaths: list[str | None], results: list[Result]) -> None:
     """Raise AllParticlesDied for the first group without a survivor; the error carries all results."""
-    for why, result in zip(deaths, results, strict=True):
+    for g, why in enumerate(deaths):
         if why is not None:
-            error = AllParticlesDied(why)
-            error.partial = result if len(results) == 1 else results
+            error = AllParticlesDied(name_problem(g, len(deaths)) + why)
+            error.partial = results[0] if len(results) == 1 else results
             raise error

@@ -14,21 +14,31 @@ from feynkac.base.errors import ConstraintError, Contradiction
 from feynkac.base.masks import TokenAutomaton, TokenConstraint
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.smc.checks import name_of
+from feynkac.steering.problems import name_problem
 
 _TEXTS = 50
 """Listed texts up to which all are asked about."""
 _STATES = 2_000
 """States in the spellings of all texts together up to which they are walked: three seconds under a grammar."""
 _SOON = 20_000
-"""Places in a product of automata that are looked at before a run: 0.15 seconds where that does not suffice."""
+"""Places in a product of automata that are looked at before a run: 0.15 seconds where that does not suffice.
+
+Several problems share them, but each has `_LEAST`."""
+_LEAST = 300
 Ids = Mapping[bytes, Sequence[int]]
 """The tokens that have each text."""
 
 
-def refuse_contradiction(potential: Any) -> None:
-    """Raise Contradiction if no text meets some constraints at once, as far as that is soon found out."""
-    if excluded := _find_disjoint(potential, _SOON):
-        raise Contradiction(_name_all(excluded))
+def refuse_contradiction(potentials: Sequence[Any]) -> None:
+    """Raise Contradiction if no text meets some constraints at once, as far as that is soon found out.
+
+    `potentials`: what weighs each problem of a call. Constraints that several problems have are looked at once.
+    """
+    most = max(_SOON // len(potentials), _LEAST)
+    known: dict[tuple[int, ...], bool] = {}
+    for g, potential in enumerate(potentials):
+        if excluded := _find_disjoint(potential, most, known):
+            raise Contradiction(name_problem(g, len(potentials)) + _name_all(excluded))
 
 
 def find_contradiction(potential: Any, vocabulary: Vocabulary | None = None) -> str | None:
@@ -46,10 +56,19 @@ def _name_all(excluded: Sequence[Any]) -> str:
     return f"no text at all meets {which} {named}; loosen one of them (a blank at the start, perhaps?)"
 
 
-def _find_disjoint(potential: Any, most: int | None = None) -> tuple[Any, ...] | None:
+def _find_disjoint(
+    potential: Any, most: int | None = None, known: dict[tuple[int, ...], bool] | None = None
+) -> tuple[Any, ...] | None:
+    """Factors that no text meets at once; `known`: whether those of these ids are such, written to as it is found."""
+    known = {} if known is None else known
     factors = [factor for factor in list_factors(potential) if has(factor, Contradicts)]
-    groups = [*itertools.combinations(factors, 2), *([tuple(factors)] if len(factors) > 2 else [])]
-    return next((group for group in groups if group[0].shares_text(group[1:], most) is False), None)
+    for group in [*itertools.combinations(factors, 2), *([tuple(factors)] if len(factors) > 2 else [])]:
+        key = tuple(id(factor) for factor in group)
+        if key not in known:
+            known[key] = group[0].shares_text(group[1:], most) is False
+        if known[key]:
+            return group
+    return None
 
 
 def _find_excluded(potential: Any, vocabulary: Vocabulary) -> tuple[Any, ...] | None:

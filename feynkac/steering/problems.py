@@ -128,6 +128,11 @@ def read_problems(source: Any, potentials: Sequence[Any]) -> Problems:
     return Problems(models, tuple(product(*pair[1:]) for pair in pairs), product(*potentials))
 
 
+def name_problem(g: int, n: int) -> str:
+    """How an error about problem `g` of `n` begins; where there is one only, nobody need be told."""
+    return f"problem {g + 1} of {n}: " if n > 1 else ""
+
+
 def _is_weight(thing: Any) -> bool:
     return not isinstance(thing, Model | tuple) and (isinstance(thing, Potential) or callable(thing))
 

@@ -109,7 +109,7 @@ def steer(
     problems, streams = read_problems(model, potentials), Streams(seed)
     plan.check_models(problems.models)
     if on_death == "raise":
-        refuse_contradiction(problems.find_potential(0) if len(problems) == 1 else problems.shared)
+        refuse_contradiction([problems.find_potential(g) for g in range(len(problems))])
     job = _start(problems, plan, streams)
 
     def results(complete: bool) -> list[Result]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from test_language_model import Remembered, last, remember
+from toys import find_kernel, sum_over_runs
 
 import feynkac as fk
 from feynkac.base.errors import AllParticlesDied
@@ -17,7 +18,6 @@ from feynkac.potentials.tempering import tempered
 from feynkac.smc.conditional import csmc, select
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import adaptive, killing, systematic
-from feynkac.smc.testing import enumerate_runs
 from feynkac.steering.problems import prepare, read_problems
 
 END = 0
@@ -97,11 +97,7 @@ def check_exact(model, potential, target, n=1, resample=NEARLY_ALWAYS) -> None:
         weights, samples = np.exp(step.log_weight), step.state.texts(range(n))
         return [weights @ [sample == text for sample in samples] for text in target]
 
-    total, mean = 0.0, np.zeros(len(target))
-    for p, masses in enumerate_runs(run):
-        total += p
-        mean += p * np.array(masses)
-    assert total == pytest.approx(1.0, abs=1e-12)
+    mean = sum_over_runs(run)
     z = sum(target.values())
     np.testing.assert_allclose(mean / z, np.array(list(target.values())) / z, rtol=0, atol=1e-12)
 
@@ -173,15 +169,12 @@ def test_conditional_smc_keeps_the_posterior(tiny_lm, monkeypatch, name) -> None
     texts = [((), True), ((1,), False), ((2,), False)]
     pi = np.array([law(*text) * weigh(*text) for text in texts])
     pi /= pi.sum()
-    kernel = np.zeros((3, 3))
-    for i, path in enumerate(paths):
 
-        def sweep(rng, path=path):
-            step = last(csmc(model, expert, np.array(path), n=2, rng=rng))
-            return tuple(model.trace(step.state, select(step, rng)).tolist())
+    def sweep(rng, path):
+        step = last(csmc(model, expert, np.array(path), n=2, rng=rng))
+        return tuple(model.trace(step.state, select(step, rng)).tolist())
 
-        for p, end in enumerate_runs(sweep):
-            kernel[i, paths.index(end)] += p
+    kernel = find_kernel(sweep, paths)
     np.testing.assert_allclose(pi @ kernel, pi, rtol=1e-12)
 
 
@@ -253,7 +246,7 @@ def test_each_problem_of_a_batch_has_experts_of_its_own(tiny_lm, monkeypatch) ->
             z = [math.exp(step.group(g).log_z) for g in range(2)]
             return (*z, z[0] * z[1])
 
-        mean = sum(p * np.array(found) for p, found in enumerate_runs(run))
+        mean = sum_over_runs(run)
         np.testing.assert_allclose(mean, [*truth, truth[0] * truth[1]], rtol=1e-12)
 
 

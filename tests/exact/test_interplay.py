@@ -13,13 +13,13 @@ import pytest
 import torch
 from test_language_model import last, remember
 from test_sampling_laws import list_texts
+from toys import find_kernel, sum_over_runs
 
 import feynkac as fk
 from feynkac.potentials.base import Factor, product
 from feynkac.smc.conditional import csmc, select
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import killing
-from feynkac.smc.testing import enumerate_runs
 from feynkac.steering.problems import read_problems
 
 PATHS = [("p", "a", "p", 0.3), ("p", "b", "q", -0.9), ("q", "b", "p", 0.5), ("q", "a", "r", 0.1)]
@@ -107,7 +107,7 @@ def test_the_target_is_the_product_of_all_that_weighs(lm, monkeypatch, case) -> 
         (ids,) = step.state.tokens(range(1))
         return math.exp(step.log_weight[0]) * np.array([*(tuple(ids.tolist()) == text for text in target), True])
 
-    mean = sum((p * mass for p, mass in enumerate_runs(run)), np.zeros(len(target) + 1))
+    mean = sum_over_runs(run)
     z = sum(target.values())
     np.testing.assert_allclose(mean, [*target.values(), z], rtol=0, atol=3e-6 * z)
 
@@ -125,7 +125,7 @@ def test_problems_of_different_kinds_are_independent_in_one_batch(lm, monkeypatc
         z = [math.exp(step.group(g).log_z) for g in range(2)]
         return np.array([*z, z[0] * z[1]])
 
-    mean = sum((p * z for p, z in enumerate_runs(run)), np.zeros(3))
+    mean = sum_over_runs(run)
     z = [sum(target.values()) for _, target in problems]
     np.testing.assert_allclose(mean, [*z, z[0] * z[1]], rtol=3e-6, atol=1e-12)
 
@@ -139,16 +139,12 @@ def test_conditional_smc_keeps_the_posterior_of_all_that_weighs(lm, monkeypatch,
     potential = batch.weigh()
     paths = [text if case[-1] == "truncate" and len(text) == 1 else (*text, 0) for text in target]
     pi = np.array(list(target.values())) / sum(target.values())
-    kernel = np.zeros((len(paths), len(paths)))
-    for i, path in enumerate(paths):
 
-        def sweep(rng, path=path):
-            step = last(csmc(model, potential, np.array(path), n=2, rng=rng))
-            return tuple(model.trace(step.state, select(step, rng)).tolist())
+    def sweep(rng, path):
+        step = last(csmc(model, potential, np.array(path), n=2, rng=rng))
+        return tuple(model.trace(step.state, select(step, rng)).tolist())
 
-        for p, end in enumerate_runs(sweep):
-            kernel[i, paths.index(end)] += p
-    np.testing.assert_allclose(kernel.sum(axis=1), 1.0, rtol=1e-9)
+    kernel = find_kernel(sweep, paths)
     np.testing.assert_allclose(pi @ kernel, pi, rtol=3e-6)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from test_language_model import last, remember
 from test_proposals import NAMES, TEMPERATURE, law, proposals
+from toys import find_kernel, sum_over_runs
 
 import feynkac as fk
 from feynkac.models.language.draws.rejection import Checks, Rounds, reject
@@ -151,11 +152,7 @@ def check_runs(tiny_lm, monkeypatch, lazy, name, at_limit, n=1, limit=2, resampl
         weights, samples = np.exp(step.log_weight), cast(Any, step.state).texts(range(n))
         return [weights @ [sample == text for sample in samples] for text in target]
 
-    total, mean = 0.0, np.zeros(len(target))
-    for p, masses in enumerate_runs(run):
-        total += p
-        mean += p * np.array(masses)
-    assert total == pytest.approx(1.0, abs=1e-12)
+    mean = sum_over_runs(run)
     np.testing.assert_allclose(mean, np.array(list(target.values())), rtol=1e-12)
 
 
@@ -170,14 +167,10 @@ def test_conditional_smc_keeps_the_posterior_of_a_lazy_constraint(tiny_lm, monke
     )
     paths = [text or (0,) for text in texts]
     pi = np.array(list(texts.values())) / sum(texts.values())
-    kernel = np.zeros((len(paths), len(paths)))
-    for i, path in enumerate(paths):
 
-        def sweep(rng, path=path):
-            step = last(csmc(task, potential, np.array(path), n=2, rng=rng))
-            return tuple(task.trace(step.state, select(step, rng)).tolist())
+    def sweep(rng, path):
+        step = last(csmc(task, potential, np.array(path), n=2, rng=rng))
+        return tuple(task.trace(step.state, select(step, rng)).tolist())
 
-        for p, end in enumerate_runs(sweep):
-            kernel[i, paths.index(end)] += p
-    np.testing.assert_allclose(kernel.sum(axis=1), 1.0, rtol=1e-12)
+    kernel = find_kernel(sweep, paths)
     np.testing.assert_allclose(pi @ kernel, pi, rtol=1e-12)

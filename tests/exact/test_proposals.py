@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from test_language_model import Remembered, last, remember
+from toys import find_kernel, sum_over_runs
 
 import feynkac as fk
 from feynkac.base.errors import ArgumentError, ModelError
@@ -17,7 +18,6 @@ from feynkac.potentials.base import product
 from feynkac.smc.conditional import csmc, select
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import adaptive, killing, systematic
-from feynkac.smc.testing import enumerate_runs
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,7 @@ def test_a_proposal_leaves_evidence_and_posterior_alone(tiny_lm, monkeypatch, na
             weights, samples = np.exp(step.log_weight), step.state.texts(range(2))
             return [weights @ [sample == text for sample in samples] for text in target]
 
-        total, mean = 0.0, np.zeros(len(target))
-        for p, masses in enumerate_runs(run):
-            total += p
-            mean += p * np.array(masses)
-        assert total == pytest.approx(1.0, abs=1e-12)
+        mean = sum_over_runs(run)
         z = sum(target.values())
         assert mean.sum() == pytest.approx(z, rel=1e-12)
         np.testing.assert_allclose(mean / z, np.array(list(target.values())) / z, rtol=0, atol=1e-12)
@@ -108,15 +104,12 @@ def test_conditional_smc_keeps_the_posterior(tiny_lm, monkeypatch, name) -> None
     paths = [text or (0,) for text in texts]
     pi = np.array([p * math.exp(lm.vocabulary.text(text).count("b")) for text, p in texts.items()])
     pi /= pi.sum()
-    kernel = np.zeros((len(paths), len(paths)))
-    for i, path in enumerate(paths):
 
-        def sweep(rng, path=path):
-            step = last(csmc(task, potential, np.array(path), n=2, rng=rng))
-            return tuple(task.trace(step.state, select(step, rng)).tolist())
+    def sweep(rng, path):
+        step = last(csmc(task, potential, np.array(path), n=2, rng=rng))
+        return tuple(task.trace(step.state, select(step, rng)).tolist())
 
-        for p, end in enumerate_runs(sweep):
-            kernel[i, paths.index(end)] += p
+    kernel = find_kernel(sweep, paths)
     np.testing.assert_allclose(pi @ kernel, pi, rtol=1e-12)
 
 

@@ -11,6 +11,7 @@ import torch
 import transformers
 from test_language_model import Remembered, last, remember
 from test_proposals import Critic
+from toys import find_kernel, sum_over_runs, weigh_sample
 
 import feynkac as fk
 from feynkac.base.masks import TokenConstraint
@@ -20,7 +21,6 @@ from feynkac.potentials.base import product
 from feynkac.smc.conditional import csmc, select
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import killing
-from feynkac.smc.testing import enumerate_runs
 
 
 def like_the_last(ids, scores):
@@ -126,13 +126,10 @@ def test_evidence_and_posterior_are_those_of_the_declared_law(make, monkeypatch,
         step = last(smc(task.constrain(masks), potential, n=2, resample=killing, rng=rng))
         weights, samples = np.exp(step.log_weight), step.state.texts(range(2))
         masses = weights @ [[sample == text for text in target] for sample in samples]
-        return weights.sum(), masses
+        return [weights.sum(), *masses]
 
-    total, z_hat, mean = 0.0, 0.0, np.zeros(len(target))
-    for p, (z, masses) in enumerate_runs(run):
-        total, z_hat, mean = total + p, z_hat + p * z, mean + p * masses
-    assert total == pytest.approx(1.0, abs=1e-12)
-    z = sum(target.values())
+    z_hat, *masses = sum_over_runs(run)
+    mean, z = np.array(masses), sum(target.values())
     assert z_hat == pytest.approx(z, rel=1e-12)
     np.testing.assert_allclose(mean / z, np.array(list(target.values())) / z, rtol=0, atol=1e-12)
 
@@ -171,16 +168,13 @@ def test_looking_ahead_along_listed_texts_sees_the_declared_law(make, monkeypatc
     assert isinstance(model._shares[0].proposal, Foreseen)
     usual = sum(texts.get(ids, 0.0) for ids in ((), (1,), (1, 2), (2, 1)))
     least = math.log(usual) if usual else -math.inf
-    z_hat = 0.0
 
     def run(rng):
         step = last(smc(model, potential, n=1, resample=killing, rng=rng))
-        alive = np.flatnonzero(step.log_weight > -np.inf)
-        return np.exp(step.log_weight).sum(), step.state.bound_evidence(0, alive)
+        assert step.state.bound_evidence(0, np.flatnonzero(step.log_weight > -np.inf)) >= least - 1e-12
+        return np.exp(step.log_weight).sum()
 
-    for p, (weight, bound) in enumerate_runs(run):
-        z_hat += p * weight
-        assert bound >= least - 1e-12
+    z_hat = sum_over_runs(run)
     assert z_hat == pytest.approx(z, rel=1e-6)  # the look-ahead holds its own logits in float32
 
 
@@ -194,15 +188,12 @@ def test_conditional_smc_keeps_the_posterior_of_the_declared_law(make, monkeypat
     paths = [(*text, 0) for text in texts]
     pi = np.array([p * math.exp(text.count(2)) for text, p in texts.items()])
     pi /= pi.sum()
-    kernel = np.zeros((len(paths), len(paths)))
-    for i, path in enumerate(paths):
 
-        def sweep(rng, path=path):
-            step = last(csmc(task, potential, np.array(path), n=2, rng=rng))
-            return tuple(task.trace(step.state, select(step, rng)).tolist())
+    def sweep(rng, path):
+        step = last(csmc(task, potential, np.array(path), n=2, rng=rng))
+        return tuple(task.trace(step.state, select(step, rng)).tolist())
 
-        for p, end in enumerate_runs(sweep):
-            kernel[i, paths.index(end)] += p
+    kernel = find_kernel(sweep, paths)
     np.testing.assert_allclose(pi @ kernel, pi, rtol=1e-12)
 
 
@@ -236,15 +227,12 @@ def test_drafts_for_a_context_of_some_law_are_weighed_by_it(make, monkeypatch) -
 
     texts = list_texts(lm, "a", 2, "truncate", **law)
     truth = {lm.vocabulary.text(tokens) or ".": p for tokens, p in texts.items()}
-    found = dict.fromkeys(truth, 0.0)
 
     def run(rng):
         step = last(smc(draft(lm), product(), n=1, resample=killing, rng=rng))
-        return math.exp(step.log_weight[0]), step.state.samples([0])[0]
+        return weigh_sample(step, list(truth))
 
-    for p, (weight, text) in enumerate_runs(run):
-        if weight > 0.0:
-            found[text] += p * weight
+    found = dict(zip(truth, sum_over_runs(run), strict=True))
     assert found == pytest.approx(truth, rel=1e-6)
 
 
@@ -273,14 +261,11 @@ def test_programs_draw_observe_and_mask_by_the_declared_law(make, monkeypatch, l
         for b in (1, 2):
             mass = p1[a] * p2[b] and p1[a] * p2[b] * next_law(lm, (*start, a, b), **LAWS[law])[2]
             truth[lm.vocabulary.text([a, b])] = mass
-    found = dict.fromkeys(truth, 0.0)
     model = draw(lm)
 
     def run(rng):
         step = last(smc(model, product(), n=1, resample=killing, rng=rng))
-        return math.exp(step.log_weight[0]), step.state.samples([0])[0]
+        return weigh_sample(step, list(truth))
 
-    for p, (weight, text) in enumerate_runs(run):
-        if weight > 0.0:
-            found[text] += p * weight
+    found = dict(zip(truth, sum_over_runs(run), strict=True))
     assert found == pytest.approx(truth, rel=1e-6, abs=1e-12)

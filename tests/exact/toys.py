@@ -16,7 +16,7 @@ import numpy as np
 
 from feynkac.base.memory import Memory
 from feynkac.smc.engine import Step, smc
-from feynkac.smc.testing import expectation
+from feynkac.smc.testing import Choices, enumerate_runs, expectation
 
 Outcome = tuple[int, ...]
 EOS = 2
@@ -46,6 +46,30 @@ class Toy:
                 assert done, "a row that is alive at the end has finished"
                 found[outcome] += math.exp(log_w)
         return np.array(list(found.values()))
+
+
+def sum_over_runs(run: Callable[[Choices], Any]) -> Any:
+    """The mean of a number, or of numbers, that `run(rng)` returns: all runs are walked, and they must be all."""
+    total, mean = 0.0, np.zeros(())
+    for p, found in enumerate_runs(run):
+        total, mean = total + p, mean + p * np.asarray(found, dtype=np.float64)
+    assert abs(total - 1.0) < 1e-12
+    return mean
+
+
+def weigh_sample(step: Step, samples: Sequence[Any]) -> np.ndarray:
+    """(S,) the weight that a population of one particle gives to each of `samples`; what has weight is one of them."""
+    weight = math.exp(step.log_weight[0])
+    return (
+        weight * np.eye(len(samples))[samples.index(step.state.samples([0])[0])] if weight else np.zeros(len(samples))
+    )
+
+
+def find_kernel(sweep: Callable[[Choices, Any], Any], paths: Sequence[Any]) -> np.ndarray:
+    """(P, P) how probable it is that `sweep(rng, path)` leads from each of `paths` to each; it must lead to one."""
+    return np.array(
+        [sum_over_runs(lambda rng, path=path: np.eye(len(paths))[paths.index(sweep(rng, path))]) for path in paths]
+    )
 
 
 def assert_exact(

@@ -15,7 +15,6 @@ from feynkac.base.masks import pack
 from feynkac.potentials.base import product
 from feynkac.potentials.constraints.tokenwise import TokenFactor
 from feynkac.potentials.tempering import tempered
-from feynkac.steering.checking.consistency import check_answers
 from feynkac.steering.checking.exactness import check_evidence, find_evidence
 from feynkac.steering.checking.report import Report
 
@@ -84,20 +83,6 @@ class OfTheBatch(OfText):
 class OfTheOrder(OfText):
     def level(self, t: int, state: Any, rows: Any) -> Any:
         return np.sort(super().level(t, state, rows))
-
-
-class Remembering(OfText):
-    """Keeps by the number of a row what belongs to the row."""
-
-    def __init__(self) -> None:
-        self.kept: dict[int, float] = {}
-
-    def level(self, t: int, state: Any, rows: Any) -> Any:
-        for row, value in zip(rows, super().level(t, state, rows), strict=True):
-            if t == 0:
-                self.kept[int(row)] = 0.0
-            self.kept[int(row)] = self.kept.get(int(row), 0.0) + value
-        return np.array([self.kept[int(row)] for row in rows])
 
 
 class Writing(OfText):
@@ -250,12 +235,6 @@ def test_what_is_planted_is_told(lm, kind: str) -> None:
     assert told in " | ".join(report.faults), report
 
 
-def test_a_memory_that_does_not_fork_is_told(lm) -> None:
-    report = Report()
-    check_answers(report, lm.prompt("a", max_tokens=6), Remembering(), 16, 6, 0)
-    assert "must fork with it" in report.faults[0]
-
-
 def test_a_guide_that_is_a_guess_is_no_fault(lm) -> None:
     task = lm.prompt("a", max_tokens=3)
     assert any("the guide of 'Guided' is how its level changes" in line for line in fk.check(task, Guided()).passed)
@@ -314,6 +293,131 @@ class Heads:
         return 0.5 * np.array([sum(state.rows[i]) for i in rows])
 
     final = lambda self, state, rows: self.level(0, state, rows)  # noqa: E731
+
+
+def read_late(coins: list[int]) -> float:
+    """A number that the last coins say most of."""
+    return sum(coin * 0.5 ** (len(coins) - i) for i, coin in enumerate(coins))
+
+
+class Remembering:
+    """Keeps by the number of a row what belongs to the row."""
+
+    def __init__(self, fold: Any) -> None:
+        self.fold = fold
+        self.kept: dict[int, float] = {}
+
+    def level(self, t: int, state: Any, rows: Any) -> Any:
+        for row in rows.tolist():
+            value = read_late(state.rows[row])
+            self.kept[row] = value if t == 0 else self.fold(self.kept[row], value)
+        return np.array([self.kept[row] for row in rows.tolist()])
+
+    def final(self, state: Any, rows: Any) -> Any:
+        return np.zeros(len(rows))
+
+
+class Remembered(Lists):
+    """Lists, and beside them what a potential keeps."""
+
+    def __init__(self, rows: list[list[int]], kept: list[list[float]] | None = None) -> None:
+        super().__init__(rows)
+        self.kept = [[] for _ in rows] if kept is None else kept
+
+    def fork(self, rows: Any) -> Remembered:
+        return type(self)([list(self.rows[i]) for i in rows], [self.copy(self.kept[i]) for i in rows])
+
+    copy = staticmethod(list)
+
+
+class SharingMemory(Remembered):
+    copy = staticmethod(lambda kept: kept)
+
+
+class RememberingInTheState(Remembering):
+    def level(self, t: int, state: Any, rows: Any) -> Any:
+        for row in rows:
+            state.kept[row].append(read_late(state.rows[row]))
+        return np.array([functools.reduce(self.fold, state.kept[row]) for row in rows])
+
+
+FOLDS = {"sum": lambda a, b: a + b, "max": max, "last but one": lambda a, b: 2 * b - a}
+
+
+@pytest.mark.parametrize("fold", FOLDS)
+def test_a_memory_that_does_not_fork_is_told(fold: str) -> None:
+    """With the number of rows that `check` takes unless it is told otherwise, by any seed."""
+    for seed in range(25):
+        report = fk.check(Coins(longest=5), Remembering(FOLDS[fold]), seed=seed)
+        assert "must fork with it" in " | ".join(report.faults), (seed, report)
+
+
+@pytest.mark.parametrize("fold", FOLDS)
+def test_a_memory_that_siblings_share_is_told(fold: str) -> None:
+    for seed in range(10):
+        told = " | ".join(fk.check(Coins(SharingMemory, 5), RememberingInTheState(FOLDS[fold]), seed=seed).faults)
+        assert "children must share nothing" in told or "must fork with it" in told or "wrote to the `kept`" in told
+        right = fk.check(Coins(Remembered, 5), RememberingInTheState(FOLDS[fold]), seed=seed)
+        assert all("wrote to the `kept`" in fault for fault in right.faults), right
+
+
+class Aside:
+    """What no copy shows: a number for each row, which is known by its place."""
+
+    def __init__(self, n: int) -> None:
+        self.last = [0] * n
+
+
+class HiddenState(Lists):
+    """A state whose rows go on from a number that is not copied with them."""
+
+    def __init__(self, rows: list[list[int]], aside: Aside | None = None) -> None:
+        super().__init__(rows)
+        self.aside = Aside(len(rows)) if aside is None else aside
+
+    def fork(self, rows: Any) -> HiddenState:
+        return HiddenState([list(self.rows[i]) for i in rows], self.aside)
+
+
+class Following(Coins):
+    """Each coin is the one before, turned or not."""
+
+    def step(self, t: int, state: Any, rng: Any) -> Any:
+        for i, (row, turned) in enumerate(zip(state.rows, rng.uniform(len(state)) < 0.5, strict=True)):
+            state.aside.last[i] ^= int(bool(turned))
+            row.append(state.aside.last[i])
+        return state, np.zeros(len(state))
+
+
+def test_what_a_state_hides_must_fork_with_its_rows() -> None:
+    for seed in range(25):
+        told = " | ".join(fk.check(Following(HiddenState, 5), Heads(), seed=seed).faults)
+        assert "let `fork` copy all that belongs to a row" in told, (seed, told)
+
+
+def test_a_program_that_keeps_outside_what_belongs_to_a_run_is_told() -> None:
+    kept: list[float] = [0.0]
+
+    @fk.program
+    def leaks(p: Any) -> float:
+        kept[0] = p.sample(fk.Normal(0.0, 1.0))
+        p.sample(fk.Bernoulli(0.5))
+        return kept[0]
+
+    @fk.program
+    def keeps(p: Any) -> float:
+        mine = p.sample(fk.Normal(0.0, 1.0))
+        p.sample(fk.Bernoulli(0.5))
+        return mine
+
+    for seed in range(5):
+        assert "children must share nothing" in " | ".join(fk.check(leaks(), seed=seed).faults)
+        assert fk.check(keeps(), seed=seed).faults == []
+
+
+def test_a_batch_of_problems_is_refused(lm) -> None:
+    batch = lm.prompt("a", max_tokens=2).join([lm.prompt("b", max_tokens=2)])
+    assert "check them one by one" in " | ".join(fk.check(batch, fk.regex("[ab]*")).faults)
 
 
 def test_children_that_share_what_is_written_to_are_told() -> None:

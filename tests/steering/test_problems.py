@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import feynkac as fk
-from feynkac.base.errors import AllParticlesDied, ArgumentError, PotentialError
+from feynkac.base.errors import AllParticlesDied, ArgumentError, Contradiction, PotentialError
 from feynkac.potentials.base import Factor
 from feynkac.steering.problems import read_problems
 
@@ -60,12 +60,44 @@ def test_the_death_of_one_problem_names_its_own_potential(tiny_lm) -> None:
     lm = tiny_lm("a", "b")
     tasks = [
         (lm.prompt("a", max_tokens=2), fk.regex("a*")),
-        (lm.prompt("a", max_tokens=2), fk.regex("b"), fk.regex("a")),
+        (lm.prompt("a", max_tokens=2), fk.constraint(lambda text: False)),
     ]
-    with pytest.raises(AllParticlesDied, match=r"no text at all meets both.*regex.'b'.*regex.'a'") as caught:
+    with pytest.raises(AllParticlesDied, match=r"^problem 2 of 2: all 4 particles .*'constraint.* rejects") as caught:
         fk.steer(tasks, particles=4, seed=0)
     alive, dead = caught.value.partial
     assert np.isfinite(alive.log_evidence) and dead.log_evidence == -np.inf
+
+
+def test_a_contradiction_of_one_problem_of_a_batch_is_refused_before_the_run(tiny_lm) -> None:
+    lm, other = tiny_lm("a", "b"), tiny_lm("a", "b")
+    forwarded = []
+    lm.model.register_forward_pre_hook(lambda *given: forwarded.append(given))
+    task, wide, a, b = lm.prompt("a", max_tokens=2), fk.regex("[ab]*"), fk.regex("a"), fk.regex("b")
+    first, second, third = (fk.regex(each) for each in ("[ab]|aa", "[ab]b?", "aa|ab"))  # each two share a text
+    for own, shared, g, named in [
+        ([(a,), (b, a), (wide,)], (), 2, r"'b'.*'a'"),
+        ([(a,), (wide,), (b,)], (a,), 3, r"'b'.*'a'"),
+        ([(wide,), (second, first)], (third,), 2, r"all of"),
+    ]:
+        problems = [(task, *mine) for mine in own]
+        told = rf"^problem {g} of {len(own)}: no text at all meets .*{named}"
+        with pytest.raises(Contradiction, match=told) as caught:
+            fk.steer(problems, *shared, particles=4, seed=0)
+        assert caught.value.partial is None and not forwarded
+    with pytest.raises(Contradiction, match=r"^no text at all"):
+        fk.steer([(task, a, b)], particles=4, seed=0)
+    dead = fk.steer([(other.prompt("a", max_tokens=2), a), (other.prompt("a", max_tokens=2), a, b)],
+                    particles=4, seed=0, on_death="return")  # fmt: skip
+    assert np.isfinite(dead[0].log_evidence) and dead[1].log_evidence == -np.inf
+
+
+def test_constraints_that_problems_share_are_compared_once(tiny_lm, monkeypatch) -> None:
+    compared = []
+    shares = type(fk.regex("a")).shares_text
+    monkeypatch.setattr(type(fk.regex("a")), "shares_text", lambda *given: compared.append(given) or shares(*given))
+    lm, a, wide = tiny_lm("a", "b"), fk.regex("ab?"), fk.regex("[ab]*")
+    fk.steer([(lm.prompt("a", max_tokens=2), a) for _ in range(6)], wide, particles=2, seed=0)
+    assert len(compared) == 1
 
 
 def test_only_problems_of_nothing_but_masks_have_a_lower_bound(tiny_lm) -> None:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from feynkac.base.capabilities import Shows, Writes
-from feynkac.base.memory import Memory
+from feynkac.base.contract import LogW, Rows
+from feynkac.base.masks import TokenConstraint
 from feynkac.smc.checks import name_of
+from feynkac.steering.checking.copies import BLOCKS, Copies, copy_state, is_close
+from feynkac.steering.checking.masking import MaskCheck
 from feynkac.steering.checking.report import Report
-from feynkac.steering.checking.walks import CLOSE, Answers, Place, ask, walk
+from feynkac.steering.checking.walks import CLOSE, Answers, Place, ask
+
+_AGAIN = "again in another run: take no random numbers, and keep nothing from one run to the next"
+_ALONE = "of this row alone: what a row is worth must not depend on the rows beside it, nor on their order"
+_OF_COPIES = (
+    "what a potential remembers of a row must fork with it; keep it in `state.memory`, or compute it from the state"
+)
 
 
 def check_promises(report: Report, who: str, answers: Answers) -> None:
@@ -33,109 +42,102 @@ def check_promises(report: Report, who: str, answers: Answers) -> None:
                 lost.setdefault(row, (t, answers.shown[t][row]))
 
 
-def check_answers(report: Report, model: Any, potential: Any, n: int, steps: int, seed: int) -> Answers:
-    """Ask the same in other ways: again, row by row, of copies. Returns what it said the first time."""
-    who, first = name_of(potential), Answers()
-    for place in walk(model, n, steps, seed):
-        before = _snapshot(place.state)
-        ask(potential, place, first)
-        for name in _find_changed(before, _snapshot(place.state)):
-            report.add_fault(
-                f"'{who}' at step {place.t} wrote to the `{name}` of the state that it was asked about; "
-                "copy what you change"
-            )
-    for how, what in (("again", ""), ("singly", _ALONE)):
-        other = Answers()
-        for place in walk(model, n, steps, seed):
-            ask(potential, place, other, singly=how == "singly")
-        if found := first.find_other(other):
-            t, row = found
-            report.add_fault(
-                f"'{who}' at step {t} said {first.worth[t][row]:.6g} of {first.shown[t][row]}, and "
-                f"{other.worth[t][row]:.6g} when it was asked {what or _AGAIN}"
-            )
-            return first
-    _check_copies(report, model, potential, first, n, seed)
-    return first
+class AnswerCheck:
+    """What a potential says on a walk without copies, and on one with copies (see `copies.Copies`).
 
+    On the latter it is asked of the first rows at once, of the same rows one by one, and of their copies.
+    """
 
-_COPIED = 4  # steps after which a potential is asked of copies
-_AGAIN = "again in another run: take no random numbers, and keep nothing from one run to the next"
-_ALONE = "of this row alone: what a row is worth must not depend on the rows beside it, nor on their order"
+    def __init__(self, report: Report, potential: Any, n: int, seed: int) -> None:
+        self._report, self._potential, self._n = report, potential, n
+        self.who = name_of(potential)
+        self._apart, self._copied = Answers(), Answers()
+        masks = isinstance(potential, TokenConstraint)
+        self._mask = MaskCheck(report, potential, BLOCKS * n, seed) if masks else None
 
+    @property
+    def said(self) -> list[LogW]:
+        """(4n,) nats for each step of the walk without copies."""
+        return self._apart.worth
 
-def _check_copies(report: Report, model: Any, potential: Any, first: Answers, n: int, seed: int) -> None:
-    """After a fork each row has what its parent had."""
-    for t in range(min(len(first.levels), _COPIED)):
-        rows = np.r_[n - 1, np.arange(n - 1)]
-        copies = Answers()
-        for place in walk(model, n, t + 1, seed, {t: rows}):
-            ask(potential, place, copies)
-        mine, theirs = copies.worth[t], first.worth[t][rows]
-        wrong = np.flatnonzero(~np.isclose(mine, theirs, rtol=CLOSE, atol=CLOSE, equal_nan=True))
-        if len(wrong):
-            row = int(wrong[0])
-            report.add_fault(
-                f"'{name_of(potential)}' at step {t} said {theirs[row]:.6g} of {first.shown[t][rows[row]]}, and "
-                f"{mine[row]:.6g} of its copy: what a potential remembers of a row must fork with it; keep it in "
-                "`state.memory`, or compute it from the state"
-            )
-            return
-
-
-def _choose(steps: int) -> list[int]:
-    """The steps after which copies are made: the first, and one in the middle."""
-    return sorted({0, steps // 2}) if steps > 0 else []
-
-
-def check_siblings(report: Report, model: Any, n: int, steps: int, seed: int) -> None:
-    """A child goes the same way whether or not it has a sibling: row 1 continues row 0 in both runs."""
-    with_sibling, without = np.arange(n), np.arange(n)
-    with_sibling[1], without[:2] = 0, (1, 0)
-    longest = sum(1 for _ in walk(model, n, steps, seed))
-    for t in _choose(longest - 1):
-        walks = (walk(model, n, steps, seed, {t: rows}) for rows in (with_sibling, without))
-        for one, other in zip(*walks, strict=False):
-            if one.t < t:
-                continue
-            same = np.isclose(one.increment[1], other.increment[1], rtol=CLOSE, atol=CLOSE)
-            if not same or _describe(one, 1) != _describe(other, 1):
-                report.add_fault(
-                    f"'{name_of(model)}': row 0, copied after step {t}, went to {one.show(1)} beside a sibling, and to "
-                    f"{other.show(1)} without: children must share nothing that is written to; copy it in `fork`"
+    def see_apart(self, place: Place) -> None:
+        """Ask at a place of the walk without copies: of the first rows, and of the others."""
+        before = copy_state(place.state)
+        ask(self._potential, place, self._apart)
+        after = copy_state(place.state)
+        for name in before:
+            if name in after and not is_close(before[name], after[name], 0.0):
+                self._report.add_fault(
+                    f"'{self.who}' at step {place.t} wrote to the `{name}` of the state that it was asked about; "
+                    "copy what you change"
                 )
-                return
-    report.passed.append("copies of a row go their ways by themselves")
+        if self._mask is not None:
+            self._mask.see(place, self._apart)
+
+    def see_copied(self, place: Place) -> None:
+        """Ask at a place of the walk with copies."""
+        n = self._n
+        singly = [range(row, row + 1) for row in reversed(range(n, 2 * n))]
+        ask(self._potential, place, self._copied, [range(n), *singly, range(2 * n, 3 * n), range(3 * n, 4 * n)])
+
+    def compare(self, copies: Copies, walk_apart: Callable[[], Iterable[Place]]) -> None:
+        """Tell what was promised and not kept, and the first way of asking that changed an answer.
+
+        `walk_apart`: the walk without copies once more.
+        """
+        said = len(self._report.faults)
+        self._compare_answers(copies, walk_apart)
+        check_promises(self._report, self.who, self._apart)
+        if len(self._report.faults) == said:
+            self._report.passed.append(
+                f"'{self.who}' keeps its promises, and answers alike in any order, again, and of copies"
+            )
+
+    def _compare_answers(self, copies: Copies, walk_apart: Callable[[], Iterable[Place]]) -> None:
+        first, second, mine, theirs = np.arange(self._n), self._n + np.arange(self._n), self._copied, self._apart
+        beside = _find_other(mine, first, theirs, copies.chosen)
+        singly = _find_other(mine, first, mine, second)
+        if beside is None and singly is None:
+            self._compare_copies(copies)
+            return
+        again = Answers()
+        for place in walk_apart():
+            ask(self._potential, place, again)
+        everybody = np.arange(BLOCKS * self._n)
+        if found := _find_other(theirs, everybody, again, everybody):
+            self._tell(found[0], theirs, found[1], again, found[1], f"when it was asked {_AGAIN}")
+        # The second block has no copies: where it has kept to what was said first, copies have changed the row.
+        elif beside and _find_other(mine, second, theirs, copies.chosen) is None:
+            t, i = beside
+            self._tell(t, theirs, copies.chosen[i], mine, i, f"beside copies of it: {_OF_COPIES}")
+        else:
+            t, i = singly or beside or (0, 0)
+            those = (mine, second[i]) if singly else (theirs, copies.chosen[i])
+            self._tell(t, mine, i, *those, f"when it was asked {_ALONE}")
+
+    def _compare_copies(self, copies: Copies) -> None:
+        """After a fork each row has what its parent had."""
+        said = self._copied
+        for t in range(len(said.levels)):
+            for block in (2, 3):
+                models = copies.find_models(block, t)
+                those = block * self._n + np.arange(self._n)
+                if (found := _find_other(said, models, said, those, t)) is not None:
+                    i = found[1]
+                    self._tell(t, said, models[i], said, those[i], f"of its copy: {_OF_COPIES}")
+                    return
+
+    def _tell(self, t: int, one: Answers, row: int, other: Answers, that: int, when: str) -> None:
+        said, elsewhere = one.worth[t][row], other.worth[t][that]
+        self._report.add_fault(
+            f"'{self.who}' at step {t} said {said:.6g} of {one.shown[t][row]}, and {elsewhere:.6g} {when}"
+        )
 
 
-def _describe(place: Place, row: int) -> Any:
-    """What a row can be told by."""
-    if isinstance(place.state, (Shows, Writes)):
-        return place.show(row)
-    return _snapshot(place.state.fork(np.array([row])))
-
-
-def _snapshot(state: Any) -> dict[str, Any]:
-    """What a state holds in arrays, texts and numbers, running values of potentials aside."""
-    kept = {name: value for name, value in getattr(state, "__dict__", {}).items() if not isinstance(value, Memory)}
-    return {name: _freeze(value, 3) for name, value in kept.items()}
-
-
-def _freeze(value: Any, depth: int) -> Any:
-    if isinstance(value, (str, bytes, int, float, bool, type(None))):
-        return value
-    if isinstance(value, np.ndarray):
-        return value.tobytes() if value.dtype != object else _freeze(value.tolist(), depth)
-    if isinstance(value, (list, tuple)) and depth:
-        return tuple(_freeze(each, depth - 1) for each in value)
-    if isinstance(value, dict) and depth:
-        return tuple((repr(key), _freeze(each, depth - 1)) for key, each in value.items())
-    detach: Any = getattr(value, "detach", None)
-    if callable(detach):  # a tensor, and torch need not be imported to tell
-        tensor: Any = detach()
-        return repr(tensor.cpu().tolist())
+def _find_other(one: Answers, rows: Rows, other: Answers, those: Rows, only: int | None = None) -> Any:
+    """The first step (`only` that one), and of `rows` the first place, at which two answers differ; None if nowhere."""
+    for t, (mine, theirs) in enumerate(zip(one.worth, other.worth, strict=False)):
+        same = np.isclose(mine[rows], theirs[those], rtol=CLOSE, atol=CLOSE, equal_nan=True)
+        if only in (None, t) and not same.all():
+            return t, int(np.flatnonzero(~same)[0])
     return None
-
-
-def _find_changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    return [name for name in before if name in after and before[name] != after[name]]

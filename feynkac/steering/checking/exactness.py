@@ -11,6 +11,7 @@ import numpy as np
 
 from feynkac.base.capabilities import Enumerates, has
 from feynkac.base.contract import Model
+from feynkac.base.errors import FeynkacError
 from feynkac.potentials.base import Factor
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import islands, multinomial
@@ -21,6 +22,8 @@ from feynkac.steering.checking.report import Report
 
 _MOST = 400  # samples that are listed
 _RUNS = 200
+_UNLISTED = (NotImplementedError, TypeError, RuntimeError)
+"""What is raised where draws have no list, such as those of a normal law."""
 _LIMIT = 4.5
 """Standard errors: a normal mean lies farther out once in 150,000 times, and we ask twice, by other numbers."""
 
@@ -54,7 +57,11 @@ def _walk_all(model: Any, potential: Factor, steps: int) -> float | None:
             if value is None:
                 return None
             terms.append(math.log(p) + value)
-    except (NotImplementedError, TypeError, RuntimeError):  # draws that have no list
+    except _UNLISTED:
+        return None
+    except FeynkacError as error:  # as programs and models tell it
+        if not isinstance(error.__cause__, _UNLISTED):
+            raise
         return None
     return log_sum_exp(np.array(terms)) if len(terms) <= _MOST else None
 

@@ -11,35 +11,37 @@ from feynkac.base.capabilities import Checks, Guides, Heeds, Tokenised, has
 from feynkac.base.masks import TokenAutomaton, TokenConstraint, unpack
 from feynkac.smc.checks import name_of
 from feynkac.steering.checking.report import Report
-from feynkac.steering.checking.walks import Answers, ask, walk
+from feynkac.steering.checking.walks import Answers, Place, ask, walk
 
 _TRIED = 24  # next tokens tried behind each text
 
 
 class MaskCheck:
-    """The automaton of a constraint beside its level and final, on the texts of one walk."""
+    """The automaton of a constraint beside its level and final, on the texts of one walk of `n` rows."""
 
-    def __init__(self, report: Report, constraint: TokenConstraint, seed: int) -> None:
+    def __init__(self, report: Report, constraint: TokenConstraint, n: int, seed: int) -> None:
         self._report, self._constraint, self._who = report, constraint, name_of(constraint)
         self._draw = np.random.default_rng(seed)
+        self._states: NDArray[np.int64] | None = None
+        self._lengths = np.zeros(n, np.int64)
 
-    def run(self, model: Any, n: int, steps: int, seed: int) -> None:
-        """Walk, and look at each place."""
-        states: NDArray[np.int64] | None = None
-        lengths, answers = np.zeros(n, np.int64), Answers()
-        for place in walk(model, n, steps, seed):
-            if not isinstance(place.state, Tokenised):
-                return
-            automaton, vocabulary = self._constraint.automaton(place.state.vocabulary), place.state.vocabulary
-            states = np.full(n, automaton.start) if states is None else states
-            ask(self._constraint, place, answers)
-            tokens = place.state.tokens(np.arange(n))
-            for row in np.r_[place.running, place.ended]:
-                for token in tokens[row][lengths[row] :]:
-                    states[row] = self._advance(automaton, vocabulary, int(states[row]), int(token), place.show(row))
-                lengths[row] = len(tokens[row])
-                self._compare(automaton, place, row, int(states[row]), answers, tokens[row])
-        self._report.passed.append(f"the masks of '{self._who}' agree with its level and final")
+    def see(self, place: Place, answers: Answers) -> None:
+        """Look at a place; the last of `answers` are what the constraint says of it."""
+        if not isinstance(place.state, Tokenised):
+            return
+        automaton, vocabulary = self._constraint.automaton(place.state.vocabulary), place.state.vocabulary
+        states = self._states = np.full(len(self._lengths), automaton.start) if self._states is None else self._states
+        tokens = place.state.tokens(np.arange(len(states)))
+        for row in np.r_[place.running, place.ended]:
+            for token in tokens[row][self._lengths[row] :]:
+                states[row] = self._advance(automaton, vocabulary, int(states[row]), int(token), place.shown[row])
+            self._lengths[row] = len(tokens[row])
+            self._compare(automaton, place, row, int(states[row]), answers, tokens[row])
+
+    @property
+    def has_seen(self) -> bool:
+        """Whether there were tokens to look at."""
+        return self._states is not None
 
     def _advance(self, automaton: TokenAutomaton, vocabulary: Any, state: int, token: int, text: str) -> int:
         """The state after a token; that and some others are looked at on the way."""
@@ -79,13 +81,13 @@ class MaskCheck:
             approved = not open_end or self._constraint.approves(place.state.vocabulary, tokens)  # pyright: ignore
             if (final > -np.inf) and not accepts:
                 self._fault(
-                    f"does not let {place.show(row)} come out, and its final gives {final:.3g} for it: such texts are "
+                    f"does not let {place.shown[row]} come out, and its final gives {final:.3g} for it: such texts are "
                     "lost from the target, and no weight makes up for it"
                 )
             elif (final == -np.inf) and accepts and approved:
-                self._fault(f"lets {place.show(row)} end, and its final gives -inf for it")
+                self._fault(f"lets {place.shown[row]} end, and its final gives -inf for it")
         elif level == -np.inf and state >= 0:
-            self._fault(f"leads to {place.show(row)}, and its level gives -inf for it; one of both is wrong")
+            self._fault(f"leads to {place.shown[row]}, and its level gives -inf for it; one of both is wrong")
 
     def _fault(self, what: str) -> None:
         self._report.add_fault(f"the mask of '{self._who}' {what}")
@@ -130,7 +132,7 @@ def check_guide(report: Report, model: Any, potential: Any, n: int, steps: int, 
                 if now[row] > -np.inf:
                     token = place.state.vocabulary.tokens[v]
                     report.add_fault(
-                        f"'{who}'.guide forbids the token {token!r} that leads to {place.show(row)}, which it gives "
+                        f"'{who}'.guide forbids the token {token!r} that leads to {place.shown[row]}, which it gives "
                         f"{now[row]:.3g}; such texts are lost"
                     )
                 continue
@@ -138,7 +140,7 @@ def check_guide(report: Report, model: Any, potential: Any, n: int, steps: int, 
                 gaps.setdefault(int(here), []).append(now[row] - before[row] - worth[here, v])
         for found in gaps.values():
             if max(found) - min(found) > worst:
-                worst, where = max(found) - min(found), place.show(int(rows[0]))
+                worst, where = max(found) - min(found), place.shown[rows[0]]
         before = np.where(np.isnan(now), before, now)
         lengths = np.array([len(each) for each in tokens])
     if worst > 1e-3:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from feynkac.base.capabilities import Retires, Shows, Writes, has
-from feynkac.base.contract import LogW, Mask, Rows
+from feynkac.base.contract import LogW, Rows
 from feynkac.base.errors import PotentialError
 from feynkac.smc.checks import call, check_log_weights, name_of
-from feynkac.smc.rng import Streams
+from feynkac.smc.rng import KeyedRng, Streams
 from feynkac.steering.recorder import show_samples
 
 
@@ -28,25 +29,40 @@ class Place:
     ended: Rows
     """Rows that have ended in this step, and are not dead."""
 
-    def show(self, row: int) -> str:
-        """A row in words."""
+    @cached_property
+    def shown(self) -> list[str]:
+        """The rows in words; to be looked at before the next step, which may write to the state."""
+        rows = np.arange(len(self.state))
         if has(self.state, Writes):
-            return f"{self.state.texts(np.array([row]))[0]!r:.60}"
+            return [f"{text!r:.60}" for text in self.state.texts(rows)]
         if has(self.state, Shows):
-            return f"{show_samples(self.state, np.array([row]))[0]!r:.60}"
-        return f"row {row}"
+            return [f"{sample!r:.60}" for sample in show_samples(self.state, rows)]
+        return [f"row {row}" for row in rows]
 
 
-def walk(model: Any, n: int, steps: int, seed: int, forks: Mapping[int, Rows] | None = None) -> Iterator[Place]:
-    """The places of `n` rows on a walk, by the same draws for the same seed; `forks`: what is copied after a step."""
+def walk(
+    model: Any,
+    n: int,
+    steps: int,
+    seed: int,
+    fork: Callable[[int], Rows] | None = None,
+    draw: Callable[[int, KeyedRng], KeyedRng] | None = None,
+) -> Iterator[Place]:
+    """The places of `n` rows on a walk, by the same draws for the same seed.
+
+    `fork`: what is copied after each step; `draw`: the numbers of each step, in place of those given.
+    """
     streams = Streams(seed)
-    state, done, dead = model.init(n, streams.at("init", 0, (n,))), np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+    first = streams.at("init", 0, (n,))
+    state = model.init(n, first if draw is None else draw(0, first))
+    done, dead = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
     for t in range(steps):
-        state, increment = model.step(t, state, streams.at("propose", t, (n,)))
+        rng = streams.at("propose", t, (n,))
+        state, increment = model.step(t, state, rng if draw is None else draw(t, rng))
         now = np.asarray(model.done(state), np.bool_)
         dead |= np.asarray(increment) == -np.inf
-        if forks and t in forks:
-            rows = forks[t]
+        if fork is not None:
+            rows = fork(t)
             state, increment = state.fork(rows), np.asarray(increment)[rows]
             now, done, dead = now[rows], done[rows], dead[rows]
         yield Place(t, state, increment, np.flatnonzero(~now & ~dead), np.flatnonzero(now & ~done & ~dead))
@@ -71,31 +87,23 @@ class Answers:
         """For each step (N,) nats: the final of those that have ended in it, the level of those that run."""
         return [np.where(np.isnan(final), level, final) for level, final in zip(self.levels, self.finals, strict=True)]
 
-    def find_other(self, others: Answers, at: Mask | None = None) -> tuple[int, int] | None:
-        """The first step and row of which `others` say something else; `at`: rows that are compared."""
-        for t, (mine, theirs) in enumerate(zip(self.worth, others.worth, strict=False)):
-            same = np.isclose(mine, theirs, rtol=CLOSE, atol=CLOSE, equal_nan=True)
-            found = np.flatnonzero(~same & (True if at is None else at))
-            if len(found):
-                return t, int(found[0])
-        return None
-
 
 CLOSE = 1e-4
 """How far, in nats or of the number, two answers to one question may lie apart: what a network rounds otherwise."""
 
 
-def ask(potential: Any, place: Place, answers: Answers, *, singly: bool = False) -> None:
-    """Ask of all rows at a place at once, or of each by itself, the last first."""
+def ask(potential: Any, place: Place, answers: Answers, parts: Sequence[range] | None = None) -> None:
+    """Ask of all rows at a place at once, or of each of `parts` by itself, one after the other."""
     n = len(place.state)
     level, final = np.full(n, np.nan), np.full(n, np.nan)
-    for rows, values, what in ((place.running, level, "level"), (place.ended, final, "final")):
-        for part in np.split(rows, len(rows))[::-1] if singly and len(rows) else [rows]:
-            if len(part):
-                values[part] = _ask(potential, what, place, part.copy())
+    for part in [range(n)] if parts is None else parts:
+        for rows, values, what in ((place.running, level, "level"), (place.ended, final, "final")):
+            asked = rows[(rows >= part.start) & (rows < part.stop)]
+            if len(asked):
+                values[asked] = _ask(potential, what, place, asked)
     answers.levels.append(level)
     answers.finals.append(final)
-    answers.shown.append([place.show(row) for row in range(n)])
+    answers.shown.append(place.shown)
 
 
 def _ask(potential: Any, what: str, place: Place, rows: Rows) -> LogW:

@@ -6,8 +6,8 @@ import contextvars
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from types import FrameType
+from collections.abc import Callable, Container, Iterator, Sequence
+from types import CodeType, FrameType
 from typing import Any
 
 from feynkac.smc.checks import name_of
@@ -20,28 +20,39 @@ def run_within(timeout: float, act: Callable[[], None], things: Sequence[Any]) -
 
     Python cannot stop the thread, which is left behind.
     """
+    owners = {code: thing for thing in things for code in _list_code(type(thing))}
     context = contextvars.copy_context()
     thread = threading.Thread(target=lambda: context.run(act), daemon=True)
     thread.start()
     last, since = None, time.monotonic()
     while thread.is_alive():
         thread.join(_OFTEN)
-        frame = _find_call(thread, things)
+        frame = _find_call(thread, owners)
         if frame is None or frame is not last:
             last, since = frame, time.monotonic()
         elif time.monotonic() - since > timeout:
-            owner = frame.f_locals[frame.f_code.co_varnames[0]]
+            owner = frame.f_locals.get(frame.f_code.co_varnames[0], owners[frame.f_code])
             return f"'{name_of(owner)}'.{frame.f_code.co_name}, now at line {frame.f_lineno},"
     return None
 
 
-def _find_call(thread: threading.Thread, things: Sequence[Any]) -> FrameType | None:
-    """The outermost call of a method of `things` that the thread is in."""
+def _find_call(thread: threading.Thread, codes: Container[CodeType]) -> FrameType | None:
+    """The outermost call of one of `codes` that the thread is in.
+
+    Local variables are not looked at: to read them of a thread that runs has crashed the interpreter (3.11).
+    """
     frame, found = sys._current_frames().get(thread.ident or 0), None
     while frame is not None:
-        code = frame.f_code
-        first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-        if hasattr(type(first), code.co_name) and any(first is thing for thing in things):
+        if frame.f_code in codes:
             found = frame
         frame = frame.f_back
     return found
+
+
+def _list_code(kind: type) -> Iterator[CodeType]:
+    """The code of all methods of a class that take the object."""
+    for each in kind.__mro__:
+        for method in vars(each).values():
+            code = getattr(method, "__code__", None)
+            if isinstance(code, CodeType) and code.co_argcount:
+                yield code

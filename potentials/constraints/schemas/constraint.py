@@ -209,7 +209,7 @@ def _refuse(name: str, given: Any, relaxed: Relaxed, options: dict[str, Any]) ->
             named = ", ".join(places[:10]) + (f" and {len(places) - 10} more" if len(places) > 10 else "")
             raise ConstraintError(
                 f"{name}: unsupported keyword {named}: it cannot be enforced token by token; leave it out, or "
-                " have whole texts checked: json_schema(..., unsupported='check')"
+                "have whole texts checked: json_schema(..., unsupported='check')"
             )
         return
     message = re.sub(r"line \d+, column \d+: (failed to compile JSON schema: )?", "", relaxed.error)
