@@ -17,6 +17,7 @@ from feynkac.base.masks import TokenConstraint, TokenMask, pack
 from feynkac.models.language import texts
 from feynkac.models.language.draws.rejection import Checks, Rounds
 from feynkac.models.language.exact.enumeration import Enumerated, Enumeration
+from feynkac.models.language.kept import Kept
 from feynkac.models.language.laws.law import shape
 from feynkac.models.language.proposals.children import check_undrawn, list_children
 from feynkac.models.language.proposals.columns import FAR, Columns
@@ -176,7 +177,10 @@ class Prompted:
             for g in state.group[rows[first]]:
                 state.forwarded[g] += 1
             parents, tokens = np.divmod(distinct, self.lm.vocabulary.size)
-            logits = state.contexts.extend(parents, tokens)
+            if (kept := state.companions.get(Kept)) is None:
+                logits = state.contexts.extend(parents, tokens)
+            else:
+                logits, parents = kept.extend(parents, tokens)
         heads = rows[np.unique(context, return_index=True)[1]]
         laws = [self.prompts[g].law for g in state.group[heads]]
         logits = shape(logits, laws, lambda u: state.find_history(heads[u]))

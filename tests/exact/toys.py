@@ -345,7 +345,7 @@ class Metropolis:
         self.likelihood = likelihood
 
     def __call__(
-        self, t: int, state: Points, level: np.ndarray, forked: np.ndarray, rng: Any
+        self, t: int, state: Points, level: np.ndarray, alive: np.ndarray, rng: Any
     ) -> tuple[Points, np.ndarray]:
         other = 1 - state.x
         proposed = self.likelihood.at(t - 1, other)

@@ -60,6 +60,7 @@ from feynkac.base.capabilities.states import (
     ForcesEnds as ForcesEnds,
     ForeseesAcceptance as ForeseesAcceptance,
     Grouped as Grouped,
+    Keeps as Keeps,
     LimitsTokens as LimitsTokens,
     Records as Records,
     Remembers as Remembers,
@@ -87,9 +88,9 @@ OF_MODELS: tuple[type, ...] = (
 )  # fmt: skip
 OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers,)
 OF_STATES: tuple[type, ...] = (
-    Shows, Retires, Records, CountsTokens, TellsEnds, Remembers, Writes, TellsProblems, Tokenised, CarriesAutomata,
-    LimitsTokens, ForcesEnds, ForeseesAcceptance, Grouped, BoundsEvidence, Doubts, TellsLogProb, Weighed, Decodes,
-    Estimates, Completes,
+    Shows, Retires, Keeps, Records, CountsTokens, TellsEnds, Remembers, Writes, TellsProblems, Tokenised,
+    CarriesAutomata, LimitsTokens, ForcesEnds, ForeseesAcceptance, Grouped, BoundsEvidence, Doubts, TellsLogProb,
+    Weighed, Decodes, Estimates, Completes,
 )  # fmt: skip
 OF_POTENTIALS: tuple[type, ...] = (
     Named, Factored, Hard, Foresees, Guides, Consults, Checks, Contradicts, Lists, Outlines, Reads,
