@@ -24,8 +24,8 @@ class Kept:
     def __init__(self, contexts: Contexts) -> None:
         self._contexts = contexts
         self._populations: list[tuple[ReferenceType[NDArray[np.int64]], Mask]] = []
-        self._n_frontier = len(contexts.lengths)
-        """Contexts of the last frontier; behind them in the store stand those that are kept."""
+        self._n_frontier: int | None = None
+        """Contexts of the last frontier; behind them in the store stand those that are kept. At first all are of it."""
 
     def add(self, context: NDArray[np.int64], running: Mask) -> None:
         """Keep the contexts (N,) of the `running` rows of a population; the array is rewritten in place."""
@@ -44,4 +44,4 @@ class Kept:
         for context, running in held:
             context[running] = len(parents) + np.searchsorted(numbers, context[running])
         before, self._n_frontier = self._n_frontier, len(parents)
-        return logits, np.where(parents < before, parents, GONE_BACK)
+        return logits, parents if before is None else np.where(parents < before, parents, GONE_BACK)

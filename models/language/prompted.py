@@ -22,6 +22,7 @@ from feynkac.models.language.laws.law import shape
 from feynkac.models.language.proposals.children import check_undrawn, list_children
 from feynkac.models.language.proposals.columns import FAR, Columns
 from feynkac.models.language.proposals.drawing import PromptProblem, Share, arrange, draw_shares, guide_shares
+from feynkac.models.language.proposals.plain import CANNOT_GO_BACK, Drafted
 from feynkac.models.language.protocols import Frontier
 from feynkac.models.language.readers.readers import (
     Reader,
@@ -122,6 +123,11 @@ class Prompted:
     def done(self, state: Texts) -> Mask:
         """(N,) which texts have ended."""
         return ~state.running
+
+    def check_going_back(self) -> None:
+        """Raises ArgumentError for a prompt with contexts that are walked along with its own."""
+        if self._readers or any(isinstance(problem.proposal, Drafted) for problem in self.problems):
+            raise ArgumentError(CANNOT_GO_BACK)
 
     def check_branches(self) -> None:
         """Raises ArgumentError for a prompt whose tokens must be drawn before they are weighed."""

@@ -22,6 +22,7 @@ from feynkac.base.capabilities.models import (
     Children as Children,
     Enumerated as Enumerated,
     Enumerates as Enumerates,
+    GoesBack as GoesBack,
     Heeds as Heeds,
     Joins as Joins,
     Masks as Masks,
@@ -84,7 +85,7 @@ class Closes(Protocol):
 
 
 OF_MODELS: tuple[type, ...] = (
-    Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, Enumerates, Replays, Scores, Branches,
+    Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, GoesBack, Enumerates, Replays, Scores, Branches,
 )  # fmt: skip
 OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers,)
 OF_STATES: tuple[type, ...] = (
