@@ -25,6 +25,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "smc": {},
     "beam": {"algorithm": "beam"},
     "optimal": {"algorithm": "optimal"},
+    "moves, 4 tokens": {"moves": fk.redraw(4)},
+    "moves, 2 of 6 tokens": {"moves": fk.redraw(2, every=6)},
+    "waste-free, 4 tokens": {"moves": fk.redraw(4, chains=4)},
 }
 """The options of `steer` that each method takes; plain SMC comes first."""
 BATCH = 8
@@ -92,6 +95,13 @@ def make_texts() -> list[Task]:
     ]
 
 
+def choose_methods(names: str | None) -> dict[str, dict[str, Any]]:
+    """Plain SMC, and the methods whose names begin with one of `names`; None: all."""
+    if names is None:
+        return METHODS
+    return {name: of for name, of in METHODS.items() if name == "smc" or name.startswith(tuple(names.split(",")))}
+
+
 def measure(task: Task, options: dict[str, Any], runs: int) -> Measured:
     results: list[fk.Result] = []
     while len(results) < runs:
@@ -112,11 +122,11 @@ def compare(base: Measured, other: Measured, draws: int = 2000) -> tuple[float, 
     return base.cost() / other.cost(), float(low), float(high)
 
 
-def judge(task: Task, runs: int) -> list[dict[str, Any]]:
+def judge(task: Task, runs: int, methods: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of one task."""
     rows: list[dict[str, Any]] = []
     base = None
-    for method, options in METHODS.items():
+    for method, options in methods.items():
         found = measure(task, options, runs)
         base = base or found
         gain, low, high = compare(base, found)
@@ -140,6 +150,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=40)
     parser.add_argument("--only", choices=["chain", "text"])
+    parser.add_argument("--methods", help="how the names of methods begin, apart by commas; plain SMC is always one")
     options = parser.parse_args()
     tasks = [] if options.only == "text" else make_chains()
     tasks += [] if options.only == "chain" else make_texts()
@@ -148,7 +159,7 @@ def main() -> None:
     )
     rows = []
     for task in tasks:
-        for row in judge(task, options.runs):
+        for row in judge(task, options.runs, choose_methods(options.methods)):
             print(show(row), flush=True)
             rows.append(row)
     print(json.dumps({"runs": options.runs, "rows": rows}))

@@ -22,7 +22,8 @@ from feynkac.base.contract import LogW, Mask, Potential, Rng, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.smc.checks import call, check_done, check_size
 from feynkac.smc.children import choose
-from feynkac.smc.engine import RandomSource, Step, draw_first, retire, weigh
+from feynkac.smc.engine import RandomSource, Step, draw_first
+from feynkac.smc.population import retire, weigh
 from feynkac.smc.resample import put_in_place
 from feynkac.smc.unequal import optimal
 from feynkac.smc.weights import log_sum_exp

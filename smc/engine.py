@@ -9,25 +9,17 @@ import itertools
 import math
 import operator
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.capabilities import Retires, has
 from feynkac.base.contract import LogW, Mask, Model, Move, Potential, Resample, Rng, Rows, State
-from feynkac.base.errors import ArgumentError, PotentialError
-from feynkac.smc.checks import (
-    call,
-    check_done,
-    check_increment,
-    check_levels,
-    check_log_weights,
-    check_pair,
-    check_size,
-    name_of,
-)
+from feynkac.base.errors import ArgumentError
+from feynkac.smc.checks import call, check_pair, check_size
+from feynkac.smc.population import Population, advance, retire
+from feynkac.smc.rejuvenation import Moves, Past, Rejuvenation, start_past
 from feynkac.smc.resample import put_in_place
 from feynkac.smc.rng import Stream
 from feynkac.smc.weights import effective_sample_size, log_sum_exp
@@ -109,7 +101,7 @@ def smc(
     n: int | Sequence[int] | None = None,
     resample: Resample,
     rng: RandomSource,
-    moves: Sequence[Move] = (),
+    moves: Sequence[Move] | Rejuvenation = (),
     start: Step | None = None,
 ) -> Iterator[Step]:
     """Run sequential Monte Carlo and yield the weighted population of every step.
@@ -130,8 +122,11 @@ def smc(
     and its cause. Extinction is no error here: every log-weight is then -inf.
     """
     step = draw_first(model, n, rng) if start is None else _check_start(start, n)
+    if not isinstance(moves, Rejuvenation):
+        moves = Rejuvenation(Moves(tuple(moves))) if moves else None
+    past = None
     while not step.ended:
-        step = _extend(step, model, potential, resample, rng, moves)
+        step, past = _extend(step, past, model, potential, resample, rng, moves)
         yield step
 
 
@@ -154,36 +149,37 @@ def _check_start(start: Step, n: int | Sequence[int] | None) -> Step:
 
 
 def _extend(
-    before: Step, model: Model, potential: Potential, resample: Resample, rng: RandomSource, moves: Sequence[Move]
-) -> Step:
+    before: Step,
+    past: Past | None,
+    model: Model,
+    potential: Potential,
+    resample: Resample,
+    rng: RandomSource,
+    moves: Rejuvenation | None,
+) -> tuple[Step, Past | None]:
     """The step after `before`: resample, rejuvenate, propose, weigh."""
-    t, state, log_w, level, done, groups = (
-        before.t + 1, before.state, before.log_weight, before.level, before.done, before.groups,
-    )  # fmt: skip
-    rows, resampled = np.arange(len(log_w)), (False,) * len(groups)
+    t, groups = before.t + 1, before.groups
+    now = Population(before.state, before.log_weight, before.level, before.done)
+    rows, resampled = np.arange(len(now.done)), (False,) * len(groups)
     if t:
-        call(retire, state, log_w, of=model, what="init(...).retire", t=t)
-        rows, log_w, resampled, groups = _select(t, log_w, done, groups, resample, rng)
-        if any(resampled):
-            forked = call(state.fork, rows, of=model, what="init(...).fork", t=t)
-            state = check_size(forked, model=model, what="init(...).fork", n=len(rows))
-            level, done = level[rows], done[rows]
-        if moves:
-            moving = np.repeat(resampled, _sizes(groups))
-            state, level = _rejuvenate(t, state, level, log_w, moving, moves, rng.at("move", t, _sizes(groups)))
-    finished = done
-    stepped = call(model.step, t, state, rng.at("propose", t, _sizes(groups)), of=model, what="step", t=t)
-    state, inc = check_pair(stepped, of=model, what=".step", t=t, wanted="the state and the (N,) increments")
-    done = check_done(call(model.done, state, of=model, what="done", t=t), model=model, t=t, finished=finished)
-    inc = check_increment(inc, model=model, t=t, n=len(log_w), finished=finished)
-    moved = ~finished & (log_w + inc > -np.inf)
-    log_w, level = weigh(t, state, potential, log_w + inc, level, moved, done)
-    return Step(t, state, log_w, level, rows, resampled, done, groups, before.groups)
-
-
-def retire(state: Any, log_w: LogW) -> None:
-    if has(state, Retires):
-        state.retire(np.flatnonzero(log_w == -np.inf))
+        call(retire, now.state, now.log_weight, of=model, what="init(...).retire", t=t)
+        due = moves is not None and moves.is_due(t, past)
+        scheme = moves.choose if due and moves.choose is not None else resample
+        rows, log_w, resampled, groups = _select(t, now.log_weight, now.done, groups, scheme, rng)
+        now = now.fork(t, rows, log_w, model) if any(resampled) else replace(now, log_weight=log_w)
+        past = None if past is None else past.fork(rows)
+        if due:
+            numbers = rng.at("move", t, _sizes(groups))
+            now, kept = moves.apply(t, now, past, resampled, _sizes(groups), numbers)
+            sizes = [int(((kept >= part.start) & (kept < part.stop)).sum()) for part in groups]
+            rows, past, groups = rows[kept], None, slices(sizes)
+        if moves is not None and moves.keeps(t):
+            past = start_past(t, now)
+    after = advance(t, now, model, potential, rng.at("propose", t, _sizes(groups)))
+    if past is not None:
+        past = past.follow(now.log_weight, after.log_weight)
+    step = Step(t, after.state, after.log_weight, after.level, rows, resampled, after.done, groups, before.groups)
+    return step, past
 
 
 def _select(
@@ -202,35 +198,6 @@ def _select(
         weights.append(mine)
         resampled.append(parents is not None)
     return np.concatenate(rows), np.concatenate(weights), tuple(resampled), slices([len(w) for w in weights])
-
-
-def _rejuvenate(
-    t: int, state: State, level: LogW, log_w: LogW, forked: Mask, moves: Sequence[Move], rng: Rng
-) -> tuple[State, LogW]:
-    """Apply the moves one after the other; they share one stream, so that each has fresh numbers."""
-    for move in moves:
-        done = call(move, t, state, level, forked, rng, of=move, what="move", t=t)
-        state, level = check_pair(done, of=move, what=".move", t=t, wanted="the state and the (N,) levels")
-        level = check_levels(level, move=move, t=t, log_weight=log_w)
-    return state, level
-
-
-def weigh(
-    t: int, state: State, potential: Potential, log_w: LogW, level: LogW, moved: Mask, done: Mask
-) -> tuple[LogW, LogW]:
-    """Exchange the old level in each moved row's log-weight for the new one, or for the final score if it is done."""
-    new, source = level.copy(), name_of(potential)
-    running, ended = np.flatnonzero(moved & ~done), np.flatnonzero(moved & done)
-    if len(running):
-        values = call(potential.level, t, state, running, of=potential, what="level", t=t, error=PotentialError)
-        new[running] = check_log_weights(values, source=source, what="level", t=t, rows=running)
-    if len(ended):
-        values = call(potential.final, state, ended, of=potential, what="final", t=t, error=PotentialError)
-        new[ended] = check_log_weights(values, source=source, what="final", t=t, rows=ended)
-    dead = (log_w == -np.inf) | (new == -np.inf)
-    log_w = np.where(dead, -np.inf, log_w + (new - level))
-    new[dead] = 0.0  # the level that is subtracted next is finite, so that no -inf - -inf arises
-    return log_w, new
 
 
 def _sizes(groups: Sequence[slice]) -> list[int]:

@@ -108,12 +108,16 @@ class Resample(Protocol):
 
 
 class Move(Protocol):
-    """Rejuvenation just before step `t`: leaves the current target p(x_{<t}) psi_{t-1} invariant."""
+    """Rejuvenation just before step `t`: leaves the current target p(x_{<t}) psi_{t-1} invariant.
 
-    def __call__(self, t: int, state: Any, level: LogW, forked: Mask, rng: Rng, /) -> tuple[State, LogW]:
+    For every row by itself, whatever the other rows are: a move that is made only where the weights of the population
+    have some property, such as just after they have become uneven enough to be resampled, is a bias.
+    """
+
+    def __call__(self, t: int, state: Any, level: LogW, alive: Mask, rng: Rng, /) -> tuple[State, LogW]:
         """The moved population and its new (N,) levels; finished rows stay as they are.
 
-        `forked`: (N,) rows whose population has just been resampled.
+        `alive`: (N,) rows with weight; the others may stay as they are.
         """
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -27,6 +27,7 @@ class Memory:
         self.first_problem = 0
         """The number of the run's first problem, where the problems of a call run one by one."""
         self._arrays: dict[Hashable, NDArray] = {}
+        self._defaults: dict[Hashable, NDArray] = {}
         self._shared: dict[Hashable, object] = {}
         self._notes: dict[str, Counter[int]] = {}
 
@@ -36,7 +37,7 @@ class Memory:
     def array(self, key: Hashable, default: ArrayLike) -> NDArray:
         """The (N, ...) array of `key`, to be read and written in place; made of `default` on first use."""
         if key not in self._arrays:
-            value = np.asarray(default)
+            value = self._defaults[key] = np.asarray(default)
             self._arrays[key] = np.broadcast_to(value, (self._n, *value.shape)).copy()
         return self._arrays[key]
 
@@ -56,7 +57,23 @@ class Memory:
 
     def fork(self, rows: Rows) -> Memory:
         """The memory of the population whose row `i` continues from `rows[i]`."""
-        child = Memory(len(rows))
-        child._shared, child._notes, child.first_problem = self._shared, self._notes, self.first_problem
+        child = self._bear(len(rows))
         child._arrays = {key: array[rows] for key, array in self._arrays.items()}
+        return child
+
+    def concat(self, others: Sequence[Memory]) -> Memory:
+        """The memory of the rows of this population, then of those of `others`, which are of the same run."""
+        parts = [self, *others]
+        child = self._bear(sum(map(len, parts)))
+        for part in parts:
+            child._defaults |= part._defaults
+        for key, default in child._defaults.items():
+            child._arrays[key] = np.concatenate([part.array(key, default) for part in parts])
+        return child
+
+    def _bear(self, n: int) -> Memory:
+        """An empty memory of `n` rows of the same run."""
+        child = Memory(n)
+        child._shared, child._notes, child.first_problem = self._shared, self._notes, self.first_problem
+        child._defaults = dict(self._defaults)
         return child

@@ -24,6 +24,7 @@ from feynkac.smc.checks import name_of
 from feynkac.smc.engine import RandomSource, smc
 from feynkac.smc.observers import Observer, Progress, run
 from feynkac.steering.deaths import explain_death
+from feynkac.steering.moves import Moving, check_algorithm
 from feynkac.steering.problems import Problems
 from feynkac.steering.recorder import Recorder
 from feynkac.steering.timing import TimedModel, TimedPotential
@@ -53,6 +54,7 @@ class Plan:
     resampler: str | Resample
     ess_threshold: float
     sweeps: int | None
+    moves: Moving | None = None
 
     def __post_init__(self) -> None:
         if self.algorithm not in ALGORITHMS:
@@ -66,6 +68,7 @@ class Plan:
         if not isinstance(self.ess_threshold, Real) or not 0.0 <= self.ess_threshold <= 1.0:
             fraction = "it is a fraction of the particles, from 0 (never resample) to 1"
             raise ArgumentError(f"ess_threshold is {self.ess_threshold!r}; {fraction}")
+        check_algorithm(self.moves, self.algorithm)
         if self.algorithm == "gibbs":
             self._check_chains()
         elif self.sweeps is not None:
@@ -147,9 +150,12 @@ class Batch:
             Recorder(g, plan.islands, verdicts, masked=problems.only_masks(g)) for g in range(len(problems))
         ]
         whole = plan.algorithm == "best_of_n"
-        watched = watch_deaths(problems.weigh(), verdicts)
+        weighed = problems.weigh()
+        watched = watch_deaths(weighed, verdicts)
         weigh = AtTheEnd(watched) if whole else watched
         model = problems.join(guided=not whole)
+        if plan.moves is not None:
+            plan.moves.check(model)
         parts = TimedModel(model, self._watch), TimedPotential(weigh, self._watch)
         n = [plan.size] * len(problems)
         if plan.algorithm == "optimal":
@@ -157,7 +163,8 @@ class Batch:
             require(model, Branches, refusal, ArgumentError).check_branches()
             self._steps = branching_smc(*parts, n=n, rng=streams, islands=plan.islands)
         else:
-            self._steps = smc(*parts, n=n, resample=plan.resample_islands(), rng=streams)
+            moves = () if plan.moves is None else plan.moves.bind(parts[0], TimedPotential(weighed, self._watch), plan)
+            self._steps = smc(*parts, n=n, resample=plan.resample_islands(), rng=streams, moves=moves)
 
     @property
     def has_particles(self) -> bool:

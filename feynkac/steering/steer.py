@@ -18,6 +18,7 @@ from feynkac.steering.algorithms import Algorithm, Batch, Job, Plan
 from feynkac.steering.deaths import raise_if_dead
 from feynkac.steering.exact import Exact
 from feynkac.steering.exclusions import refuse_contradiction
+from feynkac.steering.moves import read_moves
 from feynkac.steering.problems import Problems, read_problems
 from feynkac.steering.sweeps import Chains
 
@@ -42,6 +43,7 @@ def steer(
     ess_threshold: float = 0.5,
     islands: int = 1,
     sweeps: int | None = None,
+    moves: Any = None,
     seed: int | None = None,
     progress: bool | None = None,
     on_death: Literal["raise", "return"] = "raise",
@@ -61,6 +63,9 @@ def steer(
     - `resampler`: the name of a scheme in `feynkac.smc.resample`, or a value that replaces scheme and threshold.
     - `islands`: populations that never mix. Two or more give `log_evidence_interval` an upper end; four is a start.
     - `sweeps`: of "gibbs", 10 by default, at least 2.
+    - `moves`: of "smc": `fk.redraw(8)` draws the last tokens of all particles anew now and then, and takes them by the
+      rule of Metropolis and Hastings; `fk.rejuvenate(move)` makes moves of your own; both do waste-free SMC with
+      `chains=`. The target stays what it is, and the evidence unbiased.
     - `seed`: the same seed gives the same result; None draws one, and `Result.seed` tells it.
     - `progress`: a progress bar; None shows one on a terminal.
     - `on_death`: "raise" raises AllParticlesDied if every particle has weight zero, before the run where no text meets
@@ -103,7 +108,7 @@ def steer(
     """
     check_not_forked()
     many = isinstance(model, list | tuple)
-    plan = Plan(algorithm, particles, islands, resampler, ess_threshold, sweeps)
+    plan = Plan(algorithm, particles, islands, resampler, ess_threshold, sweeps, read_moves(moves))
     if on_death not in ("raise", "return"):
         raise ArgumentError(f"on_death is {on_death!r}; it must be 'raise' or 'return'")
     problems, streams = read_problems(model, potentials), Streams(seed)

@@ -17,10 +17,12 @@ from feynkac.base.masks import TokenConstraint, TokenMask, pack
 from feynkac.models.language import texts
 from feynkac.models.language.draws.rejection import Checks, Rounds
 from feynkac.models.language.exact.enumeration import Enumerated, Enumeration
+from feynkac.models.language.kept import Kept
 from feynkac.models.language.laws.law import shape
 from feynkac.models.language.proposals.children import check_undrawn, list_children
 from feynkac.models.language.proposals.columns import FAR, Columns
 from feynkac.models.language.proposals.drawing import PromptProblem, Share, arrange, draw_shares, guide_shares
+from feynkac.models.language.proposals.plain import CANNOT_GO_BACK, Drafted
 from feynkac.models.language.protocols import Drops, Frontier, Spends
 from feynkac.models.language.readers.readers import (
     Reader,
@@ -122,6 +124,11 @@ class Prompted:
         """(N,) which texts have ended."""
         return ~state.running
 
+    def check_going_back(self) -> None:
+        """Raises ArgumentError for a prompt with contexts that are walked along with its own."""
+        if self._readers or any(isinstance(problem.proposal, Drafted) for problem in self.problems):
+            raise ArgumentError(CANNOT_GO_BACK)
+
     def check_branches(self) -> None:
         """Raises ArgumentError for a prompt whose tokens must be drawn before they are weighed."""
         check_undrawn([problem.proposal for problem in self.problems], bool(self.columns.lazy))
@@ -175,7 +182,10 @@ class Prompted:
             key = state.context[rows] * self.lm.vocabulary.size + state.pending[rows]
             distinct, first, context = np.unique(key, return_index=True, return_inverse=True)
             parents, tokens = np.divmod(distinct, self.lm.vocabulary.size)
-            logits = state.contexts.extend(parents, tokens)
+            if (kept := state.companions.get(Kept)) is None:
+                logits = state.contexts.extend(parents, tokens)
+            else:
+                logits, parents = kept.extend(parents, tokens)
             _count_forwarded(state, state.group[rows[first]], np.ones(len(distinct), np.int64))
         heads = rows[np.unique(context, return_index=True)[1]]
         laws = [self.prompts[g].law for g in state.group[heads]]

@@ -93,7 +93,8 @@ class Frontier:
     rows: Rows
     """(R,) rows of `state`."""
     parents: Rows | None
-    """(U,) which context of the frontier before each extends; None in the first step: one context for each prompt."""
+    """(U,) which context of the frontier before each extends, -1 where the population has gone back to an earlier one;
+    None in the first step: one context for each prompt."""
     tokens: NDArray[np.int64] | None
     """(U,) by which token."""
     groups: NDArray[np.int64]

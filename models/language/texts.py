@@ -16,6 +16,7 @@ from feynkac.base.masks import States, TokenConstraint
 from feynkac.base.memory import Memory
 from feynkac.base.problems import Problem, list_problems
 from feynkac.base.vocabulary import Vocabulary
+from feynkac.models.language.kept import Kept
 from feynkac.models.language.laws.law import PLAIN, Law
 from feynkac.models.language.proposals.columns import Constraints, find_columns
 from feynkac.models.language.proposals.spending import doubt_proposal
@@ -100,6 +101,24 @@ class Texts:
     def retire(self, rows: Rows) -> None:
         """Mark rows as dead: those that run leave the batch."""
         self.ended[rows[self.running[rows]]] = DEAD
+
+    def keep(self) -> Texts:
+        """The same population, whose contexts stay alive as long as it is held."""
+        kept = self.fork(np.arange(len(self)))
+        if Kept not in self.companions:
+            self.companions[Kept] = Kept(self.contexts)
+        self.companions[Kept].add(kept.context, kept.running)
+        return kept
+
+    def concat(self, others: Sequence[Texts]) -> Texts:
+        """The rows of this population, then those of `others`, which are of the same run."""
+        parts = [self, *others]
+        width = max(part.ids.shape[1] for part in parts)
+        names = [f.name for f in fields(self) if isinstance(getattr(self, f.name), np.ndarray) and f.name != "ids"]
+        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        ids = [np.pad(part.ids, ((0, 0), (0, width - part.ids.shape[1]))) for part in parts]
+        memory = self.memory.concat([part.memory for part in others])
+        return replace(self, **joined, ids=np.concatenate(ids), memory=memory)
 
     @property
     def running(self) -> Mask:

@@ -30,7 +30,7 @@ from toys import (
 )
 
 from feynkac.base.memory import Memory
-from feynkac.smc import engine
+from feynkac.smc import engine, population
 from feynkac.smc.engine import Step, smc
 from feynkac.smc.resample import adaptive, mean_partition, multinomial, optimal, systematic
 from feynkac.smc.weights import effective_sample_size, log_sum_exp, normalise
@@ -264,7 +264,7 @@ def extinction_undone(t: int, state: Any, potential: Any, log_w: Any, level: Any
     return (np.full(len(log_w), -math.log(len(log_w))) if log_w.max() == -np.inf else log_w), level
 
 
-weigh = engine.weigh
+weigh = population.weigh
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ weigh = engine.weigh
     ],
 )
 def test_weighing(mutant: Any, toy: Toy, measured: Figures, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "weigh", mutant)
+    monkeypatch.setattr(population, "weigh", mutant)
     assert_caught(measured, toy, systematic, 2)
 
 
@@ -374,14 +374,14 @@ def test_memory_left_behind_costs_variance_only_if_the_final_score_is_the_target
 class LevelForgotten(Metropolis):
     """The moved particle keeps the level of the place it came from."""
 
-    def __call__(self, t: int, state: Any, level: Any, forked: Any, rng: Any) -> Any:
-        return super().__call__(t, state, level, forked, rng)[0], level
+    def __call__(self, t: int, state: Any, level: Any, alive: Any, rng: Any) -> Any:
+        return super().__call__(t, state, level, alive, rng)[0], level
 
 
 class AlwaysAccepts(Metropolis):
     """A move that does not leave the target invariant."""
 
-    def __call__(self, t: int, state: Any, level: Any, forked: Any, rng: Any) -> Any:
+    def __call__(self, t: int, state: Any, level: Any, alive: Any, rng: Any) -> Any:
         return replace(state, x=1 - state.x), self.likelihood.at(t - 1, 1 - state.x)
 
 

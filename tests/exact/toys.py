@@ -30,7 +30,7 @@ class Toy:
     potential: Any
     truth: dict[Outcome, float]
     """Unnormalised target mass p(x) exp(final(x)) of every outcome."""
-    moves: tuple = ()
+    moves: Any = ()
 
     def run(self, *, n: int, resample: Any, rng: Any, engine: Callable[..., Iterator[Step]] = smc) -> Step:
         *_, last = engine(self.model, self.potential, n=n, resample=resample, rng=rng, moves=self.moves)
@@ -141,6 +141,14 @@ class Texts:
 
     def fork(self, rows: np.ndarray) -> Texts:
         return type(self)([self.texts[row] for row in rows], self.ended[rows], self.dead[rows], self.problem[rows])
+
+    def keep(self) -> Texts:
+        return self.fork(np.arange(len(self)))
+
+    def concat(self, others: Sequence[Texts]) -> Texts:
+        parts = [self, *others]
+        arrays = (np.concatenate([getattr(each, name) for each in parts]) for name in ("ended", "dead", "problem"))
+        return type(self)([text for each in parts for text in each.texts], *arrays)
 
     def retire(self, rows: np.ndarray) -> None:
         self.dead[rows] = True
@@ -256,6 +264,13 @@ class Latents:
     def fork(self, rows: np.ndarray) -> Latents:
         return replace(self, pasts=[list(self.pasts[row]) for row in rows], memory=self.memory.fork(rows))
 
+    def keep(self) -> Latents:
+        return self.fork(np.arange(len(self)))
+
+    def concat(self, others: Sequence[Latents]) -> Latents:
+        pasts = [past for each in (self, *others) for past in each.pasts]
+        return replace(self, pasts=pasts, memory=self.memory.concat([each.memory for each in others]))
+
     def outcomes(self) -> list[Outcome]:
         return [tuple(past) for past in self.pasts]
 
@@ -326,6 +341,12 @@ class Points:
     def fork(self, rows: np.ndarray) -> Points:
         return Points(self.x[rows], self.t)
 
+    def keep(self) -> Points:
+        return self
+
+    def concat(self, others: Sequence[Points]) -> Points:
+        return Points(np.concatenate([self.x, *(each.x for each in others)]), self.t)
+
     def outcomes(self) -> list[Outcome]:
         return [(int(x),) for x in self.x]
 
@@ -369,7 +390,7 @@ class Metropolis:
         self.likelihood = likelihood
 
     def __call__(
-        self, t: int, state: Points, level: np.ndarray, forked: np.ndarray, rng: Any
+        self, t: int, state: Points, level: np.ndarray, alive: np.ndarray, rng: Any
     ) -> tuple[Points, np.ndarray]:
         other = 1 - state.x
         proposed = self.likelihood.at(t - 1, other)

@@ -161,7 +161,7 @@ def test_sizes_may_be_numpy_integers() -> None:
 def test_every_move_has_fresh_numbers() -> None:
     seen = []
 
-    def move(t: int, state: Any, level: np.ndarray, forked: np.ndarray, rng: Any) -> Any:
+    def move(t: int, state: Any, level: np.ndarray, alive: np.ndarray, rng: Any) -> Any:
         seen.append(rng.uniform(len(state)))
         return state, level
 
@@ -169,23 +169,23 @@ def test_every_move_has_fresh_numbers() -> None:
     assert len(np.unique(np.concatenate(seen))) == 2 * 2 * 2
 
 
-def test_moves_know_which_groups_were_resampled() -> None:
+def test_moves_know_which_rows_have_weight() -> None:
     seen = []
 
-    def move(t: int, state: Any, level: np.ndarray, forked: np.ndarray, rng: Any) -> Any:
-        seen.append(forked.tolist())
+    def move(t: int, state: Any, level: np.ndarray, alive: np.ndarray, rng: Any) -> Any:
+        seen.append(alive.tolist())
         return state, level
 
-    lopsided = Scripted([2] * 4, lambda t, state: np.array([0.0, 0.0, 0.0, -3.0]))
-    steps(lopsided, n=[2, 2], resample=adaptive(multinomial, 0.9), moves=(move,))
-    assert seen == [[False, False, True, True]]
+    one_dies = Levels(lambda t, state, rows: np.where(rows == 1, -np.inf, 0.0))
+    steps(Scripted([2, 2, 2]), one_dies, moves=(move,))
+    assert seen == [[True, False, True]]
 
 
 @pytest.mark.parametrize(
     ("levels", "message"), [([0.0, np.nan], "returned nan for row 1"), ([-np.inf, 0.0], "-inf for live row 0")]
 )
 def test_levels_of_a_move_are_checked(levels: list[float], message: str) -> None:
-    def jitter(t: int, state: Any, level: np.ndarray, forked: np.ndarray, rng: Any) -> Any:
+    def jitter(t: int, state: Any, level: np.ndarray, alive: np.ndarray, rng: Any) -> Any:
         return state, np.array(levels)
 
     with pytest.raises(WeightError, match=rf"'jitter'\.move at step 1.*{message}"):

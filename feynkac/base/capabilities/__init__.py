@@ -22,6 +22,7 @@ from feynkac.base.capabilities.models import (
     Children as Children,
     Enumerated as Enumerated,
     Enumerates as Enumerates,
+    GoesBack as GoesBack,
     Heeds as Heeds,
     Joins as Joins,
     Masks as Masks,
@@ -60,6 +61,7 @@ from feynkac.base.capabilities.states import (
     ForcesEnds as ForcesEnds,
     ForeseesAcceptance as ForeseesAcceptance,
     Grouped as Grouped,
+    Keeps as Keeps,
     LimitsTokens as LimitsTokens,
     Records as Records,
     Remembers as Remembers,
@@ -84,13 +86,13 @@ class Closes(Protocol):
 
 
 OF_MODELS: tuple[type, ...] = (
-    Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, Enumerates, Replays, Scores, Branches,
+    Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, GoesBack, Enumerates, Replays, Scores, Branches,
 )  # fmt: skip
 OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers,)
 OF_STATES: tuple[type, ...] = (
-    Shows, Retires, Records, CountsTokens, TellsEnds, Remembers, Writes, TellsProblems, Tokenised, CarriesAutomata,
-    LimitsTokens, ForcesEnds, ForeseesAcceptance, Grouped, BoundsEvidence, Doubts, TellsLogProb, TellsDropped, Weighed,
-    Decodes, Estimates, Completes,
+    Shows, Retires, Keeps, Records, CountsTokens, TellsEnds, Remembers, Writes, TellsProblems, Tokenised,
+    CarriesAutomata, LimitsTokens, ForcesEnds, ForeseesAcceptance, Grouped, BoundsEvidence, Doubts, TellsLogProb,
+    TellsDropped, Weighed, Decodes, Estimates, Completes,
 )  # fmt: skip
 OF_POTENTIALS: tuple[type, ...] = (
     Named, Factored, Hard, Foresees, Guides, Consults, Checks, Contradicts, Lists, Outlines, Reads,

@@ -86,6 +86,18 @@ class Biased(Protocol):
 
 
 @runtime_checkable
+class GoesBack(Protocol):
+    """A model whose states can be gone back to (`Keeps`), but not always. Asked before a run whose moves do.
+
+    Without it: the states alone decide.
+    """
+
+    def check_going_back(self) -> None:
+        """Raises ArgumentError that says why they cannot, and what to do."""
+        ...
+
+
+@runtime_checkable
 class ChecksForks(Protocol):
     """A model, or a source of one, whose particles cannot always be copied, which is asked before a run that copies.
 

@@ -45,6 +45,22 @@ class Shows(Protocol):
 
 
 @runtime_checkable
+class Keeps(Protocol):
+    """A state that can be gone back to. Asked by the engine for moves that do, and by waste-free SMC.
+
+    Without it: both refuse.
+    """
+
+    def keep(self) -> State:
+        """The same population, which can be extended as long as somebody holds it, whatever is extended meanwhile."""
+        ...
+
+    def concat(self, others: Sequence[Any], /) -> State:
+        """The rows of this population, then those of `others`, all of one run and all of them kept or just made."""
+        ...
+
+
+@runtime_checkable
 class CountsTokens(Protocol):
     """A state that counts the tokens that went through its model. Without it: `Result.forwarded_tokens` is None."""
 

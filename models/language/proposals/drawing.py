@@ -127,7 +127,8 @@ def _select(frontier: Frontier, members: Mask, now: Mask, before: Mask) -> tuple
     )
     if frontier.parents is None or frontier.tokens is None:
         return here, part
-    parents = _number(before)[frontier.parents[contexts]]
+    parents = frontier.parents[contexts]
+    parents = np.where(parents < 0, parents, _number(before)[parents])
     return here, replace(part, parents=parents, tokens=frontier.tokens[contexts])
 
 

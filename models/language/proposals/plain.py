@@ -43,6 +43,10 @@ class Masked:
 
 
 MASKED = Masked()
+CANNOT_GO_BACK = (
+    "redraw takes texts back to where they were, and the contexts of an expert, or of a proposal's own model, only go "
+    "on; leave out either these, or moves=redraw(...)"
+)
 
 
 @dataclass(frozen=True)
@@ -216,6 +220,8 @@ def walk_with(key: Any, lm: LanguageModel, prompts: Sequence[Prompt], frontier: 
         for g, prompt in zip(frontier.groups, prompts, strict=True):
             state.forwarded[g] += len(prompt.tokens)
         return contexts.start()
+    if (frontier.parents < 0).any():
+        raise ArgumentError(CANNOT_GO_BACK)
     for g in state.group[frontier.heads]:
         state.forwarded[g] += 1
     return state.companions[key].extend(frontier.parents, frontier.tokens)

@@ -1,0 +1,112 @@
+"""What `steer` takes as moves: paths drawn anew, moves of a user, and waste-free SMC with either."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from feynkac.base.capabilities import GoesBack
+from feynkac.base.contract import Model, Move, Potential
+from feynkac.base.errors import ArgumentError
+from feynkac.base.numbers import read_whole
+from feynkac.smc import resample as schemes
+from feynkac.smc.rejuvenation import Kernel, Moves, Redraw, Rejuvenation
+
+if TYPE_CHECKING:
+    from feynkac.steering.algorithms import Plan
+
+
+@dataclass(frozen=True)
+class Moving:
+    """Moves of particles at fixed steps, as `redraw` and `rejuvenate` describe them."""
+
+    moves: tuple[Move, ...]
+    every: int
+    block: int
+    chains: int | None
+
+    def check(self, model: Any) -> None:
+        """Raises ArgumentError for a model that cannot be taken back."""
+        if self.block and isinstance(model, GoesBack):
+            model.check_going_back()
+
+    def bind(self, model: Model, potential: Potential, plan: Plan) -> Rejuvenation:
+        """The same for a run. Raises ArgumentError for chains that do not fit its particles."""
+        kernel: Kernel = Redraw(model, potential, self.block) if self.block else Moves(self.moves)
+        if self.chains is None:
+            return Rejuvenation(kernel, self.every)
+        self._check_chains(plan)
+        if not isinstance(plan.resampler, str):
+            raise ArgumentError(
+                f"chains={self.chains} with resampler={plan.resampler!r}: give the name of a scheme, which can return "
+                "fewer rows than it is given"
+            )
+        choose = schemes.shrink(schemes.by_name(plan.resampler), self.chains // plan.islands)
+        choose = schemes.islands(choose, plan.islands) if plan.islands > 1 else choose
+        return Rejuvenation(kernel, self.every, choose, plan.particles // self.chains)
+
+    def _check_chains(self, plan: Plan) -> None:
+        chains, n = self.chains, plan.particles
+        assert chains is not None
+        if n % chains or chains >= n or chains % plan.islands:
+            raise ArgumentError(
+                f"chains is {chains} for {n} particles on {plan.islands} islands; it must divide the particles into "
+                "chains of at least 2 states, and be a multiple of the islands"
+            )
+
+
+def redraw(block: int = 8, *, every: int | None = None, chains: int | None = None) -> Moving:
+    """Moves that draw the last `block` steps of each particle anew, for `steer(..., moves=redraw(8))`.
+
+    Before the steps `every`, 2 `every`, ... (by default each `block` steps) the last `block` tokens of each unfinished
+    text are drawn again by the model, under its masks and laws, and take the place of the old ones by the rule of
+    Metropolis and Hastings with the weights of both (the first token always stays). The target so far is left
+    invariant, so that evidence and weights are as unbiased as without moves; the tokens that are drawn for it count as
+    forwarded. What has ended is not moved, and what ends within the block is not taken.
+
+    `chains`: waste-free SMC (Dau and Chopin 2022). At each of these steps that many particles are resampled, each
+    starts a chain of moves, and all states of all chains are the new population, each with an equal part of its chain's
+    weight. Since the steps are fixed beforehand, the evidence stays unbiased for any number of chains, which must
+    divide the particles; where moves are made only when weights have become uneven, as is the custom, it is merely
+    consistent.
+
+    For prompts of language models without experts and without proposals that have contexts of their own, and for any
+    model whose states have the capability `Keeps`. Raises ArgumentError for numbers that cannot be.
+    """
+    block = read_whole("block", block, 1)
+    every = (
+        block if every is None else read_whole("every", every, block, ": no more steps are drawn anew than there are")
+    )
+    return Moving((), every, block, None if chains is None else read_whole("chains", chains, 1))
+
+
+def rejuvenate(*moves: Move, every: int = 1, chains: int | None = None) -> Moving:
+    """Moves of your own (`feynkac.base.contract.Move`) before the steps `every`, 2 `every`, ..., one after the other.
+
+    Each must leave the target so far invariant; nothing can check that. `chains`: as in `redraw`; the states of the
+    model need the capability `Keeps`. Raises ArgumentError for what is no move.
+    """
+    for move in moves:
+        if isinstance(move, type) or not callable(move):
+            raise ArgumentError(f"{move!r} is no move; it is a function (t, state, level, alive, rng) -> state, level")
+    if not moves:
+        raise ArgumentError("rejuvenate() without a move; give one or more, or take fk.redraw(...)")
+    return Moving(moves, read_whole("every", every, 1), 0, None if chains is None else read_whole("chains", chains, 1))
+
+
+def read_moves(moves: Any) -> Moving | None:
+    """What `steer` was given as `moves`. Raises ArgumentError for anything else."""
+    if moves is None or isinstance(moves, Moving):
+        return moves
+    if isinstance(moves, Sequence) and not moves:
+        return None
+    if not callable(moves):
+        raise ArgumentError(f"moves is {moves!r}; give fk.redraw(...), or fk.rejuvenate(move) with a move of your own")
+    return rejuvenate(moves)
+
+
+def check_algorithm(moving: Moving | None, algorithm: str) -> None:
+    """Raises ArgumentError where an algorithm has no place for moves."""
+    if moving is not None and algorithm != "smc":
+        raise ArgumentError(f"moves= is for algorithm='smc', and not for {algorithm!r}; leave one of them out")

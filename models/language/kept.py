@@ -1,0 +1,47 @@
+"""Contexts that stay alive while others are extended, for populations that are gone back to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import ReferenceType, ref
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.base.contract import Mask, Rows
+from feynkac.models.language.protocols import Contexts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+GONE_BACK = -1
+"""As the parent of a context: none of the frontier before."""
+
+
+class Kept:
+    """The kept populations of a run. Their numbers of contexts follow the store, as long as somebody holds them."""
+
+    def __init__(self, contexts: Contexts) -> None:
+        self._contexts = contexts
+        self._populations: list[tuple[ReferenceType[NDArray[np.int64]], Mask]] = []
+        self._n_frontier: int | None = None
+        """Contexts of the last frontier; behind them in the store stand those that are kept. At first all are of it."""
+
+    def add(self, context: NDArray[np.int64], running: Mask) -> None:
+        """Keep the contexts (N,) of the `running` rows of a population; the array is rewritten in place."""
+        self._populations.append((ref(context), running.copy()))
+
+    def extend(self, parents: Rows, tokens: NDArray[np.int64]) -> tuple[Tensor, Rows]:
+        """As `Contexts.extend`, and whatever is kept stays.
+
+        Returns the (U, V) logits, and the (U,) parents as numbers of the frontier before; `GONE_BACK` for others.
+        """
+        self._populations = [each for each in self._populations if each[0]() is not None]
+        held = [(context, running) for weak, running in self._populations if (context := weak()) is not None]
+        numbers = np.unique(np.concatenate([np.empty(0, np.int64), *(context[running] for context, running in held)]))
+        stay = np.full(len(numbers), -1)
+        logits = self._contexts.extend(np.concatenate([parents, numbers]), np.concatenate([tokens, stay]))
+        for context, running in held:
+            context[running] = len(parents) + np.searchsorted(numbers, context[running])
+        before, self._n_frontier = self._n_frontier, len(parents)
+        return logits, parents if before is None else np.where(parents < before, parents, GONE_BACK)

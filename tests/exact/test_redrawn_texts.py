@@ -1,0 +1,215 @@
+"""Texts drawn anew on a tiny language model: every run of small populations, and what the caches keep meanwhile."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from test_language_model import Remembered, last, remember
+from test_proposals import TEMPERATURE, law
+from toys import BiasFound, assert_equal_masses
+
+import feynkac as fk
+from feynkac.base.capabilities import Guides
+from feynkac.base.errors import ArgumentError
+from feynkac.base.masks import TokenConstraint
+from feynkac.models.language.caches.plain import PlainContexts
+from feynkac.models.language.lm import CausalLM
+from feynkac.models.language.proposals import Drafted, Tempered
+from feynkac.potentials.base import product
+from feynkac.smc.engine import smc
+from feynkac.smc.rejuvenation import Redraw, Rejuvenation
+from feynkac.smc.resample import never, shrink, systematic
+from feynkac.smc.testing import expectation
+
+PATHS = fk.wfsa([("p", "a", "p", 0.3), ("p", "b", "q", -0.7), ("q", "[ab]", "q", 1.1)], "p", {"p": -1.0, "q": 0.0})
+
+
+def _sum_paths(text: str) -> float:
+    if "b" not in text:
+        return math.exp(0.3 * len(text) - 1.0)
+    k = text.index("b")
+    return math.exp(0.3 * k - 0.7 + 1.1 * (len(text) - k - 1))
+
+
+# Particles, steps between moves, steps back, chains; options of the prompt; potentials, and what they weigh in all.
+CASES: dict[str, Any] = {
+    "a mask": ((1, 2, 1, None), {}, [fk.regex("a*b?a*")], lambda x: float(x.count("b") < 2)),
+    "a mask, contexts forked": ((2, 2, 1, None), {}, [fk.regex("[ab]{3}"), fk.reward(lambda x: 1.5 * x.count("ab"))],
+                                lambda x: (len(x) == 3) * math.exp(1.5 * x.count("ab"))),
+    "a running maximum": ((1, 3, 2, None), {}, [fk.reward(lambda x: x.count("b") - 0.4 * len(x), kind="max")],
+                          lambda x: math.exp(x.count("b") - 0.4 * len(x))),
+    "a guide": ((1, 2, 1, None), {}, [PATHS], _sum_paths),
+    "an end that is forced": ((1, 2, 1, None), {"at_limit": "end"}, [fk.constraint(lambda x: len(x) != 1)],
+                              lambda x: float(len(x) != 1)),
+    "another proposal": ((1, 2, 1, None), {"proposal": Tempered(1.7)}, [fk.regex("b?a*")],
+                         lambda x: float("b" not in x[1:])),
+    "a lazy constraint": ((1, 2, 1, None), {}, [fk.lazy(lambda x: "bb" not in x)], lambda x: float("bb" not in x)),
+    "waste-free": ((2, 2, 1, 1), {}, [fk.regex("[ab]{3}"), fk.reward(lambda x: 1.5 * x.count("ab"))],
+                   lambda x: (len(x) == 3) * math.exp(1.5 * x.count("ab"))),
+}  # fmt: skip
+
+
+def measure(lm, case: str, kernel: type[Redraw] = Redraw) -> tuple[np.ndarray, np.ndarray]:
+    """The expected weight of every text, and its mass."""
+    (n, every, block, chains), options, potentials, weigh = CASES[case]
+    target: dict[str, float] = {}
+    for tokens, p in law(lm, 3, options.get("at_limit", "truncate")).items():
+        written = lm.vocabulary.text(tokens)
+        target[written] = target.get(written, 0.0) + p * weigh(written)
+    potential = product(*potentials)
+    model = lm.prompt("a", max_tokens=3, temperature=TEMPERATURE, **options)
+    model = model.constrain([each for each in potential.factors if isinstance(each, TokenConstraint)])
+    model = model.heed([each for each in potential.factors if isinstance(each, Guides)])
+    waste_free = () if chains is None else (shrink(systematic, chains), n // chains)
+    moves = Rejuvenation(kernel(model, potential, block), every, *waste_free)
+
+    def masses(rng: Any) -> np.ndarray:
+        step: Any = last(smc(model, potential, n=n, resample=systematic if n > 1 else never, rng=rng, moves=moves))
+        written = step.state.texts(range(n))
+        return np.array([np.exp(step.log_weight) @ [text == each for text in written] for each in target])
+
+    return expectation(masses), np.array(list(target.values()))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_texts_drawn_anew_leave_the_target_invariant(tiny_lm, monkeypatch, case) -> None:
+    remember(monkeypatch)
+    assert_equal_masses(*measure(tiny_lm("a", "b", seed=3), case))
+
+
+class RatioLeftOut(Redraw):
+    """What is drawn is taken, whatever it weighs."""
+
+    def __call__(self, t: int, now: Any, past: Any, rng: Any) -> Any:
+        past.gained[:] = -700.0
+        return super().__call__(t, now, past, rng)
+
+
+@pytest.mark.parametrize("case", ["a mask", "a running maximum"])
+def test_texts_drawn_anew_without_the_ratio_are_caught(tiny_lm, monkeypatch, case) -> None:
+    remember(monkeypatch)
+    with pytest.raises(BiasFound) as caught:
+        assert_equal_masses(*measure(tiny_lm("a", "b", seed=3), case, RatioLeftOut))
+    assert abs(caught.value.f) > 1e-3
+
+
+def test_a_text_that_completes_a_stop_string_when_it_is_drawn_anew_is_not_taken(tiny_lm, monkeypatch) -> None:
+    """The mass of texts with a stop string, by the length at which they stop."""
+    remember(monkeypatch)
+    lm = tiny_lm("a", "b", seed=3)
+    model, potential = lm.prompt("a", max_tokens=3, stop=["ba"], temperature=TEMPERATURE), product()
+    target: dict[str, float] = {}
+    for tokens, p in law(lm, 3, "truncate").items():
+        text = lm.vocabulary.text(tokens)
+        stopped = text[: text.index("ba") + 2] if "ba" in text else text
+        target[stopped] = target.get(stopped, 0.0) + p
+
+    moves = Rejuvenation(Redraw(model, potential, 1), 2)
+
+    def masses(rng: Any) -> np.ndarray:
+        step: Any = last(smc(model, potential, n=1, resample=never, rng=rng, moves=moves))
+        return np.array([math.exp(step.log_z) * (step.state.texts([0])[0] == each) for each in target])
+
+    assert_equal_masses(expectation(masses), np.array(list(target.values())))
+
+
+# --- caches ----------------------------------------------------------------------------------------------------------
+
+STORES = {
+    "shared": None,
+    "plain": lambda lm, prompts, max_new: PlainContexts(lm._twins, prompts),
+    "remembered": lambda lm, *given: Remembered(lm.model, *given),
+}
+
+
+@pytest.mark.parametrize("chains", [None, 4])
+def test_every_cache_keeps_what_is_gone_back_to(tiny_lm, monkeypatch, chains) -> None:
+    """The same texts from the shared cache, from the model's own, and from one that looks up whole histories."""
+    lm = tiny_lm("a", "b", "e", seed=1)
+    tasks = [lm.prompt("ab", max_tokens=14), lm.prompt("e", max_tokens=11, temperature=0.7)]
+    potentials = [fk.regex("(ab?e?)*"), fk.reward(lambda x: 0.8 * x.count("ae"))]
+    found = {}
+    for name, open_store in STORES.items():
+        if open_store is not None:
+            monkeypatch.setattr(CausalLM, "open", open_store)
+        moves = fk.redraw(3, every=4, chains=chains)
+        found[name] = fk.steer(tasks, *potentials, particles=12, moves=moves, seed=5)
+    for shared, plain, looked_up in zip(*found.values(), strict=True):
+        assert shared.samples == plain.samples == looked_up.samples
+        np.testing.assert_allclose(shared.log_weights, looked_up.log_weights, atol=1e-4)
+        np.testing.assert_allclose(plain.log_weights, looked_up.log_weights, atol=1e-4)
+
+
+def test_a_prompt_in_a_batch_is_redrawn_as_it_is_alone(tiny_lm) -> None:
+    lm = tiny_lm("a", "b", "e", seed=1)
+    first, second = lm.prompt("ab", max_tokens=14), lm.prompt("e", max_tokens=9, proposal=Tempered(1.3))
+    mask, moves = fk.regex("(ab?e?)*"), fk.redraw(3)
+    together = fk.steer([(first, mask), second], particles=8, moves=moves, seed=2)
+    alone = fk.steer(first, mask, particles=8, moves=moves, seed=2)
+    assert together[0].samples == alone.samples
+    np.testing.assert_allclose(together[0].log_weights, alone.log_weights, atol=1e-5)
+    assert together[0].forwarded_tokens == alone.forwarded_tokens
+
+
+def test_what_is_drawn_anew_counts_as_forwarded_and_is_forwarded_once(tiny_lm, monkeypatch) -> None:
+    stores = []
+    opened = CausalLM.open
+    monkeypatch.setattr(CausalLM, "open", lambda lm, *given: stores.append(opened(lm, *given)) or stores[-1])
+    task = tiny_lm("a", "b", "e", seed=1).prompt("ab", max_tokens=13)
+    moved, still = (fk.steer(task, fk.regex("[ab]{13}"), particles=8, moves=moves, seed=0)
+                    for moves in (fk.redraw(4), None))  # fmt: skip
+    assert [moved.forwarded_tokens, still.forwarded_tokens] == [store.forwarded for store in stores]
+    assert moved.forwarded_tokens > still.forwarded_tokens
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"moves": "redraw"}, "moves is 'redraw'"),
+        ({"moves": fk.redraw(2), "algorithm": "beam"}, "moves= is for algorithm='smc'"),
+        ({"moves": fk.redraw(2, chains=3)}, "chains is 3 for 8 particles"),
+        ({"moves": fk.redraw(2, chains=8)}, "chains is 8 for 8 particles"),
+        ({"moves": fk.redraw(2, chains=2), "islands": 4}, "a multiple of the islands"),
+        ({"moves": fk.redraw(2, chains=2), "resampler": systematic}, "give the name of a scheme"),
+    ],
+)
+def test_moves_that_fit_no_run_are_refused(tiny_lm, options, words) -> None:
+    with pytest.raises(ArgumentError, match=words):
+        fk.steer(tiny_lm("a", "b").prompt("a", max_tokens=4), particles=8, seed=0, **options)
+
+
+def test_moves_that_cannot_be_are_refused_where_they_are_made() -> None:
+    for make in (lambda: fk.redraw(0), lambda: fk.redraw(4, every=3), lambda: fk.redraw(4, chains=0),
+                 lambda: fk.rejuvenate(), lambda: fk.rejuvenate(3), lambda: fk.rejuvenate(len, every=0)):  # fmt: skip
+        with pytest.raises(ArgumentError):
+            make()
+
+
+def test_contexts_that_only_go_on_are_refused_by_name(tiny_lm) -> None:
+    lm = tiny_lm("a", "b", seed=1)
+    task = lm.prompt("a", max_tokens=6)
+    with pytest.raises(ArgumentError, match="contexts of an expert"):
+        fk.steer(task, fk.expert(lm.prompt("b")), moves=fk.redraw(2), seed=0)
+    with pytest.raises(ArgumentError, match="contexts of an expert"):
+        fk.steer(lm.prompt("a", max_tokens=6, proposal=Drafted(lm, 0.5)), moves=fk.redraw(2), seed=0)
+
+
+def test_a_move_of_ones_own_is_made_on_texts(tiny_lm) -> None:
+    steps = []
+
+    def nothing(t: int, state: Any, level: np.ndarray, alive: np.ndarray, rng: Any) -> Any:
+        steps.append(t)
+        return state, level
+
+    task = tiny_lm("a", "b", seed=1).prompt("a", max_tokens=6)
+    moved, still = (fk.steer(task, fk.regex("[ab]{6}"), particles=4, moves=moves, seed=0)
+                    for moves in (fk.rejuvenate(nothing, every=2), None))  # fmt: skip
+    assert steps == [2, 4] and moved.samples == still.samples
+    fk.steer(task, fk.regex("[ab]{6}"), particles=4, moves=nothing, seed=0)
+    assert steps == [2, 4, 1, 2, 3, 4, 5]
