@@ -127,7 +127,7 @@ class AnswerCheck:
                     self._tell(t, said, models[i], said, those[i], f"of its copy: {_OF_COPIES}")
                     return
 
-    def _tell(self, t: int, one: Answers, row: int, other: Answers, that: int, when: str) -> None:
+    def _tell(self, t: int, one: Answers, row: Any, other: Answers, that: Any, when: str) -> None:
         said, elsewhere = one.worth[t][row], other.worth[t][that]
         self._report.add_fault(
             f"'{self.who}' at step {t} said {said:.6g} of {one.shown[t][row]}, and {elsewhere:.6g} {when}"
