@@ -55,7 +55,8 @@ def _read_strength(strength: float) -> float:
 def _diverge(log_p: Tensor, log_q: Tensor) -> Tensor:
     """(n,) Jensen-Shannon divergences of (n, V) laws, in nats."""
     middle = torch.logaddexp(log_p, log_q) - torch.tensor(2.0).log()
-    return sum((log.exp() * (log - middle).nan_to_num(0.0)).sum(1) / 2 for log in (log_p, log_q))
+    one, other = ((log.exp() * (log - middle).nan_to_num(0.0)).sum(1) for log in (log_p, log_q))
+    return (one + other) / 2
 
 
 class Description(NamedTuple):

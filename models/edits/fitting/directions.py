@@ -50,7 +50,8 @@ class Direction(Mapping[int, Tensor]):
                 )
         self._vectors: Mapping[int, Tensor] = MappingProxyType(found)
         self.separation: Mapping[int, float] = MappingProxyType(dict(separation or {}))
-        self.of, self.method = of, method
+        self.of: Site = of
+        self.method = method
 
     @classmethod
     def from_pairs(
@@ -115,8 +116,11 @@ class Direction(Mapping[int, Tensor]):
     def __len__(self) -> int:
         return len(self._vectors)
 
-    __eq__ = object.__eq__  # tensors have no equality of one answer
-    __hash__ = object.__hash__
+    def __eq__(self, other: object) -> bool:
+        return self is other  # tensors have no equality of one answer
+
+    def __hash__(self) -> int:
+        return id(self)
 
     def __repr__(self) -> str:
         return f"Direction({self.method} at layers {list(self)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -103,6 +104,16 @@ def test_entropies_are_those_of_the_next_token(make_lm: Any) -> None:
         laws = [lm.model(input_ids=torch.tensor([lm.begin(text)])).logits[0, -1].softmax(0) for text in TEXTS]
     assert found is not None
     torch.testing.assert_close(found, torch.stack([-(p * p.log()).sum() for p in laws]), atol=1e-4, rtol=1e-4)
+
+
+def test_threads_capture_what_each_captures_alone(make_lm: Any) -> None:
+    lm = make_lm()
+    models = [lm, lm.edited(Add(torch.ones(32), layer=0, scope="all"))] * 3
+    alone = [capture(model, TEXTS, at="mean").at[1] for model in models]
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda model: capture(model, TEXTS, at="mean").at[1], models))
+    assert all(torch.equal(one, other) for one, other in zip(alone, found, strict=True))
+    assert not torch.equal(alone[0], alone[1])
 
 
 def test_the_model_is_left_as_it_is(make_lm: Any) -> None:
