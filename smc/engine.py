@@ -123,7 +123,7 @@ def smc(
     """
     step = draw_first(model, n, rng) if start is None else _check_start(start, n)
     if not isinstance(moves, Rejuvenation):
-        moves = Rejuvenation(Moves(tuple(moves))) if moves else None
+        moves = Rejuvenation(Moves(tuple(moves)))
     past = None
     while not step.ended:
         step, past = _extend(step, past, model, potential, resample, rng, moves)
@@ -155,7 +155,7 @@ def _extend(
     potential: Potential,
     resample: Resample,
     rng: RandomSource,
-    moves: Rejuvenation | None,
+    moves: Rejuvenation,
 ) -> tuple[Step, Past | None]:
     """The step after `before`: resample, rejuvenate, propose, weigh."""
     t, groups = before.t + 1, before.groups
@@ -163,7 +163,7 @@ def _extend(
     rows, resampled = np.arange(len(now.done)), (False,) * len(groups)
     if t:
         call(retire, now.state, now.log_weight, of=model, what="init(...).retire", t=t)
-        due = moves is not None and moves.is_due(t, past)
+        due = moves.is_due(t, past)
         scheme = moves.choose if due and moves.choose is not None else resample
         rows, log_w, resampled, groups = _select(t, now.log_weight, now.done, groups, scheme, rng)
         now = now.fork(t, rows, log_w, model) if any(resampled) else replace(now, log_weight=log_w)
@@ -173,7 +173,7 @@ def _extend(
             now, kept = moves.apply(t, now, past, resampled, _sizes(groups), numbers)
             sizes = [int(((kept >= part.start) & (kept < part.stop)).sum()) for part in groups]
             rows, past, groups = rows[kept], None, slices(sizes)
-        if moves is not None and moves.keeps(t):
+        if moves.keeps(t):
             past = start_past(t, now)
     after = advance(t, now, model, potential, rng.at("propose", t, _sizes(groups)))
     if past is not None:

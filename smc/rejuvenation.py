@@ -49,8 +49,10 @@ class Past:
 class Kernel(Protocol):
     """A Markov kernel that leaves the target so far invariant."""
 
-    block: int
-    """How many steps it takes a population back; 0: none."""
+    @property
+    def block(self) -> int:
+        """How many steps it takes a population back; 0: none."""
+        ...
 
     def __call__(self, t: int, now: Population, past: Past | None, rng: Rng, /) -> tuple[Population, Past | None]: ...
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from feynkac.base.capabilities import GoesBack
 from feynkac.base.contract import Model, Move, Potential
@@ -103,7 +103,7 @@ def read_moves(moves: Any) -> Moving | None:
         return None
     if not callable(moves):
         raise ArgumentError(f"moves is {moves!r}; give fk.redraw(...), or fk.rejuvenate(move) with a move of your own")
-    return rejuvenate(moves)
+    return rejuvenate(cast(Move, moves))
 
 
 def check_algorithm(moving: Moving | None, algorithm: str) -> None:
