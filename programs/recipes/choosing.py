@@ -88,9 +88,9 @@ def rate_options(
 ) -> dict[str, float]:
     """The posterior of `choose` without thoughts, by all orders of the options: nothing is sampled.
 
-    Six options have 720 orders, each a prompt of its own; raises ArgumentError for more options.
+    Five options have 120 orders, each a prompt of its own; raises ArgumentError for more options.
     """
-    if len(_check_options(options)) > 6:
+    if len(_check_options(options)) > 5:
         raise ArgumentError(
             f"{len(options)} options have {math.factorial(len(options))} orders; steer choose(...) instead"
         )

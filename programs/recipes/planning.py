@@ -13,6 +13,7 @@ from feynkac.base.numbers import read_whole
 from feynkac.programs.distributions import Categorical
 from feynkac.programs.particle import Particle
 from feynkac.programs.program import Program, program
+from feynkac.steering.steer import steer
 
 if TYPE_CHECKING:
     from feynkac.models.language.lm import CausalLM
@@ -79,8 +80,6 @@ def fit_policy(
     actions. `options` are those of `feynkac.steer`; round r has the seed `seed` + r. Raises ArgumentError for numbers
     out of range.
     """
-    from feynkac.steering.steer import steer
-
     turns, actions = (read_whole("shape", size, 1) for size in shape)
     if not 0.0 <= explore <= 1.0:
         raise ArgumentError(f"fit_policy(explore={explore!r}): give a share from 0 to 1")
