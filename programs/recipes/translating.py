@@ -35,26 +35,30 @@ def translate(
         feynkac.steer(task, particles=32, seed=0).show()
 
     Exact: the model's law behind the `examples` (pairs of a source and its translation; `find_nearest` picks those that
-    are like the source), given that all these terms occur, wherever and in whatever order, upper and lower case alike
-    (see `feynkac.phrases`), and that one line ends within `max_tokens`. The evidence is the probability that the model
-    uses the terms by itself. A term of the glossary is in the source where it stands there as a whole word.
+    are like the source), given that it is one line, of at most `max_tokens`, in which all these terms stand as whole
+    words, in any order, in upper or lower case. The evidence is the probability that the model uses the terms by
+    itself. Masks see to it that the letters of each term come; a particle that writes them inside of a word only dies.
 
     After few-shot translation with terminology (Alves et al. 2023, Moslem et al. 2023), where terms are only asked for.
     Raises ArgumentError for a term that is empty.
     """
-    line = _make_line(find_terms(source, glossary or {}))
+    terms = find_terms(source, glossary or {})
     asked = [(f"Translate into {into}: {text}", translation) for text, translation in examples]
     text = lm.context(chat=write_turns(asked, f"Translate into {into}: {source}"))
-    return p.sample(text.gen(line, max_tokens=max_tokens)).strip()
+    translation = p.sample(text.gen(_make_line(terms), max_tokens=max_tokens)).strip()
+    p.condition(all(_has_word(translation, term) for term in terms))
+    return translation
 
 
 def find_terms(source: str, glossary: Mapping[str, str]) -> tuple[str, ...]:
     """The translations of those terms of `glossary` that stand in `source` as whole words, case left aside."""
     if bad := [term for term, translation in glossary.items() if not term.strip() or not translation.strip()]:
         raise ArgumentError(f"glossary: {bad[0]!r} or its translation {glossary[bad[0]]!r} is empty; leave it out")
-    return tuple(
-        t for term, t in glossary.items() if re.search(rf"(?<!\w){re.escape(term)}(?!\w)", source, re.IGNORECASE)
-    )
+    return tuple(translation for term, translation in glossary.items() if _has_word(source, term))
+
+
+def _has_word(text: str, term: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(term)}(?!\w)", text, re.IGNORECASE) is not None
 
 
 @lru_cache(maxsize=64)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections import Counter
 from typing import Any
 
@@ -93,9 +94,9 @@ def test_code_is_run_once_a_particle(speaker) -> None:
         calls[code] += 1
         return pretend(code)
 
-    run = solve(lm, "q", "[01]", float, run=counting, code_tokens=2, text_tokens=2)
-    found = fk.steer(run, particles=40, seed=0)
-    assert 0 < sum(calls.values()) <= 40 and {way for way, _ in found.samples} == {"code", "text"}
+    run = solve(lm, "q", "[01]", float, run=counting, code_tokens=1, text_tokens=1)
+    found = fk.steer(run, particles=24, seed=0)
+    assert 0 < sum(calls.values()) <= 24 and {way for way, _ in found.samples} == {"code", "text"}
 
 
 # --- critical questions --------------------------------------------------------------------------------------------
@@ -230,7 +231,7 @@ def test_a_translation_has_the_law_of_lines_with_the_terms(speaker) -> None:
     truth = dict[str, float]()
     characters = [c for c in letters(lm) if c not in (END, "\n")]
     for text in ("".join(each) for n in (1, 2) for each in itertools.product(characters, repeat=n)):
-        if "a" in text.lower():
+        if re.search(r"(?<!\w)a(?!\w)", text, re.IGNORECASE):
             ends = p(text, END) + p(text, "\n") if len(text) < 2 else 1.0
             truth[text.strip()] = truth.get(text.strip(), 0.0) + spell(p, text) * ends
     agree(translate(lm, "b", {"B": "a"}, [("a", "b")], into="F", max_tokens=2), truth)
@@ -289,8 +290,8 @@ def test_replacement_by_reward_leaves_the_law_alone(tiny_lm) -> None:
     truth = {}
     for instruction in ("a", "aa"):
         for text, mass in texts(law(lm, instruction), "a", 2).items():
-            truth[instruction, text] = 0.5 * mass * math.exp(3 * len(text))
-    agree(evolve(lm, ["a", "aa"], len, 3.0, blocks=2, block_tokens=1), truth, n=2)
+            truth[instruction, text] = 0.5 * mass * math.exp(len(text))
+    agree(evolve(lm, ["a", "aa"], len, blocks=2, block_tokens=1), truth, n=2)
 
 
 def test_instructions_that_the_model_makes_have_its_law(tiny_lm, monkeypatch) -> None:
