@@ -92,6 +92,16 @@ class Context:
         if ids := self.check_open().encode(text):
             self._execution.observe(GivenTokens(self, ids), None)
 
+    def log_prob(self, text: str | Sequence[int]) -> float:
+        """The log-probability that the context goes on with `text` (or with these tokens), in nats, without any effect.
+
+        One forward pass, shared with what other particles ask. A text is spelt as the tokenizer spells it. Raises
+        ModelError where no tokens have its bytes.
+        """
+        self.check_open()
+        ids = self.encode(text) if isinstance(text, str) else self._read_ids(text)
+        return self.query(GivenTokens(self, ids, stays=True), None) if ids else 0.0
+
     def draft(self, ahead: Context, tokens: int = 4) -> Draft:
         """The next `tokens` tokens, to be sampled: drawn one by one from `ahead`, verified by one forward pass.
 

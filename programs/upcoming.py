@@ -131,22 +131,25 @@ class NextToken(InContext):
 class GivenTokens(InContext):
     """The next tokens of a context, which are given: all are scored by one forward pass.
 
-    Where they `end`, as drawn ones do, an end of sequence ends the context; else it is a token like others.
+    Where they `end`, as drawn ones do, an end of sequence ends the context; else it is a token like others. A context
+    that `stays` only asks for their probability.
     """
 
-    __slots__ = ("_ends", "ids")
+    __slots__ = ("_ends", "_stays", "ids")
 
-    def __init__(self, context: Context, ids: Sequence[int], *, end: bool = False) -> None:
+    def __init__(self, context: Context, ids: Sequence[int], *, end: bool = False, stays: bool = False) -> None:
         self.context = context
         self.ids = tuple(ids)
         self._ends = context.lm.vocabulary.eos if end else ()
+        self._stays = stays
         self.key = ("tokens", context.node, context.given, self.ids)
 
     def ask(self, value: Any = None) -> Block:
         """What to ask: the probability of each token."""
         context = self.check_current()
         block = Block(context.histories, context.node, context.law, context.given, self.ids)
-        context.heading = block.find_end(self._ends)
+        if not self._stays:
+            context.heading = block.find_end(self._ends)
         return block
 
     def score(self, value: Any, answer: Sequence[Answer]) -> float:
