@@ -23,7 +23,7 @@ from feynkac.models.language.proposals.children import check_undrawn, list_child
 from feynkac.models.language.proposals.columns import FAR, Columns
 from feynkac.models.language.proposals.drawing import PromptProblem, Share, arrange, draw_shares, guide_shares
 from feynkac.models.language.proposals.plain import CANNOT_GO_BACK, Drafted
-from feynkac.models.language.protocols import Drops, Frontier, Spends
+from feynkac.models.language.protocols import Drops, Frontier, Spends, find_hidden
 from feynkac.models.language.readers.readers import (
     Reader,
     Readers,
@@ -192,8 +192,10 @@ class Prompted:
         logits = shape(logits, laws, lambda u: state.find_history(heads[u]))
         scale = self._inverse_temperature[state.group[heads]]
         mask = self.mask(state.automata[heads], state.length[heads], state.group[heads], lazily=True)
-        groups = np.arange(len(self.problems))
-        return Frontier(logits, mask, scale, context, uniforms, pinned, state, rows, parents, tokens, groups)
+        groups, hidden = np.arange(len(self.problems)), find_hidden(state.contexts)
+        return Frontier(
+            logits, mask, scale, context, uniforms, pinned, state, rows, parents, tokens, groups, hidden=hidden
+        )
 
     def mask(
         self, automata: NDArray[np.int64], length: NDArray[np.int64], group: NDArray[np.int64], lazily: bool = False

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.capabilities import KeepsHidden, has
 from feynkac.base.contract import LogW, Rows
 from feynkac.base.masks import TokenMask
 
@@ -73,6 +74,11 @@ class Spends(Protocol):
     """(C,) tokens forwarded for each context by the last call of `start` or `extend`."""
 
 
+def find_hidden(contexts: Contexts) -> Tensor | None:
+    """(F, width) float32 hidden states of the contexts that were forwarded last; None where they are not kept."""
+    return contexts.hidden if has(contexts, KeepsHidden) else None
+
+
 @dataclass(frozen=True, eq=False)
 class Frontier:
     """The place where a population draws its next tokens: R rows on U distinct contexts."""
@@ -101,6 +107,8 @@ class Frontier:
     """(G,) the problems of the batch that one proposal draws for, in order; the contexts of others are not here."""
     checks: Checks | None = None
     """What lazy constraints are asked about the tokens that the masks allow; None where no constraint is lazy."""
+    hidden: Tensor | None = None
+    """(U, width) float32, what the output layer read; None where the contexts do not keep it (`KeepsHidden`)."""
 
     @property
     def heads(self) -> Rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,10 @@ from feynkac.models.language.kept import Kept
 from feynkac.models.language.laws.law import PLAIN, Law
 from feynkac.models.language.proposals.columns import Constraints, find_columns
 from feynkac.models.language.proposals.spending import doubt_proposal
-from feynkac.models.language.protocols import Contexts, Drops
+from feynkac.models.language.protocols import Contexts, Drops, find_hidden
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,11 @@ class Texts:
     def tell_dropped(self, rows: Rows) -> NDArray[np.float64] | None:
         """(R,) nats by which the log-probabilities of `rows` may be too high; None where they are exact."""
         return self.dropped[rows] if has(self.contexts, Drops) else None
+
+    def tell_hidden(self, rows: Rows) -> Tensor | None:
+        """(R, width) float32: what the output layer read where the last token of `rows` was drawn."""
+        hidden = find_hidden(self.contexts)
+        return None if hidden is None else hidden[self.context[rows]]
 
     def tell_problems(self, rows: Rows) -> list[Problem]:
         """(R,) what each text continues."""

@@ -25,6 +25,7 @@ from feynkac.base.capabilities.models import (
     GoesBack as GoesBack,
     Heeds as Heeds,
     Joins as Joins,
+    KeepsHidden as KeepsHidden,
     Masks as Masks,
     Replayable as Replayable,
     Replays as Replays,
@@ -69,6 +70,7 @@ from feynkac.base.capabilities.states import (
     Shows as Shows,
     TellsDropped as TellsDropped,
     TellsEnds as TellsEnds,
+    TellsHidden as TellsHidden,
     TellsLogProb as TellsLogProb,
     TellsProblems as TellsProblems,
     Tokenised as Tokenised,
@@ -89,10 +91,11 @@ OF_MODELS: tuple[type, ...] = (
     Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, GoesBack, Enumerates, Replays, Scores, Branches,
 )  # fmt: skip
 OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers,)
+OF_CONTEXTS: tuple[type, ...] = (KeepsHidden,)
 OF_STATES: tuple[type, ...] = (
     Shows, Retires, Keeps, Records, CountsTokens, TellsEnds, Remembers, Writes, TellsProblems, Tokenised,
     CarriesAutomata, LimitsTokens, ForcesEnds, ForeseesAcceptance, Grouped, BoundsEvidence, Doubts, TellsLogProb,
-    TellsDropped, Weighed, Decodes, Estimates, Completes,
+    TellsDropped, Weighed, Decodes, Estimates, Completes, TellsHidden,
 )  # fmt: skip
 OF_POTENTIALS: tuple[type, ...] = (
     Named, Factored, Hard, Foresees, Guides, Consults, Checks, Contradicts, Lists, Outlines, Reads,

@@ -171,6 +171,16 @@ class ScoresAnswers(Protocol):
         ...
 
 
+@runtime_checkable
+class KeepsHidden(Protocol):
+    """Contexts of a language model that keep what its output layer read. Without it: their texts tell of none."""
+
+    @property
+    def hidden(self) -> Tensor | None:
+        """(F, width) float32, row by row for the logits that were given last; None where it cannot be told."""
+        ...
+
+
 class Replayable(Model, Replays, Protocol):
     """A model that can also walk a given path again."""
 

@@ -101,6 +101,21 @@ class TellsDropped(Protocol):
 
 
 @runtime_checkable
+class TellsHidden(Protocol):
+    """A state that knows what its model made of its samples. Asked by twists that are learnt. Without it: they refuse.
+
+    A model reads a token when the next one is drawn, so what is known of a text is one token behind it.
+    """
+
+    def tell_hidden(self, rows: Rows) -> Tensor | None:
+        """(R, width) float32: what the output layer read where the last token of `rows`, which run, was drawn.
+
+        None where the model's contexts do not keep it.
+        """
+        ...
+
+
+@runtime_checkable
 class Remembers(Protocol):
     """A state in which potentials keep running values that fork with the rows. Without it: those potentials refuse."""
 

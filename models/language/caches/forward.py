@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,16 @@ from feynkac.base.errors import ModelError
 
 CACHE = ("cache", "past_key_values", "cache_params")
 """The names of the cache, as an argument and in the output, by release of transformers and by architecture."""
+
+
+class Last(NamedTuple):
+    """What a pass of B texts leaves at its last token."""
+
+    logits: Tensor
+    """(B, V) float32"""
+    hidden: Tensor | None
+    """(B, width) float32: what the output layer read; None where that is not a layer of hidden states."""
+    cache: Any
 
 
 class Forward:
@@ -28,16 +38,18 @@ class Forward:
             raise ModelError(f"{self._refused} takes no cache")
         self._cache = named[0]
 
-    def last(self, ids: Tensor, cache: Any = None, start: int = 0) -> tuple[Tensor, Any]:
-        """(B, V) float32 logits after the last of (B, T) tokens, and the cache; without one the model makes its own.
+    def last(self, ids: Tensor, cache: Any = None, start: int = 0) -> Last:
+        """What there is after the last of (B, T) tokens; without a cache the model makes its own.
 
         `start`: the position of the first token.
         """
         kwargs: dict[str, Any] = {"logits_to_keep": 1} if self._keeps else {}
         if self._places:  # given, for Bamba does not ask its cache
             kwargs["position_ids"] = torch.arange(start, start + ids.shape[1], device=ids.device).expand_as(ids)
-        logits, cache = self.all(ids, cache, **kwargs)
-        return logits[:, -1].float(), cache
+        rows = torch.arange(len(ids), device=ids.device)
+        with select_rows(self.model, rows, torch.full_like(rows, -1)) as selection:
+            logits, cache = self.all(ids, cache, **kwargs)
+            return Last(selection.apply(logits), selection.hidden, cache)
 
     def all(self, ids: Tensor, cache: Any, **kwargs: Any) -> tuple[Tensor, Any]:
         """(B, T, V) logits after each of (B, T) tokens, in the model's own precision, and the cache."""
@@ -65,26 +77,38 @@ def _list_arguments(model: Any) -> Collection[str]:
     return next((known for known in signatures if not known.keys().isdisjoint(CACHE)), own)
 
 
-@contextmanager
-def select_rows(model: Any, order: Tensor, last: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
-    """Select position `last[i]` of row `order[i]` before the output layer, whose result is some 100 times larger.
+class Selection:
+    """Position `last[i]` of row `order[i]` of one pass, for F places: all that is asked of it."""
 
-    Gives a function from the model's logits to the (F, V) float32 selected ones, which selects only now if the output
-    layer is not one that takes the (F, Q, width) hidden states.
-    """
-    done = False
+    def __init__(self, order: Tensor, last: Tensor) -> None:
+        self._order, self._last = order, last
+        self._read: Tensor | None = None
 
-    def select(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        nonlocal done
-        if done or not args or args[0].ndim != 3:
+    def hook(self, module: Any, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """The places alone, in front of the output layer, whose result is some 100 times larger."""
+        if self._read is not None or not args or args[0].ndim != 3:
             return None
-        done = True
-        return (args[0][order, last][:, None], *args[1:])
+        read = self._read = args[0][self._order, self._last]
+        return (read[:, None], *args[1:])
 
+    def apply(self, logits: Tensor) -> Tensor:
+        """(F, V) float32 of a model's logits; where the output layer is none that takes hidden states, picked now."""
+        return logits[:, 0].float() if self._read is not None else logits[self._order, self._last].float()
+
+    @property
+    def hidden(self) -> Tensor | None:
+        """(F, width) float32: what the output layer read; None where it is none that takes (B, T, width)."""
+        return None if self._read is None else self._read.float()
+
+
+@contextmanager
+def select_rows(model: Any, order: Tensor, last: Tensor) -> Iterator[Selection]:
+    """Ask a pass of `model` about position `last[i]` of row `order[i]` only."""
+    selection = Selection(order, last)
     head = model.get_output_embeddings()
-    handle = None if head is None else head.register_forward_pre_hook(select)
+    handle = None if head is None else head.register_forward_pre_hook(selection.hook)
     try:
-        yield lambda logits: logits[:, 0].float() if done else logits[order, last].float()
+        yield selection
     finally:
         if handle is not None:
             handle.remove()

@@ -21,6 +21,7 @@ from feynkac.models.language.caches.opening import find_device
 from feynkac.models.language.editing.edits import NOTHING, Laid
 
 if TYPE_CHECKING:
+    from feynkac.models.language.caches.forward import Last
     from feynkac.models.language.caches.twin import Twins
 
 
@@ -38,6 +39,8 @@ class PlainContexts:
 
     def __init__(self, twins: Twins, prompts: Sequence[Sequence[int]], laid: Laid | None = None) -> None:
         self.forwarded = 0
+        self.hidden: Tensor | None = None
+        """(F, width) float32, what the output layer read for the logits given last; None where it cannot be told."""
         self._twins, self._laid = twins, laid or NOTHING
         self._of = np.arange(len(prompts))
         """(U,) the prompt of each context."""
@@ -58,17 +61,17 @@ class PlainContexts:
         """Forward each prompt once, prompts of one length together; (G, V) float32 logits."""
         sizes = np.array([len(prompt) for prompt in self._prompts])
         self._cohorts = []
-        parts: list[tuple[NDArray[np.int64], Tensor]] = []
+        parts: list[tuple[NDArray[np.int64], Last]] = []
         for length in np.unique(sizes):
             members = np.flatnonzero(sizes == length)
             ids = torch.tensor([list(self._prompts[g]) for g in members.tolist()], device=self._device)
             positions = torch.arange(int(length), device=self._device).expand_as(ids)
             with self._twins.borrow() as twin, self._laid.on(twin, members, positions):
-                logits, cache = twin.forward.last(ids)
-            self._cohorts.append(Cohort(cache, int(length), members))
-            parts.append((members, logits))
+                last = twin.forward.last(ids)
+            self._cohorts.append(Cohort(last.cache, int(length), members))
+            parts.append((members, last))
         self.forwarded += int(sizes.sum())
-        return _in_order(parts)
+        return self._arrange(parts)
 
     @torch.inference_mode()
     def extend(self, parents: Rows, tokens: NDArray[np.int64]) -> Tensor:
@@ -90,20 +93,41 @@ class PlainContexts:
         number = np.cumsum(extended) - 1
         parts = [(number[cohort.members], self._grow(cohort, tokens)) for cohort in growing]
         self._cohorts = kept + growing
-        return _in_order(parts) if parts else torch.empty(0, 0, device=self._device)
+        return self._arrange(parts)
 
     def append(self, parents: Rows, tokens: Sequence[Sequence[int]], *, every: bool = False) -> Tensor:
         """See `Contexts.append`; one token after the other, for not every recurrent model continues by several."""
-        return append_one_by_one(self.extend, parents, tokens, every)
+        width = 0
 
-    def _grow(self, cohort: Cohort, tokens: NDArray[np.int64]) -> Tensor:
+        def extend(parents: Rows, tokens: NDArray[np.int64]) -> Tensor:
+            nonlocal width
+            logits = self.extend(parents, tokens)
+            width = 0 if self.hidden is None else self.hidden.shape[1]
+            return logits if self.hidden is None else torch.cat([logits, self.hidden], 1)
+
+        found = append_one_by_one(extend, parents, tokens, every)
+        self.hidden = found[:, found.shape[1] - width :] if width else None
+        return found[:, : found.shape[1] - width]
+
+    def _grow(self, cohort: Cohort, tokens: NDArray[np.int64]) -> Last:
         ids = torch.from_numpy(tokens[cohort.members]).to(self._device)[:, None]
         positions = torch.full_like(ids, cohort.length)
         with self._twins.borrow() as twin, self._laid.on(twin, self._of[cohort.members], positions, cohort.members):
-            logits, cohort.cache = twin.forward.last(ids, cohort.cache, cohort.length)
+            last = twin.forward.last(ids, cohort.cache, cohort.length)
+        cohort.cache = last.cache
         cohort.length += 1
         self.forwarded += len(cohort.members)
-        return logits
+        return last
+
+    def _arrange(self, parts: list[tuple[NDArray[np.int64], Last]]) -> Tensor:
+        """The logits of all parts, each at its number; the hidden states alike."""
+        if not parts:
+            self.hidden = None
+            return torch.empty(0, 0, device=self._device)
+        numbers = [some for some, _ in parts]
+        hidden = [last.hidden for _, last in parts if last.hidden is not None]
+        self.hidden = _in_order(numbers, hidden) if len(hidden) == len(parts) else None
+        return _in_order(numbers, [last.logits for _, last in parts])
 
 
 def append_one_by_one(
@@ -121,13 +145,12 @@ def append_one_by_one(
     return torch.stack([found[key] for key in wanted]) if wanted else logits[:0]
 
 
-def _in_order(parts: list[tuple[NDArray[np.int64], Tensor]]) -> Tensor:
+def _in_order(numbers: list[NDArray[np.int64]], parts: list[Tensor]) -> Tensor:
     """The rows of all parts, each at its number."""
-    if len(parts) == 1 and (np.diff(parts[0][0]) > 0).all():
-        return parts[0][1]
-    order = np.argsort(np.concatenate([numbers for numbers, _ in parts]))
-    logits = torch.cat([logits for _, logits in parts])
-    return logits[torch.from_numpy(order).to(logits.device)]
+    if len(parts) == 1 and (np.diff(numbers[0]) > 0).all():
+        return parts[0]
+    rows = torch.cat(parts)
+    return rows[torch.from_numpy(np.argsort(np.concatenate(numbers))).to(rows.device)]
 
 
 def _select(cohort: Cohort, rows: Rows, members: NDArray[np.int64], device: Any, split: bool) -> Cohort:

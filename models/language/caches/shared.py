@@ -15,7 +15,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from feynkac.base.contract import Rows
 from feynkac.models.language.caches.attention import select_shared_attention
-from feynkac.models.language.caches.forward import select_rows
+from feynkac.models.language.caches.forward import Last, select_rows
 from feynkac.models.language.caches.opening import find_device
 from feynkac.models.language.caches.plan import Layout, Plan, plan_step
 from feynkac.models.language.editing.edits import NOTHING, Laid
@@ -124,6 +124,8 @@ class SharedContexts:
 
     def __init__(self, twins: Twins, prompts: Sequence[Sequence[int]], max_new: int, laid: Laid | None = None) -> None:
         self.forwarded = 0
+        self.hidden: Tensor | None = None
+        """(F, width) float32, what the output layer read for the logits given last; None where it cannot be told."""
         self._twins, self._laid = twins, laid or NOTHING
         self._device = find_device(twins.model)
         self._max_new = max_new
@@ -143,12 +145,13 @@ class SharedContexts:
     @torch.inference_mode()
     def start(self) -> Tensor:
         """Forward each distinct prompt once; (G, V) float32 logits, and one context for each prompt given."""
-        logits: list[Tensor] = [torch.empty(0)] * len(self._prompts)
+        found: list[tuple[Tensor, Tensor | None]] = [(torch.empty(0), None)] * len(self._prompts)
         prefixes: list[list[Any]] = [[] for _ in self._prompts]
         for members, ids in _batches(self._prompts, self._device):
-            last, layers = self._prefill(ids, self._first[members])
+            last = self._prefill(ids, self._first[members])
             for row, g in enumerate(members):
-                logits[g] = last[row]
+                found[g] = last.logits[row], None if last.hidden is None else last.hidden[row]
+                layers = last.cache.layers
                 prefixes[g] = [tuple(x[row : row + 1].contiguous() for x in (y.keys, y.values)) for y in layers]
             self.forwarded += ids.numel()
         self._cache = SharedCache([list(layer) for layer in zip(*prefixes, strict=True)])
@@ -157,19 +160,21 @@ class SharedContexts:
                 bias = torch.stack([numbers for _, numbers in biases]).sum(0)
                 self._cache.shared[layer].biases[number] = bias.to(self._device, torch.float32)
         self._room = (0, 0)
-        return torch.stack([logits[g] for g in self._layout.prompt])
+        given = [found[g] for g in self._layout.prompt]
+        hidden = [row for _, row in given if row is not None]
+        self.hidden = torch.stack(hidden) if len(hidden) == len(given) else None
+        return torch.stack([logits for logits, _ in given])
 
-    def _prefill(self, ids: Tensor, prompt: NDArray[np.int64]) -> tuple[Tensor, list[Any]]:
-        """Last logits and layers of keys and values, by the model's own attention, one stretch of the prompt a pass."""
-        cache: Any = DynamicCache()
-        logits = torch.empty(0)
+    def _prefill(self, ids: Tensor, prompt: NDArray[np.int64]) -> Last:
+        """What is left after the prompts `ids`, by the model's own attention, one stretch of the prompt a pass."""
+        last = Last(torch.empty(0), None, DynamicCache())
         with self._twins.borrow() as twin:
             for start in range(0, ids.shape[1], _PREFILL):
                 some = ids[:, start : start + _PREFILL]
                 positions = torch.arange(start, start + some.shape[1], device=ids.device).expand_as(some)
                 with self._laid.on(twin, prompt, positions):
-                    logits, cache = twin.forward.last(some, cache, start)
-        return logits, cache.layers
+                    last = twin.forward.last(some, last.cache, start)
+        return last
 
     def extend(self, parents: Rows, tokens: NDArray[np.int64]) -> Tensor:
         """See `Contexts.extend`; one forward pass."""
@@ -196,6 +201,7 @@ class SharedContexts:
                 layer.copy(source, target, plan.copied)
         self._layout = plan.layout
         if not len(plan.rows):
+            self.hidden = None
             return torch.empty(0, 0, device=self._device)
         self._cache.step = self._describe_pass(plan)
         self._cache.longest = int(self.lengths[plan.rows].max())
@@ -209,10 +215,11 @@ class SharedContexts:
             self._twins.borrow() as twin,
             select_shared_attention(twin.configs),
             self._laid.on(twin, self._first[self._layout.prompt[plan.rows]], positions, plan.rows, biased=False),
-            select_rows(twin.model, row, at) as select,
+            select_rows(twin.model, row, at) as selection,
         ):
             logits, _ = twin.forward.all(ids, self._cache, position_ids=positions, particles=self._cache)
-            return select(logits)
+            self.hidden = selection.hidden
+            return selection.apply(logits)
 
     def _make_room(self, plan: Plan) -> None:
         has_slots, has_time = self._room

@@ -124,6 +124,7 @@ def _select(frontier: Frontier, members: Mask, now: Mask, before: Mask) -> tuple
         rows=frontier.rows[here],
         groups=np.flatnonzero(members),
         checks=None if frontier.checks is None else frontier.checks.select(here),
+        hidden=None if frontier.hidden is None else frontier.hidden[contexts],
     )
     if frontier.parents is None or frontier.tokens is None:
         return here, part

@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+import feynkac as fk
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.language.proposals import Tempered
+from feynkac.potentials.base import Factor
 from feynkac.smc.rng import Streams
 
 
@@ -160,3 +163,42 @@ def test_a_model_on_two_devices(tiny_lm, part, message) -> None:
 def test_what_is_no_proposal_is_refused(tiny_lm, proposal: Any) -> None:
     with pytest.raises(ArgumentError, match=r"an object with draw\(frontier\)"):
         tiny_lm("a").prompt(tokens=[1], proposal=proposal)
+
+
+def test_a_text_tells_the_hidden_state_that_its_last_token_was_drawn_from(tiny_lm) -> None:
+    """Through forks, deaths, and the proposals of several problems."""
+    lm = tiny_lm("a", "b")
+    heard: list[Any] = []
+    lm.model.get_output_embeddings().register_forward_pre_hook(lambda _, args: heard.append(args[0][0, -1]))
+
+    def read_alone(prompt, tokens) -> Any:
+        with torch.inference_mode():
+            lm.model(torch.tensor([[*prompt.tokens, *tokens]]))
+        return heard[-1]
+
+    class Listener(Factor):
+        name, asked = "listener", 0
+
+        def guide(self, frontier) -> Any:
+            for row, hidden in zip(frontier.heads, frontier.hidden, strict=True):
+                self.compare(frontier.state, row, 0, hidden)
+            return torch.zeros_like(frontier.logits)
+
+        def level(self, t, state, rows) -> Any:
+            for row, hidden in zip(rows, state.tell_hidden(rows), strict=True):
+                self.compare(state, row, 1, hidden)
+            return np.sin(7.0 * rows)  # so that populations are resampled
+
+        def final(self, state, rows) -> Any:
+            return np.zeros(len(rows))
+
+        def compare(self, state, row, behind, hidden) -> None:
+            tokens = state.tokens([row])[0]
+            own = read_alone(state.prompts[state.group[row]], tokens[: len(tokens) - behind])
+            torch.testing.assert_close(hidden, own, atol=1e-4, rtol=1e-4)
+            self.asked += 1
+
+    one, other = Listener(), Listener()
+    problems = [(lm.prompt("ab", max_tokens=5), one), (lm.prompt("b", max_tokens=7), fk.regex("[ab]{5,}"), other)]
+    fk.steer(problems, particles=6, ess_threshold=1.0, seed=0)
+    assert min(one.asked, other.asked) > 10

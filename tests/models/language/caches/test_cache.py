@@ -304,3 +304,33 @@ def test_a_model_whose_states_cannot_be_forked_is_refused_by_steer() -> None:
     lm = CausalLM(tiny("minimax"), wrap(byte_level()), eos=[2])
     with pytest.raises(ModelError, match="MiniMaxForCausalLM"):
         fk.steer(lm.prompt(tokens=[5, 6, 7], max_tokens=4), particles=4, seed=0)
+
+
+def read_hidden(model: Any, texts: list[list[int]]) -> torch.Tensor:
+    """(F, width) what the output layer reads last, by a forward pass for each text."""
+    heard: list[torch.Tensor] = []
+    handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, args: heard.append(args[0][0, -1]))
+    recompute(model, texts)
+    handle.remove()
+    return torch.stack(heard)
+
+
+@pytest.mark.parametrize(
+    ("name", "cache"),
+    [("llama", "shared"), ("llama", "plain"), ("granite", "shared"), ("gpt2", "plain"), ("mamba", "plain")],
+)
+def test_hidden_states_are_what_the_output_layer_reads(name: str, cache: str) -> None:
+    model, prompts = tiny(name), [[5, 9, 3], [4], [5, 9, 3]]
+    contexts: Any = (
+        SharedContexts(Twins(model), prompts, 8) if cache == "shared" else PlainContexts(Twins(model), prompts)
+    )
+    contexts.start()
+    torch.testing.assert_close(contexts.hidden, read_hidden(model, prompts), atol=1e-4, rtol=1e-4)
+    contexts.extend(np.array([2, 1, 0, 2]), np.array([7, 8, -1, 9]))
+    grown = [[5, 9, 3, 7], [4, 8], [5, 9, 3, 9]]
+    torch.testing.assert_close(contexts.hidden, read_hidden(model, grown), atol=1e-4, rtol=1e-4)
+    contexts.append(np.array([3, 1]), [[1, 2], [6]], every=True)
+    every = [[5, 9, 3, 9, 1], [5, 9, 3, 9, 1, 2], [4, 8, 6]]
+    torch.testing.assert_close(contexts.hidden, read_hidden(model, every), atol=1e-4, rtol=1e-4)
+    contexts.extend(np.array([0]), np.array([-1]))
+    assert contexts.hidden is None

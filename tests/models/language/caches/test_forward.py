@@ -45,6 +45,9 @@ class Counting(torch.nn.Module):
         forward.__signature__ = inspect.Signature([*names, rest])  # pyright: ignore[reportFunctionMemberAccess]
         self.forward = forward
 
+    def get_output_embeddings(self) -> None:
+        return None
+
 
 class Wrapped(torch.nn.Module):
     """A wrapper as those of adapters and compilers are."""
@@ -56,6 +59,9 @@ class Wrapped(torch.nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Output:
         return self.model(*args, **kwargs)
 
+    def get_output_embeddings(self) -> None:
+        return None
+
 
 IDS = torch.zeros(1, 3, dtype=torch.int64)
 
@@ -65,9 +71,9 @@ IDS = torch.zeros(1, 3, dtype=torch.int64)
 def test_the_cache_goes_in_and_comes_back(argument: str, field: str, wrap: Any) -> None:
     model = Counting(argument, field)
     forward = Forward(wrap(model))
-    logits, cache = forward.last(IDS)
+    logits, _, cache = forward.last(IDS)
     assert logits.tolist() == [[3.0]]
-    logits, again = forward.last(IDS[:, :1], cache)
+    logits, _, again = forward.last(IDS[:, :1], cache)
     assert logits.tolist() == [[4.0]]
     assert again is cache
     assert model.swallowed == {"input_ids", "use_cache", "return_dict"}
@@ -82,6 +88,6 @@ def test_a_model_without_a_cache_is_refused() -> None:
 
 def test_a_cache_that_is_ignored_is_noticed() -> None:
     forward = Forward(Counting("cache", "cache", forgets=True))
-    _, cache = forward.last(IDS)
+    cache = forward.last(IDS).cache
     with pytest.raises(ModelError, match="Counting returns another cache than it is given as cache"):
         forward.last(IDS, cache)
