@@ -110,7 +110,7 @@ def forward_last(twin: Twin, rows: Tensor) -> Tensor:
     """(B, V) float32 logits behind each of (B, T) texts."""
     order = torch.arange(len(rows), device=rows.device)
     with select_rows(twin.model, order, torch.full_like(order, rows.shape[1] - 1)) as select:
-        return select(twin.model(input_ids=rows, use_cache=False).logits)
+        return select.apply(twin.model(input_ids=rows, use_cache=False).logits)
 
 
 @torch.inference_mode()
