@@ -25,6 +25,7 @@ class EditedLM(CausalLM):
     def __init__(self, plain: CausalLM, edits: Sequence[Edit], blocks: str | None = None) -> None:
         self.plain = plain
         """The model without edits."""
+        self._blocks = blocks
         super().__init__(plain.model, plain.tokenizer, eos=plain._eos)
         self._edits = Edits(edits, Anatomy(plain.model, blocks))
         if self._edits.weights and not plain.find_twins().are_copies:
@@ -60,7 +61,10 @@ class EditedLM(CausalLM):
 
     def edited(self, *edits: Edit, blocks: str | None = None) -> EditedLM:
         """The same with `edits` behind those that it has."""
-        return EditedLM(self.plain, (*self.edits, *edits), blocks)
+        return EditedLM(self.plain, (*self.edits, *edits), blocks or self._blocks)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return EditedLM, (self.plain, self.edits, self._blocks)
 
     def _begin(self, opening: Opening) -> tuple[int, ...]:
         ids = super()._begin(opening)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from typing import Any
 
@@ -12,7 +13,7 @@ from tiny import VOCAB, tiny
 
 import feynkac as fk
 from feynkac.base.errors import ArgumentError, ModelError
-from feynkac.models.edits import Add, Affine, Apply, Change, Prepared, ProjectOut, Span, Steps
+from feynkac.models.edits import Add, Affine, Apply, Change, Emphasise, Prepared, ProjectOut, Span, Steps
 from feynkac.models.language.caches.opening import open_contexts
 from feynkac.models.language.caches.plain import PlainContexts
 from feynkac.models.language.caches.shared import SharedContexts
@@ -352,6 +353,13 @@ def test_layers_that_cannot_be_found_can_be_named(tiny_lm: Any) -> None:
     assert Anatomy(model, "model.layers").n_layers == 2
     named = lm.edited(Add(vector(1, 16), layer=0), blocks="model.layers")
     assert named.open([[1]], 2).start().equal(lm.edited(Add(vector(1, 16), layer=0)).open([[1]], 2).start())
+
+
+def test_an_edited_model_is_pickled_with_its_edits(tiny_lm: Any) -> None:
+    edited = tiny_lm("a", "b").edited(Add(vector(1, 16), layer=0), Emphasise("b", alpha=0.1))
+    again = pickle.loads(pickle.dumps(edited))
+    ids = edited.begin("aab")
+    assert again.open([ids], 3).start().equal(edited.open([ids], 3).start())
 
 
 def test_edits_of_several_models_do_not_share_a_batch(tiny_lm: Any) -> None:
