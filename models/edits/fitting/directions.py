@@ -108,7 +108,7 @@ class Direction(Mapping[int, Tensor]):
         return load_direction(path)
 
     def __getitem__(self, layer: int) -> Tensor:
-        return self._vectors[layer]
+        return self._vectors[layer].clone()
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._vectors)

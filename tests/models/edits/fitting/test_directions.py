@@ -79,6 +79,14 @@ def test_a_direction_is_as_long_as_the_means_differ_along_it() -> None:
         torch.testing.assert_close(v @ v, v @ gap, atol=1e-4, rtol=1e-4)
 
 
+def test_a_direction_is_never_changed() -> None:
+    given = {0: PLANTED.clone()}
+    direction = Direction(given)
+    given[0].zero_()
+    direction[0].zero_()
+    assert torch.equal(direction[0], PLANTED) and direction == direction and direction != Direction({0: PLANTED})
+
+
 def test_several_groups_are_pooled() -> None:
     one, two, three = (Activations({0: draw(i, 4 + i)}) for i in range(3))
     found = fit_direction(one, [two, three])[0]
