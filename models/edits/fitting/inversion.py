@@ -34,7 +34,7 @@ def invert(
     steps: int = 200,
     *,
     prompt: str = "",
-    rate: float = 0.02,
+    rate: float = 0.05,
     blocks: str | None = None,
 ) -> Inversion:
     """The vector that, added at a layer, makes `sentence` the likeliest text behind `prompt`, as far as one does.
