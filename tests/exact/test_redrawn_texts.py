@@ -37,15 +37,15 @@ def _sum_paths(text: str) -> float:
 # Particles, steps between moves, steps back, chains; options of the prompt; potentials, and what they weigh in all.
 CASES: dict[str, Any] = {
     "a mask": ((1, 2, 1, None), {}, [fk.regex("a*b?a*")], lambda x: float(x.count("b") < 2)),
-    "a mask, contexts forked": ((2, 2, 1, None), {}, [fk.regex("[ab]{3}"), fk.reward(lambda x: 1.5 * x.count("ab"))],
-                                lambda x: (len(x) == 3) * math.exp(1.5 * x.count("ab"))),
-    "a running maximum": ((1, 3, 2, None), {}, [fk.reward(lambda x: x.count("b") - 0.4 * len(x), kind="max")],
+    "a mask, contexts forked": ((2, 2, 1, None), {}, [fk.regex("a[ab]{2}"), fk.reward(lambda x: 1.5 * x.count("ab"))],
+                                lambda x: (len(x) == 3 and x[0] == "a") * math.exp(1.5 * x.count("ab"))),
+    "a running maximum": ((1, 2, 1, None), {}, [fk.reward(lambda x: x.count("b") - 0.4 * len(x), kind="max")],
                           lambda x: math.exp(x.count("b") - 0.4 * len(x))),
     "a guide": ((1, 2, 1, None), {}, [PATHS], _sum_paths),
     "an end that is forced": ((1, 2, 1, None), {"at_limit": "end"}, [fk.constraint(lambda x: len(x) != 1)],
                               lambda x: float(len(x) != 1)),
-    "another proposal": ((1, 2, 1, None), {"proposal": Tempered(1.7)}, [fk.regex("b?a*")],
-                         lambda x: float("b" not in x[1:])),
+    "another proposal": ((1, 2, 1, None), {"proposal": Tempered(1.7)}, [fk.regex("a*b?a*")],
+                         lambda x: float(x.count("b") < 2)),
     "a lazy constraint": ((1, 2, 1, None), {}, [fk.lazy(lambda x: "bb" not in x)], lambda x: float("bb" not in x)),
     "waste-free": ((2, 2, 1, 1), {}, [fk.regex("[ab]{3}"), fk.reward(lambda x: 1.5 * x.count("ab"))],
                    lambda x: (len(x) == 3) * math.exp(1.5 * x.count("ab"))),
@@ -88,12 +88,11 @@ class RatioLeftOut(Redraw):
         return super().__call__(t, now, past, rng)
 
 
-@pytest.mark.parametrize("case", ["a mask", "a running maximum"])
+@pytest.mark.parametrize("case", ["a running maximum", "another proposal"])
 def test_texts_drawn_anew_without_the_ratio_are_caught(tiny_lm, monkeypatch, case) -> None:
     remember(monkeypatch)
-    with pytest.raises(BiasFound) as caught:
+    with pytest.raises(BiasFound):
         assert_equal_masses(*measure(tiny_lm("a", "b", seed=3), case, RatioLeftOut))
-    assert abs(caught.value.f) > 1e-3
 
 
 def test_a_text_that_completes_a_stop_string_when_it_is_drawn_anew_is_not_taken(tiny_lm, monkeypatch) -> None:
