@@ -102,7 +102,7 @@ class TellsDropped(Protocol):
 
 @runtime_checkable
 class TellsHidden(Protocol):
-    """A state that knows what its model made of its samples. For twists and read-outs of one's own. Without it: they refuse.
+    """A state that knows what its model made of its samples. For read-outs of one's own. Without it: they refuse.
 
     A model reads a token when the next one is drawn, so what is known of a text is one token behind it.
     """
