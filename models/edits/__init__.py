@@ -8,6 +8,7 @@ from feynkac.models.edits.files import load_direction, save_direction
 from feynkac.models.edits.fitting import (
     Activations,
     Direction,
+    Example,
     Probe,
     capture,
     choose_layer,
@@ -20,6 +21,7 @@ from feynkac.models.edits.fitting import (
     fit_probe,
     invert,
     match_features,
+    profile_heads,
     target_features,
 )
 from feynkac.models.edits.saving import load_edits, save_edits
@@ -29,8 +31,8 @@ from feynkac.models.language.editing import Anatomy, Change, Edit, Prepared, Spa
 
 __all__ = [
     "Activation", "Activations", "Adapter", "Add", "Affine", "Anatomy", "Apply", "BiasAttention", "Change", "Clamp",
-    "Direction", "DivergentLM", "Edit", "Emphasise", "Features", "Prepared", "Probe", "ProjectOut", "ScaleHeads",
-    "Scope", "Shift", "Span", "Steps", "Where", "capture", "choose_layer", "contrast_layers", "decompose", "describe",
-    "fit_affine", "fit_direction", "fit_function_vector", "fit_probe", "invert", "load_direction", "load_edits",
-    "match_features", "save_direction", "save_edits", "target_features",
+    "Direction", "DivergentLM", "Edit", "Emphasise", "Example", "Features", "Prepared", "Probe", "ProjectOut",
+    "ScaleHeads", "Scope", "Shift", "Span", "Steps", "Where", "capture", "choose_layer", "contrast_layers", "decompose",
+    "describe", "fit_affine", "fit_direction", "fit_function_vector", "fit_probe", "invert", "load_direction",
+    "load_edits", "match_features", "profile_heads", "save_direction", "save_edits", "target_features",
 ]  # fmt: skip

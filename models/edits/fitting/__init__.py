@@ -9,9 +9,10 @@ from feynkac.models.edits.fitting.features import Decomposition, Matches, decomp
 from feynkac.models.edits.fitting.heads import fit_function_vector
 from feynkac.models.edits.fitting.inversion import Inversion, invert
 from feynkac.models.edits.fitting.logistic import Probe, fit_probe
+from feynkac.models.edits.fitting.profiling import Example, HeadProfile, profile_heads
 
 __all__ = [
-    "Activations", "Decomposition", "Description", "Direction", "Effects", "Inversion", "Matches", "Probe", "capture",
-    "choose_layer", "contrast_layers", "decompose", "describe", "fit_affine", "fit_direction", "fit_function_vector",
-    "fit_probe", "invert", "match_features", "target_features",
+    "Activations", "Decomposition", "Description", "Direction", "Effects", "Example", "HeadProfile", "Inversion",
+    "Matches", "Probe", "capture", "choose_layer", "contrast_layers", "decompose", "describe", "fit_affine",
+    "fit_direction", "fit_function_vector", "fit_probe", "invert", "match_features", "profile_heads", "target_features",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from feynkac.base.errors import ArgumentError, ModelError, shorten
 from feynkac.models.language.caches.forward import select_rows
 from feynkac.models.language.caches.opening import check_whole
 from feynkac.models.language.editing import Anatomy
-from feynkac.models.language.editing.edits import Laid
+from feynkac.models.language.editing.edits import Edits, Laid
 from feynkac.models.language.editing.spans import Located
 from feynkac.models.language.forks import check_process
 from feynkac.models.language.prompted import Prompted
@@ -94,13 +94,19 @@ def list_batches(texts: Sequence[Tokens]) -> Iterator[list[int]]:
 
 
 @contextmanager
-def open_pass(lm: CausalLM, texts: Sequence[Tokens]) -> Iterator[tuple[Twin, Tensor]]:
-    """A twin with the edits of `lm` laid on for texts of one length, and their (B, T) ids."""
+def open_pass(
+    lm: CausalLM, texts: Sequence[Tokens], edits: Sequence[Edits | None] | None = None
+) -> Iterator[tuple[Twin, Tensor]]:
+    """A twin with the edits of `lm`, or with those given for each text, laid on; and the (B, T) ids of the texts.
+
+    The texts must have one length.
+    """
     check_process()
     check_whole(lm.model)
     rows = torch.tensor([text.ids for text in texts], device=lm.device)
     prompts = [text.ids[: text.start] for text in texts]
-    laid = Laid([lm.variant] * len(texts), [text.start for text in texts], Located(prompts, lm.vocabulary, lm.device))
+    kinds = [lm.variant] * len(texts) if edits is None else edits
+    laid = Laid(kinds, [text.start for text in texts], Located(prompts, lm.vocabulary, lm.device))
     positions = torch.arange(rows.shape[1], device=rows.device).expand_as(rows)
     with lm.find_twins().borrow() as twin, laid.on(twin, np.arange(len(texts)), positions):
         yield twin, rows
