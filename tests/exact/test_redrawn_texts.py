@@ -46,7 +46,8 @@ CASES: dict[str, Any] = {
                               lambda x: float(len(x) != 1)),
     "another proposal": ((1, 2, 1, None), {"proposal": Tempered(1.7)}, [fk.regex("a*b?a*")],
                          lambda x: float(x.count("b") < 2)),
-    "a lazy constraint": ((1, 2, 1, None), {}, [fk.lazy(lambda x: "bb" not in x)], lambda x: float("bb" not in x)),
+    "a lazy constraint": ((1, 1, 1, None), {"max_tokens": 2}, [fk.lazy(lambda x: "bb" not in x)],
+                          lambda x: float("bb" not in x)),
     "waste-free": ((2, 2, 1, 1), {}, [fk.regex("[ab]{3}"), fk.reward(lambda x: 1.5 * x.count("ab"))],
                    lambda x: (len(x) == 3) * math.exp(1.5 * x.count("ab"))),
 }  # fmt: skip
@@ -56,11 +57,12 @@ def measure(lm, case: str, kernel: type[Redraw] = Redraw) -> tuple[np.ndarray, n
     """The expected weight of every text, and its mass."""
     (n, every, block, chains), options, potentials, weigh = CASES[case]
     target: dict[str, float] = {}
-    for tokens, p in law(lm, 3, options.get("at_limit", "truncate")).items():
+    options = {"max_tokens": 3, **options}
+    for tokens, p in law(lm, options["max_tokens"], options.get("at_limit", "truncate")).items():
         written = lm.vocabulary.text(tokens)
         target[written] = target.get(written, 0.0) + p * weigh(written)
     potential = product(*potentials)
-    model = lm.prompt("a", max_tokens=3, temperature=TEMPERATURE, **options)
+    model = lm.prompt("a", temperature=TEMPERATURE, **options)
     model = model.constrain([each for each in potential.factors if isinstance(each, TokenConstraint)])
     model = model.heed([each for each in potential.factors if isinstance(each, Guides)])
     waste_free = () if chains is None else (shrink(systematic, chains), n // chains)
