@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 from feynkac.base.errors import ModelError
 from feynkac.models.language.protocols import Contexts
+from feynkac.models.language.texts import Prompt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,10 +31,22 @@ PASS = 512
 class Node:
     """One history. It is *resident* while its keys and values, and the logits of its next token, are there."""
 
-    __slots__ = ("__weakref__", "bank", "depth", "logits", "parent", "prompt", "row", "serial", "slot", "token")
+    __slots__ = (
+        "__weakref__",
+        "bank",
+        "depth",
+        "logits",
+        "parent",
+        "prompt",
+        "row",
+        "serial",
+        "slot",
+        "token",
+        "variant",
+    )
 
-    def __init__(self, serial: int, parent: Node | None, token: int, prompt: tuple[int, ...]) -> None:
-        self.serial = serial
+    def __init__(self, serial: int, parent: Node | None, token: int, prompt: tuple[int, ...], variant: Any) -> None:
+        self.serial, self.variant = serial, variant
         self.parent = parent
         self.token = token
         self.prompt = prompt
@@ -102,12 +115,12 @@ class Bank:
 
 
 class Histories:
-    """All histories of one language model in one run."""
+    """All histories of one language model in one run, and of those that share a batch with it."""
 
     def __init__(self, lm: LanguageModel) -> None:
         self.lm = lm
         self.forwarded = 0
-        self._roots: dict[tuple[int, ...], Node] = {}
+        self._roots: dict[tuple[Any, tuple[int, ...]], Node] = {}
         # A node lives as long as a context or a record of a particle leads to it.
         self._children: WeakValueDictionary[tuple[int, int], Node] = WeakValueDictionary()
         self._serial = itertools.count()
@@ -115,20 +128,20 @@ class Histories:
         self._window = lm.window
         self._device = lm.device
 
-    def root(self, prompt: tuple[int, ...]) -> Node:
-        """The history that is `prompt`. Raises ModelError if it fills the model's window."""
-        if prompt not in self._roots:
+    def root(self, prompt: tuple[int, ...], variant: Any = None) -> Node:
+        """The history that is `prompt`, of a model of the batch. Raises ModelError if it fills the model's window."""
+        if (variant, prompt) not in self._roots:
             if self._window is not None and len(prompt) >= self._window:
                 raise ModelError(f"the prompt has {len(prompt)} tokens; the model's window holds {self._window}")
-            self._roots[prompt] = Node(next(self._serial), None, -1, prompt)
-        return self._roots[prompt]
+            self._roots[variant, prompt] = Node(next(self._serial), None, -1, prompt, variant)
+        return self._roots[variant, prompt]
 
     def child(self, node: Node, token: int) -> Node:
         """The history that is `node`, then `token`."""
         key = (node.serial, token)
         found = self._children.get(key)
         if found is None:
-            found = self._children[key] = Node(next(self._serial), node, token, node.prompt)
+            found = self._children[key] = Node(next(self._serial), node, token, node.prompt, node.variant)
         return found
 
     def logits(self, wanted: Sequence[Node], held: Collection[Node]) -> Tensor:
@@ -184,7 +197,8 @@ class Histories:
         if roots:
             longest = max(len(root.prompt) for root in roots)
             room = ROOM if self._window is None else min(ROOM, self._window - longest)
-            store = self.lm.open([root.prompt for root in roots], room)
+            prompts = [Prompt(root.prompt, room, variant=root.variant) for root in roots]
+            store = self.lm.open_prompts(prompts, room)
             self._banks.append(Bank(store, roots))
             self.forwarded += sum(len(root.prompt) for root in roots)
 

@@ -114,12 +114,12 @@ class Run:
         """The history of `read(*prompt)`, which are token ids; read once a run."""
         key = (lm, repr(prompt))
         if key not in self._prompts:
-            if lm not in self._histories:
+            if lm.batch not in self._histories:
                 from feynkac.models.language.histories import Histories
 
-                self._histories[lm] = Histories(lm)
-            self._prompts[key] = self._histories[lm].root(read(*prompt))
-        return self._histories[lm], self._prompts[key]
+                self._histories[lm.batch] = Histories(lm)
+            self._prompts[key] = self._histories[lm.batch].root(read(*prompt), lm.variant)
+        return self._histories[lm.batch], self._prompts[key]
 
     def draw_key(self, row: int) -> float:
         """A second uniform of each row, for `p.rng`."""

@@ -112,7 +112,7 @@ class CachedCausalLM:
                 break
         else:
             known = len(ids)
-            node = self.histories.root(ids)
+            node = self.histories.root(ids, self.lm.variant)
         for i in range(known, len(ids)):
             node = self.histories.child(node, ids[i])
         self._nodes[ids] = node

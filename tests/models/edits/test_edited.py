@@ -355,6 +355,50 @@ def test_layers_that_cannot_be_found_can_be_named(tiny_lm: Any) -> None:
     assert named.open([[1]], 2).start().equal(lm.edited(Add(vector(1, 16), layer=0)).open([[1]], 2).start())
 
 
+def test_base_and_edited_contexts_of_a_program_share_each_pass(tiny_lm: Any, monkeypatch: Any) -> None:
+    lm = tiny_lm("a", "b")
+    edited = lm.edited(Add(vector(2, 16), layer=1))
+    lm.open([[1]], 2), edited.open([[1]], 2)  # the self-checks
+    passes: list[int] = []
+    forward = SharedContexts._forward
+    monkeypatch.setattr(
+        SharedContexts,
+        "_forward",
+        lambda self, plan, tokens: passes.append(len(plan.rows)) or forward(self, plan, tokens),
+    )
+
+    @fk.program
+    def alternate(p: Any) -> str:
+        one, other = lm.context("a"), edited.context("a")
+        for _ in range(3):
+            token = p.sample(one.next_token())
+            p.factor(other.next_token().log_prob(token))
+            if one.ended:
+                break
+            other.append(token)
+        return str(one)
+
+    fk.steer(alternate(), particles=1, seed=0)
+    assert passes and max(passes) == 2  # both contexts of the particle in one pass
+    reference = [fk.steer(alternate(), particles=4, seed=s).log_evidence for s in range(3)]
+
+    @fk.program
+    def apart(p: Any) -> str:
+        one, other = lm.context("a"), far.context("a")
+        for _ in range(3):
+            token = p.sample(one.next_token())
+            p.factor(other.next_token().log_prob(token))
+            if one.ended:
+                break
+            other.append(token)
+        return str(one)
+
+    far = pickle.loads(pickle.dumps(edited))  # the same law, of another model object
+    np.testing.assert_allclose(
+        [fk.steer(apart(), particles=4, seed=s).log_evidence for s in range(3)], reference, atol=1e-5
+    )
+
+
 def test_an_edited_model_is_pickled_with_its_edits(tiny_lm: Any) -> None:
     edited = tiny_lm("a", "b").edited(Add(vector(1, 16), layer=0), Emphasise("b", alpha=0.1))
     again = pickle.loads(pickle.dumps(edited))
