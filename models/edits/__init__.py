@@ -2,6 +2,7 @@
 
 from feynkac.models.edits.activations import Activation, Add, Affine, Apply, ProjectOut
 from feynkac.models.edits.attention import BiasAttention, Emphasise
+from feynkac.models.edits.depth import SkipLayers
 from feynkac.models.edits.divergence import DivergentLM
 from feynkac.models.edits.features import Clamp, Features
 from feynkac.models.edits.files import load_direction, save_direction
@@ -32,7 +33,8 @@ from feynkac.models.language.editing import Anatomy, Change, Edit, Prepared, Spa
 __all__ = [
     "Activation", "Activations", "Adapter", "Add", "Affine", "Anatomy", "Apply", "BiasAttention", "Change", "Clamp",
     "Direction", "DivergentLM", "Edit", "Emphasise", "Example", "Features", "Prepared", "Probe", "ProjectOut",
-    "ScaleHeads", "Scope", "Shift", "Span", "Steps", "Where", "capture", "choose_layer", "contrast_layers", "decompose",
-    "describe", "fit_affine", "fit_direction", "fit_function_vector", "fit_probe", "invert", "load_direction",
-    "load_edits", "match_features", "profile_heads", "save_direction", "save_edits", "target_features",
+    "ScaleHeads", "Scope", "Shift", "SkipLayers", "Span", "Steps", "Where", "capture", "choose_layer",
+    "contrast_layers", "decompose", "describe", "fit_affine", "fit_direction", "fit_function_vector", "fit_probe",
+    "invert", "load_direction", "load_edits", "match_features", "profile_heads", "save_direction", "save_edits",
+    "target_features",
 ]  # fmt: skip

@@ -13,12 +13,14 @@ from torch import Tensor
 from feynkac.base.errors import ArgumentError
 from feynkac.models.edits.activations import Add, Affine, ProjectOut
 from feynkac.models.edits.attention import BiasAttention, Emphasise
+from feynkac.models.edits.depth import SkipLayers
 from feynkac.models.edits.scopes import Steps
 from feynkac.models.edits.weights import Adapter, ScaleHeads, Shift
 from feynkac.models.language.editing import Edit, Span
 
 _KINDS: dict[str, type[Any]] = {
-    kind.__name__: kind for kind in (Adapter, Add, Affine, BiasAttention, Emphasise, ProjectOut, ScaleHeads, Shift)
+    kind.__name__: kind
+    for kind in (Adapter, Add, Affine, BiasAttention, Emphasise, ProjectOut, ScaleHeads, Shift, SkipLayers)
 }
 _VALUES: dict[str, type[Any]] = {"Span": Span, "Steps": Steps}
 _HEADER = "feynkac edits"

@@ -94,16 +94,31 @@ def _try_heads(lm: CausalLM, anatomy: Anatomy, example: Example, alpha: float, l
         for layer in layers
         for head in range(anatomy.heads)
     ]
-    scores = torch.stack([_score(lm, answer, [lm.variant, *kinds]) for answer in answers], 1)
+    scores = _score_all(lm, answers, [lm.variant, *kinds])
     odds = scores[:, 0] - (scores[:, 1:].logsumexp(1) if example.others else 0.0)
     return (odds[1:] - odds[0]).reshape(len(layers), anatomy.heads)
 
 
+def _score_all(lm: CausalLM, answers: Sequence[Tokens], kinds: Sequence[Any]) -> Tensor:
+    """(n, A) float64 log-probabilities of answers behind one prompt, under each of n edits.
+
+    Answers that differ in their last token only, as those of one token do, take one pass.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for number, answer in enumerate(answers):
+        groups.setdefault(answer.ids[:-1], []).append(number)
+    scores = torch.empty(len(kinds), len(answers), dtype=torch.float64)
+    for read, members in groups.items():
+        start = answers[members[0]].start
+        written = torch.tensor([answers[number].ids[start:] for number in members])
+        scores[:, members] = _score(lm, Tokens(read, start), written, kinds)
+    return scores
+
+
 @torch.inference_mode()
-def _score(lm: CausalLM, text: Tokens, kinds: Sequence[Any]) -> Tensor:
-    """(n,) float64 log-probabilities of a response behind its prompt, under each of n edits."""
-    at = torch.arange(text.start - 1, len(text.ids) - 1)
-    ids = torch.tensor(text.ids[text.start :])
+def _score(lm: CausalLM, text: Tokens, written: Tensor, kinds: Sequence[Any]) -> Tensor:
+    """(n, A) log-probabilities of the tokens `written` (A, K) from the prompt's last token on, under each of n edits."""
+    at = torch.arange(text.start - 1, len(text.ids))
     found = []
     for some in _split(kinds, max(1, _ROWS // len(at))):
         with open_pass(lm, [text] * len(some), some) as (twin, rows):
@@ -111,7 +126,7 @@ def _score(lm: CausalLM, text: Tokens, kinds: Sequence[Any]) -> Tensor:
             with select_rows(twin.model, order, at.to(rows.device).repeat(len(some))) as select:
                 logits = select.apply(twin.model(input_ids=rows, use_cache=False).logits)
         law = logits.double().log_softmax(1).cpu().reshape(len(some), len(at), -1)
-        found.append(law.gather(2, ids.expand(len(some), -1)[..., None]).sum((1, 2)))
+        found.append(law[:, torch.arange(len(at)), written].sum(2))
     return torch.cat(found)
 
 

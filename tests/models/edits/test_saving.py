@@ -21,6 +21,7 @@ from feynkac.models.edits import (
     ProjectOut,
     ScaleHeads,
     Shift,
+    SkipLayers,
     Span,
     Steps,
     load_edits,
@@ -39,6 +40,7 @@ def edits() -> dict[str, Any]:
         "bias": BiasAttention(torch.tensor([0.0, 1.0, -1.0]), layer=0),
         "heads": ScaleHeads({(0, 1): 0.0, (1, 2): 1.5}),
         "shift": Shift({"lm_head.weight": torch.ones(3, 16)}, strength=-0.5, share=0.5),
+        "skip": SkipLayers(range(1, 2), scope="response"),
     }
 
 

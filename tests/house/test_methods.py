@@ -1,0 +1,159 @@
+"""docs/methods.md: every block of code runs, and every system of the table has a section."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import feynkac as fk
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "methods.md"
+TEXT = PAGE.read_text(encoding="utf-8")
+OPENING, *_SECTIONS = TEXT.split("\n### ")
+SECTIONS = {part.split("\n")[0]: part for part in _SECTIONS}
+ROWS = re.findall(r"^\| (.+?) \| \[(.+?)\]\(#(.+?)\) \| (.+?) \| (.+?) \|$", TEXT, re.MULTILINE)
+SYSTEMS = 54
+WITHOUT_CODE = {"PrimeComposer", "C2SER, PRELUDE, LeTFuser"}
+"""What the page says is missing, or outside."""
+
+
+def list_blocks(part: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", part, re.DOTALL)
+
+
+CODED = [title for title, part in SECTIONS.items() if list_blocks(part)]
+
+
+def make_small(heads: int = 9, layers: int = 15) -> fk.CausalLM:
+    """A random model with as many heads as the demo's, over pieces of the page."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    spelling = Tokenizer(models.BPE())
+    spelling.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    spelling.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=1500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=["</s>", "<s>"],
+        show_progress=False,
+    )  # fmt: skip
+    spelling.train_from_iterator([TEXT], trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=spelling, eos_token="</s>", bos_token="<s>")
+    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=4 * heads, intermediate_size=24, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=3, max_position_embeddings=2048, initializer_range=0.3,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return fk.CausalLM(LlamaForCausalLM(config), tokenizer, eos=0)
+
+
+class Planted:
+    """A sparse autoencoder whose features are random directions."""
+
+    def __init__(self, width: int, seed: int, count: int = 40) -> None:
+        rows = torch.randn(count, width, generator=torch.Generator().manual_seed(seed))
+        self.rows = rows / rows.norm(dim=1, keepdim=True)
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x @ self.rows.T)
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return z @ self.rows
+
+
+def make_names(lm: fk.CausalLM) -> dict[str, Any]:
+    """What the page's blocks may use: its opening around `lm`, and stand-ins for what only a reader has."""
+    from feynkac.models.diffusion import GaussianMixture
+
+    names: dict[str, Any] = {"__name__": "page"}
+    first, second = list_blocks(OPENING)
+    imports, _, opened = first.partition("\nlm = ")
+    assert opened.startswith("fk.CausalLM.from_pretrained(")
+    exec(compile(imports, str(PAGE), "exec"), names)
+    names["lm"] = lm
+    exec(compile(second, str(PAGE), "exec"), names)
+    tuned = copy.deepcopy(lm.model)
+    for layer in tuned.model.layers:
+        layer.mlp.down_proj.weight.data *= 1.1
+    eager = copy.deepcopy(lm.model)
+    eager.set_attn_implementation("eager")
+    width = lm.model.config.hidden_size
+    return names | {
+        "sae": Planted(width, 0), "sae_before": Planted(width, 1),
+        "tuned": fk.CausalLM(tuned, lm.tokenizer, eos=lm.vocabulary.eos), "eager": eager,
+        "prior": GaussianMixture([0.7, 0.3], [[-2.0, 0.0], [3.0, 1.0]], 0.5),
+        "depth": torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0)),
+    }  # fmt: skip
+
+
+def run(names: dict[str, Any], title: str) -> dict[str, Any]:
+    """The names that a section leaves behind, which begins with its own copy of those of the page."""
+    found = dict(names)
+    if "pipe" in SECTIONS[title]:
+        pytest.importorskip("diffusers")
+        from feynkac.models.diffusion.folder import open_pipeline
+
+        found["pipe"] = open_pipeline(str(ROOT / "benchmarks" / "train" / "digits"))
+    if "esm" in SECTIONS[title]:
+        found["esm"] = make_esm()
+    for block in list_blocks(SECTIONS[title]):
+        exec(compile(block, f"{PAGE}: {title}", "exec"), found)
+    return found
+
+
+def make_esm() -> Any:
+    from transformers import EsmConfig, EsmForMaskedLM
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return EsmForMaskedLM(
+            EsmConfig(
+                vocab_size=33, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
+                max_position_embeddings=64, position_embedding_type="rotary", mask_token_id=32, pad_token_id=1,
+            )
+        ).eval()  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def small() -> dict[str, Any]:
+    pytest.importorskip("vaderSentiment")
+    return make_names(make_small())
+
+
+@pytest.mark.parametrize("title", CODED)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_the_lines_of_every_system_run(small: dict[str, Any], title: str, capsys: Any) -> None:
+    before = {name: value.clone() for name, value in small["lm"].model.state_dict().items()}
+    run(small, title)
+    assert all(value.equal(before[name]) for name, value in small["lm"].model.state_dict().items())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_the_lines_run_on_the_demos_model(smollm2: Path, capsys: Any) -> None:
+    pytest.importorskip("vaderSentiment")
+    names = make_names(fk.CausalLM.from_pretrained(str(smollm2)))
+    for title in CODED:
+        run(names, title)
+
+
+def test_every_system_stands_in_the_table_and_has_a_section() -> None:
+    assert len(ROWS) == SYSTEMS == len({name for name, *_ in ROWS})
+    for _, title, anchor, _, measured in ROWS:
+        assert title in SECTIONS and measured
+        assert anchor == re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+    assert {title for _, title, *_ in ROWS} == set(SECTIONS)
+
+
+def test_no_system_takes_more_than_fifteen_lines() -> None:
+    assert set(SECTIONS) - set(CODED) == WITHOUT_CODE
+    for title, part in SECTIONS.items():
+        lines = [line for block in list_blocks(part) for line in block.splitlines() if line.strip()]
+        assert len(lines) <= 15, title
