@@ -117,7 +117,7 @@ def _score_all(lm: CausalLM, answers: Sequence[Tokens], kinds: Sequence[Any]) ->
 
 @torch.inference_mode()
 def _score(lm: CausalLM, text: Tokens, written: Tensor, kinds: Sequence[Any]) -> Tensor:
-    """(n, A) log-probabilities of the tokens `written` (A, K) from the prompt's last token on, under each of n edits."""
+    """(n, A) log-probabilities of the tokens `written` (A, K) behind the prompt, under each of n edits."""
     at = torch.arange(text.start - 1, len(text.ids))
     found = []
     for some in _split(kinds, max(1, _ROWS // len(at))):
