@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_edited import Remembered, wild
+from edited_models import Remembered, wild
 from test_language_model import last
 from toys import sum_over_runs
 
