@@ -22,10 +22,14 @@ from feynkac.models.language.language_model import LanguageModel
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
     from feynkac.models.language.lm import CausalLM
+    from feynkac.models.language.prompts.openings import Opening
     from feynkac.models.language.protocols import Contexts
 
 _AMOUNTS: ContextVar[Callable[[Where], Tensor] | None] = ContextVar("amounts", default=None)
 """The strengths of the pass that is made now; None in the self-check, where they are 1."""
+
+_PASSES = 3
+"""Tokens that go through a model for each token of a text."""
 
 
 class DivergentLM(LanguageModel):
@@ -53,6 +57,9 @@ class DivergentLM(LanguageModel):
         """See `LanguageModel.open`."""
         plain, full, measured = (lm.open(prompts, max_new) for lm in (self.plain, self.full, self._measured))
         return _Contexts(plain, full, measured, self._most)
+
+    def _begin(self, opening: Opening) -> tuple[int, ...]:
+        return self.full._begin(opening)  # which refuses prompts that its edits do not fit
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -108,6 +115,8 @@ class _Contexts:
 
     def __init__(self, plain: Contexts, full: Contexts, measured: Contexts, most: float) -> None:
         self.forwarded = 0
+        self.spent: NDArray[np.int64] = np.empty(0, np.int64)
+        """See `feynkac.models.language.protocols.Spends`."""
         self._plain, self._full, self._measured, self._most = plain, full, measured, most
 
     @property
@@ -121,7 +130,9 @@ class _Contexts:
             # Of a prompt, its last token only: what stands before decides on nothing new.
             return torch.where(where.steps == 0, strengths[where.prompt][:, None], 0.0)
 
-        return self._run(find, self._measured.start)
+        logits = self._run(find, self._measured.start)
+        self.spent = _PASSES * self.lengths
+        return logits
 
     def extend(self, parents: Rows, tokens: NDArray[np.int64]) -> Tensor:
         strengths = self._measure(self._plain.extend(parents, tokens), self._full.extend(parents, tokens))
@@ -131,10 +142,13 @@ class _Contexts:
             assert where.context is not None
             return strengths[number[where.context]][:, None]
 
+        self.spent = _PASSES * (np.asarray(tokens) >= 0)
         return self._run(find, lambda: self._measured.extend(parents, tokens))
 
     def append(self, parents: Rows, tokens: Sequence[Sequence[int]], *, every: bool = False) -> Tensor:
-        return append_one_by_one(self.extend, parents, tokens, every)
+        logits = append_one_by_one(self.extend, parents, tokens, every)
+        self.spent = _PASSES * np.array([len(some) for some in tokens], np.int64)
+        return logits
 
     def _measure(self, plain: Tensor, full: Tensor) -> Tensor:
         """(n,) strengths from (n, V) logits."""

@@ -17,7 +17,7 @@ from feynkac.models.language.editing import Anatomy, Where
 
 @runtime_checkable
 class Features(Protocol):
-    """A sparse autoencoder: objects of sae-lens fit as they are."""
+    """A sparse autoencoder in float32: objects of sae-lens fit as they are."""
 
     def encode(self, x: Tensor, /) -> Tensor:
         """(..., K) features of (..., W) activations."""
@@ -45,7 +45,8 @@ class Clamp(Activation):
         """See `Activation.check`."""
         if not isinstance(self.features, Features):
             raise ArgumentError(f"features is {type(self.features).__name__}; it must have encode and decode")
-        code = encode_zeros(self.features, find_width(anatomy, self.of))
+        place = anatomy.model.get_input_embeddings().weight.device
+        code = encode_zeros(self.features, find_width(anatomy, self.of), place)
         if not isinstance(self.values, Mapping) or not self.values:
             raise ArgumentError(f"values is {self.values!r}; give numbers by features, such as {{12: 0.0}}")
         for number, value in self.values.items():
@@ -57,7 +58,7 @@ class Clamp(Activation):
 
     def change(self, value: Tensor, amount: Tensor, layer: int, where: Where) -> Tensor:
         """See `Activation.change`."""
-        code = self.features.encode(value)
+        code = self.features.encode(value.float())
         changed = code.clone()
         for feature, to in self.values.items():
             old = code[..., feature]
@@ -65,14 +66,16 @@ class Clamp(Activation):
         return value + amount * (self.features.decode(changed) - self.features.decode(code)).to(value.dtype)
 
 
-def encode_zeros(features: Features, width: int) -> Tensor:
-    """(1, K) code of an activation of zeros. Raises ArgumentError for an autoencoder of another model."""
+def encode_zeros(features: Features, width: int, device: torch.device | str = "cpu") -> Tensor:
+    """(1, K) code of an activation of zeros. Raises ArgumentError for an autoencoder of another model or device."""
     try:
         with torch.no_grad():
-            code = features.encode(torch.zeros(1, width))
+            code = features.encode(torch.zeros(1, width, device=device))
             back = features.decode(code)
     except Exception as cause:
-        raise ArgumentError(f"the autoencoder does not take activations of {width} numbers: {cause}") from cause
+        raise ArgumentError(
+            f"the autoencoder does not take activations of {width} numbers (float32, on {device}): {cause}"
+        ) from cause
     if back.shape != (1, width):
         raise ArgumentError(
             f"the autoencoder gives {tuple(back.shape)} for activations (1, {width}): it belongs to another model"

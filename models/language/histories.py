@@ -184,11 +184,12 @@ class Histories:
         single = [chain for chain in chains if len(chain) == 1]
         longer = [chain for chain in chains if len(chain) > 1]
         where: Where = {}
+        taken = bank.contexts.forwarded
         if longer:
             where |= bank.extend(held | {before(chain[0]) for chain in single}, longer)
         if single:
             where |= bank.extend(held | {chain[-1] for chain in longer}, single)
-        self.forwarded += sum(map(len, chains))
+        self.forwarded += bank.contexts.forwarded - taken
         return where
 
     def _open(self, roots: Iterable[Node]) -> None:
@@ -200,7 +201,7 @@ class Histories:
             prompts = [Prompt(root.prompt, room, variant=root.variant) for root in roots]
             store = self.lm.open_prompts(prompts, room)
             self._banks.append(Bank(store, roots))
-            self.forwarded += sum(len(root.prompt) for root in roots)
+            self.forwarded += store.forwarded
 
     def _fits(self, node: Node) -> bool:
         return self._window is None or len(node.prompt) + node.depth <= self._window

@@ -105,6 +105,9 @@ class CausalLM(LanguageModel):
             return open_contexts(self.find_twins(), prompts, max_new)
         from feynkac.models.language.editing.spans import Located
 
+        for prompt, one in zip(prompts, edits, strict=True):
+            if one is not None:
+                one.check_prompt(prompt, self.vocabulary)
         return open_contexts(self.find_twins(), prompts, max_new, edits, Located(prompts, self.vocabulary, self.device))
 
     def edited(self, *edits: Edit, blocks: str | None = None) -> EditedLM:

@@ -23,7 +23,7 @@ from feynkac.models.language.proposals.children import check_undrawn, list_child
 from feynkac.models.language.proposals.columns import FAR, Columns
 from feynkac.models.language.proposals.drawing import PromptProblem, Share, arrange, draw_shares, guide_shares
 from feynkac.models.language.proposals.plain import CANNOT_GO_BACK, Drafted
-from feynkac.models.language.protocols import Drops, Frontier, Spends, find_hidden
+from feynkac.models.language.protocols import Drops, Frontier, count_spent, find_hidden
 from feynkac.models.language.readers.readers import (
     Reader,
     Readers,
@@ -193,6 +193,7 @@ class Prompted:
         scale = self._inverse_temperature[state.group[heads]]
         mask = self.mask(state.automata[heads], state.length[heads], state.group[heads], lazily=True)
         groups, hidden = np.arange(len(self.problems)), find_hidden(state.contexts)
+        state.companions[texts.HIDDEN] = hidden
         return Frontier(
             logits, mask, scale, context, uniforms, pinned, state, rows, parents, tokens, groups, hidden=hidden
         )
@@ -274,9 +275,9 @@ class Prompted:
         return pack(self.lm.vocabulary.ends)
 
 
-def _count_forwarded(state: Texts, groups: Iterable[int], counts: Iterable[int]) -> None:
+def _count_forwarded(state: Texts, groups: Iterable[int], taken: Sequence[int] | NDArray[np.int64]) -> None:
     """Count what the contexts of some groups have taken: so many tokens, unless they say otherwise."""
-    for g, n in zip(groups, state.contexts.spent if has(state.contexts, Spends) else counts, strict=True):
+    for g, n in zip(groups, count_spent(state.contexts, taken), strict=True):
         state.forwarded[g] += int(n)
 
 

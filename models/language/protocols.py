@@ -66,12 +66,20 @@ class Drops(Protocol):
 
 @runtime_checkable
 class Spends(Protocol):
-    """Contexts of which one extension may take several tokens of models beneath, or none. Without it: it takes one."""
+    """Contexts of which one token may take several of models beneath, or none. Without it: it takes one."""
 
     forwarded: int
     """Tokens forwarded so far."""
     spent: NDArray[np.int64]
-    """(C,) tokens forwarded for each context by the last call of `start` or `extend`."""
+    """(C,) tokens forwarded for each context by the last call of `start`, `extend` or `append`."""
+
+
+def count_spent(contexts: Contexts, taken: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    """(n,) tokens that the first n contexts took in the last call: `taken`, unless they know better.
+
+    Contexts that are merely kept stand behind those that go on (`feynkac.models.language.kept`).
+    """
+    return contexts.spent[: len(taken)] if has(contexts, Spends) else np.asarray(taken, np.int64)
 
 
 def find_hidden(contexts: Contexts) -> Tensor | None:

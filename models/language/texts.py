@@ -20,7 +20,7 @@ from feynkac.models.language.kept import Kept
 from feynkac.models.language.laws.law import PLAIN, Law
 from feynkac.models.language.proposals.columns import Constraints, find_columns
 from feynkac.models.language.proposals.spending import doubt_proposal
-from feynkac.models.language.protocols import Contexts, Drops, find_hidden
+from feynkac.models.language.protocols import Contexts, Drops
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -162,7 +162,7 @@ class Texts:
 
     def tell_hidden(self, rows: Rows) -> Tensor | None:
         """(R, width) float32: what the output layer read where the last token of `rows` was drawn."""
-        hidden = find_hidden(self.contexts)
+        hidden = self.companions.get(HIDDEN)
         return None if hidden is None else hidden[self.context[rows]]
 
     def tell_problems(self, rows: Rows) -> list[Problem]:
@@ -221,16 +221,13 @@ def name_listing(g: int, column: int) -> tuple[str, int, int]:
     return "listing", g, column
 
 
-def name_spent(g: int) -> tuple[str, int]:
-    """The key in `companions` of the nats of second moment that problem `g` spends on its proposal."""
-    return "spent", g
-
-
 RUNNING, BY_EOS, BY_STOP, AT_LIMIT, DEAD = range(5)
 EXTEND = 64
 """Tokens by which the table of generated ids grows."""
 NOTHING = -1
 """No token is pending: the text is empty."""
+HIDDEN = "what the output layer read"
+"""The key in `companions` of the hidden states of the last frontier; contexts may have read other texts since."""
 
 
 def start_texts(

@@ -78,12 +78,15 @@ class ByteContexts:
         count, parents = np.array([len(some) for some in tokens], np.int64), np.asarray(parents, np.int64)
         start = np.cumsum(count) - count if every else np.cumsum(count > 0) - 1
         places, found = [np.empty(0, np.int64)], [torch.empty(0, END + 1, device=self._device)]
+        spent = np.zeros(len(count), np.int64)
         for i in range(max(1, int(count.max(initial=0)))):
             self._move(parents, np.array([some[i] if i < len(some) else -1 for some in tokens], np.int64))
+            spent += self.spent
             parents = np.arange(len(count))
             shown = np.flatnonzero(count > i if every else count == i + 1)
             places.append(start[shown] + (i if every else 0))
             found.append(self._to_logits(shown))
+        self.spent = spent
         return torch.cat(found)[torch.as_tensor(np.argsort(np.concatenate(places)), device=self._device)]
 
     def log_laws(self, rows: Rows) -> NDArray[np.float64]:

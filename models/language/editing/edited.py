@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.errors import ModelError
 from feynkac.models.language.editing.anatomy import Anatomy
 from feynkac.models.language.editing.contract import Edit
 from feynkac.models.language.editing.edits import Edits
-from feynkac.models.language.editing.spans import locate
 from feynkac.models.language.lm import CausalLM
 
 if TYPE_CHECKING:
@@ -22,13 +21,13 @@ if TYPE_CHECKING:
 class EditedLM(CausalLM):
     """See `CausalLM.edited`. It runs on the twins of the model that it edits; its edits are laid on pass by pass."""
 
-    def __init__(self, plain: CausalLM, edits: Sequence[Edit], blocks: str | None = None) -> None:
+    def __init__(self, plain: CausalLM, edits: Sequence[Edit] | Edits, blocks: str | None = None) -> None:
         self.plain = plain
         """The model without edits."""
         self._blocks = blocks
         super().__init__(plain.model, plain.tokenizer, eos=plain._eos)
-        self._edits = Edits(edits, Anatomy(plain.model, blocks))
-        if self._edits.weights and not plain.find_twins().are_copies:
+        self._edits = edits if isinstance(edits, Edits) else Edits(edits, Anatomy(plain.model, blocks))
+        if self._edits.parameters and not plain.find_twins().are_copies:
             raise ModelError("weights can be edited only in a model that can be copied; this one is run itself")
 
     @property
@@ -44,7 +43,7 @@ class EditedLM(CausalLM):
     @property
     def batch(self) -> Any:
         """See `LanguageModel.batch`: rows of one pass share their weights, and may have different activations."""
-        return self if self._edits.weights else self.plain
+        return self if self._edits.parameters else self.plain
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -64,14 +63,11 @@ class EditedLM(CausalLM):
         return EditedLM(self.plain, (*self.edits, *edits), blocks or self._blocks)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return EditedLM, (self.plain, self.edits, self._blocks)
+        return EditedLM, (self.plain, self._edits, self._blocks)  # as prompts have them, too
 
     def _begin(self, opening: Opening) -> tuple[int, ...]:
         ids = super()._begin(opening)
-        for span in self._edits.spans:
-            locate(span, ids, self.vocabulary)
-        if wrong := self._edits.lengths - {len(ids)}:
-            raise ArgumentError(f"an edit is made for prompts of {min(wrong)} tokens, and this one has {len(ids)}")
+        self._edits.check_prompt(ids, self.vocabulary)
         return ids
 
     def __repr__(self) -> str:

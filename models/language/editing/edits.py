@@ -15,8 +15,11 @@ from torch import Tensor
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.language.editing.biases import bias_attention
 from feynkac.models.language.editing.contract import Bias, Change, Edit, Prepared, Span, Spans, Where
+from feynkac.models.language.editing.parameters import Parameters
+from feynkac.models.language.editing.spans import locate
 
 if TYPE_CHECKING:
+    from feynkac.base.vocabulary import Vocabulary
     from feynkac.models.language.caches.twin import Twin, Twins
     from feynkac.models.language.editing.anatomy import Anatomy
 
@@ -25,8 +28,8 @@ class Edits:
     """Edits in the order in which they apply, fitted to one model; two of them are equal only if identical."""
 
     def __init__(self, edits: Sequence[Edit], anatomy: Anatomy) -> None:
-        self.edits = tuple(edits)
-        prepared = []
+        self.edits, self._anatomy = tuple(edits), anatomy
+        prepared: list[Prepared] = []
         for number, edit in enumerate(self.edits):
             if isinstance(edit, type) or not isinstance(edit, Edit):
                 raise ArgumentError(
@@ -38,8 +41,7 @@ class Edits:
             (change, edit) for edit, one in zip(self.edits, prepared, strict=True) for change in one.changes
         ]
         self.biases: list[Bias] = [bias for one in prepared for bias in one.biases]
-        self.weights = _change_weights(anatomy.model, prepared)
-        """Parameters used instead of the model's own."""
+        self.parameters = Parameters(anatomy.model, [one.weights for one in prepared])
         self.lengths = {one.length for one in prepared if one.length is not None}
         self.spans: list[Span] = [span for one in prepared for span in one.spans]
         self.reach = max((one.reach for one in prepared), default=0)
@@ -47,29 +49,22 @@ class Edits:
             _check_module(anatomy.model, change.module)
         self._errors: weakref.WeakKeyDictionary[Twins, dict[Any, float]] = weakref.WeakKeyDictionary()
 
+    def check_prompt(self, ids: Sequence[int], vocabulary: Vocabulary) -> None:
+        """Raises ArgumentError for a prompt without a span that is named, or of another length than an edit is for."""
+        for span in self.spans:
+            locate(span, ids, vocabulary)
+        if wrong := self.lengths - {len(ids)}:
+            raise ArgumentError(f"an edit is made for prompts of {min(wrong)} tokens, and this one has {len(ids)}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Edits, (self.edits, self._anatomy)
+
     def find_errors(self, twins: Twins) -> dict[Any, float]:
         """What the self-check found of these twins with these edits (see `caches.agreement`)."""
         return self._errors.setdefault(twins, {})
 
     def __repr__(self) -> str:
         return ", ".join(map(repr, self.edits))
-
-
-def _change_weights(model: Any, prepared: Sequence[Prepared]) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
-    for one in prepared:
-        for name, change in one.weights.items():
-            try:
-                old = found[name] if name in found else model.get_parameter(name).detach()
-            except AttributeError:
-                raise ArgumentError(
-                    f"an edit names the parameter '{name}', which {type(model).__name__} does not have"
-                ) from None
-            new = change(old)
-            if new.shape != old.shape or not new.isfinite().all():
-                raise ArgumentError(f"an edit makes {tuple(new.shape)} of {name} {tuple(old.shape)}, or no numbers")
-            found[name] = new.to(old)
-    return found
 
 
 def _check_module(model: Any, name: str) -> None:
@@ -140,7 +135,7 @@ class Laid:
         with ExitStack() as stack:
             for name, acts in hooks.items():
                 stack.enter_context(_hook(twin.model, name, acts))
-            stack.enter_context(_swap(twin.model, next(iter(kinds)).weights))
+            stack.enter_context(next(iter(kinds)).parameters.swap(twin.model))
             if biased:
                 stack.enter_context(bias_attention(twin.model, self, prompt, where))
             yield
@@ -235,18 +230,3 @@ def _hook(model: Any, name: str, acts: Sequence[_Act]) -> Iterator[None]:
 
 def find_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     return args[0] if args else next((value for value in kwargs.values() if isinstance(value, Tensor)), None)
-
-
-@contextmanager
-def _swap(model: Any, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Let the modules of a twin use other parameters for one pass."""
-    places = [(model.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2], new) for name, new in
-              weights.items()]  # fmt: skip
-    before = [module._parameters[name] for module, name, _ in places]
-    try:
-        for module, name, new in places:
-            module._parameters[name] = new
-        yield
-    finally:
-        for (module, name, _), old in zip(places, before, strict=True):
-            module._parameters[name] = old

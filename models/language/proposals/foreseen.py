@@ -90,7 +90,7 @@ class Foreseen:
             if g in self.lists:
                 listing = Listing(some, scores, vocabulary.tokens, vocabulary.eos)
                 state.companions[name_listing(g, self.lists[g].column)] = listing
-                state.forwarded[g] += sum(map(len, some))
+                state.forwarded[g] += sum(score.spent for score in scores)
 
 
 def mix(logits: Tensor, mask: TokenMask, found: Sequence[Node | None]) -> Tensor:

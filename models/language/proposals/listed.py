@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.models.language.laws.law import shape
+from feynkac.models.language.protocols import count_spent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +37,8 @@ class Scored(NamedTuple):
     """(E,) nats of each end-of-sequence token behind the text."""
     cut: bool
     """Whether the limit ends the text, at no price."""
+    spent: int
+    """Tokens that were forwarded for it."""
 
     @property
     def log_end(self) -> float:
@@ -71,15 +74,18 @@ def score_lists(
     roots, place = np.arange(n), np.arange(n) if groups is None else groups
     for some in _split(flat):
         written = [(g, ids) for g, ids in some if ids]
-        behind = None
+        behind: Tensor | None = None
+        spent: Iterator[int] = iter(())
         if written:
             parents = np.concatenate([roots[place[[g for g, _ in written]]], roots])
             behind = contexts.append(parents, [ids for _, ids in written] + [()] * n, every=True)
+            spent = iter(count_spent(contexts, [len(ids) for _, ids in written]).tolist())
             roots = np.arange(len(written), len(written) + n)
         at = 0
         for g, ids in some:
             rest = None if behind is None else _follow(behind[at : at + len(ids)], prompts[g], ids, eos)
-            found[g].append(_score(firsts[g], rest, ids, _ends(ids, prompts[g], vocabulary)))
+            taken = next(spent) if ids else 0
+            found[g].append(_score(firsts[g], rest, ids, _ends(ids, prompts[g], vocabulary), taken))
             at += len(ids)
     contexts.extend(roots, np.full(n, -1))
     return found
@@ -146,11 +152,11 @@ def _ends(ids: Ids, prompt: Prompt, vocabulary: Vocabulary) -> bool:
     return cut or any(stop in vocabulary.bytes(ids) for stop in prompt.stop)
 
 
-def _score(first: _Next, behind: _Next | None, ids: Ids, cut: bool) -> Scored:
+def _score(first: _Next, behind: _Next | None, ids: Ids, cut: bool, spent: int) -> Scored:
     """`first` is the law at the start, `behind` those behind each token."""
     if not ids or behind is None:
-        return Scored(np.empty(0), first.read_ends(), cut)
-    return Scored(np.concatenate([first.read(ids[:1]), behind.read(ids[1:])]), behind.read_ends(), cut)
+        return Scored(np.empty(0), first.read_ends(), cut, spent)
+    return Scored(np.concatenate([first.read(ids[:1]), behind.read(ids[1:])]), behind.read_ends(), cut, spent)
 
 
 @dataclass

@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.masks import TokenMask, unpack
 from feynkac.models.language.draws.next_token import Drawn, draw_tokens, score_tokens
 from feynkac.models.language.draws.rejection import draw_checked
 from feynkac.models.language.laws.law import shape
 from feynkac.models.language.proposals.spending import count_ratios
-from feynkac.models.language.protocols import Frontier, Proposal, Proposed
+from feynkac.models.language.protocols import Frontier, Proposal, Proposed, count_spent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +49,8 @@ CANNOT_GO_BACK = (
     "on; leave out either these, or moves=redraw(...)"
 )
 
+_LACKING = "the proposal's law leaves out tokens that the target has; mix it with the target's: mix=0.1"
+
 
 @dataclass(frozen=True)
 class Tempered:
@@ -71,8 +74,8 @@ class Drafted:
     `lm`: a language model with the same vocabulary, which reads the same tokens, its law at the target's temperature;
     or one prompt of such a model, `other.prompt(...)`, with a law and a text of its own before what is written. Either
     is taken within what the target's top-k and the like leave. With a share below 1 no increment exceeds
-    -log(1 - share) nats. Raises ArgumentError for a share that is none, for several prompts, and for a prompt whose law
-    leaves out tokens (top_k, ...) that only a share below 1 would bring back.
+    -log(1 - share) nats. Raises ArgumentError for a share that is none, for several prompts, and, at the latest when
+    it draws, for a law that leaves out tokens (top_k, an ensemble's, a beam's) which only a share below 1 brings back.
     """
 
     lm: LanguageModel | Prompted
@@ -82,9 +85,7 @@ class Drafted:
         if not 0.0 < self.share <= 1.0:
             raise ArgumentError(f"the share of the other model is {self.share}; it must be above 0 and at most 1")
         if (prompt := self._prompt) is not None and self.share == 1.0 and not prompt.law.is_plain:
-            raise ArgumentError(
-                "the proposal's law leaves out tokens that the target has; mix it with the target's: mix=0.1"
-            )
+            raise ArgumentError(_LACKING)
 
     @cached_property
     def _prompt(self) -> Prompt | None:
@@ -106,6 +107,7 @@ class Drafted:
                 f"the proposal's model has {other.shape[1]} tokens and the target {own.shape[1]}; they must be the same"
             )
         log_p, log_q = self._mix(own, other, frontier.scale)
+        _check_support(log_p, log_q, frontier.mask)
         count_ratios(frontier, log_p, log_q)
         return draw_and_weigh(frontier, log_q.float(), np.ones(len(own), np.float32))
 
@@ -130,6 +132,16 @@ class Drafted:
         if self.share == 1.0:
             return log_p, log_q
         return log_p, torch.logaddexp(np.log(self.share) + log_q, np.log1p(-self.share) + log_p)
+
+
+def _check_support(log_p: Tensor, log_q: Tensor, mask: TokenMask) -> None:
+    """Raises ArgumentError where q has no mass on a token that p has mass on and the mask allows.
+
+    Ensembles, beams of bytes and padded models leave out tokens, whatever the law of their prompts.
+    """
+    lacking = log_q.isneginf() & ~log_p.isneginf()
+    if lacking.any() and (lacking.cpu().numpy() & unpack(mask, lacking.shape[1])).any():
+        raise ArgumentError(_LACKING)
 
 
 def read_proposal(proposal: Any, mix: Any) -> Proposal | None:
@@ -203,25 +215,33 @@ def follow(lm: LanguageModel, frontier: Frontier) -> Tensor:
     """(U, V) float32 logits of another model behind the same contexts; call it once at every frontier of a run.
 
     Its contexts are opened at the first frontier, and live as long as the run. Its tokens count as forwarded, too.
+    Raises ModelError for prompts of which it does not know the tokens.
     """
     prompts = [replace(frontier.state.prompts[g], variant=lm.variant) for g in frontier.groups]
+    if (unknown := max(max(prompt.tokens) for prompt in prompts)) >= lm.n_embeddings:
+        raise ModelError(
+            f"the proposal's model reads the target's prompt, and has no token {unknown}; give it a prompt of its own, "
+            "proposal=other.prompt(...)"
+        )
     return walk_with(lm, lm, prompts, frontier)
 
 
 def walk_with(key: Any, lm: LanguageModel, prompts: Sequence[Prompt], frontier: Frontier) -> Tensor:
     """(U, V) float32 logits of `lm` behind `prompts`, one for each problem of the frontier, and the texts there.
 
-    `key`: what its contexts are kept by in `Texts.companions`.
+    `key`: what its contexts are kept by in `Texts.companions`, those of each share of a batch apart.
     """
-    state = frontier.state
+    state, key = frontier.state, (key, tuple(frontier.groups.tolist()))
     if frontier.parents is None or frontier.tokens is None:
         contexts = lm.open_prompts(prompts, max(state.prompts[g].max_tokens for g in frontier.groups))
         state.companions[key] = contexts
-        for g, prompt in zip(frontier.groups, prompts, strict=True):
-            state.forwarded[g] += len(prompt.tokens)
-        return contexts.start()
-    if (frontier.parents < 0).any():
-        raise ArgumentError(CANNOT_GO_BACK)
-    for g in state.group[frontier.heads]:
-        state.forwarded[g] += 1
-    return state.companions[key].extend(frontier.parents, frontier.tokens)
+        logits, groups, taken = contexts.start(), frontier.groups, [len(prompt.tokens) for prompt in prompts]
+    else:
+        if (frontier.parents < 0).any():
+            raise ArgumentError(CANNOT_GO_BACK)
+        contexts = state.companions[key]
+        logits, groups = contexts.extend(frontier.parents, frontier.tokens), state.group[frontier.heads]
+        taken = [1] * len(groups)
+    for g, n in zip(groups, count_spent(contexts, taken), strict=True):
+        state.forwarded[g] += int(n)
+    return logits

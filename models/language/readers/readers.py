@@ -77,12 +77,14 @@ class Reader:
         return found | dict(zip((text for text, _ in ahead), nats.tolist(), strict=True))
 
     def _reread(self, state: Texts, texts: Sequence[Any], group: int) -> dict[Any, float]:
-        if self not in state.companions:
+        if (reread := state.companions.get(self)) is None:
             self.check(state.vocabulary, state.prompts)
-            state.companions[self] = Reread(self.lm, self.prompt, max(each.max_tokens for each in state.prompts))
-            state.forwarded[group] += len(self.prompt.tokens)
-        found, forwarded = state.companions[self].read(texts)
-        state.forwarded[group] += forwarded
+            reread = Reread(self.lm, self.prompt, max(each.max_tokens for each in state.prompts))
+            state.forwarded[group] += reread.forwarded
+            state.companions[self] = reread
+        before = reread.forwarded
+        found = reread.read(texts)
+        state.forwarded[group] += reread.forwarded - before
         return found
 
     def score_next(self, frontier: Frontier) -> Tensor:
@@ -171,9 +173,10 @@ def walk_along(readers: Readers, frontier: Frontier) -> None:
     for lm, of_problem in readers.items():
         if frontier.parents is None:
             prompts = list(dict.fromkeys(prompt for some in of_problem for prompt in some))
-            state.companions[Walk, lm.batch] = Walk(lm, prompts, max(each.max_tokens for each in state.prompts))
+            walk = Walk(lm, prompts, max(each.max_tokens for each in state.prompts))
+            state.companions[Walk, lm.batch] = walk
             for g, some in enumerate(of_problem):
-                state.forwarded[g] += sum(len(prompt.tokens) for prompt in some)
+                state.forwarded[g] += sum(int(walk.spent[walk.where[prompt, ()]]) for prompt in some)
             continue
         places: dict[Any, int] = {}
         heads: NDArray[np.int64] = frontier.heads
@@ -182,6 +185,7 @@ def walk_along(readers: Readers, frontier: Frontier) -> None:
             for prompt in of_problem[g]:
                 places.setdefault((prompt, written), g)
         if places:
-            state.companions[Walk, lm.batch].extend(list(places))
-            for g in places.values():
-                state.forwarded[g] += 1
+            walk = state.companions[Walk, lm.batch]
+            walk.extend(list(places))
+            for g, n in zip(places.values(), walk.spent, strict=True):
+                state.forwarded[g] += int(n)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from feynkac.models.language.draws.next_token import check_law
 from feynkac.models.language.laws.law import shape
+from feynkac.models.language.protocols import count_spent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,6 +69,8 @@ class Walk:
         self._lm = lm
         self._contexts = lm.open_prompts(prompts, longest)
         self._arrive([(prompt, ()) for prompt in prompts], np.zeros(len(prompts)), self._contexts.start())
+        self.spent = count_spent(self._contexts, [len(prompt.tokens) for prompt in prompts])
+        """(U,) tokens forwarded for each text by the last step."""
 
     def _arrive(self, places: Sequence[Place], log_prob: NDArray[np.float64], logits: Tensor) -> None:
         self.where = {place: i for i, place in enumerate(places)}
@@ -81,6 +84,7 @@ class Walk:
         tokens = np.array([ids[-1] for _, ids in places])
         log_prob = self.log_prob[parents] + self.laws.read(parents, tokens)
         self._arrive(places, log_prob, self._contexts.extend(parents, _keep_known(tokens, self._lm)))
+        self.spent = count_spent(self._contexts, [1] * len(places))
 
 
 class Reread:
@@ -90,13 +94,15 @@ class Reread:
         self._lm, self._prompt = lm, prompt
         self._contexts = lm.open_prompts([prompt], longest)
         self._start = self._contexts.start()
+        self.forwarded = int(count_spent(self._contexts, [len(prompt.tokens)])[0])
+        """Tokens forwarded so far."""
 
-    def read(self, texts: Iterable[tuple[Ids, bool]]) -> tuple[dict[tuple[Ids, bool], float], int]:
-        """Nats of each text, with its end where it is True; and how many tokens were forwarded for them."""
+    def read(self, texts: Iterable[tuple[Ids, bool]]) -> dict[tuple[Ids, bool], float]:
+        """Nats of each text, with its end where it is True."""
         asked: dict[Ids, list[tuple[Ids, bool]]] = {}
         for ids, ended in texts:
             asked.setdefault(ids if ended else ids[:-1], []).append((ids, ended))
-        found, forwarded = dict[tuple[Ids, bool], float](), 0
+        found: dict[tuple[Ids, bool], float] = {}
         for some in _split(_keep_longest(asked)):
             laws = self._forward(some)
             at = 0
@@ -108,8 +114,7 @@ class Reread:
                         rest = laws.log_end[place] if ended else laws.read([place], text[n:])[0] if text else 0.0
                         found[text, ended] = nats + float(rest)
                 at += len(ids)
-            forwarded += at
-        return found, forwarded
+        return found
 
     def _forward(self, some: Sequence[Ids]) -> Laws:
         """The law at the start, then those behind each token of each text."""
@@ -122,6 +127,7 @@ class Reread:
             n = len(written)
             lists = [_keep_known(np.array(ids), self._lm).tolist() for ids in written]
             behind = self._contexts.append(np.zeros(n + 1, np.int64), [*lists, ()], every=True)
+            self.forwarded += int(count_spent(self._contexts, [*map(len, lists)]).sum())
             self._contexts.extend(np.array([n]), np.array([-1]))
             logits = torch.cat([logits, behind])
         return Laws(self._lm, [(self._prompt, ()), *places], logits)

@@ -13,7 +13,7 @@ from tiny import VOCAB, tiny
 
 import feynkac as fk
 from feynkac.base.errors import ArgumentError, ModelError
-from feynkac.models.edits import Add, Affine, Apply, Change, Emphasise, Prepared, ProjectOut, Span, Steps
+from feynkac.models.edits import Add, Affine, Apply, Change, DivergentLM, Emphasise, Prepared, ProjectOut, Span, Steps
 from feynkac.models.language.caches.opening import open_contexts
 from feynkac.models.language.caches.plain import PlainContexts
 from feynkac.models.language.caches.shared import SharedContexts
@@ -21,6 +21,7 @@ from feynkac.models.language.caches.twin import Twins
 from feynkac.models.language.editing import Anatomy
 from feynkac.models.language.editing.edits import Edits
 from feynkac.models.language.editing.spans import Anywhere
+from feynkac.models.language.proposals import Drafted
 
 PROMPTS = [[5, 9, 3, 7, 1], [4, 8], [5, 9, 3, 7, 1], [8, 2, 6, 11, 30]]
 
@@ -404,6 +405,30 @@ def test_an_edited_model_is_pickled_with_its_edits(tiny_lm: Any) -> None:
     again = pickle.loads(pickle.dumps(edited))
     ids = edited.begin("aab")
     assert again.open([ids], 3).start().equal(edited.open([ids], 3).start())
+
+
+def test_prompts_of_edited_models_are_pickled_with_them(tiny_lm: Any) -> None:
+    edited = tiny_lm("a", "b").edited(Add(vector(1, 16), layer=0))
+    task = edited.prompt("ab", max_tokens=4)
+    again, lm = pickle.loads(pickle.dumps((task, edited)))
+    assert again.lm is lm and again.prompts[0].variant is lm.variant
+    one, other = (fk.steer(each, particles=4, seed=0) for each in (task, again))
+    assert one.samples == other.samples
+
+
+def test_a_prompt_that_edits_do_not_fit_is_refused_wherever_it_is_run(tiny_lm: Any) -> None:
+    lm = tiny_lm("a", "b")
+    marked = lm.edited(Add(vector(1, 16), layer=0, scope=Span("b")))
+    runs = [
+        lambda: DivergentLM(lm, *marked.edits).prompt("aa"),
+        lambda: fk.bytewise(marked).prompt("aa"),
+        lambda: fk.steer(fk.ensemble([marked.prompt("ab"), lm.prompt("a")]).lm.prompt("aa", max_tokens=2), seed=0),
+        lambda: fk.steer(lm.prompt("aa", max_tokens=2, proposal=Drafted(marked)), seed=0),
+        lambda: marked.open([[1, 1]], 2),
+    ]
+    for run in runs:
+        with pytest.raises(ArgumentError, match="the prompt does not hold 'b'"):
+            run()
 
 
 def test_edits_of_several_models_do_not_share_a_batch(tiny_lm: Any) -> None:

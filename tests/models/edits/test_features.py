@@ -57,6 +57,12 @@ def test_a_clamp_to_its_own_values_changes_nothing(tiny_lm: Any) -> None:
     assert same.open([[1, 2]], 2).start().equal(lm.open([[1, 2]], 2).start())
 
 
+def test_an_autoencoder_is_given_float32_whatever_the_model_computes_in() -> None:
+    model, planted = tiny("llama").bfloat16(), Planted(32, 80)
+    contexts = opened(model, [Clamp(planted, {3: 5.0}, layer=0, scope="all")], None, None, None)
+    assert not contexts.start()[0].equal(opened(model, None, None, None, None).start()[0])
+
+
 def errors(lm: Any) -> dict[str, Any]:
     planted = Planted(16, 9)
     return {

@@ -60,6 +60,36 @@ def plain(model: Any, text: list[int]) -> torch.Tensor:
         return model(input_ids=torch.tensor([text]), use_cache=False).logits[0, -1].float()
 
 
+def test_a_change_of_a_tied_parameter_is_one_of_all_that_are_tied_to_it() -> None:
+    """As in the models from which differences are taken: `named_parameters` names such a parameter once."""
+    model = tiny("llama", tie_word_embeddings=True)
+    difference = 0.3 * torch.randn_like(model.get_input_embeddings().weight)
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        other.get_input_embeddings().weight.add_(difference)
+    assert other.lm_head.weight is other.get_input_embeddings().weight
+    for names in (["model.embed_tokens.weight"], ["model.embed_tokens.weight", "lm_head.weight"]):
+        kind = [Shift(dict.fromkeys(names, difference))]
+        walk(opened(model, kind, kind, kind, kind), PROMPTS, 1, lambda text, g: plain(other, text))
+
+
+def test_edited_weights_follow_the_models_own(tiny_lm: Any) -> None:
+    """Those written to in place, and those of another precision."""
+    lm = tiny_lm("a", "b")
+    name = "model.layers.0.mlp.down_proj.weight"
+    difference = 0.3 * torch.randn(lm.model.get_parameter(name).shape)
+    edited = lm.edited(Shift({name: difference}))
+    edited.open([[1, 2]], 2).start()
+    with torch.no_grad():
+        lm.model.get_parameter(name).mul_(0.5)
+    other = copy.deepcopy(lm.model)
+    with torch.no_grad():
+        other.get_parameter(name).add_(difference)
+    torch.testing.assert_close(edited.open([[1, 2]], 2).start()[0], plain(other, [1, 2]), atol=1e-5, rtol=1e-5)
+    lm.model.double()
+    assert edited.open([[1, 2]], 2).start().isfinite().all()
+
+
 def test_weights_add_up_in_their_order_and_go_with_other_edits() -> None:
     model, v = tiny("llama"), vector(3)
     half = Shift(differences(model), 0.5)

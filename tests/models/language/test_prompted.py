@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 import feynkac as fk
 from feynkac.base.errors import ArgumentError, ModelError
-from feynkac.models.language.proposals import Tempered
+from feynkac.models.language.proposals import Drafted, Tempered
 from feynkac.potentials.base import Factor
 from feynkac.smc.rng import Streams
 
@@ -165,6 +166,43 @@ def test_what_is_no_proposal_is_refused(tiny_lm, proposal: Any) -> None:
         tiny_lm("a").prompt(tokens=[1], proposal=proposal)
 
 
+def test_proposals_of_one_model_in_one_batch_walk_apart(tiny_lm) -> None:
+    """Two problems, with different shares of the same model: each draws what it draws alone."""
+    lm, other = tiny_lm("a", "b", seed=1), tiny_lm("a", "b", seed=2)
+    one = lm.prompt("ab", max_tokens=6, proposal=Drafted(other, 0.5))
+    two = lm.prompt("ba", max_tokens=5, proposal=Drafted(other, 1.0))
+    together = fk.steer([one, two], fk.regex("[ab]+"), particles=8, seed=3)
+    alone = fk.steer(one, fk.regex("[ab]+"), particles=8, seed=3)
+    assert together[0].samples == alone.samples
+    np.testing.assert_allclose(together[0].log_weights, alone.log_weights, atol=1e-5)
+
+
+def test_a_proposal_that_cannot_read_the_targets_prompt_is_refused(tiny_lm) -> None:
+    lm = tiny_lm("a", "b")
+    both = fk.ensemble([lm.prompt("a", max_tokens=3), lm.prompt("b")])
+    task = both.lm.prompt("a", max_tokens=3, proposal=Drafted(lm, 0.5))
+    assert len(fk.steer(task, particles=2, seed=0).samples) == 2
+    own = replace(both, problems=(replace(both.problems[0], proposal=Drafted(lm, 0.5)),))
+    with pytest.raises(ModelError, match="has no token 3; give it a prompt of its own"):
+        fk.steer(own, particles=2, seed=0)
+
+
+@pytest.mark.parametrize("kind", ["an ensemble", "a beam of bytes", "a model that never says a token"])
+def test_a_proposal_that_lacks_tokens_of_the_target_is_refused(tiny_lm, kind) -> None:
+    lm = tiny_lm("a", "b", "ab", seed=1)
+    silent = tiny_lm("a", "b", "ab", seed=2)
+    silent.model.lm_head.register_forward_hook(lambda _, given, out: out.index_fill(-1, torch.tensor([2]), -torch.inf))
+    target, proposal = {
+        "an ensemble": (lm, fk.ensemble([lm.prompt("a"), lm.prompt("b")], plausible=0.9)),
+        "a beam of bytes": (fk.bytewise(lm), fk.bytewise(silent).prompt("a")),
+        "a model that never says a token": (lm, silent.prompt("a")),
+    }[kind]
+    with pytest.raises(ArgumentError, match="mix it with the target's"):
+        fk.steer(target.prompt("a", max_tokens=4, proposal=proposal, mix=0.0), particles=4, seed=0)
+    fk.steer(target.prompt("a", max_tokens=4, proposal=proposal, mix=0.1), particles=4, seed=0)
+    fk.steer(lm.prompt("a", max_tokens=4, proposal=silent.prompt("a")), fk.regex("a+"), particles=4, seed=0)
+
+
 def test_a_text_tells_the_hidden_state_that_its_last_token_was_drawn_from(tiny_lm) -> None:
     """Through forks, deaths, and the proposals of several problems."""
     lm = tiny_lm("a", "b")
@@ -198,7 +236,12 @@ def test_a_text_tells_the_hidden_state_that_its_last_token_was_drawn_from(tiny_l
             torch.testing.assert_close(hidden, own, atol=1e-4, rtol=1e-4)
             self.asked += 1
 
-    one, other = Listener(), Listener()
-    problems = [(lm.prompt("ab", max_tokens=5), one), (lm.prompt("b", max_tokens=7), fk.regex("[ab]{5,}"), other)]
+    one, other, third = Listener(), Listener(), Listener()
+    listed = fk.choices(["abab", "bbab", "babb"])  # which are scored behind the prompt, in the same contexts
+    problems = [
+        (lm.prompt("ab", max_tokens=5), one),
+        (lm.prompt("b", max_tokens=7), fk.regex("[ab]{5,}"), other),
+        (lm.prompt("a", max_tokens=5), listed, third),
+    ]
     fk.steer(problems, particles=6, ess_threshold=1.0, seed=0)
-    assert min(one.asked, other.asked) > 10
+    assert min(one.asked, other.asked, third.asked) > 10
