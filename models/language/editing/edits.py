@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -56,20 +56,26 @@ class Edits:
 
 
 def _change_weights(model: Any, prepared: Sequence[Prepared]) -> dict[str, Tensor]:
+    known = dict(model.named_parameters(remove_duplicate=False))
     found: dict[str, Tensor] = {}
     for one in prepared:
         for name, change in one.weights.items():
-            try:
-                old = found[name] if name in found else model.get_parameter(name).detach()
-            except AttributeError:
-                raise ArgumentError(
-                    f"an edit names the parameter '{name}', which {type(model).__name__} does not have"
-                ) from None
-            new = change(old)
-            if new.shape != old.shape or not new.isfinite().all():
-                raise ArgumentError(f"an edit makes {tuple(new.shape)} of {name} {tuple(old.shape)}, or no numbers")
-            found[name] = new.to(old)
+            if name not in known:
+                raise ArgumentError(f"an edit names the parameter '{name}', which {type(model).__name__} does not have")
+            tied = [other for other in known if known[other] is known[name] and other not in one.weights]
+            made: dict[Tensor, Tensor] = {}  # what is tied shares one copy
+            for place in (name, *tied):
+                old = found.get(place, known[place])
+                made[old] = made[old] if old in made else _change_weight(name, old.detach(), change)
+                found[place] = made[old]
     return found
+
+
+def _change_weight(name: str, old: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    new = change(old)
+    if new.shape != old.shape or not new.isfinite().all():
+        raise ArgumentError(f"an edit makes {tuple(new.shape)} of {name} {tuple(old.shape)}, or no numbers")
+    return new.to(old)
 
 
 def _check_module(model: Any, name: str) -> None:
@@ -138,8 +144,8 @@ class Laid:
             for change, edit in edits.changes:
                 hooks.setdefault(f"{change.side} {change.module}", []).append(_Act(change, edit, rows, there, watch))
         with ExitStack() as stack:
-            for name, acts in hooks.items():
-                stack.enter_context(_hook(twin.model, name, acts))
+            for place, acts in hooks.items():
+                stack.enter_context(_hook(twin.model, place, acts, positions.shape))
             stack.enter_context(_swap(twin.model, next(iter(kinds)).weights))
             if biased:
                 stack.enter_context(bias_attention(twin.model, self, prompt, where))
@@ -205,32 +211,43 @@ class _Watch:
 
 
 @contextmanager
-def _hook(model: Any, name: str, acts: Sequence[_Act]) -> Iterator[None]:
-    side, module = name.split(" ", 1)
+def _hook(model: Any, place: str, acts: Sequence[_Act], tokens: torch.Size) -> Iterator[None]:
+    """Let `acts` change what goes through a module, at a `place` such as "output lm_head"."""
+    side, name = place.split(" ", 1)
 
     def after(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
-        value, given = (out[0] if isinstance(out, tuple) else out), find_input(args, kwargs)
-        for act in acts:
-            value = act(value, given)
+        old, given = (out[0] if isinstance(out, tuple) else out), find_input(args, kwargs)
+        value = _act_on_tokens(acts, old, given, tokens, name)
         return (value, *out[1:]) if isinstance(out, tuple) else value
 
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        value = given = find_input(args, kwargs)
-        for act in acts:
-            value = act(value, given)
+        given = find_input(args, kwargs)
+        value = _act_on_tokens(acts, given, given, tokens, name)
         if args:
             return (value, *args[1:]), kwargs
         return args, {key: value if old is given else old for key, old in kwargs.items()}
 
-    place = model.get_submodule(module)
+    module = model.get_submodule(name)
     if side == "output":
-        handle = place.register_forward_hook(after, with_kwargs=True)
+        handle = module.register_forward_hook(after, with_kwargs=True)
     else:
-        handle = place.register_forward_pre_hook(before, with_kwargs=True)
+        handle = module.register_forward_pre_hook(before, with_kwargs=True)
     try:
         yield
     finally:
         handle.remove()
+
+
+def _act_on_tokens(acts: Sequence[_Act], value: Tensor, given: Tensor, tokens: torch.Size, name: str) -> Tensor:
+    """`value` behind all `acts`, for (F, Q) `tokens`; some modules list the tokens of all rows behind each other."""
+    shape = value.shape
+    if shape[:-1] == (tokens.numel(),) and value.ndim == 2:
+        value, given = value.reshape(*tokens, -1), given.reshape(*tokens, -1)
+    elif shape[:-1] != tokens:
+        raise ModelError(f"{name} works on {tuple(shape)} numbers, not on {tuple(tokens)} tokens: it cannot be edited")
+    for act in acts:
+        value = act(value, given)
+    return value.reshape(shape)
 
 
 def find_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
