@@ -56,7 +56,7 @@ class Edits:
 
 
 def _change_weights(model: Any, prepared: Sequence[Prepared]) -> dict[str, Tensor]:
-    known = dict(model.named_parameters(remove_duplicate=False))
+    known: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     found: dict[str, Tensor] = {}
     for one in prepared:
         for name, change in one.weights.items():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import math
+import string
 from collections.abc import Callable
 from typing import Any
 
@@ -13,18 +16,21 @@ from test_edited import PROMPTS
 from tiny import VOCAB, tiny
 
 from feynkac.base.errors import ArgumentError, ModelError
-from feynkac.models.edits import Add, Apply, ScaleHeads
+from feynkac.models.edits import Add, Apply, Emphasise, ScaleHeads, measure_attention
 from feynkac.models.language.caches.opening import open_contexts
 from feynkac.models.language.caches.twin import Twins
 from feynkac.models.language.editing import Anatomy
 from feynkac.models.language.editing.edits import Edits
 from feynkac.models.language.editing.spans import Anywhere
+from feynkac.models.language.lm import CausalLM
 
-_IDS = dict(vocab_size=VOCAB, bos_token_id=1, eos_token_id=2, pad_token_id=0)
-_SIZES = dict(
+_IDS: dict[str, Any] = dict(vocab_size=VOCAB, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+_SIZES: dict[str, Any] = dict(
     _IDS, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, max_position_embeddings=64
 )
-_OPT = dict(_IDS, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64)
+_OPT: dict[str, Any] = dict(
+    _IDS, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=64
+)
 CONFIGS: dict[str, Callable[[], Any]] = {
     "opt": lambda: transformers.OPTConfig(**_OPT, word_embed_proj_dim=32),
     "opt that projects": lambda: transformers.OPTConfig(**_OPT, word_embed_proj_dim=16),
@@ -47,7 +53,7 @@ CONFIGS: dict[str, Callable[[], Any]] = {
 
 def make(kind: str) -> Any:
     if kind not in CONFIGS:
-        return tiny(kind)
+        return tiny(kind, **({"sliding_window": 64} if kind == "gemma3" else {}))
     torch.manual_seed(0)
     return transformers.AutoModelForCausalLM.from_config(CONFIGS[kind]()).eval()
 
@@ -184,3 +190,50 @@ def test_modules_that_list_the_tokens_of_all_rows_are_edited_row_by_row() -> Non
             wanted.append(model(input_ids=torch.tensor([prompt]), use_cache=False).logits[0, -1].float())
         handle.remove()
     torch.testing.assert_close(found, torch.stack(wanted), atol=1e-4, rtol=1e-4)
+
+
+ATTENTIVE = ["opt", "phi", "neox", "neo", "deepseek", "mixtral", "gemma3"]
+
+
+def with_bias(model: Any, text: list[int], bias: torch.Tensor, monkeypatch: Any) -> torch.Tensor:
+    """(V,) logits of a plain pass whose attention scores have `bias` (Q, K) added where their softmax is taken."""
+    softmax, other = torch.nn.functional.softmax, copy.deepcopy(model)
+    other.set_attn_implementation("eager")
+
+    def biased(scores: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        attends = scores.ndim == 4 and scores.shape[2:] == bias.shape
+        return softmax(scores + bias.to(scores) if attends else scores, *args, **kwargs)
+
+    with monkeypatch.context() as patch, torch.inference_mode():
+        patch.setattr(torch.nn.functional, "softmax", biased)
+        return other(input_ids=torch.tensor([text]), use_cache=False).logits[0, -1].float()
+
+
+@pytest.mark.parametrize("kind", ATTENTIVE)
+def test_emphasis_is_a_bias_where_the_softmax_is_taken(kind: str, monkeypatch: Any) -> None:
+    """`Anywhere` marks the second token; the first keeps its weight."""
+    model = make(kind)
+    edits = Edits([Emphasise("anything", alpha=0.01)], Anatomy(model))
+    contexts = open_contexts(Twins(model), PROMPTS, 8, [edits] * 4, Anywhere(4, torch.device("cpu")))
+    contexts.start()
+    found = contexts.extend(np.arange(4), np.array([7, 9, 3, 5]))
+    wanted = []
+    for prompt, token in zip(PROMPTS, [7, 9, 3, 5], strict=True):
+        bias = torch.zeros(len(prompt) + 1, len(prompt) + 1)
+        bias[:, 2 : len(prompt)] = math.log(0.01)
+        wanted.append(with_bias(model, [*prompt, token], bias, monkeypatch))
+    torch.testing.assert_close(found, torch.stack(wanted), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ATTENTIVE)
+def test_attention_is_measured_where_each_architecture_keeps_it(kind: str, tiny_lm: Any) -> None:
+    characters = (string.ascii_letters + string.digits)[: VOCAB - 1]
+    lm = CausalLM(make(kind), tiny_lm(*characters).tokenizer, eos=[0])
+    eager = copy.deepcopy(lm.model)
+    eager.set_attn_implementation("eager")
+    ids = torch.tensor([[*lm.begin("abcde"), *lm.spell("fg")]])
+    with torch.inference_mode():
+        every = torch.stack(eager(input_ids=ids, use_cache=False, output_attentions=True).attentions)[:, 0]
+    marked = [len(lm.begin("abcde")) - 3, len(lm.begin("abcde")) - 2]
+    found = measure_attention(lm, "abcde", ["fg"], "cd")[0]
+    torch.testing.assert_close(found, every[:, :, -2:, marked].sum(3).mean(2), atol=1e-5, rtol=1e-4)

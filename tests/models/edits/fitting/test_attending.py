@@ -44,7 +44,7 @@ def test_a_twin_attends_as_before_when_it_was_measured(make_lm: Any) -> None:
     with lm.find_twins().borrow() as twin:
         assert twin.model.config._attn_implementation == lm.model.config._attn_implementation != "eager"
         assert not any(module._forward_hooks for module in twin.model.modules())
-    assert lm.score(PROMPT, TEXTS) == before
+    assert (lm.score(PROMPT, TEXTS) == before).all()
 
 
 def test_edits_count_in_attention(make_lm: Any) -> None:
