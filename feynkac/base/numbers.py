@@ -24,9 +24,20 @@ def as_whole(value: Any) -> int | None:
 
 def as_bool(value: Any) -> bool | None:
     """`value` as a bool, also from numpy, and from an array or tensor with one entry; None for what is none."""
-    single = hasattr(value, "item") and math.prod(getattr(value, "shape", (0,))) == 1
-    value = value.item() if single else value
+    value = _take_only(value)
     return value if isinstance(value, bool) else None
+
+
+def as_real(value: Any) -> float | None:
+    """`value` as a finite float, also from an array or tensor with one entry; None for True, "1" and what is none."""
+    value = _take_only(value)
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    return number if math.isfinite(number) else None
+
+
+def _take_only(value: Any) -> Any:
+    single = hasattr(value, "item") and math.prod(getattr(value, "shape", (0,))) == 1
+    return value.item() if single else value
 
 
 def read_whole(name: str, value: Any, low: int, advice: str = "") -> int:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from feynkac.base.errors import ArgumentError
+from feynkac.commands.edits import edit_model
 from feynkac.commands.options import (
     Algorithm,
     Device,
@@ -49,6 +50,11 @@ def generate(
     repetition_penalty: Annotated[float | None, typer.Option(help="Above 1, a token comes again less often.")] = None,
     no_repeat_ngram_size: Annotated[int | None, typer.Option(help="No sequence of so many tokens comes twice.")] = None,
     power: Annotated[float | None, typer.Option(help="The target is the law of whole texts to this power.")] = None,
+    edit: Annotated[
+        list[str] | None,
+        typer.Option(help="Edit the model by a file of save_edits or of a Direction: FILE, or FILE:STRENGTH."),
+    ] = None,
+    emphasis: Annotated[list[str] | None, typer.Option(help="Attention is drawn to this part of the prompt.")] = None,
     particles: Particles = 16,
     algorithm: Algorithm = "smc",
     resampler: Resampler = "ssp",
@@ -74,7 +80,7 @@ def generate(
     if power is not None:
         potentials.append(fk.power(power))
     potentials += [fk.reward(find_function(name), scale=scale) for name in reward or []]
-    lm = fk.CausalLM.from_pretrained(model, dtype=dtype, device=device)
+    lm = edit_model(fk.CausalLM.from_pretrained(model, dtype=dtype, device=device), edit or [], emphasis or [])
     text, message = (None, prompt) if chat else (prompt, None)
     limit: Any = at_limit  # checked, with advice, by CausalLM.prompt
     law: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}

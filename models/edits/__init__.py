@@ -22,6 +22,7 @@ from feynkac.models.edits.fitting import (
     fit_probe,
     invert,
     match_features,
+    measure_attention,
     profile_heads,
     target_features,
 )
@@ -35,6 +36,6 @@ __all__ = [
     "Direction", "DivergentLM", "Edit", "Emphasise", "Example", "Features", "Prepared", "Probe", "ProjectOut",
     "ScaleHeads", "Scope", "Shift", "SkipLayers", "Span", "Steps", "Where", "capture", "choose_layer",
     "contrast_layers", "decompose", "describe", "fit_affine", "fit_direction", "fit_function_vector", "fit_probe",
-    "invert", "load_direction", "load_edits", "match_features", "profile_heads", "save_direction", "save_edits",
-    "target_features",
+    "invert", "load_direction", "load_edits", "match_features", "measure_attention", "profile_heads", "save_direction",
+    "save_edits", "target_features",
 ]  # fmt: skip

@@ -16,8 +16,9 @@ from feynkac.models.edits.scopes import Scope, Strength, check_scope, is_inside,
 from feynkac.models.language.editing import Anatomy, Change, Prepared, Span, Where
 
 Site = Literal["residual", "attention", "mlp", "heads", "embedding"]
-"""What is changed in a layer: the residual behind it, what its attention or its feed-forward network adds to that, its
-heads side by side before they are mixed, or (in no layer) the embedding of the tokens."""
+"""What is changed in a layer: the residual behind it, what its attention or its feed-forward network adds to that (in
+Gemma 2 and 3 and OLMo 2, before the norm that stands between), its heads side by side before they are mixed, or (in no
+layer) the embedding of the tokens, in Gemma before it is scaled."""
 Probe = Callable[[Tensor], Tensor]
 """From (F, Q, width) activations to (F, Q): a bool, or a factor of the strength."""
 
@@ -51,6 +52,8 @@ class Activation:
         """See `feynkac.models.language.editing.Edit`."""
         check_scope(self.scope)
         strength = read_strength(self.strength)
+        if self.when is not None and not callable(self.when):
+            raise ArgumentError(f"when is {self.when!r}; give a probe, such as fit_probe(...)")
         layers = self.find_layers(anatomy)
         self.check(anatomy, layers)
         if strength == 0.0:
@@ -74,12 +77,22 @@ class Activation:
             inside = is_inside(self.scope, where)
             amount = inside.to(value.dtype) * measure(strength, where)
             if self.when is not None:
-                amount = amount * self.when(value).to(value.dtype)
+                amount = amount * _ask(self.when, value)
             return torch.where(
                 inside[..., None], self.change(value, amount[..., None].to(value.dtype), layer, where), value
             )
 
         return Change(name_site(anatomy, layer, self.of), act, "input" if self.of == "heads" else "output")
+
+
+def _ask(probe: Probe, value: Tensor) -> Tensor:
+    found = probe(value)
+    if not isinstance(found, Tensor) or found.shape != value.shape[:-1]:
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ArgumentError(
+            f"a probe gave {shape} for {tuple(value.shape)} activations; it must give one for each token"
+        )
+    return found.to(value.dtype)
 
 
 def write_edit(edit: Any) -> str:
@@ -106,7 +119,10 @@ def name_site(anatomy: Anatomy, layer: int, of: str) -> str:
     }
     if of not in names:
         raise ArgumentError(f"of is {of!r}; it must be one of {', '.join(map(repr, (*names, 'embedding')))}")
-    return names[of](layer)
+    name = names[of](layer)
+    if of in ("attention", "mlp"):
+        anatomy.check_alone(name)
+    return name
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -128,7 +144,8 @@ class Add(Activation):
         return super().find_layers(anatomy)
 
     def check(self, anatomy: Anatomy, layers: Sequence[int]) -> None:
-        """Raises ArgumentError for a vector of another width, without numbers, or of length 0."""
+        """Raises ArgumentError for a vector of another width or place, without numbers, or of length 0."""
+        check_place(self.direction, self.of)
         for layer in layers:
             vector = read_vectors(self.direction, layer, anatomy, self.of)
             if vector.ndim == 2 and not (isinstance(self.scope, range) and len(self.scope) == len(vector)):
@@ -166,7 +183,8 @@ class ProjectOut(Activation):
         return {}
 
     def check(self, anatomy: Anatomy, layers: Sequence[int]) -> None:
-        """Raises ArgumentError for vectors of another width, without numbers, or of length 0."""
+        """Raises ArgumentError for vectors of another width or place, without numbers, or of length 0."""
+        check_place(self.direction, self.of)
         for layer in layers:
             read_vectors(self.direction, layer, anatomy, self.of)
 
@@ -190,18 +208,23 @@ class Affine(Activation):
 
     def check(self, anatomy: Anatomy, layers: Sequence[int]) -> None:
         """Raises ArgumentError for a map of another width."""
-        width = find_width(anatomy, self.of)
-        if self.matrix.shape != (width, width) or self.offset.shape != (width,):
+        width, (matrix, offset) = find_width(anatomy, self.of, layers), self._map
+        if matrix.shape != (width, width) or offset.shape != (width,):
             raise ArgumentError(
-                f"a map of {tuple(self.matrix.shape)} and {tuple(self.offset.shape)} for layers of {width}: it belongs "
+                f"a map of {tuple(matrix.shape)} and {tuple(offset.shape)} for layers of {width}: it belongs "
                 "to another model"
             )
-        if not (self.matrix.isfinite().all() and self.offset.isfinite().all()):
+        if not (matrix.isfinite().all() and offset.isfinite().all()):
             raise ArgumentError("the affine map holds NaN or infinity")
+
+    @cached_property
+    def _map(self) -> tuple[Tensor, Tensor]:
+        return torch.as_tensor(self.matrix), torch.as_tensor(self.offset)
 
     def change(self, value: Tensor, amount: Tensor, layer: int, where: Where) -> Tensor:
         """See `Activation.change`."""
-        return value + amount * (value @ self.matrix.to(value).T + self.offset.to(value) - value)
+        matrix, offset = self._map
+        return value + amount * (value @ matrix.to(value).T + offset.to(value) - value)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -219,9 +242,14 @@ class Apply(Activation):
         return value + amount * (self.function(value) - value)
 
 
-def find_width(anatomy: Anatomy, of: str) -> int:
-    """The width of what is changed."""
-    return anatomy.width if of != "heads" else anatomy.heads * anatomy.head_size
+def find_width(anatomy: Anatomy, of: str, layers: Sequence[int]) -> int:
+    """The width of what is changed. Raises ArgumentError for layers of different widths."""
+    if of != "heads":
+        return anatomy.embedding_width if of == "embedding" else anatomy.width
+    found = {layer: anatomy.heads * anatomy.find_head_size(layer) for layer in layers}
+    if len(set(found.values())) > 1:
+        raise ArgumentError(f"the heads of these layers have different widths, {found}; give an edit for each layer")
+    return found[layers[0]]
 
 
 def _take(direction: Any, layer: int) -> Tensor:
@@ -229,14 +257,25 @@ def _take(direction: Any, layer: int) -> Tensor:
     return found if isinstance(found, Tensor) else torch.as_tensor(found)
 
 
+def check_place(direction: Any, of: str) -> None:
+    """Raises ArgumentError for a direction that was found elsewhere in a layer than it is to act."""
+    from feynkac.models.edits.fitting.directions import Direction
+
+    if isinstance(direction, Direction) and direction.of != of:
+        raise ArgumentError(
+            f"the direction was found of={direction.of!r} and the edit is of={of!r}; give of={direction.of!r}, or the "
+            "vectors alone, as dict(direction)"
+        )
+
+
 def read_vectors(direction: Any, layer: int, anatomy: Anatomy, of: str = "residual") -> Tensor:
     """(W,) or (K, W) of a layer. Raises ArgumentError for another width, a length of 0, NaN, or no vector at all."""
     try:
         vectors = _take(direction, layer)
-    except (KeyError, TypeError, ValueError):
-        has = f"; it has those of {sorted(direction)}" if isinstance(direction, Mapping) else ""
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        has = f"; it has those of {list(direction)}, counted from 0" if isinstance(direction, Mapping) else ""
         raise ArgumentError(f"the direction {type(direction).__name__} has no vector for layer {layer}{has}") from None
-    width = find_width(anatomy, of)
+    width = find_width(anatomy, of, [layer])
     if vectors.ndim not in (1, 2) or vectors.shape[-1] != width:
         raise ArgumentError(
             f"a direction of {vectors.shape[-1] if vectors.ndim else 0} numbers for layers of {width}: it belongs to "
@@ -244,6 +283,6 @@ def read_vectors(direction: Any, layer: int, anatomy: Anatomy, of: str = "residu
         )
     if not vectors.isfinite().all():
         raise ArgumentError(f"the direction of layer {layer} holds NaN or infinity")
-    if not vectors.reshape(-1, width).norm(dim=1).gt(0).all():
+    if not vectors.float().reshape(-1, width).norm(dim=1).gt(0).all():
         raise ArgumentError(f"the direction of layer {layer} has length 0")
     return vectors

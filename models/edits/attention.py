@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
-from feynkac.base.numbers import as_whole
+from feynkac.base.numbers import as_real, as_whole
 from feynkac.models.edits.activations import write_edit
 from feynkac.models.language.editing import Anatomy, Bias, Prepared, Span
 from feynkac.models.language.editing.contract import Spans
@@ -42,13 +42,14 @@ class Emphasise:
 
     def prepare(self, anatomy: Anatomy) -> Prepared:
         """See `feynkac.models.language.editing.Edit`."""
-        if not isinstance(self.alpha, int | float) or not 0.0 < self.alpha < math.inf:
+        alpha = as_real(self.alpha)
+        if alpha is None or alpha <= 0.0:
             raise ArgumentError(f"alpha is {self.alpha!r}; it must be positive, and 1 leaves everything as it is")
         given = [self.spans] if isinstance(self.spans, str | Span) else list(self.spans)
         spans = [Span(one) if isinstance(one, str) else one for one in given]
         if not spans or any(not isinstance(span, Span) or not span.text for span in spans):
             raise ArgumentError(f"spans is {self.spans!r}; give texts that occur in the prompt")
-        if self.alpha == 1.0:
+        if alpha == 1.0:
             return Prepared(spans=spans)
 
         def weigh(n_tokens: int, found: Spans, number: int) -> Tensor:
@@ -57,7 +58,7 @@ class Emphasise:
                 row = found.find(span)[number].cpu()
                 marked[: len(row)] |= row[:n_tokens]
             marked[0] = True
-            return torch.where(marked, 0.0, math.log(self.alpha))
+            return torch.where(marked, 0.0, math.log(alpha))
 
         return Prepared(biases=make_biases(anatomy, self.layer, self.heads, self.queries, weigh), spans=spans)
 
@@ -98,7 +99,7 @@ def make_biases(anatomy: Anatomy, layer: Any, heads: Any, queries: str, weigh: A
     if queries not in ("all", "response"):
         raise ArgumentError(f"queries is {queries!r}; it must be 'all' or 'response'")
     if isinstance(heads, Mapping):
-        chosen = {anatomy.read_layers(number)[0]: some for number, some in heads.items()}
+        chosen = {anatomy.read_layer(number): some for number, some in heads.items()}
         layers = list(chosen) if layer is None else anatomy.read_layers(layer)
     else:
         layers = list(range(anatomy.n_layers)) if layer is None else anatomy.read_layers(layer)

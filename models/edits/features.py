@@ -12,6 +12,7 @@ from torch import Tensor
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import as_whole
 from feynkac.models.edits.activations import Activation, find_width
+from feynkac.models.edits.scopes import read_factor
 from feynkac.models.language.editing import Anatomy, Where
 
 
@@ -46,31 +47,36 @@ class Clamp(Activation):
         if not isinstance(self.features, Features):
             raise ArgumentError(f"features is {type(self.features).__name__}; it must have encode and decode")
         place = anatomy.model.get_input_embeddings().weight.device
-        code = encode_zeros(self.features, find_width(anatomy, self.of), place)
+        code = encode_zeros(self.features, find_width(anatomy, self.of, layers), place)
         if not isinstance(self.values, Mapping) or not self.values:
             raise ArgumentError(f"values is {self.values!r}; give numbers by features, such as {{12: 0.0}}")
         for number, value in self.values.items():
             feature = as_whole(number)
             if feature is None or not 0 <= feature < code.shape[-1]:
                 raise ArgumentError(f"feature {number!r} does not exist; there are 0..{code.shape[-1] - 1}")
-            if not abs(float(value)) < float("inf"):
-                raise ArgumentError(f"the value of feature {number} is {value}")
+            read_factor(f"the value of feature {number}", value)
 
     def change(self, value: Tensor, amount: Tensor, layer: int, where: Where) -> Tensor:
         """See `Activation.change`."""
-        code = self.features.encode(value.float())
+        code = self.features.encode(put(value, self.features))
         changed = code.clone()
         for feature, to in self.values.items():
             old = code[..., feature]
             changed[..., feature] = torch.where(old > 0, float(to), old) if self.only_active else float(to)
-        return value + amount * (self.features.decode(changed) - self.features.decode(code)).to(value.dtype)
+        return value + amount * (self.features.decode(changed) - self.features.decode(code)).to(value)
+
+
+def put(values: Tensor, features: Features) -> Tensor:
+    """`values` on the device and in the dtype of an autoencoder's parameters; in float32 if it is no module."""
+    first = next(features.parameters(), None) if isinstance(features, torch.nn.Module) else None
+    return values.float() if first is None else values.to(first)
 
 
 def encode_zeros(features: Features, width: int, device: torch.device | str = "cpu") -> Tensor:
     """(1, K) code of an activation of zeros. Raises ArgumentError for an autoencoder of another model or device."""
     try:
         with torch.no_grad():
-            code = features.encode(torch.zeros(1, width, device=device))
+            code = features.encode(put(torch.zeros(1, width, device=device), features))
             back = features.decode(code)
     except Exception as cause:
         raise ArgumentError(

@@ -28,9 +28,17 @@ def save_direction(direction: Direction, path: str | os.PathLike[str]) -> None:
     target = Path(path)
     if target.suffix != ".safetensors":
         raise ArgumentError(f"directions are saved as .safetensors files, and the path is '{path}'")
+    check_folder(target)
     about = {"of": direction.of, "method": direction.method, "separation": {**direction.separation}}
     tensors = {f"layer.{layer}": vector.contiguous() for layer, vector in direction.items()}
     save_file(tensors, target, metadata={_KEY: json.dumps(about)})
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """Raises ArgumentError where the folder that a file is to stand in does not exist."""
+    folder = Path(path).parent
+    if not folder.is_dir():
+        raise ArgumentError(f"cannot write '{path}': there is no folder '{folder}'; make it first")
 
 
 def load_direction(path: str | os.PathLike[str]) -> Direction:

@@ -8,12 +8,15 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
 from feynkac.models.edits.activations import Add, Affine, ProjectOut
 from feynkac.models.edits.attention import BiasAttention, Emphasise
 from feynkac.models.edits.depth import SkipLayers
+from feynkac.models.edits.files import check_folder
 from feynkac.models.edits.scopes import Steps
 from feynkac.models.edits.weights import Adapter, ScaleHeads, Shift
 from feynkac.models.language.editing import Edit, Span
@@ -40,8 +43,20 @@ def save_edits(edits: Edit | Iterable[Edit], path: str | Path) -> Path:
     for edit, record in zip(given, written, strict=True):
         if record.get("kind") not in _KINDS:
             raise ArgumentError(f"{edit!r} cannot be saved; {', '.join(_KINDS)} can be")
+    check_folder(path)
     save_file(tensors, path, metadata={_HEADER: json.dumps(written)})
     return Path(path)
+
+
+def holds_edits(path: str | Path) -> bool:
+    """Whether a file is one that `save_edits` wrote; False for what cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return _HEADER in (file.metadata() or {})
+    except (OSError, SafetensorError, ValueError):
+        return False
 
 
 def load_edits(path: str | Path) -> tuple[Edit, ...]:
@@ -53,7 +68,10 @@ def load_edits(path: str | Path) -> tuple[Edit, ...]:
             header = (file.metadata() or {}).get(_HEADER)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
         if header is None:
-            raise ArgumentError(f"'{path}' is a safetensors file without edits; save_edits writes them")
+            raise ArgumentError(
+                f"'{path}' is a safetensors file without edits, which save_edits writes; vectors alone are read by "
+                "Direction.load"
+            )
         return tuple(_read(record, tensors) for record in json.loads(header))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as cause:
         raise ArgumentError(f"cannot read edits from '{path}': {cause}") from cause
@@ -64,6 +82,10 @@ def _write(value: Any, tensors: dict[str, Tensor]) -> Any:
         name = str(len(tensors))
         tensors[name] = value.detach().cpu().contiguous()
         return {"tensor": name}
+    if isinstance(value, np.ndarray):
+        return _write(torch.from_numpy(value), tensors)
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, range):
         return {"range": [value.start, value.stop]}
     if isinstance(value, Path):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.numbers import as_real
 from feynkac.models.language.editing import Span, Where
 
 
@@ -68,12 +69,17 @@ def read_strength(strength: Any) -> Strength:
     """A strength as a float, or as the function that it is. Raises ArgumentError for what is neither, and for NaN."""
     if callable(strength):
         return cast("Strength", strength)
-    try:
-        number = float(strength)
-    except (TypeError, ValueError):
-        raise ArgumentError(f"strength is {strength!r}; give a number, or a function of steps") from None
-    if not abs(number) < float("inf"):
-        raise ArgumentError(f"strength is {number}; it must be finite")
+    number = as_real(strength)
+    if number is None:
+        raise ArgumentError(f"strength is {strength!r}; give a finite number, or a function of steps")
+    return number
+
+
+def read_factor(name: str, value: Any) -> float:
+    """A number of an edit that has no schedule. Raises ArgumentError by its `name` for anything else."""
+    number = as_real(value)
+    if number is None:
+        raise ArgumentError(f"{name} is {value!r}; give a finite number (schedules in steps are for activations)")
     return number
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import as_whole
 from feynkac.models.edits.activations import write_edit
-from feynkac.models.edits.scopes import Scope, Strength, check_scope, is_inside, measure, read_strength
+from feynkac.models.edits.scopes import Scope, Strength, check_scope, is_inside, measure, read_factor, read_strength
 from feynkac.models.language.editing import Anatomy, Change, Prepared, Span, Where
 
 
@@ -27,8 +27,9 @@ class Shift:
 
     `differences`: tensors by the dotted names of parameters, such as those of a fine-tuned model less its base; a
     negative strength takes away what was learned, as Safety Arithmetic does (Hazra et al. 2024). `share`: the part of
-    the entries to keep, those of largest size in each parameter. What is edited is copied, and the prompts of such a
-    model share no batch with those of another. Raises ArgumentError for a parameter that does not exist.
+    the entries to keep, those of largest size in each parameter. Parameters that are tied to it change with it, unless
+    they have a difference of their own. What is edited is copied, and the prompts of such a model share no batch with
+    those of another. Raises ArgumentError for a parameter that does not exist.
     """
 
     differences: Mapping[str, Tensor]
@@ -40,22 +41,23 @@ class Shift:
 
     def prepare(self, anatomy: Anatomy) -> Prepared:
         """See `feynkac.models.language.editing.Edit`."""
-        strength = read_strength(self.strength)
-        if callable(strength):
-            raise ArgumentError("a strength of weights is a number; a schedule in steps is for activations")
-        if not 0.0 < self.share <= 1.0:
-            raise ArgumentError(f"share is {self.share}; it must be above 0 and at most 1")
+        strength, share = read_factor("the strength of weights", self.strength), read_factor("share", self.share)
+        if not 0.0 < share <= 1.0:
+            raise ArgumentError(f"share is {share}; it must be above 0 and at most 1")
+        if not isinstance(self.differences, Mapping) or not self.differences:
+            raise ArgumentError("differences are given as {name of a parameter: tensor}, of at least one")
         if strength == 0.0:
             return Prepared()
-        return Prepared(weights={name: self._add(name, difference) for name, difference in self.differences.items()})
+        given = {name: torch.as_tensor(difference) for name, difference in self.differences.items()}
+        return Prepared(weights={name: self._add(name, value, strength, share) for name, value in given.items()})
 
-    def _add(self, name: str, difference: Tensor) -> Callable[[Tensor], Tensor]:
+    def _add(self, name: str, difference: Tensor, strength: float, share: float) -> Callable[[Tensor], Tensor]:
         def change(weight: Tensor) -> Tensor:
             if weight.shape != difference.shape:
                 raise ArgumentError(
                     f"the difference of {name} is {tuple(difference.shape)} and the parameter {tuple(weight.shape)}"
                 )
-            return weight + self.strength * _keep_largest(difference.to(weight), self.share)
+            return weight + strength * _keep_largest(difference.to(weight), share)
 
         return change
 
@@ -85,14 +87,16 @@ class ScaleHeads:
         """See `feynkac.models.language.editing.Edit`."""
         check_scope(self.scope)
         by_layer: dict[int, Tensor] = {}
+        if not isinstance(self.factors, Mapping):
+            raise ArgumentError(f"factors is {self.factors!r}; give {{(layer, head): factor}}")
         for key, factor in self.factors.items():
             layer, head = key if isinstance(key, tuple) and len(key) == 2 else (None, None)
             number = as_whole(head)
             if layer is None or number is None or not 0 <= number < anatomy.heads:
                 raise ArgumentError(f"{key!r} is no (layer, head): this model has heads 0..{anatomy.heads - 1}")
-            (found,) = anatomy.read_layers(layer)
-            scale = by_layer.setdefault(found, torch.ones(anatomy.heads, anatomy.head_size))
-            scale[number] = float(read_strength(factor))  # pyright: ignore[reportArgumentType]
+            found = anatomy.read_layer(layer)
+            scale = by_layer.setdefault(found, torch.ones(anatomy.heads, anatomy.find_head_size(found)))
+            scale[number] = read_factor(f"the factor of {key}", factor)
         changes = [
             Change(anatomy.name_output(layer), self._scale(scale.flatten()), "input")
             for layer, scale in by_layer.items()
@@ -137,7 +141,7 @@ class Adapter:
             except AttributeError:
                 raise ArgumentError(f"the adapter changes '{name}', which this model does not have") from None
             weight = getattr(module, "weight", None)
-            if weight is None or {down.shape[1], up.shape[0]} != set(weight.shape):
+            if weight is None or {down.shape[1], up.shape[0]} != set(weight.shape) or len(down) != up.shape[1]:
                 raise ArgumentError(f"the adapter's matrices for {name} do not fit it: they belong to another model")
             changes.append(Change(name, self._add(down, up, scale, strength)))
         spans = [self.scope] if isinstance(self.scope, Span) else []
@@ -168,7 +172,10 @@ class Adapter:
             module = name.split(".lora_A.")[0].removeprefix("base_model.model.")
             rank, alpha = down.shape[0], _find_alpha(config, module)
             scale = alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
-            found[module] = (down, weights[name.replace(".lora_A.", ".lora_B.")], scale)
+            up = weights.get(name.replace(".lora_A.", ".lora_B."))
+            if up is None:
+                raise ArgumentError(f"the adapter holds '{name}' without its lora_B: it was not saved whole")
+            found[module] = (down, up, scale)
         if not found:
             raise ArgumentError("the adapter holds no matrices")
         return found

@@ -8,9 +8,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+import feynkac as fk
 from feynkac.commands.cli import app, main
+from feynkac.models.edits import Add, Affine, Direction, Emphasise, save_edits
 from feynkac.results.result import Result
 
 
@@ -58,6 +61,43 @@ def test_generate_from_files(folder, tmp_path) -> None:
     schema.write_text(json.dumps({"enum": ["never"]}))
     with pytest.raises(SystemExit):
         run_main("generate", "-m", folder, "-p", "a", "--json-schema", str(schema), "-n", "4")
+
+
+def test_generate_with_edits_from_files_and_emphasis(folder, tmp_path) -> None:
+    """A seed gives the texts that the library gives."""
+    lm = fk.CausalLM.from_pretrained(folder)
+    direction = Direction({0: torch.linspace(-1, 1, 16), 1: torch.ones(16)})
+    direction.save(tmp_path / "d.safetensors")
+    affine = Affine(0.5 * torch.eye(16), torch.linspace(-2, 2, 16), layer=1, strength=0.5)
+    save_edits(affine, tmp_path / "e.safetensors")
+    out = tmp_path / "result.json"
+    files = ["--edit", f"{tmp_path}/d.safetensors:-2.5", "--edit", f"{tmp_path}/e.safetensors:2"]
+    rest = ["--emphasis", "b", "--emphasis", "a", "--max-tokens", "4", "-n", "2", "--seed", "1", "--out", str(out)]
+    edits = Add(direction, strength=-2.5), Affine(affine.matrix, affine.offset, layer=1), Emphasise(["b", "a"])
+    task = lm.edited(*edits).prompt("ab", max_tokens=4)
+    done = CliRunner().invoke(app, ["generate", "-m", folder, "-p", "ab", *files, *rest])
+    assert done.exit_code == 0, done.output
+    assert Result.from_json(out).texts == fk.steer(task, particles=2, seed=1).texts
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        ("nowhere.safetensors", "nowhere.safetensors: there is no such file"),
+        ("nowhere.safetensors:2", "nowhere.safetensors: there is no such file"),
+        ("d.safetensors:much", "'much' is no strength"),
+        ("d.safetensors:nan", "'nan' is no strength"),
+        ("m.safetensors:2", "has no strength"),
+        ("d.safetensors", "belongs to another model"),
+    ],
+)
+def test_edits_that_cannot_be_laid_on_are_one_line(folder, tmp_path, capsys, monkeypatch, edit, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    Direction({0: torch.ones(17)}).save("d.safetensors")
+    save_edits(Emphasise("a"), "m.safetensors")
+    with pytest.raises(SystemExit):
+        run_main("generate", "-m", folder, "-p", "a", "--edit", edit)
+    assert message in capsys.readouterr().err
 
 
 def run_main(*arguments: str) -> None:

@@ -2,6 +2,7 @@
 
 from feynkac.models.edits.fitting.affine import fit_affine
 from feynkac.models.edits.fitting.aiming import Effects, target_features
+from feynkac.models.edits.fitting.attending import measure_attention
 from feynkac.models.edits.fitting.captures import Activations, capture
 from feynkac.models.edits.fitting.choosing import Description, choose_layer, contrast_layers, describe
 from feynkac.models.edits.fitting.directions import Direction, fit_direction
@@ -14,5 +15,6 @@ from feynkac.models.edits.fitting.profiling import Example, HeadProfile, profile
 __all__ = [
     "Activations", "Decomposition", "Description", "Direction", "Effects", "Example", "HeadProfile", "Inversion",
     "Matches", "Probe", "capture", "choose_layer", "contrast_layers", "decompose", "describe", "fit_affine",
-    "fit_direction", "fit_function_vector", "fit_probe", "invert", "match_features", "profile_heads", "target_features",
+    "fit_direction", "fit_function_vector", "fit_probe", "invert", "match_features", "measure_attention",
+    "profile_heads", "target_features",
 ]  # fmt: skip

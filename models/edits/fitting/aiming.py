@@ -74,7 +74,7 @@ def target_features(
     exist.
     """
     anatomy = find_anatomy(lm, blocks)
-    (to,), (behind,) = anatomy.read_layers(layer), anatomy.read_layers(layer if read_at is None else read_at)
+    to, behind = anatomy.read_layer(layer), anatomy.read_layer(layer if read_at is None else read_at)
     if behind < to:
         raise ArgumentError(f"read_at={behind} is before layer={to}, where the vectors are added")
     count, size = read_whole("vectors", vectors, 2), read_real("strength", strength, 1e-6)

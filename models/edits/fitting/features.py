@@ -14,7 +14,7 @@ from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import read_whole
-from feynkac.models.edits.features import Features, encode_zeros
+from feynkac.models.edits.features import Features, encode_zeros, put
 from feynkac.models.edits.fitting.directions import Direction
 
 _CHUNK = 1024
@@ -23,7 +23,7 @@ _CHUNK = 1024
 @torch.no_grad()
 def encode(features: Features, values: Tensor) -> Tensor:
     """(n, K) float32 codes of (n, d) activations."""
-    return features.encode(values).float().cpu()
+    return features.encode(put(values, features)).float().cpu()
 
 
 @torch.no_grad()
@@ -71,7 +71,7 @@ def decompose(
     chosen, weights = _pursue(rows, target, count)
     left = target - weights @ rows[chosen]
     with torch.no_grad():
-        again = features.decode(features.encode(vector[None]))[0].cpu().double()
+        again = features.decode(features.encode(put(vector[None], features)))[0].cpu().double()
     return Decomposition(
         chosen,
         weights.float(),

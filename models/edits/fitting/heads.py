@@ -38,12 +38,12 @@ def fit_function_vector(
     by causal effect of the paper. Raises ArgumentError for heads that do not exist.
     """
     anatomy = find_anatomy(lm, blocks)
-    (at,) = anatomy.read_layers(layer)
+    at = anatomy.read_layer(layer)
     chosen = _read_heads(anatomy, at, heads)
     means = capture(lm, prompts, list(chosen), "last", "heads", blocks=blocks).at
     total = torch.zeros(anatomy.width)
     for number, some in chosen.items():
-        value = means[number].mean(0).reshape(anatomy.heads, anatomy.head_size)
+        value = means[number].mean(0).reshape(anatomy.heads, -1)
         kept = torch.zeros_like(value)
         kept[some] = value[some]
         total += _project(lm, anatomy.name_output(number), kept.flatten())
@@ -58,7 +58,7 @@ def _read_heads(anatomy: Anatomy, at: int, heads: Sequence[tuple[int, int]] | No
         head = as_whole(pair[1]) if isinstance(pair, tuple | list) and len(pair) == 2 else None
         if head is None or not 0 <= head < anatomy.heads:
             raise ArgumentError(f"head {pair!r} does not exist; give (layer, head), with heads 0..{anatomy.heads - 1}")
-        found.setdefault(anatomy.read_layers(pair[0])[0], []).append(head)
+        found.setdefault(anatomy.read_layer(pair[0]), []).append(head)
     if not found:
         raise ArgumentError("heads is empty; give at least one (layer, head), or leave it out for all")
     return found

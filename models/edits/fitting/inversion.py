@@ -51,7 +51,7 @@ def invert(
     text = read_texts(lm, [(prompt, sentence)], "sentence")[0]
     if as_whole(layer) is None:
         raise ArgumentError(f"layer is {layer!r}; give one number")
-    (at,) = anatomy.read_layers(layer)
+    at = anatomy.read_layer(layer)
     count, pace = read_whole("steps", steps, 1), read_real("rate", rate, 0.0)
     sought = Sought(lm, text, anatomy.name_block(at))
     vector = torch.zeros(anatomy.width, device=lm.device, requires_grad=True)

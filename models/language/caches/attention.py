@@ -161,12 +161,12 @@ def list_attention_configs(model: Any) -> list[Any]:
 
 
 @contextmanager
-def select_shared_attention(configs: Sequence[Any]) -> Iterator[None]:
-    """Select `shared_attention` for the calls inside, and put back what was there."""
+def select_attention(configs: Sequence[Any], name: str = NAME) -> Iterator[None]:
+    """Select an attention function by its name for the calls inside, and put back what was there."""
     before = [config._attn_implementation_internal for config in configs]
     try:
         for config in configs:
-            config._attn_implementation_internal = NAME
+            config._attn_implementation_internal = name
         yield
     finally:
         for config, name in zip(configs, before, strict=True):

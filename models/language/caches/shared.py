@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from feynkac.base.contract import Rows
-from feynkac.models.language.caches.attention import select_shared_attention
+from feynkac.models.language.caches.attention import select_attention
 from feynkac.models.language.caches.forward import Last, select_rows
 from feynkac.models.language.caches.opening import find_device
 from feynkac.models.language.caches.plan import Layout, Plan, plan_step
@@ -213,7 +213,7 @@ class SharedContexts:
         row, at = self._to_device(plan.picked)
         with (
             self._twins.borrow() as twin,
-            select_shared_attention(twin.configs),
+            select_attention(twin.configs),
             self._laid.on(twin, self._first[self._layout.prompt[plan.rows]], positions, plan.rows, biased=False),
             select_rows(twin.model, row, at) as selection,
         ):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.base.numbers import as_whole
 
-_ATTENTION = ("self_attn", "attn", "attention", "self_attention", "mixer")
-_MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "moe", "mixer_ffn")
+_ATTENTION = ("self_attn", "attn", "attention", "self_attention")
+_MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "moe", "mlp_block", "mixer_ffn")
 _OUTPUT = ("o_proj", "out_proj", "c_proj", "dense", "wo", "proj")
 """What architectures of transformers call these parts, the usual names first."""
 
@@ -26,12 +29,18 @@ class Anatomy:
         self._config = model.config.get_text_config(decoder=True)
         self._blocks = self._find_blocks() if blocks is None else self._read_blocks(blocks)
         self.n_layers = len(model.get_submodule(self._blocks))
-        self.width: int = model.get_input_embeddings().embedding_dim
-        """Numbers in a residual."""
+        self.embedding_width: int = model.get_input_embeddings().embedding_dim
+        """Numbers that stand for a token before the layers."""
+        self.width: int = getattr(self._config, "hidden_size", None) or self.embedding_width
+        """Numbers in a residual, which some models project their embeddings to."""
 
     def read_layers(self, layers: Any) -> list[int]:
-        """The numbers of layers given as one or several, negative ones counted from the end. Raises ArgumentError."""
+        """The numbers of layers given as one or several, each once, negative ones counted from the end.
+
+        Raises ArgumentError for one that does not exist, and for what is no number.
+        """
         one = as_whole(layers)
+        layers = layers.tolist() if one is None and isinstance(layers, np.ndarray) else layers
         if one is None and (isinstance(layers, str) or not isinstance(layers, Sequence | range)):
             raise ArgumentError(f"layer is {layers!r}; give a number, or a list of them")
         found = []
@@ -39,13 +48,20 @@ class Anatomy:
             number = as_whole(layer)
             if number is None or not -self.n_layers <= number < self.n_layers:
                 raise ArgumentError(
-                    f"layer {layer} does not exist: this model has layers 0..{self.n_layers - 1} (negative numbers "
+                    f"layer {layer!r} does not exist: this model has layers 0..{self.n_layers - 1} (negative numbers "
                     "count from the end)"
                 )
             found.append(number % self.n_layers)
         if not found:
             raise ArgumentError("no layer is given")
-        return found
+        return list(dict.fromkeys(found))
+
+    def read_layer(self, layer: Any) -> int:
+        """As `read_layers`, of one number. Raises ArgumentError also for several."""
+        found = self.read_layers(layer)
+        if len(found) > 1:
+            raise ArgumentError(f"layer is {layer!r}; give one number")
+        return found[0]
 
     def name_block(self, layer: int) -> str:
         """The module of a layer, whose output is the residual behind it."""
@@ -53,7 +69,9 @@ class Anatomy:
 
     def name_attention(self, layer: int) -> str:
         """The module of a layer's attention. Raises ModelError for a layer without one."""
-        return self._name_part(self.name_block(layer), _ATTENTION, "Attention", "attention")
+        name = self._name_part(self.name_block(layer), _ATTENTION, "Attention", "attention")
+        within = dict(self.model.get_submodule(name).named_children())
+        return f"{name}.attention" if "attention" in within else name
 
     def name_mlp(self, layer: int) -> str:
         """The module of a layer's feed-forward network. Raises ModelError for a layer without one."""
@@ -77,10 +95,27 @@ class Anatomy:
             raise ModelError(f"{self._name} does not say how many attention heads it has")
         return heads
 
-    @property
-    def head_size(self) -> int:
-        """Numbers in a head's value. Raises ModelError for a model that does not say how many heads it has."""
-        return getattr(self._config, "head_dim", None) or self.width // self.heads
+    def find_head_size(self, layer: int) -> int:
+        """Numbers that a head of a layer gives to its output projection.
+
+        Raises ModelError for a model that does not say how many heads it has, or whose projection reads something else.
+        """
+        name = self.name_output(layer)
+        module = self.model.get_submodule(name)
+        inputs = next((size for side in ("in_features", "nx") if (size := getattr(module, side, None))), 0)
+        if not inputs or inputs % self.heads:
+            raise ModelError(
+                f"{name} of {self._name} reads {inputs} numbers, which are not those of {self.heads} heads"
+            )
+        return inputs // self.heads
+
+    def check_alone(self, part: str) -> None:
+        """Raises ModelError where what a part gives holds the residual, too, so that it is not what the part adds."""
+        if "residual" in inspect.signature(self.model.get_submodule(part).forward).parameters:
+            raise ModelError(
+                f"{part} of {self._name} adds the residual by itself, so that what it gives is no part of it; take "
+                "of='residual', or of='heads'"
+            )
 
     def _name_part(self, parent: str, names: Sequence[str], kind: str, what: str) -> str:
         children = dict(self.model.get_submodule(parent).named_children())

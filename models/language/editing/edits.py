@@ -133,8 +133,8 @@ class Laid:
             for change, edit in edits.changes:
                 hooks.setdefault(f"{change.side} {change.module}", []).append(_Act(change, edit, rows, there, watch))
         with ExitStack() as stack:
-            for name, acts in hooks.items():
-                stack.enter_context(_hook(twin.model, name, acts))
+            for place, acts in hooks.items():
+                stack.enter_context(_hook(twin.model, place, acts, positions.shape))
             stack.enter_context(next(iter(kinds)).parameters.swap(twin.model))
             if biased:
                 stack.enter_context(bias_attention(twin.model, self, prompt, where))
@@ -200,32 +200,43 @@ class _Watch:
 
 
 @contextmanager
-def _hook(model: Any, name: str, acts: Sequence[_Act]) -> Iterator[None]:
-    side, module = name.split(" ", 1)
+def _hook(model: Any, place: str, acts: Sequence[_Act], tokens: torch.Size) -> Iterator[None]:
+    """Let `acts` change what goes through a module, at a `place` such as "output lm_head"."""
+    side, name = place.split(" ", 1)
 
     def after(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
-        value, given = (out[0] if isinstance(out, tuple) else out), find_input(args, kwargs)
-        for act in acts:
-            value = act(value, given)
+        old, given = (out[0] if isinstance(out, tuple) else out), find_input(args, kwargs)
+        value = _act_on_tokens(acts, old, given, tokens, name)
         return (value, *out[1:]) if isinstance(out, tuple) else value
 
     def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        value = given = find_input(args, kwargs)
-        for act in acts:
-            value = act(value, given)
+        given = find_input(args, kwargs)
+        value = _act_on_tokens(acts, given, given, tokens, name)
         if args:
             return (value, *args[1:]), kwargs
         return args, {key: value if old is given else old for key, old in kwargs.items()}
 
-    place = model.get_submodule(module)
+    module = model.get_submodule(name)
     if side == "output":
-        handle = place.register_forward_hook(after, with_kwargs=True)
+        handle = module.register_forward_hook(after, with_kwargs=True)
     else:
-        handle = place.register_forward_pre_hook(before, with_kwargs=True)
+        handle = module.register_forward_pre_hook(before, with_kwargs=True)
     try:
         yield
     finally:
         handle.remove()
+
+
+def _act_on_tokens(acts: Sequence[_Act], value: Tensor, given: Tensor, tokens: torch.Size, name: str) -> Tensor:
+    """`value` behind all `acts`, for (F, Q) `tokens`; some modules list the tokens of all rows behind each other."""
+    shape = value.shape
+    if shape[:-1] == (tokens.numel(),) and value.ndim == 2:
+        value, given = value.reshape(*tokens, -1), given.reshape(*tokens, -1)
+    elif shape[:-1] != tokens:
+        raise ModelError(f"{name} works on {tuple(shape)} numbers, not on {tuple(tokens)} tokens: it cannot be edited")
+    for act in acts:
+        value = act(value, given)
+    return value.reshape(shape)
 
 
 def find_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

@@ -24,7 +24,9 @@ def locate(span: Span, prompt: Sequence[int], vocabulary: Vocabulary) -> list[in
     if not found:
         raise ArgumentError(f"the prompt does not hold {span.text!r}: {written.decode(errors='replace')!r}")
     if span.at is None and len(found) > 1:
-        raise ArgumentError(f"{span.text!r} occurs {len(found)} times in the prompt; say which with at=, from 0 on")
+        raise ArgumentError(
+            f"{span.text!r} occurs {len(found)} times in the prompt; say which: Span({span.text!r}, at=0)"
+        )
     if span.at is not None and not 0 <= span.at < len(found):
         raise ArgumentError(f"{span.text!r} occurs {len(found)} times in the prompt; at={span.at} is none of them")
     first = found[span.at or 0]

@@ -12,8 +12,20 @@ import torch
 from tiny import VOCAB, tiny
 
 import feynkac as fk
-from feynkac.base.errors import ArgumentError, ModelError
-from feynkac.models.edits import Add, Affine, Apply, Change, DivergentLM, Emphasise, Prepared, ProjectOut, Span, Steps
+from feynkac.base.errors import ArgumentError, FeynkacError, ModelError
+from feynkac.models.edits import (
+    Add,
+    Affine,
+    Apply,
+    Change,
+    Direction,
+    DivergentLM,
+    Emphasise,
+    Prepared,
+    ProjectOut,
+    Span,
+    Steps,
+)
 from feynkac.models.language.caches.opening import open_contexts
 from feynkac.models.language.caches.plain import PlainContexts
 from feynkac.models.language.caches.shared import SharedContexts
@@ -233,7 +245,7 @@ def test_a_span_of_the_prompt_is_edited_and_nothing_else(tiny_lm: Any) -> None:
     torch.testing.assert_close(logits, recompute(lm.model, "model.layers.0", list(ids), change), atol=1e-5, rtol=1e-5)
     with pytest.raises(ArgumentError, match="does not hold 'bb'"):
         lm.edited(Add(v, layer=0, scope=Span("bb"))).prompt("aabaa")
-    with pytest.raises(ArgumentError, match="occurs 3 times in the prompt; say which with at="):
+    with pytest.raises(ArgumentError, match="occurs 3 times in the prompt; say which: Span"):
         lm.edited(Add(v, layer=0, scope=Span("a"))).prompt("aaba")
     with pytest.raises(ArgumentError, match="at=5 is none of them"):
         lm.edited(Add(v, layer=0, scope=Span("a", at=5))).prompt("aaba")
@@ -310,6 +322,41 @@ def test_programs_use_base_and_edited_models_at_once(tiny_lm: Any) -> None:
     assert len(result.texts) > 0 and abs(result.log_evidence) < 1.0
 
 
+def test_numbers_and_vectors_are_those_of_python_numpy_and_torch_alike(tiny_lm: Any) -> None:
+    """Half precision, whole numbers, arrays, lists; strengths as scalars of numpy and as 0-d tensors."""
+    lm = tiny_lm("a", "b")
+    v = torch.tensor([1.0, -2.0, 3.0, 0.0] * 4)
+
+    def score(edit: Any) -> Any:
+        return lm.edited(edit).score("ab", ["ba"])
+
+    wanted = score(Add(v, layer=1, strength=0.5))
+    for same in (v.half(), v.double(), v.long(), v.numpy(), v.long().numpy(), v.tolist(), {1: v.tolist()}):
+        assert score(Add(same, layer=1, strength=0.5)) == wanted
+    for strength in (np.float32(0.5), np.float64(0.5), torch.tensor(0.5), np.array(0.5)):
+        assert score(Add(v, layer=1, strength=strength)) == wanted  # pyright: ignore[reportArgumentType]
+    for layer in (-1, [1], (1,), range(1, 2), np.array([1]), np.int64(1), torch.tensor(1), [1, -1]):
+        assert score(Add(v, layer=layer, strength=0.5)) == wanted  # pyright: ignore[reportArgumentType]
+    matrix, offset = torch.eye(16) * 0.5, torch.ones(16)
+    assert score(Affine(matrix.numpy(), offset.numpy(), layer=1)) == score(Affine(matrix, offset, layer=1))  # pyright: ignore[reportArgumentType]
+    assert score(Emphasise("a", alpha=np.float32(0.5))) == score(Emphasise("a", alpha=0.5))  # pyright: ignore[reportArgumentType]
+
+
+def test_a_probe_of_another_shape_is_refused_by_what_it_gave(tiny_lm: Any) -> None:
+    edit = Add(torch.ones(16), layer=0, when=lambda value: value > 0)
+    with pytest.raises(FeynkacError, match="one for each token"):
+        tiny_lm("a", "b").edited(edit).score("ab", ["ba"])
+
+
+def test_a_model_edited_twice_has_both_edits_and_one_edited_by_nothing_is_itself(tiny_lm: Any) -> None:
+    lm = tiny_lm("a", "b")
+    one, two = Add(vector(1, 16), layer=0), Add(vector(2, 16), layer=1)
+    twice = lm.edited(one).edited(two)
+    assert twice.edits == (one, two) and twice.plain is lm
+    assert twice.score("ab", ["ba"]) == lm.edited(one, two).score("ab", ["ba"])
+    assert lm.edited().score("ab", ["ba"]) == lm.score("ab", ["ba"])
+
+
 def errors(lm: Any) -> dict[str, Any]:
     v = vector(1, 16)
     return {
@@ -328,6 +375,16 @@ def errors(lm: Any) -> dict[str, Any]:
         "need a scope of as many positions": lambda: lm.edited(Add(torch.ones(3, 16), layer=0)),
         "a map of": lambda: lm.edited(Affine(torch.eye(4), torch.ones(4), layer=0)),
         "edit 0 is": lambda: lm.edited(v),
+        "strength is '2'": lambda: lm.edited(Add(v, layer=0, strength="2")),  # pyright: ignore[reportArgumentType]
+        "strength is True": lambda: lm.edited(Add(v, layer=0, strength=True)),
+        "when is 0.5; give a probe": lambda: lm.edited(Add(v, layer=0, when=0.5)),  # pyright: ignore[reportArgumentType]
+        "layer '0' does not exist": lambda: lm.edited(Add({"0": v})),
+        "has those of [-1], counted from 0": lambda: lm.edited(Add({-1: v})),
+        "the direction NoneType has no vector": lambda: lm.edited(Add(None, layer=0)),
+        "found of='mlp' and the edit is of='residual'": lambda: lm.edited(Add(Direction({0: v}, of="mlp"))),
+        "found of='attention' and the edit is of='heads'": lambda: lm.edited(
+            ProjectOut(Direction({0: v}, of="attention"), of="heads")
+        ),
         "blocks='nowhere' is no list of modules": lambda: lm.edited(Add(v, layer=0), blocks="nowhere"),
         "has no steps": lambda: Steps(3, 1),
         "is empty, goes back": lambda: lm.edited(Add(v, layer=0, scope=range(3, 3))),

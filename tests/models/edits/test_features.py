@@ -11,7 +11,7 @@ from test_weights import PROMPTS, opened
 from tiny import tiny
 
 from feynkac.base.errors import ArgumentError
-from feynkac.models.edits import Clamp
+from feynkac.models.edits import Clamp, decompose
 
 
 class Planted:
@@ -61,6 +61,32 @@ def test_an_autoencoder_is_given_float32_whatever_the_model_computes_in() -> Non
     model, planted = tiny("llama").bfloat16(), Planted(32, 80)
     contexts = opened(model, [Clamp(planted, {3: 5.0}, layer=0, scope="all")], None, None, None)
     assert not contexts.start()[0].equal(opened(model, None, None, None, None).start()[0])
+
+
+class Module(torch.nn.Module):
+    """The same features with parameters of their own precision, as sae-lens has them."""
+
+    def __init__(self, planted: Planted, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.rows = torch.nn.Parameter(planted.rows.to(dtype))
+        self.bias = torch.nn.Parameter(planted.bias.to(dtype))
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return ((x - self.bias) @ self.rows.T).relu()
+
+    def decode(self, feature_acts: torch.Tensor) -> torch.Tensor:
+        return feature_acts @ self.rows + self.bias
+
+
+def test_features_in_another_precision_than_the_models_are_read_in_their_own(tiny_lm: Any) -> None:
+    lm, planted = tiny_lm("a", "b"), Planted(16, 40)
+    wanted = lm.edited(Clamp(planted, {3: 5.0}, layer=0)).score("ab", ["ba"])
+    exact = lm.edited(Clamp(Module(planted, torch.float64), {3: 5.0}, layer=0)).score("ab", ["ba"])
+    assert exact == pytest.approx(wanted, abs=1e-4)
+    rough = lm.edited(Clamp(Module(planted, torch.bfloat16), {3: 5.0}, layer=0)).score("ab", ["ba"])
+    assert rough == pytest.approx(wanted, abs=0.5)
+    told = [decompose(planted.rows[3], features, terms=2) for features in (planted, Module(planted, torch.float64))]
+    assert told[0].features.tolist() == told[1].features.tolist()
 
 
 def errors(lm: Any) -> dict[str, Any]:

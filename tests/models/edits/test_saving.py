@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_edited import vector
@@ -17,6 +18,7 @@ from feynkac.models.edits import (
     Apply,
     BiasAttention,
     Clamp,
+    Direction,
     Emphasise,
     ProjectOut,
     ScaleHeads,
@@ -81,3 +83,23 @@ def test_a_file_without_edits_is_refused(tmp_path: Path) -> None:
     for name, wanted in (("other", "without edits"), ("text", "cannot read edits"), ("none", "cannot read edits")):
         with pytest.raises(ArgumentError, match=wanted):
             load_edits(tmp_path / f"{name}.safetensors")
+
+
+def test_numbers_and_vectors_of_numpy_are_saved(tmp_path: Path) -> None:
+    edit = Add(np.ones(16, np.float32), layer=np.int64(1), strength=np.float32(0.5))  # pyright: ignore[reportArgumentType]
+    (loaded,) = load_edits(save_edits(edit, tmp_path / "edit.safetensors"))
+    assert loaded.layer == 1 and loaded.strength == 0.5 and loaded.direction.tolist() == [1.0] * 16  # pyright: ignore
+
+
+def test_a_folder_that_does_not_exist_is_said(tmp_path: Path) -> None:
+    vector = torch.ones(16)
+    with pytest.raises(ArgumentError, match="there is no folder"):
+        save_edits(Add(vector, layer=0), tmp_path / "nowhere" / "edit.safetensors")
+    with pytest.raises(ArgumentError, match="there is no folder"):
+        Direction({0: vector}).save(tmp_path / "nowhere" / "direction.safetensors")
+
+
+def test_a_file_of_vectors_alone_names_what_reads_it(tmp_path: Path) -> None:
+    Direction({0: torch.ones(16)}).save(tmp_path / "direction.safetensors")
+    with pytest.raises(ArgumentError, match=r"Direction\.load"):
+        load_edits(tmp_path / "direction.safetensors")

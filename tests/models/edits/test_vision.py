@@ -28,7 +28,9 @@ def llava() -> Any:
         hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=8, patch_size=4
     )
     torch.manual_seed(0)
-    return LlavaForConditionalGeneration(LlavaConfig(vision, text, image_token_index=VOCAB - 1)).eval()
+    return LlavaForConditionalGeneration(
+        LlavaConfig(vision_config=vision, text_config=text, image_token_index=VOCAB - 1)
+    ).eval()
 
 
 def test_the_decoder_of_a_vision_language_model_is_edited(llava: Any) -> None:

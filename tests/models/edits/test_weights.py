@@ -159,13 +159,60 @@ def test_an_adapter_acts_where_and_how_strongly_it_is_told(adapted: Any) -> None
     torch.testing.assert_close(logits[2], plain(adapted, PROMPTS[2]), atol=1e-4, rtol=1e-4)
 
 
+def test_parameters_that_are_tied_are_shifted_together_unless_each_is_named() -> None:
+    model = tiny("gpt2")
+    torch.manual_seed(3)
+    difference = 0.3 * torch.randn_like(model.lm_head.weight)
+    both, one = copy.deepcopy(model), copy.deepcopy(model)
+    with torch.no_grad():
+        both.transformer.wte.weight.add_(difference)
+        one.lm_head.weight = torch.nn.Parameter(model.lm_head.weight + difference)
+    assert both.lm_head.weight is both.transformer.wte.weight
+    nothing = torch.zeros_like(difference)
+    kinds: dict[Any, Any] = {
+        Shift({"transformer.wte.weight": difference}): both,
+        Shift({"lm_head.weight": difference}): both,
+        Shift({"transformer.wte.weight": difference, "lm_head.weight": difference}): both,
+        Shift({"transformer.wte.weight": nothing, "lm_head.weight": difference}): one,
+    }
+    for edit, other in kinds.items():
+        walk(opened(model, *[[edit]] * 4), PROMPTS, 1, lambda text, g, other=other: plain(other, text), steps=1)
+    edits = Edits([Shift({"lm_head.weight": difference})], Anatomy(model))
+    with Twins(model).borrow() as twin, edits.parameters.swap(twin.model):
+        assert twin.model.lm_head.weight is twin.model.transformer.wte.weight
+
+
+def test_an_adapter_that_was_not_saved_whole_is_refused(adapted: Any, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    adapted.save_pretrained(tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    tensors = load_file(file)
+    tensors.pop(next(name for name in tensors if ".lora_B." in name))
+    save_file(tensors, file)
+    with pytest.raises(ArgumentError, match="without its lora_B"):
+        Edits([Adapter(tmp_path)], Anatomy(tiny("llama")))
+
+
 def errors(lm: Any, adapted: Any, folder: Path) -> dict[str, Any]:
     return {
         "names the parameter 'lm_foot.weight'": lambda: lm.edited(Shift({"lm_foot.weight": torch.ones(2)})),
         "is (2,) and the parameter (3, 16)": lambda: lm.edited(Shift({"lm_head.weight": torch.ones(2)})),
         "share is 0.0": lambda: lm.edited(Shift({"lm_head.weight": torch.ones(3, 16)}, share=0.0)),
-        "a strength of weights is a number": lambda: lm.edited(
-            Shift({}, strength=lambda steps: steps)  # pyright: ignore[reportArgumentType]
+        "the strength of weights is <function": lambda: lm.edited(
+            Shift({"lm_head.weight": torch.ones(3, 16)}, strength=lambda steps: steps)  # pyright: ignore[reportArgumentType]
+        ),
+        "the strength of weights is '2'": lambda: lm.edited(
+            Shift({"lm_head.weight": torch.ones(3, 16)}, strength="2")  # pyright: ignore[reportArgumentType]
+        ),
+        "differences are given as": lambda: lm.edited(Shift({})),
+        "the factor of (0, 1) is nan": lambda: lm.edited(ScaleHeads({(0, 1): float("nan")})),
+        "the factor of (0, 1) is <function": lambda: lm.edited(
+            ScaleHeads({(0, 1): lambda steps: steps})  # pyright: ignore[reportArgumentType]
+        ),
+        "factors is [(0, 1)]": lambda: lm.edited(ScaleHeads([(0, 1)])),  # pyright: ignore[reportArgumentType]
+        "layer is (0, 1); give one number": lambda: lm.edited(
+            ScaleHeads({((0, 1), 1): 0.0})  # pyright: ignore[reportArgumentType]
         ),
         "or no numbers": lambda: lm.edited(Shift({"lm_head.weight": torch.full((3, 16), float("nan"))})),
         "(0, 9) is no (layer, head): this model has heads 0..3": lambda: lm.edited(ScaleHeads({(0, 9): 0.0})),
