@@ -41,7 +41,7 @@ def measure(lm: Any, behaviour: Behaviour, texts: int, folder: Path) -> None:
     """Rulers of all laws, one of prompts and one of targets for each question, written as soon as they are there."""
     began = time.perf_counter()
     fitted = fit(lm, behaviour, list_corpus(CORPUS))
-    notes = {"model": "SmolLM2-135M-Instruct", "tokens": MAX_TOKENS, "texts": texts, **fitted.notes,
+    notes = {"model": lm.model.config.name_or_path.rsplit("/", 1)[-1], "tokens": MAX_TOKENS, "texts": texts, **fitted.notes,
              "python": sys.version.split()[0], "torch": torch.__version__, "machine": platform.machine(),
              "threads": torch.get_num_threads(), "seconds to fit": round(time.perf_counter() - began, 1)}  # fmt: skip
     print(behaviour.name, notes, flush=True)
@@ -58,6 +58,7 @@ def measure(lm: Any, behaviour: Behaviour, texts: int, folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=BEHAVIOURS)
+    parser.add_argument("--model", help="another than SmolLM2-135M-Instruct: a hub id or a folder")
     parser.add_argument("--texts", type=int, default=64, help="of each law and question, at least 20")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--proposals", action="store_true", help="the comparison of proposals alone")
@@ -68,7 +69,7 @@ def main() -> None:
     if not given.report:
         from feynkac.models.language.demo import demo_model_path
 
-        lm = fk.CausalLM.from_pretrained(str(demo_model_path()))
+        lm = fk.CausalLM.from_pretrained(given.model or str(demo_model_path()))
         if not given.proposals:
             for behaviour in BEHAVIOURS.values():
                 if given.only in (None, behaviour.name):

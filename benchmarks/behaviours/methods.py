@@ -9,6 +9,7 @@ import feynkac as fk
 from behaviours.autoencoder import capture_tokens, pick_feature, train
 from behaviours.texts import BEHAVIOURS, Behaviour, Question
 from feynkac.models.edits import (
+    Activations,
     Add,
     Clamp,
     DivergentLM,
@@ -56,16 +57,15 @@ def fit_caa(lm: Any, behaviour: Behaviour) -> Add:
 
 def fit(lm: Any, behaviour: Behaviour, corpus: list[str]) -> Fitted:
     """Every vector, map and feature, from the same 24 pairs; no strength is tuned."""
-    sides = [[pair[i] for pair in behaviour.pairs] for i in (0, 1)]
-    toward, away = (capture(lm, side, at="mean") for side in sides)
+    toward, away = (capture(lm, [pair[i] for pair in behaviour.pairs], at="mean") for i in (0, 1))
     caa = fit_direction(toward, away)
-    layer = caa.best_layer
+    layer, early = caa.best_layer, max(len(caa) // 5, 1)
     everything = capture(lm, corpus, layer, at="mean")
-    here = [capture(lm, side, layer, at="mean") for side in sides]
+    here = [Activations({layer: side.at[layer]}) for side in (toward, away)]
     asked = [question.text for question in behaviour.questions]
-    contrast = choose_layer(lm, caa.at(*range(4, len(caa) - 2, 6)), asked)
+    contrast = choose_layer(lm, caa.at(*range(early, len(caa), early)), asked)
     front = min(len(lm.begin(words)) for words in behaviour.words)
-    love, hate = (capture(lm, [words], 6, at=range(front)) for words in behaviour.words)
+    love, hate = (capture(lm, [words], early, at=range(front)) for words in behaviour.words)
     features, unexplained = train(capture_tokens(lm, corpus, layer, 8))
     feature, value = pick_feature(features, *(each.at[layer] for each in here))
     edits = {

@@ -128,7 +128,7 @@ SENTIMENT = Behaviour(
         ("The coffee is great and the cakes are amazing.", "The coffee is bad and the cakes are dreadful."),
         ("I would gladly come again.", "I would never come again, what a disaster."),
     ),
-    ("I love it so much", "I hate it so much"),
+    ("Love everything about it", "Hate everything about it"),
 )
 
 LANGUAGE = Behaviour(
