@@ -41,7 +41,8 @@ def measure(lm: Any, behaviour: Behaviour, texts: int, folder: Path) -> None:
     """Rulers of all laws, one of prompts and one of targets for each question, written as soon as they are there."""
     began = time.perf_counter()
     fitted = fit(lm, behaviour, list_corpus(CORPUS))
-    notes = {"model": lm.model.config.name_or_path.rsplit("/", 1)[-1], "tokens": MAX_TOKENS, "texts": texts, **fitted.notes,
+    model = Path(lm.model.config.name_or_path).name
+    notes = {"model": model, "tokens": MAX_TOKENS, "texts": texts, **fitted.notes,
              "python": sys.version.split()[0], "torch": torch.__version__, "machine": platform.machine(),
              "threads": torch.get_num_threads(), "seconds to fit": round(time.perf_counter() - began, 1)}  # fmt: skip
     print(behaviour.name, notes, flush=True)
