@@ -2,11 +2,11 @@
 
 Two behaviours (sentiment by VADER, French by its words), each with a text and a chat; prompts, vectors, features,
 attention, contrasts, choosing among many, and SMC with the reward. All are laws of texts here, so that KL to the base
-is known for each, and beside it the least that the same reward could cost. What came out is in `steering.md`.
+is known for each, and beside it the least that the same reward could cost. What the rows are is in `steering.md`.
 
-    python benchmarks/steering.py                        # both behaviours, some twelve minutes on 2 cores
+    python benchmarks/steering.py                        # both behaviours; prints the tables at the end
     python benchmarks/steering.py --only French          # one of them
-    python benchmarks/steering.py --quick                # few texts, to see that it works
+    python benchmarks/steering.py --quick                # few texts of one prompt each, to see that it works
     python benchmarks/steering.py --report               # tables and picture from what was saved
 """
 
@@ -37,7 +37,7 @@ RUNS, PARTICLES = 24, 24
 """Of the comparison of proposals."""
 
 
-def measure(lm: Any, behaviour: Behaviour, texts: int, folder: Path) -> None:
+def measure(lm: Any, behaviour: Behaviour, texts: int, questions: int, folder: Path) -> None:
     """Rulers of all laws, one of prompts and one of targets for each question, written as soon as they are there."""
     began = time.perf_counter()
     fitted = fit(lm, behaviour, list_corpus(CORPUS))
@@ -46,7 +46,7 @@ def measure(lm: Any, behaviour: Behaviour, texts: int, folder: Path) -> None:
              "python": sys.version.split()[0], "torch": torch.__version__, "machine": platform.machine(),
              "threads": torch.get_num_threads(), "seconds to fit": round(time.perf_counter() - began, 1)}  # fmt: skip
     print(behaviour.name, notes, flush=True)
-    for i, question in enumerate(behaviour.questions):
+    for i, question in enumerate(behaviour.questions[:questions]):
         for part, (make, n) in PARTS.items():
             ruler = fk.ruler(question.ask(lm), make(lm, behaviour, question, fitted), behaviour.reward,
                              texts=n * texts // 40, seed=i)  # fmt: skip
@@ -60,12 +60,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=BEHAVIOURS)
     parser.add_argument("--model", help="another than SmolLM2-135M-Instruct: a hub id or a folder")
-    parser.add_argument("--texts", type=int, default=64, help="of each law and question, at least 20")
+    parser.add_argument("--texts", type=int, default=40, help="of each law and question, at least 20")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--proposals", action="store_true", help="the comparison of proposals alone")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--folder", type=Path, default=HERE / "measured")
     given = parser.parse_args()
+    if given.quick and given.folder == HERE / "measured":
+        given.folder = HERE / "tried"
     given.folder.mkdir(exist_ok=True)
     if not given.report:
         from feynkac.models.language.demo import demo_model_path
@@ -74,12 +76,13 @@ def main() -> None:
         if not given.proposals:
             for behaviour in BEHAVIOURS.values():
                 if given.only in (None, behaviour.name):
-                    measure(lm, behaviour, 20 if given.quick else given.texts, given.folder)
+                    texts, questions = (20, 1) if given.quick else (given.texts, len(behaviour.questions))
+                    measure(lm, behaviour, texts, questions, given.folder)
         if given.only in (None, "sentiment"):
             found = compare_proposals(lm, BEHAVIOURS["sentiment"], 4 if given.quick else RUNS, PARTICLES)
             (given.folder / "proposals.json").write_text(json.dumps(found, indent=1) + "\n")
-    if given.report or given.only is None:
-        report(given.folder, PICTURE)
+    if given.report or not (given.only or given.proposals):
+        report(given.folder, given.folder / PICTURE.name if given.quick else PICTURE)
 
 
 if __name__ == "__main__":
