@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from test_edited import PROMPTS, VOCAB, recompute, vector, walk
+from test_edited import PROMPTS, recompute, vector, walk
+from tokenizers_of_kinds import byte_level, wrap
 
-from feynkac.models.edits import Add
+import feynkac as fk
+from feynkac.models.edits import Add, Direction
 from feynkac.models.language.caches.opening import open_contexts
 from feynkac.models.language.caches.twin import Twins
 from feynkac.models.language.editing import Anatomy
@@ -21,7 +23,7 @@ def llava() -> Any:
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
     text = LlamaConfig(
-        vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=320, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.3,
     )  # fmt: skip
     vision = CLIPVisionConfig(
@@ -29,7 +31,7 @@ def llava() -> Any:
     )
     torch.manual_seed(0)
     return LlavaForConditionalGeneration(
-        LlavaConfig(vision_config=vision, text_config=text, image_token_index=VOCAB - 1)
+        LlavaConfig(vision_config=vision, text_config=text, image_token_index=319)
     ).eval()
 
 
@@ -47,3 +49,12 @@ def test_the_decoder_of_a_vision_language_model_is_edited(llava: Any) -> None:
         return recompute(llava, name, text, change)
 
     walk(contexts, PROMPTS, 1, wanted)
+
+
+def test_directions_are_fitted_to_its_texts_and_steer_it(llava: Any) -> None:
+    lm = fk.CausalLM(llava, wrap(byte_level()), eos=2)
+    pairs = [("the cat sat", "the mat sat"), ("yes cat", "yes mat"), ("a cat", "a mat")]
+    calm = lm.edited(Add(Direction.from_pairs(lm, pairs), layer=0, strength=8.0))
+    results = fk.steer([lm.prompt("the cat", max_tokens=3), calm.prompt("the cat", max_tokens=3)], particles=4, seed=0)
+    assert [result.complete for result in results] == [True, True]
+    assert abs(calm.score("the cat", [" sat"], end=False)[0] - lm.score("the cat", [" sat"], end=False)[0]) > 0.01
