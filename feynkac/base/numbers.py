@@ -24,6 +24,8 @@ def as_whole(value: Any) -> int | None:
 
 def as_bool(value: Any) -> bool | None:
     """`value` as a bool, also from numpy, and from an array or tensor with one entry; None for what is none."""
+    if isinstance(value, bool):
+        return value
     single = hasattr(value, "item") and math.prod(getattr(value, "shape", (0,))) == 1
     value = value.item() if single else value
     return value if isinstance(value, bool) else None
