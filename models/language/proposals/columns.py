@@ -63,7 +63,7 @@ class Columns:
         """(U,) whether the lazy automata accept a token each; one that is rejected is asked about no more."""
         if len(self.lazy) == 1 and self.lazy[0][2].all():  # most often so, and asked once for each rejected token
             automaton, c, _ = self.lazy[0]
-            return automaton.check(states[:, c], tokens)
+            return automaton.check(states[:, c].copy(), tokens)
         accepted = np.ones(len(states), np.bool_)
         for automaton, c, members in self.lazy:
             here = np.flatnonzero(members[group] & accepted)
@@ -84,7 +84,7 @@ class Columns:
         """(U, C) the states after one more token each."""
         after = states.copy()
         for automaton, c, members in self._parts:
-            here = slice(None) if members.all() else np.flatnonzero(members[group])
+            here = np.flatnonzero(members[group])
             after[here, c] = automaton.advance(states[here, c], tokens[here])
         return after
 
