@@ -24,6 +24,8 @@ def as_whole(value: Any) -> int | None:
 
 def as_bool(value: Any) -> bool | None:
     """`value` as a bool, also from numpy, and from an array or tensor with one entry; None for what is none."""
+    if isinstance(value, bool):
+        return value
     value = _take_only(value)
     return value if isinstance(value, bool) else None
 

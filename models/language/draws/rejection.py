@@ -134,12 +134,15 @@ def reject(
     going, k = np.flatnonzero(wanted), 0
     while len(going):
         drawn = urn.draw(going, uniforms[going])
-        going, drawn = going[drawn >= 0], drawn[drawn >= 0]
+        if drawn.min() < 0:  # what is left of a law may be nothing
+            going, drawn = going[drawn >= 0], drawn[drawn >= 0]
         accepted = checks.check(going, drawn)
         hit, missed = going[accepted], going[~accepted]
-        tokens[hit] = np.where(tokens[hit] < 0, drawn[accepted], tokens[hit])
-        wanted[hit] -= 1
-        _take_out(urn, missed, drawn[~accepted], h)
+        if len(hit):
+            tokens[hit] = np.where(tokens[hit] < 0, drawn[accepted], tokens[hit])
+            wanted[hit] -= 1
+        if len(missed):
+            _take_out(urn, missed, drawn[~accepted], h)
         going = going[wanted[going] > 0]
         uniforms, k = checks.uniforms(k) if len(going) else uniforms, k + 1
     every = np.arange(n)

@@ -61,6 +61,9 @@ class Columns:
 
     def check(self, states: NDArray[np.int64], tokens: NDArray[np.int64], group: NDArray[np.int64]) -> Mask:
         """(U,) whether the lazy automata accept a token each; one that is rejected is asked about no more."""
+        if len(self.lazy) == 1 and self.lazy[0][2].all():  # most often so, and asked once for each rejected token
+            automaton, c, _ = self.lazy[0]
+            return automaton.check(states[:, c].copy(), tokens)
         accepted = np.ones(len(states), np.bool_)
         for automaton, c, members in self.lazy:
             here = np.flatnonzero(members[group] & accepted)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _MOVES = 1 << 17  # verdicts on a state and a token that are kept: 20 MB
 _VALUES = 1 << 13  # states whose values are kept, or four times as many as are asked about at once
 _UNKNOWN = -2  # of a move that was not asked about
+_NO_MOVE = -1  # of a token without a text, and from a state that is none
 _PATHS = 1 << 22  # states whose tokens are kept: 64 MB at most
 
 
@@ -38,6 +39,7 @@ class CheckedAutomaton:
         self._reader = reader
         self._tokens = vocabulary.tokens
         self._is_end, self._has_text = vocabulary.ends, vocabulary.with_text
+        self._speaks = vocabulary.with_text.tobytes()  # of one token faster than an array, as are lists of a row or two
         self._row = pack(vocabulary.with_text | vocabulary.ends)
         self._lock = RLock()
         self._moves = OrderedDict[int, int]()
@@ -71,13 +73,13 @@ class CheckedAutomaton:
 
     def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
         """(N,) states after one more token each; -1 where it may not come. Raises PotentialError."""
-        after = np.full(len(states), -1, np.int64)
-        inside = (states >= 0) & (tokens >= 0) & (tokens < len(self._tokens))
-        inside[inside] = self._has_text[tokens[inside]]
-        moves = (states[inside] * len(self._tokens) + tokens[inside]).tolist()
-        found = self._move(list(dict.fromkeys(moves)))  # most often of one row or two, where np.unique takes longer
-        after[inside] = [found[move] for move in moves]
-        return after
+        n = len(self._tokens)
+        moves = [
+            state * n + token if state >= 0 and 0 <= token < n and self._speaks[token] else _NO_MOVE
+            for state, token in zip(states.tolist(), tokens.tolist(), strict=True)
+        ]
+        found = self._move(moves)
+        return np.array([found[move] for move in moves], np.int64)
 
     def accepts(self, states: States) -> NDArray[np.bool_]:
         """(N,) whether the text so far may end. Raises PotentialError."""
@@ -93,9 +95,9 @@ class CheckedAutomaton:
         return np.array([known[state] is True for state in states.tolist()], np.bool_)
 
     def _move(self, moves: Sequence[int]) -> dict[int, int]:
-        """The states after `moves`, all different; new ones are asked about."""
+        """The states after `moves`; new ones are asked about, each once."""
         with self._lock:
-            after = {move: self._moves.get(move, _UNKNOWN) for move in moves}
+            after = {move: -1 if move == _NO_MOVE else self._moves.get(move, _UNKNOWN) for move in moves}
         new = [move for move, state in after.items() if state == _UNKNOWN]
         if not new:
             return after
