@@ -80,7 +80,10 @@ class BiasAttention:
 
     def prepare(self, anatomy: Anatomy) -> Prepared:
         """See `feynkac.models.language.editing.Edit`."""
-        bias = torch.as_tensor(self.bias, dtype=torch.float32)
+        try:
+            bias = torch.as_tensor(self.bias, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError):
+            raise ArgumentError(f"bias is {self.bias!r}; give a number for each token of the prompt") from None
         if bias.ndim not in (1, 2) or not bias.shape[-1] or not bias.isfinite().all():
             raise ArgumentError(f"bias {tuple(bias.shape)} must hold a finite number for each token of the prompt")
         if bias.ndim == 2 and bias.shape[0] != anatomy.heads:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.errors import ArgumentError, FeynkacError, ModelError, is_out_of_memory
 from feynkac.models.language.editing.biases import bias_attention
 from feynkac.models.language.editing.contract import Bias, Change, Edit, Prepared, Span, Spans, Where
 from feynkac.models.language.editing.parameters import Parameters
@@ -169,13 +169,24 @@ class _Act:
     def __call__(self, value: Tensor, given: Tensor) -> Tensor:
         rows = self._rows
         old, its = (value, given) if rows is None else (value[rows], given[rows])
-        new = self._change.function(old, its, self._where)
+        new = self._run(old, its)
         if not isinstance(new, Tensor) or new.shape != old.shape:
             shape = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
             raise ModelError(f"{self._edit!r} made {shape} of the {tuple(old.shape)} of {self._change.module}")
         new = new.to(value.dtype)
         self._watch.see(new, self._edit, self._change.module, self._where)
         return new if rows is None else value.index_copy(0, rows, new)
+
+    def _run(self, value: Tensor, given: Tensor) -> Tensor:
+        try:
+            return self._change.function(value, given, self._where)
+        except ModelError:
+            raise
+        except Exception as cause:  # of whatever kind a function of the user's has
+            if is_out_of_memory(cause):
+                raise
+            said = str(cause) if isinstance(cause, FeynkacError) else f"{type(cause).__name__}: {cause}"
+            raise ModelError(f"{self._edit!r} failed at {self._change.module}: {said}") from cause
 
 
 class _Watch:

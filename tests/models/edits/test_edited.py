@@ -348,6 +348,21 @@ def test_a_probe_of_another_shape_is_refused_by_what_it_gave(tiny_lm: Any) -> No
         tiny_lm("a", "b").edited(edit).score("ab", ["ba"])
 
 
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (Apply(lambda h: h.foo(), layer=1), "failed at model.layers.1: AttributeError"),
+        (Apply(lambda h: h[..., :3], layer=1), "failed at model.layers.1: RuntimeError"),
+        (Add(torch.ones(16), layer=1, strength=lambda steps: 1.0), "failed at model.layers.1: a strength gave 1.0"),  # pyright: ignore
+        (Add(torch.ones(16), layer=1, when=lambda h: h > 0), "failed at model.layers.1: a probe gave"),
+    ],
+)
+def test_an_edit_that_fails_is_named_with_its_place_and_its_cause(tiny_lm: Any, edit: Any, said: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        tiny_lm("a", "b").edited(edit).score("ab", ["ba"])
+    assert said in str(caught.value) and type(edit).__name__ in str(caught.value)
+
+
 def test_a_model_edited_twice_has_both_edits_and_one_edited_by_nothing_is_itself(tiny_lm: Any) -> None:
     lm = tiny_lm("a", "b")
     one, two = Add(vector(1, 16), layer=0), Add(vector(2, 16), layer=1)
