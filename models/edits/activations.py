@@ -186,7 +186,7 @@ class ProjectOut(Activation):
         """Raises ArgumentError for vectors of another width or place, without numbers, or of length 0."""
         check_place(self.direction, self.of)
         for layer in layers:
-            read_vectors(self.direction, layer, anatomy, self.of)
+            read_vectors(self.direction, layer, anatomy, self.of, every=True)
 
     def change(self, value: Tensor, amount: Tensor, layer: int, where: Where) -> Tensor:
         """See `Activation.change`."""
@@ -268,8 +268,11 @@ def check_place(direction: Any, of: str) -> None:
         )
 
 
-def read_vectors(direction: Any, layer: int, anatomy: Anatomy, of: str = "residual") -> Tensor:
-    """(W,) or (K, W) of a layer. Raises ArgumentError for another width, a length of 0, NaN, or no vector at all."""
+def read_vectors(direction: Any, layer: int, anatomy: Anatomy, of: str = "residual", *, every: bool = False) -> Tensor:
+    """(W,) or (K, W) of a layer. Raises ArgumentError for another width, a length of 0, NaN, or no vector at all.
+
+    `every`: whether each of K vectors must have a length, and not only one of them.
+    """
     try:
         vectors = _take(direction, layer)
     except (KeyError, TypeError, ValueError, RuntimeError):
@@ -283,6 +286,7 @@ def read_vectors(direction: Any, layer: int, anatomy: Anatomy, of: str = "residu
         )
     if not vectors.isfinite().all():
         raise ArgumentError(f"the direction of layer {layer} holds NaN or infinity")
-    if not vectors.float().reshape(-1, width).norm(dim=1).gt(0).all():
+    long = vectors.float().reshape(-1, width).norm(dim=1) > 0
+    if not (long.all() if every else long.any()):
         raise ArgumentError(f"the direction of layer {layer} has length 0")
     return vectors
