@@ -43,7 +43,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
         "feynkac", "feynkac.programs", "feynkac.models.diffusion", "feynkac.models.discrete",
         "feynkac.potentials.diffusion", "feynkac.potentials.discrete",
     ),
-    "feynkac.commands": ("feynkac", "feynkac.programs", "feynkac.models.diffusion", "feynkac.models.language"),
+    "feynkac.commands": (
+        "feynkac", "feynkac.programs", "feynkac.models.diffusion", "feynkac.models.edits", "feynkac.models.language",
+    ),
     "feynkac": (
         "feynkac.steering", "feynkac.rulers", "feynkac.programs", "feynkac.models.diffusion", "feynkac.models.language",
     ),
