@@ -1,24 +1,24 @@
 """What does the draw of a checked token cost, the language model aside: with feynkac, and with genlm-control's AWRS?
 
-The language model is a table: next-token laws of SmolLM2, recorded along texts that it wrote under each constraint. The
-law behind a text is the recorded one whose text has the longest ending in common with it. Both sides are served from
-the same file, and the time that serving takes is subtracted. So are the model's laws, the checks (three patterns and
-two JSON schemas, spelled as patterns), and the numbers of particles the same, and only the draws differ.
+The language model is a table: next-token laws of SmolLM2, recorded along texts that it wrote under each constraint
+(three patterns, and two JSON schemas spelled as patterns). Particles stand in recorded texts, and each draws its next
+token once, with its weight. Laws, checks, texts and numbers of particles are the same on both sides; what they cost to
+look up, the softmax of genlm-control's included, is not counted.
 
     python -m venv .venv-genlm && .venv-genlm/bin/pip install genlm-control==0.4.1
     python benchmarks/draws.py                                       # some five minutes, nearly all theirs
     python benchmarks/draws.py --peer OTHER/bin/python --particles 1 16 --checks date words
 
-Whole runs, in turns, medians of processor time. A token is one of a particle: texts are spelled anew, with one more for
-the end. Both estimate the same evidence, which is shown. genlm-control asks for two accepted draws of a token, as
-draws=2 does; feynkac's default is four. A line of JSON follows the table.
+In turns; processor time a token and calls of the check a token, medians over the draws of a batch. Weights estimate
+without bias the share of the law that is accepted, so that their means agree. genlm-control asks for two accepted draws
+of a token, as draws=2 does; feynkac's default is four. Each batch has a new constraint, which knows no verdicts.
+A line of JSON follows the table.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import platform
 import statistics
 import subprocess
@@ -26,27 +26,38 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from recorded.model import Recorded, find_laws
-from recorded.tables import CHECKS, LIMIT, Check, Table
+from recorded.laws import find_laws
+from recorded.tables import CHECKS, Check, Table
 from transformers import AutoTokenizer
 
 import feynkac as fk
+from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.language.demo import demo_model_path
+from feynkac.models.language.draws.rejection import Checks, Rounds, draw_checked
+from feynkac.models.language.proposals.columns import Columns
+
+OURS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "draws=2": {"draws": 2},
+    "draws=2, timeout=None": {"draws": 2, "timeout": None},
+}
+"""Options of `lazy`. A timeout calls the check on another thread, which on a busy machine waits for its turn."""
 
 
 class Peer:
-    """A process of genlm-control that runs what it is told."""
+    """A process of genlm-control that draws what it is told."""
 
     def __init__(self, interpreter: str, folder: Path) -> None:
         script, pipe = Path(__file__).parent / "recorded" / "awrs.py", subprocess.PIPE
         command = [interpreter, "-W", "ignore", str(script), str(demo_model_path()), str(folder)]
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
 
-    def run(self, name: str, particles: int, seed: int) -> list[Any]:
-        """Seconds, calls of the check, texts, and the log evidence; AWRS has a seed of its own."""
+    def draw(self, name: str, particles: int, seed: int) -> list[Any]:
+        """Seconds, calls of the check, and the weights; AWRS has a seed of its own."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        print(json.dumps([name, particles]), file=self._process.stdin, flush=True)
+        print(json.dumps([name, particles, seed]), file=self._process.stdin, flush=True)
         while line := self._process.stdout.readline():
             if line.startswith("["):
                 return json.loads(line)
@@ -54,40 +65,64 @@ class Peer:
 
 
 class Ours:
-    """The same on feynkac. Each run has a new constraint, which knows no verdicts."""
+    """The same on feynkac: what a step of a prompt does between the logits and the next states."""
 
-    def __init__(self, model: Recorded, folder: Path, **options: Any) -> None:
-        self._model, self._options = model, options
-        self._tables = {name: Table(folder, name) for name in CHECKS}
+    def __init__(self, vocabulary: Vocabulary, tables: dict[str, Table], **options: Any) -> None:
+        self._vocabulary, self._tables, self._options = vocabulary, tables, options
 
-    def run(self, name: str, particles: int, seed: int) -> list[Any]:
-        """See `Peer.run`."""
-        self._model.table = table = self._tables[name]
-        check, table.seconds, began = Check(name), 0.0, time.process_time()
+    def draw(self, name: str, particles: int, seed: int) -> list[Any]:
+        """See `Peer.draw`."""
+        check, table, rng = Check(name), self._tables[name], Uniforms(seed)
         constraint = fk.lazy(check.prefix, accepts=check.complete, **self._options)
-        task = self._model.prompt(CHECKS[name][0], max_tokens=LIMIT)
-        result = fk.steer(task, constraint, particles=particles, seed=seed, on_death="return")
-        seconds = time.process_time() - began - table.seconds
-        return [seconds, check.calls, list(result.texts), result.log_evidence]
+        columns, problem = Columns(((constraint,),), self._vocabulary), np.zeros(particles, np.int64)
+        chosen = table.choose(particles, seed)
+        distinct, context = np.unique(chosen, return_inverse=True)
+        states = np.array([walk(columns, table.contexts[i]) for i in distinct])[context]
+        logits, scale = torch.from_numpy(table.logits[distinct]), np.ones(len(distinct), np.float32)
+        check.calls, began = 0, time.process_time()
+        heads = states[np.unique(context, return_index=True)[1]]
+        mask = columns.mask(heads, np.full(len(heads), 20), problem[: len(heads)], lazily=True)
+        draws, every = columns.count_draws(problem), np.arange(particles)
+        checks = Checks(columns, states, problem, draws, Rounds(rng, particles), every)
+        drawn = draw_checked(logits, mask, scale, context, rng.uniform(particles), checks)
+        columns.advance(states, drawn.tokens, problem)
+        return [time.process_time() - began, check.calls, np.exp(drawn.log_mass).tolist()]
 
 
-def measure(model: Recorded, sides: dict[str, Any], name: str, particles: int, repeats: int) -> list[dict[str, Any]]:
+class Uniforms:
+    """The random numbers of a batch."""
+
+    def __init__(self, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+
+    def uniform(self, n: int) -> Any:
+        """(N,) in [0, 1)."""
+        return self._rng.random(n)
+
+
+def walk(columns: Columns, tokens: list[int]) -> Any:
+    """(1,) the state behind some tokens."""
+    states, problem = columns.start, np.zeros(1, np.int64)
+    for token in tokens:
+        states = columns.advance(states, np.array([token]), problem)
+    return states[0]
+
+
+def measure(sides: dict[str, Any], name: str, particles: int, repeats: int) -> list[dict[str, Any]]:
     """The rows of one check and number of particles."""
-    runs: dict[str, list[tuple[float, ...]]] = {side: [] for side in sides}
-    for seed in range(1 + repeats * max(1, 16 // particles)):  # of one particle a run is short
-        for side, runner in sides.items():
-            seconds, calls, texts, log_evidence = runner.run(name, particles, seed)
-            tokens = sum(len(model.spell(text)) + 1 for text in texts)
-            runs[side].append((1e3 * seconds / tokens, calls / tokens, math.exp(log_evidence)))
-    return [_summarise(name, particles, side, some[1:]) for side, some in runs.items()]  # the first run warms up
-
-
-def _summarise(name: str, particles: int, side: str, runs: list[tuple[float, ...]]) -> dict[str, Any]:
-    times, calls, evidence = zip(*runs, strict=True)
-    ms, asked = statistics.median(times), statistics.mean(calls)
-    log_z = math.log(statistics.mean(evidence) or math.nan)
-    print(f"{name:8}{particles:4}  {side:24}{ms:9.3f} ms {asked:8.2f} calls a token, log Z {log_z:8.3f}", flush=True)
-    return {"check": name, "particles": particles, "side": side, "ms": ms, "calls": asked, "log Z": log_z}
+    batches: dict[str, list[Any]] = {side: [] for side in sides}
+    for seed in range(1 + repeats * max(1, 64 // particles)):
+        for side, drawer in sides.items():
+            batches[side].append(drawer.draw(name, particles, seed))
+    rows = []
+    for side, some in batches.items():
+        seconds, calls, weights = zip(*some[1:], strict=True)  # the first one warms up
+        ms, asked = 1e3 * statistics.median(seconds) / particles, statistics.median(calls) / particles
+        row = {"ms": ms, "calls": asked, "mean calls": statistics.mean(calls) / particles, "weight": np.mean(weights)}
+        told = "{ms:9.3f} ms {calls:8.2f} calls ({mean calls:.2f} in the mean), weight {weight:.3f}".format(**row)
+        print(f"{name:8}{particles:4}  {side:24}{told}", flush=True)
+        rows.append({"check": name, "particles": particles, "side": side, **row})
+    return rows
 
 
 def main() -> None:
@@ -96,16 +131,14 @@ def main() -> None:
     parser.add_argument("--peer", default=".venv-genlm/bin/python", help="the interpreter that has genlm-control")
     parser.add_argument("--particles", type=int, nargs="+", default=[1, 16, 128])
     parser.add_argument("--checks", nargs="+", default=list(CHECKS), choices=list(CHECKS))
+    parser.add_argument("--sides", nargs="+", default=list(OURS), choices=list(OURS))
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     folder, tokenizer = find_laws(), AutoTokenizer.from_pretrained(str(demo_model_path()))
-    model = Recorded(tokenizer, eos=tokenizer.eos_token_id)
-    sides: dict[str, Any] = {
-        "feynkac": Ours(model, folder),
-        "feynkac, draws=2": Ours(model, folder, draws=2),
-        "the same, timeout=None": Ours(model, folder, draws=2, timeout=None),
-    }
+    vocabulary = Vocabulary.from_tokenizer(tokenizer, size=49152, eos=[tokenizer.eos_token_id])
+    tables = {name: Table(folder, name) for name in arguments.checks}
+    sides: dict[str, Any] = {name: Ours(vocabulary, tables, **OURS[name]) for name in arguments.sides}
     if Path(arguments.peer).exists():
         sides["genlm-control"] = Peer(arguments.peer, folder)
     else:
@@ -113,7 +146,7 @@ def main() -> None:
     table = list[dict[str, Any]]()
     for name in arguments.checks:
         for particles in arguments.particles:
-            table += measure(model, sides, name, particles, arguments.repeats)
+            table += measure(sides, name, particles, arguments.repeats)
     print(json.dumps({"benchmark": "draws", "machine": platform.machine(), **vars(arguments), "table": table}))
 
 

@@ -16,17 +16,17 @@ from typing import Any
 import torch
 from genlm.backend.llm.base import AsyncLM
 from genlm.control import AWRS, Potential, PromptedLLM
-from tables import CHECKS, LIMIT, Check, Table
+from tables import CHECKS, Check, Table
 from transformers import AutoTokenizer
 
 
 class Recorded(AsyncLM):
-    """A language model that looks its laws up behind the `behind` tokens of the prompt."""
+    """A language model that looks its laws up behind the `behind` tokens of the prompt, and counts the seconds."""
 
     def __init__(self, tokenizer: Any) -> None:
         super().__init__(tokenizer)
         self.table: Any = None
-        self.behind = 0
+        self.behind, self.seconds = 0, 0.0
 
     def next_token_logprobs_sync(self, token_ids: Any, lora_name: Any = None) -> Any:
         return self._find([token_ids])[0]
@@ -38,10 +38,10 @@ class Recorded(AsyncLM):
         return self._find(token_ids_list)
 
     def _find(self, texts: Any) -> Any:
-        found = torch.from_numpy(self.table.find([text[self.behind :] for text in texts]))
         began = time.process_time()
-        found = torch.log_softmax(found, dim=-1)
-        self.table.seconds += time.process_time() - began
+        rows = [self.table.rows[tuple(text[self.behind :])] for text in texts]
+        found = torch.log_softmax(torch.from_numpy(self.table.logits[rows]), dim=-1)
+        self.seconds += time.process_time() - began
         return found
 
 
@@ -59,30 +59,30 @@ class Asked(Potential):
         return 0.0 if self.check.complete(bytes(context).decode("utf-8", "ignore")) else -math.inf
 
 
-def spell(context: Any) -> str:
-    """The text of a particle's tokens, without the end."""
-    pieces = (token for token in context if isinstance(getattr(token, "byte_string", token), bytes))
-    return b"".join(map(bytes, pieces)).decode("utf-8", "replace")
+async def draw(sampler: Any, contexts: Any) -> list[Any]:
+    """The draws of all particles, as its SMC asks for them."""
+    return await asyncio.gather(*[sampler.sample(context) for context in contexts])
 
 
 def main() -> None:
-    """Answer each line [check, particles] by one [seconds, calls, texts, log evidence]."""
+    """Answer each line [check, particles, seed] by one [seconds, calls, weights]."""
     torch.set_num_threads(1)
     model = Recorded(AutoTokenizer.from_pretrained(sys.argv[1]))
     llm = PromptedLLM(model)
     known: dict[str, Any] = {}
     for line in sys.stdin:
-        name, particles = json.loads(line)
+        name, particles, seed = json.loads(line)
         llm.set_prompt_from_str(CHECKS[name][0])
         if name not in known:
             check = Check(name)
             known[name] = Table(Path(sys.argv[2]), name), check, AWRS(llm, Asked(check).coerce(llm, f=b"".join))
         table, check, sampler = known[name]
-        model.table, model.behind, check.calls, table.seconds = table, len(llm.prompt_ids), 0, 0.0
+        contexts = [llm.decode_tokens(table.contexts[i]) for i in table.choose(particles, seed)]
+        model.table, model.behind, model.seconds, check.calls = table, len(llm.prompt_ids), 0.0, 0
         began = time.process_time()
-        result = asyncio.run(sampler.smc(n_particles=particles, ess_threshold=0.5, max_tokens=LIMIT))
-        seconds = time.process_time() - began - table.seconds
-        print(json.dumps([seconds, check.calls, [*map(spell, result.contexts)], float(result.log_ml)]), flush=True)
+        drawn = asyncio.run(draw(sampler, contexts))
+        seconds = time.process_time() - began - model.seconds
+        print(json.dumps([seconds, check.calls, [math.exp(each[1]) for each in drawn]]), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,32 +24,19 @@ LIMIT = 20
 
 
 class Table:
-    """The recorded laws of one check, and the seconds that looking them up took.
-
-    The law behind a text is the recorded one whose text has the longest ending in common with it.
-    """
+    """The recorded laws of one check, behind texts that can still become right."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.logits: NDArray[np.float32] = np.load(folder / f"{name}.npy")
-        self.seconds, self._longest = 0.0, 0
-        self._at: dict[tuple[int, ...], int] = {}
-        for i, tokens in enumerate(json.loads((folder / f"{name}.json").read_text())):
-            self._longest = max(self._longest, len(tokens))
-            for k in range(len(tokens) + 1):
-                self._at.setdefault(tuple(tokens[k:]), i)
+        """(C, V)."""
+        self.contexts: list[list[int]] = json.loads((folder / f"{name}.json").read_text())
+        """The tokens of each text."""
+        self.rows = {tuple(tokens): i for i, tokens in enumerate(self.contexts)}
 
-    def find(self, texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """(U, V) the logits behind each of `texts`, which are lists of tokens."""
-        began = time.process_time()
-        found = self.logits[[self._locate(tokens) for tokens in texts]]
-        self.seconds += time.process_time() - began
-        return found
-
-    def _locate(self, text: Sequence[int]) -> int:
-        tokens = tuple(text[-self._longest :])
-        while tokens not in self._at:
-            tokens = tokens[1:]
-        return self._at[tokens]
+    def choose(self, particles: int, seed: int) -> NDArray[np.int64]:
+        """(N,) contexts in which particles stand: all different ones, as long as there are any."""
+        order = np.random.default_rng(seed).permutation(len(self.contexts))
+        return np.resize(order, particles).astype(np.int64)
 
 
 class Check:

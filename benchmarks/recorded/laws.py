@@ -1,4 +1,4 @@
-"""Laws recorded once, and a language model that serves them."""
+"""The recording of next-token laws, once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +14,7 @@ from numpy.typing import NDArray
 
 import feynkac as fk
 from feynkac.models.language.demo import cache_folder, demo_model_path
-from feynkac.models.language.language_model import LanguageModel
-from recorded.tables import BEHIND, CHECKS, LIMIT, Table
+from recorded.tables import BEHIND, CHECKS, LIMIT
 
 
 def find_laws() -> Path:
@@ -49,33 +46,3 @@ def _record(lm: fk.CausalLM, folder: Path, name: str) -> None:
     contexts = sorted(laws, key=len)
     np.save(folder / f"{name}.npy", np.array([laws[tokens] for tokens in contexts], np.float32))
     (folder / f"{name}.json").write_text(json.dumps(contexts))
-
-
-class Recorded(LanguageModel):
-    """Its next-token laws are those of `table`, which may be exchanged between runs."""
-
-    window, device, n_logits = None, torch.device("cpu"), 49152
-    table: Table
-
-    def open(self, prompts: Sequence[Sequence[int]], max_new: int) -> Any:
-        return _Contexts(prompts, self.table)
-
-
-class _Contexts:
-    """The texts behind one prompt, or several of one length (see `feynkac.models.language.protocols.Contexts`)."""
-
-    def __init__(self, prompts: Sequence[Sequence[int]], table: Table) -> None:
-        self._table, self._behind = table, len(prompts[0])
-        self._texts: list[list[int]] = [[] for _ in prompts]
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        return np.array([self._behind + len(text) for text in self._texts])
-
-    def start(self) -> torch.Tensor:
-        return torch.from_numpy(self._table.find(self._texts))
-
-    def extend(self, parents: NDArray[np.int64], tokens: NDArray[np.int64]) -> torch.Tensor:
-        pairs = zip(parents.tolist(), tokens.tolist(), strict=True)
-        self._texts = [[*self._texts[i], token] if token >= 0 else self._texts[i] for i, token in pairs]
-        return torch.from_numpy(self._table.find(self._texts))
