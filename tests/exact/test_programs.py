@@ -143,7 +143,7 @@ class Remembered:
     logits: ClassVar[dict] = {}
 
     def __init__(self, model, prompts, max_new) -> None:
-        self.model, self.histories = model, [tuple(prompt) for prompt in prompts]
+        self.model, self.histories, self.forwarded = model, [tuple(prompt) for prompt in prompts], 0
 
     def start(self):
         return self._look_up(self.histories)
