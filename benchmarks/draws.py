@@ -6,7 +6,7 @@ token once, with its weight. Laws, checks, texts and numbers of particles are th
 look up, the softmax of genlm-control's included, is not counted.
 
     python -m venv .venv-genlm && .venv-genlm/bin/pip install genlm-control==0.4.1
-    python benchmarks/draws.py                                       # some five minutes, nearly all theirs
+    python benchmarks/draws.py                                       # a minute, and two more to record the laws
     python benchmarks/draws.py --peer OTHER/bin/python --particles 1 16 --checks date words
 
 In turns; processor time a token and calls of the check a token, medians over the draws of a batch. Weights estimate
