@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
-from feynkac.models.edits.scopes import Scope, Strength, check_scope, is_inside, measure, read_strength
-from feynkac.models.language.editing import Anatomy, Change, Prepared, Span, Where
+from feynkac.models.edits.scopes import Scope, Strength, check_scope, is_inside, measure, prepare_changes, read_strength
+from feynkac.models.language.editing import Anatomy, Change, Prepared, Where
 
 Site = Literal["residual", "attention", "mlp", "heads", "embedding"]
 """What is changed in a layer: the residual behind it, what its attention or its feed-forward network adds to that (in
@@ -58,9 +58,7 @@ class Activation:
         self.check(anatomy, layers)
         if strength == 0.0:
             return Prepared()
-        reach = self.scope.stop if isinstance(self.scope, range) else 0
-        spans = [self.scope] if isinstance(self.scope, Span) else []
-        return Prepared([self._at(anatomy, layer, strength) for layer in layers], spans=spans, reach=reach)
+        return prepare_changes([self._at(anatomy, layer, strength) for layer in layers], self.scope)
 
     def find_layers(self, anatomy: Anatomy) -> list[int]:
         """The layers by number. Raises ArgumentError where none is given, or one does not exist."""

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from feynkac.models.edits.activations import write_edit
-from feynkac.models.edits.scopes import Scope, check_scope, is_inside
-from feynkac.models.language.editing import Anatomy, Change, Prepared, Span, Where
+from feynkac.models.edits.scopes import Scope, check_scope, is_inside, prepare_changes
+from feynkac.models.language.editing import Anatomy, Change, Prepared, Where
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -37,9 +37,7 @@ class SkipLayers:
         """See `feynkac.models.language.editing.Edit`."""
         check_scope(self.scope)
         names = dict.fromkeys(anatomy.name_block(layer) for layer in anatomy.read_layers(self.layers))
-        reach = self.scope.stop if isinstance(self.scope, range) else 0
-        spans = [self.scope] if isinstance(self.scope, Span) else []
-        return Prepared([Change(name, self._skip) for name in names], spans=spans, reach=reach)
+        return prepare_changes([Change(name, self._skip) for name in names], self.scope)
 
     def _skip(self, value: Tensor, given: Tensor, where: Where) -> Tensor:
         return torch.where(is_inside(self.scope, where)[..., None], given, value)

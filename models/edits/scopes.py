@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import as_real
-from feynkac.models.language.editing import Span, Where
+from feynkac.models.language.editing import Change, Prepared, Span, Where
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,12 @@ def is_inside(scope: Scope, where: Where) -> Tensor:
     if scope == "response":
         return where.steps >= 0
     return where.positions >= where.start if scope == "text" else torch.ones_like(where.positions, dtype=torch.bool)
+
+
+def prepare_changes(changes: Sequence[Change], scope: Scope) -> Prepared:
+    """Changes that act within a scope, with what of the prompt it names."""
+    spans = [scope] if isinstance(scope, Span) else []
+    return Prepared(changes, spans=spans, reach=scope.stop if isinstance(scope, range) else 0)
 
 
 def read_strength(strength: Any) -> Strength:

@@ -17,8 +17,17 @@ from torch import Tensor
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import as_whole
 from feynkac.models.edits.activations import write_edit
-from feynkac.models.edits.scopes import Scope, Strength, check_scope, is_inside, measure, read_factor, read_strength
-from feynkac.models.language.editing import Anatomy, Change, Prepared, Span, Where
+from feynkac.models.edits.scopes import (
+    Scope,
+    Strength,
+    check_scope,
+    is_inside,
+    measure,
+    prepare_changes,
+    read_factor,
+    read_strength,
+)
+from feynkac.models.language.editing import Anatomy, Change, Prepared, Where
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -101,8 +110,7 @@ class ScaleHeads:
             Change(anatomy.name_output(layer), self._scale(scale.flatten()), "input")
             for layer, scale in by_layer.items()
         ]
-        reach = self.scope.stop if isinstance(self.scope, range) else 0
-        return Prepared(changes, spans=[self.scope] if isinstance(self.scope, Span) else [], reach=reach)
+        return prepare_changes(changes, self.scope)
 
     def _scale(self, scale: Tensor) -> Callable[[Tensor, Tensor, Where], Tensor]:
         def act(value: Tensor, given: Tensor, where: Where) -> Tensor:
@@ -144,8 +152,7 @@ class Adapter:
             if weight is None or {down.shape[1], up.shape[0]} != set(weight.shape) or len(down) != up.shape[1]:
                 raise ArgumentError(f"the adapter's matrices for {name} do not fit it: they belong to another model")
             changes.append(Change(name, self._add(down, up, scale, strength)))
-        spans = [self.scope] if isinstance(self.scope, Span) else []
-        return Prepared(changes, spans=spans, reach=self.scope.stop if isinstance(self.scope, range) else 0)
+        return prepare_changes(changes, self.scope)
 
     def _add(self, down: Tensor, up: Tensor, scale: float, strength: Strength) -> Callable[..., Tensor]:
         def act(value: Tensor, given: Tensor, where: Where) -> Tensor:
