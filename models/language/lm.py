@@ -6,18 +6,21 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ArgumentError, ModelError
-from feynkac.models.language.caches.opening import check_whole, find_device, find_window, open_contexts
+from feynkac.models.language.caches.opening import check_whole, find_device, find_window, open_contexts, remember_prompt
 from feynkac.models.language.forks import check_process
 from feynkac.models.language.language_model import LanguageModel
 from feynkac.models.language.loading import move, read_dtype, read_reason
+from feynkac.models.language.prompted import Prompted
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from feynkac.models.language.caches.remembered import Remembered
     from feynkac.models.language.caches.twin import Twins
     from feynkac.models.language.editing.contract import Edit
     from feynkac.models.language.editing.edited import EditedLM
+    from feynkac.models.language.editing.spans import Located
     from feynkac.models.language.protocols import Contexts
     from feynkac.models.language.texts import Prompt
 
@@ -94,6 +97,20 @@ class CausalLM(LanguageModel):
         return self._open(tokens, [prompt.variant for prompt in prompts], max_new)
 
     def _open(self, prompts: Sequence[Sequence[int]], edits: Sequence[Any], max_new: int) -> Contexts:
+        self._check()
+        if not any(edits):
+            return open_contexts(self.find_twins(), prompts, max_new)
+        for prompt, one in zip(prompts, edits, strict=True):
+            if one is not None:
+                one.check_prompt(prompt, self.vocabulary)
+        return open_contexts(self.find_twins(), prompts, max_new, edits, self._locate(prompts))
+
+    def _locate(self, prompts: Sequence[Sequence[int]]) -> Located:
+        from feynkac.models.language.editing.spans import Located
+
+        return Located(prompts, self.vocabulary, self.device)
+
+    def _check(self) -> None:
         check_process()
         check_whole(self.model)
         if self.n_logits > self.n_embeddings:
@@ -101,14 +118,6 @@ class CausalLM(LanguageModel):
                 f"the model draws from {self.n_logits} tokens and has embeddings for {self.n_embeddings}, so that it "
                 "could not go on behind some; resize its embeddings"
             )
-        if not any(edits):
-            return open_contexts(self.find_twins(), prompts, max_new)
-        from feynkac.models.language.editing.spans import Located
-
-        for prompt, one in zip(prompts, edits, strict=True):
-            if one is not None:
-                one.check_prompt(prompt, self.vocabulary)
-        return open_contexts(self.find_twins(), prompts, max_new, edits, Located(prompts, self.vocabulary, self.device))
 
     def edited(self, *edits: Edit, blocks: str | None = None) -> EditedLM:
         """This model with its forward pass edited: the same weights, another law (see `feynkac.models.edits`).
@@ -125,6 +134,32 @@ class CausalLM(LanguageModel):
         from feynkac.models.language.editing.edited import EditedLM
 
         return EditedLM(self, edits, blocks)
+
+    def remember(self, prompt: str | Prompted, *, most: int = 1 << 30) -> Remembered:
+        """Forward a prompt now and keep its keys and values, so that later runs begin behind it.
+
+            system = {"role": "system", "content": rules}
+            lm.remember(lm.prompt(chat=[system]))
+            fk.steer(lm.prompt(chat=[system, question]), ...)  # forwards the question only
+
+        A later prompt of any run, program or expert of this model is forwarded from the first token on in which it
+        differs from what is remembered; logits agree up to the rounding of passes of other lengths, and bit for bit
+        where it is the same prompt. What is remembered goes with `forget()`, at the end of `with lm.remember(...)`,
+        where the model changes (its weights, hooks, settings), and where all takes more than `most` bytes: then what
+        was used longest ago. Prompts of `lm.edited(...)` are remembered by that model, and found again as a whole.
+        Raises ModelError where the model's own cache serves it, ArgumentError for a prompt of more than `most` bytes.
+        """
+        prompted = self.prompt(prompt, max_tokens=1) if isinstance(prompt, str) else prompt
+        if not isinstance(prompted, Prompted) or prompted.lm is not self or len(prompted.prompts) != 1:
+            raise ArgumentError(f"remember takes a text or a prompt of this model, lm.prompt(...), not {prompt!r}")
+        self._check()
+        (ids,) = (one.tokens for one in prompted.prompts)
+        spans = None if self.variant is None else self._locate([ids])
+        return remember_prompt(self.find_twins(), ids, most, self.variant, spans)
+
+    def forget(self) -> None:
+        """Drop all prompts that are remembered, those of its edited models among them."""
+        self.find_twins().remembered.drop()
 
     @property
     def window(self) -> int | None:

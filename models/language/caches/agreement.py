@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from feynkac.base.errors import ModelError, is_out_of_memory
+from feynkac.models.language.caches.forward import autocast_dtype
 from feynkac.models.language.caches.opening import find_device
 from feynkac.models.language.caches.plain import PlainContexts
 from feynkac.models.language.caches.shared import SharedContexts
@@ -115,12 +116,6 @@ def _tolerate(twins: Twins, kind: str, edits: Edits | None) -> float:
 def _tolerance(twins: Twins) -> float:
     precise = twins.model.dtype in (torch.float32, torch.float64) and autocast_dtype(twins.model) is None
     return 1e-3 if precise else 0.25
-
-
-def autocast_dtype(model: Any) -> torch.dtype | None:
-    """The precision to which torch.autocast lowers calls of the model here and now; None outside of it."""
-    kind = model.get_input_embeddings().weight.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
 
 
 def _walk_and_compare(twins: Twins, edits: Edits | None, opened: Open) -> float:

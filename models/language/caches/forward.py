@@ -112,3 +112,9 @@ def select_rows(model: Any, order: Tensor, last: Tensor) -> Iterator[Selection]:
     finally:
         if handle is not None:
             handle.remove()
+
+
+def autocast_dtype(model: Any) -> torch.dtype | None:
+    """The precision to which torch.autocast lowers calls of the model here and now; None outside of it."""
+    kind = model.get_input_embeddings().weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None

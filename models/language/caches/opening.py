@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from feynkac.base.errors import ModelError
 from feynkac.models.language.protocols import Contexts
 
 if TYPE_CHECKING:
     import torch
 
+    from feynkac.models.language.caches.remembered import Remembered
     from feynkac.models.language.caches.twin import Twins
     from feynkac.models.language.editing.contract import Spans
     from feynkac.models.language.editing.edits import Edits
@@ -46,6 +49,30 @@ def open_contexts(
     for kind in kinds:
         check_plain(twins, kind)
     return PlainContexts(twins, prompts, laid)
+
+
+def remember_prompt(
+    twins: Twins, prompt: tuple[int, ...], most: int, edits: Edits | None = None, spans: Spans | None = None
+) -> Remembered:
+    """Keep the keys and values of `prompt` for later runs (see `CausalLM.remember`).
+
+    Raises ModelError where the model's own cache has to serve, ArgumentError for more bytes than `most`.
+    """
+    import torch
+
+    from feynkac.models.language.caches.prefill import Prefill
+    from feynkac.models.language.editing.edits import NOTHING, Laid
+
+    _check_fits(twins.model, len(prompt) + 1, 1)
+    if not shares_prompt(twins, len(prompt) + 1, [None, edits]):
+        raise ModelError(
+            f"{type(twins.model).__name__} keeps its own cache, which cannot be remembered: its attention, hooks "
+            "or recurrent states do not fit a prompt that is shared"
+        )
+    laid = NOTHING if spans is None else Laid([edits], [len(prompt)], spans)
+    with torch.inference_mode():
+        (prefix,) = Prefill(twins, laid, [prompt], np.zeros(1, np.int64)).run()
+    return twins.remembered.add(prefix, edits, most)
 
 
 def shares_prompt(twins: Twins, longest: int, edits: Sequence[Edits | None] = (None,)) -> bool:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from feynkac.base.contract import Rows
 from feynkac.models.language.caches.attention import select_attention
-from feynkac.models.language.caches.forward import Last, select_rows
+from feynkac.models.language.caches.forward import select_rows
 from feynkac.models.language.caches.opening import find_device
 from feynkac.models.language.caches.plan import Layout, Plan, plan_step
+from feynkac.models.language.caches.prefill import Prefill
+from feynkac.models.language.caches.promotion import EVERY, count_shared, is_worth_it, write_tokens
 from feynkac.models.language.editing.edits import NOTHING, Laid
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 _FIRST_TOKENS = 32
 """Room made for each context's own tokens at first; it doubles when it is full."""
-_PREFILL = 4096
-"""Prompt tokens in one forward pass: bounds the memory of activations."""
 
 
 @dataclass
@@ -81,6 +80,23 @@ class SharedLayer(CacheLayerMixin):
         for store in self.own:
             store[:, :, :length].index_copy_(0, target, store[:, :, :length].index_select(0, source))
 
+    def promote(self, n: int, firsts: Mapping[int, int], slots: int, length: int) -> None:
+        """Move the first `n` own tokens of slot `firsts[g]` behind prompt g, and those of all `slots` out of them."""
+        for g, slot in firsts.items():
+            pairs = zip(self.prefixes[g], self.own, strict=True)
+            keys, values = (torch.cat([old, own[slot : slot + 1, :, :n]], 2) for old, own in pairs)
+            self.prefixes[g] = keys, values
+            if g in self.biases:
+                self.biases[g] = torch.nn.functional.pad(self.biases[g], (0, n))
+        for store in self.own:
+            store[:slots, :, : length - n] = store[:slots, :, n:length].clone()
+
+    def drop(self, used: NDArray[np.int64]) -> None:
+        """Free prompts that no context continues."""
+        for g in set(range(len(self.prefixes))).difference(used.tolist()):
+            keys, values = (x[:, :, :0].clone() for x in self.prefixes[g])
+            self.prefixes[g] = keys, values
+
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None: ...
 
     def get_seq_length(self) -> int:
@@ -124,6 +140,8 @@ class SharedContexts:
 
     def __init__(self, twins: Twins, prompts: Sequence[Sequence[int]], max_new: int, laid: Laid | None = None) -> None:
         self.forwarded = 0
+        self.spent = np.zeros(len(prompts), np.int64)
+        """(C,) tokens forwarded for each context by the last call."""
         self.hidden: Tensor | None = None
         """(F, width) float32, what the output layer read for the logits given last; None where it cannot be told."""
         self._twins, self._laid = twins, laid or NOTHING
@@ -136,6 +154,9 @@ class SharedContexts:
         self._prompt_lengths = np.array([len(prompt) for prompt in self._prompts], np.int64)
         number = np.array([distinct.index(kind) for kind in kinds], np.int64)
         self._layout = Layout(np.arange(len(number)), np.zeros(len(number), np.int64), number)
+        self._own = np.zeros((len(number), 0), np.int32)
+        """(U, time) the tokens of each context behind its prompt."""
+        self._passes = 0
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -145,36 +166,20 @@ class SharedContexts:
     @torch.inference_mode()
     def start(self) -> Tensor:
         """Forward each distinct prompt once; (G, V) float32 logits, and one context for each prompt given."""
-        found: list[tuple[Tensor, Tensor | None]] = [(torch.empty(0), None)] * len(self._prompts)
-        prefixes: list[list[Any]] = [[] for _ in self._prompts]
-        for members, ids in _batches(self._prompts, self._device):
-            last = self._prefill(ids, self._first[members])
-            for row, g in enumerate(members):
-                found[g] = last.logits[row], None if last.hidden is None else last.hidden[row]
-                layers = last.cache.layers
-                prefixes[g] = [tuple(x[row : row + 1].contiguous() for x in (y.keys, y.values)) for y in layers]
-            self.forwarded += ids.numel()
-        self._cache = SharedCache([list(layer) for layer in zip(*prefixes, strict=True)])
+        left = Prefill(self._twins, self._laid, self._prompts, self._first).run()
+        self._cache = SharedCache([list(layer) for layer in zip(*(prefix.layers for prefix in left), strict=True)])
         for number, g in enumerate(self._first.tolist()):
             for layer, biases in self._laid.list_biases(g).items():
                 bias = torch.stack([numbers for _, numbers in biases]).sum(0)
                 self._cache.shared[layer].biases[number] = bias.to(self._device, torch.float32)
         self._room = (0, 0)
-        given = [found[g] for g in self._layout.prompt]
-        hidden = [row for _, row in given if row is not None]
-        self.hidden = torch.stack(hidden) if len(hidden) == len(given) else None
-        return torch.stack([logits for logits, _ in given])
-
-    def _prefill(self, ids: Tensor, prompt: NDArray[np.int64]) -> Last:
-        """What is left after the prompts `ids`, by the model's own attention, one stretch of the prompt a pass."""
-        last = Last(torch.empty(0), None, DynamicCache())
-        with self._twins.borrow() as twin:
-            for start in range(0, ids.shape[1], _PREFILL):
-                some = ids[:, start : start + _PREFILL]
-                positions = torch.arange(start, start + some.shape[1], device=ids.device).expand_as(some)
-                with self._laid.on(twin, prompt, positions):
-                    last = twin.forward.last(some, last.cache, start)
-        return last
+        owner = np.arange(len(self._first)) == self._layout.prompt[:, None]
+        owner &= np.arange(len(owner))[:, None] == self._first  # of prompts given twice the first pays
+        self.spent = owner @ np.array([prefix.taken for prefix in left], np.int64)
+        self.forwarded += sum(prefix.taken for prefix in left)
+        hidden = [row for number in self._layout.prompt if (row := left[number].hidden) is not None]
+        self.hidden = torch.stack(hidden) if len(hidden) == len(self._layout.prompt) else None
+        return torch.stack([left[number].logits for number in self._layout.prompt])
 
     def extend(self, parents: Rows, tokens: NDArray[np.int64]) -> Tensor:
         """See `Contexts.extend`; one forward pass."""
@@ -193,6 +198,7 @@ class SharedContexts:
         self, parents: Rows, tokens: NDArray[np.int64], count: NDArray[np.int64], every: bool = False
     ) -> Tensor:
         """Context i becomes `parents[i]` and the first `count[i]` of `tokens[i]`; (F, V) logits where that is not 0."""
+        before = self._layout.length[parents]
         plan = plan_step(self._layout, self._prompt_lengths, parents, count, tokens.shape[1], every)
         self._make_room(plan)
         if len(plan.source):
@@ -200,13 +206,19 @@ class SharedContexts:
             for layer in self._cache.shared:
                 layer.copy(source, target, plan.copied)
         self._layout = plan.layout
+        self._own = write_tokens(self._own[parents], before, tokens, count)
+        self.spent = count
         if not len(plan.rows):
             self.hidden = None
             return torch.empty(0, 0, device=self._device)
         self._cache.step = self._describe_pass(plan)
         self._cache.longest = int(self.lengths[plan.rows].max())
         self.forwarded += int(count.sum())
-        return self._forward(plan, tokens)
+        logits = self._forward(plan, tokens)
+        self._passes += 1
+        if self._passes % EVERY == 0:
+            self._tidy()
+        return logits
 
     def _forward(self, plan: Plan, tokens: NDArray[np.int64]) -> Tensor:
         ids, positions = self._to_device(np.stack([tokens[plan.rows], plan.positions]))
@@ -220,6 +232,25 @@ class SharedContexts:
             logits, _ = twin.forward.all(ids, self._cache, position_ids=positions, particles=self._cache)
             self.hidden = selection.hidden
             return selection.apply(logits)
+
+    def _tidy(self) -> None:
+        """Move what all contexts of each prompt begin with behind the prompt, and give back room of those that died."""
+        layout, n = self._layout, len(self._layout.slot)
+        used = np.unique(layout.prompt)
+        for layer in self._cache.shared:
+            layer.drop(used)
+        shared = count_shared(self._own, layout)
+        if is_worth_it(shared, layout, self._prompt_lengths[used]):
+            firsts = {g: int(layout.slot[np.argmax(layout.prompt == g)]) for g in used.tolist()}
+            for layer in self._cache.shared:
+                layer.promote(shared, firsts, n, int(layout.length.max()))
+            self._prompt_lengths[used] += shared
+            self._layout = replace(layout, length=layout.length - shared)
+            self._own = self._own[:, shared:]
+        if self._room[0] > 4 * n:
+            self._room = (2 * n, self._room[1])
+            for layer in self._cache.shared:
+                layer.reserve(*self._room, (n, int(self._layout.length.max())))
 
     def _make_room(self, plan: Plan) -> None:
         has_slots, has_time = self._room
@@ -253,12 +284,3 @@ class SharedContexts:
 
     def _to_device(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(array).to(self._device)
-
-
-def _batches(prompts: Sequence[tuple[int, ...]], device: Any) -> Iterator[tuple[list[int], Tensor]]:
-    """Prompts of one length together, as far as they fit in one forward pass."""
-    sizes = np.array([len(prompt) for prompt in prompts])
-    for size in np.unique(sizes):
-        members, most = np.flatnonzero(sizes == size), max(1, _PREFILL // int(size))
-        for some in (members[i : i + most].tolist() for i in range(0, len(members), most)):
-            yield some, torch.tensor([prompts[g] for g in some], device=device)

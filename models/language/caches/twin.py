@@ -23,6 +23,7 @@ from torch.nn.modules import module as torch_module
 from feynkac.base.errors import is_out_of_memory
 from feynkac.models.language.caches.attention import list_attention_configs
 from feynkac.models.language.caches.forward import Forward
+from feynkac.models.language.caches.remembered import Store
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class Twins:
         """For what is to be found out once."""
         self.errors: dict[Any, float] = {}
         """How far each kind of cache is off (see `feynkac.models.language.caches.agreement`)."""
+        self.remembered = Store(model)
+        """Prompts whose keys and values are kept between runs."""
         self._found = Snapshot(model)
         self._pristine = _copy_if_possible(model)  # never run, so that a twin made later is like the first
         self._free: list[Twin] = []

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tiny import VOCAB, tiny
 from tokenizers_of_kinds import byte_level, wrap
+from walks import PROMPTS, recompute, run_program
 
 import feynkac as fk
 from feynkac.base.errors import ModelError
@@ -23,58 +24,6 @@ from feynkac.potentials import product
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import multinomial
 from feynkac.smc.rng import Streams
-
-_spec = importlib.util.spec_from_file_location("tiny", Path(__file__).parents[1] / "tiny.py")
-assert _spec and _spec.loader
-_tiny = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_tiny)
-tiny, VOCAB = _tiny.tiny, _tiny.VOCAB
-
-
-def recompute(model: Any, texts: list[list[int]]) -> torch.Tensor:
-    """(F, V) next-token logits of each text by a forward pass of its own."""
-    with torch.inference_mode():
-        return torch.stack([model(input_ids=torch.tensor([text])).logits[0, -1].float() for text in texts])
-
-
-def run_program(
-    model: Any, contexts: Any, prompts: list[list[int]], seed: int, steps: int, keep: float, most: int = 1
-) -> None:
-    """Random forks, keeps and drops, by up to `most` tokens; the oracle is a list of token lists."""
-    rng = np.random.default_rng(seed)
-    texts, prefilled = [list(prompt) for prompt in prompts], contexts.forwarded
-    torch.testing.assert_close(contexts.start(), recompute(model, texts), atol=1e-4, rtol=1e-4)
-    forwarded = contexts.forwarded
-    assert forwarded - prefilled <= sum(map(len, prompts))
-    for _ in range(steps):
-        children = random_children(rng, len(texts), keep, most)
-        parents, new = np.array([parent for parent, _ in children]), [list(tokens) for _, tokens in children]
-        if most == 1:
-            logits = contexts.extend(parents, np.array([tokens[0] if tokens else -1 for tokens in new]))
-        else:
-            logits = contexts.append(parents, new)
-        texts = [texts[parent] + tokens for parent, tokens in zip(parents, new, strict=True)]
-        grown = [text for text, tokens in zip(texts, new, strict=True) if tokens]
-        forwarded += sum(map(len, new))
-        assert logits.dtype == torch.float32
-        assert logits.shape[0] == len(grown)
-        if grown:
-            torch.testing.assert_close(logits, recompute(model, grown), atol=1e-4, rtol=1e-4)
-        assert contexts.lengths.tolist() == [len(text) for text in texts]
-        assert contexts.forwarded == forwarded
-
-
-def random_children(rng: np.random.Generator, n: int, keep: float, most: int) -> list[tuple[int, tuple[int, ...]]]:
-    """Distinct pairs of a parent and its new tokens, for some of `n` parents, in no order."""
-    survivors = rng.permutation(n)[: rng.integers(1, n + 1)]
-    pairs = set()
-    for parent in np.repeat(survivors, rng.integers(1, 4, len(survivors))).tolist():
-        n_new = 0 if rng.random() < keep else rng.integers(1, most + 1)
-        pairs.add((parent, tuple(rng.integers(VOCAB, size=n_new).tolist())))
-    return [sorted(pairs)[i] for i in rng.permutation(len(pairs))[:9]]
-
-
-PROMPTS = [[5, 9, 3, 7, 1], [4], [5, 9, 3, 7, 1], [8, 2, 6, 11, 30]]
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.3])
@@ -207,7 +156,7 @@ def test_the_window_of_the_model() -> None:
 
 def test_a_shared_cache_that_disagrees_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     right = attention._attend_prefix
-    monkeypatch.setattr(attention, "_attend_prefix", lambda query, key, value: right(query * 0.9, key, value))
+    monkeypatch.setattr(attention, "_attend_prefix", lambda query, *rest: right(query * 0.9, *rest))
     assert isinstance(open_contexts(Twins(tiny("llama")), [[1, 2]], 5), PlainContexts)
 
 
