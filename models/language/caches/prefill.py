@@ -124,5 +124,5 @@ def _expand(before: Prefix | None, n: int, rows: int) -> DynamicCache:
     """A cache for `rows` texts that all begin with the first `n` tokens of `before`."""
     cache = DynamicCache()
     for number, (keys, values) in enumerate([] if before is None else before.layers):
-        cache.update(*(x[:, :, :n].expand(rows, -1, -1, -1) for x in (keys, values)), number)
+        cache.update(keys[:, :, :n].expand(rows, -1, -1, -1), values[:, :, :n].expand(rows, -1, -1, -1), number)
     return cache
