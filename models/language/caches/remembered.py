@@ -67,7 +67,7 @@ class Store:
         Raises ArgumentError for one that alone takes more.
         """
         if prefix.nbytes > most:
-            size, allowed = (f"{n / 1e6:.0f} MB" for n in (prefix.nbytes, most))
+            size, allowed = (f"{n / 1e6:.3g} MB" for n in (prefix.nbytes, most))
             raise ArgumentError(
                 f"{len(prefix.ids)} tokens take {size} to remember, more than the {allowed} allowed; pass most=bytes"
             )
