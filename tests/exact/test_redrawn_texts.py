@@ -19,8 +19,10 @@ from feynkac.models.language.caches.plain import PlainContexts
 from feynkac.models.language.lm import CausalLM
 from feynkac.models.language.proposals import Drafted, Tempered
 from feynkac.potentials.base import product
+from feynkac.potentials.power import PowerOfLaw
 from feynkac.smc.engine import smc
-from feynkac.smc.rejuvenation import Redraw, Rejuvenation
+from feynkac.smc.redraws import Redraw
+from feynkac.smc.rejuvenation import Rejuvenation
 from feynkac.smc.resample import never, shrink, systematic
 from feynkac.smc.testing import expectation
 
@@ -34,39 +36,71 @@ def _sum_paths(text: str) -> float:
     return math.exp(0.3 * k - 0.7 + 1.1 * (len(text) - k - 1))
 
 
-# Particles, steps between moves, steps back, chains; options of the prompt; potentials, and what they weigh in all.
+# Particles, steps between moves, block, tail, chains; options of the prompt; potentials, and what they weigh in all.
 CASES: dict[str, Any] = {
-    "a mask": ((1, 2, 1, None), {}, [fk.regex("a*b?a*")], lambda x: float(x.count("b") < 2)),
-    "a mask, contexts forked": ((2, 2, 1, None), {}, [fk.regex("a[ab]{2}"), fk.reward(lambda x: 1.5 * x.count("ab"))],
-                                lambda x: (len(x) == 3 and x[0] == "a") * math.exp(1.5 * x.count("ab"))),
-    "a running maximum": ((1, 2, 1, None), {}, [fk.reward(lambda x: x.count("b") - 0.4 * len(x), kind="max")],
+    "a mask": ((1, 2, 1, 0, None), {}, [fk.regex("a*b?a*")], lambda x: float(x.count("b") < 2)),
+    "a mask, contexts forked": (
+        (2, 2, 1, 0, None), {}, [fk.regex("a[ab]{2}"), fk.reward(lambda x: 1.5 * x.count("ab"))],
+        lambda x: (len(x) == 3 and x[0] == "a") * math.exp(1.5 * x.count("ab"))),
+    "a running maximum": ((1, 2, 1, 0, None), {}, [fk.reward(lambda x: x.count("b") - 0.4 * len(x), kind="max")],
                           lambda x: math.exp(x.count("b") - 0.4 * len(x))),
-    "a guide": ((1, 2, 1, None), {}, [PATHS], _sum_paths),
-    "an end that is forced": ((1, 2, 1, None), {"at_limit": "end"}, [fk.constraint(lambda x: len(x) != 1)],
+    "a guide": ((1, 2, 1, 0, None), {}, [PATHS], _sum_paths),
+    "an end that is forced": ((1, 2, 1, 0, None), {"at_limit": "end"}, [fk.constraint(lambda x: len(x) != 1)],
                               lambda x: float(len(x) != 1)),
-    "another proposal": ((1, 2, 1, None), {"proposal": Tempered(1.7)}, [fk.regex("a*b?a*")],
+    "another proposal": ((1, 2, 1, 0, None), {"proposal": Tempered(1.7)}, [fk.regex("a*b?a*")],
                          lambda x: float(x.count("b") < 2)),
-    "a lazy constraint": ((1, 1, 1, None), {"max_tokens": 2}, [fk.lazy(lambda x: "bb" not in x)],
-                          lambda x: float("bb" not in x)),
-    "waste-free": ((2, 2, 1, 1), {}, [fk.regex("[ab]{3}"), fk.reward(lambda x: 1.5 * x.count("ab"))],
+    "a lazy constraint": (
+        (1, 2, 1, 0, None), {"max_tokens": 2}, [fk.regex("b[ab]?"), fk.lazy(lambda x: "bb" not in x, draws=2)],
+        lambda x: float(x in ("b", "ba"))),
+    "waste-free": ((2, 2, 1, 0, 1), {}, [fk.regex("[ab]{3}"), fk.reward(lambda x: 1.5 * x.count("ab"))],
                    lambda x: (len(x) == 3) * math.exp(1.5 * x.count("ab"))),
+    "a tail": ((1, 3, 1, 1, None), {}, [], lambda x: 1.0),
+    "a tail, before the limit": ((1, 3, 1, 1, None), {"max_tokens": 4}, [fk.regex("a[ab]{2,3}")],
+                                 lambda x: float(x[:1] == "a" and len(x) > 2)),
+    "a tail, and a mask": ((1, 3, 1, 1, None), {}, [fk.regex("a*b?a*")], lambda x: float(x.count("b") < 2)),
+    "a tail of two": ((1, 4, 1, 2, None), {"max_tokens": 4}, [fk.regex("b[ab]{2}a?")],
+                      lambda x: float(x[:1] == "b" and len(x) > 2 and "b" not in x[3:])),
+    "a tail, contexts forked": (
+        (2, 3, 1, 1, None), {}, [fk.regex("a[ab]{2}"), fk.reward(lambda x: 1.5 * x.count("ab"))],
+        lambda x: (len(x) == 3 and x[0] == "a") * math.exp(1.5 * x.count("ab"))),
+    "a tail, and a running maximum": (
+        (1, 3, 1, 1, None), {}, [fk.reward(lambda x: x.count("b") - 0.4 * len(x), kind="max")],
+        lambda x: math.exp(x.count("b") - 0.4 * len(x))),
+    "a tail, and a sum on the way": (
+        (1, 3, 1, 1, None), {}, [fk.regex("[ab]{3}"), fk.reward(lambda x: 0.7 * x.count("b"), kind="sum")],
+        lambda x: (len(x) == 3) * math.exp(0.7 * x.count("b"))),
+    "a tail, and a guide": ((1, 3, 1, 1, None), {}, [PATHS], _sum_paths),
+    "a tail, and an end that is forced": (
+        (1, 3, 1, 1, None), {"at_limit": "end"}, [fk.constraint(lambda x: len(x) != 1)], lambda x: float(len(x) != 1)),
+    "a tail, and another proposal": ((1, 3, 1, 1, None), {"proposal": Tempered(1.7)}, [fk.regex("a*b?a*")],
+                                     lambda x: float(x.count("b") < 2)),
+    "a tail, and a lazy constraint": (
+        (1, 3, 1, 1, None), {}, [fk.regex("a[abc][ab]"), fk.lazy(lambda x: "ac" not in x and "bb" not in x, draws=2)],
+        lambda x: float(x in ("aaa", "aab", "aba"))),
+    "a tail, and a power": ((1, 3, 1, 1, None), {}, [fk.regex("a[ab]{2}"), fk.power(1.6)],
+                            lambda x: float(len(x) == 3 and x[0] == "a")),
+    "a tail, and listed texts": ((1, 3, 1, 1, None), {}, [fk.choices(["aab", "abb", "bab", "bba"])],
+                                 lambda x: float(x in ("aab", "abb", "bab", "bba"))),
+    "a tail, waste-free": ((2, 3, 1, 1, 1), {}, [fk.regex("[ab]{3}"), fk.reward(lambda x: 1.5 * x.count("ab"))],
+                           lambda x: (len(x) == 3) * math.exp(1.5 * x.count("ab"))),
 }  # fmt: skip
 
 
 def measure(lm, case: str, kernel: type[Redraw] = Redraw) -> tuple[np.ndarray, np.ndarray]:
     """The expected weight of every text, and its mass."""
-    (n, every, block, chains), options, potentials, weigh = CASES[case]
+    (n, every, block, tail, chains), options, potentials, weigh = CASES[case]
     target: dict[str, float] = {}
     options = {"max_tokens": 3, **options}
+    alpha = next((each.alpha for each in potentials if isinstance(each, PowerOfLaw)), 1.0)
     for tokens, p in law(lm, options["max_tokens"], options.get("at_limit", "truncate")).items():
         written = lm.vocabulary.text(tokens)
-        target[written] = target.get(written, 0.0) + p * weigh(written)
+        target[written] = target.get(written, 0.0) + p**alpha * weigh(written)
     potential = product(*potentials)
     model = lm.prompt("a", temperature=TEMPERATURE, **options)
     model = model.constrain([each for each in potential.factors if isinstance(each, TokenConstraint)])
     model = model.heed([each for each in potential.factors if isinstance(each, Guides)])
     waste_free = () if chains is None else (shrink(systematic, chains), n // chains)
-    moves = Rejuvenation(kernel(model, potential, block), every, *waste_free)
+    moves = Rejuvenation(kernel(model, potential, block, tail), every, *waste_free)
 
     def masses(rng: Any) -> np.ndarray:
         step: Any = last(smc(model, potential, n=n, resample=systematic if n > 1 else never, rng=rng, moves=moves))
@@ -79,7 +113,8 @@ def measure(lm, case: str, kernel: type[Redraw] = Redraw) -> tuple[np.ndarray, n
 @pytest.mark.parametrize("case", CASES)
 def test_texts_drawn_anew_leave_the_target_invariant(tiny_lm, monkeypatch, case) -> None:
     remember(monkeypatch)
-    assert_equal_masses(*measure(tiny_lm("a", "b", seed=3), case))
+    letters = "abc" if case == "a tail, and a lazy constraint" else "ab"
+    assert_equal_masses(*measure(tiny_lm(*letters, seed=3), case))
 
 
 class RatioLeftOut(Redraw):
