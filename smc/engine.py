@@ -10,7 +10,7 @@ import math
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,30 +163,54 @@ def _extend(
     moves: Rejuvenation,
 ) -> tuple[Step, Past | None]:
     """The step after `before`: resample, rejuvenate, propose, weigh."""
-    t, groups = before.t + 1, before.groups
-    now = Population(before.state, before.log_weight, before.level, before.done)
-    rows, resampled = np.arange(len(now.done)), (False,) * len(groups)
+    t, now = before.t + 1, Population(before.state, before.log_weight, before.level, before.done)
+    n, groups = len(now.done), before.groups
+    chosen = _Chosen(now, np.arange(n), (False,) * len(groups), groups, None)
     if t:
-        call(retire, now.state, now.log_weight, of=model, what="init(...).retire", t=t)
-        due = moves.is_due(t, past)
-        settled, scheme = now.done, resample
-        if due and moves.choose is not None:
-            # Chains start wherever the move changes rows: only where some still run would be a choice by the weights.
-            settled, scheme = now.done if past is None else now.done & ~past.find_open(now), moves.choose
-        rows, log_w, resampled, groups = _select(t, now.log_weight, settled, groups, scheme, rng)
-        now = now.fork(t, rows, log_w, model) if any(resampled) else replace(now, log_weight=log_w)
-        past = None if past is None else past.fork(rows)
-        if due:
-            numbers = rng.at("move", t, _sizes(groups))
-            now, kept = moves.apply(t, now, past, resampled, _sizes(groups), numbers)
-            sizes = [int(((kept >= part.start) & (kept < part.stop)).sum()) for part in groups]
-            rows, past, groups = rows[kept], None, slices(sizes)
-        past = moves.start_past(t, now) or past
+        chosen = _choose(t, now, past, groups, model, resample, rng, moves)
+    now, rows, resampled, groups, past = chosen
     after = advance(t, now, model, potential, rng.at("propose", t, _sizes(groups)))
     past = None if past is None else past.follow(t, now.log_weight, after)
     waiting = None if past is None else past.find_waiting(after)
     left = after.log_weight, after.level, rows, resampled, after.done, groups, before.groups
     return Step(t, after.state, *left, waiting=waiting), past
+
+
+class _Chosen(NamedTuple):
+    """A population that is about to be extended, and where it comes from."""
+
+    population: Population
+    rows: Rows
+    resampled: tuple[bool, ...]
+    groups: tuple[slice, ...]
+    past: Past | None
+
+
+def _choose(
+    t: int,
+    now: Population,
+    past: Past | None,
+    groups: tuple[slice, ...],
+    model: Model,
+    resample: Resample,
+    rng: RandomSource,
+    moves: Rejuvenation,
+) -> _Chosen:
+    """Resample, and rejuvenate where it is due."""
+    call(retire, now.state, now.log_weight, of=model, what="init(...).retire", t=t)
+    due = moves.is_due(t, past)
+    settled, scheme = now.done, resample
+    if due and moves.choose is not None:
+        # Chains start wherever the move changes rows: only where some still run would be a choice by the population.
+        settled, scheme = now.done if past is None else now.done & ~past.find_open(now), moves.choose
+    rows, log_w, resampled, groups = _select(t, now.log_weight, settled, groups, scheme, rng)
+    now = now.fork(t, rows, log_w, model) if any(resampled) else replace(now, log_weight=log_w)
+    past = None if past is None else past.fork(rows)
+    if due:
+        now, kept = moves.apply(t, now, past, resampled, _sizes(groups), rng.at("move", t, _sizes(groups)))
+        sizes = [int(((kept >= part.start) & (kept < part.stop)).sum()) for part in groups]
+        rows, past, groups = rows[kept], None, slices(sizes)
+    return _Chosen(now, rows, resampled, groups, moves.start_past(t, now) or past)
 
 
 def _select(

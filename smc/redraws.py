@@ -97,11 +97,7 @@ class Redraw:
         assert past is not None
         kept = replace(now, state=keep(now.state))  # what is drawn below must not take it away
         n, moving = len(now.done), past.find_open(now)
-        new = past.population.fork(t, past.origin, np.where(moving, 0.0, -np.inf), self.model)
-        retire(new.state, new.log_weight)
-        for s in range(past.t, t if past.until is None else past.until):
-            new = advance(s, new, self.model, self.potential, rng)
-        new = new if past.until is None else self._retrace(past.until, new, past.done, kept)
+        new = self._propose(t, past, kept, rng)
         gained = past.gained if past.until is None else past.gained + weigh_law(now)
         ratio = np.exp(np.minimum(np.subtract(new.log_weight, gained, where=moving, out=np.zeros(n)), 0.0))
         lower = np.array([bool(u < r) for u, r in zip(rng.uniform(n), ratio, strict=True)])
@@ -114,6 +110,14 @@ class Redraw:
         )
         gained = np.where(taken, new.log_weight, gained)
         return moved, replace(past, gained=gained if past.until is None else gained - weigh_law(moved))
+
+    def _propose(self, t: int, past: Past, of: Population, rng: Rng) -> Population:
+        """New paths from the past to before step `t`, and what they gain; -inf for rows that do not move."""
+        new = past.population.fork(t, past.origin, np.where(past.find_open(of), 0.0, -np.inf), self.model)
+        retire(new.state, new.log_weight)
+        for s in range(past.t, t if past.until is None else past.until):
+            new = advance(s, new, self.model, self.potential, rng)
+        return new if past.until is None else self._retrace(past.until, new, past.done, of)
 
     def _retrace(self, start: int, new: Population, done: Mask, of: Population) -> Population:
         """`new`, which stands before step `start`, behind the steps that `of` has taken from there on.

@@ -26,7 +26,7 @@ from toys import (
 from feynkac.base.errors import ArgumentError
 from feynkac.smc.engine import smc
 from feynkac.smc.population import Population
-from feynkac.smc.redraws import Redraw
+from feynkac.smc.redraws import Past, Redraw
 from feynkac.smc.rejuvenation import Moves, Rejuvenation
 from feynkac.smc.resample import adaptive, islands, never, shrink, ssp, systematic
 from feynkac.smc.rng import Streams
@@ -87,6 +87,7 @@ REDRAWN = {
     "text that must end, two tokens": (text(4, "end"), 1, 3, 2),
     "text, two moves": (text(4), 1, 2, 1),
     "text, two adjacent blocks": (text(5), 1, 2, 2),
+    "text, three tokens, all of which have ended": (text(3), 1, 4, 3),
     "chain with a memory": (chain(3), 2, 2, 1),
     "chain, two steps": (chain(4), 1, 3, 2),
     "chain, every step": (chain(2), 2, 1, 1),
@@ -153,6 +154,16 @@ def test_redrawing_wrongly_is_caught(mutant: type[Redraw], case: str, resample: 
     toy, n, every, block = REDRAWN[case]
     with pytest.raises(BiasFound) as caught:
         assert_exact(redraw(toy, every, block, mutant), resample, n)
+    assert abs(caught.value.f) > 1e-3
+
+
+@pytest.mark.parametrize("case", ["text, the last token", "text, two adjacent blocks"])
+def test_a_run_that_does_not_wait_for_a_move_of_what_has_ended_is_caught(monkeypatch, case: str) -> None:
+    """To move only if some row still runs is a choice by what the rows are."""
+    toy, n, every, block = REDRAWN[case]
+    monkeypatch.setattr(Past, "find_waiting", lambda past, now: np.zeros(len(now.done), bool))
+    with pytest.raises(BiasFound) as caught:
+        assert_exact(redraw(toy, every, block), never, n)
     assert abs(caught.value.f) > 1e-3
 
 
