@@ -90,6 +90,7 @@ CASES: dict[str, Any] = {
     "another proposal": ({"proposal": Tempered(1.7)}, [fk.reward(lambda x: 0.7 * x.count("b"))]),
     "levels of the whole path": ({}, [fk.reward(lambda x: x.count("b") - 0.4 * len(x), kind="max")]),
     "a reward at the end alone": ({}, [fk.reward(lambda x: 0.9 * x.count("b"), every="end")]),
+    "a law that leaves tokens out": ({"top_k": 2}, []),
     "a law that reads its history": ({"repetition_penalty": 1.5, "no_repeat_ngram_size": 3}, []),
 }
 
