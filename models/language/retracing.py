@@ -53,14 +53,16 @@ def _walk(model: Prompted, steps: int, state: Texts, of: Texts) -> list[Texts]:
     walked = []
     for _ in range(steps):
         state = state.copy()
-        rows = np.flatnonzero(state.running)
+        walked.append(state)
+        if not len(rows := np.flatnonzero(state.running)):
+            continue
         at = state.length[rows]
         tokens = np.where(at < total[rows], of.ids[rows, np.minimum(at, of.ids.shape[1] - 1)], -1)
         known = np.flatnonzero(tokens >= 0)
-        tokens[known[~_allow(model, state, rows[known], tokens[known])]] = -1
+        if len(known):
+            tokens[known[~_allow(model, state, rows[known], tokens[known])]] = -1
         model.append(state, rows, tokens)
         state.ended[rows[~state.running[rows] & (at + 1 < total[rows])]] = texts.DEAD
-        walked.append(state)
     return walked
 
 
