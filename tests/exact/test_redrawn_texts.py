@@ -87,8 +87,8 @@ CASES: dict[str, Any] = {
                             lambda x: float(len(x) == 3 and x[0] == "a")),
     "a tail, and listed texts": ((1, 3, 1, 1, None), {}, [fk.choices(["aab", "abb", "bab", "bba"])],
                                  lambda x: float(x in ("aab", "abb", "bab", "bba"))),
-    "a tail, waste-free": ((2, 3, 1, 1, 1), {}, [fk.regex("[ab]{3}"), fk.reward(lambda x: 1.5 * x.count("ab"))],
-                           lambda x: (len(x) == 3) * math.exp(1.5 * x.count("ab"))),
+    "a tail, waste-free": ((2, 3, 1, 1, 1), {}, [fk.regex("a[ab]{2}"), fk.reward(lambda x: 1.5 * x.count("ab"))],
+                           lambda x: (len(x) == 3 and x[0] == "a") * math.exp(1.5 * x.count("ab"))),
 }  # fmt: skip
 
 
