@@ -27,6 +27,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "optimal": {"algorithm": "optimal"},
     "moves, 4 tokens": {"moves": fk.redraw(4)},
     "moves, 2 of 6 tokens": {"moves": fk.redraw(2, every=6)},
+    "moves, 4 before a tail of 2": {"moves": fk.redraw(4, tail=2)},
+    "moves, 2 before a tail of 4": {"moves": fk.redraw(2, tail=4)},
     "waste-free, 4 tokens": {"moves": fk.redraw(4, chains=4)},
 }
 """The options of `steer` that each method takes; plain SMC comes first."""

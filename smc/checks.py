@@ -87,14 +87,14 @@ def check_size(state: State, *, model: Any, what: str, n: int) -> State:
     return state
 
 
-def check_increment(increment: Any, *, model: Any, t: int, n: int, finished: Mask) -> LogW:
+def check_increment(increment: Any, *, model: Any, what: str = "step", t: int, n: int, finished: Mask) -> LogW:
     """The (N,) increments of `model.step`, or a WeightError; finished rows must not gain or lose weight."""
     rows = np.arange(n)
-    increment = check_log_weights(increment, source=name_of(model), what="step", t=t, rows=rows, error=WeightError)
+    increment = check_log_weights(increment, source=name_of(model), what=what, t=t, rows=rows, error=WeightError)
     moved = finished & (increment != 0.0)
     if moved.any():
         raise WeightError(
-            f"'{name_of(model)}'.step at step {t} returned {increment[moved][0]} for row {np.flatnonzero(moved)[0]}, "
+            f"'{name_of(model)}'.{what} at step {t} returned {increment[moved][0]} for row {np.flatnonzero(moved)[0]}, "
             "which has finished; finished rows stay as they are, with increment 0"
         )
     return increment

@@ -10,7 +10,7 @@ import math
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ from feynkac.base.contract import LogW, Mask, Model, Move, Potential, Resample, 
 from feynkac.base.errors import ArgumentError
 from feynkac.smc.checks import call, check_pair, check_size
 from feynkac.smc.population import Population, advance, retire
-from feynkac.smc.rejuvenation import Moves, Past, Rejuvenation, start_past
+from feynkac.smc.redraws import Past
+from feynkac.smc.rejuvenation import Moves, Rejuvenation
 from feynkac.smc.resample import put_in_place
 from feynkac.smc.rng import Stream
 from feynkac.smc.weights import effective_sample_size, log_sum_exp
@@ -60,6 +61,8 @@ class Step:
     """(N,) rows that chance has chosen in this step, where others were certain; None: any may be."""
     lost: NDArray[np.float64] | None = None
     """(P,) what the chances of this step add to the relative variance of the evidence of each island; None: unknown."""
+    waiting: Mask | None = None
+    """(N,) rows that have finished, and are yet to be drawn anew by a move of a later step; None: no row is."""
 
     @property
     def log_z(self) -> float:
@@ -73,8 +76,9 @@ class Step:
 
     @property
     def ended(self) -> bool:
-        """Whether no row can move any more: each has finished or died."""
-        return bool((self.done | (self.log_weight == -np.inf)).all())
+        """Whether no row can move any more: each has finished, and waits for no move, or has died."""
+        finished = self.done if self.waiting is None else self.done & ~self.waiting
+        return bool((finished | (self.log_weight == -np.inf)).all())
 
     def group(self, g: int) -> Step:
         """This step as group `g` alone would see it, except that `state` holds the whole batch."""
@@ -91,6 +95,7 @@ class Step:
             parents=(slice(0, before.stop - before.start),),
             by_chance=None if self.by_chance is None else self.by_chance[here],
             lost=None if self.lost is None else np.split(self.lost, len(self.groups))[g],
+            waiting=None if self.waiting is None else self.waiting[here],
         )
 
 
@@ -158,38 +163,64 @@ def _extend(
     moves: Rejuvenation,
 ) -> tuple[Step, Past | None]:
     """The step after `before`: resample, rejuvenate, propose, weigh."""
-    t, groups = before.t + 1, before.groups
-    now = Population(before.state, before.log_weight, before.level, before.done)
-    rows, resampled = np.arange(len(now.done)), (False,) * len(groups)
+    t, now = before.t + 1, Population(before.state, before.log_weight, before.level, before.done)
+    n, groups = len(now.done), before.groups
+    chosen = _Chosen(now, np.arange(n), (False,) * len(groups), groups, None)
     if t:
-        call(retire, now.state, now.log_weight, of=model, what="init(...).retire", t=t)
-        due = moves.is_due(t, past)
-        scheme = moves.choose if due and moves.choose is not None else resample
-        rows, log_w, resampled, groups = _select(t, now.log_weight, now.done, groups, scheme, rng)
-        now = now.fork(t, rows, log_w, model) if any(resampled) else replace(now, log_weight=log_w)
-        past = None if past is None else past.fork(rows)
-        if due:
-            numbers = rng.at("move", t, _sizes(groups))
-            now, kept = moves.apply(t, now, past, resampled, _sizes(groups), numbers)
-            sizes = [int(((kept >= part.start) & (kept < part.stop)).sum()) for part in groups]
-            rows, past, groups = rows[kept], None, slices(sizes)
-        if moves.keeps(t):
-            past = start_past(t, now)
+        chosen = _choose(t, now, past, groups, model, resample, rng, moves)
+    now, rows, resampled, groups, past = chosen
     after = advance(t, now, model, potential, rng.at("propose", t, _sizes(groups)))
-    if past is not None:
-        past = past.follow(now.log_weight, after.log_weight)
-    step = Step(t, after.state, after.log_weight, after.level, rows, resampled, after.done, groups, before.groups)
-    return step, past
+    past = None if past is None else past.follow(t, now.log_weight, after)
+    waiting = None if past is None else past.find_waiting(after)
+    left = after.log_weight, after.level, rows, resampled, after.done, groups, before.groups
+    return Step(t, after.state, *left, waiting=waiting), past
+
+
+class _Chosen(NamedTuple):
+    """A population that is about to be extended, and where it comes from."""
+
+    population: Population
+    rows: Rows
+    resampled: tuple[bool, ...]
+    groups: tuple[slice, ...]
+    past: Past | None
+
+
+def _choose(
+    t: int,
+    now: Population,
+    past: Past | None,
+    groups: tuple[slice, ...],
+    model: Model,
+    resample: Resample,
+    rng: RandomSource,
+    moves: Rejuvenation,
+) -> _Chosen:
+    """Resample, and rejuvenate where it is due."""
+    call(retire, now.state, now.log_weight, of=model, what="init(...).retire", t=t)
+    due = moves.is_due(t, past)
+    settled, scheme = now.done, resample
+    if due and moves.choose is not None:
+        # Chains start wherever the move changes rows: only where some still run would be a choice by the population.
+        settled, scheme = now.done if past is None else now.done & ~past.find_open(now), moves.choose
+    rows, log_w, resampled, groups = _select(t, now.log_weight, settled, groups, scheme, rng)
+    now = now.fork(t, rows, log_w, model) if any(resampled) else replace(now, log_weight=log_w)
+    past = None if past is None else past.fork(rows)
+    if due:
+        now, kept = moves.apply(t, now, past, resampled, _sizes(groups), rng.at("move", t, _sizes(groups)))
+        sizes = [int(((kept >= part.start) & (kept < part.stop)).sum()) for part in groups]
+        rows, past, groups = rows[kept], None, slices(sizes)
+    return _Chosen(now, rows, resampled, groups, moves.start_past(t, now) or past)
 
 
 def _select(
-    t: int, log_w: LogW, done: Mask, groups: tuple[slice, ...], resample: Resample, rng: RandomSource
+    t: int, log_w: LogW, settled: Mask, groups: tuple[slice, ...], resample: Resample, rng: RandomSource
 ) -> tuple[Rows, LogW, tuple[bool, ...], tuple[slice, ...]]:
-    """Resample each group that has not ended; survivors keep their slot."""
+    """Resample each group that has not ended, all its rows `settled` or dead; survivors keep their slot."""
     rows, weights, resampled = [], [], []
     for g, part in enumerate(groups):
         mine, parents, size = log_w[part], None, part.stop - part.start
-        if not (done[part] | (mine == -np.inf)).all():
+        if not (settled[part] | (mine == -np.inf)).all():
             drawn = call(resample, mine, rng.at("resample", t, group=g), of=resample, t=t)
             parents, mine = check_pair(drawn, of=resample, what="", t=t, wanted="the parents and the log-weights")
         if parents is not None:

@@ -38,11 +38,18 @@ class Population:
 
 
 def advance(t: int, before: Population, model: Model, potential: Potential, rng: Rng) -> Population:
-    """The population after step `t`, weighed."""
+    """The population after step `t`, weighed; where none of it runs it is what it was."""
+    if not (before.alive & ~before.done).any():
+        return before
     stepped = call(model.step, t, before.state, rng, of=model, what="step", t=t)
-    state, inc = check_pair(stepped, of=model, what=".step", t=t, wanted="the state and the (N,) increments")
+    return take(t, before, stepped, model, potential, "step")
+
+
+def take(t: int, before: Population, stepped: Any, model: Model, potential: Potential, what: str) -> Population:
+    """The population after step `t`, weighed; `stepped`: what the method `what` of the model returned for it."""
+    state, inc = check_pair(stepped, of=model, what=f".{what}", t=t, wanted="the state and the (N,) increments")
     done = check_done(call(model.done, state, of=model, what="done", t=t), model=model, t=t, finished=before.done)
-    inc = check_increment(inc, model=model, t=t, n=len(before.log_weight), finished=before.done)
+    inc = check_increment(inc, model=model, what=what, t=t, n=len(before.log_weight), finished=before.done)
     log_w = before.log_weight + inc
     moved = ~before.done & (log_w > -np.inf)
     return Population(state, *weigh(t, state, potential, log_w, before.level, moved, done), done)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from feynkac.models.language.caches.plain import append_one_by_one
 from feynkac.models.language.language_model import LanguageModel
 
 LETTERS = string.ascii_lowercase + string.ascii_uppercase[:13]
@@ -64,6 +65,9 @@ class _Contexts:
         self._last = np.where(tokens >= 0, tokens, self._last[parents])
         self.forwarded += int((tokens >= 0).sum())
         return self._log_p[tokens[tokens >= 0]]
+
+    def append(self, parents: NDArray[np.int64], tokens: Any, *, every: bool = False) -> torch.Tensor:
+        return append_one_by_one(self.extend, parents, tokens, every)
 
 
 def _make_tokenizer() -> Any:

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from feynkac.base.capabilities import GoesBack
+from feynkac.base.capabilities import GoesBack, Retraces, require
 from feynkac.base.contract import Model, Move, Potential
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import read_whole
 from feynkac.smc import resample as schemes
-from feynkac.smc.rejuvenation import Kernel, Moves, Redraw, Rejuvenation
+from feynkac.smc.checks import name_of
+from feynkac.smc.redraws import CANNOT_RETRACE, Redraw
+from feynkac.smc.rejuvenation import Kernel, Moves, Rejuvenation
 
 if TYPE_CHECKING:
     from feynkac.steering.algorithms import Plan
@@ -24,16 +26,19 @@ class Moving:
     moves: tuple[Move, ...]
     every: int
     block: int
+    tail: int
     chains: int | None
 
     def check(self, model: Any) -> None:
         """Raises ArgumentError for a model that cannot be taken back."""
         if self.block and isinstance(model, GoesBack):
             model.check_going_back()
+        if self.tail:
+            require(model, Retraces, CANNOT_RETRACE.format(name_of(model)), ArgumentError)
 
     def bind(self, model: Model, potential: Potential, plan: Plan) -> Rejuvenation:
         """The same for a run. Raises ArgumentError for chains that do not fit its particles."""
-        kernel: Kernel = Redraw(model, potential, self.block) if self.block else Moves(self.moves)
+        kernel: Kernel = Redraw(model, potential, self.block, self.tail) if self.block else Moves(self.moves)
         if self.chains is None:
             return Rejuvenation(kernel, self.every)
         self._check_chains(plan)
@@ -56,14 +61,20 @@ class Moving:
             )
 
 
-def redraw(block: int = 8, *, every: int | None = None, chains: int | None = None) -> Moving:
-    """Moves that draw the last `block` steps of each particle anew, for `steer(..., moves=redraw(8))`.
+def redraw(block: int = 8, *, tail: int = 0, every: int | None = None, chains: int | None = None) -> Moving:
+    """Moves that draw a block of tokens of each particle anew, for `steer(..., moves=redraw(8))`.
 
-    Before the steps `every`, 2 `every`, ... (by default each `block` steps) the last `block` tokens of each unfinished
-    text are drawn again by the model, under its masks and laws, and take the place of the old ones by the rule of
-    Metropolis and Hastings with the weights of both (the first token always stays). The target so far is left
-    invariant, so that evidence and weights are as unbiased as without moves; the tokens that are drawn for it count as
-    forwarded. What has ended is not moved, and what ends within the block is not taken.
+    Before the steps `every`, 2 `every`, ... (by default each `block` + `tail` steps) a block of each text is drawn
+    again by the model, under its masks and laws, and takes the place of the old one by the rule of Metropolis and
+    Hastings. The target so far is left invariant, so that evidence and weights are as unbiased as without moves; the
+    tokens that are drawn or read for it count as forwarded. The first token of a text always stays.
+
+    `tail`: the block is filled in before the last `tail` tokens, which stay, and are weighed anew behind it. A block is
+    not taken if masks forbid the tail behind it, or if the text ends before its tail is over. Without it the block is
+    the end of the text, which may end sooner or later than it did.
+
+    What has ended before its block is not moved; what has ended within, or in the tail, is, and so may run again: the
+    run lasts until no move can change a text any more.
 
     `chains`: waste-free SMC (Dau and Chopin 2022). At each of these steps that many particles are resampled, each
     starts a chain of moves, and all states of all chains are the new population, each with an equal part of its chain's
@@ -72,13 +83,14 @@ def redraw(block: int = 8, *, every: int | None = None, chains: int | None = Non
     consistent.
 
     For prompts of language models without experts and without proposals that have contexts of their own, and for any
-    model whose states have the capability `Keeps`. Raises ArgumentError for numbers that cannot be.
+    model whose states have the capability `Keeps`, and which `Retraces` if there is a tail. Raises ArgumentError for
+    numbers that cannot be.
     """
-    block = read_whole("block", block, 1)
-    every = (
-        block if every is None else read_whole("every", every, block, ": no more steps are drawn anew than there are")
-    )
-    return Moving((), every, block, None if chains is None else read_whole("chains", chains, 1))
+    block, tail = read_whole("block", block, 1), read_whole("tail", tail, 0)
+    least = block + tail
+    advice = f": blocks and their tails, {least} tokens, must not overlap"
+    every = least if every is None else read_whole("every", every, least, advice)
+    return Moving((), every, block, tail, None if chains is None else read_whole("chains", chains, 1))
 
 
 def rejuvenate(*moves: Move, every: int = 1, chains: int | None = None) -> Moving:
@@ -92,7 +104,9 @@ def rejuvenate(*moves: Move, every: int = 1, chains: int | None = None) -> Movin
             raise ArgumentError(f"{move!r} is no move; it is a function (t, state, level, alive, rng) -> state, level")
     if not moves:
         raise ArgumentError("rejuvenate() without a move; give one or more, or take fk.redraw(...)")
-    return Moving(moves, read_whole("every", every, 1), 0, None if chains is None else read_whole("chains", chains, 1))
+    return Moving(
+        moves, read_whole("every", every, 1), 0, 0, None if chains is None else read_whole("chains", chains, 1)
+    )
 
 
 def read_moves(moves: Any) -> Moving | None:

@@ -64,8 +64,8 @@ def steer(
     - `islands`: populations that never mix. Two or more give `log_evidence_interval` an upper end; four is a start.
     - `sweeps`: of "gibbs", 10 by default, at least 2.
     - `moves`: of "smc": `fk.redraw(8)` draws the last tokens of all particles anew now and then, and takes them by the
-      rule of Metropolis and Hastings; `fk.rejuvenate(move)` makes moves of your own; both do waste-free SMC with
-      `chains=`. The target stays what it is, and the evidence unbiased.
+      rule of Metropolis and Hastings, `fk.redraw(4, tail=4)` those before a tail that stays; `fk.rejuvenate(f)` makes
+      moves of your own; all do waste-free SMC with `chains=`. The target stays what it is, and the evidence unbiased.
     - `seed`: the same seed gives the same result; None draws one, and `Result.seed` tells it.
     - `progress`: a progress bar; None shows one on a terminal.
     - `on_death`: "raise" raises AllParticlesDied if every particle has weight zero, before the run where no text meets

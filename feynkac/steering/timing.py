@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -50,6 +51,11 @@ class TimedModel:
         """Only of a model that `Replays`."""
         with self._watch.on("model"):
             return self._model.replay(t, state, rng, reference)
+
+    def retrace(self, t: int, steps: int, state: Any, of: Any) -> Sequence[tuple[State, LogW]]:
+        """Only of a model that `Retraces`."""
+        with self._watch.on("model"):
+            return self._model.retrace(t, steps, state, of)
 
     def trace(self, state: Any, row: int) -> Any:
         """Only of a model that `Replays`."""

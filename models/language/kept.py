@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from weakref import ReferenceType, ref
 
@@ -36,12 +37,35 @@ class Kept:
 
         Returns the (U, V) logits, and the (U,) parents as numbers of the frontier before; `GONE_BACK` for others.
         """
-        self._populations = [each for each in self._populations if each[0]() is not None]
-        held = [(context, running) for weak, running in self._populations if (context := weak()) is not None]
-        numbers = np.unique(np.concatenate([np.empty(0, np.int64), *(context[running] for context, running in held)]))
+        numbers = self._list_numbers()
         stay = np.full(len(numbers), -1)
         logits = self._contexts.extend(np.concatenate([parents, numbers]), np.concatenate([tokens, stay]))
-        for context, running in held:
-            context[running] = len(parents) + np.searchsorted(numbers, context[running])
+        self._renumber(numbers, len(parents))
         before, self._n_frontier = self._n_frontier, len(parents)
         return logits, parents if before is None else np.where(parents < before, parents, GONE_BACK)
+
+    def append(self, parents: Rows, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """As `Contexts.append`, with the logits behind every token, and whatever is kept stays.
+
+        Nothing is drawn there: to the next frontier its contexts are of none that was before.
+        """
+        numbers = self._list_numbers()
+        lists = [*tokens, *([()] * len(numbers))]
+        logits = self._contexts.append(np.concatenate([parents, numbers]), lists, every=True)
+        self._renumber(numbers, len(parents))
+        self._n_frontier = 0
+        return logits
+
+    def _list_numbers(self) -> NDArray[np.int64]:
+        """The contexts that somebody holds, each once."""
+        self._populations = [each for each in self._populations if each[0]() is not None]
+        return np.unique(np.concatenate([np.empty(0, np.int64), *(of[running] for of, running in self._held)]))
+
+    def _renumber(self, numbers: NDArray[np.int64], n_before: int) -> None:
+        """Let those who hold the contexts `numbers` know that these stand behind `n_before` others now."""
+        for context, running in self._held:
+            context[running] = n_before + np.searchsorted(numbers, context[running])
+
+    @property
+    def _held(self) -> list[tuple[NDArray[np.int64], Mask]]:
+        return [(context, running) for weak, running in self._populations if (context := weak()) is not None]

@@ -23,7 +23,7 @@ from feynkac.models.language.proposals.children import check_undrawn, list_child
 from feynkac.models.language.proposals.columns import FAR, Columns
 from feynkac.models.language.proposals.drawing import PromptProblem, Share, arrange, draw_shares, guide_shares
 from feynkac.models.language.proposals.plain import CANNOT_GO_BACK, Drafted
-from feynkac.models.language.protocols import Drops, Frontier, count_spent, find_hidden
+from feynkac.models.language.protocols import Drops, Frontier, find_hidden
 from feynkac.models.language.readers.readers import (
     Reader,
     Readers,
@@ -32,6 +32,7 @@ from feynkac.models.language.readers.readers import (
     make_reader,
     walk_along,
 )
+from feynkac.models.language.retracing import retrace
 from feynkac.models.language.texts import Prompt, Texts
 
 if TYPE_CHECKING:
@@ -116,6 +117,10 @@ class Prompted:
         pinned = int(reference[t]) if t < len(reference) else None
         return self._step(state, rng, pinned)
 
+    def retrace(self, t: int, steps: int, state: Texts, of: Texts) -> list[tuple[Texts, LogW]]:
+        """See `feynkac.base.capabilities.Retraces`."""
+        return retrace(self, steps, state, of)
+
     def trace(self, state: Texts, row: int) -> NDArray[np.int64]:
         """The tokens of `row`, its end-of-sequence token included: what makes `replay` retrace it."""
         return state.ids[row, : state.length[row] + (state.ended[row] == texts.BY_EOS)].copy()
@@ -147,11 +152,11 @@ class Prompted:
         if len(grown):
             state.log_prob[grown] += children.weigh(at[grown], chosen[grown])[1]
             state.context[grown] = at[grown]
-            self._append(state, grown, chosen[grown])
+            self.append(state, grown, chosen[grown])
         return state
 
     def _step(self, state: Texts, rng: Rng, pinned: int | None) -> tuple[Texts, LogW]:
-        state = replace(state, **{name: getattr(state, name).copy() for name in _CHANGED})
+        state = state.copy()
         increment, uniforms = np.zeros(len(state)), rng.uniform(len(state))
         rows = np.flatnonzero(state.running)
         if len(rows):
@@ -168,7 +173,7 @@ class Prompted:
             state.context[rows] = frontier.context
             if has(state.contexts, Drops):
                 state.dropped[rows] = state.contexts.dropped[frontier.context]
-            self._append(state, rows, tokens)
+            self.append(state, rows, tokens)
         return state, increment
 
     def _reach(self, state: Texts, rows: Rows, uniforms: NDArray[Any], pinned: int | None) -> Frontier:
@@ -177,7 +182,7 @@ class Prompted:
             parents = tokens = None
             context = state.context[rows]
             logits = state.contexts.start()
-            _count_forwarded(state, range(len(self.prompts)), [len(prompt.tokens) for prompt in self.prompts])
+            state.count_forwarded(range(len(self.prompts)), [len(prompt.tokens) for prompt in self.prompts])
         else:
             key = state.context[rows] * self.lm.vocabulary.size + state.pending[rows]
             distinct, first, context = np.unique(key, return_index=True, return_inverse=True)
@@ -186,7 +191,7 @@ class Prompted:
                 logits = state.contexts.extend(parents, tokens)
             else:
                 logits, parents = kept.extend(parents, tokens)
-            _count_forwarded(state, state.group[rows[first]], np.ones(len(distinct), np.int64))
+            state.count_forwarded(state.group[rows[first]], np.ones(len(distinct), np.int64))
         heads = rows[np.unique(context, return_index=True)[1]]
         laws = [self.prompts[g].law for g in state.group[heads]]
         logits = shape(logits, laws, lambda u: state.find_history(heads[u]))
@@ -215,7 +220,7 @@ class Prompted:
         """All texts that the constraints allow (see `feynkac.models.language.exact.enumeration.Enumeration.run`)."""
         return Enumeration(self).run(most, masked, watch)
 
-    def _append(self, state: Texts, rows: Rows, tokens: NDArray[np.int64]) -> None:
+    def append(self, state: Texts, rows: Rows, tokens: NDArray[np.int64]) -> None:
         """Write the drawn tokens and note which texts have ended."""
         if state.length.max() + 1 >= state.ids.shape[1]:
             state.ids = np.pad(state.ids, ((0, 0), (0, texts.EXTEND)))
@@ -273,13 +278,3 @@ class Prompted:
     @cached_property
     def _eos_mask(self) -> TokenMask:
         return pack(self.lm.vocabulary.ends)
-
-
-def _count_forwarded(state: Texts, groups: Iterable[int], taken: Sequence[int] | NDArray[np.int64]) -> None:
-    """Count what the contexts of some groups have taken: so many tokens, unless they say otherwise."""
-    for g, n in zip(groups, count_spent(state.contexts, taken), strict=True):
-        state.forwarded[g] += int(n)
-
-
-_CHANGED = ("context", "pending", "ids", "length", "log_prob", "dropped", "ended", "automata")
-"""The arrays that a step writes; copied first, so that a yielded population stays what it was."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +20,7 @@ from feynkac.models.language.kept import Kept
 from feynkac.models.language.laws.law import PLAIN, Law
 from feynkac.models.language.proposals.columns import Constraints, find_columns
 from feynkac.models.language.proposals.spending import doubt_proposal
-from feynkac.models.language.protocols import Contexts, Drops
+from feynkac.models.language.protocols import Contexts, Drops, count_spent
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,6 +100,15 @@ class Texts:
         arrays = {f.name: getattr(self, f.name) for f in fields(self)}
         gathered = {name: value[rows] for name, value in arrays.items() if isinstance(value, np.ndarray)}
         return replace(self, **gathered, memory=self.memory.fork(rows))
+
+    def copy(self) -> Texts:
+        """The same texts, to be written to: what a step changes is copied, and this population stays."""
+        return replace(self, **{name: getattr(self, name).copy() for name in _CHANGED})
+
+    def count_forwarded(self, groups: Iterable[int], taken: Sequence[int] | NDArray[np.int64]) -> None:
+        """Count what the contexts of some groups have taken: so many tokens, unless they say otherwise."""
+        for g, n in zip(groups, count_spent(self.contexts, taken), strict=True):
+            self.forwarded[g] += int(n)
 
     def retire(self, rows: Rows) -> None:
         """Mark rows as dead: those that run leave the batch."""
@@ -221,6 +230,8 @@ def name_listing(g: int, column: int) -> tuple[str, int, int]:
     return "listing", g, column
 
 
+_CHANGED = ("context", "pending", "ids", "length", "log_prob", "dropped", "ended", "automata")
+"""The arrays that a step writes."""
 RUNNING, BY_EOS, BY_STOP, AT_LIMIT, DEAD = range(5)
 EXTEND = 64
 """Tokens by which the table of generated ids grows."""

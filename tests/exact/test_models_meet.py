@@ -18,7 +18,8 @@ from toys import sum_over_runs
 import feynkac as fk
 from feynkac.models.language.lm import CausalLM
 from feynkac.smc.engine import smc
-from feynkac.smc.rejuvenation import Redraw, Rejuvenation
+from feynkac.smc.redraws import Redraw
+from feynkac.smc.rejuvenation import Rejuvenation
 from feynkac.smc.resample import never, shrink, systematic
 from feynkac.steering.problems import read_problems
 
@@ -78,8 +79,8 @@ def find_law(task: Any, ids: tuple[int, ...]) -> np.ndarray:
 def check(source: Any, potentials: Any, weighs: Any, n: int = 1, moves: Any = None) -> None:
     """E[Z] = Z and E[sum w 1{x}] = Z P(x) for every text x of every problem.
 
-    `weighs`: for each problem a function of a text and of its mass under the model. `moves`: steps between moves, steps
-    back, and chains.
+    `weighs`: for each problem a function of a text and of its mass under the model. `moves`: steps between moves,
+    block, tail, and chains.
     """
     problems = read_problems(source, potentials)
     model, potential = problems.join(), problems.weigh()
@@ -92,9 +93,9 @@ def check(source: Any, potentials: Any, weighs: Any, n: int = 1, moves: Any = No
         targets.append(target)
     rejuvenation: Any = ()
     if moves is not None:
-        every, block, chains = moves
+        every, block, tail, chains = moves
         waste_free = () if chains is None else (shrink(systematic, chains), n // chains)
-        rejuvenation = Rejuvenation(Redraw(model, potential, block), every, *waste_free)
+        rejuvenation = Rejuvenation(Redraw(model, potential, block, tail), every, *waste_free)
 
     def run(rng: Any) -> list[Any]:
         resample = systematic if n > 1 else never
@@ -117,17 +118,19 @@ def reward(text: str) -> float:
 
 REWARD = fk.reward(lambda text: 0.7 * text.count("b"))
 WAYS: dict[str, Any] = {
-    "redrawn behind a mask": ((1, (2, 1, None)), {}, [REWARD, fk.regex("a*b?a*")],
+    "redrawn behind a mask": ((1, (2, 1, 0, None)), {}, [REWARD, fk.regex("a*b?a*")],
                               lambda text, _: reward(text) * (text.count("b") < 2)),
-    "waste-free": ((2, (2, 1, 1)), {}, [REWARD, fk.regex("aab|abb|bab")],
+    "waste-free": ((2, (2, 1, 0, 1)), {}, [REWARD, fk.regex("aab|abb|bab")],
                    lambda text, _: reward(text) * (text in ("aab", "abb", "bab"))),
-    "redrawn, with an end that is forced": ((1, (2, 1, None)), {"at_limit": "end"},
+    "redrawn, with an end that is forced": ((1, (2, 1, 0, None)), {"at_limit": "end"},
                                             [REWARD, fk.constraint(lambda text: len(text) != 1)],
                                             lambda text, _: reward(text) * (len(text) != 1)),
-    "redrawn, with a stop string": ((1, (2, 1, None)), {"stop": ["ba"]}, [REWARD], lambda text, _: reward(text)),
-    "redrawn under a power": ((1, (2, 1, None)), {}, [fk.power(1.7, 3), fk.regex("[ab]{3}|[ab]")],
+    "redrawn, with a stop string": ((1, (2, 1, 0, None)), {"stop": ["ba"]}, [REWARD], lambda text, _: reward(text)),
+    "redrawn under a power": ((1, (2, 1, 0, None)), {}, [fk.power(1.7, 3), fk.regex("[ab]{3}|[ab]")],
                               lambda text, mass: (len(text) in (1, 3)) * mass**0.7),
-    "redrawn along a list": ((1, (2, 1, None)), {}, [fk.choices(["aba", "abb", "b"]), REWARD],
+    "redrawn before a tail": ((1, (3, 1, 1, None)), {}, [REWARD, fk.regex("a*b?a*")],
+                              lambda text, _: reward(text) * (text.count("b") < 2)),
+    "redrawn along a list": ((1, (2, 1, 0, None)), {}, [fk.choices(["aba", "abb", "b"]), REWARD],
                              lambda text, _: reward(text) * (text in ("aba", "abb", "b"))),
 }  # fmt: skip
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from test_language_model import Remembered, last, remember
 from test_proposals import TEMPERATURE, law
-from toys import BiasFound, assert_equal_masses
+from toys import BiasFound, ChainModel, MaxReward, assert_equal_masses
 
 import feynkac as fk
 from feynkac.base.capabilities import Guides
 from feynkac.base.errors import ArgumentError
 from feynkac.base.masks import TokenConstraint
+from feynkac.models.language import retracing
 from feynkac.models.language.caches.plain import PlainContexts
+from feynkac.models.language.caches.shared import SharedContexts
 from feynkac.models.language.lm import CausalLM
 from feynkac.models.language.proposals import Drafted, Tempered
-from feynkac.potentials.base import product
+from feynkac.potentials.base import Factor, product
+from feynkac.potentials.power import PowerOfLaw
 from feynkac.smc.engine import smc
-from feynkac.smc.rejuvenation import Redraw, Rejuvenation
+from feynkac.smc.redraws import Redraw
+from feynkac.smc.rejuvenation import Rejuvenation
 from feynkac.smc.resample import never, shrink, systematic
 from feynkac.smc.testing import expectation
 
@@ -34,39 +39,74 @@ def _sum_paths(text: str) -> float:
     return math.exp(0.3 * k - 0.7 + 1.1 * (len(text) - k - 1))
 
 
-# Particles, steps between moves, steps back, chains; options of the prompt; potentials, and what they weigh in all.
+# Particles, steps between moves, block, tail, chains; options of the prompt; potentials, and what they weigh in all.
 CASES: dict[str, Any] = {
-    "a mask": ((1, 2, 1, None), {}, [fk.regex("a*b?a*")], lambda x: float(x.count("b") < 2)),
-    "a mask, contexts forked": ((2, 2, 1, None), {}, [fk.regex("a[ab]{2}"), fk.reward(lambda x: 1.5 * x.count("ab"))],
-                                lambda x: (len(x) == 3 and x[0] == "a") * math.exp(1.5 * x.count("ab"))),
-    "a running maximum": ((1, 2, 1, None), {}, [fk.reward(lambda x: x.count("b") - 0.4 * len(x), kind="max")],
+    "a mask": ((1, 2, 1, 0, None), {}, [fk.regex("a*b?a*")], lambda x: float(x.count("b") < 2)),
+    "a mask, contexts forked": (
+        (2, 2, 1, 0, None), {}, [fk.regex("a[ab]{2}"), fk.reward(lambda x: 1.5 * x.count("ab"))],
+        lambda x: (len(x) == 3 and x[0] == "a") * math.exp(1.5 * x.count("ab"))),
+    "a running maximum": ((1, 2, 1, 0, None), {}, [fk.reward(lambda x: x.count("b") - 0.4 * len(x), kind="max")],
                           lambda x: math.exp(x.count("b") - 0.4 * len(x))),
-    "a guide": ((1, 2, 1, None), {}, [PATHS], _sum_paths),
-    "an end that is forced": ((1, 2, 1, None), {"at_limit": "end"}, [fk.constraint(lambda x: len(x) != 1)],
+    "a guide": ((1, 2, 1, 0, None), {}, [PATHS], _sum_paths),
+    "an end that is forced": ((1, 2, 1, 0, None), {"at_limit": "end"}, [fk.constraint(lambda x: len(x) != 1)],
                               lambda x: float(len(x) != 1)),
-    "another proposal": ((1, 2, 1, None), {"proposal": Tempered(1.7)}, [fk.regex("a*b?a*")],
+    "another proposal": ((1, 2, 1, 0, None), {"proposal": Tempered(1.7)}, [fk.regex("a*b?a*")],
                          lambda x: float(x.count("b") < 2)),
-    "a lazy constraint": ((1, 1, 1, None), {"max_tokens": 2}, [fk.lazy(lambda x: "bb" not in x)],
-                          lambda x: float("bb" not in x)),
-    "waste-free": ((2, 2, 1, 1), {}, [fk.regex("[ab]{3}"), fk.reward(lambda x: 1.5 * x.count("ab"))],
+    "a lazy constraint": (
+        (1, 2, 1, 0, None), {"max_tokens": 2}, [fk.regex("b[ab]?"), fk.lazy(lambda x: "bb" not in x, draws=2)],
+        lambda x: float(x in ("b", "ba"))),
+    "waste-free": ((2, 2, 1, 0, 1), {}, [fk.regex("[ab]{3}"), fk.reward(lambda x: 1.5 * x.count("ab"))],
                    lambda x: (len(x) == 3) * math.exp(1.5 * x.count("ab"))),
+    "a tail": ((1, 3, 1, 1, None), {}, [], lambda x: 1.0),
+    "a tail, before the limit": ((1, 3, 1, 1, None), {"max_tokens": 4}, [fk.regex("a[ab]{2,3}")],
+                                 lambda x: float(x[:1] == "a" and len(x) > 2)),
+    "a tail, and a mask": ((1, 3, 1, 1, None), {}, [fk.regex("a*b?a*")], lambda x: float(x.count("b") < 2)),
+    "a tail, and a mask that looks ahead": (
+        (1, 3, 1, 1, None), {"max_tokens": 4}, [fk.regex("abbb|aaab?|aabbb")],
+        lambda x: float(x in ("abbb", "aaa", "aaab"))),
+    "a tail of two": ((1, 4, 1, 2, None), {"max_tokens": 4}, [fk.regex("b[ab]{2}a?")],
+                      lambda x: float(x[:1] == "b" and len(x) > 2 and "b" not in x[3:])),
+    "a tail, contexts forked": (
+        (2, 3, 1, 1, None), {}, [fk.regex("a[ab]{2}"), fk.reward(lambda x: 1.5 * x.count("ab"))],
+        lambda x: (len(x) == 3 and x[0] == "a") * math.exp(1.5 * x.count("ab"))),
+    "a tail, and a running maximum": (
+        (1, 3, 1, 1, None), {}, [fk.reward(lambda x: x.count("b") - 0.4 * len(x), kind="max")],
+        lambda x: math.exp(x.count("b") - 0.4 * len(x))),
+    "a tail, and a sum on the way": (
+        (1, 3, 1, 1, None), {}, [fk.regex("[ab]{3}"), fk.reward(lambda x: 0.7 * x.count("b"), kind="sum")],
+        lambda x: (len(x) == 3) * math.exp(0.7 * x.count("b"))),
+    "a tail, and a guide": ((1, 3, 1, 1, None), {}, [PATHS], _sum_paths),
+    "a tail, and an end that is forced": (
+        (1, 3, 1, 1, None), {"at_limit": "end"}, [fk.constraint(lambda x: len(x) != 1)], lambda x: float(len(x) != 1)),
+    "a tail, and another proposal": ((1, 3, 1, 1, None), {"proposal": Tempered(1.7)}, [fk.regex("a*b?a*")],
+                                     lambda x: float(x.count("b") < 2)),
+    "a tail, and a lazy constraint": (
+        (1, 3, 1, 1, None), {}, [fk.regex("a[abc][ab]"), fk.lazy(lambda x: "ac" not in x and "bb" not in x, draws=2)],
+        lambda x: float(x in ("aaa", "aab", "aba"))),
+    "a tail, and a power": ((1, 3, 1, 1, None), {}, [fk.regex("a[ab]{2}"), fk.power(1.6)],
+                            lambda x: float(len(x) == 3 and x[0] == "a")),
+    "a tail, and listed texts": ((1, 3, 1, 1, None), {}, [fk.choices(["aab", "abb", "bab", "bba"])],
+                                 lambda x: float(x in ("aab", "abb", "bab", "bba"))),
+    "a tail, waste-free": ((2, 3, 1, 1, 1), {}, [fk.regex("a[ab]{2}"), fk.reward(lambda x: 1.5 * x.count("ab"))],
+                           lambda x: (len(x) == 3 and x[0] == "a") * math.exp(1.5 * x.count("ab"))),
 }  # fmt: skip
 
 
 def measure(lm, case: str, kernel: type[Redraw] = Redraw) -> tuple[np.ndarray, np.ndarray]:
     """The expected weight of every text, and its mass."""
-    (n, every, block, chains), options, potentials, weigh = CASES[case]
+    (n, every, block, tail, chains), options, potentials, weigh = CASES[case]
     target: dict[str, float] = {}
     options = {"max_tokens": 3, **options}
+    alpha = next((each.alpha for each in potentials if isinstance(each, PowerOfLaw)), 1.0)
     for tokens, p in law(lm, options["max_tokens"], options.get("at_limit", "truncate")).items():
         written = lm.vocabulary.text(tokens)
-        target[written] = target.get(written, 0.0) + p * weigh(written)
+        target[written] = target.get(written, 0.0) + p**alpha * weigh(written)
     potential = product(*potentials)
     model = lm.prompt("a", temperature=TEMPERATURE, **options)
     model = model.constrain([each for each in potential.factors if isinstance(each, TokenConstraint)])
     model = model.heed([each for each in potential.factors if isinstance(each, Guides)])
     waste_free = () if chains is None else (shrink(systematic, chains), n // chains)
-    moves = Rejuvenation(kernel(model, potential, block), every, *waste_free)
+    moves = Rejuvenation(kernel(model, potential, block, tail), every, *waste_free)
 
     def masses(rng: Any) -> np.ndarray:
         step: Any = last(smc(model, potential, n=n, resample=systematic if n > 1 else never, rng=rng, moves=moves))
@@ -79,7 +119,8 @@ def measure(lm, case: str, kernel: type[Redraw] = Redraw) -> tuple[np.ndarray, n
 @pytest.mark.parametrize("case", CASES)
 def test_texts_drawn_anew_leave_the_target_invariant(tiny_lm, monkeypatch, case) -> None:
     remember(monkeypatch)
-    assert_equal_masses(*measure(tiny_lm("a", "b", seed=3), case))
+    letters = "abc" if case == "a tail, and a lazy constraint" else "ab"
+    assert_equal_masses(*measure(tiny_lm(*letters, seed=3), case))
 
 
 class RatioLeftOut(Redraw):
@@ -90,14 +131,39 @@ class RatioLeftOut(Redraw):
         return super().__call__(t, now, past, rng)
 
 
-@pytest.mark.parametrize("case", ["a running maximum", "another proposal"])
+class TailForNothing(Redraw):
+    """What stays behind a new block is not weighed by the law there."""
+
+    def _retrace(self, start: int, new: Any, done: Any, of: Any) -> Any:
+        weighed = super()._retrace(start, new, done, of)
+        law = weighed.state.tell_log_prob(np.arange(len(new.done))) - new.state.tell_log_prob(np.arange(len(new.done)))
+        return replace(weighed, log_weight=np.where(weighed.alive, weighed.log_weight - law, -np.inf))
+
+
+@pytest.mark.parametrize("case", ["a tail", "a tail, and a running maximum"])
+def test_a_tail_that_is_not_weighed_behind_a_new_block_is_caught(tiny_lm, monkeypatch, case) -> None:
+    remember(monkeypatch)
+    with pytest.raises(BiasFound):
+        assert_equal_masses(*measure(tiny_lm("a", "b", seed=3), case, TailForNothing))
+
+
+def test_a_tail_that_masks_forbid_behind_a_new_block_is_never_taken(tiny_lm, monkeypatch) -> None:
+    """It would be where a mask looks further ahead than what weighs: to texts that can end within the limit."""
+    remember(monkeypatch)
+    monkeypatch.setattr(retracing, "_allow", lambda model, state, rows, tokens: np.ones(len(rows), np.bool_))
+    with pytest.raises(BiasFound):
+        assert_equal_masses(*measure(tiny_lm("a", "b", seed=3), "a tail, and a mask that looks ahead"))
+
+
+@pytest.mark.parametrize("case", ["a running maximum", "another proposal", "a tail, and a running maximum"])
 def test_texts_drawn_anew_without_the_ratio_are_caught(tiny_lm, monkeypatch, case) -> None:
     remember(monkeypatch)
     with pytest.raises(BiasFound):
         assert_equal_masses(*measure(tiny_lm("a", "b", seed=3), case, RatioLeftOut))
 
 
-def test_a_text_that_completes_a_stop_string_when_it_is_drawn_anew_is_not_taken(tiny_lm, monkeypatch) -> None:
+@pytest.mark.parametrize(("every", "block", "tail"), [(2, 1, 0), (3, 2, 0), (3, 1, 1)])
+def test_a_text_that_a_stop_string_ends_is_drawn_anew_as_any_other(tiny_lm, monkeypatch, every, block, tail) -> None:
     """The mass of texts with a stop string, by the length at which they stop."""
     remember(monkeypatch)
     lm = tiny_lm("a", "b", seed=3)
@@ -108,7 +174,7 @@ def test_a_text_that_completes_a_stop_string_when_it_is_drawn_anew_is_not_taken(
         stopped = text[: text.index("ba") + 2] if "ba" in text else text
         target[stopped] = target.get(stopped, 0.0) + p
 
-    moves = Rejuvenation(Redraw(model, potential, 1), 2)
+    moves = Rejuvenation(Redraw(model, potential, block, tail), every)
 
     def masses(rng: Any) -> np.ndarray:
         step: Any = last(smc(model, potential, n=1, resample=never, rng=rng, moves=moves))
@@ -126,8 +192,12 @@ STORES = {
 }
 
 
-@pytest.mark.parametrize("chains", [None, 4])
-def test_every_cache_keeps_what_is_gone_back_to(tiny_lm, monkeypatch, chains) -> None:
+@pytest.mark.parametrize(
+    "moves",
+    [fk.redraw(3, every=4), fk.redraw(3, every=4, chains=4), fk.redraw(2, tail=3), fk.redraw(2, tail=2, chains=4)],
+    ids=["block", "chains", "tail", "chains with a tail"],
+)
+def test_every_cache_keeps_what_is_gone_back_to(tiny_lm, monkeypatch, moves) -> None:
     """The same texts from the shared cache, from the model's own, and from one that looks up whole histories."""
     lm = tiny_lm("a", "b", "e", seed=1)
     tasks = [lm.prompt("ab", max_tokens=14), lm.prompt("e", max_tokens=11, temperature=0.7)]
@@ -136,7 +206,6 @@ def test_every_cache_keeps_what_is_gone_back_to(tiny_lm, monkeypatch, chains) ->
     for name, open_store in STORES.items():
         if open_store is not None:
             monkeypatch.setattr(CausalLM, "open", open_store)
-        moves = fk.redraw(3, every=4, chains=chains)
         found[name] = fk.steer(tasks, *potentials, particles=12, moves=moves, seed=5)
     for shared, plain, looked_up in zip(*found.values(), strict=True):
         assert shared.samples == plain.samples == looked_up.samples
@@ -144,10 +213,11 @@ def test_every_cache_keeps_what_is_gone_back_to(tiny_lm, monkeypatch, chains) ->
         np.testing.assert_allclose(plain.log_weights, looked_up.log_weights, atol=1e-4)
 
 
-def test_a_prompt_in_a_batch_is_redrawn_as_it_is_alone(tiny_lm) -> None:
+@pytest.mark.parametrize("moves", [fk.redraw(3), fk.redraw(2, tail=2), fk.redraw(6, every=16), fk.redraw(3, chains=2)])
+def test_a_prompt_in_a_batch_is_redrawn_as_it_is_alone(tiny_lm, moves) -> None:
     lm = tiny_lm("a", "b", "e", seed=1)
     first, second = lm.prompt("ab", max_tokens=14), lm.prompt("e", max_tokens=9, proposal=Tempered(1.3))
-    mask, moves = fk.regex("(ab?e?)*"), fk.redraw(3)
+    mask = fk.regex("(ab?e?)*")
     together = fk.steer([(first, mask), second], particles=8, moves=moves, seed=2)
     alone = fk.steer(first, mask, particles=8, moves=moves, seed=2)
     assert together[0].samples == alone.samples
@@ -155,15 +225,73 @@ def test_a_prompt_in_a_batch_is_redrawn_as_it_is_alone(tiny_lm) -> None:
     assert together[0].forwarded_tokens == alone.forwarded_tokens
 
 
-def test_what_is_drawn_anew_counts_as_forwarded_and_is_forwarded_once(tiny_lm, monkeypatch) -> None:
+@pytest.mark.parametrize("moves", [fk.redraw(4), fk.redraw(3, tail=3)], ids=["block", "tail"])
+def test_what_is_drawn_anew_counts_as_forwarded_and_is_forwarded_once(tiny_lm, monkeypatch, moves) -> None:
     stores = []
     opened = CausalLM.open
     monkeypatch.setattr(CausalLM, "open", lambda lm, *given: stores.append(opened(lm, *given)) or stores[-1])
     task = tiny_lm("a", "b", "e", seed=1).prompt("ab", max_tokens=13)
-    moved, still = (fk.steer(task, fk.regex("[ab]{13}"), particles=8, moves=moves, seed=0)
-                    for moves in (fk.redraw(4), None))  # fmt: skip
+    moved, still = (fk.steer(task, fk.regex("[ab]{13}"), particles=8, moves=each, seed=0) for each in (moves, None))
     assert [moved.forwarded_tokens, still.forwarded_tokens] == [store.forwarded for store in stores]
     assert moved.forwarded_tokens > still.forwarded_tokens
+
+
+def test_a_tail_goes_through_the_model_in_one_pass(tiny_lm, monkeypatch) -> None:
+    """And in several where its logits would take too much memory, with the same texts and weights."""
+    passes, appended = [], SharedContexts.append
+    monkeypatch.setattr(
+        SharedContexts, "append", lambda *given, **options: passes.append(0) or appended(*given, **options)
+    )
+    task = tiny_lm("a", "b", "e", seed=1).prompt("ab", max_tokens=14)
+
+    def steer(most: int) -> tuple[fk.Result, int]:
+        passes.clear()
+        monkeypatch.setattr(retracing, "PASS", most)
+        return fk.steer(task, fk.regex("[ab]{14}"), particles=8, moves=fk.redraw(2, tail=5), seed=0), len(passes)
+
+    steer(512)  # the first run of a model checks its cache
+    (whole, once), (parts, often) = steer(512), steer(16)
+    assert once == 2 < often  # before step 7, and before step 14, when all have ended
+    assert whole.samples == parts.samples
+    np.testing.assert_allclose(whole.log_weights, parts.log_weights, atol=1e-5)
+
+
+class TellsOfHidden(Factor):
+    """A potential that reads what the output layer read, and weighs nothing."""
+
+    name = "reader"
+
+    def __init__(self) -> None:
+        self.read: dict[tuple[int, ...], Any] = {}
+
+    def level(self, t: int, state: Any, rows: Any) -> np.ndarray:
+        for tokens, hidden in zip(state.tokens(rows), state.tell_hidden(rows), strict=True):
+            known = self.read.setdefault(tuple(tokens[:-1].tolist()), hidden)
+            np.testing.assert_allclose(hidden, known, atol=1e-4)
+        return np.zeros(len(rows))
+
+    def final(self, state: Any, rows: Any) -> np.ndarray:
+        return np.zeros(len(rows))
+
+
+@pytest.mark.parametrize("most", [512, 8])
+def test_hidden_states_are_told_of_every_token_of_a_tail(tiny_lm, monkeypatch, most) -> None:
+    """Those of a text are the same, wherever it is read: drawn, drawn anew, or behind a new block."""
+    monkeypatch.setattr(retracing, "PASS", most)
+    lm, reader = tiny_lm("a", "b", "e", seed=1), TellsOfHidden()
+    fk.steer(lm.prompt("ab", max_tokens=12), reader, particles=12, moves=fk.redraw(2, tail=3), seed=0)
+    assert len(reader.read) > 20 and max(map(len, reader.read)) > 8
+
+
+def test_a_run_lasts_until_no_move_can_change_a_text(tiny_lm) -> None:
+    """Seven tokens are written by step 6; the move before step 8 can still draw the last ones anew."""
+    task = tiny_lm("a", "b", seed=1).prompt("a", max_tokens=7)
+    moved, short = (
+        fk.steer(task, fk.reward(lambda x: x.count("ab"), every="end"), particles=8, moves=moves, seed=0)
+        for moves in (fk.redraw(4), fk.redraw(1, every=8))
+    )
+    assert moved.complete and len(moved.history.ess) == 9
+    assert short.complete and len(short.history.ess) == 7
 
 
 # --- what is refused -------------------------------------------------------------------------------------------------
@@ -174,7 +302,7 @@ def test_what_is_drawn_anew_counts_as_forwarded_and_is_forwarded_once(tiny_lm, m
     [
         ({"moves": "redraw"}, "moves is 'redraw'"),
         ({"moves": fk.redraw(2), "algorithm": "beam"}, "moves= is for algorithm='smc'"),
-        ({"moves": fk.redraw(2, chains=3)}, "chains is 3 for 8 particles"),
+        ({"moves": fk.redraw(2, tail=1, chains=3)}, "chains is 3 for 8 particles"),
         ({"moves": fk.redraw(2, chains=8)}, "chains is 8 for 8 particles"),
         ({"moves": fk.redraw(2, chains=2), "islands": 4}, "a multiple of the islands"),
         ({"moves": fk.redraw(2, chains=2), "resampler": systematic}, "give the name of a scheme"),
@@ -187,9 +315,15 @@ def test_moves_that_fit_no_run_are_refused(tiny_lm, options, words) -> None:
 
 def test_moves_that_cannot_be_are_refused_where_they_are_made() -> None:
     for make in (lambda: fk.redraw(0), lambda: fk.redraw(4, every=3), lambda: fk.redraw(4, chains=0),
+                 lambda: fk.redraw(4, tail=-1), lambda: fk.redraw(2, tail=3, every=4),
                  lambda: fk.rejuvenate(), lambda: fk.rejuvenate(3), lambda: fk.rejuvenate(len, every=0)):  # fmt: skip
         with pytest.raises(ArgumentError):
             make()
+
+
+def test_a_model_that_cannot_be_led_along_a_tail_is_refused_by_name() -> None:
+    with pytest.raises(ArgumentError, match="ChainModel cannot be led along"):
+        fk.steer(ChainModel(4), MaxReward(), moves=fk.redraw(1, tail=1), seed=0)
 
 
 def test_contexts_that_only_go_on_are_refused_by_name(tiny_lm) -> None:

@@ -24,10 +24,10 @@ from toys import (
 )
 
 from feynkac.base.errors import ArgumentError
-from feynkac.smc import rejuvenation
 from feynkac.smc.engine import smc
 from feynkac.smc.population import Population
-from feynkac.smc.rejuvenation import Moves, Past, Redraw, Rejuvenation
+from feynkac.smc.redraws import Past, Redraw
+from feynkac.smc.rejuvenation import Moves, Rejuvenation
 from feynkac.smc.resample import adaptive, islands, never, shrink, ssp, systematic
 from feynkac.smc.rng import Streams
 from feynkac.smc.testing import Choices, expectation
@@ -87,9 +87,10 @@ REDRAWN = {
     "text that must end, two tokens": (text(4, "end"), 1, 3, 2),
     "text, two moves": (text(4), 1, 2, 1),
     "text, two adjacent blocks": (text(5), 1, 2, 2),
+    "text, three tokens, all of which have ended": (text(3), 1, 4, 3),
     "chain with a memory": (chain(3), 2, 2, 1),
     "chain, two steps": (chain(4), 1, 3, 2),
-    "chain, every step": (chain(3), 2, 1, 1),
+    "chain, every step": (chain(2), 2, 1, 1),
     "chain, two moves": (chain(4), 1, 1, 1),
 }
 
@@ -153,6 +154,16 @@ def test_redrawing_wrongly_is_caught(mutant: type[Redraw], case: str, resample: 
     toy, n, every, block = REDRAWN[case]
     with pytest.raises(BiasFound) as caught:
         assert_exact(redraw(toy, every, block, mutant), resample, n)
+    assert abs(caught.value.f) > 1e-3
+
+
+@pytest.mark.parametrize("case", ["text, the last token", "text, two adjacent blocks"])
+def test_a_run_that_does_not_wait_for_a_move_of_what_has_ended_is_caught(monkeypatch, case: str) -> None:
+    """To move only if some row still runs is a choice by what the rows are."""
+    toy, n, every, block = REDRAWN[case]
+    monkeypatch.setattr(Past, "find_waiting", lambda past, now: np.zeros(len(now.done), bool))
+    with pytest.raises(BiasFound) as caught:
+        assert_exact(redraw(toy, every, block), never, n)
     assert abs(caught.value.f) > 1e-3
 
 
@@ -280,11 +291,22 @@ def test_a_state_that_cannot_be_gone_back_to_is_refused_by_name() -> None:
         list(smc(Model(), toy.potential, n=2, resample=never, rng=Streams(0), moves=moves))
 
 
-@pytest.mark.parametrize(("every", "block", "kept", "due"), [(4, 4, [1, 4, 8], [4, 8]), (4, 1, [3, 7], [4, 8]),
-                                                             (3, 2, [1, 4, 7], [3, 6, 9])])  # fmt: skip
-def test_when_populations_are_kept_and_moved_is_fixed_beforehand(every, block, kept, due) -> None:
+@pytest.mark.parametrize(
+    ("every", "block", "tail", "kept", "due"),
+    [
+        (4, 4, 0, [1, 4, 8], [4, 8]),
+        (4, 1, 0, [3, 7], [4, 8]),
+        (3, 2, 0, [1, 4, 7], [3, 6, 9]),
+        (4, 2, 1, [(1, 3), (5, 7), (9, 11)], [4, 8]),
+        (4, 2, 2, [(1, 2), (4, 6), (8, 10)], [4, 8]),
+        (4, 1, 3, [(4, 5), (8, 9)], [8]),
+    ],
+)
+def test_when_populations_are_kept_and_moved_is_fixed_beforehand(every, block, tail, kept, due) -> None:
     toy = tempered(3)
-    moves = Rejuvenation(Redraw(toy.model, toy.potential, block), every)
-    past: Past = rejuvenation.start_past(1, Population(Points(np.zeros(1)), np.zeros(1), np.zeros(1), np.zeros(1) > 0))
-    assert [t for t in range(10) if moves.keeps(t)] == kept
-    assert [t for t in range(10) if moves.is_due(t, past)] == due
+    moves = Rejuvenation(Redraw(toy.model, toy.potential, block, tail), every)
+    now = Population(Points(np.zeros(1)), np.zeros(1), np.zeros(1), np.zeros(1) > 0)
+    pasts = [(t, moves.start_past(t, now)) for t in range(10)]
+    assert [(t, past.until) if tail else t for t, past in pasts if past is not None] == kept
+    before = [next((past for _, past in pasts[:t] if past is not None), None) for t in range(10)]
+    assert [t for t in range(10) if moves.is_due(t, before[t])] == due

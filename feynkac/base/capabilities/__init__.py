@@ -29,6 +29,7 @@ from feynkac.base.capabilities.models import (
     Masks as Masks,
     Replayable as Replayable,
     Replays as Replays,
+    Retraces as Retraces,
     Scorer as Scorer,
     Scores as Scores,
     ScoresAnswers as ScoresAnswers,
@@ -88,7 +89,8 @@ class Closes(Protocol):
 
 
 OF_MODELS: tuple[type, ...] = (
-    Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, GoesBack, Enumerates, Replays, Scores, Branches,
+    Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, GoesBack, Enumerates, Replays, Retraces, Scores,
+    Branches,
 )  # fmt: skip
 OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers,)
 OF_CONTEXTS: tuple[type, ...] = (KeepsHidden,)

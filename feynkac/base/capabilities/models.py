@@ -158,6 +158,20 @@ class Replays(Protocol):
 
 
 @runtime_checkable
+class Retraces(Protocol):
+    """A model that leads rows along the steps of others. Asked by moves that keep a tail. Without it: those refuse."""
+
+    def retrace(self, t: int, steps: int, state: Any, of: Any) -> Sequence[tuple[State, LogW]]:
+        """The states after steps `t` to `t` + `steps` - 1, and their (N,) increments, log p of each step in nats.
+
+        Row i of `state`, which stands before step `t`, takes the steps that row i of `of` has taken from there on. An
+        increment of -inf, at the latest at the step in question, says that it cannot take just these: one of them has
+        no mass, or ends the row before it has taken all, or leaves it running where none is left. Finished rows have 0.
+        """
+        ...
+
+
+@runtime_checkable
 class ScoresAnswers(Protocol):
     """A language model that weighs the same answers behind many questions. Asked by `judge`. Without it: it refuses."""
 

@@ -35,6 +35,7 @@ CASES: dict[str, Any] = {
     "a target": lambda kind, lm: (make(kind, lm, "ab", max_tokens=6), fk.regex("[ab]*")),
     "a target with a list": lambda kind, lm: (make(kind, lm, "ab", max_tokens=6), fk.choices(["abab", "bba", "b"])),
     "a target redrawn": lambda kind, lm: (make(kind, lm, "ab", max_tokens=6), fk.regex("[ab]{6}")),
+    "a target redrawn before a tail": lambda kind, lm: (make(kind, lm, "ab", max_tokens=6), fk.regex("[ab]{6}")),
     "a proposal": lambda kind, lm: (
         target_of(kind, lm, max_tokens=6, proposal=make(kind, lm, "ab")), fk.regex("[ab]*")),
     "an expert": lambda kind, lm: (target_of(kind, lm, max_tokens=6), fk.expert(make(kind, lm, "ab"))),
@@ -51,7 +52,8 @@ def test_a_result_counts_every_token_that_went_through_a_model(
 ) -> None:
     lm, stores, opened = tiny_lm("a", "b", seed=1), [], CausalLM._open
     monkeypatch.setattr(CausalLM, "_open", lambda *given: stores.append(opened(*given)) or stores[-1])
-    options = {"moves": fk.redraw(3)} if case == "a target redrawn" else {}
+    moves = {"a target redrawn": fk.redraw(3), "a target redrawn before a tail": fk.redraw(2, tail=2)}
+    options = {"moves": moves[case]} if case in moves else {}
     options |= {"algorithm": "best_of_n"} if case == "an expert that reads whole texts" else {}
     result = fk.steer(*CASES[case](kind, lm), particles=5, seed=0, **options)
     assert result.forwarded_tokens == sum(store.forwarded for store in stores) > 0
