@@ -14,7 +14,7 @@ from walks import PROMPTS, recompute, run_program
 
 import feynkac as fk
 from feynkac.base.errors import ModelError
-from feynkac.models.language.caches import agreement, attention, forward, plain as plain_cache
+from feynkac.models.language.caches import agreement, attention, forward, plain as plain_cache, shared
 from feynkac.models.language.caches.opening import find_attention_window, open_contexts, shares_prompt
 from feynkac.models.language.caches.plain import PlainContexts
 from feynkac.models.language.caches.shared import SharedContexts, SharedLayer
@@ -61,6 +61,23 @@ def test_without_the_flash_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("feynkac.models.language.caches.attention._flash_for_cpu", None)
     model = tiny("llama")
     run_program(model, SharedContexts(Twins(model), PROMPTS, 20), PROMPTS, 3, steps=12, keep=0.3)
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "pooled"),
+    [("llama", 1, False), ("gpt2", 1, False), ("qwen3", 3, False), ("llama", 1, True), ("llama", 5, True)],
+)
+def test_the_path_of_devices_is_exact(monkeypatch: pytest.MonkeyPatch, name: str, most: int, pooled: bool) -> None:
+    """What runs on a GPU, on the CPU: operators that tell their log mass, and the kernel over slots, interpreted."""
+    if pooled:
+        pytest.importorskip("triton")
+    monkeypatch.setattr(attention, "is_on_host", lambda query: False)
+    monkeypatch.setattr(shared, "reads_pool", lambda stores: pooled)
+    model = tiny(name)
+    for seed, prompts in enumerate([PROMPTS[:1], PROMPTS]):
+        contexts = SharedContexts(Twins(model), prompts, 4)
+        run_program(model, contexts, prompts, seed, steps=3 if pooled else 8, keep=0.3, most=most)
+        assert (contexts._cache.step.starts is not None) == pooled
 
 
 @pytest.mark.parametrize("name", ["llama", "bloom", "gemma2", "gemma3", "mamba", "mamba2", "bamba", "lfm2"])
