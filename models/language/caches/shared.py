@@ -17,6 +17,7 @@ from feynkac.models.language.caches.attention import select_attention
 from feynkac.models.language.caches.devices import reads_pool
 from feynkac.models.language.caches.forward import select_rows
 from feynkac.models.language.caches.opening import find_device
+from feynkac.models.language.caches.parts import Parts
 from feynkac.models.language.caches.plan import Layout, Plan, plan_step
 from feynkac.models.language.caches.prefill import Prefill
 from feynkac.models.language.caches.promotion import EVERY, count_shared, is_worth_it, write_tokens
@@ -157,6 +158,7 @@ class SharedContexts:
         self._twins, self._laid = twins, laid or NOTHING
         self._device = find_device(twins.model)
         self._max_new = max_new
+        self._parts = Parts()
         kinds = [(tuple(prompt), self._laid.kind(g)) for g, prompt in enumerate(prompts)]
         distinct = list(dict.fromkeys(kinds))
         self._prompts = [prompt for prompt, _ in distinct]
@@ -222,16 +224,17 @@ class SharedContexts:
         if not len(plan.rows):
             self.hidden = None
             return torch.empty(0, 0, device=self._device)
-        self._cache.step = self._describe_pass(plan)
         self._cache.longest = int(self.lengths[plan.rows].max())
         self.forwarded += int(count.sum())
-        logits = self._forward(plan, tokens)
+        logits, self.hidden = self._parts.forward(plan, lambda part: self._forward(part, tokens))
         self._passes += 1
         if self._passes % EVERY == 0:
             self._tidy()
         return logits
 
-    def _forward(self, plan: Plan, tokens: NDArray[np.int64]) -> Tensor:
+    def _forward(self, plan: Plan, tokens: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
+        """Logits and hidden states of one pass."""
+        self._cache.step = self._describe_pass(plan)
         ids, positions = self._to_device(np.stack([tokens[plan.rows], plan.positions]))
         row, at = self._to_device(plan.picked)
         with (
@@ -241,8 +244,7 @@ class SharedContexts:
             select_rows(twin.model, row, at) as selection,
         ):
             logits, _ = twin.forward.all(ids, self._cache, position_ids=positions, particles=self._cache)
-            self.hidden = selection.hidden
-            return selection.apply(logits)
+            return selection.apply(logits), selection.hidden
 
     def _tidy(self) -> None:
         """Move what all contexts of each prompt begin with behind the prompt, and give back room of those that died."""

@@ -44,6 +44,50 @@ def test_several_tokens_at_once(name: str) -> None:
     run_program(model, PlainContexts(Twins(model), PROMPTS), PROMPTS, 2, steps=5, keep=0.2, most=4)
 
 
+def test_memory_that_runs_out_halves_the_contexts_of_a_pass(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """Every part as exact as the whole, whatever its rows; told once in a run."""
+    model, sizes, most = tiny("llama"), [], 3
+    forward_all = forward.Forward.all
+
+    def run_out(self: Any, ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        sizes.append(len(ids))
+        if len(ids) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward_all(self, ids, *args, **kwargs)
+
+    monkeypatch.setattr(forward.Forward, "all", run_out)
+    contexts = SharedContexts(Twins(model), PROMPTS, 20)
+    run_program(model, contexts, PROMPTS, 1, steps=8, keep=0.2, most=4)
+    assert max(sizes) > most and contexts._parts._most in (2, 3)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "smaller parts from now on" in caplog.text
+
+
+def test_memory_that_holds_no_single_context_is_an_error_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    contexts = SharedContexts(Twins(tiny("llama")), PROMPTS, 20)
+    contexts.start()
+
+    def run_out(*args: Any, **kwargs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(forward.Forward, "all", run_out)
+    with pytest.raises(torch.OutOfMemoryError):
+        contexts.extend(np.array([0, 0, 1]), np.array([1, 2, 3]))
+
+
+def test_hidden_states_of_parts_are_in_the_callers_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for most in (None, 2):
+        contexts = SharedContexts(Twins(tiny("llama")), PROMPTS, 20)
+        contexts._parts._most = most
+        contexts.start()
+        contexts.extend(np.array([3, 0, 2, 0, 1]), np.array([1, 2, 3, 4, 5]))
+        contexts.extend(np.array([4, 2, 1, 0]), np.array([1, -1, 3, 4]))
+        assert contexts.hidden is not None
+        found.append(contexts.hidden)
+    torch.testing.assert_close(*found)
+
+
 def test_memory_that_was_never_written_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
     empty = torch.Tensor.new_empty
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda *args, **kwargs: empty(*args, **kwargs).fill_(torch.nan))
