@@ -24,14 +24,17 @@ from feynkac.models.language.draws.kernels import BLOCK
 
 @triton.jit
 def _read_block(logits, mask, scale, v, n_tokens, HAS_MASK: tl.constexpr):
-    """The scaled logits of tokens `v`, -inf behind the last, and the same with -inf for what the mask forbids."""
+    """The scaled logits of tokens `v`, -inf behind the last, and the same with -inf for what the mask forbids.
+
+    In the second, NaN and +inf are -inf, too.
+    """
     here = v < n_tokens
     x = tl.load(logits + v, mask=here, other=float("-inf")) * scale
     if HAS_MASK:
         allowed = (tl.load(mask + (v >> 5), mask=here, other=0) >> (v & 31)) & 1
-        return x, tl.where(allowed != 0, x, float("-inf"))
+        return x, tl.where((allowed != 0) & (x < float("inf")), x, float("-inf"))
     else:
-        return x, x
+        return x, tl.where(x < float("inf"), x, float("-inf"))
 
 
 @triton.jit
@@ -51,9 +54,10 @@ def _sum_blocks(
     u, b = tl.program_id(0).to(tl.int64), tl.program_id(1)
     v = b * BLOCK + tl.arange(0, BLOCK)
     x, within = _read_block(logits + u * logits_row, mask + u * mask_row, tl.load(scale + u), v, n_tokens, HAS_MASK)
-    top, total = _sum_exponentials(x)
+    sound = x < float("inf")  # False of NaN, which a maximum may pass over
+    top, total = _sum_exponentials(tl.where(sound, x, float("-inf")))
     peak, allowed = _sum_exponentials(within)
-    unsound = tl.sum(tl.where(x < float("inf"), 0, 1), 0)
+    unsound = tl.sum(tl.where(sound, 0, 1), 0)
     place = u * tl.num_programs(1) + b
     tl.store(peaks + place, top)
     tl.store(sums + place, tl.where(unsound > 0, float("nan"), total))
