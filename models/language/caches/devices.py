@@ -7,9 +7,7 @@ like the prefix, under a mask, and both are merged. Shapes are those of `caches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import cache
-from importlib.util import find_spec
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,7 +23,7 @@ _LARGEST_HEAD = 256
 """Elements of a head of which the kernel holds tiles."""
 
 
-def reads_pool(stores: Iterable[Tensor]) -> bool:
+def reads_pool(stores: Sequence[Tensor]) -> bool:
     """Whether the kernel serves these keys and values, (slots, Hkv, time, D) each."""
     return (
         all(
@@ -56,7 +54,8 @@ def merge_on_device(query: Tensor, key: Tensor, value: Tensor, scaling: float, p
         from feynkac.models.language.kernels.decode import attend_pool
 
         where = (step.slots, step.starts, step.n_new)
-        return attend_pool(query, key, value, *where, prefix, prefix_mass, scaling, step.length)
+        with torch.cuda.device_of(query):  # Triton launches on the current device, wherever its tensors are
+            return attend_pool(query, key, value, *where, prefix, prefix_mass, scaling, step.length)
     own, own_mass = attend(query, key, value, repeat_mask(step.mask, query), scaling)
     return torch.lerp(own.float(), prefix.float(), torch.sigmoid(prefix_mass - own_mass)[..., None])
 

@@ -185,7 +185,7 @@ class SharedContexts:
                 bias = torch.stack([numbers for _, numbers in biases]).sum(0)
                 self._cache.shared[layer].biases[number] = bias.to(self._device, torch.float32)
         self._room = (0, 0)
-        self._reads_pool = reads_pool(store for layer in self._cache.shared for store in layer.own)
+        self._reads_pool = reads_pool([store for layer in self._cache.shared for store in layer.own])
         owner = np.arange(len(self._first)) == self._layout.prompt[:, None]
         owner &= np.arange(len(owner))[:, None] == self._first  # of prompts given twice the first pays
         self.spent = owner @ np.array([prefix.taken for prefix in left], np.int64)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -151,30 +149,33 @@ def _is_on_host(logits: Tensor) -> bool:
 
 def _has_kernels(logits: Tensor) -> bool:
     """Whether Triton's kernels serve logits where they are."""
-    return logits.is_cuda and _has_triton()
+    from feynkac.models.language.kernels.availability import has_kernels
 
-
-@cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
+    return has_kernels(logits.device)
 
 
 def _draw_by_kernels(logits, mask, scale, context, uniforms, pinned) -> Drawn:
+    import torch
+
     from feynkac.models.language.kernels import draws
 
     check_shapes(logits.shape, mask, scale)
     check_contexts(context, len(logits))
-    found = draws.draw(logits, mask, scale, context, uniforms, pinned)
+    with torch.cuda.device_of(logits):  # Triton launches on the current device, wherever its tensors are
+        found = draws.draw(logits, mask, scale, context, uniforms, pinned)
     check_law(found.log_total, logits)
     return Drawn(found.tokens, found.log_prob, found.log_allowed - found.log_total)
 
 
 def _sum_by_kernels(logits, mask, scale) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    import torch
+
     from feynkac.models.language.kernels import draws
 
     if mask is not None:
         check_shapes(logits.shape, mask, scale)
-    log_total, log_allowed = draws.sum_up(logits, mask, scale)
+    with torch.cuda.device_of(logits):
+        log_total, log_allowed = draws.sum_up(logits, mask, scale)
     check_law(log_total, logits)
     return log_total, log_allowed
 

@@ -113,10 +113,10 @@ def test_a_bias_of_prompts_keys_is_added_on_devices_as_on_the_host() -> None:
 )
 def test_what_the_kernel_over_slots_serves(monkeypatch, dtype, size, wanted) -> None:
     monkeypatch.setattr(devices, "find_capability", lambda device: (9, 0) if device.type == "cuda" else (0, 0))
-    monkeypatch.setattr(devices, "_has_triton", lambda: True)
+    monkeypatch.setattr(devices, "has_kernels", lambda device: True)
     with FakeTensorMode():
         stores = [torch.empty(3, 2, 8, size, dtype=dtype, device="cuda")] * 2
         assert devices.reads_pool(stores) == wanted
         assert not devices.reads_pool([*stores, torch.empty(3, 2, 8, size, dtype=dtype)])
-        monkeypatch.setattr(devices, "_has_triton", lambda: False)
+        monkeypatch.setattr(devices, "has_kernels", lambda device: False)
         assert not devices.reads_pool(stores)

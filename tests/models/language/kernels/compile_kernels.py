@@ -9,7 +9,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from feynkac.models.language.kernels import decode, draws
+from feynkac.models.language.kernels import decode, draws, trial
 
 NUMBERS = {"scale": "fp32"}
 POOL = dict(slots="*i64", starts="*i32", prefix="*fp32", prefix_mass="*fp32", out="*fp32", out_mass="*fp32")
@@ -33,6 +33,7 @@ CASES: list[tuple[Any, dict[str, str], dict[str, Any]]] = [
     (draws._add_blocks, SUMS, dict(BLOCKS=256)),
     (draws._add_blocks, SUMS, dict(BLOCKS=1, n_blocks=1)),
     (draws._locate, LAW, dict(BLOCK=1024, BLOCKS=256)),
+    (trial._add_one, dict(numbers="*i64"), dict(N=4)),
     (draws._locate, LAW, dict(BLOCK=1024, BLOCKS=1, n_blocks=1, n_contexts=1, pinned=1, mask_row=1)),
 ]
 

@@ -19,7 +19,7 @@ def test_every_kernel_compiles_to_machine_code(tmp_path) -> None:
         capture_output=True, text=True, timeout=600, env=environment, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    names = {"_attend_stretch", "_merge_stretches", "_sum_blocks", "_add_blocks", "_locate"}
+    names = {"_attend_stretch", "_merge_stretches", "_sum_blocks", "_add_blocks", "_locate", "_add_one"}
     assert {tuple(line.split()) for line in done.stdout.splitlines()} == {
         (c, name) for c in ("80", "90") for name in names
     }
