@@ -111,7 +111,7 @@ def spell(p, lm):
     """A word, a score of a given text, and a span under a mask."""
     text = lm.context("ab")
     first = p.sample(text.next_token())
-    p.condition(first != "e")
+    p.condition(not first.is_eos and first != "e")
     text.observe_text("ba")
     return str(first) + p.sample(text.gen(regex="(ab|e)*", max_tokens=6))
 

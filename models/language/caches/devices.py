@@ -15,6 +15,7 @@ from torch import Tensor
 
 from feynkac.models.language.caches.attention import attend_prefixes, repeat_mask, spread_bias
 from feynkac.models.language.caches.operators import HALVES, attend, find_capability
+from feynkac.models.language.kernels.availability import has_kernels
 
 if TYPE_CHECKING:
     from feynkac.models.language.caches.shared import SharedCache
@@ -25,18 +26,13 @@ _LARGEST_HEAD = 256
 
 def reads_pool(stores: Sequence[Tensor]) -> bool:
     """Whether the kernel serves these keys and values, (slots, Hkv, time, D) each."""
-    return (
-        all(
-            find_capability(x.device) >= (8, 0) and x.dtype in (*HALVES, torch.float32) and x.shape[-1] <= _LARGEST_HEAD
-            for x in stores
-        )
-        and _has_triton()
+    return all(
+        x.dtype in (*HALVES, torch.float32)
+        and x.shape[-1] <= _LARGEST_HEAD
+        and find_capability(x.device) >= (8, 0)
+        and has_kernels(x.device)
+        for x in stores
     )
-
-
-@cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
 
 
 def merge_on_device(query: Tensor, key: Tensor, value: Tensor, scaling: float, particles: SharedCache) -> Tensor:

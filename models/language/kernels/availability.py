@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 @cache
 def has_kernels(device: torch.device) -> bool:
-    """Whether the kernels run on a device; tried once, by one of a single line. Where they do not, torch's operators do.
+    """Whether the kernels run on a device; tried once, by a kernel of one line. Where not, torch's operators do.
 
     Nothing is tried on devices other than CUDA's, and a warning says why where Triton is there and fails.
     """
