@@ -52,7 +52,7 @@ def test_the_kernel_over_slots(device, dtype, size, group, n_new, rows, time) ->
     slots = torch.randperm(rows + 3, device=device)[:rows]
     starts = torch.randint(0, time - n_new + 1, (rows,), dtype=torch.int32, device=device)
     prefix, mass = torch.randn(query.shape, device=device), torch.randn(query.shape[:3], device=device)
-    found = attend_pool(query, keys, values, slots, starts, n_new, prefix, mass, size**-0.5, time)
+    found = attend_pool(query, keys, values, (slots, starts, n_new), (prefix, mass), size**-0.5, time)
 
     visible = starts[:, None] + torch.arange(group * n_new, device=device) % n_new + 1
     hidden = torch.arange(time, device=device) >= visible[:, None, :, None]

@@ -49,9 +49,9 @@ def merge_on_device(query: Tensor, key: Tensor, value: Tensor, scaling: float, p
     if step.starts is not None:
         from feynkac.models.language.kernels.decode import attend_pool
 
-        where = (step.slots, step.starts, step.n_new)
+        rows = step.slots, step.starts, step.n_new
         with torch.cuda.device_of(query):  # Triton launches on the current device, wherever its tensors are
-            return attend_pool(query, key, value, *where, prefix, prefix_mass, scaling, step.length)
+            return attend_pool(query, key, value, rows, (prefix, prefix_mass), scaling, step.length)
     own, own_mass = attend(query, key, value, repeat_mask(step.mask, query), scaling)
     return torch.lerp(own.float(), prefix.float(), torch.sigmoid(prefix_mass - own_mass)[..., None])
 

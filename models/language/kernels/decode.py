@@ -8,6 +8,9 @@ Rows have lengths of their own, read on the device, and stand in slots of the po
 made. The queries of one key head, G = group x new tokens (new tokens innermost), are one tile.
 """
 
+# What stands in a kernel is Triton's language, whose types pyright does not know.
+# pyright: reportOperatorIssue=false, reportAttributeAccessIssue=false, reportArgumentType=false
+
 from __future__ import annotations
 
 from typing import Any
@@ -16,14 +19,17 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton import knobs
 
 _TILE_BYTES = 1 << 14
 """Of keys, and of values, that are loaded at once."""
 _LEAST_SPLIT = 128
 """Tokens below which a text is not cut."""
+_MOST_SPLITS = 32
+"""Stretches that are merged at once."""
 _PROGRAMS = 264
 """Programs that fill a device: two for each of the 132 processors of an H100."""
-INTERPRETED: bool = triton.knobs.runtime.interpret
+INTERPRETED: bool = knobs.runtime.interpret
 
 
 @triton.jit
@@ -105,21 +111,19 @@ def attend_pool(
     query: Tensor,
     keys: Tensor,
     values: Tensor,
-    slots: Tensor | None,
-    starts: Tensor,
-    n_new: int,
-    prefix: Tensor,
-    prefix_mass: Tensor,
+    where: tuple[Tensor | None, Tensor, int],
+    before: tuple[Tensor, Tensor],
     scale: float,
     longest: int,
 ) -> Tensor:
     """(F, Hkv, G, E) float32 attention over a prefix and each row's own tokens.
 
-    `query` (F, Hkv, G, D); `keys` (S, Hkv, T, D) and `values` (S, Hkv, T, E), the pool, in which row r has the slot
-    `slots[r]`, or r where they are None; `starts` (F,) int32, its tokens before the `n_new` ones of this pass, which
-    are in the pool, too. `prefix` (F, Hkv, G, E) and `prefix_mass` (F, Hkv, G) float32: attention over the prefix and
-    its log mass. `longest` bounds the tokens of any row.
+    `query` (F, Hkv, G, D); `keys` (S, Hkv, T, D) and `values` (S, Hkv, T, E), the pool. `where`: the slot of each row,
+    (F,), or None where row r stands in slot r; its tokens before the new ones, (F,) int32; and the number of new ones,
+    which are in the pool, too. `before`: attention over the prefix, (F, Hkv, G, E), and its log mass, (F, Hkv, G)
+    float32, in nats. `longest` bounds the tokens of any row.
     """
+    (slots, starts, n_new), (prefix, prefix_mass) = where, before
     rows, heads, group, size = query.shape
     value_size = values.shape[-1]
     query, prefix = _with_unit_stride(query), _with_unit_stride(prefix)
@@ -150,7 +154,7 @@ def attend_pool(
 
 def _cut(programs: int, longest: int, time: int) -> tuple[int, int]:
     """Tokens of a stretch, a multiple of `time`, and how many stretches there are."""
-    wanted = min(triton.cdiv(_PROGRAMS, programs), max(1, longest // _LEAST_SPLIT))
+    wanted = min(triton.cdiv(_PROGRAMS, programs), max(1, longest // _LEAST_SPLIT), _MOST_SPLITS)
     stretch = triton.cdiv(triton.cdiv(longest, wanted), time) * time
     return stretch, triton.cdiv(longest, stretch)
 

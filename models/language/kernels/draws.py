@@ -7,6 +7,9 @@ each row and context, in one transfer.
 No index follows from a logit: a context whose logits hold NaN or +inf has no law, and draws -1.
 """
 
+# What stands in a kernel is Triton's language, whose types pyright does not know.
+# pyright: reportOperatorIssue=false, reportAttributeAccessIssue=false, reportArgumentType=false
+
 from __future__ import annotations
 
 from typing import Any, NamedTuple
