@@ -10,7 +10,7 @@ project = pyproject["project"]
 groups = [pyproject["build-system"]["requires"], project["dependencies"], *project["optional-dependencies"].values()]
 lowest = {}
 for requirement in sorted({requirement for group in groups for requirement in group}):
-    found = re.fullmatch(r"([\w.-]+)(?:\[.*\])?>=([\w.]+)(?:,<[\w.]+)?", requirement)
+    found = re.fullmatch(r"([\w.-]+)(?:\[.*\])?>=([\w.]+)(?:,<[\w.]+)?(?:; .*)?", requirement)
     if found is None:
         sys.exit(f"{requirement!r} in pyproject.toml gives no lowest version; write name>=version")
     name, version = found.groups()

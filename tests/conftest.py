@@ -20,6 +20,7 @@ for name, value in {
     "NUMBA_NUM_THREADS": "2",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "TRITON_INTERPRET": "1",  # kernels run on the CPU; `make test-gpu` sets 0
 }.items():
     os.environ.setdefault(name, value)
 

@@ -28,8 +28,12 @@ def read_dtype(dtype: torch.dtype | str | None) -> torch.dtype | str:
 
 
 def move(model: Any, device: torch.device | str | None) -> Any:
-    """The model on a device. Raises ModelError where there is none, or no room on it."""
+    """The model on a device. Raises ModelError where there is none, or no room on it, and names those there are."""
+    import torch
+
     try:
         return model if device is None else model.to(device)
     except Exception as cause:
-        raise ModelError(f"cannot move the model to {str(device)!r}: {read_reason(cause)}") from cause
+        found = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
+        reason = read_reason(cause).rstrip(".")
+        raise ModelError(f"cannot move the model to {str(device)!r}: {reason}; torch finds {found} here") from cause

@@ -9,9 +9,9 @@ Shapes: F rows, Q new tokens each, Hq query heads, Hkv key heads, G = Q Hq / Hkv
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 NAME = "feynkac_particles"
 """The name of `shared_attention` among the attention functions of transformers."""
+AttendPrefix: TypeAlias = Callable[[Tensor, Tensor, Tensor, "Tensor | None"], tuple[Tensor, Tensor]]
 
 
 def shared_attention(
@@ -58,14 +59,34 @@ AttentionInterface.register(NAME, shared_attention)
 def _attend(query: Tensor, key: Tensor, value: Tensor, scaling: float, particles: SharedCache) -> Tensor:
     rows, heads, n_new, _ = query.shape
     # The heads of one group, and their new tokens, are queries to the same keys.
-    query = query.reshape(rows, key.shape[1], -1, query.shape[3]) * scaling
-    mask = particles.step.mask
-    if mask is not None and n_new > 1:
-        mask = mask.repeat(1, 1, query.shape[2] // n_new, 1)
-    own, own_mass = _attend_own(query, key, value, mask)
-    prefix, prefix_mass = _attend_prefixes(query, particles)
-    merged = torch.lerp(own, prefix, torch.sigmoid(prefix_mass - own_mass))
+    query = query.reshape(rows, key.shape[1], -1, query.shape[3])
+    if is_on_host(query):
+        merged = _merge_on_host(query, key, value, scaling, particles)
+    else:
+        from feynkac.models.language.caches.devices import merge_on_device
+
+        merged = merge_on_device(query, key, value, scaling, particles)
     return merged.reshape(rows, heads, n_new, -1).transpose(1, 2).to(value.dtype)
+
+
+def is_on_host(query: Tensor) -> bool:
+    """Whether the operators of the CPU serve a query."""
+    return query.device.type == "cpu"
+
+
+def _merge_on_host(query: Tensor, key: Tensor, value: Tensor, scaling: float, particles: SharedCache) -> Tensor:
+    """(F, Hkv, G, D) float32 attention over prefix and own tokens."""
+    query = query * scaling
+    own, own_mass = _attend_own(query, key, value, repeat_mask(particles.step.mask, query))
+    prefix, prefix_mass = attend_prefixes(query, particles, _attend_prefix)
+    return torch.lerp(own, prefix, torch.sigmoid(prefix_mass - own_mass))
+
+
+def repeat_mask(mask: Tensor | None, query: Tensor) -> Tensor | None:
+    """The mask (F, 1, Q, L) of new tokens as one of the queries of `query` (F, Hkv, G, D), new tokens innermost."""
+    if mask is None or mask.shape[2] == 1:
+        return mask
+    return mask.repeat(1, 1, query.shape[2] // mask.shape[2], 1)
 
 
 def _refuse_unknown(kwargs: dict[str, Any], longest: int) -> None:
@@ -93,15 +114,15 @@ def _attend_own(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) 
     return out.view(*query.shape[:3], -1), mass.view(*query.shape[:3], 1)
 
 
-def _attend_prefixes(query: Tensor, particles: SharedCache) -> tuple[Tensor, Tensor]:
-    """(F, Hkv, G, D) attention of each row over its prompt, and its (F, Hkv, G, 1) log mass, both float32."""
+def attend_prefixes(query: Tensor, particles: SharedCache, attend_one: AttendPrefix) -> tuple[Tensor, Tensor]:
+    """(F, Hkv, G, D) attention of each row over its prompt, and its log mass, both float32; `attend_one` does one."""
     prefixes, biases = particles.current.prefixes, particles.current.biases
     if len(particles.step.parts) == 1:
         number = particles.step.parts[0][0]
-        return _attend_prefix(query, *prefixes[number], biases.get(number))
+        return attend_one(query, *prefixes[number], biases.get(number))
     out = mass = None
     for number, rows in particles.step.parts:
-        some, some_mass = _attend_prefix(query[rows], *prefixes[number], biases.get(number))
+        some, some_mass = attend_one(query[rows], *prefixes[number], biases.get(number))
         if out is None or mass is None:
             out = some.new_empty(query.shape[0], *some.shape[1:])
             mass = some.new_empty(query.shape[0], *some_mass.shape[1:])
@@ -111,9 +132,9 @@ def _attend_prefixes(query: Tensor, particles: SharedCache) -> tuple[Tensor, Ten
 
 
 def _attend_prefix(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """As `_attend_prefixes`, where all rows share `key` and `value` (1, Hkv, P, D).
+    """(F, Hkv, G, D) attention of rows that share `key` and `value` (1, Hkv, P, D), and its (F, Hkv, G, 1) log mass.
 
-    `bias` (Hq, P) is added to the scores, if given.
+    `bias` (Hq, P) is added to the scores, if given. Both results are float32.
     """
     rows, heads, group, size = query.shape
     packed = query.transpose(0, 1).reshape(1, heads, rows * group, size)
@@ -123,12 +144,16 @@ def _attend_prefix(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | Non
     else:
         scores = torch.bmm(packed[0].float(), key[0].float().transpose(1, 2))
         if bias is not None:
-            each = bias.view(heads, -1, key.shape[2])  # the query heads of each key head, new tokens innermost
-            each = each.repeat_interleave(group // each.shape[1], 1)
-            scores.view(heads, rows, group, -1).add_(each[:, None])
+            scores.view(heads, rows, group, -1).add_(spread_bias(bias, query)[:, None])
         out, mass = _softmax(scores, value[0].float())
     split = (heads, rows, group, -1)
     return out.reshape(split).transpose(0, 1), mass.reshape(split).transpose(0, 1)
+
+
+def spread_bias(bias: Tensor, query: Tensor) -> Tensor:
+    """The bias (Hq, P) of query heads as one of the queries of `query` (F, Hkv, G, D), (Hkv, G, P)."""
+    each = bias.view(query.shape[1], -1, bias.shape[1])  # the query heads of each key head, new tokens innermost
+    return each.repeat_interleave(query.shape[2] // each.shape[1], 1)
 
 
 def _softmax(scores: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ Shapes: U contexts before the step, C after it, F of them forwarded, Q new token
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -91,6 +92,27 @@ def plan_step(
         positions=np.minimum(first[:, None] + steps, first[:, None] + new[:, None] - 1),
         picked=_pick(order, new[order], every),
     )
+
+
+def split_plan(plan: Plan, most: int) -> Iterator[tuple[Plan, Indices]]:
+    """The pass of a plan as passes of at most `most` rows, each with the places that its logits have among all."""
+    of = np.arange(len(plan.rows)) // most
+    for k in range(int(of[-1]) + 1):
+        chosen = np.flatnonzero(of == k)
+        place = np.flatnonzero(of[plan.picked[0]] == k)
+        row, at = plan.picked[:, place]
+        rows = plan.rows[chosen]
+        part = replace(
+            plan,
+            rows=rows,
+            slots=plan.layout.slot[rows],
+            at=plan.at if isinstance(plan.at, int) else plan.at[chosen],
+            hidden=None if plan.hidden is None else plan.hidden[chosen],
+            parts=_group(plan.layout.prompt[rows]),
+            positions=plan.positions[chosen],
+            picked=np.stack([row - k * most, at]),
+        )
+        yield part, place
 
 
 def _place(before: Layout, parents: Rows) -> tuple[Layout, Indices, Indices]:

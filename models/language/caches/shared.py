@@ -14,8 +14,10 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 from feynkac.base.contract import Rows
 from feynkac.models.language.caches.attention import select_attention
+from feynkac.models.language.caches.devices import reads_pool
 from feynkac.models.language.caches.forward import select_rows
 from feynkac.models.language.caches.opening import find_device
+from feynkac.models.language.caches.parts import Parts
 from feynkac.models.language.caches.plan import Layout, Plan, plan_step
 from feynkac.models.language.caches.prefill import Prefill
 from feynkac.models.language.caches.promotion import EVERY, count_shared, is_worth_it, write_tokens
@@ -35,14 +37,18 @@ class Pass:
     `slots`: (F,) the slot of each row, or None: row r stands in slot r. `at`: the time index of the first new token,
     for all rows or (F,). `length`: own tokens of the longest row, the new ones included. `mask`: None or
     (F, 1, Q, length), 0 or -inf. `parts`: each prompt in use, by number, with its rows; of a single one they are None.
+    Where attention reads the rows in their slots, `starts` (F,) int32 are the own tokens of each before the pass, and
+    no mask is made; else it is None.
     """
 
     rows: int = 0
+    n_new: int = 1
     slots: Tensor | None = None
     at: int | Tensor = 0
     length: int = 0
     mask: Tensor | None = None
     parts: list[tuple[int, Tensor | None]] = field(default_factory=list)
+    starts: Tensor | None = None
 
 
 class SharedLayer(CacheLayerMixin):
@@ -58,7 +64,10 @@ class SharedLayer(CacheLayerMixin):
         """(Hq, P) added to the scores of some prompts' keys, by the number of the prompt."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Store the new tokens, (F, Hkv, Q, D); returns the rows' own tokens only, (F, Hkv, length, D)."""
+        """Store the new tokens, (F, Hkv, Q, D); returns the rows' own tokens only, (F, Hkv, length, D).
+
+        Where attention reads the rows in their slots, these are all slots, (slots, Hkv, time, D).
+        """
         self.cache.current = self
         keys, values = self.own
         return _write(keys, key_states, self.cache.step), _write(values, value_states, self.cache.step)
@@ -114,10 +123,12 @@ def _write(store: Tensor, new: Tensor, step: Pass) -> Tensor:
     if step.slots is None and isinstance(step.at, int):
         own = store[: step.rows, :, : step.length]
         own[:, :, step.at : step.at + n_new] = new  # also converts, which a write by index does not
-        return own
+        return own if step.starts is None else store
     slots = torch.arange(step.rows, device=new.device) if step.slots is None else step.slots
     at = step.at[:, None] if isinstance(step.at, Tensor) else step.at
     store[slots[:, None], :, at + torch.arange(n_new, device=new.device)] = new.transpose(1, 2).to(store.dtype)
+    if step.starts is not None:
+        return store
     own = store[:, :, : step.length]
     return own[: step.rows] if step.slots is None else own.index_select(0, step.slots)
 
@@ -147,6 +158,7 @@ class SharedContexts:
         self._twins, self._laid = twins, laid or NOTHING
         self._device = find_device(twins.model)
         self._max_new = max_new
+        self._parts = Parts()
         kinds = [(tuple(prompt), self._laid.kind(g)) for g, prompt in enumerate(prompts)]
         distinct = list(dict.fromkeys(kinds))
         self._prompts = [prompt for prompt, _ in distinct]
@@ -173,6 +185,7 @@ class SharedContexts:
                 bias = torch.stack([numbers for _, numbers in biases]).sum(0)
                 self._cache.shared[layer].biases[number] = bias.to(self._device, torch.float32)
         self._room = (0, 0)
+        self._reads_pool = reads_pool([store for layer in self._cache.shared for store in layer.own])
         owner = np.arange(len(self._first)) == self._layout.prompt[:, None]
         owner &= np.arange(len(owner))[:, None] == self._first  # of prompts given twice the first pays
         self.spent = owner @ np.array([prefix.taken for prefix in left], np.int64)
@@ -211,16 +224,17 @@ class SharedContexts:
         if not len(plan.rows):
             self.hidden = None
             return torch.empty(0, 0, device=self._device)
-        self._cache.step = self._describe_pass(plan)
         self._cache.longest = int(self.lengths[plan.rows].max())
         self.forwarded += int(count.sum())
-        logits = self._forward(plan, tokens)
+        logits, self.hidden = self._parts.forward(plan, lambda part: self._forward(part, tokens))
         self._passes += 1
         if self._passes % EVERY == 0:
             self._tidy()
         return logits
 
-    def _forward(self, plan: Plan, tokens: NDArray[np.int64]) -> Tensor:
+    def _forward(self, plan: Plan, tokens: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
+        """Logits and hidden states of one pass."""
+        self._cache.step = self._describe_pass(plan)
         ids, positions = self._to_device(np.stack([tokens[plan.rows], plan.positions]))
         row, at = self._to_device(plan.picked)
         with (
@@ -230,8 +244,7 @@ class SharedContexts:
             select_rows(twin.model, row, at) as selection,
         ):
             logits, _ = twin.forward.all(ids, self._cache, position_ids=positions, particles=self._cache)
-            self.hidden = selection.hidden
-            return selection.apply(logits)
+            return selection.apply(logits), selection.hidden
 
     def _tidy(self) -> None:
         """Move what all contexts of each prompt begin with behind the prompt, and give back room of those that died."""
@@ -269,17 +282,22 @@ class SharedContexts:
 
     def _describe_pass(self, plan: Plan) -> Pass:
         """The plan of the forward pass, on the device."""
-        mask = None
-        if plan.hidden is not None:
+        mask = starts = None
+        if self._reads_pool:
+            at = np.full(len(plan.rows), plan.at) if isinstance(plan.at, int) else plan.at
+            starts = self._to_device(at.astype(np.int32))
+        elif plan.hidden is not None:
             hidden = self._to_device(plan.hidden)
             mask = torch.zeros(hidden.shape, device=self._device).masked_fill_(hidden, -torch.inf)[:, None]
         return Pass(
             rows=len(plan.rows),
+            n_new=plan.positions.shape[1],
             slots=None if plan.slots is None else self._to_device(plan.slots),
             at=plan.at if isinstance(plan.at, int) else self._to_device(plan.at),
             length=plan.length,
             mask=mask,
             parts=[(g, None if rows is None else self._to_device(rows)) for g, rows in plan.parts],
+            starts=starts,
         )
 
     def _to_device(self, array: NDArray[Any]) -> Tensor:

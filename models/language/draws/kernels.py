@@ -217,18 +217,30 @@ def run_kernel(parallel: Callable[..., None], alone: Callable[..., None], *args:
             _layer = threading_layer()
 
 
+def check_shapes(shape: tuple[int, ...], mask: TokenMask, scale: NDArray[np.float32]) -> None:
+    """Raises ModelError unless masks and scales are those of logits of this shape."""
+    n, n_tokens = shape
+    if mask.shape != (n, words(n_tokens)) or scale.shape != (n,):
+        raise ModelError(
+            f"logits of shape {tuple(shape)} under masks of shape {mask.shape}; a model gives as many logits as its "
+            "vocabulary has tokens"
+        )
+
+
+def check_contexts(context: NDArray[np.int64], n: int) -> None:
+    """Raises ModelError for rows of contexts that are none of `n`."""
+    if len(context) and not (context.min() >= 0 and context.max() < n):
+        raise ModelError(f"contexts {context.min()} to {context.max()} of {n}")
+
+
 def normalise(logits: NDArray[np.float32], mask: TokenMask, scale: NDArray[np.float32]) -> NextTokenLaw:
     """The next-token law of U contexts.
 
     `logits` (U, V) float32, `mask` (U, ceil(V / 32)), `scale` (U,) float32, one over the temperature. Raises ModelError
     for other shapes, which compiled code would not notice.
     """
+    check_shapes(logits.shape, mask, scale)
     n, n_tokens = logits.shape
-    if mask.shape != (n, words(n_tokens)) or scale.shape != (n,):
-        raise ModelError(
-            f"logits of shape {logits.shape} under masks of shape {mask.shape}; a model gives as many logits as its "
-            "vocabulary has tokens"
-        )
     blocks = np.zeros((n, -(-n_tokens // BLOCK)))
     law = NextTokenLaw(np.empty(n), np.empty(n), np.empty(n, np.float32), blocks)
     run_kernel(_normalise, _normalise_alone, logits, mask, scale, *law)
@@ -247,8 +259,7 @@ def draw(
 
     `context` (R,) the row of `logits` that each particle draws from, `uniforms` (R,) in [0, 1).
     """
-    if len(context) and not (context.min() >= 0 and context.max() < len(logits)):
-        raise ModelError(f"contexts {context.min()} to {context.max()} of {len(logits)}")
+    check_contexts(context, len(logits))
     tokens = np.empty(len(context), np.int64)
     run_kernel(_draw, _draw_alone, logits, mask, scale, law.peak, law.blocks, context, uniforms, tokens)
     return tokens

@@ -1,4 +1,4 @@
-"""The next token of every row: on the CPU one fused kernel, on other devices a few batched operations."""
+"""The next token of every row: one pass over the logits on the CPU and on CUDA, elsewhere a few batched operations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import ModelError
 from feynkac.base.masks import TokenMask, unpack
-from feynkac.models.language.draws.kernels import draw, normalise
+from feynkac.models.language.draws.kernels import check_contexts, check_shapes, draw, normalise
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,8 +42,9 @@ def draw_tokens(
     """
     if uniforms.dtype == object:
         return _draw_enumerated(logits, mask, scale, context, uniforms, pinned)
-    if logits.device.type != "cpu":
-        return _draw_on_device(logits, mask, scale, context, uniforms, pinned)
+    if not _is_on_host(logits):
+        draw_there = _draw_by_kernels if _has_kernels(logits) else _draw_on_device
+        return draw_there(logits, mask, scale, context, uniforms, pinned)
     values = logits.numpy()
     law = normalise(values, mask, scale)
     check_law(law.log_total, logits)
@@ -75,10 +76,12 @@ def sum_masses(
 
     Raises ModelError for logits that are no law.
     """
-    if logits.device.type == "cpu":
+    if _is_on_host(logits):
         law = normalise(logits.numpy(), mask, scale)
         check_law(law.log_total, logits)
         return law.log_total, law.log_allowed
+    if _has_kernels(logits):
+        return _sum_by_kernels(logits, mask, scale)
     import torch
 
     scaled = (logits * torch.as_tensor(scale, device=logits.device)[:, None]).double()
@@ -97,7 +100,9 @@ def score_tokens(
     """
     import torch
 
-    if exact or logits.device.type != "cpu":
+    if not exact and _has_kernels(logits):
+        log_total = _sum_by_kernels(logits, None, scale)[0]
+    elif exact or not _is_on_host(logits):
         scaled = logits.double() * torch.as_tensor(scale, dtype=torch.float64, device=logits.device)[:, None]
         log_total = torch.logsumexp(scaled, 1).cpu().numpy()
     else:
@@ -136,6 +141,43 @@ def _draw_enumerated(logits, mask, scale, context, uniforms, pinned) -> Drawn:
     if pinned is not None:
         tokens[0] = pinned
     return Drawn(tokens, np.where(tokens < 0, -np.inf, log_p[context, np.maximum(tokens, 0)]), log_mass)
+
+
+def _is_on_host(logits: Tensor) -> bool:
+    return logits.device.type == "cpu"
+
+
+def _has_kernels(logits: Tensor) -> bool:
+    """Whether Triton's kernels serve logits where they are."""
+    from feynkac.models.language.kernels.availability import has_kernels
+
+    return has_kernels(logits.device)
+
+
+def _draw_by_kernels(logits, mask, scale, context, uniforms, pinned) -> Drawn:
+    import torch
+
+    from feynkac.models.language.kernels import draws
+
+    check_shapes(logits.shape, mask, scale)
+    check_contexts(context, len(logits))
+    with torch.cuda.device_of(logits):  # Triton launches on the current device, wherever its tensors are
+        found = draws.draw(logits, mask, scale, context, uniforms, pinned)
+    check_law(found.log_total, logits)
+    return Drawn(found.tokens, found.log_prob, found.log_allowed - found.log_total)
+
+
+def _sum_by_kernels(logits, mask, scale) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    import torch
+
+    from feynkac.models.language.kernels import draws
+
+    if mask is not None:
+        check_shapes(logits.shape, mask, scale)
+    with torch.cuda.device_of(logits):
+        log_total, log_allowed = draws.sum_up(logits, mask, scale)
+    check_law(log_total, logits)
+    return log_total, log_allowed
 
 
 def _draw_on_device(logits, mask, scale, context, uniforms, pinned) -> Drawn:

@@ -14,7 +14,7 @@ from walks import PROMPTS, recompute, run_program
 
 import feynkac as fk
 from feynkac.base.errors import ModelError
-from feynkac.models.language.caches import agreement, attention, forward, plain as plain_cache
+from feynkac.models.language.caches import agreement, attention, forward, plain as plain_cache, shared
 from feynkac.models.language.caches.opening import find_attention_window, open_contexts, shares_prompt
 from feynkac.models.language.caches.plain import PlainContexts
 from feynkac.models.language.caches.shared import SharedContexts, SharedLayer
@@ -44,6 +44,50 @@ def test_several_tokens_at_once(name: str) -> None:
     run_program(model, PlainContexts(Twins(model), PROMPTS), PROMPTS, 2, steps=5, keep=0.2, most=4)
 
 
+def test_memory_that_runs_out_halves_the_contexts_of_a_pass(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """Every part as exact as the whole, whatever its rows; told once in a run."""
+    model, sizes, most = tiny("llama"), [], 3
+    forward_all = forward.Forward.all
+
+    def run_out(self: Any, ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        sizes.append(len(ids))
+        if len(ids) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward_all(self, ids, *args, **kwargs)
+
+    monkeypatch.setattr(forward.Forward, "all", run_out)
+    contexts = SharedContexts(Twins(model), PROMPTS, 20)
+    run_program(model, contexts, PROMPTS, 1, steps=8, keep=0.2, most=4)
+    assert max(sizes) > most and contexts._parts._most in (2, 3)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "smaller parts from now on" in caplog.text
+
+
+def test_memory_that_holds_no_single_context_is_an_error_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    contexts = SharedContexts(Twins(tiny("llama")), PROMPTS, 20)
+    contexts.start()
+
+    def run_out(*args: Any, **kwargs: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(forward.Forward, "all", run_out)
+    with pytest.raises(torch.OutOfMemoryError):
+        contexts.extend(np.array([0, 0, 1]), np.array([1, 2, 3]))
+
+
+def test_hidden_states_of_parts_are_in_the_callers_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for most in (None, 2):
+        contexts = SharedContexts(Twins(tiny("llama")), PROMPTS, 20)
+        contexts._parts._most = most
+        contexts.start()
+        contexts.extend(np.array([3, 0, 2, 0, 1]), np.array([1, 2, 3, 4, 5]))
+        contexts.extend(np.array([4, 2, 1, 0]), np.array([1, -1, 3, 4]))
+        assert contexts.hidden is not None
+        found.append(contexts.hidden)
+    torch.testing.assert_close(*found)
+
+
 def test_memory_that_was_never_written_is_never_read(monkeypatch: pytest.MonkeyPatch) -> None:
     empty = torch.Tensor.new_empty
     monkeypatch.setattr(torch.Tensor, "new_empty", lambda *args, **kwargs: empty(*args, **kwargs).fill_(torch.nan))
@@ -61,6 +105,23 @@ def test_without_the_flash_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("feynkac.models.language.caches.attention._flash_for_cpu", None)
     model = tiny("llama")
     run_program(model, SharedContexts(Twins(model), PROMPTS, 20), PROMPTS, 3, steps=12, keep=0.3)
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "pooled"),
+    [("llama", 1, False), ("gpt2", 1, False), ("qwen3", 3, False), ("llama", 1, True), ("llama", 5, True)],
+)
+def test_the_path_of_devices_is_exact(monkeypatch: pytest.MonkeyPatch, name: str, most: int, pooled: bool) -> None:
+    """What runs on a GPU, on the CPU: operators that tell their log mass, and the kernel over slots, interpreted."""
+    if pooled:
+        pytest.importorskip("triton")
+    monkeypatch.setattr(attention, "is_on_host", lambda query: False)
+    monkeypatch.setattr(shared, "reads_pool", lambda stores: pooled)
+    model = tiny(name)
+    for seed, prompts in enumerate([PROMPTS[:1], PROMPTS]):
+        contexts = SharedContexts(Twins(model), prompts, 4)
+        run_program(model, contexts, prompts, seed, steps=3 if pooled else 8, keep=0.3, most=most)
+        assert (contexts._cache.step.starts is not None) == pooled
 
 
 @pytest.mark.parametrize("name", ["llama", "bloom", "gemma2", "gemma3", "mamba", "mamba2", "bamba", "lfm2"])

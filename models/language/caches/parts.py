@@ -1,0 +1,58 @@
+"""One pass of all contexts, or several of some: where memory runs out, halves of what was too much."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from feynkac.base.errors import is_out_of_memory
+from feynkac.models.language.caches.plan import Plan, split_plan
+
+_log = logging.getLogger(__name__)
+
+_TOLD = (
+    "memory ran out with %d contexts in one pass (%s); they are forwarded in smaller parts from now on, which takes "
+    "longer and changes nothing else; fewer particles, or a smaller dtype, need no parts"
+)
+Passed: TypeAlias = tuple[Tensor, "Tensor | None"]
+"""(K, V) logits, and (K, width) hidden states where they can be told."""
+
+
+class Parts:
+    """How many contexts go into a pass: all of them, until that was too much for the memory; then no more than fit.
+
+    A pass that fails is made again. It writes the same keys and values to the same places, so that nothing is lost.
+    """
+
+    def __init__(self) -> None:
+        self._most: int | None = None
+
+    def forward(self, plan: Plan, run: Callable[[Plan], Passed]) -> Passed:
+        """What `run` gives of the plan, or of its parts put together. Raises what it raises of a single context."""
+        while True:
+            most = len(plan.rows) if self._most is None else min(self._most, len(plan.rows))
+            try:
+                return run(plan) if most == len(plan.rows) else _run_parts(plan, most, run)
+            except Exception as cause:
+                if most == 1 or not is_out_of_memory(cause):
+                    raise
+                if self._most is None:
+                    _log.warning(_TOLD, most, str(cause).strip().splitlines()[0])
+                self._most = most // 2  # the next try is outside: here the error still holds what it ran out of
+
+
+def _run_parts(plan: Plan, most: int, run: Callable[[Plan], Passed]) -> Passed:
+    logits, hidden, places = [], [], []
+    for part, place in split_plan(plan, most):
+        found, read = run(part)
+        logits.append(found)
+        hidden.append(read)
+        places.append(place)
+    order = torch.as_tensor(np.argsort(np.concatenate(places)), device=logits[0].device)
+    read = [x for x in hidden if x is not None]
+    return torch.cat(logits)[order], torch.cat(read)[order] if len(read) == len(hidden) else None

@@ -1,0 +1,1 @@
+"""Triton kernels of language models; imported only where tensors are on a CUDA device."""

@@ -1,0 +1,28 @@
+"""What is told when a model cannot be put where it is wanted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from feynkac.base.errors import ModelError
+from feynkac.models.language.loading import move
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", torch.device("cuda")])
+def test_a_cuda_device_where_there_is_none(device) -> None:
+    with pytest.raises(ModelError, match=r"cannot move the model to 'cuda(:1)?': .*; torch finds cpu here"):
+        move(torch.nn.Linear(2, 2), device)
+
+
+def test_a_device_without_room(monkeypatch) -> None:
+    model = torch.nn.Linear(2, 2)
+
+    def run_out(*args: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(model, "to", run_out)
+    with pytest.raises(ModelError, match=r"to 'cuda:0': CUDA out of memory. Tried .*; torch finds cpu") as caught:
+        move(model, "cuda:0")
+    assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
