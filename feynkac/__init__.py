@@ -34,6 +34,7 @@ _HOMES = {
     "feynkac.models.language.lm": ("CausalLM",),
     "feynkac.models.language.bytewise": ("bytewise",),
     "feynkac.models.language.ensembles": ("ensemble",),
+    "feynkac.models.served": ("ServedLM",),
     "feynkac.models.diffusion.pipeline": ("Diffusion",),
     "feynkac.programs": (
         "program", "Bernoulli", "Categorical", "Geometric", "Normal", "Uniform", "Token",
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from feynkac.models.language.bytewise import bytewise as bytewise
     from feynkac.models.language.ensembles import ensemble as ensemble
     from feynkac.models.language.lm import CausalLM as CausalLM
+    from feynkac.models.served import ServedLM as ServedLM
     from feynkac.potentials import (
         after as after,
         canonical as canonical,
