@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from feynkac.base.errors import ArgumentError, ModelError, ModelLost
 
 if TYPE_CHECKING:
-    import httpx
+    import httpx2
 
 _BUSY = (429, 500, 502, 503, 504)
 """Statuses after which the same request may well succeed."""
@@ -45,7 +45,7 @@ class Client:
         self._concurrency = concurrency
         self._jitter = random.Random()
         self._lock = threading.Lock()
-        self._opened: httpx.Client | None = None
+        self._opened: httpx2.Client | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_lock": None, "_opened": None}
@@ -83,7 +83,7 @@ class Client:
             opened.close()
 
     def _request(self, method: str, path: str, body: Any, again: bool, halt: threading.Event) -> Any:
-        import httpx
+        import httpx2
 
         failure, asked_for = "", 0.0
         for attempt in range(self._retries + 1):
@@ -96,13 +96,13 @@ class Client:
                 self.retried += attempt > 0
             try:
                 answer = self._open().request(method, f"{self.base_url}/{path}", json=body)
-            except (httpx.ReadTimeout, httpx.WriteTimeout) as late:
+            except (httpx2.ReadTimeout, httpx2.WriteTimeout) as late:
                 failure = f"has not answered within {self._timeout:g} seconds"
                 if not again:
                     raise self._lose(failure, _LATE) from late
-            except httpx.TransportError as broken:
+            except httpx2.TransportError as broken:
                 failure = f"cannot be reached ({type(broken).__name__}: {broken})"
-            except (httpx.InvalidURL, httpx.UnsupportedProtocol) as wrong:
+            except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as wrong:
                 raise ArgumentError(f"base_url {self.base_url!r} cannot be asked: {wrong}") from wrong
             else:
                 if answer.status_code not in _BUSY:
@@ -118,7 +118,7 @@ class Client:
     def _lose(self, failure: str, advice: str) -> ModelLost:
         return ModelLost(f"the server at {self.base_url} {failure}; {advice}")
 
-    def _read(self, answer: httpx.Response) -> Any:
+    def _read(self, answer: httpx2.Response) -> Any:
         if answer.status_code >= 300:
             what = f"refuses the request with {answer.status_code}"
             raise Refused(f"the server at {self.base_url} {what}: {_read_reason(answer)}", answer.status_code)
@@ -130,15 +130,15 @@ class Client:
                 "address of a completions API, such as http://localhost:8000/v1?"
             ) from cause
 
-    def _open(self) -> httpx.Client:
+    def _open(self) -> httpx2.Client:
         with self._lock:
             if self._opened is None:
-                import httpx
+                import httpx2
 
-                self._opened = httpx.Client(
+                self._opened = httpx2.Client(
                     headers={} if self._key is None else {"Authorization": f"Bearer {self._key}"},
-                    timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, 10.0), pool=None),
-                    limits=httpx.Limits(max_connections=self._concurrency),
+                    timeout=httpx2.Timeout(self._timeout, connect=min(self._timeout, 10.0), pool=None),
+                    limits=httpx2.Limits(max_connections=self._concurrency),
                 )
                 weakref.finalize(self, self._opened.close)
             return self._opened
@@ -149,18 +149,18 @@ _LATE = "the piece is not drawn anew, which would favour short ones: give a long
 
 def _read_url(base_url: Any) -> str:
     """The address without a slash at its end; one without a path gets that of the API."""
-    import httpx
+    import httpx2
 
     try:
-        url = httpx.URL(base_url)
-    except (TypeError, httpx.InvalidURL) as cause:
+        url = httpx2.URL(base_url)
+    except (TypeError, httpx2.InvalidURL) as cause:
         raise ArgumentError(f"base_url is {base_url!r}; give an address, such as 'http://localhost:8000/v1'") from cause
     if url.scheme not in ("http", "https") or not url.host:
         raise ArgumentError(f"base_url is {base_url!r}; give an address, such as 'http://localhost:8000/v1'")
     return str(url.copy_with(path=url.path.rstrip("/") or "/v1"))
 
 
-def _read_reason(answer: httpx.Response) -> str:
+def _read_reason(answer: httpx2.Response) -> str:
     """What the server says went wrong."""
     try:
         said = answer.json()
@@ -171,7 +171,7 @@ def _read_reason(answer: httpx.Response) -> str:
     return _shorten(str(said)) or answer.reason_phrase
 
 
-def _read_pause(answer: httpx.Response) -> float:
+def _read_pause(answer: httpx2.Response) -> float:
     """The seconds after which the server wants to be asked again; 0 where it does not say."""
     said = answer.headers.get("Retry-After", "")
     return min(float(said), _LONGEST_PAUSE) if said.replace(".", "", 1).isdigit() else 0.0

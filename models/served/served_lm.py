@@ -37,7 +37,7 @@ class ServedLM:
       then a request of its own; else one request draws for all particles that stand behind the same text.
     - `log_probs`: ask for the log-probabilities of what is drawn (`log_drawn` of a context).
 
-    Raises ArgumentError for bad arguments, ModelError if the package httpx is missing.
+    Raises ArgumentError for bad arguments, ModelError if the package httpx2 is missing.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ServedLM:
         log_probs: bool = False,
         listed: bool = True,
     ) -> None:
-        _check_httpx()
+        _check_package()
         if not isinstance(model, str) or not model:
             raise ArgumentError(f"model is {model!r}; give the name that the server has for it")
         if api_key is not None and not isinstance(api_key, str):
@@ -150,8 +150,8 @@ def refuse(what: str, instead: str) -> NoReturn:
     raise ModelError(f"{what}: a served model gives pieces of text, and neither logits nor masks; {instead}")
 
 
-def _check_httpx() -> None:
+def _check_package() -> None:
     try:
-        import httpx  # noqa: F401
+        import httpx2  # noqa: F401
     except ImportError as cause:
-        raise ModelError("servers are asked by httpx: pip install 'feynkac[served]'") from cause
+        raise ModelError("servers are asked by httpx2: pip install 'feynkac[served]'") from cause

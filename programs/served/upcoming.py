@@ -60,9 +60,7 @@ class ServedPiece(_OfContext):
         return answer.text, None, self.context.move(written, answer.ended, answer.log_prob), 0.0
 
     def convert(self, value: Any) -> Any:
-        raise ArgumentError(
-            "a piece cannot be observed or proposed for; text.observe_text('...') observes a given text"
-        )
+        raise ArgumentError("a piece takes no proposal and is not observed; text.observe_text('...') observes a text")
 
     def log_prob(self, value: Any) -> float:
         refuse("the log-probability of a piece", "text.log_prob('...') asks for that of a text")

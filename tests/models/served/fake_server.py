@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import httpx
+import httpx2
 
 import feynkac as fk
 
@@ -51,15 +51,15 @@ class FakeServer:
     def serve_here(self, **options: Any) -> fk.ServedLM:
         """A model that reaches this server without a network, one request at a time."""
 
-        def answer(request: httpx.Request) -> httpx.Response:
+        def answer(request: httpx2.Request) -> httpx2.Response:
             if request.method == "GET":
-                return httpx.Response(200, json={"data": [{"id": self.name, "owned_by": self.owner}]})
+                return httpx2.Response(200, json={"data": [{"id": self.name, "owned_by": self.owner}]})
             self.asked.append(json.loads(request.content))
             status, body = self.complete(self.asked[-1])
-            return httpx.Response(status, json=body)
+            return httpx2.Response(status, json=body)
 
         lm = fk.ServedLM("http://nowhere", self.name, concurrency=1, **options)
-        lm.source.client._opened = httpx.Client(transport=httpx.MockTransport(answer))
+        lm.source.client._opened = httpx2.Client(transport=httpx2.MockTransport(answer))
         return lm
 
     def __enter__(self) -> FakeServer:
@@ -141,7 +141,7 @@ class FakeServer:
         """The tokens of a text."""
         tokens, names = [], sorted(self.law, key=len, reverse=True)
         while text:
-            token = next(name for name in names if name and text.startswith(name))
+            token = next((name for name in names if name and text.startswith(name)), text[0])
             tokens.append(token)
             text = text[len(token) :]
         return tokens
@@ -156,7 +156,8 @@ class FakeServer:
         while len(tokens) < body["max_tokens"] and why == "length":
             before = [*prompt, *tokens][-1]
             names = list(self.law[before])
-            token = names[self.choose(list(self.law[before].values()))]  # pyright: ignore[reportOptionalCall]
+            # What follows an echoed prompt is nobody's draw.
+            token = names[0 if body.get("echo") else self.choose(list(self.law[before].values()))]  # pyright: ignore[reportOptionalCall]
             if token == END:
                 why = "stop"
                 break
