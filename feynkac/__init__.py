@@ -27,7 +27,7 @@ _HOMES = {
     "feynkac.results.result": ("Result",),
     "feynkac.results.history": ("History", "Timing"),
     "feynkac.base.errors": (
-        "FeynkacError", "ArgumentError", "ModelError", "ConstraintError", "PotentialError", "WeightError",
+        "FeynkacError", "ArgumentError", "ModelError", "ModelLost", "ConstraintError", "PotentialError", "WeightError",
         "AllParticlesDied", "ProgramError", "ReplayDiverged",
     ),
     "feynkac.base.problems": ("Problem",),
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
         ConstraintError as ConstraintError,
         FeynkacError as FeynkacError,
         ModelError as ModelError,
+        ModelLost as ModelLost,
         PotentialError as PotentialError,
         ProgramError as ProgramError,
         ReplayDiverged as ReplayDiverged,

@@ -14,8 +14,11 @@ from feynkac.base.errors import ArgumentError, ModelError, ModelLost
 if TYPE_CHECKING:
     import httpx2
 
-_BUSY = (429, 500, 502, 503, 504)
+_BUSY = (429, 500, 502, 503)
 """Statuses after which the same request may well succeed."""
+_LATE = (408, 504, 524)
+"""Statuses by which a server or a proxy says that it took too long."""
+_NOT_AGAIN = "the piece is not drawn anew, which would favour short ones: give a longer timeout=, or fewer max_tokens"
 _LONGEST_PAUSE = 60.0
 _LONGEST_SAID = 500
 
@@ -96,19 +99,19 @@ class Client:
                 self.retried += attempt > 0
             try:
                 answer = self._open().request(method, f"{self.base_url}/{path}", json=body)
-            except (httpx2.ReadTimeout, httpx2.WriteTimeout) as late:
-                failure = f"has not answered within {self._timeout:g} seconds"
-                if not again:
-                    raise self._lose(failure, _LATE) from late
+            except (httpx2.ReadTimeout, httpx2.WriteTimeout):
+                failure, late = f"has not answered within {self._timeout:g} seconds", True
             except httpx2.TransportError as broken:
-                failure = f"cannot be reached ({type(broken).__name__}: {broken})"
+                failure, late = f"cannot be reached ({type(broken).__name__}: {broken})", False
             except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as wrong:
                 raise ArgumentError(f"base_url {self.base_url!r} cannot be asked: {wrong}") from wrong
             else:
-                if answer.status_code not in _BUSY:
+                if answer.status_code not in (*_BUSY, *_LATE):
                     return self._read(answer)
-                failure = f"answers {answer.status_code}: {_read_reason(answer)}"
+                failure, late = f"answers {answer.status_code}: {_read_reason(answer)}", answer.status_code in _LATE
                 asked_for = _read_pause(answer)
+            if late and not again:
+                raise self._lose(failure, _NOT_AGAIN)
         raise self._lose(f"{failure}, tried {self._retries + 1} times", "start it again, or see what it logs")
 
     def _wait_for(self, attempt: int) -> float:
@@ -142,9 +145,6 @@ class Client:
                 )
                 weakref.finalize(self, self._opened.close)
             return self._opened
-
-
-_LATE = "the piece is not drawn anew, which would favour short ones: give a longer timeout=, or gen fewer max_tokens"
 
 
 def _read_url(base_url: Any) -> str:

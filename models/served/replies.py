@@ -31,6 +31,18 @@ class Echo(NamedTuple):
     log_probs: tuple[float | None, ...]
 
 
+def read_part(reply: Any, name: str) -> dict[str, Any]:
+    """The object under `name` in a reply; an empty one where there is none."""
+    found = reply.get(name) if isinstance(reply, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+def read_models(reply: Any) -> list[dict[str, Any]]:
+    """The models that a server lists."""
+    found = reply.get("data") if isinstance(reply, dict) else None
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
 def read_choices(reply: Any, stops: Sequence[str], *, log_probs: bool) -> list[Choice]:
     """The texts of a reply, at least one. Raises ModelError for what is no reply of the completions API."""
     choices = reply.get("choices") if isinstance(reply, dict) else None
@@ -68,7 +80,7 @@ def _find_stop(choice: dict[str, Any]) -> str | None:
 
 
 def _read_spelling(choice: dict[str, Any]) -> tuple[tuple[str, float], ...] | None:
-    found = choice.get("logprobs") or {}
+    found = read_part(choice, "logprobs")
     tokens, log_probs = found.get("tokens"), found.get("token_logprobs")
     if not isinstance(tokens, list) or not isinstance(log_probs, list) or None in log_probs:
         return None
@@ -78,9 +90,8 @@ def _read_spelling(choice: dict[str, Any]) -> tuple[tuple[str, float], ...] | No
 def read_echo(reply: Any) -> Echo:
     """The prompt as a reply echoes it. Raises ModelError for a server that does not."""
     choice = read_choices(reply, (), log_probs=False)[0]
-    counts = reply.get("usage") or {}
-    found = reply["choices"][0].get("logprobs") or {}
-    tokens, log_probs, length = found.get("tokens"), found.get("token_logprobs"), counts.get("prompt_tokens")
+    found, length = read_part(reply["choices"][0], "logprobs"), read_part(reply, "usage").get("prompt_tokens")
+    tokens, log_probs = found.get("tokens"), found.get("token_logprobs")
     told = isinstance(tokens, list) and isinstance(log_probs, list) and isinstance(length, int)
     if not told or min(len(tokens), len(log_probs)) < length:
         raise ModelError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.base.host import find_host
 from feynkac.base.numbers import as_bool, read_real, read_whole
+from feynkac.base.unicode import check_unicode
 from feynkac.models.served.client import Client
 from feynkac.models.served.sampling import read_sampling
 from feynkac.models.served.source import Source, Usage
@@ -26,7 +27,8 @@ class ServedLM:
     them is refused by name, and it is no model for `lm.prompt`: run it on an `fk.CausalLM` instead.
 
     - `base_url`: the address of the API; `/v1` is put behind one without a path. `model`: the name that the server has
-      for it. Where it is not `listed` under that name the first context raises ModelError; False asks for no list.
+      for it. Where it is not `listed` under that name the first context raises ModelError; with False no list is asked
+      for, and a server is not known to be one that stops at strings by itself.
     - `api_key` goes to the server as a bearer token.
     - `timeout`: seconds that a request may take. `retries`: how often one is sent again that cannot reach the server or
       meets one that is busy, `pause` seconds later, then twice as long, and so on. A draw that is late is not drawn
@@ -99,6 +101,7 @@ class ServedLM:
                 "the model's template, as in tokenizer.apply_chat_template(chat, tokenize=False, "
                 "add_generation_prompt=True)"
             )
+        check_unicode(text, "context")
         sampling = read_sampling(temperature, top_p, extra)
         self._check()
         return host.open_served(self, text, sampling)
@@ -131,8 +134,8 @@ class ServedLM:
 
     def _check(self) -> None:
         with self._lock:
-            if not self._checked:
-                self.source.check(listed=self._listed)
+            if self._listed and not self._checked:
+                self.source.check()
                 self._checked = True
 
     def __getstate__(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from feynkac.base.errors import ModelError
 from feynkac.models.served.client import Client, Refused
 from feynkac.models.served.pieces import Draft
 from feynkac.models.served.questions import Draw, Piece, Question, Score
-from feynkac.models.served.replies import Echo, read_choices, read_echo, score
+from feynkac.models.served.replies import Echo, read_choices, read_echo, read_models, read_part, score
 from feynkac.models.served.sampling import Sampling
 
 _PATH = "completions"
@@ -55,17 +55,17 @@ class Source:
     def usage(self) -> Usage:
         return Usage(self.client.requests, self.client.retried, **self._counts)
 
-    def check(self, *, listed: bool) -> None:
-        """Raises ModelError if the server is out of reach, or, where it must be `listed`, does not serve the model."""
+    def check(self) -> None:
+        """Raises ModelError if the server is out of reach, or does not list the model."""
         try:
-            models = self.client.get("models").get("data") or []
+            models = read_models(self.client.get("models"))
         except Refused as refusal:
             if refusal.status not in _NO_SUCH_PATH:
                 raise
             models = []
         names = [each.get("id") for each in models]
         self._tells_stops = any(str(each.get("owned_by")).lower() in _TELL_STOPS for each in models)
-        if listed and self.model not in names:
+        if self.model not in names:
             raise ModelError(
                 f"the server at {self.client.base_url} serves {', '.join(map(repr, names)) or 'no model by name'}, not "
                 f"{self.model!r}; ask for what it serves, or say listed=False if it loads models as they are asked for"
@@ -148,7 +148,7 @@ class Source:
         return {text: read_echo(reply) for text, reply in zip(texts, replies, strict=True)}
 
     def _count(self, reply: Mapping[str, Any]) -> None:
-        counts = reply.get("usage") or {}
+        counts = read_part(reply, "usage")
         with self._lock:
             for name in self._counts:
                 self._counts[name] += int(counts.get(name) or 0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from feynkac.base.errors import ArgumentError, ModelError, ProgramError
 from feynkac.base.numbers import read_whole
+from feynkac.base.unicode import check_unicode
 from feynkac.models.served.sampling import Sampling
 from feynkac.models.served.served_lm import refuse
 from feynkac.programs.served.endings import read_ending
@@ -197,4 +198,5 @@ class ServedContext:
 def _check_text(text: Any, what: str) -> str:
     if not isinstance(text, str):
         raise ArgumentError(f"{what}({text!r:.60}): give a string")
+    check_unicode(text, what)
     return text

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.unicode import check_unicode
 from feynkac.models.served.pieces import find_first
 from feynkac.models.served.questions import Ending
 from feynkac.potentials.rewards.boundaries import boundaries
@@ -28,6 +29,8 @@ def read_ending(until: str | Sequence[str] | None, unit: str | None) -> Ending |
     stops = (until,) if isinstance(until, str) else tuple(until)
     if not stops or not all(isinstance(stop, str) and stop for stop in stops):
         raise ArgumentError(f"until={until!r}: give a string that is not empty, or a list of such")
+    for stop in stops:
+        check_unicode(stop, "until")
     return _find_strings(stops)
 
 

@@ -234,6 +234,14 @@ def test_a_draw_that_is_late_is_not_drawn_again_which_would_favour_short_texts(s
     assert len(server.asked) == 2 and lm.usage.retries == 0
 
 
+@pytest.mark.parametrize("status", [408, 504])
+def test_a_draw_that_is_late_at_a_proxy_is_not_drawn_again(serve, status) -> None:
+    server, lm = serve(faults=[None, (status, b"upstream timed out")])
+    result = fk.steer(write(lm, 3), particles=1, seed=0)
+    assert not result.complete and len(server.asked) == 2
+    assert f"answers {status}: upstream timed out; the piece is not drawn anew" in result.warnings[0]
+
+
 def test_a_given_text_that_is_late_is_asked_for_again(serve) -> None:
     _, lm = serve(faults=[1.5], options={"timeout": 0.3, "concurrency": 1})
     assert fk.steer(score(lm, "b"), particles=1, seed=0).log_evidence == pytest.approx(math.log(0.5))
@@ -254,7 +262,7 @@ def test_an_error_in_mid_run_keeps_the_particles(serve) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [b"<html>", {"choices": []}, {"choices": [{"text": "b"}]}, {"choices": [{"text": 1}]}]
+    "answer", [b"<html>", b"3", {}, {"choices": []}, {"choices": [{"text": "b"}]}, {"choices": [{"text": 1}]}]
 )
 def test_an_answer_of_another_kind_is_an_error(serve, answer) -> None:
     _, lm = serve(faults=[(200, answer)])
@@ -430,6 +438,9 @@ def test_a_wrong_option_of_a_context_is_named(serve, options, said) -> None:
         (lambda text: text.gen(until=[]), "a string that is not empty"),
         (lambda text: text.gen(max_tokens=0), "max_tokens is 0"),
         (lambda text: text.append(3), "give a string"),
+        (lambda text: text.append("\ud800"), "append"),
+        (lambda text: text.gen(until="\ud800"), "until"),
+        (lambda text: text.lm.context("\ud800"), "context"),
         (lambda text: text.observe_text(None), "give a string"),
     ],
 )

