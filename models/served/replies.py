@@ -92,8 +92,8 @@ def read_echo(reply: Any) -> Echo:
     choice = read_choices(reply, (), log_probs=False)[0]
     found, length = read_part(reply["choices"][0], "logprobs"), read_part(reply, "usage").get("prompt_tokens")
     tokens, log_probs = found.get("tokens"), found.get("token_logprobs")
-    told = isinstance(tokens, list) and isinstance(log_probs, list) and isinstance(length, int)
-    if not told or min(len(tokens), len(log_probs)) < length:
+    lists = isinstance(tokens, list) and isinstance(log_probs, list)
+    if not lists or not isinstance(length, int) or min(len(tokens), len(log_probs)) < length:
         raise ModelError(
             "this server does not echo a prompt with its log-probabilities (it was asked for echo and logprobs, and "
             f"returned {choice.text!r:.60}), so that no given text can be observed. Draw the text, and weigh it by "
