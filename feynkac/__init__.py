@@ -27,13 +27,14 @@ _HOMES = {
     "feynkac.results.result": ("Result",),
     "feynkac.results.history": ("History", "Timing"),
     "feynkac.base.errors": (
-        "FeynkacError", "ArgumentError", "ModelError", "ConstraintError", "PotentialError", "WeightError",
+        "FeynkacError", "ArgumentError", "ModelError", "ModelLost", "ConstraintError", "PotentialError", "WeightError",
         "AllParticlesDied", "ProgramError", "ReplayDiverged",
     ),
     "feynkac.base.problems": ("Problem",),
     "feynkac.models.language.lm": ("CausalLM",),
     "feynkac.models.language.bytewise": ("bytewise",),
     "feynkac.models.language.ensembles": ("ensemble",),
+    "feynkac.models.served": ("ServedLM",),
     "feynkac.models.diffusion.pipeline": ("Diffusion",),
     "feynkac.programs": (
         "program", "Bernoulli", "Categorical", "Geometric", "Normal", "Uniform", "Token",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
         ConstraintError as ConstraintError,
         FeynkacError as FeynkacError,
         ModelError as ModelError,
+        ModelLost as ModelLost,
         PotentialError as PotentialError,
         ProgramError as ProgramError,
         ReplayDiverged as ReplayDiverged,
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from feynkac.models.language.bytewise import bytewise as bytewise
     from feynkac.models.language.ensembles import ensemble as ensemble
     from feynkac.models.language.lm import CausalLM as CausalLM
+    from feynkac.models.served import ServedLM as ServedLM
     from feynkac.potentials import (
         after as after,
         canonical as canonical,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from feynkac.base.errors import ArgumentError, ProgramError
 from feynkac.base.tokens import Token, Tokens, TokenSet
@@ -14,12 +14,24 @@ from feynkac.programs.runtime.serving import Ask
 from feynkac.programs.upcoming import Draft, GivenTokens, InSet, NextToken
 
 if TYPE_CHECKING:
+    from feynkac.base.vocabulary import Vocabulary
     from feynkac.models.language.histories import Histories, Node
     from feynkac.models.language.laws import Law
     from feynkac.models.language.lm import CausalLM
     from feynkac.potentials.constraints.tokenwise import TokenFactor
     from feynkac.programs.runtime.protocols import ContextDistribution
     from feynkac.programs.spans import Span
+
+
+class TokenPlace(NamedTuple):
+    """Where a context stood at some moment."""
+
+    vocabulary: Vocabulary
+    node: Node
+
+    def read(self) -> str:
+        """The text behind its prompt."""
+        return self.vocabulary.text(self.node.tokens())
 
 
 class Context:
@@ -151,6 +163,16 @@ class Context:
     def text(self, start: int = 0) -> str:
         """The text behind the first `start` tokens."""
         return self.lm.vocabulary.text(self.node.tokens(start))
+
+    @property
+    def place(self) -> TokenPlace:
+        """Where it stands now."""
+        return TokenPlace(self.lm.vocabulary, self.node)
+
+    @property
+    def held(self) -> tuple[Histories, Node] | None:
+        """Where the model must be able to go on, once the text that is being scored is behind it; None at an end."""
+        return None if self.ended else (self.histories, self.heading or self.node)
 
     def check_open(self) -> Context:
         """This context, if something can be put behind it. Raises ProgramError if it has ended."""

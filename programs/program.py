@@ -22,6 +22,7 @@ from feynkac.programs.returned import check_returned
 from feynkac.programs.runtime.record import DEATH, RETURN, Record, get_kind, list_choices
 from feynkac.programs.runtime.rows import ProgramCall, ProgramRow
 from feynkac.programs.runtime.scheduler import Limits, Run
+from feynkac.programs.served import ServedContext
 from feynkac.programs.travel import find_by_name, find_function, name_of_function
 
 _NO_PROGRAMS = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
@@ -93,7 +94,7 @@ class Particles:
         if tail is not None and tail[1] is RETURN:
             return tail[3]
         places = tail[3] if tail is not None and tail[1] is DEATH else row.places
-        return Unfinished(places[0][0].text(places[0][1].tokens()) if places else "")
+        return Unfinished(places[0].read() if places else "")
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,8 @@ class Program:
         programs = (self, *self.others)
         if n % len(programs):
             raise ArgumentError(f"{n} particles for {len(programs)} programs; give each the same number")
-        language = {"make_handle": Particle, "make_context": Context, "check_returned": check_returned}
-        run = Run(self.name, self.limits, len(programs), **language)
+        language = {"make_handle": Particle, "make_context": Context, "make_served": ServedContext}
+        run = Run(self.name, self.limits, len(programs), check_returned=check_returned, **language)
         calls = [ProgramCall(program.function, program.args, program.kwargs) for program in programs]
         rows = [ProgramRow(call, g) for g, call in enumerate(calls) for _ in range(n // len(programs))]
         return Particles(run, rows, Memory(n))

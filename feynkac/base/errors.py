@@ -33,6 +33,10 @@ class ModelError(FeynkacError):
     """A model, its tokenizer or its cache cannot do what was asked."""
 
 
+class ModelLost(ModelError):
+    """What a model draws from is out of reach. In the middle of a run `steer` returns the particles there are."""
+
+
 class ConstraintError(FeynkacError, ValueError):
     """A constraint is invalid, unsupported, or can be met by no text."""
 

@@ -23,6 +23,10 @@ class Host(Protocol):
         """A context of this particle behind the token ids `read(*prompt)`, with a law (see `CausalLM.context`)."""
         ...
 
+    def open_served(self, lm: Any, prompt: str, sampling: Any) -> Any:
+        """A context of this particle behind a text, of a model that is served (see `ServedLM.context`)."""
+        ...
+
 
 HOST: ContextVar[Host | None] = ContextVar("host", default=None)
 """Set by a program's runtime in the context of each strand; None outside of programs."""

@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 
 from feynkac.base.capabilities import Biased, find_reader
 from feynkac.base.contract import Model, Resample
-from feynkac.base.errors import ArgumentError, FeynkacError
+from feynkac.base.errors import ArgumentError, FeynkacError, ModelLost
 from feynkac.base.host import check_not_forked
 from feynkac.results.result import Result
 from feynkac.smc.observers import Observer
@@ -101,10 +101,11 @@ def steer(
       for more. `particles`, `islands`, `seed` and `observers` mean nothing here.
 
     Ctrl-C ends the run and returns the particles there are, of "gibbs" the finished sweeps (`Result.complete` is then
-    False); before the first step it is raised. What a potential, the model or an observer raises arrives as
-    PotentialError, ModelError (of a program ProgramError) or FeynkacError, which name who and at which step, with the
-    cause in `__cause__` and the particles in `error.partial`, also where memory ran out. Raises ArgumentError for bad
-    arguments, ProgramError inside of a program, except through p.once.
+    False); so does a server that is lost on the way (`ModelLost`), which is then the first warning. Before the first
+    step both are raised. What a potential, the model or an observer raises arrives as PotentialError, ModelError (of a
+    program ProgramError) or FeynkacError, which name who and at which step, with the cause in `__cause__` and the
+    particles in `error.partial`, also where memory ran out. Raises ArgumentError for bad arguments, ProgramError
+    inside of a program, except through p.once.
     """
     check_not_forked()
     many = isinstance(model, list | tuple)
@@ -120,14 +121,16 @@ def steer(
     def results(complete: bool) -> list[Result]:
         readers = [find_reader(problems.find_potential(g)) for g in range(len(problems))]
         found = [replace(each, reader=reader) for each, reader in zip(job.collect(complete), readers, strict=True)]
-        return [_warn(result, each) for result, each in zip(found, problems.models, strict=True)]
+        warned = [_warn(result, each) for result, each in zip(found, problems.models, strict=True)]
+        return [replace(result, warnings=[*lost, *result.warnings]) for result in warned] if lost else warned
 
+    lost: list[str] = []
     try:
         complete = job.drive(observers, progress)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, ModelLost) as stopped:
         if not job.has_begun:
             raise
-        complete = False
+        complete, lost = False, [str(stopped)] if isinstance(stopped, ModelLost) else []
     except FeynkacError as error:
         if job.has_particles:
             with suppress(Exception):  # what failed may be what shows the particles, too

@@ -26,10 +26,8 @@ from feynkac.programs.runtime.rows import ProgramCall
 from feynkac.programs.runtime.strand import Strand, abandon
 
 if TYPE_CHECKING:
-    from feynkac.base.vocabulary import Vocabulary
-    from feynkac.models.language.histories import Node
     from feynkac.models.language.laws import Law
-    from feynkac.programs.runtime.protocols import AnyDistribution, ContextDistribution, OpenContext
+    from feynkac.programs.runtime.protocols import AnyDistribution, ContextDistribution, OpenContext, Place
     from feynkac.programs.runtime.scheduler import Run
 
 
@@ -148,6 +146,12 @@ class Execution(Recorder):
         histories, root = self.run.find_root(lm, prompt, read)
         return self.run.make_context(self, lm, histories, root, law)
 
+    def open_served(self, lm: Any, prompt: str, sampling: Any) -> Any:
+        """A context of this particle behind a text, of a model that is served (see `ServedLM.context`)."""
+        if self.run.make_served is None:
+            raise ProgramError(f"{lm!r} is no model for programs of this kind; write one with feynkac.program")
+        return self.run.make_served(self, lm, prompt, sampling)
+
     def add_context(self, context: OpenContext) -> None:
         """Keep the place of a context in the model's cache for as long as the program holds it."""
         self.opened = True
@@ -160,11 +164,11 @@ class Execution(Recorder):
             self._contexts = [weakref.ref(context) for context in found]
         return found
 
-    def list_places(self) -> tuple[tuple[Vocabulary, Node], ...]:
-        """Where each context stands, with its vocabulary: what its text can be read from later."""
+    def list_places(self) -> tuple[Place, ...]:
+        """Where each context stands: what its text can be read from later."""
         if not self.opened:
             return ()
-        return tuple((context.lm.vocabulary, context.node) for context in self.list_contexts())
+        return tuple(context.place for context in self.list_contexts())
 
     # --- what the program asks for
 

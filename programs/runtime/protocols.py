@@ -9,12 +9,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from feynkac.base.tokens import TokenSet
     from feynkac.models.language.histories import Histories, Node
     from feynkac.models.language.laws import Law
     from feynkac.programs.runtime.execution import Execution
     from feynkac.programs.runtime.record import Record
-    from feynkac.programs.runtime.serving import Ask, Block
+    from feynkac.programs.runtime.serving import Ask, Block, Inquiry
 
 
 class AnyDistribution(Protocol):
@@ -37,13 +36,13 @@ class AnyDistribution(Protocol):
 
 
 class ContextDistribution(AnyDistribution, Protocol):
-    """A distribution that depends on the logits of a context."""
+    """A distribution that depends on the model of a context."""
 
     def check_current(self) -> Any:
         """The context. Raises ProgramError if it has moved on."""
         ...
 
-    def ask(self, value: Any = None, /) -> Ask | Block:
+    def ask(self, value: Any = None, /) -> Ask | Block | Inquiry:
         """What to ask the model: the probability of `value`, or a draw."""
         ...
 
@@ -60,21 +59,34 @@ class ContextDistribution(AnyDistribution, Protocol):
         ...
 
 
+class Place(Protocol):
+    """Where a context stood at some moment."""
+
+    def read(self) -> str:
+        """The text behind its prompt."""
+        ...
+
+
 class OpenContext(Protocol):
-    """A context: a place in a tree of histories."""
+    """A context: a text that grows behind a prompt."""
 
     lm: Any
-    histories: Histories
-    node: Node
-    heading: Node | None
-    """Where it will stand once the text that is being scored is behind it."""
-    given: TokenSet | None
     ended: bool
+
+    @property
+    def place(self) -> Place: ...
+
+    @property
+    def held(self) -> tuple[Histories, Node] | None:
+        """Where in a tree of histories the model must be able to go on; None where it has ended, or runs elsewhere."""
+        ...
 
 
 MakeHandle: TypeAlias = "Callable[[Execution], Any]"
 """Makes the first argument of a program."""
 MakeContext: TypeAlias = "Callable[[Execution, Any, Histories, Node, Law], Any]"
 """Makes a context of an execution: its model, its histories, where it stands, and the law of its next token."""
+MakeServed: TypeAlias = "Callable[[Execution, Any, str, Any], Any]"
+"""Makes a context of a model that is served: of an execution, the model, the prompt and the sampling options."""
 CheckReturned: TypeAlias = "Callable[[str, Any], None]"
 """Raises ProgramError if what the program of this name has returned is no sample."""

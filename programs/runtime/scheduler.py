@@ -17,12 +17,12 @@ from feynkac.programs.runtime.execution import Execution
 from feynkac.programs.runtime.output import tag_lines
 from feynkac.programs.runtime.record import SAMPLE, Record
 from feynkac.programs.runtime.rows import ProgramRow
-from feynkac.programs.runtime.serving import Ask, Block, serve
+from feynkac.programs.runtime.serving import Ask, Block, Inquiry, serve
 
 if TYPE_CHECKING:
     from feynkac.models.language.histories import Histories, Node
     from feynkac.models.language.lm import CausalLM
-    from feynkac.programs.runtime.protocols import CheckReturned, MakeContext, MakeHandle
+    from feynkac.programs.runtime.protocols import CheckReturned, MakeContext, MakeHandle, MakeServed
     from feynkac.programs.runtime.strand import Strand
 
 _ALLOW_MORE = "Bound its loops, or allow more with `.limited(max_steps=, max_tokens=)`"
@@ -45,7 +45,7 @@ class Limits:
 class Run:
     """One run of the engine over programs: their language models' histories, and what is running now.
 
-    `make_handle`, `make_context` and `check_returned` come from the language that the programs are written in.
+    `make_handle`, `make_context`, `make_served` and `check_returned` come from the language of the programs.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Run:
         *,
         make_handle: MakeHandle,
         make_context: MakeContext,
+        make_served: MakeServed | None = None,
         check_returned: CheckReturned = lambda name, value: None,
     ) -> None:
         self.name = name
@@ -63,6 +64,7 @@ class Run:
         self.groups = groups
         self.make_handle = make_handle
         self.make_context = make_context
+        self.make_served = make_served
         self.check_returned = check_returned
         self.t = 0
         self.idle: list[Strand] = []
@@ -217,14 +219,14 @@ class Run:
             for execution, answer in zip(asking, self._answer(asks, [0.0] * len(asks)), strict=True):
                 self._guard(execution, execution.resume, answer)
 
-    def _answer(self, asks: Sequence[Ask | Block], uniforms: Sequence[Any]) -> Sequence[Any]:
+    def _answer(self, asks: Sequence[Ask | Block | Inquiry], uniforms: Sequence[Any]) -> Sequence[Any]:
         if not asks:
             return ()
         held: dict[Histories, set[Node]] = {}
         for execution in self._live:
             for context in execution.list_contexts() if not execution.over else ():
-                if not context.ended:
-                    held.setdefault(context.histories, set()).add(context.heading or context.node)
+                if (place := context.held) is not None:
+                    held.setdefault(place[0], set()).add(place[1])
         return serve(asks, uniforms, held)
 
     def _guard(self, execution: Execution, act: Callable[..., None], *args: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,21 @@ class Block(NamedTuple):
         return found
 
 
+class Inquiry(NamedTuple):
+    """A question to a source of its own, which answers all that is asked of it at one moment together."""
+
+    source: Source
+    question: Any
+
+
+class Source(Protocol):
+    """What answers by itself, such as a server."""
+
+    def answer(self, questions: Sequence[Any], uniforms: Sequence[Any], /) -> Sequence[Any]:
+        """The answers, in order; `uniforms` has one for each."""
+        ...
+
+
 class Answer(NamedTuple):
     """All log-probabilities in nats."""
 
@@ -80,12 +95,27 @@ _NO_TOKEN = -1
 
 
 def serve(
-    asks: Sequence[Ask | Block], uniforms: Sequence[Any], held: Mapping[Histories, Collection[Node]]
+    asks: Sequence[Ask | Block | Inquiry], uniforms: Sequence[Any], held: Mapping[Histories, Collection[Node]]
 ) -> list[Any]:
     """The answers, in order, a list of them to each block; `uniforms` has one for each.
 
     `held`: for each model the nodes that contexts stand on.
     """
+    answers: list[Any] = [None] * len(asks)
+    for source in dict.fromkeys(ask.source if isinstance(ask, Inquiry) else None for ask in asks):
+        mine = [i for i, ask in enumerate(asks) if (ask.source if isinstance(ask, Inquiry) else None) is source]
+        draws = [uniforms[i] for i in mine]
+        some: list[Any] = [asks[i] for i in mine]
+        found = _serve(some, draws, held) if source is None else source.answer([ask.question for ask in some], draws)
+        for i, answer in zip(mine, found, strict=True):
+            answers[i] = answer
+    return answers
+
+
+def _serve(
+    asks: Sequence[Ask | Block], uniforms: Sequence[Any], held: Mapping[Histories, Collection[Node]]
+) -> list[Any]:
+    """The answers of models that run here."""
     parts = [ask.split() if isinstance(ask, Block) else [ask] for ask in asks]
     draws = [u for u, part in zip(uniforms, parts, strict=True) for _ in part]
     answers = iter(_answer_each([ask for part in parts for ask in part], draws, held))

@@ -1,0 +1,181 @@
+"""Requests to a server: concurrent, patient with one that is busy or restarting, and clear about one that fails."""
+
+from __future__ import annotations
+
+import random
+import threading
+import weakref
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any
+
+from feynkac.base.errors import ArgumentError, ModelError, ModelLost
+
+if TYPE_CHECKING:
+    import httpx2
+
+_BUSY = (429, 500, 502, 503)
+"""Statuses after which the same request may well succeed."""
+_LATE = (408, 504, 524)
+"""Statuses by which a server or a proxy says that it took too long."""
+_NOT_AGAIN = "the piece is not drawn anew, which would favour short ones: give a longer timeout=, or fewer max_tokens"
+_LONGEST_PAUSE = 60.0
+_LONGEST_SAID = 500
+
+
+class Refused(ModelError):
+    """The server has understood a request and will not serve it."""
+
+    def __init__(self, said: str, status: int) -> None:
+        super().__init__(said)
+        self.status = status
+
+
+class Client:
+    """A server that speaks the completions API of OpenAI. Any number of threads may use it.
+
+    A request that cannot reach the server, or meets one that is busy, is sent again up to `retries` times: `pause`
+    seconds later, and each time twice as long. One that is not answered within `timeout` seconds is not, where it
+    `draws`: long texts take longer, so that another draw in the place of a late one would favour short texts.
+    """
+
+    def __init__(
+        self, base_url: str, *, api_key: str | None, timeout: float, retries: int, pause: float, concurrency: int
+    ) -> None:
+        self.base_url = _read_url(base_url)
+        self.requests = self.retried = 0
+        self._key, self._timeout, self._retries, self._pause = api_key, timeout, retries, pause
+        self._concurrency = concurrency
+        self._jitter = random.Random()
+        self._lock = threading.Lock()
+        self._opened: httpx2.Client | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_lock": None, "_opened": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
+
+    def get(self, path: str) -> Any:
+        """What the server has under `path`, as JSON."""
+        return self._request("GET", path, None, True, threading.Event())
+
+    def post_all(self, path: str, bodies: Sequence[dict[str, Any]], *, draws: bool) -> list[Any]:
+        """The answers to all `bodies`, in order, sent at the same time.
+
+        Raises ModelLost where the server is out of reach or late, Refused and ModelError for what it answers; the
+        other requests are then given up.
+        """
+        halt = threading.Event()
+        if len(bodies) < 2:
+            return [self._request("POST", path, body, not draws, halt) for body in bodies]
+        pool = ThreadPoolExecutor(min(self._concurrency, len(bodies)), thread_name_prefix="feynkac served")
+        try:
+            sent = [pool.submit(self._request, "POST", path, body, not draws, halt) for body in bodies]
+            failed = [each for each in wait(sent, return_when=FIRST_EXCEPTION).done if each.exception()]
+            return [each.result() for each in failed or sent]
+        finally:  # also where whoever waits is interrupted
+            halt.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def close(self) -> None:
+        """Close the connections; the next request opens new ones."""
+        with self._lock:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.close()
+
+    def _request(self, method: str, path: str, body: Any, again: bool, halt: threading.Event) -> Any:
+        import httpx2
+
+        failure, asked_for = "", 0.0
+        for attempt in range(self._retries + 1):
+            if attempt and halt.wait(
+                max(self._pause * 2.0 ** (attempt - 1) * self._jitter.uniform(0.75, 1.25), asked_for)
+            ):
+                break
+            with self._lock:
+                self.requests += 1
+                self.retried += attempt > 0
+            try:
+                answer = self._open().request(method, f"{self.base_url}/{path}", json=body)
+            except (httpx2.ReadTimeout, httpx2.WriteTimeout):
+                failure, late = f"has not answered within {self._timeout:g} seconds", True
+            except httpx2.TransportError as broken:
+                failure, late = f"cannot be reached ({type(broken).__name__}: {broken})", False
+            except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as wrong:
+                raise ArgumentError(f"base_url {self.base_url!r} cannot be asked: {wrong}") from wrong
+            else:
+                if answer.status_code not in (*_BUSY, *_LATE):
+                    return self._read(answer)
+                failure, late = f"answers {answer.status_code}: {_read_reason(answer)}", answer.status_code in _LATE
+                asked_for = _read_pause(answer)
+            if late and not again:
+                raise self._lose(failure, _NOT_AGAIN)
+        raise self._lose(f"{failure}, tried {self._retries + 1} times", "start it again, or see what it logs")
+
+    def _wait_for(self, attempt: int) -> float:
+        """Seconds before an attempt, a little different each time, so that not all come back at one moment."""
+        return self._pause * 2.0 ** (attempt - 1) * self._jitter.uniform(0.75, 1.25)
+
+    def _lose(self, failure: str, advice: str) -> ModelLost:
+        return ModelLost(f"the server at {self.base_url} {failure}; {advice}")
+
+    def _read(self, answer: httpx2.Response) -> Any:
+        if answer.status_code >= 300:
+            what = f"refuses the request with {answer.status_code}"
+            raise Refused(f"the server at {self.base_url} {what}: {_read_reason(answer)}", answer.status_code)
+        try:
+            return answer.json()
+        except ValueError as cause:
+            raise ModelError(
+                f"the server at {self.base_url} answers with what is no JSON, {_shorten(answer.text)!r}; is this the "
+                "address of a completions API, such as http://localhost:8000/v1?"
+            ) from cause
+
+    def _open(self) -> httpx2.Client:
+        with self._lock:
+            if self._opened is None:
+                import httpx2
+
+                self._opened = httpx2.Client(
+                    headers={} if self._key is None else {"Authorization": f"Bearer {self._key}"},
+                    timeout=httpx2.Timeout(self._timeout, connect=min(self._timeout, 10.0), pool=None),
+                    limits=httpx2.Limits(max_connections=self._concurrency),
+                )
+                weakref.finalize(self, self._opened.close)
+            return self._opened
+
+
+def _read_url(base_url: Any) -> str:
+    """The address without a slash at its end; one without a path gets that of the API."""
+    import httpx2
+
+    try:
+        url = httpx2.URL(base_url)
+    except (TypeError, httpx2.InvalidURL) as cause:
+        raise ArgumentError(f"base_url is {base_url!r}; give an address, such as 'http://localhost:8000/v1'") from cause
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ArgumentError(f"base_url is {base_url!r}; give an address, such as 'http://localhost:8000/v1'")
+    return str(url.copy_with(path=url.path.rstrip("/") or "/v1"))
+
+
+def _read_reason(answer: httpx2.Response) -> str:
+    """What the server says went wrong."""
+    try:
+        said = answer.json()
+    except ValueError:
+        said = answer.text
+    while isinstance(said, dict):
+        said = next((said[name] for name in ("error", "message", "detail") if name in said), str(said))
+    return _shorten(str(said)) or answer.reason_phrase
+
+
+def _read_pause(answer: httpx2.Response) -> float:
+    """The seconds after which the server wants to be asked again; 0 where it does not say."""
+    said = answer.headers.get("Retry-After", "")
+    return min(float(said), _LONGEST_PAUSE) if said.replace(".", "", 1).isdigit() else 0.0
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _LONGEST_SAID else f"{text[:_LONGEST_SAID]}..."
