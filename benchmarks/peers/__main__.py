@@ -1,6 +1,6 @@
 """Run the cases, save what came of them, and write the tables.
 
-    make bench-peers                                     # all of it, some 25 minutes on 2 quiet cores
+    make bench-peers                                     # all of it, some 35 minutes on 2 quiet cores
     make bench-peers TASKS=no_e,json PEERS=feynkac,genlm
     python benchmarks/peers --report                     # tables and picture from what was saved
 
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--tasks", default="", help="names apart by commas; all by default")
     parser.add_argument("--peers", default="", help="names apart by commas; all by default")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--limit", type=float, default=300.0, help="seconds for loading, and for each run")
+    parser.add_argument("--limit", type=float, default=900.0, help="seconds for loading, and for each run")
     parser.add_argument("--small", action="store_true", help="few particles and tokens, to see that it works")
     parser.add_argument("--results", type=Path, default=RESULTS / "cpu.json")
     parser.add_argument("--report", action="store_true", help="write tables and picture, and run nothing")

@@ -28,7 +28,13 @@ SCHEMA: dict[str, Any] = {
     "required": ["city", "people", "capital"],
     "additionalProperties": False,
 }
-JSON_PROMPT = "A city, its people, and whether it is a capital, as JSON: "
+JSON_PROMPT = """Lyon:
+{"city": "Lyon", "people": 520000, "capital": false}
+Oslo:
+{"city": "Oslo", "people": 720000, "capital": true}
+Rome:
+"""
+"""It shows the form: JSON of genlm-control begins without a space, and two line ends would be a dead end there."""
 DESERT = "A weather report from the desert. The weather today is"
 COAST = "A weather report from the coast. The weather today is"
 NIGHT = "It was a dark and windy night, and"

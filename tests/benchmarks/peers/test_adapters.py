@@ -109,6 +109,6 @@ def test_our_adapter_does_its_tasks(smollm2) -> None:
     adapter = load(str(smollm2))
     for task in adapter.tasks:
         case = Case(task, 2, 3, option={"power": "2", "lazy": "words"}.get(task, ""))
-        if task != "json":
+        if task not in ("json", "lazy", "costly"):
             found = adapter.tasks[task](case, "The weather today is")(1, 3)
             assert all(laws.is_valid(task, text, case.option) for text in found.texts) and found.tokens > 0
