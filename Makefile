@@ -3,14 +3,17 @@
 
 PYTHON ?= python3
 VENV := .venv
-PEERS := .venv-peers
+PEER_VENVS := .venv-peers
 NEWEST := .venv-newest
 LOWEST := .venv-lowest
 PY := $(VENV)/bin/python
 # -qq leaves the errors: warnings about the configuration of a machine would fill pages.
 PIP := -m pip -qq --disable-pip-version-check install
-# The benchmarks compare with `particles`, which wants numpy < 2: it lives apart from what feynkac itself is tested with.
-PEER_PACKAGES := particles==0.4 numpy==1.26.4 scipy==1.17.1 scikit-learn==1.8.0 joblib==1.5.3 numba==0.68.1 tqdm==4.70.1
+# What the benchmarks compare to, an environment each for those that can't live together: `particles` wants numpy < 2, and
+# guidance an older transformers. benchmarks/peers/NAME.txt pins what is in them.
+PEER_particles := setuptools wheel particles
+PEER_language := llamppl genlm-control outlines
+PEER_guidance := guidance
 # What `test-newest` takes as torch, e.g. TORCH=torch==2.13.0 where the newest that pip finds is no CPU build.
 TORCH ?= torch
 BENCH ?= benchmarks/[a-z]*.py
@@ -22,7 +25,7 @@ SHARED := PYTHONSAFEPATH=1 OMP_NUM_THREADS=1
 COMPILED := tests/models/language/draws/test_draw.py tests/models/language/draws/test_urn.py tests/smc/test_kernels.py tests/smc/test_resample.py \
 	tests/smc/test_history.py tests/potentials/test_regex.py tests/models/discrete/test_canvas.py
 
-.PHONY: help demo test test-fast test-slow test-gpu test-served test-bounds test-newest test-lowest lint format wheel bench peers model clean
+.PHONY: help demo test test-fast test-slow test-gpu test-served test-bounds test-newest test-lowest lint format wheel bench bench-peers peers model clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -81,15 +84,22 @@ wheel: $(VENV)/dev.stamp model ## Build the wheel, try it away from the source t
 	@bash .ci/wheel $(VENV)
 
 bench: $(VENV)/dev.stamp model ## Every benchmark, or BENCH=FILE; against `particles` where that can be installed
-	@$(MAKE) --no-print-directory peers || echo "no peers: benchmarks run without them"
+	@$(MAKE) --no-print-directory $(PEER_VENVS)/particles/done.stamp || echo "no particles: benchmarks run without it"
 	@for file in $(BENCH); do \
 		echo "== $$file"; \
 		python=$(PY); \
-		if grep -q 'find_spec("particles")' $$file && [ -e $(PEERS)/done.stamp ]; then python=$(PEERS)/bin/python; fi; \
+		peer=$(PEER_VENVS)/particles; \
+		if grep -q 'find_spec("particles")' $$file && [ -e $$peer/done.stamp ]; then python=$$peer/bin/python; fi; \
 		$$python $$file || exit 1; \
 	done
 
-peers: $(PEERS)/done.stamp ## Set up .venv-peers, with what the benchmarks compare to
+bench-peers: $(VENV)/dev.stamp model ## feynkac beside its peers (make peers), or TASKS=no_e,json PEERS=feynkac,genlm
+	@$(PY) benchmarks/peers --tasks '$(TASKS)' --peers '$(PEERS)'
+
+peers: ## Set up .venv-peers, with what the benchmarks compare to; what can't be installed is left out
+	@for peer in particles language guidance; do \
+		$(MAKE) --no-print-directory $(PEER_VENVS)/$$peer/done.stamp || echo "no $$peer: benchmarks run without it"; \
+	done
 
 model: $(VENV)/demo.stamp
 	@$(PY) -P -c "from feynkac.models.language.demo import demo_model_path; demo_model_path()"
@@ -107,7 +117,7 @@ define test_in
 endef
 
 clean: ## Remove what these targets made here (the converted model stays in the user's cache folder)
-	rm -rf $(VENV) $(PEERS) $(NEWEST) $(LOWEST) build dist feynkac.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEER_VENVS) $(NEWEST) $(LOWEST) build dist feynkac.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt
@@ -125,10 +135,11 @@ $(VENV)/dev.stamp: $(VENV)/demo.stamp
 	@$(PY) $(PIP) -c constraints.txt --no-build-isolation -e '.[demo,dev]'
 	@touch $@
 
-$(PEERS)/done.stamp: Makefile pyproject.toml
-	@echo "== set-up of $(PEERS)"
-	@$(PEERS)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(PEERS)
-	@echo '*' > $(PEERS)/.gitignore
-	@$(PEERS)/bin/python $(PIP) $(PEER_PACKAGES) setuptools==84.2.1 wheel==0.48.0
-	@$(PEERS)/bin/python $(PIP) --no-deps --no-build-isolation -e .
+$(PEER_VENVS)/%/done.stamp: benchmarks/peers/%.txt
+	$(call venv,$(PEER_VENVS)/$*)
+	@echo '*' > $(PEER_VENVS)/.gitignore
+	@failed=; for package in $(PEER_$*); do \
+		$(PEER_VENVS)/$*/bin/python $(PIP) -c benchmarks/peers/$*.txt $$package || failed="$$failed $$package"; \
+	done; [ -z "$$failed" ] || { echo "can't be installed here:$$failed"; exit 1; }
+	@if [ $* = particles ]; then $(PEER_VENVS)/$*/bin/python $(PIP) --no-deps --no-build-isolation -e .; fi
 	@touch $@

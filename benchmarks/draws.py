@@ -5,7 +5,7 @@ The language model is a table: next-token laws of SmolLM2, recorded along texts 
 token once, with its weight. Laws, checks, texts and numbers of particles are the same on both sides; what they cost to
 look up, the softmax of genlm-control's included, is not counted.
 
-    python -m venv .venv-genlm && .venv-genlm/bin/pip install genlm-control==0.4.1
+    make peers                                                       # once
     python benchmarks/draws.py                                       # a minute, and two more to record the laws
     python benchmarks/draws.py --peer OTHER/bin/python --particles 1 16 --checks date words
 
@@ -128,7 +128,9 @@ def measure(sides: dict[str, Any], name: str, particles: int, repeats: int) -> l
 def main() -> None:
     """Print the table, and one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", default=".venv-genlm/bin/python", help="the interpreter that has genlm-control")
+    parser.add_argument(
+        "--peer", default=".venv-peers/language/bin/python", help="the interpreter that has genlm-control"
+    )
     parser.add_argument("--particles", type=int, nargs="+", default=[1, 16, 128])
     parser.add_argument("--checks", nargs="+", default=list(CHECKS), choices=list(CHECKS))
     parser.add_argument("--sides", nargs="+", default=list(OURS), choices=list(OURS))
