@@ -92,14 +92,14 @@ def read_echo(reply: Any) -> Echo:
     choice = read_choices(reply, (), log_probs=False)[0]
     found, length = read_part(reply["choices"][0], "logprobs"), read_part(reply, "usage").get("prompt_tokens")
     tokens, log_probs = found.get("tokens"), found.get("token_logprobs")
-    lists = isinstance(tokens, list) and isinstance(log_probs, list)
-    if not lists or not isinstance(length, int) or min(len(tokens), len(log_probs)) < length:
+    told = [each for each in (tokens, log_probs) if isinstance(each, list)]
+    if len(told) < 2 or not isinstance(length, int) or min(map(len, told)) < length:
         raise ModelError(
             "this server does not echo a prompt with its log-probabilities (it was asked for echo and logprobs, and "
             f"returned {choice.text!r:.60}), so that no given text can be observed. Draw the text, and weigh it by "
             "p.factor or p.condition; or observe it by an fk.CausalLM"
         )
-    return Echo(tuple(map(str, tokens[:length])), tuple(log_probs[:length]))
+    return Echo(tuple(map(str, told[0][:length])), tuple(told[1][:length]))
 
 
 def score(before: Echo, whole: Echo, text: str) -> float:
