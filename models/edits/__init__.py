@@ -1,6 +1,7 @@
 """Edits of language models: what `lm.edited(...)` takes (see the README of this folder)."""
 
 from feynkac.models.edits.activations import Activation, Add, Affine, Apply, ProjectOut
+from feynkac.models.edits.adapters import Adapter
 from feynkac.models.edits.attention import BiasAttention, Emphasise
 from feynkac.models.edits.depth import SkipLayers
 from feynkac.models.edits.divergence import DivergentLM
@@ -28,7 +29,7 @@ from feynkac.models.edits.fitting import (
 )
 from feynkac.models.edits.saving import load_edits, save_edits
 from feynkac.models.edits.scopes import Scope, Steps
-from feynkac.models.edits.weights import Adapter, ScaleHeads, Shift
+from feynkac.models.edits.weights import ScaleHeads, Shift
 from feynkac.models.language.editing import Anatomy, Change, Edit, Prepared, Span, Where
 
 __all__ = [
