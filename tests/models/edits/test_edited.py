@@ -26,6 +26,7 @@ from feynkac.models.edits import (
     Span,
     Steps,
 )
+from feynkac.models.language.caches import shared
 from feynkac.models.language.caches.opening import open_contexts
 from feynkac.models.language.caches.plain import PlainContexts
 from feynkac.models.language.caches.shared import SharedContexts
@@ -101,6 +102,27 @@ def test_cached_runs_are_full_passes_with_the_same_hook(kind: str, scope: str) -
         return recompute(model, block, text, change)
 
     walk(contexts, PROMPTS, 1, wanted)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_prompt_is_read_in_several_passes_under_every_scope(kind: str, monkeypatch: Any) -> None:
+    """What an edit does depends on where a token stands in the text, never on the pass that it goes through."""
+    model, v = tiny(kind), vector(3)
+    prompts = [list(range(3, 23)), [4, 8], list(range(3, 19)), list(range(3, 11))]  # 20, 2, 16 and 8 tokens
+    scopes: list[Any] = ["all", "prompt", "response", "text", Steps(0, 0), Steps(1, 2), range(5, 14), Span("any")]
+    given = [Add(v, layer=0, scope=scope) for scope in scopes]
+    given += [Emphasise("any", alpha=0.1), Emphasise("any", alpha=0.1, queries="response")]
+    for edit in given:
+        edits = Edits([edit], Anatomy(model))
+        found = []
+        for length in (4096, 8):
+            monkeypatch.setattr(shared, "_PREFILL", length)
+            contexts = open_contexts(Twins(model), prompts, 8, [edits] * 4, Anywhere(4, torch.device("cpu")))
+            assert isinstance(contexts, SharedContexts)
+            start = contexts.start()
+            after = contexts.extend(np.array([0, 1, 2, 3, 0]), np.array([5, 6, 7, 8, 9]))
+            found.append(torch.cat([start, after]))
+        torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=1e-5)
 
 
 def test_one_batch_has_rows_with_different_edits_and_strengths() -> None:
