@@ -24,6 +24,7 @@ from feynkac.models.edits.fitting import (
     invert,
     match_features,
     measure_attention,
+    profile_effects,
     profile_heads,
     target_features,
 )
@@ -37,6 +38,6 @@ __all__ = [
     "Direction", "DivergentLM", "Edit", "Emphasise", "Example", "Features", "Prepared", "Probe", "ProjectOut",
     "ScaleHeads", "Scope", "Shift", "SkipLayers", "Span", "Steps", "Where", "capture", "choose_layer",
     "contrast_layers", "decompose", "describe", "fit_affine", "fit_direction", "fit_function_vector", "fit_probe",
-    "invert", "load_direction", "load_edits", "match_features", "measure_attention", "profile_heads", "save_direction",
-    "save_edits", "target_features",
+    "invert", "load_direction", "load_edits", "match_features", "measure_attention", "profile_effects", "profile_heads",
+    "save_direction",    "save_edits", "target_features",
 ]  # fmt: skip

@@ -76,9 +76,7 @@ def find_law(task: Any, ids: tuple[int, ...]) -> np.ndarray:
     return np.exp(scaled - np.logaddexp.reduce(scaled))
 
 
-def check(
-    source: Any, potentials: Any, weighs: Any, n: int = 1, moves: Any = None, choose: Any = systematic
-) -> None:
+def check(source: Any, potentials: Any, weighs: Any, n: int = 1, moves: Any = None, choose: Any = systematic) -> None:
     """E[Z] = Z and E[sum w 1{x}] = Z P(x) for every text x of every problem.
 
     `weighs`: for each problem a function of a text and of its mass under the model. `moves`: steps between moves, steps

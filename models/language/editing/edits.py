@@ -31,6 +31,8 @@ class Edits:
         self.edits, self._anatomy = tuple(edits), anatomy
         prepared: list[Prepared] = []
         for number, edit in enumerate(self.edits):
+            if isinstance(edit, list | tuple):
+                raise ArgumentError(f"edit {number} is a {type(edit).__name__} of edits; unpack it: lm.edited(*edits)")
             if isinstance(edit, type) or not isinstance(edit, Edit):
                 raise ArgumentError(
                     f"edit {number} is {edit!r}; give one of feynkac.models.edits, such as Add(...), or an object "

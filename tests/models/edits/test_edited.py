@@ -80,9 +80,10 @@ SCOPES: dict[str, Any] = {
     "response": lambda at, start: at >= start - 1,
     "text": lambda at, start: at >= start,
     "steps": lambda at, start: (at >= start) & (at <= start + 1),
+    "last tokens": lambda at, start: (at >= start - 3) & (at <= start - 1),
     "range": lambda at, start: (at >= 3) & (at < 7),
 }
-GIVEN: dict[str, Any] = {"steps": Steps(1, 2), "range": range(3, 7)}
+GIVEN: dict[str, Any] = {"steps": Steps(1, 2), "last tokens": Steps(-2, 0), "range": range(3, 7)}
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -354,7 +355,9 @@ def test_numbers_and_vectors_are_those_of_python_numpy_and_torch_alike(tiny_lm: 
         return lm.edited(edit).score("ab", ["ba"])
 
     wanted = score(Add(v, layer=1, strength=0.5))
-    for same in (v.half(), v.double(), v.long(), v.numpy(), v.long().numpy(), v.tolist(), {1: v.tolist()}):
+    learned = torch.nn.Parameter(v.clone())
+    listed = (v.tolist(), {1: v.tolist()}, v[None], learned)
+    for same in (v.half(), v.double(), v.long(), v.numpy(), v.long().numpy(), *listed):
         assert score(Add(same, layer=1, strength=0.5)) == wanted
     for strength in (np.float32(0.5), np.float64(0.5), torch.tensor(0.5), np.array(0.5)):
         assert score(Add(v, layer=1, strength=strength)) == wanted  # pyright: ignore[reportArgumentType]
@@ -418,6 +421,16 @@ def errors(lm: Any) -> dict[str, Any]:
         "when is 0.5; give a probe": lambda: lm.edited(Add(v, layer=0, when=0.5)),  # pyright: ignore[reportArgumentType]
         "layer '0' does not exist": lambda: lm.edited(Add({"0": v})),
         "has those of [-1], counted from 0": lambda: lm.edited(Add({-1: v})),
+        "has no vector for layer 0; give a tensor, an array, or {layer: vector}": lambda: lm.edited(
+            Add(object(), layer=0)
+        ),
+        "layer are written dict(enumerate(vectors))": lambda: lm.edited(Add(torch.ones(2, 16), layer=[0, 1])),
+        "a direction is (1, 1, 16); give (16,), or {layer: (16,)}": lambda: lm.edited(
+            Add(torch.ones(1, 1, 16), layer=0)
+        ),
+        "keys that JSON has made texts": lambda: lm.edited(Add({"0": v})),
+        "edit 0 is a tuple of edits; unpack it": lambda: lm.edited((Add(v, layer=0),)),  # pyright: ignore
+        "give whole numbers": lambda: Steps(0.5),  # pyright: ignore[reportArgumentType]
         "the direction NoneType has no vector": lambda: lm.edited(Add(None, layer=0)),
         "found of='mlp' and the edit is of='residual'": lambda: lm.edited(Add(Direction({0: v}, of="mlp"))),
         "found of='attention' and the edit is of='heads'": lambda: lm.edited(
