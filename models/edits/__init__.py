@@ -20,6 +20,7 @@ from feynkac.models.edits.fitting import (
     fit_affine,
     fit_direction,
     fit_function_vector,
+    fit_prefix,
     fit_probe,
     invert,
     match_features,
@@ -37,7 +38,7 @@ __all__ = [
     "Activation", "Activations", "Adapter", "Add", "Affine", "Anatomy", "Apply", "BiasAttention", "Change", "Clamp",
     "Direction", "DivergentLM", "Edit", "Emphasise", "Example", "Features", "Prepared", "Probe", "ProjectOut",
     "ScaleHeads", "Scope", "Shift", "SkipLayers", "Span", "Steps", "Where", "capture", "choose_layer",
-    "contrast_layers", "decompose", "describe", "fit_affine", "fit_direction", "fit_function_vector", "fit_probe",
-    "invert", "load_direction", "load_edits", "match_features", "measure_attention", "profile_effects", "profile_heads",
-    "save_direction",    "save_edits", "target_features",
+    "contrast_layers", "decompose", "describe", "fit_affine", "fit_direction", "fit_function_vector", "fit_prefix",
+    "fit_probe", "invert", "load_direction", "load_edits", "match_features", "measure_attention", "profile_effects",
+    "profile_heads", "save_direction", "save_edits", "target_features",
 ]  # fmt: skip

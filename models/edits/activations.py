@@ -129,8 +129,8 @@ class Add(Activation):
             vector = read_vectors(self.direction, layer, anatomy, self.of)
             if vector.ndim == 2 and not (isinstance(self.scope, range) and len(self.scope) == len(vector)):
                 raise ArgumentError(
-                    f"{len(vector)} vectors need a scope of as many positions, range({len(vector)}); one for each "
-                    "layer are written dict(enumerate(vectors))"
+                    f"{len(vector)} vectors need a scope of as many positions, range({len(vector)}); vectors "
+                    "by layer are written dict(enumerate(vectors))"
                 )
 
     def change(self, value: Tensor, amount: Tensor, layer: int, where: Where) -> Tensor:

@@ -11,11 +11,12 @@ from feynkac.models.edits.fitting.features import Decomposition, Matches, decomp
 from feynkac.models.edits.fitting.heads import fit_function_vector
 from feynkac.models.edits.fitting.inversion import Inversion, invert
 from feynkac.models.edits.fitting.logistic import Probe, fit_probe
+from feynkac.models.edits.fitting.prefixes import SoftPrompt, fit_prefix
 from feynkac.models.edits.fitting.profiling import Example, HeadProfile, profile_effects, profile_heads
 
 __all__ = [
     "Activations", "Decomposition", "Description", "Direction", "Effects", "Example", "HeadProfile", "Inversion",
-    "Matches", "Probe", "capture", "choose_layer", "contrast_layers", "decompose", "describe", "fit_affine",
-    "fit_direction", "fit_function_vector", "fit_probe", "invert", "match_features", "measure_attention",
-    "profile_effects", "profile_heads", "target_features",
+    "Matches", "Probe", "SoftPrompt", "capture", "choose_layer", "contrast_layers", "decompose", "describe",
+    "fit_affine", "fit_direction", "fit_function_vector", "fit_prefix", "fit_probe", "invert", "match_features",
+    "measure_attention", "profile_effects", "profile_heads", "target_features",
 ]  # fmt: skip

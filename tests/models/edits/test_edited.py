@@ -424,7 +424,7 @@ def errors(lm: Any) -> dict[str, Any]:
         "has no vector for layer 0; give a tensor, an array, or {layer: vector}": lambda: lm.edited(
             Add(object(), layer=0)
         ),
-        "layer are written dict(enumerate(vectors))": lambda: lm.edited(Add(torch.ones(2, 16), layer=[0, 1])),
+        "by layer are written dict(enumerate(vectors))": lambda: lm.edited(Add(torch.ones(2, 16), layer=[0, 1])),
         "a direction is (1, 1, 16); give (16,), or {layer: (16,)}": lambda: lm.edited(
             Add(torch.ones(1, 1, 16), layer=0)
         ),
