@@ -116,10 +116,12 @@ class Adapter:
         }
 
     def _read_model(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        configs, active = getattr(self.source, "peft_config", None), getattr(self.source, "active_adapters", None)
+        configs: Any = getattr(self.source, "peft_config", None)
+        active: Any = getattr(self.source, "active_adapters", None)
         if not isinstance(configs, Mapping) or active is None:
             raise ArgumentError(f"source is {type(self.source).__name__}; give a folder, or a PeftModel")
-        names = list(active() if callable(active) else active)
+        listed: Any = active() if callable(active) else active
+        names = list(listed)
         if len(names) != 1:
             raise ArgumentError(f"the adapters {names} are active; activate one, or give a folder for each edit")
         from peft import get_peft_model_state_dict

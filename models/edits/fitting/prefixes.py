@@ -12,11 +12,12 @@ from torch import Tensor
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import read_real, read_whole
 from feynkac.models.edits.activations import Add
-from feynkac.models.edits.fitting.passes import Tokens, Written, find_anatomy, list_batches, open_pass, read_texts
+from feynkac.models.edits.fitting.passes import Tokens, find_anatomy, list_batches, open_pass, read_texts
 from feynkac.models.edits.scopes import check_scope
 
 if TYPE_CHECKING:
     from feynkac.models.language.lm import CausalLM
+    from feynkac.models.language.prompted import Prompted
 
 
 class SoftPrompt(NamedTuple):
@@ -30,7 +31,7 @@ class SoftPrompt(NamedTuple):
 
 @torch.inference_mode(False)
 def fit_prefix(
-    lm: CausalLM, pairs: Sequence[tuple[Written, str]], scope: range, steps: int = 100, *, rate: float = 0.05
+    lm: CausalLM, pairs: Sequence[tuple[str | Prompted, str]], scope: range, steps: int = 100, *, rate: float = 0.05
 ) -> SoftPrompt:
     """The vectors that, added to the embeddings of a prompt's tokens at `scope`, make the answers of pairs likeliest.
 
@@ -54,7 +55,8 @@ def fit_prefix(
         raise ArgumentError(f"the prompt of pairs[{short[0]}] has {texts[short[0]].start} tokens, and scope is {scope}")
     count, pace = read_whole("steps", steps, 1), read_real("rate", rate, 0.0)
     vectors = torch.zeros(len(scope), width, device=lm.device, requires_grad=True)
-    size = float(lm.model.get_input_embeddings().weight.detach().float().norm(dim=1).mean())
+    embedding: Any = lm.model.get_input_embeddings()
+    size = float(embedding.weight.detach().float().norm(dim=1).mean())
     adam = torch.optim.Adam([vectors], lr=pace * size / width**0.5)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, count)
     best, least = vectors.detach().clone(), float("inf")
