@@ -26,7 +26,7 @@ from feynkac.models.edits import (
     Span,
     Steps,
 )
-from feynkac.models.language.caches import shared
+from feynkac.models.language.caches import prefill
 from feynkac.models.language.caches.opening import open_contexts
 from feynkac.models.language.caches.plain import PlainContexts
 from feynkac.models.language.caches.shared import SharedContexts
@@ -117,7 +117,7 @@ def test_a_prompt_is_read_in_several_passes_under_every_scope(kind: str, monkeyp
         edits = Edits([edit], Anatomy(model))
         found = []
         for length in (4096, 8):
-            monkeypatch.setattr(shared, "_PREFILL", length)
+            monkeypatch.setattr(prefill, "_PREFILL", length)
             contexts = open_contexts(Twins(model), prompts, 8, [edits] * 4, Anywhere(4, torch.device("cpu")))
             assert isinstance(contexts, SharedContexts)
             start = contexts.start()
