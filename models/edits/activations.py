@@ -6,19 +6,17 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
 from feynkac.models.edits.scopes import Scope, Strength, check_scope, is_inside, measure, prepare_changes, read_strength
+from feynkac.models.edits.sites import Site, find_width, name_site
+from feynkac.models.edits.vectors import check_place, read_vectors, take_vectors
 from feynkac.models.language.editing import Anatomy, Change, Prepared, Where
 
-Site = Literal["residual", "attention", "mlp", "heads", "embedding"]
-"""What is changed in a layer: the residual behind it, what its attention or its feed-forward network adds to that (in
-Gemma 2 and 3 and OLMo 2, before the norm that stands between), its heads side by side before they are mixed, or (in no
-layer) the embedding of the tokens, in Gemma before it is scaled."""
 Probe = Callable[[Tensor], Tensor]
 """From (F, Q, width) activations to (F, Q): a bool, or a factor of the strength."""
 
@@ -106,23 +104,6 @@ def _write(value: Any) -> str:
     return f"{{{', '.join(map(str, value))}}}" if isinstance(value, Mapping) else repr(value)
 
 
-def name_site(anatomy: Anatomy, layer: int, of: str) -> str:
-    if of == "embedding":
-        return anatomy.embedding
-    names: dict[str, Callable[[int], str]] = {
-        "residual": anatomy.name_block,
-        "attention": anatomy.name_attention,
-        "mlp": anatomy.name_mlp,
-        "heads": anatomy.name_output,
-    }
-    if of not in names:
-        raise ArgumentError(f"of is {of!r}; it must be one of {', '.join(map(repr, (*names, 'embedding')))}")
-    name = names[of](layer)
-    if of in ("attention", "mlp"):
-        anatomy.check_alone(name)
-    return name
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class Add(Activation):
     """A vector added to activations: h + strength * direction (Turner et al. 2023; Rimsky et al. 2024).
@@ -147,11 +128,14 @@ class Add(Activation):
         for layer in layers:
             vector = read_vectors(self.direction, layer, anatomy, self.of)
             if vector.ndim == 2 and not (isinstance(self.scope, range) and len(self.scope) == len(vector)):
-                raise ArgumentError(f"{len(vector)} vectors need a scope of as many positions: range({len(vector)})")
+                raise ArgumentError(
+                    f"{len(vector)} vectors need a scope of as many positions, range({len(vector)}); vectors "
+                    "by layer are written dict(enumerate(vectors))"
+                )
 
     def change(self, value: Tensor, amount: Tensor, layer: int, where: Where) -> Tensor:
         """See `Activation.change`."""
-        vector = _take(self.direction, layer).to(value)
+        vector = take_vectors(self.direction, layer).to(value)
         if vector.ndim == 2:
             assert isinstance(self.scope, range)
             vector = vector[(where.positions - self.scope.start).clamp(0, len(vector) - 1)]
@@ -189,7 +173,8 @@ class ProjectOut(Activation):
     def change(self, value: Tensor, amount: Tensor, layer: int, where: Where) -> Tensor:
         """See `Activation.change`."""
         if layer not in self._bases:
-            self._bases[layer] = torch.linalg.qr(_take(self.direction, layer).float().reshape(-1, value.shape[-1]).T)[0]
+            vectors = take_vectors(self.direction, layer).float().reshape(-1, value.shape[-1])
+            self._bases[layer] = torch.linalg.qr(vectors.T)[0]
         basis = self._bases[layer].to(value)
         return value - amount * ((value @ basis) @ basis.T)
 
@@ -238,53 +223,3 @@ class Apply(Activation):
     def change(self, value: Tensor, amount: Tensor, layer: int, where: Where) -> Tensor:
         """See `Activation.change`."""
         return value + amount * (self.function(value) - value)
-
-
-def find_width(anatomy: Anatomy, of: str, layers: Sequence[int]) -> int:
-    """The width of what is changed. Raises ArgumentError for layers of different widths."""
-    if of != "heads":
-        return anatomy.embedding_width if of == "embedding" else anatomy.width
-    found = {layer: anatomy.heads * anatomy.find_head_size(layer) for layer in layers}
-    if len(set(found.values())) > 1:
-        raise ArgumentError(f"the heads of these layers have different widths, {found}; give an edit for each layer")
-    return found[layers[0]]
-
-
-def _take(direction: Any, layer: int) -> Tensor:
-    found = direction[layer] if isinstance(direction, Mapping) else direction
-    return found if isinstance(found, Tensor) else torch.as_tensor(found)
-
-
-def check_place(direction: Any, of: str) -> None:
-    """Raises ArgumentError for a direction that was found elsewhere in a layer than it is to act."""
-    from feynkac.models.edits.fitting.directions import Direction
-
-    if isinstance(direction, Direction) and direction.of != of:
-        raise ArgumentError(
-            f"the direction was found of={direction.of!r} and the edit is of={of!r}; give of={direction.of!r}, or the "
-            "vectors alone, as dict(direction)"
-        )
-
-
-def read_vectors(direction: Any, layer: int, anatomy: Anatomy, of: str = "residual", *, every: bool = False) -> Tensor:
-    """(W,) or (K, W) of a layer. Raises ArgumentError for another width, a length of 0, NaN, or no vector at all.
-
-    `every`: whether each of K vectors must have a length, and not only one of them.
-    """
-    try:
-        vectors = _take(direction, layer)
-    except (KeyError, TypeError, ValueError, RuntimeError):
-        has = f"; it has those of {list(direction)}, counted from 0" if isinstance(direction, Mapping) else ""
-        raise ArgumentError(f"the direction {type(direction).__name__} has no vector for layer {layer}{has}") from None
-    width = find_width(anatomy, of, [layer])
-    if vectors.ndim not in (1, 2) or vectors.shape[-1] != width:
-        raise ArgumentError(
-            f"a direction of {vectors.shape[-1] if vectors.ndim else 0} numbers for layers of {width}: it belongs to "
-            "another model"
-        )
-    if not vectors.isfinite().all():
-        raise ArgumentError(f"the direction of layer {layer} holds NaN or infinity")
-    long = vectors.float().reshape(-1, width).norm(dim=1) > 0
-    if not (long.all() if every else long.any()):
-        raise ArgumentError(f"the direction of layer {layer} has length 0")
-    return vectors

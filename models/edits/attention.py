@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -16,29 +16,35 @@ from feynkac.models.edits.activations import write_edit
 from feynkac.models.language.editing import Anatomy, Bias, Prepared, Span
 from feynkac.models.language.editing.contract import Spans
 
-Heads = "Sequence[int] | Mapping[int, Sequence[int]] | None"
-"""The heads of every layer, or those of each layer by its number; None for all."""
 
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Attending:
+    """What edits of attention share.
 
-@dataclass(frozen=True, eq=False, repr=False)
-class Emphasise:
-    """Attention drawn to parts of the prompt: what stands outside of them gets `alpha` of its weight (PASTA).
-
-    `spans`: texts that occur once in the prompt, or `Span`s. The prompt's first token, on which heads rest that look
-    at nothing, keeps its weight, and so do generated tokens. `layer`: a number or several, all by default. `heads`: of
-    all these layers, or of each as a mapping; which ones to take is found by trying (Zhang et al. 2024, section 3.2).
-    `queries`: "response" leaves the reading of the prompt itself as it is. With `alpha` above 1 the parts are ignored.
-    Raises ArgumentError for heads or layers that do not exist, ModelError for layers without attention.
+    `layer`: a number or several, all by default. `heads`: of all these layers, or of each as a mapping. `queries`:
+    "response" leaves the reading of the prompt itself as it is.
     """
 
-    spans: str | Span | Sequence[str | Span]
-    alpha: float = 0.01
     layer: int | Sequence[int] | None = None
     heads: Any = None
     queries: Literal["all", "response"] = "all"
 
     def __repr__(self) -> str:
         return write_edit(self)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Emphasise(Attending):
+    """Attention drawn to parts of the prompt: what stands outside of them gets `alpha` of its weight (PASTA).
+
+    `spans`: texts that occur once in the prompt, or `Span`s. The prompt's first token, on which heads rest that look
+    at nothing, keeps its weight, and so do generated tokens. With `alpha` above 1 the parts are ignored. Which heads to
+    take is found by trying (`profile_heads`; Zhang et al. 2024, section 3.2). The rest: see `Attending`. Raises
+    ArgumentError for heads or layers that do not exist, ModelError for layers without attention.
+    """
+
+    spans: str | Span | Sequence[str | Span] = field(kw_only=False)
+    alpha: float = field(default=0.01, kw_only=False)
 
     def prepare(self, anatomy: Anatomy) -> Prepared:
         """See `feynkac.models.language.editing.Edit`."""
@@ -64,19 +70,13 @@ class Emphasise:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class BiasAttention:
+class BiasAttention(Attending):
     """A number added to the attention scores towards each token of a prompt, in nats (LLMSteer; Gu et al. 2024).
 
-    `bias` (P,) for prompts of P tokens, or (heads, P). The rest as in `Emphasise`.
+    `bias` (P,) for prompts of P tokens, or (heads, P). The rest: see `Attending`.
     """
 
-    bias: Tensor
-    layer: int | Sequence[int] | None = None
-    heads: Any = None
-    queries: Literal["all", "response"] = "all"
-
-    def __repr__(self) -> str:
-        return write_edit(self)
+    bias: Tensor = field(kw_only=False)
 
     def prepare(self, anatomy: Anatomy) -> Prepared:
         """See `feynkac.models.language.editing.Edit`."""

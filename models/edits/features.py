@@ -11,8 +11,9 @@ from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import as_whole
-from feynkac.models.edits.activations import Activation, find_width
+from feynkac.models.edits.activations import Activation
 from feynkac.models.edits.scopes import read_factor
+from feynkac.models.edits.sites import find_width
 from feynkac.models.language.editing import Anatomy, Where
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, shorten
-from feynkac.models.edits.fitting.directions import Direction
+from feynkac.models.edits.directions import Direction
 
 _KEY = "feynkac"
 """The entry of our files' metadata."""

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
 from feynkac.models.edits.activations import Add, Affine, ProjectOut
+from feynkac.models.edits.adapters import Adapter
 from feynkac.models.edits.attention import BiasAttention, Emphasise
 from feynkac.models.edits.depth import SkipLayers
 from feynkac.models.edits.files import check_folder
 from feynkac.models.edits.scopes import Steps
-from feynkac.models.edits.weights import Adapter, ScaleHeads, Shift
+from feynkac.models.edits.weights import ScaleHeads, Shift
 from feynkac.models.language.editing import Edit, Span
 
 _KINDS: dict[str, type[Any]] = {

@@ -10,20 +10,25 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
-from feynkac.base.numbers import as_real
+from feynkac.base.numbers import as_real, as_whole
 from feynkac.models.language.editing import Change, Prepared, Span, Where
 
 
 @dataclass(frozen=True)
 class Steps:
-    """The decisions on new tokens `first` to `last`, counted from 0 and both included; None: all from `first` on."""
+    """The decisions on new tokens `first` to `last`, counted from 0 and both included; None: all from `first` on.
+
+    Decision 0 is made at the prompt's last token, so that negative numbers are the prompt's tokens before that:
+    `Steps(-2, 0)` are its last three. Raises ArgumentError where there are none.
+    """
 
     first: int = 0
     last: int | None = None
 
     def __post_init__(self) -> None:
-        if self.first < 0 or (self.last is not None and self.last < self.first):
-            raise ArgumentError(f"{self!r} has no steps; they are counted from 0, and the last is not before the first")
+        first, last = as_whole(self.first), None if self.last is None else as_whole(self.last)
+        if first is None or (self.last is not None and (last is None or last < first)):
+            raise ArgumentError(f"{self!r} has no steps; give whole numbers, the last not before the first")
 
 
 Scope: TypeAlias = 'Literal["all", "prompt", "response", "text"] | Steps | Span | range'

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import test_language_model
 import torch
 
 from feynkac.models.edits import Add, ProjectOut
@@ -13,42 +14,30 @@ from feynkac.models.language.lm import CausalLM
 _open = CausalLM._open
 
 
-class Remembered:
-    """Logits by prompt, edits and text, each of them made once, by the real contexts."""
+class Remembered(test_language_model.Remembered):
+    """Logits by prompt, edits and text, each of them made once, by the real contexts.
 
-    known: dict[Any, torch.Tensor]
+    A history begins with its prompt and that prompt's edits.
+    """
 
     def __init__(self, known: dict[Any, Any], lm: Any, prompts: Any, edits: Any) -> None:
-        self.known, self.lm, self.forwarded = known, lm, 0
-        self.here = [(tuple(prompt), edit, ()) for prompt, edit in zip(prompts, edits, strict=True)]
+        super().__init__(lm.model, [], 8)
+        self.known, self.lm = known, lm
+        self.histories = [(tuple(prompt), edit) for prompt, edit in zip(prompts, edits, strict=True)]
 
-    def look_up(self, places: Any) -> torch.Tensor:
-        for prompt, edit, text in places:
-            if (self.lm.model, prompt, edit, text) not in self.known:
+    def _look_up(self, histories: Any) -> torch.Tensor:
+        for prompt, edit, *text in histories:
+            if (key := (self.model, prompt, edit, *text)) not in self.known:
                 contexts = _open(self.lm, [prompt], [edit], 8)
                 logits = contexts.start()
                 for token in text:
                     logits = contexts.extend(np.array([0]), np.array([token]))
-                self.known[self.lm.model, prompt, edit, text] = logits[0]
-        return torch.stack([self.known[self.lm.model, *place] for place in places])
-
-    def start(self) -> torch.Tensor:
-        return self.look_up(self.here)
+                self.known[key] = logits[0]
+        return torch.stack([self.known[self.model, *history] for history in histories])
 
     @property
     def lengths(self) -> Any:
-        return np.array([len(prompt) + len(text) for prompt, _, text in self.here])
-
-    def extend(self, parents: Any, tokens: Any) -> torch.Tensor:
-        return self.append(parents, [[int(token)] if token >= 0 else [] for token in tokens])
-
-    def append(self, parents: Any, tokens: Any, *, every: bool = False) -> torch.Tensor:
-        before = [self.here[i] for i in parents]
-        self.here = [(*place[:2], (*place[2], *some)) for place, some in zip(before, tokens, strict=True)]
-        ends = [range(1, len(some) + 1) if every else [len(some)] * bool(some) for some in tokens]
-        steps = zip(before, tokens, ends, strict=True)
-        wanted = [(*place[:2], (*place[2], *some[:k])) for place, some, each in steps for k in each]
-        return self.look_up(wanted) if wanted else torch.empty(0, 0)
+        return np.array([len(prompt) + len(text) for prompt, _, *text in self.histories])
 
 
 def wild(lm: Any, seed: int = 1) -> Any:

@@ -36,7 +36,7 @@ def law_of(lm: Any, prompt: str, limit: int, at_limit: str = "truncate") -> dict
     for k in range(limit + 1):
         longer = {}
         for text, mass in front.items():
-            logits = store.look_up([(ids, lm.variant, text)])[0].double().numpy()
+            logits = store._look_up([(ids, lm.variant, *text)])[0].double().numpy()
             p = np.exp(logits - np.logaddexp.reduce(logits))
             texts[text] = mass if k == limit and at_limit == "truncate" else mass * p[0]
             longer |= {(*text, token): mass * p[token] for token in range(1, len(p))}

@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from edited_models import Remembered, wild
 from test_language_model import last
-from toys import sum_over_runs
+from toys import find_kernel, sum_over_runs
 
 import feynkac as fk
 from feynkac.models.language.lm import CausalLM
+from feynkac.smc.conditional import csmc, select
 from feynkac.smc.engine import smc
 from feynkac.smc.redraws import Redraw
 from feynkac.smc.rejuvenation import Rejuvenation
-from feynkac.smc.resample import never, shrink, systematic
+from feynkac.smc.resample import islands, never, shrink, systematic
 from feynkac.steering.problems import read_problems
 
 
@@ -76,11 +77,11 @@ def find_law(task: Any, ids: tuple[int, ...]) -> np.ndarray:
     return np.exp(scaled - np.logaddexp.reduce(scaled))
 
 
-def check(source: Any, potentials: Any, weighs: Any, n: int = 1, moves: Any = None) -> None:
+def check(source: Any, potentials: Any, weighs: Any, n: int = 1, moves: Any = None, choose: Any = systematic) -> None:
     """E[Z] = Z and E[sum w 1{x}] = Z P(x) for every text x of every problem.
 
     `weighs`: for each problem a function of a text and of its mass under the model. `moves`: steps between moves,
-    block, tail, and chains.
+    block, tail, and chains. `choose`: how more than one particle is resampled.
     """
     problems = read_problems(source, potentials)
     model, potential = problems.join(), problems.weigh()
@@ -98,7 +99,7 @@ def check(source: Any, potentials: Any, weighs: Any, n: int = 1, moves: Any = No
         rejuvenation = Rejuvenation(Redraw(model, potential, block, tail), every, *waste_free)
 
     def run(rng: Any) -> list[Any]:
-        resample = systematic if n > 1 else never
+        resample = choose if n > 1 else never
         step = last(smc(model, potential, n=[n] * len(targets), resample=resample, rng=rng, moves=rejuvenation))
         found = []
         for part, target in zip(step.groups, targets, strict=True):
@@ -173,3 +174,27 @@ def test_every_kind_of_model_proposes_beside_others_in_one_batch(lm: Any, kind: 
             lambda text, _: reward(text) * (text in ("a", "b")),
         ],
     )
+
+
+def test_edited_and_plain_prompts_of_one_batch_are_redrawn_on_islands(lm: Any) -> None:
+    """Two problems of two particles, each of which is an island of its own."""
+    pair = [(make("edited", lm, 1), fk.regex("a|b")), (lm.prompt("b", max_tokens=1), fk.regex("b?"))]
+    weighs = [lambda text, _: reward(text) * (text in ("a", "b")), lambda text, _: reward(text) * (text in ("", "b"))]
+    check(pair, [REWARD], weighs, 2, (1, 1, 0, None), islands(systematic, 2))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_particle_gibbs_keeps_the_posterior_of_every_kind_of_model(lm: Any, kind: str) -> None:
+    batch = read_problems([(make(kind, lm, 1), REWARD)], ())
+    model: Any = batch.join()
+    potential = batch.weigh()
+    vocabulary = batch.models[0].lm.vocabulary
+    masses = {ids: mass * reward(vocabulary.text(ids)) for ids, mass in list_masses(batch.models[0]).items()}
+    paths = [ids or (vocabulary.eos[0],) for ids in masses]
+    pi = np.array(list(masses.values())) / sum(masses.values())
+
+    def sweep(rng: Any, path: Any) -> Any:
+        step = last(csmc(model, potential, np.array(path), n=2, rng=rng))
+        return tuple(model.trace(step.state, select(step, rng)).tolist())
+
+    np.testing.assert_allclose(pi @ find_kernel(sweep, paths), pi, rtol=0, atol=1e-6)

@@ -12,9 +12,9 @@ from torch import Tensor
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import as_whole, read_real, read_whole
 from feynkac.models.edits.activations import Add
+from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.features import Features, encode_zeros
 from feynkac.models.edits.fitting.captures import At, capture
-from feynkac.models.edits.fitting.directions import Direction
 from feynkac.models.edits.fitting.features import encode
 from feynkac.models.edits.fitting.passes import find_anatomy
 from feynkac.models.edits.scopes import Scope

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import as_whole
-from feynkac.models.edits.activations import Site, name_site
 from feynkac.models.edits.fitting.passes import (
     Tokens,
     Written,
@@ -23,6 +22,7 @@ from feynkac.models.edits.fitting.passes import (
     open_pass,
     read_texts,
 )  # fmt: skip
+from feynkac.models.edits.sites import Site, name_site
 from feynkac.models.language.editing.edits import find_input
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import read_real, read_whole
-from feynkac.models.edits.activations import Add, read_vectors
-from feynkac.models.edits.fitting.directions import Direction
+from feynkac.models.edits.activations import Add
+from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.fitting.passes import Written, find_anatomy, find_laws, read_texts
+from feynkac.models.edits.vectors import read_vectors
 
 if TYPE_CHECKING:
     from feynkac.models.language.lm import CausalLM

@@ -1,129 +1,24 @@
-"""Directions: a vector for each layer, fitted to the activations of texts that have a property, and of others."""
+"""Directions fitted to the activations of texts that have a property, and of others."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
-from feynkac.base.numbers import as_whole
-from feynkac.models.edits.activations import Site
-from feynkac.models.edits.fitting.captures import Activations, At, capture
+from feynkac.models.edits.directions import Direction
+from feynkac.models.edits.fitting.captures import Activations
 from feynkac.models.edits.fitting.methods import METHODS, Graded, Method, measure_separation
 
 if TYPE_CHECKING:
-    from feynkac.models.edits.fitting.passes import Written
-    from feynkac.models.language.lm import CausalLM
+    pass
 
 Groups = Activations | Sequence[Activations]
 _SMALL = 1e-5
 """The length of a difference, as a share of that of the activations, up to which it is rounding."""
-
-
-class Direction(Mapping[int, Tensor]):
-    """Vectors by layer, (d,) or (K, d) each, as `Add` and `ProjectOut` take them; never changed.
-
-    `separation`: by layer, the share of held-out pairs of texts that the vector puts in order (0.5: none; see
-    `fit_direction`), empty where it was not measured. `of`: where in a layer it was found, to be given on to the edit.
-    `method`: how. Raises ArgumentError for what is no vector.
-    """
-
-    def __init__(
-        self,
-        vectors: Mapping[int, Any],
-        separation: Mapping[int, float] | None = None,
-        of: Site = "residual",
-        method: str = "given",
-    ) -> None:
-        found = {layer: torch.as_tensor(v).detach().to("cpu", torch.float32).clone() for layer, v in vectors.items()}
-        if not found:
-            raise ArgumentError("a direction has a vector for at least one layer")
-        for layer, vector in found.items():
-            if as_whole(layer) is None or layer < 0 or vector.ndim not in (1, 2) or not vector.isfinite().all():
-                raise ArgumentError(
-                    f"direction: layer {layer!r} has {tuple(vector.shape)}; give {{layer: (d,) numbers}}"
-                )
-        self._vectors: Mapping[int, Tensor] = MappingProxyType(found)
-        self.separation: Mapping[int, float] = MappingProxyType(dict(separation or {}))
-        self.of: Site = of
-        self.method = method
-
-    @classmethod
-    def from_pairs(
-        cls,
-        lm: CausalLM,
-        pairs: Iterable[tuple[Written, Written]],
-        layers: int | Sequence[int] | None = None,
-        *,
-        at: At = "last",
-        of: Site = "residual",
-        method: Method = "difference",
-        blocks: str | None = None,
-    ) -> Direction:
-        """The direction from the second to the first texts of pairs: `capture`, then `fit_direction`.
-
-        Each text may be a (prompt, response) pair itself. Raises what these two do.
-        """
-        listed = list(pairs)
-        if any(not isinstance(pair, tuple | list) or len(pair) != 2 for pair in listed):
-            raise ArgumentError("pairs are given as [(a text that has it, one that has not), ...]")
-        if of == "embedding":
-            raise ArgumentError("of='embedding' depends on single tokens only; fit at a layer")
-        sides = ([pair[side] for pair in listed] for side in (0, 1))
-        toward, away = (capture(lm, texts, layers, at, of, blocks=blocks) for texts in sides)
-        return fit_direction(toward, away, method=method)
-
-    @property
-    def best_layer(self) -> int:
-        """The layer of the largest separation, the middle one of several. Raises ArgumentError if there is none."""
-        if not self.separation:
-            raise ArgumentError("no separation was measured of this direction; see choose_layer")
-        top = max(self.separation.values())
-        found = sorted(layer for layer, share in self.separation.items() if share == top)
-        return found[len(found) // 2]
-
-    def at(self, *layers: int) -> Direction:
-        """The same at some of its layers only. Raises ArgumentError for others."""
-        if not layers or any(layer not in self._vectors for layer in layers):
-            raise ArgumentError(f"the direction has no vector for all of {list(layers)}; it has those of {list(self)}")
-        share = {layer: self.separation[layer] for layer in layers if layer in self.separation}
-        return Direction({layer: self[layer] for layer in layers}, share, self.of, self.method)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as a safetensors file (see `feynkac.models.edits.files`)."""
-        from feynkac.models.edits.files import save_direction
-
-        save_direction(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Direction:
-        """Read what `save` wrote, or a file of repeng or steering-vectors (see `load_direction`)."""
-        from feynkac.models.edits.files import load_direction
-
-        return load_direction(path)
-
-    def __getitem__(self, layer: int) -> Tensor:
-        return self._vectors[layer].clone()
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._vectors)
-
-    def __len__(self) -> int:
-        return len(self._vectors)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other  # tensors have no equality of one answer
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __repr__(self) -> str:
-        return f"Direction({self.method} at layers {list(self)})"
 
 
 def fit_direction(

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import read_whole
+from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.features import Features, encode_zeros, put
-from feynkac.models.edits.fitting.directions import Direction
 
 _CHUNK = 1024
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import as_whole
+from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.fitting.captures import capture
-from feynkac.models.edits.fitting.directions import Direction
 from feynkac.models.edits.fitting.passes import find_anatomy
 from feynkac.models.language.editing import Anatomy
 
@@ -24,7 +24,7 @@ def fit_function_vector(
     lm: CausalLM,
     prompts: Sequence[Written],
     layer: int,
-    heads: Sequence[tuple[int, int]] | None = None,
+    heads: Sequence[tuple[int, int]] | Mapping[int, Sequence[int]] | None = None,
     *,
     blocks: str | None = None,
 ) -> Direction:
@@ -33,9 +33,10 @@ def fit_function_vector(
         v = fit_function_vector(lm, ["hot: cold\\nbig: small\\nfast:", ...], layer=10)
         lm.edited(Add(v, scope=Steps(0, 0)))
 
-    The sum of what `heads`, as (layer, head), add to the residual at the last token, averaged over the prompts; to be
-    added at `layer`, at a prompt's last token. By default all heads of the layers up to `layer`, without the selection
-    by causal effect of the paper. Raises ArgumentError for heads that do not exist.
+    The sum of what `heads` add to the residual at the last token, averaged over the prompts; to be added at `layer`, at
+    a prompt's last token. Heads are given as (layer, head), or by layer; by default they are all heads of the layers up
+    to `layer`. The paper takes those of the largest effect, `profile_effects(...).best(10)`. Raises ArgumentError for
+    heads that do not exist.
     """
     anatomy = find_anatomy(lm, blocks)
     at = anatomy.read_layer(layer)
@@ -50,11 +51,11 @@ def fit_function_vector(
     return Direction({at: total}, method="function vector")
 
 
-def _read_heads(anatomy: Anatomy, at: int, heads: Sequence[tuple[int, int]] | None) -> dict[int, list[int]]:
+def _read_heads(anatomy: Anatomy, at: int, heads: Any) -> dict[int, list[int]]:
     if heads is None:
         return {layer: list(range(anatomy.heads)) for layer in range(at + 1)}
     found: dict[int, list[int]] = {}
-    for pair in heads:
+    for pair in [(n, head) for n, some in heads.items() for head in some] if isinstance(heads, Mapping) else heads:
         head = as_whole(pair[1]) if isinstance(pair, tuple | list) and len(pair) == 2 else None
         if head is None or not 0 <= head < anatomy.heads:
             raise ArgumentError(f"head {pair!r} does not exist; give (layer, head), with heads 0..{anatomy.heads - 1}")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import as_whole, read_real, read_whole
-from feynkac.models.edits.fitting.directions import Direction
+from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.fitting.passes import Tokens, find_anatomy, open_pass, read_texts
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Which attention heads to steer: each of them tried alone on a few examples, many in one pass."""
+"""Which attention heads to take: each of them tried alone on a few examples, many in one pass."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import read_whole
+from feynkac.models.edits.activations import Apply
 from feynkac.models.edits.attention import Emphasise
+from feynkac.models.edits.fitting.captures import capture
 from feynkac.models.edits.fitting.passes import Tokens, find_anatomy, open_pass, read_texts
+from feynkac.models.edits.scopes import Steps
 from feynkac.models.language.caches.forward import select_rows
-from feynkac.models.language.editing import Anatomy, Span
+from feynkac.models.language.editing import Anatomy, Edit, Span
 from feynkac.models.language.editing.edits import Edits
 from feynkac.models.language.editing.spans import locate
 
 if TYPE_CHECKING:
+    from feynkac.models.edits.fitting.passes import Written
     from feynkac.models.language.lm import CausalLM
+    from feynkac.models.language.prompted import Prompted
 
 _ROWS = 64
 """Texts in one pass, whose laws are held at once."""
@@ -36,14 +41,15 @@ class Example(NamedTuple):
 
 @dataclass(frozen=True)
 class HeadProfile:
-    """What emphasis by each head alone changes, in nats of the answer's log-odds (of its log-probability alone)."""
+    """What each head alone changes, in nats of the answer's log-odds (without others, of its log-probability)."""
 
     gains: Tensor
-    """(layers, heads) means over the examples."""
-    alpha: float
+    """(layers, heads) means over the examples; -inf for those that were not tried."""
+    alpha: float | None = None
+    """The strength of the emphasis, if it is one of emphasis."""
 
     def best(self, k: int = 25) -> dict[int, list[int]]:
-        """The `k` heads that gain most, by layer, for `Emphasise(heads=)`; only those that gain at all."""
+        """The `k` heads that gain most, by layer, for the `heads=` of an edit or fit; only those that gain at all."""
         most = read_whole("k", k, 1)
         values, numbers = self.gains.flatten().topk(min(most, self.gains.numel()))
         found: dict[int, list[int]] = {}
@@ -71,32 +77,83 @@ def profile_heads(
     prompt.
     """
     anatomy = find_anatomy(lm, blocks)
-    tried = list(range(anatomy.n_layers)) if layers is None else anatomy.read_layers(list(layers))
+    tried = _read_layers(anatomy, layers)
     if isinstance(examples, Example | str) or not examples or not all(isinstance(one, Example) for one in examples):
         raise ArgumentError("examples must be a list of Example(prompt, span, answer, others)")
-    total = torch.zeros(len(tried), anatomy.heads, dtype=torch.float64)
-    for example in examples:
-        total += _try_heads(lm, anatomy, example, alpha, tried)
-    gains = torch.full((anatomy.n_layers, anatomy.heads), -torch.inf, dtype=torch.float64)
-    gains[tried] = total / len(examples)
-    return HeadProfile(gains, alpha)
+    gains = [_try_emphasis(lm, anatomy, example, alpha, tried) for example in examples]
+    return HeadProfile(_spread(anatomy, tried, gains), alpha)
 
 
-def _try_heads(lm: CausalLM, anatomy: Anatomy, example: Example, alpha: float, layers: Sequence[int]) -> Tensor:
-    """(layers, heads) gains on one example."""
+def profile_effects(
+    lm: CausalLM,
+    prompts: Sequence[Written],
+    corrupted: Sequence[tuple[str | Prompted, str]],
+    *,
+    layers: Sequence[int] | None = None,
+    blocks: str | None = None,
+) -> HeadProfile:
+    """The indirect effect of each head on a task, of which `prompts` are few-shot examples (Todd et al. 2024).
+
+        effects = profile_effects(lm, prompts, [("hot: small\\nbig: cold\\nup:", " down"), ...])
+        fit_function_vector(lm, prompts, layer=10, heads=effects.best(10))
+
+    `corrupted`: prompts whose examples have been shuffled, so that they show no task, each with its right answer. What
+    a head gives at the last token, as a mean over `prompts`, is put there in place of what it gives in a corrupted
+    prompt; its effect is the change of the answer's log-probability, in nats (the paper's is of its probability), as a
+    mean over the corrupted prompts. Raises ArgumentError for no prompts, an empty answer, and layers that do not exist.
+    """
+    anatomy = find_anatomy(lm, blocks)
+    tried = _read_layers(anatomy, layers)
+    means = capture(lm, prompts, tried, "last", "heads", blocks=blocks).at
+    edits = [_put_head(means[layer].mean(0), anatomy, layer, head) for layer in tried for head in range(anatomy.heads)]
+    if isinstance(corrupted, str) or not corrupted or not all(isinstance(one, tuple) for one in corrupted):
+        raise ArgumentError("corrupted must be a list of (prompt, answer) pairs")
+    answers = read_texts(lm, corrupted, "corrupted")
+    kinds = [lm.variant, *_list_kinds(lm, anatomy, edits)]
+    scores = torch.stack([_score_all(lm, [answer], kinds)[:, 0] for answer in answers])
+    return HeadProfile(_spread(anatomy, tried, list(scores[:, 1:] - scores[:, :1])))
+
+
+def _put_head(mean: Tensor, anatomy: Anatomy, layer: int, head: int) -> Apply:
+    """What a head gives at a prompt's last token, set to its part of `mean` (heads x size,)."""
+    size = len(mean) // anatomy.heads
+    part = slice(head * size, (head + 1) * size)
+
+    def put(value: Tensor) -> Tensor:
+        new = value.clone()
+        new[..., part] = mean[part].to(value)
+        return new
+
+    return Apply(put, layer=layer, of="heads", scope=Steps(0, 0))
+
+
+def _read_layers(anatomy: Anatomy, layers: Sequence[int] | None) -> list[int]:
+    return list(range(anatomy.n_layers)) if layers is None else anatomy.read_layers(layers)
+
+
+def _spread(anatomy: Anatomy, tried: Sequence[int], gains: Sequence[Tensor]) -> Tensor:
+    """(layers, heads) means of gains at the heads of the layers `tried`, -inf elsewhere."""
+    found = torch.full((anatomy.n_layers, anatomy.heads), -torch.inf, dtype=torch.float64)
+    found[tried] = torch.stack(list(gains)).mean(0).reshape(len(tried), anatomy.heads)
+    return found
+
+
+def _list_kinds(lm: CausalLM, anatomy: Anatomy, edits: Sequence[Edit]) -> list[Edits]:
+    """Each edit alone, behind those of the model."""
+    own = () if lm.variant is None else lm.variant.edits
+    return [Edits([*own, edit], anatomy) for edit in edits]
+
+
+def _try_emphasis(lm: CausalLM, anatomy: Anatomy, example: Example, alpha: float, layers: Sequence[int]) -> Tensor:
+    """(layers x heads,) gains on one example."""
     pairs = [(example.prompt, answer) for answer in (example.answer, *example.others)]
     answers = read_texts(lm, pairs, "the answers of an example")
     span = Span(example.span) if isinstance(example.span, str) else example.span
     locate(span, answers[0].ids[: answers[0].start], lm.vocabulary)
-    own = () if lm.variant is None else lm.variant.edits
-    kinds = [
-        Edits([*own, Emphasise(span, alpha, heads={layer: [head]})], anatomy)
-        for layer in layers
-        for head in range(anatomy.heads)
-    ]
-    scores = _score_all(lm, answers, [lm.variant, *kinds])
+    edits = [Emphasise(span, alpha, heads={layer: [head]}) for layer in layers for head in range(anatomy.heads)]
+    scores = _score_all(lm, answers, [lm.variant, *_list_kinds(lm, anatomy, edits)])
     odds = scores[:, 0] - (scores[:, 1:].logsumexp(1) if example.others else 0.0)
-    return (odds[1:] - odds[0]).reshape(len(layers), anatomy.heads)
+    return odds[1:] - odds[0]
 
 
 def _score_all(lm: CausalLM, answers: Sequence[Tokens], kinds: Sequence[Any]) -> Tensor:

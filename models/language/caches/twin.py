@@ -75,7 +75,7 @@ class Twins:
 
     @contextmanager
     def borrow(self) -> Iterator[Twin]:
-        """A twin that no one else uses meanwhile."""
+        """A twin that no one else uses meanwhile; it is not used again where a pass ends in an error or a Ctrl-C."""
         if self._pristine is None:
             with _lock_of(self.model), _evaluation_mode(self.model):
                 self._itself = self._itself or Twin(self.model)
@@ -85,10 +85,8 @@ class Twins:
             twin = self._free.pop()  # atomic, unlike asking first
         except IndexError:
             twin = Twin(copy_modules(self._pristine))
-        try:
-            yield twin
-        finally:
-            self._free.append(twin)
+        yield twin
+        self._free.append(twin)  # not after an exception, which may leave a hook or a setting on it
 
 
 class Snapshot:

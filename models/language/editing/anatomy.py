@@ -42,14 +42,14 @@ class Anatomy:
         one = as_whole(layers)
         layers = layers.tolist() if one is None and isinstance(layers, np.ndarray) else layers
         if one is None and (isinstance(layers, str) or not isinstance(layers, Sequence | range)):
-            raise ArgumentError(f"layer is {layers!r}; give a number, or a list of them")
+            raise ArgumentError(f"layer is {layers!r}; give a number, or a list of them{_hint(layers)}")
         found = []
         for layer in [one] if one is not None else layers:
             number = as_whole(layer)
             if number is None or not -self.n_layers <= number < self.n_layers:
                 raise ArgumentError(
                     f"layer {layer!r} does not exist: this model has layers 0..{self.n_layers - 1} (negative numbers "
-                    "count from the end)"
+                    f"count from the end){_hint(layer)}"
                 )
             found.append(number % self.n_layers)
         if not found:
@@ -150,3 +150,8 @@ class Anatomy:
     @property
     def _name(self) -> str:
         return type(self.model).__name__
+
+
+def _hint(layer: Any) -> str:
+    texts = "; keys that JSON has made texts are read by {int(key): value for key, value in given.items()}"
+    return texts if isinstance(layer, str) else ""

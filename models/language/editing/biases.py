@@ -52,16 +52,17 @@ class _Masking:
         hidden = args[0] if args else kwargs["hidden_states"]
         given, where = kwargs.get("attention_mask"), self._where
         n_keys = int(where.positions.max()) + 1
-        if given is None:
+        if given is None:  # which no attention is whose window has lost tokens
             later = torch.arange(n_keys, device=hidden.device) > where.positions[..., None]
             base = torch.zeros(later.shape, dtype=hidden.dtype, device=hidden.device)
             given = base.masked_fill_(later, torch.finfo(hidden.dtype).min)[:, None]
         elif given.dtype == torch.bool:
             given = torch.zeros_like(given, dtype=hidden.dtype).masked_fill_(~given, torch.finfo(hidden.dtype).min)
-        if given.shape[-1] != n_keys:
-            raise ModelError(f"this attention sees {given.shape[-1]} of {n_keys} tokens; it cannot be biased")
+        if (seen := given.shape[-1]) > n_keys:
+            raise ModelError(f"this attention has places for {seen} tokens where there are {n_keys}; it takes no bias")
         bias = torch.stack([self._find(row, g, n_keys, hidden) for row, g in enumerate(self._prompt.tolist())])
-        return args, {**kwargs, "attention_mask": given + bias}
+        # A window that is full has kept the last tokens only.
+        return args, {**kwargs, "attention_mask": given + bias[..., n_keys - seen :]}
 
     def _find(self, row: int, g: int, n_keys: int, hidden: Tensor) -> Tensor:
         """(heads, Q, K) of one row."""

@@ -31,6 +31,8 @@ class Edits:
         self.edits, self._anatomy = tuple(edits), anatomy
         prepared: list[Prepared] = []
         for number, edit in enumerate(self.edits):
+            if isinstance(edit, list | tuple):
+                raise ArgumentError(f"edit {number} is a {type(edit).__name__} of edits; unpack it: lm.edited(*edits)")
             if isinstance(edit, type) or not isinstance(edit, Edit):
                 raise ArgumentError(
                     f"edit {number} is {edit!r}; give one of feynkac.models.edits, such as Add(...), or an object "
@@ -45,8 +47,8 @@ class Edits:
         self.lengths = {one.length for one in prepared if one.length is not None}
         self.spans: list[Span] = [span for one in prepared for span in one.spans]
         self.reach = max((one.reach for one in prepared), default=0)
-        for change, _ in self.changes:
-            _check_module(anatomy.model, change.module)
+        for change, edit in self.changes:
+            _check_module(anatomy.model, change, edit)
         self._errors: weakref.WeakKeyDictionary[Twins, dict[Any, float]] = weakref.WeakKeyDictionary()
 
     def check_prompt(self, ids: Sequence[int], vocabulary: Vocabulary) -> None:
@@ -67,11 +69,18 @@ class Edits:
         return ", ".join(map(repr, self.edits))
 
 
-def _check_module(model: Any, name: str) -> None:
+def _check_module(model: Any, change: Change, edit: Edit) -> None:
     try:
-        model.get_submodule(name)
+        module = model.get_submodule(change.module)
     except AttributeError:
-        raise ArgumentError(f"an edit names the module '{name}', which {type(model).__name__} does not have") from None
+        raise ArgumentError(
+            f"an edit names the module '{change.module}', which {type(model).__name__} does not have"
+        ) from None
+    if module is model.get_output_embeddings():  # which passes ask about few of their tokens
+        raise ArgumentError(
+            f"{edit!r} changes the output layer '{change.module}', which is no place for edits: change the residual of "
+            "the last layer, the output layer's weights (Shift), or logits (logits_processor= of a prompt)"
+        )
 
 
 class Laid:

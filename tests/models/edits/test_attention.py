@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_edited import walk
@@ -83,7 +84,53 @@ def test_the_models_own_cache_takes_the_bias_too() -> None:
     walk(contexts, PROMPTS, 2, wanted)
 
 
-def _laid(edits: Edits) -> Any:
+@pytest.mark.parametrize("queries", ["all", "response"])
+@pytest.mark.parametrize(("kind", "attention"), [("mistral", "sdpa"), ("mistral", "eager"), ("gemma2", "eager")])
+def test_a_window_that_is_full_has_lost_what_was_emphasised(kind: str, attention: str, queries: Any) -> None:
+    """Beyond it, layer by layer, the bias of what is still seen counts: as in a pass over the whole text."""
+    model = tiny(kind, sliding_window=6)
+    model.set_attn_implementation(attention)
+    edits = Edits([emphasis(queries=queries)], Anatomy(model))
+    contexts = open_contexts(Twins(model), PROMPTS, 30, [edits] * 4, Marked())
+    assert isinstance(contexts, PlainContexts)
+    more_tokens = [list(range(3, 9))] * 4
+    contexts.start()
+    logits = contexts.append(np.arange(4), more_tokens, every=True)
+    texts = [[*prompt, *some] for prompt, some in zip(PROMPTS, more_tokens, strict=True)]
+    wanted = torch.cat([row[-6:] for row in pass_whole(model, edits, texts)])
+    torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=1e-5)
+    plain = torch.cat([row[-6:] for row in pass_whole(model, None, texts)])
+    assert (plain - wanted).abs().max() > 1e-3  # else it would prove nothing
+
+
+def pass_whole(model: Any, edits: Edits | None, texts: list[list[int]]) -> list[torch.Tensor]:
+    """(T, V) logits of each text, by passes over whole texts, without a cache."""
+    found = []
+    for g, text in enumerate(texts):
+        positions = torch.arange(len(text))[None]
+        with Twins(model).borrow() as twin, _laid(edits).on(twin, np.array([g]), positions), torch.inference_mode():
+            found.append(twin.model(input_ids=torch.tensor([text]), use_cache=False).logits[0].float())
+    return found
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2"])
+def test_attention_is_biased_alike_inside_of_autocast(kind: str) -> None:
+    """Both caches as the full pass, to a part of what the bias changes: bfloat16 rounds."""
+    model = tiny(kind)
+    edits = Edits([emphasis()], Anatomy(model))
+    texts = [[*prompt, token] for prompt, token in zip(PROMPTS, [5, 6, 7, 8], strict=True)]
+    with torch.autocast("cpu", torch.bfloat16):
+        shared = open_contexts(Twins(model), PROMPTS, 8, [edits] * 4, Marked())
+        assert isinstance(shared, SharedContexts)
+        own = PlainContexts(Twins(model), PROMPTS, _laid(edits))
+        wanted, plain = (torch.stack([row[-1] for row in pass_whole(model, kind, texts)]) for kind in (edits, None))
+        for contexts in (shared, own):
+            contexts.start()
+            logits = contexts.extend(np.arange(4), np.array([5, 6, 7, 8]))
+            assert (logits - wanted).abs().max() < 0.2 * (wanted - plain).abs().max()
+
+
+def _laid(edits: Edits | None) -> Any:
     from feynkac.models.language.editing.edits import Laid
 
     return Laid([edits] * 4, [len(prompt) for prompt in PROMPTS], Marked())

@@ -26,6 +26,7 @@ from feynkac.models.edits import (
     Span,
     Steps,
 )
+from feynkac.models.language.caches import prefill
 from feynkac.models.language.caches.opening import open_contexts
 from feynkac.models.language.caches.plain import PlainContexts
 from feynkac.models.language.caches.shared import SharedContexts
@@ -79,9 +80,10 @@ SCOPES: dict[str, Any] = {
     "response": lambda at, start: at >= start - 1,
     "text": lambda at, start: at >= start,
     "steps": lambda at, start: (at >= start) & (at <= start + 1),
+    "last tokens": lambda at, start: (at >= start - 3) & (at <= start - 1),
     "range": lambda at, start: (at >= 3) & (at < 7),
 }
-GIVEN: dict[str, Any] = {"steps": Steps(1, 2), "range": range(3, 7)}
+GIVEN: dict[str, Any] = {"steps": Steps(1, 2), "last tokens": Steps(-2, 0), "range": range(3, 7)}
 
 
 @pytest.mark.parametrize("scope", SCOPES)
@@ -101,6 +103,27 @@ def test_cached_runs_are_full_passes_with_the_same_hook(kind: str, scope: str) -
         return recompute(model, block, text, change)
 
     walk(contexts, PROMPTS, 1, wanted)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_prompt_is_read_in_several_passes_under_every_scope(kind: str, monkeypatch: Any) -> None:
+    """What an edit does depends on where a token stands in the text, never on the pass that it goes through."""
+    model, v = tiny(kind), vector(3)
+    prompts = [list(range(3, 23)), [4, 8], list(range(3, 19)), list(range(3, 11))]  # 20, 2, 16 and 8 tokens
+    scopes: list[Any] = ["all", "prompt", "response", "text", Steps(0, 0), Steps(1, 2), range(5, 14), Span("any")]
+    given = [Add(v, layer=0, scope=scope) for scope in scopes]
+    given += [Emphasise("any", alpha=0.1), Emphasise("any", alpha=0.1, queries="response")]
+    for edit in given:
+        edits = Edits([edit], Anatomy(model))
+        found = []
+        for length in (4096, 8):
+            monkeypatch.setattr(prefill, "_PREFILL", length)
+            contexts = open_contexts(Twins(model), prompts, 8, [edits] * 4, Anywhere(4, torch.device("cpu")))
+            assert isinstance(contexts, SharedContexts)
+            start = contexts.start()
+            after = contexts.extend(np.array([0, 1, 2, 3, 0]), np.array([5, 6, 7, 8, 9]))
+            found.append(torch.cat([start, after]))
+        torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=1e-5)
 
 
 def test_one_batch_has_rows_with_different_edits_and_strengths() -> None:
@@ -332,7 +355,9 @@ def test_numbers_and_vectors_are_those_of_python_numpy_and_torch_alike(tiny_lm: 
         return lm.edited(edit).score("ab", ["ba"])
 
     wanted = score(Add(v, layer=1, strength=0.5))
-    for same in (v.half(), v.double(), v.long(), v.numpy(), v.long().numpy(), v.tolist(), {1: v.tolist()}):
+    learned = torch.nn.Parameter(v.clone())
+    listed = (v.tolist(), {1: v.tolist()}, v[None], learned)
+    for same in (v.half(), v.double(), v.long(), v.numpy(), v.long().numpy(), *listed):
         assert score(Add(same, layer=1, strength=0.5)) == wanted
     for strength in (np.float32(0.5), np.float64(0.5), torch.tensor(0.5), np.array(0.5)):
         assert score(Add(v, layer=1, strength=strength)) == wanted  # pyright: ignore[reportArgumentType]
@@ -396,6 +421,16 @@ def errors(lm: Any) -> dict[str, Any]:
         "when is 0.5; give a probe": lambda: lm.edited(Add(v, layer=0, when=0.5)),  # pyright: ignore[reportArgumentType]
         "layer '0' does not exist": lambda: lm.edited(Add({"0": v})),
         "has those of [-1], counted from 0": lambda: lm.edited(Add({-1: v})),
+        "has no vector for layer 0; give a tensor, an array, or {layer: vector}": lambda: lm.edited(
+            Add(object(), layer=0)
+        ),
+        "by layer are written dict(enumerate(vectors))": lambda: lm.edited(Add(torch.ones(2, 16), layer=[0, 1])),
+        "a direction is (1, 1, 16); give (16,), or {layer: (16,)}": lambda: lm.edited(
+            Add(torch.ones(1, 1, 16), layer=0)
+        ),
+        "keys that JSON has made texts": lambda: lm.edited(Add({"0": v})),
+        "edit 0 is a tuple of edits; unpack it": lambda: lm.edited((Add(v, layer=0),)),  # pyright: ignore
+        "give whole numbers": lambda: Steps(0.5),  # pyright: ignore[reportArgumentType]
         "the direction NoneType has no vector": lambda: lm.edited(Add(None, layer=0)),
         "found of='mlp' and the edit is of='residual'": lambda: lm.edited(Add(Direction({0: v}, of="mlp"))),
         "found of='attention' and the edit is of='heads'": lambda: lm.edited(

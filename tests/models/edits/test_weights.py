@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,14 +12,12 @@ from tiny import tiny
 
 import feynkac as fk
 from feynkac.base.errors import ArgumentError
-from feynkac.models.edits import Adapter, Add, ScaleHeads, Shift
+from feynkac.models.edits import Add, ScaleHeads, Shift
 from feynkac.models.language.caches.opening import open_contexts
 from feynkac.models.language.caches.twin import Twins
 from feynkac.models.language.editing import Anatomy
 from feynkac.models.language.editing.edits import Edits
 from feynkac.models.language.editing.spans import Anywhere
-
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # of peft
 
 PROMPTS = [[5, 9, 3, 7, 1], [4, 8], [5, 9, 3, 7, 1], [8, 2, 6, 11, 30]]
 
@@ -124,41 +121,6 @@ def test_heads_are_scaled_as_by_their_slices_of_the_output_projection() -> None:
     walk(contexts, PROMPTS, 3, lambda text, g: plain(model if g == 1 else other, text))
 
 
-@pytest.fixture
-def adapted() -> Any:
-    peft = pytest.importorskip("peft")
-    config = peft.LoraConfig(
-        r=4,
-        lora_alpha=6,
-        target_modules=["q_proj", "down_proj"],
-        rank_pattern={"down_proj": 2},
-        alpha_pattern={r"layers\.1\..*q_proj": 3},
-    )
-    model = peft.get_peft_model(copy.deepcopy(tiny("llama")), config)
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_" in name:
-                parameter.normal_(0.0, 0.4)
-    return model.eval()
-
-
-def test_an_adapter_of_peft_runs_beside_its_base_in_one_batch(adapted: Any, tmp_path: Path) -> None:
-    model = tiny("llama")
-    adapted.save_pretrained(tmp_path)
-    read, live = [Adapter(tmp_path)], [Adapter(adapted)]
-    contexts = opened(model, read, None, live, read)
-    walk(contexts, PROMPTS, 4, lambda text, g: plain(model if g == 1 else adapted, text))
-
-
-def test_an_adapter_acts_where_and_how_strongly_it_is_told(adapted: Any) -> None:
-    model = tiny("llama")
-    contexts = opened(model, [Adapter(adapted, strength=0.0)], None, [Adapter(adapted, scope="prompt")], None)
-    logits = contexts.start()
-    assert logits[0].equal(logits[2]) is False and logits[0].allclose(plain(model, PROMPTS[0]), atol=1e-4)
-    torch.testing.assert_close(logits[2], plain(adapted, PROMPTS[2]), atol=1e-4, rtol=1e-4)
-
-
 def test_parameters_that_are_tied_are_shifted_together_unless_each_is_named() -> None:
     model = tiny("gpt2")
     torch.manual_seed(3)
@@ -182,19 +144,7 @@ def test_parameters_that_are_tied_are_shifted_together_unless_each_is_named() ->
         assert twin.model.lm_head.weight is twin.model.transformer.wte.weight
 
 
-def test_an_adapter_that_was_not_saved_whole_is_refused(adapted: Any, tmp_path: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
-    adapted.save_pretrained(tmp_path)
-    file = tmp_path / "adapter_model.safetensors"
-    tensors = load_file(file)
-    tensors.pop(next(name for name in tensors if ".lora_B." in name))
-    save_file(tensors, file)
-    with pytest.raises(ArgumentError, match="without its lora_B"):
-        Edits([Adapter(tmp_path)], Anatomy(tiny("llama")))
-
-
-def errors(lm: Any, adapted: Any, folder: Path) -> dict[str, Any]:
+def errors(lm: Any) -> dict[str, Any]:
     return {
         "names the parameter 'lm_foot.weight'": lambda: lm.edited(Shift({"lm_foot.weight": torch.ones(2)})),
         "is (2,) and the parameter (3, 16)": lambda: lm.edited(Shift({"lm_head.weight": torch.ones(2)})),
@@ -217,25 +167,11 @@ def errors(lm: Any, adapted: Any, folder: Path) -> dict[str, Any]:
         "or no numbers": lambda: lm.edited(Shift({"lm_head.weight": torch.full((3, 16), float("nan"))})),
         "(0, 9) is no (layer, head): this model has heads 0..3": lambda: lm.edited(ScaleHeads({(0, 9): 0.0})),
         "this model has layers 0..1": lambda: lm.edited(ScaleHeads({(5, 0): 0.0})),
-        "it must hold adapter_config.json": lambda: lm.edited(Adapter(folder)),
-        "give a folder, or a PeftModel": lambda: lm.edited(Adapter(3)),
-        "they belong to another model": lambda: lm.edited(Adapter(adapted)),
     }
 
 
-@pytest.mark.parametrize("wanted", list(errors(None, None, Path())))
-def test_weights_that_do_not_fit_are_refused_where_they_are_made(
-    tiny_lm: Any, adapted: Any, tmp_path: Path, wanted: str
-) -> None:
+@pytest.mark.parametrize("wanted", list(errors(None)))
+def test_weights_that_do_not_fit_are_refused_where_they_are_made(tiny_lm: Any, wanted: str) -> None:
     with pytest.raises(ArgumentError) as caught:
-        errors(tiny_lm("a", "b"), adapted, tmp_path)[wanted]()
+        errors(tiny_lm("a", "b"))[wanted]()
     assert wanted in str(caught.value)
-
-
-def test_adapters_of_other_kinds_are_refused_by_name() -> None:
-    peft = pytest.importorskip("peft")
-    for more, wanted in (({"use_dora": True}, "use_dora"), ({"bias": "all"}, "bias")):
-        config = peft.LoraConfig(r=2, target_modules=["q_proj"], **more)
-        model = peft.get_peft_model(copy.deepcopy(tiny("llama")), config)
-        with pytest.raises(ArgumentError, match=wanted):
-            Edits([Adapter(model)], Anatomy(tiny("llama")))

@@ -1,0 +1,67 @@
+"""Vectors as users have them: of Python, numpy or torch, one for all layers or one for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from feynkac.base.errors import ArgumentError
+from feynkac.models.edits.directions import Direction
+from feynkac.models.edits.sites import find_width
+from feynkac.models.language.editing import Anatomy
+
+
+def take_vectors(direction: Any, layer: int) -> Tensor:
+    """(W,) or (K, W) of a layer, without its gradient; one row is one vector."""
+    found = direction[layer] if isinstance(direction, Mapping) else direction
+    found = found.detach() if isinstance(found, Tensor) else torch.as_tensor(found)
+    return found[0] if found.ndim == 2 and len(found) == 1 else found
+
+
+def check_place(direction: Any, of: str) -> None:
+    """Raises ArgumentError for a direction that was found elsewhere in a layer than it is to act."""
+    if isinstance(direction, Direction) and direction.of != of:
+        raise ArgumentError(
+            f"the direction was found of={direction.of!r} and the edit is of={of!r}; give of={direction.of!r}, or the "
+            "vectors alone, as dict(direction)"
+        )
+
+
+def read_vectors(direction: Any, layer: int, anatomy: Anatomy, of: str = "residual", *, every: bool = False) -> Tensor:
+    """(W,) or (K, W) of a layer. Raises ArgumentError for another width, a length of 0, NaN, or no vector at all.
+
+    `every`: whether each of K vectors must have a length, and not only one of them.
+    """
+    try:
+        vectors = take_vectors(direction, layer)
+    except (KeyError, TypeError, ValueError, RuntimeError):
+        raise ArgumentError(f"{_write(direction)} has no vector for layer {layer}; {_tell_form(direction)}") from None
+    width = find_width(anatomy, of, [layer])
+    if vectors.ndim not in (1, 2):
+        raise ArgumentError(f"a direction is {tuple(vectors.shape)}; give ({width},), or {{layer: ({width},)}}")
+    if vectors.shape[-1] != width:
+        raise ArgumentError(
+            f"a direction of {vectors.shape[-1]} numbers for layers of {width}: it belongs to another model"
+        )
+    if not vectors.isfinite().all():
+        raise ArgumentError(f"the direction of layer {layer} holds NaN or infinity")
+    long = vectors.float().reshape(-1, width).norm(dim=1) > 0
+    if not (long.all() if every else long.any()):
+        raise ArgumentError(f"the direction of layer {layer} has length 0")
+    return vectors
+
+
+def _write(direction: Any) -> str:
+    return "the direction" if isinstance(direction, Mapping) else f"the direction {type(direction).__name__}"
+
+
+def _tell_form(direction: Any) -> str:
+    if not isinstance(direction, Mapping):
+        return (
+            "give a tensor, an array, or {layer: vector}, such as the directions of repeng's ControlVector or the "
+            "layer_activations of a SteeringVector"
+        )
+    return f"it has those of {list(direction)}, counted from 0"
