@@ -90,8 +90,10 @@ def judge(task: Task, runs: int, particles: int) -> list[dict[str, Any]]:
     rows = [make_row(task, "plain", base, base)]
     for outline in task.outlines:
         twist = fk.markov_twist(task.model, task.constraint, outline=outline, seed=5)
-        found = measure(task, [task.constraint, twist], runs, particles)
-        rows.append(make_row(task, "twist" if outline is None else "twist, outline by hand", base, found))
+        level = fk.markov_twist(task.model, task.constraint, outline=outline, chain=twist.chain, guide=False)
+        by = "" if outline is None else ", outline by hand"
+        for method, each in (("twist" + by, twist), ("level" + by, level)):
+            rows.append(make_row(task, method, base, measure(task, [task.constraint, each], runs, particles)))
     return rows
 
 

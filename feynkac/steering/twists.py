@@ -14,7 +14,7 @@ from feynkac.base.errors import ArgumentError
 from feynkac.base.masks import TokenConstraint
 from feynkac.base.numbers import read_whole
 from feynkac.potentials.base import Factor
-from feynkac.potentials.twists import MarkovTwist, TokenChain
+from feynkac.potentials.twists import MarkovLevel, MarkovTwist, TokenChain
 from feynkac.potentials.twists.chains import fit_chain
 from feynkac.steering.steer import steer
 
@@ -25,9 +25,10 @@ def markov_twist(
     *,
     outline: TokenConstraint | None = None,
     chain: TokenChain | None = None,
+    guide: bool = True,
     runs: int = 64,
     seed: int | None = None,
-) -> MarkovTwist:
+) -> MarkovLevel:
     """A guess of how likely each text is to meet `constraint` yet; steer with both, for it has no part in the target.
 
         sentence = fk.regex(r"[^\\n]*\\.")
@@ -37,7 +38,7 @@ def markov_twist(
     psi is exact under a Markov chain of tokens in the place of the language model (Zhang et al. 2024 have a hidden
     Markov model there). It pays where much depends on what the automaton and the limit tell: a text that must end
     within `max_tokens`, a length, a closing bracket. Where all depends on the words that come next (a letter to be
-    avoided), a chain of tokens knows too little to help.
+    avoided), a chain of tokens knows too little to choose them: there `guide=False`.
 
     - `task`: a prompt, `lm.prompt(...)`. The twist serves all prompts of this `lm`, best those that are like it. Stop
       strings are not foreseen.
@@ -45,6 +46,8 @@ def markov_twist(
       which has none, or for a schema, which has a rough one of its own. It only guides, and need not be exact.
     - `chain`: a chain that is known already. By default it is learnt from `runs` texts that meet `constraint`. They are
       forwarded once: make a twist once, and use it often.
+    - `guide`: False leaves the drawing of tokens to the model, and only weighs what came out. For constraints under
+      which the next words decide, and the chain knows no more than how long the text has become.
 
     `twist ** 0.5` trusts the chain less. Raises ArgumentError for anything else, ConstraintError for a constraint
     without a finite automaton, or with one of too many states.
@@ -58,8 +61,11 @@ def markov_twist(
         raise ArgumentError("markov_twist(constraint=None): give a constraint on tokens, such as regex(...)")
     if chain is not None and not isinstance(chain, TokenChain):
         raise ArgumentError(f"markov_twist(chain={chain!r}): give a TokenChain, or nothing")
+    if not isinstance(guide, bool):
+        raise ArgumentError(f"markov_twist(guide={guide!r}): give True or False")
     known = learn_chain(task, constraint, runs=runs, seed=seed) if chain is None else chain
-    return MarkovTwist(known, constraint if outline is None else outline)
+    kind = MarkovTwist if guide else MarkovLevel
+    return kind(known, constraint if outline is None else outline)
 
 
 def learn_chain(task: Any, *potentials: Any, runs: int, seed: int | None) -> TokenChain:

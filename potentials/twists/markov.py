@@ -16,11 +16,11 @@ from feynkac.potentials.twists.acceptance import Acceptance, Places
 from feynkac.potentials.twists.chains import TokenChain
 
 
-class MarkovTwist(Factor):
+class MarkovLevel(Factor):
     """A level of log psi nats, and no part in the target (see `markov_twist`).
 
     psi(state, last token, tokens left) is the probability that `chain` goes on from there to a text that `constraint`
-    accepts. It guides the proposal of prompts, too. `twist ** 0.5` trusts the chain less.
+    accepts. Tokens are drawn as without it. `twist ** 0.5` trusts the chain less.
     """
 
     def __init__(self, chain: TokenChain, constraint: TokenConstraint, *, power: float = 1.0) -> None:
@@ -38,18 +38,8 @@ class MarkovTwist(Factor):
         """(R,) zeros: what was guessed is taken back."""
         return np.zeros(len(rows))
 
-    def guide(self, frontier: Any) -> Any:
-        """(U, V) nats, a tensor: log psi behind each next token."""
-        import torch
-
-        device = frontier.logits.device
-        found = self._acceptance.guide(self._locate(frontier.state, frontier.heads))
-        rows, which, least = (torch.as_tensor(array, device=device) for array in found)
-        worth = rows[which].clamp_(min=least[:, None])
-        return worth if self._exponent == 1 else worth.mul_(self._exponent)
-
     def _power(self, exponent: float) -> Factor:
-        return MarkovTwist(self.chain, self._constraint, power=self._exponent * exponent)
+        return type(self)(self.chain, self._constraint, power=self._exponent * exponent)
 
     def _locate(self, state: State, rows: Rows) -> Places:
         texts = require(
@@ -68,6 +58,20 @@ class MarkovTwist(Factor):
         left = limit - np.array([len(each) for each in tokens], np.int64)
         end = state.must_end(rows) if isinstance(state, ForcesEnds) else np.zeros(len(rows), np.bool_)
         return Places(states, last, left, limit, end)
+
+
+class MarkovTwist(MarkovLevel):
+    """A Markov level that guides the proposal of prompts, too: they draw from p(v) psi(after v)."""
+
+    def guide(self, frontier: Any) -> Any:
+        """(U, V) nats, a tensor: log psi behind each next token."""
+        import torch
+
+        device = frontier.logits.device
+        found = self._acceptance.guide(self._locate(frontier.state, frontier.heads))
+        rows, which, least = (torch.as_tensor(array, device=device) for array in found)
+        worth = rows[which].clamp_(min=least[:, None])
+        return worth if self._exponent == 1 else worth.mul_(self._exponent)
 
 
 def _find_outline(constraint: TokenConstraint, name: str) -> TokenConstraint:

@@ -14,7 +14,7 @@ from test_language_model import last, law, remember
 import feynkac as fk
 from feynkac.models.language.language_model import LanguageModel
 from feynkac.potentials.base import Factor
-from feynkac.potentials.twists import MarkovTwist
+from feynkac.potentials.twists import MarkovLevel, MarkovTwist
 from feynkac.potentials.twists.chains import fit_chain
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import adaptive, systematic
@@ -97,11 +97,35 @@ def test_each_problem_of_a_batch_has_its_twist(bigrams) -> None:
         np.testing.assert_allclose(result.log_weights + math.log(5), evidence(bigrams, at_limit), atol=5e-6)
 
 
+def test_a_right_level_alone_lowers_the_variance(bigrams) -> None:
+    """The mean and the variance of Z over all runs of two particles that draw from the model itself."""
+    chain, pattern = fk.TokenChain(bigrams.vocabulary, np.arange(3), np.exp(LAW)), fk.regex("(a|b)*bb")
+    task = bigrams.prompt("a", max_tokens=3)
+
+    def moments(*potentials) -> tuple[float, float]:
+        batch = read_problems(task, potentials)
+
+        def run(rng):
+            steps = smc(batch.join(), batch.weigh(), n=[2], resample=adaptive(systematic, ess=1.0), rng=rng)
+            return math.exp(last(steps).log_z)
+
+        runs = list(enumerate_runs(run))
+        mean = sum(p * z for p, z in runs)
+        return mean, sum(p * z * z for p, z in runs) - mean**2
+
+    mean, variance = moments(pattern)
+    assert (found := moments(pattern, MarkovLevel(chain, pattern)))[0] == pytest.approx(mean, rel=1e-5)
+    assert found[1] < 0.05 * variance
+
+
 NEVER = np.array([[0.5, 0.5, 0.0]])
 """A chain that takes "b" to be impossible."""
 
 
-@pytest.mark.parametrize("kind", ["random", "of another automaton", "blind", "to a power", "to a negative power"])
+KINDS = ["random", "of another automaton", "blind", "to a power", "to a negative power", "level", "level to a power"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_wrong_twist_changes_no_expectation(tiny_lm, monkeypatch, kind) -> None:
     """E[Z] = Z over all runs of two particles, whatever psi is."""
     remember(monkeypatch)
@@ -114,6 +138,8 @@ def test_a_wrong_twist_changes_no_expectation(tiny_lm, monkeypatch, kind) -> Non
         "blind": MarkovTwist(fk.TokenChain(lm.vocabulary, np.zeros(3, int), NEVER), pattern),
         "to a power": MarkovTwist(wrong, pattern) ** 0.5,
         "to a negative power": MarkovTwist(wrong, pattern) ** -1,
+        "level": MarkovLevel(wrong, other),
+        "level to a power": MarkovLevel(wrong, pattern) ** 2,
     }[kind]
     batch = read_problems(lm.prompt("a", max_tokens=3), (pattern, twist))
     allowed = {"", "a", "b", "ba", "bb", "bba", "bbb"}

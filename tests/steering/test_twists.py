@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import feynkac as fk
+from feynkac.base.capabilities import Guides, has
 
 
 @pytest.fixture
@@ -24,6 +25,17 @@ def test_a_twist_is_learnt_and_steers(lm) -> None:
         assert result.texts == results[0].texts and (result.log_weights == results[0].log_weights).all()
 
 
+def test_a_twist_that_does_not_guide_leaves_the_draws_to_the_model(lm) -> None:
+    """One particle is never resampled, so that it writes what it writes without a twist, and weighs the same."""
+    task, pattern = lm.prompt("a", max_tokens=8, at_limit="end"), fk.regex("[ab]*bb")
+    chain = fk.markov_twist(task, pattern, runs=32, seed=0).chain
+    level, twist = (fk.markov_twist(task, pattern, chain=chain, guide=guide) for guide in (False, True))
+    for seed in range(5):
+        alone, with_level = (fk.steer(task, pattern, *more, particles=1, seed=seed) for more in ((), (level**2,)))
+        assert with_level.texts == alone.texts and with_level.log_evidence == pytest.approx(alone.log_evidence)
+    assert not has(level, Guides) and not has(level**2, Guides) and has(twist, Guides)
+
+
 def test_a_grammar_has_a_twist_by_an_outline(lm) -> None:
     task, grammar = lm.prompt("a", max_tokens=6, at_limit="end"), fk.grammar('start: "a" start "b" | "b"')
     twist = fk.markov_twist(task, grammar, outline=fk.regex("a*b+"), runs=32, seed=0)
@@ -40,6 +52,7 @@ def test_wrong_arguments_are_refused_by_name(lm) -> None:
         (lambda: fk.markov_twist(task, pattern, outline="a"), "outline='a'"),
         (lambda: fk.markov_twist(task, pattern, chain=1), "give a TokenChain"),
         (lambda: fk.markov_twist(task, pattern, runs=0), "runs is 0"),
+        (lambda: fk.markov_twist(task, pattern, guide="no"), "guide='no'"),
     ):
         with pytest.raises(fk.ArgumentError, match=said):
             wrong()
