@@ -29,6 +29,7 @@ from feynkac.base.capabilities.models import (
     Masks as Masks,
     Replayable as Replayable,
     Replays as Replays,
+    Resides as Resides,
     Scorer as Scorer,
     Scores as Scores,
     ScoresAnswers as ScoresAnswers,
@@ -90,7 +91,7 @@ class Closes(Protocol):
 OF_MODELS: tuple[type, ...] = (
     Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, GoesBack, Enumerates, Replays, Scores, Branches,
 )  # fmt: skip
-OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers,)
+OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers, Resides)
 OF_CONTEXTS: tuple[type, ...] = (KeepsHidden,)
 OF_STATES: tuple[type, ...] = (
     Shows, Retires, Keeps, Records, CountsTokens, TellsEnds, Remembers, Writes, TellsProblems, Tokenised,
