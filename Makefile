@@ -22,7 +22,7 @@ SHARED := PYTHONSAFEPATH=1 OMP_NUM_THREADS=1
 COMPILED := tests/models/language/draws/test_draw.py tests/models/language/draws/test_urn.py tests/smc/test_kernels.py tests/smc/test_resample.py \
 	tests/smc/test_history.py tests/potentials/test_regex.py tests/models/discrete/test_canvas.py
 
-.PHONY: help demo test test-fast test-slow test-bounds test-newest test-lowest lint format wheel bench peers model clean
+.PHONY: help demo test test-fast test-slow test-ray test-bounds test-newest test-lowest lint format wheel bench peers model clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -40,6 +40,10 @@ test-fast: $(VENV)/dev.stamp model ## The tests, without the slow ones
 
 test-slow: $(VENV)/dev.stamp model ## The slow tests only
 	@$(PY) -P -m pytest -m slow
+
+test-ray: $(VENV)/dev.stamp ## The tests that start a Ray cluster of two nodes on this machine
+	@$(PY) $(PIP) -c constraints.txt --no-build-isolation -e '.[ray]'
+	@$(SHARED) $(PY) -P -m pytest -m ray tests/steering/executors
 
 test-bounds: $(VENV)/dev.stamp ## The tests of compiled code, with every index checked
 	@echo "== tests with NUMBA_BOUNDSCHECK"

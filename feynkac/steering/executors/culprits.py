@@ -10,7 +10,7 @@ import cloudpickle
 
 from feynkac.base.errors import shorten
 
-DEEP = 6
+DEEP = 12
 """Levels that are looked through."""
 
 
@@ -20,7 +20,7 @@ def explain_refusal(what: str, thing: Any, cause: Exception) -> str:
     where = f" (its {', '.join(path)}: {shorten(repr(inner), 80)})" if path else ""
     return (
         f"{what} cannot be sent to a worker{where}: {type(cause).__name__}: {cause}. Locks, open files, connections "
-        "and generators stay in their process: open them where they are used, inside of the function and on first use, or "
+        "and generators stay in their process: open them where they are used, in the function and on first use, or "
         "leave them out in __getstate__"
     )
 

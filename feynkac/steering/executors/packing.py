@@ -53,6 +53,7 @@ class Packer:
     def __init__(self) -> None:
         self._numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
         self._count = itertools.count()
+        self._within: weakref.WeakKeyDictionary[Vocabulary, list[Any]] = weakref.WeakKeyDictionary()
 
     def pack(self, thing: Any, what: str) -> Parcel:
         """A parcel of `thing`. Raises ArgumentError, which says by `what` and by its innermost part what cannot be."""
@@ -88,6 +89,8 @@ class Packer:
             return known.key
         if isinstance(thing, Vocabulary):
             mark = ""  # it never changes
+            for inner in self._list_within(thing):
+                self._name(inner, parts)
         elif has(thing, Resides):
             inner = dict[str, Part]()
             weights, reload = thing.find_weights()
@@ -100,6 +103,14 @@ class Packer:
         key = f"{self._numbers[thing]}:{mark}"
         parts[key] = Part(key, thing)
         return key
+
+    def _list_within(self, vocabulary: Vocabulary) -> list[Any]:
+        """The parts that a vocabulary refers to, such as the vocabulary beneath one of bytes."""
+        if vocabulary not in self._within:
+            parts = dict[str, Part]()
+            self._write(vocabulary, "the vocabulary", parts, whole=vocabulary)
+            self._within[vocabulary] = [part.thing for part in parts.values()]
+        return self._within[vocabulary]
 
 
 class _Pickler(cloudpickle.Pickler):

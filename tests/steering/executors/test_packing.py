@@ -169,7 +169,7 @@ def test_what_cannot_be_sent_is_named_by_argument_and_by_its_innermost_part(tiny
 
     cases = (
         (make_call(task, Critic()), r"the potential 'critic' .*attribute 'client', attribute 'lock'.*__getstate__"),
-        (make_call(task, fk.regex("a*"), fk.reward(locked)), r"the potential 'locked' .*variable 'lock'"),
+        (make_call(task, fk.regex("a*"), fk.reward(locked)), r"the potential 'reward\(locked\)' .*variable 'lock'"),
         (make_call([(task,), (task, Critic())]), r"problem 2 of 2: the potential 'critic'"),
         (make_call([task, tiny_lm().prompt("a", logits_processor=[processor])]), r"problem 2 of 2: the model .*'lock'"),
     )
