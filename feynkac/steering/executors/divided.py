@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -67,8 +68,9 @@ class Divided:
             self._executor.run(self._call, self._pieces, keep, bar.tell)
         except FeynkacError as error:
             if self.has_begun:
-                merged = self._merge()
-                error.partial = merged if len(merged) > 1 else merged[0]
+                with suppress(Exception):  # what failed may be what shows the particles, too
+                    merged = self._merge()
+                    error.partial = merged if len(merged) > 1 else merged[0]
             raise
         finally:
             bar.close()
