@@ -25,7 +25,7 @@ SHARED := PYTHONSAFEPATH=1 OMP_NUM_THREADS=1
 COMPILED := tests/models/language/draws/test_draw.py tests/models/language/draws/test_urn.py tests/smc/test_kernels.py tests/smc/test_resample.py \
 	tests/smc/test_history.py tests/potentials/test_regex.py tests/models/discrete/test_canvas.py
 
-.PHONY: help demo test test-fast test-slow test-gpu test-served test-bounds test-newest test-lowest lint format wheel bench bench-peers peers model clean
+.PHONY: help demo test test-fast test-slow test-gpu test-served test-ray test-bounds test-newest test-lowest lint format wheel bench bench-peers peers model clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -51,6 +51,10 @@ test-gpu: $(VENV)/dev.stamp ## The tests that need a CUDA device; skipped where 
 test-served: $(VENV)/dev.stamp model ## The tests of served models against `transformers serve` on this machine
 	@$(PY) $(PIP) -c constraints.txt --no-build-isolation -e '.[serving]'
 	@PYTHONSAFEPATH=1 $(PY) -P -m pytest -m served tests/models/served
+
+test-ray: $(VENV)/dev.stamp ## The tests that start a Ray cluster of two nodes on this machine
+	@$(PY) $(PIP) -c constraints.txt --no-build-isolation -e '.[ray]'
+	@$(SHARED) $(PY) -P -m pytest -m ray tests/steering/executors
 
 test-bounds: $(VENV)/dev.stamp ## The tests of compiled code, with every index checked
 	@echo "== tests with NUMBA_BOUNDSCHECK"

@@ -18,6 +18,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "feynkac.steering.steer": ("steer",),
     "feynkac.steering.check": ("check",),
+    "feynkac.steering.executors.local": ("LocalExecutor",),
+    "feynkac.steering.executors.on_ray": ("RayExecutor",),
     "feynkac.steering.moves": ("redraw", "rejuvenate"),
     "feynkac.steering.twists": ("markov_twist",),
     "feynkac.potentials.twists": ("TokenChain",),
@@ -110,6 +112,8 @@ if TYPE_CHECKING:
     from feynkac.rulers.ruler import ruler as ruler
     from feynkac.steering.bounds import EvidenceBounds as EvidenceBounds, bound_evidence as bound_evidence
     from feynkac.steering.check import check as check
+    from feynkac.steering.executors.local import LocalExecutor as LocalExecutor
+    from feynkac.steering.executors.on_ray import RayExecutor as RayExecutor
     from feynkac.steering.moves import redraw as redraw, rejuvenate as rejuvenate
     from feynkac.steering.steer import steer as steer
     from feynkac.steering.twists import markov_twist as markov_twist

@@ -77,7 +77,7 @@ class Particles:
 
     def tell_problems(self, rows: Rows) -> list[Problem]:
         """(R,) which program each particle runs; what it continues is its own affair."""
-        return list_problems((self.rows[int(i)].group for i in rows), self.memory.first_problem)
+        return list_problems((self.rows[int(i)].group for i in rows), self.memory.problems)
 
     def tell_ends(self, rows: Rows) -> list[str | None]:
         """At which lines the programs of dead `rows` gave up."""

@@ -24,8 +24,8 @@ class Memory:
 
     def __init__(self, n: int) -> None:
         self._n = n
-        self.first_problem = 0
-        """The number of the run's first problem, where the problems of a call run one by one."""
+        self.problems: Sequence[int] | None = None
+        """The place in the call of each problem of this run, where it has but some of them; None: it has all."""
         self._arrays: dict[Hashable, NDArray] = {}
         self._defaults: dict[Hashable, NDArray] = {}
         self._shared: dict[Hashable, object] = {}
@@ -74,6 +74,6 @@ class Memory:
     def _bear(self, n: int) -> Memory:
         """An empty memory of `n` rows of the same run."""
         child = Memory(n)
-        child._shared, child._notes, child.first_problem = self._shared, self._notes, self.first_problem
+        child._shared, child._notes, child.problems = self._shared, self._notes, self.problems
         child._defaults = dict(self._defaults)
         return child

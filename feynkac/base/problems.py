@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,11 +32,14 @@ class Problem:
         return [*turns, {"role": "assistant", "content": text}]
 
 
-def list_problems(groups: Iterable[Any], first: int = 0, make: Callable[[int], Problem] = Problem) -> list[Problem]:
+def list_problems(
+    groups: Iterable[Any], places: Sequence[int] | None = None, make: Callable[[int], Problem] = Problem
+) -> list[Problem]:
     """(R,) the problem of each row, from the number of its group; `make` is called once for each.
 
-    `first` is the number of the run's first problem (`Memory.first_problem`).
+    `places`: where each problem of the run stands in the call (`Memory.problems`).
     """
     numbers = [int(group) for group in groups]
-    known = {number: replace(make(number), index=number + first) for number in dict.fromkeys(numbers)}
+    places = range(max(numbers, default=0) + 1) if places is None else places
+    known = {number: replace(make(number), index=places[number]) for number in dict.fromkeys(numbers)}
     return [known[number] for number in numbers]

@@ -6,7 +6,7 @@ Particle Gibbs, which is many runs, is in `feynkac.steering.sweeps`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, Literal, Protocol, get_args
 
@@ -89,6 +89,11 @@ class Plan:
             if isinstance(model, ChecksForks):
                 model.check_forks()
 
+    def of_island(self) -> Plan:
+        """How one island by itself is sampled."""
+        moves = None if self.moves is None else self.moves.divide(self.islands)
+        return replace(self, particles=self.particles // self.islands, islands=1, moves=moves)
+
     @property
     def size(self) -> int:
         """Particles in the population of one problem; a beam holds all its extensions."""
@@ -156,14 +161,15 @@ class Batch:
         model = problems.join(guided=not whole)
         if plan.moves is not None:
             plan.moves.check(model)
-        parts = TimedModel(model, self._watch), TimedPotential(weigh, self._watch)
+        parts = TimedModel(model, self._watch), TimedPotential(weigh, self._watch, problems.places)
         n = [plan.size] * len(problems)
         if plan.algorithm == "optimal":
             refusal = CANNOT_BRANCH.format(type(problems.models[0]).__name__)
             require(model, Branches, refusal, ArgumentError).check_branches()
             self._steps = branching_smc(*parts, n=n, rng=streams, islands=plan.islands)
         else:
-            moves = () if plan.moves is None else plan.moves.bind(parts[0], TimedPotential(weighed, self._watch), plan)
+            unwatched = TimedPotential(weighed, self._watch, problems.places)
+            moves = () if plan.moves is None else plan.moves.bind(parts[0], unwatched, plan)
             self._steps = smc(*parts, n=n, resample=plan.resample_islands(), rng=streams, moves=moves)
 
     @property

@@ -55,9 +55,9 @@ class Chain:
         source: RandomSource,
         observers: Sequence[Observer],
         watch: Stopwatch,
-        number: int,
+        places: Sequence[int] | None = None,
     ) -> None:
-        """`number`: the place of the problem in the call."""
+        """`places`: that of the problem in the call."""
         self.kept: list[Kept] = []
         self._verdicts = Verdicts()
         self.recorder = Recorder(0, 1, self._verdicts)
@@ -65,7 +65,7 @@ class Chain:
         self._observers = observers
         self._sweeps: Iterator[Sweep] = gibbs(
             model,
-            TimedPotential(watch_deaths(potential, self._verdicts), watch, number),
+            TimedPotential(watch_deaths(potential, self._verdicts), watch, places),
             n=plan.particles // plan.islands,
             sweeps=plan.sweeps or SWEEPS,
             rng=source,

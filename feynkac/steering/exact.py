@@ -97,16 +97,16 @@ class Exact:
 
     def _solve(self, model: Any, bar: Any) -> Result:
         g = len(self._results)
-        masked = self._problems.only_masks(g)
+        masked, places = self._problems.only_masks(g), self._problems.take(g).places or (g,)
         with self._watch.on("model"):
             found: Enumerated = call(model.enumerate, MOST, masked, bar.update, of=model, what="enumerate")
-        number_problems(found.state, g)
+        number_problems(found.state, places)
         with self._watch.on("potentials"):
             result = self._weigh(found, self._problems.find_potential(g))
         # Where only masks weigh, what was left out is known to be nothing against what was found.
         if found.log_left > -math.inf and not (masked and found.log_left < result.log_evidence + TINY):
             error = ArgumentError(
-                f"the texts of problem {g + 1} are too many to be listed: those found in {MOST} "
+                f"the texts of problem {places[0] + 1} are too many to be listed: those found in {MOST} "
                 f"histories have log evidence {result.log_evidence:.2f}, and prefixes of {found.log_left:.2f} nats "
                 "are left; use algorithm='smc', tighter constraints, or a smaller max_tokens"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from feynkac.base.capabilities import GoesBack, Retraces, require
@@ -41,19 +41,26 @@ class Moving:
         kernel: Kernel = Redraw(model, potential, self.block, self.tail) if self.block else Moves(self.moves)
         if self.chains is None:
             return Rejuvenation(kernel, self.every)
-        self._check_chains(plan)
+        self.check_chains(plan)
+        assert isinstance(plan.resampler, str)
+        choose = schemes.shrink(schemes.by_name(plan.resampler), self.chains // plan.islands)
+        choose = schemes.islands(choose, plan.islands) if plan.islands > 1 else choose
+        return Rejuvenation(kernel, self.every, choose, plan.particles // self.chains)
+
+    def divide(self, islands: int) -> Moving:
+        """Those of one of `islands`."""
+        return self if self.chains is None else replace(self, chains=self.chains // islands)
+
+    def check_chains(self, plan: Plan) -> None:
+        """Raises ArgumentError for chains that do not fit the particles of a plan, or its resampler."""
+        chains, n = self.chains, plan.particles
+        if chains is None:
+            return
         if not isinstance(plan.resampler, str):
             raise ArgumentError(
                 f"chains={self.chains} with resampler={plan.resampler!r}: give the name of a scheme, which can return "
                 "fewer rows than it is given"
             )
-        choose = schemes.shrink(schemes.by_name(plan.resampler), self.chains // plan.islands)
-        choose = schemes.islands(choose, plan.islands) if plan.islands > 1 else choose
-        return Rejuvenation(kernel, self.every, choose, plan.particles // self.chains)
-
-    def _check_chains(self, plan: Plan) -> None:
-        chains, n = self.chains, plan.particles
-        assert chains is not None
         if n % chains or chains >= n or chains % plan.islands:
             raise ArgumentError(
                 f"chains is {chains} for {n} particles on {plan.islands} islands; it must divide the particles into "

@@ -24,6 +24,8 @@ class Problems:
     models: tuple[Any, ...]
     own: tuple[Factor, ...]
     shared: Factor
+    places: tuple[int, ...] | None = None
+    """Where each stands in the call, where these are but some of its problems; None: they are all."""
 
     def __len__(self) -> int:
         return len(self.models)
@@ -68,9 +70,12 @@ class Problems:
             first = call(require(first, Joins, alone, ArgumentError).join, others, of=first, what="join")
         return prepare(first, self.shared) if guided else first
 
-    def take(self, g: int) -> Problems:
-        """Problem `g` by itself."""
-        return Problems((self.models[g],), (self.own[g],), self.shared)
+    def take(self, *numbers: int) -> Problems:
+        """Some of the problems by themselves; one may be taken more than once."""
+        places = tuple(numbers if self.places is None else (self.places[g] for g in numbers))
+        return Problems(
+            tuple(self.models[g] for g in numbers), tuple(self.own[g] for g in numbers), self.shared, places
+        )
 
 
 class Assigned(Factor):

@@ -151,11 +151,7 @@ class Recorder:
         if self.died:
             return doubts
         doubts += warn_of_dropped(dropped)
-        if floor is not None and self.step.log_z < floor - BELOW:
-            doubts.append(
-                f"the evidence is below {floor:.2f} nats, which some texts of the constraint have for certain: the "
-                "particles missed likely ones; use algorithm='exact' if the texts are few, or more particles"
-            )
+        doubts += warn_of_floor(self.step.log_z, floor)
         never = algorithm in ("importance", "best_of_n")
         # What is certain may be as uneven as it likes: of such a population a small ESS is no doubt.
         uneven = algorithm == "optimal"
@@ -206,6 +202,16 @@ def warn_of_dropped(dropped: float | None) -> list[str]:
     return [
         f"the beam of the byte model dropped {dropped:.2f} nats a text, so that its law is that of the model beneath "
         "to this extent only; give fk.bytewise a wider beam, or a smaller least"
+    ]
+
+
+def warn_of_floor(log_z: float, floor: float | None) -> list[str]:
+    """A warning where an evidence is below what it is for certain, both in nats."""
+    if floor is None or log_z >= floor - BELOW:
+        return []
+    return [
+        f"the evidence is below {floor:.2f} nats, which some texts of the constraint have for certain: the "
+        "particles missed likely ones; use algorithm='exact' if the texts are few, or more particles"
     ]
 
 

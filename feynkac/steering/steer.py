@@ -14,13 +14,14 @@ from feynkac.base.host import check_not_forked
 from feynkac.results.result import Result
 from feynkac.smc.observers import Observer
 from feynkac.smc.rng import Streams
-from feynkac.steering.algorithms import Algorithm, Batch, Job, Plan
+from feynkac.steering.algorithms import Algorithm, Plan
 from feynkac.steering.deaths import raise_if_dead
-from feynkac.steering.exact import Exact
 from feynkac.steering.exclusions import refuse_contradiction
+from feynkac.steering.executors.divided import Divided
+from feynkac.steering.executors.pieces import Executor
 from feynkac.steering.moves import read_moves
-from feynkac.steering.problems import Problems, read_problems
-from feynkac.steering.sweeps import Chains
+from feynkac.steering.problems import read_problems
+from feynkac.steering.starting import start
 
 BIASED = (
     "biased: the proposal leaves its weights out, so that samples, weights and evidence follow no declared target, "
@@ -48,6 +49,7 @@ def steer(
     progress: bool | None = None,
     on_death: Literal["raise", "return"] = "raise",
     observers: Iterable[Observer] = (),
+    executor: Executor | None = None,
 ) -> Any:
     """Sample from p(x) prod_k exp(potential_k(x)), where p is the law of `model`, with particles.
 
@@ -71,6 +73,9 @@ def steer(
     - `on_death`: "raise" raises AllParticlesDied if every particle has weight zero, before the run where no text meets
       some constraints at once and that is soon found out; "return" gives the dead Result.
     - `observers`: called with every `smc.engine.Step`; one that returns True ends the run there.
+    - `executor`: where islands and problems run, as `fk.RayExecutor(...)` on many machines; None is here, in one batch.
+      Problems have the random numbers that they have without one, islands other ones (see
+      `feynkac/steering/executors/README.md`).
 
     All algorithms have the same target. All but "gibbs" give an unbiased evidence and properly weighted samples.
 
@@ -116,7 +121,7 @@ def steer(
     plan.check_models(problems.models)
     if on_death == "raise":
         refuse_contradiction([problems.find_potential(g) for g in range(len(problems))])
-    job = _start(problems, plan, streams)
+    job = start(problems, plan, streams) if executor is None else Divided(problems, plan, streams.seed, executor)
 
     def results(complete: bool) -> list[Result]:
         readers = [find_reader(problems.find_potential(g)) for g in range(len(problems))]
@@ -141,13 +146,6 @@ def steer(
     if on_death == "raise" and complete:
         raise_if_dead(job.explain_deaths(), outcome)
     return outcome if many else outcome[0]
-
-
-def _start(problems: Problems, plan: Plan, streams: Streams) -> Job:
-    """The job of an algorithm."""
-    if plan.algorithm == "exact":
-        return Exact(problems)
-    return (Chains if plan.algorithm == "gibbs" else Batch)(problems, plan, streams, streams.seed)
 
 
 def _warn(result: Result, model: Any) -> Result:

@@ -34,8 +34,9 @@ from feynkac.steering.timing import TimedModel
 class Chains:
     """All chains of a call of `steer`, a sweep of each in turn."""
 
-    def __init__(self, problems: Problems, plan: Plan, streams: RandomSource, seed: int) -> None:
-        self._problems, self._plan, self._streams = problems, plan, streams
+    def __init__(self, problems: Problems, plan: Plan, streams: RandomSource, seed: int, *, first: int = 0) -> None:
+        """`first`: the number of its first chain among those of the call, by which its random numbers are keyed."""
+        self._problems, self._plan, self._streams, self._first = problems, plan, streams, first
         self._seed, self._watch = seed, Stopwatch()
         for model in problems.models:
             if not isinstance(model, Replays):
@@ -98,8 +99,8 @@ class Chains:
         alone = self._problems.take(g)
         model, potential = TimedModel(alone.join(), self._watch), alone.weigh()
         islands = self._plan.islands
-        sources = [self._streams.child(g * islands + b) for b in range(islands)]
-        return [Chain(model, potential, self._plan, source, observers, self._watch, g) for source in sources]
+        sources = [self._streams.child(self._first + g * islands + b) for b in range(islands)]
+        return [Chain(model, potential, self._plan, source, observers, self._watch, alone.places) for source in sources]
 
     def _make_result(self, g: int, chains: list[Chain], complete: bool) -> Result:
         finished = [kept for chain in chains for kept in chain.kept]

@@ -65,25 +65,25 @@ class TimedModel:
 class TimedPotential:
     """`potential`, with the time that it takes put down to "potentials" on `watch`.
 
-    `first` is the number of the run's first problem, of which it is told through the state.
+    `places` are those of the run's problems in the call, of which it is told through the state.
     """
 
-    def __init__(self, potential: Potential, watch: Stopwatch, first: int = 0) -> None:
+    def __init__(self, potential: Potential, watch: Stopwatch, places: Sequence[int] | None = None) -> None:
         self.name = name_of(potential)
-        self._potential, self._watch, self._first = potential, watch, first
+        self._potential, self._watch, self._places = potential, watch, places
 
     def level(self, t: int, state: Any, rows: Rows) -> LogW:
-        number_problems(state, self._first)
+        number_problems(state, self._places)
         with self._watch.on("potentials"):
             return self._potential.level(t, state, rows)
 
     def final(self, state: Any, rows: Rows) -> LogW:
-        number_problems(state, self._first)
+        number_problems(state, self._places)
         with self._watch.on("potentials"):
             return self._potential.final(state, rows)
 
 
-def number_problems(state: Any, first: int) -> None:
-    """Let the problems of a run that has but some of a call be numbered from `first` on."""
-    if first and has(state, Remembers) and isinstance(state.memory, Memory):
-        state.memory.first_problem = first
+def number_problems(state: Any, places: Sequence[int] | None) -> None:
+    """Let the problems of a run that has but some of a call have their `places` there."""
+    if places is not None and has(state, Remembers) and isinstance(state.memory, Memory):
+        state.memory.problems = places

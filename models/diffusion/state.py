@@ -100,7 +100,7 @@ class Latents(Tree):
     def tell_problems(self, rows: Rows) -> list[Problem]:
         """(R,) which problem each latent belongs to, with its prompt where that is a text."""
         prompts = dict(enumerate(self.prompts))
-        return list_problems(self.group[rows], self.memory.first_problem, lambda g: Problem(g, prompts.get(g)))
+        return list_problems(self.group[rows], self.memory.problems, lambda g: Problem(g, prompts.get(g)))
 
     def retire(self, rows: Rows) -> None:
         """Mark rows as dead: they leave the network's batch."""

@@ -123,7 +123,7 @@ class Canvas:
 
     def tell_problems(self, rows: Rows) -> list[Problem]:
         """(R,) which problem each canvas belongs to."""
-        return list_problems(self.group[rows], self.memory.first_problem)
+        return list_problems(self.group[rows], self.memory.problems)
 
     def retire(self, rows: Rows) -> None:
         """Mark rows as dead: they cost no more evaluations."""

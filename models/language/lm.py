@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.language.caches.opening import check_whole, find_device, find_window, open_contexts, remember_prompt
 from feynkac.models.language.forks import check_process
 from feynkac.models.language.language_model import LanguageModel
-from feynkac.models.language.loading import move, read_dtype, read_reason
+from feynkac.models.language.loading import load_weights, move, read_reason, reload_weights
 from feynkac.models.language.prompted import Prompted
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class CausalLM(LanguageModel):
         super().__init__(tokenizer, eos=_list_eos(model, tokenizer) if eos is None else eos)
         self.model = model
         self._twins: Twins | None = None
+        self._reload: Callable[[], Any] | None = None
         if eos is not None and (wrong := [i for i in self._eos if i >= self.n_logits]):
             raise ArgumentError(f"eos {wrong[0]} is outside of the vocabulary of {self.n_logits} tokens")
         if not self._eos and eos is None:
@@ -67,12 +68,12 @@ class CausalLM(LanguageModel):
         `dtype` "auto" is the checkpoint's own. Raises ModelError if there is no such model or it cannot be
         loaded: files that are cut off or of another kind, an unknown dtype, a device that is not there.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoTokenizer
 
         own = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "trust_remote_code") if key in kwargs}
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, **own)
-            model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=read_dtype(dtype), **kwargs)
+            model: Any = load_weights(name, dtype, kwargs)
         except ModelError:
             raise
         except Exception as cause:  # whatever its files, transformers and safetensors think of
@@ -80,10 +81,17 @@ class CausalLM(LanguageModel):
                 f"cannot load a language model from '{name}': {read_reason(cause)} Give the id of a causal language "
                 "model on the hub, or the path of a folder that holds config.json, weights and tokenizer."
             ) from cause
-        return cls(move(model, device), tokenizer, eos=eos)
+        lm = cls(move(model, device), tokenizer, eos=eos)
+        lm._reload = reload_weights(name, dtype, device, kwargs)
+        return lm
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_twins": None}
+        return {**super().__getstate__(), "_twins": None, "_reload": None}
+
+    def find_weights(self) -> tuple[Any, Callable[[], Any] | None]:
+        """See `feynkac.base.capabilities.Resides`."""
+        assert self.vocabulary is not None  # made now, so that tokens of a copy are known here by the same one
+        return self.model, self._reload
 
     def open(self, prompts: Sequence[Sequence[int]], max_new: int) -> Contexts:
         """See `LanguageModel.open`. Raises ModelError also for a model that no cache serves right."""

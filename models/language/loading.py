@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import os
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ModelError
@@ -25,6 +28,26 @@ def read_dtype(dtype: torch.dtype | str | None) -> torch.dtype | str:
     if not (isinstance(found, torch.dtype) and found.is_floating_point):
         raise ModelError(f"there is no dtype {dtype!r} for a model; give auto, float32, bfloat16 or float16")
     return found
+
+
+def load_weights(name: str, dtype: torch.dtype | str | None, kwargs: Mapping[str, Any]) -> Any:
+    """The module of a model, by its hub id or from a folder. Raises what transformers does, ModelError for a dtype."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(name, dtype=read_dtype(dtype), **kwargs)
+
+
+def reload_weights(
+    name: str, dtype: torch.dtype | str | None, device: torch.device | str | None, kwargs: Mapping[str, Any]
+) -> Callable[[], Any]:
+    """What loads the same module in another process, on the same kind of device, with the access token of that one."""
+    place = os.path.abspath(name) if os.path.isdir(name) else name
+    rest = {key: value for key, value in kwargs.items() if key != "token"}
+    return functools.partial(_load_and_move, place, dtype, None if device is None else str(device).split(":")[0], rest)
+
+
+def _load_and_move(name: str, dtype: Any, device: str | None, kwargs: Mapping[str, Any]) -> Any:
+    return move(load_weights(name, dtype, kwargs), device)
 
 
 def move(model: Any, device: torch.device | str | None) -> Any:

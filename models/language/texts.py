@@ -176,7 +176,7 @@ class Texts:
 
     def tell_problems(self, rows: Rows) -> list[Problem]:
         """(R,) what each text continues."""
-        return list_problems(self.group[rows], self.memory.first_problem, self._describe)
+        return list_problems(self.group[rows], self.memory.problems, self._describe)
 
     def _describe(self, g: int) -> Problem:
         prompt = self.prompts[g]

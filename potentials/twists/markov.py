@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,10 @@ class MarkovLevel(Factor):
 
     def _power(self, exponent: float) -> Factor:
         return type(self)(self.chain, self._constraint, power=self._exponent * exponent)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        make = functools.partial(MarkovTwist, power=self._exponent)
+        return make, (self.chain, self._constraint)  # what is tabulated stays in its process
 
     def _locate(self, state: State, rows: Rows) -> Places:
         texts = require(

@@ -29,6 +29,7 @@ from feynkac.base.capabilities.models import (
     Masks as Masks,
     Replayable as Replayable,
     Replays as Replays,
+    Resides as Resides,
     Retraces as Retraces,
     Scorer as Scorer,
     Scores as Scores,
@@ -92,7 +93,7 @@ OF_MODELS: tuple[type, ...] = (
     Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, GoesBack, Enumerates, Replays, Retraces, Scores,
     Branches,
 )  # fmt: skip
-OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers,)
+OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers, Resides)
 OF_CONTEXTS: tuple[type, ...] = (KeepsHidden,)
 OF_STATES: tuple[type, ...] = (
     Shows, Retires, Keeps, Records, CountsTokens, TellsEnds, Remembers, Writes, TellsProblems, Tokenised,

@@ -219,6 +219,18 @@ class Branches(Protocol):
         ...
 
 
+@runtime_checkable
+class Resides(Protocol):
+    """A model that is large. Asked by executors, whose workers keep it. Without it: it is sent with each call."""
+
+    def find_weights(self) -> tuple[Any, Callable[[], Any] | None]:
+        """The module that has its weights, and what makes that again in another process; None where nothing does.
+
+        Asked just before it is pickled: what must be the same object for all that refer to it is made by then.
+        """
+        ...
+
+
 class BranchingModel(Model, Branches, Protocol):
     """A model that also knows all children of its rows."""
 

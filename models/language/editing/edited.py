@@ -62,6 +62,8 @@ class EditedLM(CausalLM):
         """The same with `edits` behind those that it has."""
         return EditedLM(self.plain, (*self.edits, *edits), blocks or self._blocks)
 
+    find_weights: Any = None  # what resides is the model without edits
+
     def __reduce__(self) -> tuple[Any, ...]:
         return EditedLM, (self.plain, self._edits, self._blocks)  # as prompts have them, too
 

@@ -1,0 +1,205 @@
+"""The results of islands that ran apart, as one result: what one run of all of them would have said.
+
+Each island estimates Z alone, with absolute log-weights: of P islands each weighs 1/P, so that
+Z_hat = (1/P) sum_b Z_b stays unbiased, and sum_i w_i f(x_i) with it, whatever the islands are.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from feynkac.results.doubts import list_doubts
+from feynkac.results.history import History
+from feynkac.results.result import Result
+from feynkac.smc.diagnostics import Diagnostics, diagnose
+from feynkac.smc.evidence import evidence
+from feynkac.smc.weights import log_sum_exp, normalise
+from feynkac.steering.recorder import warn_of_dropped, warn_of_floor, write_notes
+
+_TIMES = re.compile(r"(?P<said>.*) \((?P<n>\d+) times\)", re.DOTALL)
+
+
+def merge_islands(parts: Sequence[Result], deaths: Sequence[str | None]) -> Result:
+    """One result of the P results of islands of one problem; `deaths` says why those died that did, and is left out."""
+    if len(parts) == 1:
+        return parts[0]
+    found = _merge_chains(parts) if parts[0].algorithm == "gibbs" else _merge_populations(parts)
+    own = [
+        said
+        for part, death in zip(parts, deaths, strict=True)
+        for said in part.warnings
+        if said != death and said not in _list_doubts(part)
+    ]
+    died = [deaths[0]] if found.log_evidence == -math.inf and deaths[0] is not None else []
+    return replace(found, warnings=[*died, *_merge_notes(own), *_list_doubts(found)])
+
+
+def _merge_populations(parts: Sequence[Result]) -> Result:
+    """Islands whose particles are the samples."""
+    log_z = np.array([part.log_evidence for part in parts])
+    log_weights = np.concatenate([part.log_weights for part in parts]) - math.log(len(parts))
+    history = _merge_histories([part.history for part in parts])
+    total, error = evidence(log_weights, len(parts), resampled=bool(history.resampled))
+    dropped = [0.0 if part.dropped is None else part.dropped for part in parts]
+    exact = all(part.dropped is None for part in parts)
+    return replace(
+        _merge_plain(parts),
+        samples=[sample for part in parts for sample in part.samples],
+        log_weights=log_weights,
+        log_evidence=total,
+        log_evidence_se=None if math.isnan(error) else error,
+        history=history,
+        diagnostics=_diagnose(parts, resampled=bool(history.resampled)),
+        dropped=None if exact else float(normalise(log_z) @ dropped),
+    )
+
+
+def _merge_chains(parts: Sequence[Result]) -> Result:
+    """Chains of particle Gibbs: the evidence is the mean of their first sweeps, and each that lives weighs as much."""
+    log_z = np.array([part.log_evidence for part in parts])
+    total = log_sum_exp(log_z) - math.log(len(parts))
+    alive = [part for part in parts if part.log_evidence > -math.inf] or parts[:1]
+    # Where all chains have died, so that only the first is kept, all weights are zero already.
+    shift = [total - math.log(len(alive)) - part.log_evidence if total > -math.inf else 0.0 for part in alive]
+    weighted = [part.log_weights + each for part, each in zip(alive, shift, strict=True)]
+    _, error = evidence(log_z - math.log(len(parts)), len(parts))
+    dropped = [part.dropped for part in alive if part.dropped is not None]
+    return replace(
+        _merge_plain(parts),
+        samples=[sample for part in alive for sample in part.samples],
+        log_weights=np.concatenate(weighted),
+        log_evidence=total,
+        log_evidence_se=None if math.isnan(error) else error,
+        history=_join_sweeps([part.history for part in parts]),
+        diagnostics=_join_diagnostics(_list_diagnostics(parts)),
+        dropped=max(dropped, default=None),
+    )
+
+
+def _merge_plain(parts: Sequence[Result]) -> Result:
+    """The first part, with what needs no weights: times of the slowest, all tokens, the best of the lower bounds."""
+    tokens = [part.forwarded_tokens for part in parts]
+    floors = [part.lower_bound for part in parts if part.lower_bound is not None]
+    return replace(
+        parts[0],
+        timing=max((part.timing for part in parts), key=lambda timing: timing.total),
+        forwarded_tokens=None if None in tokens else sum(filter(None, tokens)),
+        complete=all(part.complete for part in parts),
+        lower_bound=max(floors, default=None),
+    )
+
+
+def _merge_histories(histories: Sequence[History]) -> History:
+    """One history of islands that went side by side; one that has ended stays as it is until the last one ends."""
+    steps, columns = max(len(history.ess) for history in histories), []
+    for t in range(steps):
+        ends = [min(t, len(history.ess) - 1) for history in histories]
+        log_z = np.array([history.log_evidence[end] for history, end in zip(histories, ends, strict=True)])
+        ess = np.array([history.ess[end] for history, end in zip(histories, ends, strict=True)])
+        sizes = [len(history.rows[max(min(t - 1, end), 0)]) for history, end in zip(histories, ends, strict=True)]
+        starts = itertools.accumulate(sizes[:-1], initial=0)
+        rows = [
+            start + row
+            for history, start in zip(histories, starts, strict=True)
+            for row in (history.rows[t] if t < len(history.ess) else range(len(history.rows[-1])))
+        ]
+        levels = [level for history, end in zip(histories, ends, strict=True) for level in history.levels[end]]
+        columns.append((_join_ess(log_z, ess), log_sum_exp(log_z) - math.log(len(log_z)), rows, levels))
+    ess, log_evidence, rows, levels = (list(column) for column in zip(*columns, strict=True))
+    ancestors = [
+        sum(history.unique_ancestors[min(t, len(history.ess) - 1)] for history in histories) for t in range(steps)
+    ]
+    resampled = sorted({t for history in histories for t in history.resampled})
+    return History(ess, log_evidence, ancestors, resampled, rows, levels)
+
+
+def _join_ess(log_z: NDArray[np.float64], ess: NDArray[np.float64]) -> float:
+    """The effective sample size of islands with these evidences: (sum Z_b)^2 / sum (Z_b^2 / ESS_b)."""
+    share = normalise(log_z)
+    alive = share > 0.0
+    return float(1.0 / (share[alive] ** 2 / ess[alive]).sum()) if alive.any() else 0.0
+
+
+def _join_sweeps(histories: Sequence[History]) -> History:
+    """One history of chains, one after the other."""
+    starts = list(itertools.accumulate((len(history.ess) for history in histories[:-1]), initial=0))
+    pairs = list(zip(starts, histories, strict=True))
+    return History(
+        [x for history in histories for x in history.ess],
+        [x for history in histories for x in history.log_evidence],
+        [x for history in histories for x in history.unique_ancestors],
+        [start + t for start, history in pairs for t in history.resampled],
+        [x for history in histories for x in history.rows],
+        [x for history in histories for x in history.levels],
+        [start + t for start, history in pairs for t in history.sweeps],
+    )
+
+
+def _list_diagnostics(parts: Sequence[Result]) -> list[Diagnostics]:
+    return [part.diagnostics for part in parts if part.diagnostics is not None]
+
+
+def _diagnose(parts: Sequence[Result], *, resampled: bool) -> Diagnostics:
+    """What the islands say together, as `smc.diagnostics.diagnose` has it."""
+    found = _list_diagnostics(parts)
+    if parts[0].algorithm == "optimal":  # whose weights may be uneven, so that its chances are counted instead
+        return _join_diagnostics(found)
+    # Of an island alone `spread`^2 is what it lost by resampling and what its last weights would lose.
+    lost = np.array([each.spread**2 - each.last_spread**2 for each in found])
+    ancestors = sum(each.ancestors for each in found)
+    return diagnose([part.log_weights for part in parts], lost, ancestors, resampled=resampled)
+
+
+def _join_diagnostics(found: Sequence[Diagnostics]) -> Diagnostics:
+    """The same, of islands whose last populations are not their samples."""
+    log_z = np.array([log_sum_exp(np.array(each.log_parts)) - math.log(len(each.log_parts)) for each in found])
+    share = normalise(log_z)
+    lost, last = (np.array([getattr(each, name) ** 2 for each in found]) for name in ("spread", "last_spread"))
+    tails = [each.tail for each in found if not math.isnan(each.tail)]
+    return Diagnostics(
+        log_parts=log_z.tolist(),
+        part_spread=math.sqrt(float(lost.mean())),
+        spread=math.sqrt(float(share**2 @ lost)),
+        last_spread=math.sqrt(float(share**2 @ last)),
+        tail=max(tails, default=math.nan),
+        heaviest_particle=float((share * [each.heaviest_particle for each in found]).max()),
+        heaviest_part=float(share.max()),
+        ancestors=sum(each.ancestors for each in found),
+    )
+
+
+def _list_doubts(result: Result) -> list[str]:
+    """What weights and bounds let one doubt of a result: of an island alone this is said again of all together."""
+    found, gibbs = result.diagnostics, result.algorithm == "gibbs"
+    if result.log_evidence == -math.inf or found is None:
+        return []
+    history = result.history
+    first = history.sweeps[1] if len(history.sweeps) > 1 else len(history.ess)
+    told = list_doubts(
+        found,
+        history.ess[:first],
+        [t for t in history.resampled if t < first],
+        len(history.rows[0]) if gibbs else len(result.log_weights),
+        never_resamples=result.algorithm in ("importance", "best_of_n"),
+        of_posterior=result.algorithm not in ("optimal", "gibbs"),
+    )
+    if gibbs:
+        return told
+    return [*warn_of_dropped(result.dropped), *warn_of_floor(result.log_evidence, result.lower_bound), *told]
+
+
+def _merge_notes(said: Sequence[str]) -> list[str]:
+    """The same things said once, with how often they were."""
+    counts = Counter[str]()
+    for each in said:
+        found = _TIMES.fullmatch(each)
+        counts[found["said"] if found else each] += int(found["n"]) if found else 1
+    return write_notes(counts)

@@ -1,0 +1,18 @@
+"""The job of a call: which class drives which algorithm."""
+
+from __future__ import annotations
+
+from feynkac.smc.rng import Streams
+from feynkac.steering.algorithms import Batch, Job, Plan
+from feynkac.steering.exact import Exact
+from feynkac.steering.problems import Problems
+from feynkac.steering.sweeps import Chains
+
+
+def start(problems: Problems, plan: Plan, streams: Streams, *, first: int = 0) -> Job:
+    """The job of an algorithm. `first`: the number of its first chain among those of the call, for "gibbs"."""
+    if plan.algorithm == "exact":
+        return Exact(problems)
+    if plan.algorithm == "gibbs":
+        return Chains(problems, plan, streams, streams.seed, first=first)
+    return Batch(problems, plan, streams, streams.seed)
