@@ -83,8 +83,8 @@ class Ours:
         heads = states[np.unique(context, return_index=True)[1]]
         mask = columns.mask(heads, np.full(len(heads), 20), problem[: len(heads)], lazily=True)
         draws, every = columns.count_draws(problem), np.arange(particles)
-        checks = Checks(columns, states, problem, draws, Rounds(rng, particles), every)
-        drawn = draw_checked(logits, mask, scale, context, rng.uniform(particles), checks)
+        checks = Checks(columns, states, problem, draws, Rounds(rng, rng.uniform(particles)), every)
+        drawn = draw_checked(logits, mask, scale, context, checks)
         columns.advance(states, drawn.tokens, problem)
         return [time.process_time() - began, check.calls, np.exp(drawn.log_mass).tolist()]
 

@@ -165,7 +165,7 @@ class Prompted:
             if self.columns.lazy:
                 draws = self.columns.count_draws(state.group[rows])
                 checks = Checks(
-                    self.columns, state.automata[rows], state.group[rows], draws, Rounds(rng, len(state)), rows
+                    self.columns, state.automata[rows], state.group[rows], draws, Rounds(rng, uniforms), rows
                 )
                 frontier = replace(frontier, checks=checks)
             tokens, log_prob, increment[rows] = draw_shares(self._shares, frontier)

@@ -13,6 +13,7 @@ from test_proposals import NAMES, TEMPERATURE, law, proposals
 from toys import find_kernel, sum_over_runs
 
 import feynkac as fk
+from feynkac.models.language.draws import rejection
 from feynkac.models.language.draws.rejection import Checks, Rounds, reject
 from feynkac.models.language.draws.urn import EnumeratedUrn
 from feynkac.potentials.base import product
@@ -30,15 +31,32 @@ LAWS = {
 SETS = [(0,), (1,), (0, 1), (1, 2), (0, 2), (0, 1, 2, 3)]
 
 
+@pytest.fixture(params=[8, 1], ids=["one at a time", "drawing ahead"])
+def part(request, monkeypatch):
+    """So few tokens draw ahead only where all that was rejected may be asked about in vain."""
+    monkeypatch.setattr(rejection, "_PART", request.param)
+
+
 class Accepts:
-    """An automaton of one state whose verdicts are a list; it counts who asks."""
+    """An automaton of one state whose verdicts are a list."""
 
     def __init__(self, accepted) -> None:
-        self.accepted, self.asked = accepted, []
+        self.accepted = accepted
 
     def check(self, states, tokens, group):
-        self.asked += tokens.tolist()
         return np.isin(tokens, self.accepted)
+
+
+class Watched(EnumeratedUrn):
+    """Knows what was taken out, in order."""
+
+    def __init__(self, masked, context) -> None:
+        super().__init__(masked, context)
+        self.taken: list[int] = []
+
+    def take_out(self, at, tokens, count):
+        self.taken += tokens[0, : count[0]].tolist()
+        return super().take_out(at, tokens, count)
 
 
 def list_draws(p, accepted, draws, pinned=None):
@@ -47,15 +65,16 @@ def list_draws(p, accepted, draws, pinned=None):
         masked = np.log(np.array([p]))
 
     def run(rng):
-        automaton = Accepts(accepted)
         one = np.zeros(1, np.int64)
-        checks = Checks(automaton, one[:, None], one, np.array([draws]), Rounds(rng, 1), one)
-        tokens, log_share = reject(EnumeratedUrn(masked, one), checks, rng.uniform(1), pinned)
-        return int(tokens[0]), math.exp(log_share[0]), [v for v in automaton.asked if v not in accepted]
+        checks = Checks(Accepts(accepted), one[:, None], one, np.array([draws]), Rounds(rng, rng.uniform(1)), one)
+        urn = Watched(masked, one)
+        tokens, log_share = reject(urn, checks, pinned)
+        return int(tokens[0]), math.exp(log_share[0]), urn.taken
 
     return list(enumerate_runs(run))
 
 
+@pytest.mark.usefixtures("part")
 @pytest.mark.parametrize("draws", [2, 3, 4])
 @pytest.mark.parametrize("accepted", SETS)
 @pytest.mark.parametrize("name", LAWS)
@@ -74,6 +93,7 @@ def test_a_drawn_token_has_the_law_given_acceptance_and_an_unbiased_weight(name,
     np.testing.assert_allclose(weighted / a, allowed / a, rtol=1e-12 - 4e-15 * math.log(a), atol=1e-15)
 
 
+@pytest.mark.usefixtures("part")
 @pytest.mark.parametrize("name", LAWS)
 def test_where_nothing_is_accepted_the_weight_is_zero_and_each_token_was_asked_about(name) -> None:
     p = LAWS[name]
@@ -82,6 +102,7 @@ def test_where_nothing_is_accepted_the_weight_is_zero_and_each_token_was_asked_a
         assert sorted(rejected) == [v for v in range(4) if p[v] > 0.0]
 
 
+@pytest.mark.usefixtures("part")
 @pytest.mark.parametrize("draws", [2, 3])
 @pytest.mark.parametrize("accepted", [(1,), (1, 2)])
 @pytest.mark.parametrize("name", ["even", "peaked"])

@@ -5,8 +5,9 @@ over them eight times; here each context is read twice (maximum, then sum), and 
 
 Threads may call at once, also where numba has only its "workqueue" layer of threads, which aborts the process if two
 are in it: then one kernel runs at a time. A process that was forked off has none of the threads of its parent, and
-numba's would wait for them for ever: there, and where indices are checked (NUMBA_BOUNDSCHECK, of which threads tell
-nothing), the same loops run on one thread.
+numba's would wait for them for ever: there, where indices are checked (NUMBA_BOUNDSCHECK, of which threads tell
+nothing), and where numba has one thread only, for which a busy machine would be waited for, the same loops run on the
+caller's thread.
 
 No index follows from a logit: a context whose logits hold NaN or +inf has no law, and draws -1.
 """
@@ -206,7 +207,8 @@ _owner: int | None = None
 def run_kernel(parallel: Callable[..., None], alone: Callable[..., None], *args: Any) -> None:
     """Run the kernel on all threads, or `alone` where this process may not use them."""
     global _layer, _owner
-    if config.BOUNDSCHECK or (_owner is not None and _owner != os.getpid()):  # pyright: ignore[reportAttributeAccessIssue]
+    alien = _owner is not None and _owner != os.getpid()
+    if alien or config.BOUNDSCHECK or config.NUMBA_NUM_THREADS == 1:  # pyright: ignore[reportAttributeAccessIssue]
         alone(*args)
     elif _layer in _LAYERS_FOR_THREADS:
         parallel(*args)

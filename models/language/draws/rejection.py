@@ -17,6 +17,11 @@ are those of a run that stops at accept k - 1. So a pinned row wants one accept 
 
 Where one accepted token has most of the law, most draws repeat it, and cost nothing. No share of rejections is too
 large: a row goes on until its law is used up, and then nothing is accepted and w is 0.
+
+A row that was often rejected is likely to be so again. It draws ahead, several tokens without replacement, asks about
+all of them at once, and takes the first that is accepted; what was drawn behind that one is put back, as if it had
+never been drawn. Each draw has its own uniform number, so that tokens and weights are the same however far ahead is
+drawn. What is asked in vain is at most one eighth of what the row had rejected.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from feynkac.base.contract import Mask, Rng, Rows
@@ -39,17 +45,24 @@ if TYPE_CHECKING:
 
 
 class Rounds:
-    """The random numbers of further draws, by the number of the round: the same for all proposals of a batch."""
+    """The random numbers of the draws of a step, by the number of the draw: the same for all proposals of a batch.
 
-    def __init__(self, rng: Rng, n: int) -> None:
-        self._rng, self._n = rng, n
-        self._known: list[NDArray[Any]] = []
+    `first` (N,) in [0, 1): those of draw 0; further ones are drawn from `rng` when they are asked for.
+    """
 
-    def find(self, k: int) -> NDArray[Any]:
-        """(N,) in [0, 1), those of round `k`."""
-        while len(self._known) <= k:
-            self._known.append(self._rng.uniform(self._n))
-        return self._known[k]
+    def __init__(self, rng: Rng, first: NDArray[Any]) -> None:
+        self._rng, self._known, self._count = rng, first[None], 1
+        self.symbolic = first.dtype == object
+        """Whether they can only be compared, as those of `smc.testing`."""
+
+    def find(self, rows: Rows, draws: NDArray[np.int64]) -> NDArray[Any]:
+        """(A, B) the numbers of `draws` (A, B) of the rows (A,)."""
+        while self._count <= draws.max(initial=0):
+            if self._count == len(self._known):
+                self._known = np.concatenate([self._known, np.empty_like(self._known)])
+            self._known[self._count] = self._rng.uniform(self._known.shape[1])
+            self._count += 1
+        return self._known[draws, rows[:, None]]
 
 
 class Asks(Protocol):
@@ -60,7 +73,7 @@ class Asks(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Checks:
-    """What the R rows of a frontier ask about their tokens, and the random numbers of their further draws."""
+    """What the R rows of a frontier ask about their tokens, and the random numbers of their draws."""
 
     asks: Asks
     states: NDArray[np.int64]
@@ -77,9 +90,9 @@ class Checks:
         """(A,) whether each token is accepted in the row `at`."""
         return self.asks.check(self.states[at], tokens, self.group[at])
 
-    def uniforms(self, k: int) -> NDArray[Any]:
-        """(R,) those of round `k`; of each row the same, whatever others run beside it."""
-        return self.rounds.find(k)[self.rows]
+    def find_uniforms(self, at: Rows, draws: NDArray[np.int64]) -> NDArray[Any]:
+        """(A, B) those of `draws` (A, B) of the rows `at`; of each row the same, whatever others run beside it."""
+        return self.rounds.find(self.rows[at], draws)
 
     def select(self, at: Rows) -> Checks:
         """The same of the rows `at` alone."""
@@ -92,68 +105,103 @@ def draw_checked(
     mask: TokenMask,
     scale: NDArray[np.float32],
     context: NDArray[np.int64],
-    uniforms: NDArray[Any],
     checks: Checks,
     pinned: int | None = None,
 ) -> Drawn:
     """Draw for each row from the law of its context on the tokens that its mask allows and `checks` accepts.
 
-    The arguments are those of `draw_tokens`. The `log_mass` of a row is an estimate, whose exponential is unbiased
-    given its token. It is made on the CPU, wherever the logits are.
+    The arguments are those of `draw_tokens`, with `checks` for its uniforms. The `log_mass` of a row is an estimate,
+    whose exponential is unbiased given its token. It is made on the CPU, wherever the logits are.
     """
-    if uniforms.dtype == object:
+    if checks.rounds.symbolic:
         log_p, masked, log_allowed = mask_laws(logits, mask, scale)
         urn: Urn = EnumeratedUrn(masked, context)
-        tokens, log_share = reject(urn, checks, uniforms, pinned)
+        tokens, log_share = reject(urn, checks, pinned)
         log_prob = log_p[context, np.maximum(tokens, 0)]
     else:
         values = logits.cpu().numpy()
         law = normalise(values, mask, scale)
         check_law(law.log_total, logits)
         urn, log_allowed = FastUrn(values, mask, scale, law, context), law.log_mass
-        tokens, log_share = reject(urn, checks, uniforms, pinned)
+        tokens, log_share = reject(urn, checks, pinned)
         log_prob = np.float64(values[context, np.maximum(tokens, 0)]) * scale[context] - law.log_total[context]
     return Drawn(tokens, np.where(tokens < 0, -np.inf, log_prob), log_allowed[context] + log_share)
 
 
-def reject(
-    urn: Urn, checks: Checks, uniforms: NDArray[Any], pinned: int | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+_PART = 8
+"""Of the tokens that a row has rejected, one in so many may be asked about in vain."""
+_MOST = 64
+"""Tokens of a row that are asked about at once."""
+
+
+def reject(urn: Urn, checks: Checks, pinned: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """(R,) the first accepted token of each row, -1 where none is, and (R,) nats of the share estimated as accepted.
 
-    The first draw is by `uniforms` (R,), further ones are by those of `checks`. Row 0 takes `pinned`, if it is given
-    and accepted. The rows are independent of each other, whoever shares their verdicts.
+    Row 0 takes `pinned`, if it is given and accepted. The rows are independent of each other, whoever shares their
+    verdicts.
     """
-    n, draws = len(uniforms), checks.draws
+    n, draws = len(checks.rows), checks.draws
     tokens, wanted = np.full(n, -1, np.int64), draws.copy()
     if pinned is not None:
         known = checks.check(np.zeros(1, np.int64), np.array([pinned]))[0]
         tokens[0], wanted[0] = (pinned, draws[0] - 1) if known else (-1, 0)
     h = np.ones((n, draws.max(initial=2)))
     """h_d(1/S_0, ..., 1/S_j) * S_j^d for each degree d, which neither over- nor underflows."""
-    going, k = np.flatnonzero(wanted), 0
+    tally = np.zeros((4, n), np.int64)
+    made, ahead = tally[0], tally[3]
+    ahead[:] = 1
+    going = np.flatnonzero(wanted)
     while len(going):
-        drawn = urn.draw(going, uniforms[going])
-        if drawn.min() < 0:  # what is left of a law may be nothing
-            going, drawn = going[drawn >= 0], drawn[drawn >= 0]
-        accepted = checks.check(going, drawn)
-        hit, missed = going[accepted], going[~accepted]
-        if len(hit):
-            tokens[hit] = np.where(tokens[hit] < 0, drawn[accepted], tokens[hit])
-            wanted[hit] -= 1
-        if len(missed):
-            _take_out(urn, missed, drawn[~accepted], h)
+        count = ahead[going]
+        which = made[going, None] + np.arange(count.max())
+        drawn = urn.draw(going, checks.find_uniforms(going, which), count)
+        k, j = np.nonzero(drawn >= 0)
+        missed = settle(going, drawn, checks.check(going[k], drawn[k, j]), tokens, wanted, tally, _PART)
+        if missed.any():
+            before = urn.log_left[going]
+            extend(h, going, before, urn.take_out(going, drawn, missed), missed)
         going = going[wanted[going] > 0]
-        uniforms, k = checks.uniforms(k) if len(going) else uniforms, k + 1
     every = np.arange(n)
     log_share = urn.log_left + np.log(h[every, draws - 2]) - np.log(h[every, draws - 1])
     return tokens, np.where(tokens < 0, -np.inf, log_share)
 
 
-def _take_out(urn: Urn, at: Rows, tokens: NDArray[np.int64], h: NDArray[np.float64]) -> None:
-    """Take rejected tokens out, and one more variable into the polynomials."""
-    before = urn.log_left[at]
-    urn.take_out(at, tokens)
-    ratio = np.exp(urn.log_left[at] - before)
-    for d in range(1, h.shape[1]):
-        h[at, d] = h[at, d] * ratio**d + h[at, d - 1]
+@njit(cache=True)
+def settle(at, drawn, verdicts, tokens, wanted, tally, part):
+    """Take the first accepted token of each row `at`; (A,) how many were rejected before it.
+
+    `drawn` (A, B) tokens, -1 behind the last ones; `verdicts` on all of them, one row after the other. Of all R rows:
+    `tokens`, how many accepted ones are `wanted`, and the `tally` (4, R) of draws made, tokens rejected, tokens asked
+    about in vain, and how many to draw next, so that one in `part` of those rejected is asked about in vain at most.
+    """
+    missed, p = np.zeros(len(at), np.int64), 0
+    for k in range(len(at)):
+        i, asked, hit = at[k], 0, 0
+        while asked < drawn.shape[1] and drawn[k, asked] >= 0:
+            if verdicts[p] and not hit:
+                hit = 1
+                tokens[i] = drawn[k, asked] if tokens[i] < 0 else tokens[i]
+            missed[k] += 1 - hit
+            asked += 1
+            p += 1
+        wanted[i] = wanted[i] - hit if asked else 0  # what is left of a law may be nothing
+        tally[0, i] += missed[k] + hit
+        tally[1, i] += missed[k]
+        tally[2, i] += asked - missed[k] - hit
+        tally[3, i] = min(1 + tally[1, i] // part - tally[2, i], _MOST)
+    return missed
+
+
+@njit(cache=True)
+def extend(h, at, before, left, count):
+    """One more variable in the polynomials of rows `at` for each of the `count` tokens that were taken out of them.
+
+    `before` (A,) nats of the shares left till then, `left` (A, B) nats of those left after each token.
+    """
+    for k in range(len(at)):
+        last = before[k]
+        for j in range(count[k]):
+            ratio = np.exp(left[k, j] - last)
+            last = left[k, j]
+            for d in range(1, h.shape[1]):
+                h[at[k], d] = h[at[k], d] * ratio**d + h[at[k], d - 1]

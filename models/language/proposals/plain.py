@@ -204,10 +204,10 @@ def _draw_allowed(frontier: Frontier, logits: Tensor, scale: NDArray[np.float32]
     `log_mass` (R,): of what each row's mask and checks leave of that law.
     """
     context, checks = frontier.context, frontier.checks
-    given = (logits, frontier.mask, scale, context, frontier.uniforms)
+    given = (logits, frontier.mask, scale, context)
     if checks is not None:
         return draw_checked(*given, checks, frontier.pinned)
-    drawn = draw_tokens(*given, frontier.pinned)
+    drawn = draw_tokens(*given, frontier.uniforms, frontier.pinned)
     return drawn._replace(log_mass=drawn.log_mass[context])
 
 
