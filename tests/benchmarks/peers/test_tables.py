@@ -18,7 +18,8 @@ LAZY = Case("lazy", 16, 20, option="date")
 def make_row(case, peer, rate, **fields):
     row = {
         "case": case.name, "peer": peer, "date": "2026-01-02", "runs": 3, "peak": 700.0, "before": 600.0,
-        "versions": {"torch": "2", "transformers": "5", "llamppl": "0.2.3"}, "seconds": 3200 / rate, "forward": 1.0, "positions": 3205,
+        "versions": {"torch": "2", "transformers": "5", "llamppl": "0.2.3"},
+        "seconds": 3200 / rate, "forward": 1.0, "positions": 3205,
         "tokens": 3200, "tokens/s": rate, "calls": 6400, "valid": 1.0, "variance": None, "log_evidence": -3.0,
     }  # fmt: skip
     return row | fields
