@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from peers.cases import Case
-from peers.registry import ROOT
+from peers.registry import PEERS, ROOT
 from peers.tables import describe, number, write_evidence, write_figures, write_laws, write_lazy, write_speed
 
 PICTURE = ROOT / "docs" / "peers.png"
@@ -18,11 +18,13 @@ PAGES: dict[Path, dict[str, Callable[[dict[str, Any]], str]]] = {}
 
 def describe_all(told: dict[str, Any]) -> str:
     """The machine and the versions, in a sentence."""
-    machine, versions = told["machine"], dict[str, str]()
+    machine, versions = told["machine"], {"transformers": told["machine"]["transformers"]}
     for row in told["rows"]:
-        versions |= row.get("versions") or {}
+        if (own := row.get("versions")) and (package := PEERS[row["peer"]].package) in own:
+            other = own["transformers"] != machine["transformers"]
+            versions[package] = own[package] + (f" (on transformers {own['transformers']})" if other else "")
     dates = sorted({row["date"] for row in told["rows"]})
-    packages = ", ".join(f"{name} {versions[name]}" for name in sorted(versions) if name != "torch")
+    packages = ", ".join(f"{name} {versions[name]}" for name in sorted(versions))
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads in all, "

@@ -18,7 +18,8 @@ LAZY = Case("lazy", 16, 20, option="date")
 def make_row(case, peer, rate, **fields):
     row = {
         "case": case.name, "peer": peer, "date": "2026-01-02", "runs": 3, "peak": 700.0, "before": 600.0,
-        "versions": {"torch": "2", "llamppl": "0.2.3"}, "seconds": 3200 / rate, "forward": 1.0, "positions": 3205,
+        "versions": {"torch": "2", "transformers": "5", "llamppl": "0.2.3"},
+        "seconds": 3200 / rate, "forward": 1.0, "positions": 3205,
         "tokens": 3200, "tokens/s": rate, "calls": 6400, "valid": 1.0, "variance": None, "log_evidence": -3.0,
     }  # fmt: skip
     return row | fields
@@ -72,6 +73,12 @@ def test_figures_name_cases_that_there_are() -> None:
 
     cases = {case.name: case for case in make_cases()}
     assert all({one, other} <= set(cases[name].peers) for _, name, one, other, _ in FIGURES)
+
+
+def test_a_peer_on_another_transformers_is_told(told) -> None:
+    told["rows"].append(make_row(FAST, "guidance", 9.0, versions={"transformers": "4", "guidance": "0.3"}))
+    sentence = report.describe_all(told)
+    assert "guidance 0.3 (on transformers 4), llamppl 0.2.3, transformers 5;" in sentence
 
 
 def test_numbers_have_three_digits() -> None:
