@@ -116,7 +116,8 @@ def set_threads(threads: int) -> None:
     """Let this thread, and what it calls, have so many threads."""
     import numba
 
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    most: int = numba.config.NUMBA_NUM_THREADS  # pyright: ignore[reportPrivateImportUsage, reportAttributeAccessIssue]
+    numba.set_num_threads(min(threads, most))
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
 
