@@ -65,8 +65,8 @@ def _attend_prefix(
     """
     rows, heads, group, size = query.shape
     if bias is not None:
-        keys, values = (x.expand(rows, -1, -1, -1) for x in (key, value))
-        return attend(query, keys, values, spread_bias(bias, query)[None], scaling)
+        key, value = key.expand(rows, -1, -1, -1), value.expand(rows, -1, -1, -1)
+        return attend(query, key, value, spread_bias(bias, query)[None], scaling)
     packed = query.transpose(0, 1).reshape(1, heads, rows * group, size)
     out, mass = attend(packed, key, value, None, scaling)
     return out.view(heads, rows, group, -1).transpose(0, 1), mass.view(heads, rows, group).transpose(0, 1)
