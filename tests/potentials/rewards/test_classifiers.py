@@ -76,7 +76,7 @@ class OfPrompts:
     prompts = (Problem(0, "ab?"), Problem(1, "", ({"role": "user", "content": "b?"},)))
 
     def tell_problems(self, rows: Any) -> list[Problem]:
-        return list_problems([i % 2 for i in rows], 0, lambda g: self.prompts[g])
+        return list_problems([i % 2 for i in rows], None, lambda g: self.prompts[g])
 
 
 def test_reward_models_read_the_conversation_or_the_pair(

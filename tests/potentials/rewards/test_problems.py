@@ -50,7 +50,7 @@ def two(population: Any) -> Any:
 
     class OfProblems(population):
         def tell_problems(self, rows: Any) -> list[Problem]:
-            return list_problems([i // 2 for i in rows], 0, lambda g: Problem(g, f"prompt {g}"))
+            return list_problems([i // 2 for i in rows], None, lambda g: Problem(g, f"prompt {g}"))
 
     return OfProblems(["a", "b", "a", "b"])
 
