@@ -49,7 +49,7 @@ def is_ours(peer: str) -> bool:
 
 
 def make_cases() -> list[Case]:
-    """All cases, as the issue of the referee asks for; some 35 minutes on 2 cores."""
+    """All cases; some 35 minutes on 2 cores."""
     programs, unconstrained = ("feynkac", "llamppl", "genlm"), ("feynkac", "transformers")
     one = ("feynkac", "feynkac-bfloat16", "outlines", "guidance", "transformers")
     cases = [
