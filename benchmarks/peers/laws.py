@@ -28,13 +28,13 @@ SCHEMA: dict[str, Any] = {
     "required": ["city", "people", "capital"],
     "additionalProperties": False,
 }
-JSON_PROMPT = """Lyon:
-{"city": "Lyon", "people": 520000, "capital": false}
-Oslo:
-{"city": "Oslo", "people": 720000, "capital": true}
-Rome:
+JSON_PROMPT = """<|im_start|>user
+Lyon: {"city": "Lyon", "people": 520000, "capital": false}
+Oslo: {"city": "Oslo", "people": 720000, "capital": true}
+Now for Rome, one line of JSON.<|im_end|>
+<|im_start|>assistant
 """
-"""It shows the form: JSON of genlm-control begins without a space, and two line ends would be a dead end there."""
+"""A turn of a chat ends behind the JSON. Elsewhere a line end is likelier, behind which genlm-control allows nothing."""
 DESERT = "A weather report from the desert. The weather today is"
 COAST = "A weather report from the coast. The weather today is"
 NIGHT = "It was a dark and windy night, and"
