@@ -34,7 +34,7 @@ Oslo: {"city": "Oslo", "people": 720000, "capital": true}
 Now for Rome, one line of JSON.<|im_end|>
 <|im_start|>assistant
 """
-"""A turn of a chat ends behind the JSON. Elsewhere a line end is likelier, behind which genlm-control allows nothing."""
+"""A turn of a chat ends behind the JSON. Elsewhere a line end is likelier, where genlm-control is at a dead end."""
 DESERT = "A weather report from the desert. The weather today is"
 COAST = "A weather report from the coast. The weather today is"
 NIGHT = "It was a dark and windy night, and"
