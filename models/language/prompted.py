@@ -59,7 +59,7 @@ class Prompted:
 
     name = "language model"
 
-    @property
+    @cached_property
     def prompts(self) -> tuple[Prompt, ...]:
         """The prompt of each problem."""
         return tuple(problem.prompt for problem in self.problems)

@@ -62,7 +62,7 @@ class Law:
         numbers = (self.top_k, self.top_p, self.min_p, self.repetition_penalty, self.no_repeat_ngram_size)
         return (self.temperature, *numbers, *map(id, self.logits_processor))
 
-    @property
+    @cached_property
     def is_plain(self) -> bool:
         """Whether the law is the softmax of the logits at the temperature."""
         return self.key[1:] == PLAIN.key[1:]

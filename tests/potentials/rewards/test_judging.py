@@ -97,7 +97,10 @@ def test_the_question_comes_with_the_text_and_the_answers_that_are_looked_for(po
 
 
 def test_the_question_may_depend_on_the_problem(population: Any) -> None:
-    told = {"tell_problems": lambda self, rows: list_problems([i % 2 for i in rows], None, lambda g: Problem(g, "xy"[g]))}
+    def tell(self: Any, rows: Any) -> list[Problem]:
+        return list_problems([i % 2 for i in rows], None, lambda g: Problem(g, "xy"[g]))
+
+    told = {"tell_problems": tell}
     state, lm = type("State", (population,), told)(["a", "a", "b"]), Recorder(False)
     judge(lm, lambda text, problem: problem.prompt + text).final(state, np.arange(3))
     assert lm.asked == ["xa", "ya", "xb"]
