@@ -14,11 +14,18 @@ from feynkac.base.errors import ArgumentError, ModelError, ModelLost
 if TYPE_CHECKING:
     import httpx2
 
-_BUSY = (429, 500, 502, 503)
-"""Statuses after which the same request may well succeed."""
+_BUSY = (429, 503)
+"""Statuses of a server that has not begun: the same request may well succeed."""
 _LATE = (408, 504, 524)
 """Statuses by which a server or a proxy says that it took too long."""
+_BROKEN = (500, 502)
+"""Statuses of a server that has failed, maybe over what it has drawn."""
 _NOT_AGAIN = "the piece is not drawn anew, which would favour short ones: give a longer timeout=, or fewer max_tokens"
+_NOT_ANOTHER = (
+    "the piece is not drawn anew, which would favour texts over which the server does not fail: see what it logs"
+)
+_IDLE = 1.0
+"""Seconds after which a connection is not used again: servers close those that idle, some after two."""
 _LONGEST_PAUSE = 60.0
 _LONGEST_SAID = 500
 
@@ -35,8 +42,10 @@ class Client:
     """A server that speaks the completions API of OpenAI. Any number of threads may use it.
 
     A request that cannot reach the server, or meets one that is busy, is sent again up to `retries` times: `pause`
-    seconds later, and each time twice as long. One that is not answered within `timeout` seconds is not, where it
-    `draws`: long texts take longer, so that another draw in the place of a late one would favour short texts.
+    seconds later, and each time twice as long. One that `draws` is not where the server may have begun: where it is not
+    answered within `timeout` seconds, where the connection breaks, or the server fails. Long texts take longer and are
+    more often cut off, so that another draw in the place of a lost one would favour short texts. (A draw with a seed is
+    none in this sense: it is the same again.)
     """
 
     def __init__(
@@ -88,11 +97,9 @@ class Client:
     def _request(self, method: str, path: str, body: Any, again: bool, halt: threading.Event) -> Any:
         import httpx2
 
-        failure, asked_for = "", 0.0
+        failure, lost, asked_for = "", None, 0.0
         for attempt in range(self._retries + 1):
-            if attempt and halt.wait(
-                max(self._pause * 2.0 ** (attempt - 1) * self._jitter.uniform(0.75, 1.25), asked_for)
-            ):
+            if attempt and halt.wait(max(self._wait_for(attempt), asked_for)):
                 break
             with self._lock:
                 self.requests += 1
@@ -100,18 +107,21 @@ class Client:
             try:
                 answer = self._open().request(method, f"{self.base_url}/{path}", json=body)
             except (httpx2.ReadTimeout, httpx2.WriteTimeout):
-                failure, late = f"has not answered within {self._timeout:g} seconds", True
+                failure, lost = f"has not answered within {self._timeout:g} seconds", _NOT_AGAIN
+            except (httpx2.ConnectError, httpx2.ConnectTimeout) as broken:
+                failure, lost = f"cannot be reached ({type(broken).__name__}: {broken})", None
             except httpx2.TransportError as broken:
-                failure, late = f"cannot be reached ({type(broken).__name__}: {broken})", False
+                failure, lost = f"has broken off ({type(broken).__name__}: {broken})", _NOT_ANOTHER
             except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as wrong:
                 raise ArgumentError(f"base_url {self.base_url!r} cannot be asked: {wrong}") from wrong
             else:
-                if answer.status_code not in (*_BUSY, *_LATE):
+                if (status := answer.status_code) not in (*_BUSY, *_LATE, *_BROKEN):
                     return self._read(answer)
-                failure, late = f"answers {answer.status_code}: {_read_reason(answer)}", answer.status_code in _LATE
+                failure = f"answers {status}: {_read_reason(answer)}"
+                lost = _NOT_AGAIN if status in _LATE else _NOT_ANOTHER if status in _BROKEN else None
                 asked_for = _read_pause(answer)
-            if late and not again:
-                raise self._lose(failure, _NOT_AGAIN)
+            if lost and not again:
+                raise self._lose(failure, lost)
         raise self._lose(f"{failure}, tried {self._retries + 1} times", "start it again, or see what it logs")
 
     def _wait_for(self, attempt: int) -> float:
@@ -141,7 +151,7 @@ class Client:
                 self._opened = httpx2.Client(
                     headers={} if self._key is None else {"Authorization": f"Bearer {self._key}"},
                     timeout=httpx2.Timeout(self._timeout, connect=min(self._timeout, 10.0), pool=None),
-                    limits=httpx2.Limits(max_connections=self._concurrency),
+                    limits=httpx2.Limits(max_connections=self._concurrency, keepalive_expiry=_IDLE),
                 )
                 weakref.finalize(self, self._opened.close)
             return self._opened

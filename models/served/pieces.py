@@ -1,6 +1,9 @@
 """Pieces on their way: a server draws so many tokens at a time, and what is beyond the end of a piece is cut off.
 
-The law of a piece is left as it is by that: whether it ends at a place depends on nothing that is drawn behind it.
+The law of a text is left as it is by that. Where a string ends a piece, whether it ends at a place depends on nothing
+behind it. A word ends because white space follows: what comes next is drawn until it begins so, too (rejection), which
+gives p(piece, white space) p(what comes | piece, white space). No request tells half of a character: one that a request
+has begun is drawn anew, so that characters of several tokens are too rare just there, where pieces take many requests.
 """
 
 from __future__ import annotations
@@ -10,10 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from feynkac.models.served.questions import Draw, Piece
+from feynkac.base.errors import ModelError
+from feynkac.models.served.questions import Draw, Foreseen, Piece
 from feynkac.models.served.replies import Choice
 from feynkac.models.served.sampling import Sampling
 
+_TRIES = 200
+"""Draws of what comes behind a word or a sentence, of which one must begin as was seen."""
 _SEED_BITS = 31
 """Every server takes seeds of so many."""
 _INCOMPLETE = "\ufffd"
@@ -31,15 +37,24 @@ class Draft:
         """None until it is over."""
         self._stops = ending.stops if stops and ending is not None else ()
         self._chunk = question.max_tokens if ending is None or self._stops else ending.chunk
-        self._u, self._rounds = u, 0
-        self._text, self._left = "", question.max_tokens
+        self._u, self._rounds, self._tries = u, 0, 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._text, self._left = "", self.question.max_tokens
         self._log_prob: float | None = 0.0
+        self._found: Piece | None = None
+        """The piece, where it is still to be seen whether it follows what was foreseen."""
+        self._beyond = ""
+        """What was drawn behind it to see that."""
 
     @property
     def request(self) -> tuple[str, Sampling, tuple[str, ...], int]:
         """What to ask for: more of which text, under which law, up to which strings, how many tokens at most."""
-        room = min(self._left, self._chunk)
-        return self.question.text + self._text, self.question.sampling, self._stops, room
+        if self._found is not None:
+            assert self.question.foreseen is not None
+            return self.question.text + self._beyond, self.question.sampling, (), self.question.foreseen.ending.chunk
+        return self.question.text + self._text, self.question.sampling, self._stops, min(self._left, self._chunk)
 
     def make_seed(self) -> int:
         """A seed from the particle's uniform, another one for each request. Raises NotImplementedError without one."""
@@ -50,9 +65,15 @@ class Draft:
 
     def take(self, choice: Choice) -> None:
         """Go on by what the server has drawn."""
+        if self._found is not None:
+            self._beyond += choice.text.rstrip(_INCOMPLETE)
+            self._rounds += 1
+            return self._settle(self._found, choice.ended)
         whole = self._text + choice.text
+        seen = whole if choice.ended or choice.stop is not None else whole.rstrip(_INCOMPLETE)
+        self._beyond = seen + (choice.stop or "")
         ending = self.question.ending
-        cut = None if ending is None else ending.find(whole)
+        cut = None if ending is None else ending.find(seen)
         if cut is not None:
             self._finish(whole[:cut], choice, ended=False, kept=cut - len(self._text))
         elif choice.ended or choice.stop is not None:
@@ -70,7 +91,28 @@ class Draft:
         self._rounds += 1
 
     def _finish(self, text: str, choice: Choice, *, ended: bool, kept: int | None = None) -> None:
-        self.piece = Piece(text, ended, _add(self._log_prob, choice, kept))
+        ending, foreseen = self.question.ending, None
+        if kept is not None and ending is not None and ending.foresees and ending.find(self._beyond) == len(text):
+            foreseen = Foreseen(ending, text)
+        self._rounds += 1
+        self._settle(Piece(text, ended, _add(self._log_prob, choice, kept), foreseen), choice.ended)
+
+    def _settle(self, piece: Piece, ended: bool) -> None:
+        """Take a piece that follows what was foreseen, begin anew where it does not, draw on where that is not seen."""
+        given = self.question.foreseen
+        follows = True if given is None else given.check(self._beyond)
+        if given is None or follows:
+            self.piece = piece if given is None or piece.foreseen else piece._replace(foreseen=given.follow(piece.text))
+        elif follows is None and not ended:
+            self._found = piece
+        else:
+            self._tries += 1
+            if self._tries == (1 if self.question.sampling.is_certain else _TRIES):
+                raise ModelError(
+                    f"a {given.ending.name} ended at {given.text[-40:]!r} by what followed, and behind it the server never "
+                    f"goes on like that ({self._tries} draws); draw pieces by until= or max_tokens="
+                )
+            self._begin()
 
 
 def _add(log_prob: float | None, choice: Choice, kept: int | None) -> float | None:

@@ -20,6 +20,28 @@ class Ending:
     """The strings that end it, if it is such strings: a server may stop there by itself."""
     chunk: int = 32
     """Tokens to ask for at a time where it does not; what is drawn beyond the end is thrown away."""
+    foresees: bool = False
+    """Whether it is told by what follows, as the end of a word by white space: then what is drawn next must follow."""
+
+
+class Foreseen(NamedTuple):
+    """What a piece that is over has seen of what follows it: that it ended there."""
+
+    ending: Ending
+    text: str
+    """The piece."""
+    since: str = ""
+    """What was drawn behind it and kept, as long as that does not show where it ended."""
+
+    def check(self, text: str) -> bool | None:
+        """Whether the piece ends where it did if `text` comes next; None where `text` does not tell yet."""
+        behind = self.since + text
+        found = self.ending.find(self.text + behind)
+        return None if found is None and not behind.strip() else found == len(self.text)
+
+    def follow(self, text: str) -> Foreseen | None:
+        """What is still to be seen behind `text`; None where it tells."""
+        return self._replace(since=self.since + text) if self.check(text) is None else None
 
 
 class Draw(NamedTuple):
@@ -30,6 +52,8 @@ class Draw(NamedTuple):
     ending: Ending | None
     """None: it is over at the last token, or where the model ends."""
     max_tokens: int
+    foreseen: Foreseen | None = None
+    """What is known of what comes: the law is that given it."""
 
 
 class Score(NamedTuple):
@@ -50,3 +74,5 @@ class Piece(NamedTuple):
     """Whether the model ended the text behind it."""
     log_prob: float | None
     """Of its tokens, in nats, as the server reports it; None where it does not."""
+    foreseen: Foreseen | None = None
+    """What is known of what follows it."""

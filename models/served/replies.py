@@ -48,7 +48,13 @@ def read_choices(reply: Any, stops: Sequence[str], *, log_probs: bool) -> list[C
     choices = reply.get("choices") if isinstance(reply, dict) else None
     if not isinstance(choices, list) or not choices:
         raise ModelError(f"the server answers without any text: {reply!r:.300}")
-    return [_read_choice(each, stops, log_probs) for each in choices]
+    return [_read_choice(each, stops, log_probs) for each in sorted(choices, key=_find_index)]
+
+
+def _find_index(choice: Any) -> int:
+    """The number of a text: some servers list them as they are done, short ones first."""
+    index = choice.get("index") if isinstance(choice, dict) else None
+    return index if isinstance(index, int) else 0
 
 
 def _read_choice(choice: Any, stops: Sequence[str], log_probs: bool) -> Choice:

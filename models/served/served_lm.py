@@ -31,7 +31,7 @@ class ServedLM:
       for, and a server is not known to be one that stops at strings by itself.
     - `api_key` goes to the server as a bearer token.
     - `timeout`: seconds that a request may take. `retries`: how often one is sent again that cannot reach the server or
-      meets one that is busy, `pause` seconds later, then twice as long, and so on. A draw that is late is not drawn
+      meets one that is busy, `pause` seconds later, then twice as long, and so on. A draw that may have begun is not drawn
       again, since that would favour short texts. When all is in vain ModelLost is raised; in the middle of a run
       `steer` returns the particles there are (`Result.complete` is False then).
     - `concurrency`: requests at a time.

@@ -90,7 +90,7 @@ class Source:
             groups = self._group(waiting)
             bodies = [self._make_body(group) for group in groups]
             try:
-                replies = self.client.post_all(_PATH, bodies, draws=True)
+                replies = self.client.post_all(_PATH, bodies, draws=not self._seeded)
             except Refused:
                 if self._takes_n is not None or all("n" not in body for body in bodies):
                     raise
@@ -131,7 +131,12 @@ class Source:
         """Give each draft its text; those for which there is none wait for the next round."""
         choices = read_choices(reply, body.get("stop", ()), log_probs=self._log_probs)
         self._count(reply)
-        if "n" in body:
+        if asked := body.get("n"):
+            if len(choices) < asked and (len(choices) > 1 or self._takes_n):
+                raise ModelError(
+                    f"the server was asked for {asked} texts and gave {len(choices)}; which are missing may depend on what "
+                    "they say, so that no others are drawn in their place: see what it logs"
+                )
             self._takes_n = len(choices) > 1
         if group[0].question.sampling.is_certain:
             choices = choices[:1] * len(group)

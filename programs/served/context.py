@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 from feynkac.base.errors import ArgumentError, ModelError, ProgramError
 from feynkac.base.numbers import read_whole
@@ -14,11 +14,16 @@ from feynkac.programs.served.endings import read_ending
 from feynkac.programs.served.upcoming import GivenText, ServedPiece
 
 if TYPE_CHECKING:
+    from feynkac.models.served.questions import Foreseen
     from feynkac.models.served.served_lm import ServedLM
     from feynkac.programs.runtime.execution import Execution
 
 MAX_TOKENS = 512
 """Tokens of a piece for which no limit is given."""
+
+
+After: TypeAlias = "tuple[str, bool, float | None, Foreseen | None]"
+"""What is written, whether it has ended, the log-probability of the last piece, what is known of the next."""
 
 
 class Written(NamedTuple):
@@ -40,7 +45,7 @@ class ServedContext:
     server spells it; so the law of a text is the product of the laws of its pieces.
     """
 
-    __slots__ = ("__weakref__", "_execution", "_written", "ended", "lm", "log_drawn", "prompt", "sampling")
+    __slots__ = ("__weakref__", "_execution", "_written", "ended", "foreseen", "lm", "log_drawn", "prompt", "sampling")
     held = None
     """No model here must go on from it."""
 
@@ -57,6 +62,8 @@ class ServedContext:
         self._written = ""
         self.ended = False
         self.log_drawn: float | None = None
+        self.foreseen: Foreseen | None = None
+        """What the last piece has seen of what follows it."""
         execution.add_context(self)
 
     def gen(
@@ -73,8 +80,8 @@ class ServedContext:
         """A piece of text, to be sampled: `p.sample(text.gen(until="\\n\\n", max_tokens=200))` returns its text.
 
         It goes on to the end of the first of the strings in `until`, which is part of it; or it is a `unit`, a "word"
-        with the white space before it and the punctuation on it, or a "sentence" or line; at most `max_tokens` tokens
-        (512 where none are given). It ends, too, where the model ends the text. All particles that wait for pieces
+        with the white space before it and the punctuation on it, or a "sentence" or line, and what is drawn behind a
+        unit begins as it must to end it; at most `max_tokens` tokens (512 where none are given). It ends, too, where the model ends the text. All particles that wait for pieces
         are served at once. Raises ModelError for constraints, for which a server gives no masks.
         """
         self.check_open()
@@ -110,7 +117,7 @@ class ServedContext:
     def fork(self) -> ServedContext:
         """A second context that stands where this one does; both go on by themselves. It costs nothing."""
         twin = ServedContext(self._execution, self.lm, self.prompt, self.sampling)
-        twin.move(self._written, self.ended, self.log_drawn)
+        twin.move(self._written, self.ended, self.log_drawn, self.foreseen)
         return twin
 
     @property
@@ -121,7 +128,7 @@ class ServedContext:
     @property
     def key(self) -> tuple[Any, ...]:
         """What must be equal when the program is run again."""
-        return self.prompt, self._written, self.sampling
+        return self.prompt, self._written, self.sampling, self.foreseen
 
     def check_open(self) -> ServedContext:
         """This context, if something can be put behind it. Raises ProgramError if it has ended."""
@@ -129,10 +136,12 @@ class ServedContext:
             raise ProgramError(f"this text has ended, after {self._written[-60:]!r}; ask text.ended before going on")
         return self
 
-    def move(self, written: str, ended: bool = False, log_drawn: float | None = None) -> tuple[str, bool, float | None]:
+    def move(
+        self, written: str, ended: bool = False, log_drawn: float | None = None, foreseen: Foreseen | None = None
+    ) -> After:
         """Stand behind `written`; returns what a replay moves by."""
-        self._written, self.ended, self.log_drawn = written, ended, log_drawn
-        return written, ended, log_drawn
+        self._written, self.ended, self.log_drawn, self.foreseen = written, ended, log_drawn, foreseen
+        return written, ended, log_drawn, foreseen
 
     def next_token(self) -> NoReturn:
         """Refused: see `gen`."""
@@ -171,6 +180,11 @@ class ServedContext:
             raise ModelError(
                 f"{what}: servers report the probabilities of the model itself, and this context was opened with "
                 "sampling options; open a second one without any, append(str(text)) to it, and ask that"
+            )
+        if self.foreseen is not None:
+            raise ModelError(
+                f"{what}: the {self.foreseen.ending.name} before it ended by what followed, and a server does not tell how "
+                "likely that was; draw that piece by until= or max_tokens=, or append something first"
             )
         if not self.prompt + self._written:
             raise ModelError(f"{what}: a server tells no probability of what stands behind nothing; give a prompt")

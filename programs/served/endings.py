@@ -36,7 +36,7 @@ def read_ending(until: str | Sequence[str] | None, unit: str | None) -> Ending |
 
 @lru_cache
 def _find_unit(unit: Any) -> Ending:
-    return Ending(unit, lambda text: next(iter(boundaries(text, 0, unit)), None), chunk=_CHUNKS[unit])
+    return Ending(unit, lambda text: next(iter(boundaries(text, 0, unit)), None), chunk=_CHUNKS[unit], foresees=True)
 
 
 @lru_cache

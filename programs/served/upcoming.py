@@ -13,7 +13,7 @@ from feynkac.programs.runtime.serving import Inquiry
 
 if TYPE_CHECKING:
     from feynkac.programs.runtime.record import Record
-    from feynkac.programs.served.context import ServedContext
+    from feynkac.programs.served.context import After, ServedContext
 
 
 class _OfContext(Distribution):
@@ -29,7 +29,7 @@ class _OfContext(Distribution):
             raise ProgramError(f"{self!r}: the context has moved on; call gen() anew for each piece")
         return self.context
 
-    def follow(self, after: tuple[str, bool, float | None], value: Any) -> Any:
+    def follow(self, after: After, value: Any) -> Any:
         """Move to where a replayed value leads."""
         self.context.move(*after)
         return value
@@ -50,14 +50,14 @@ class ServedPiece(_OfContext):
         if value is not None:
             return Inquiry(NO_ONE, None)  # a reference path brings it along
         text = context.prompt + str(context)
-        return Inquiry(context.lm.source, Draw(text, context.sampling, self.ending, self.max_tokens))
+        return Inquiry(context.lm.source, Draw(text, context.sampling, self.ending, self.max_tokens, context.foreseen))
 
     def settle(self, u: Any, pin: Record | None, answer: Piece | None) -> tuple[str, float | None, Any, float]:
         if answer is None:
             assert pin is not None
             return pin.value, None, self.context.move(*pin.after), 0.0
         written = str(self.context) + answer.text
-        return answer.text, None, self.context.move(written, answer.ended, answer.log_prob), 0.0
+        return answer.text, None, self.context.move(written, answer.ended, answer.log_prob, answer.foreseen), 0.0
 
     def convert(self, value: Any) -> Any:
         raise ArgumentError("a piece takes no proposal and is not observed; text.observe_text('...') observes a text")

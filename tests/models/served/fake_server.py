@@ -32,6 +32,10 @@ class FakeServer:
     """Under "vllm" it stops at strings and tells at which; else it knows no `stop`, as a server that tells nothing."""
     takes_n: bool = True
     refuses_n: bool = False
+    loses: int = 0
+    """How many of several texts are missing in an answer."""
+    hurries: bool = False
+    """Whether texts are listed as they are done, the shortest first, each with its number."""
     echoes: bool = True
     log_probs: bool = True
     lists: bool = True
@@ -126,6 +130,9 @@ class FakeServer:
             return 400, {"error": {"message": "only one completion is allowed"}}
         prompt = self.spell(body["prompt"])
         choices = [self._draw(prompt, body) for _ in range(n if self.takes_n else 1)]
+        choices = [{"index": i, **choice} for i, choice in enumerate(choices[: max(1, n - self.loses)])]
+        if self.hurries:
+            choices.sort(key=lambda choice: len(choice["text"]))
         drawn = sum(len(choice["logprobs"]["tokens"]) for choice in choices)
         for choice in choices:
             if body.get("echo") and self.echoes:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from fake_server import END, FakeServer
 
 import feynkac as fk
+from feynkac.models.served import pieces
 from feynkac.models.served.pieces import find_first
 from feynkac.models.served.questions import Ending
 from feynkac.programs.served import endings
@@ -156,3 +159,59 @@ def find_paths(server: FakeServer, program) -> dict:
         return str(last.state.samples(np.arange(1))[0]), program.trace(last.state, 0)
 
     return dict(result for _, result in enumerate_runs(run))
+
+
+WORDS = {"a": {"a": 0.3, " ": 0.5, END: 0.2}, " ": {"a": 0.6, " ": 0.4}}
+
+
+@fk.program
+def write_words(p, lm):
+    text = lm.context("a")
+    first = p.sample(text.gen(unit="word", max_tokens=3))
+    return first, "" if text.ended else p.sample(text.gen(max_tokens=1))
+
+
+def list_words(room: int, written: str = "") -> Iterator[tuple[str, str, float]]:
+    """A word behind "a" of at most `room` tokens, what is known to follow it (None: nothing), and its probability."""
+    if not room:
+        yield written, "anything", 1.0
+        return
+    for token, p in WORDS[("a" + written)[-1]].items():
+        if token == END:
+            yield written, "the end", p
+        elif token == " " and written.strip():
+            yield written, "white space", p
+        else:
+            yield from ((word, after, p * q) for word, after, q in list_words(room - 1, written + token))
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_what_comes_behind_a_unit_begins_as_what_ended_it(monkeypatch, chunk) -> None:
+    tries = 3  # so that there is an end of all runs: those that are not over then are given up
+    monkeypatch.setattr(pieces, "_TRIES", tries)
+    ending = endings.read_ending(None, "word")
+    monkeypatch.setattr(endings, "_find_unit", lambda unit: replace(ending, chunk=chunk))
+    server, found = FakeServer(WORDS), dict[Any, float]()
+
+    def run(rng: Choices) -> Any:
+        server.choose = rng.choose
+        try:
+            *_, last = smc(write_words(server.serve_here()), fk.product(), n=1, resample=killing, rng=rng)
+        except fk.ModelError as error:
+            assert "a word ended at" in str(error)
+            return None
+        return last.state.samples(np.arange(1))[0]
+
+    for p, sample in enumerate_runs(run):
+        found[sample] = found.get(sample, 0.0) + p
+    truth = dict[Any, float]()
+    for word, after, p in list_words(3):
+        if after == "white space":
+            truth[word, " "] = truth.get((word, " "), 0.0) + p * (1.0 - (1.0 - WORDS["a"][" "]) ** tries)
+        elif after == "the end":
+            truth[word, ""] = truth.get((word, ""), 0.0) + p
+        else:
+            for token, q in WORDS[("a" + word)[-1]].items():
+                truth[word, token] = truth.get((word, token), 0.0) + p * q
+    del found[None]
+    assert found == pytest.approx(truth, rel=1e-12)
