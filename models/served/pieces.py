@@ -109,8 +109,8 @@ class Draft:
             self._tries += 1
             if self._tries == (1 if self.question.sampling.is_certain else _TRIES):
                 raise ModelError(
-                    f"a {given.ending.name} ended at {given.text[-40:]!r} by what followed, and behind it the server never "
-                    f"goes on like that ({self._tries} draws); draw pieces by until= or max_tokens="
+                    f"a {given.ending.name} ended at {given.text[-40:]!r} by what followed, and behind it the server "
+                    f"never goes on like that ({self._tries} draws); draw pieces by until= or max_tokens="
                 )
             self._begin()
 

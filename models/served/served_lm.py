@@ -31,8 +31,8 @@ class ServedLM:
       for, and a server is not known to be one that stops at strings by itself.
     - `api_key` goes to the server as a bearer token.
     - `timeout`: seconds that a request may take. `retries`: how often one is sent again that cannot reach the server or
-      meets one that is busy, `pause` seconds later, then twice as long, and so on. A draw that may have begun is not drawn
-      again, since that would favour short texts. When all is in vain ModelLost is raised; in the middle of a run
+      meets one that is busy, `pause` seconds later, then twice as long, and so on. A draw that may have begun is not
+      drawn again, since that would favour short texts. When all is in vain ModelLost is raised; in the middle of a run
       `steer` returns the particles there are (`Result.complete` is False then).
     - `concurrency`: requests at a time.
     - `seeded`: send a seed with each draw, so that a run repeats itself as far as the server does. Each particle is

@@ -134,8 +134,8 @@ class Source:
         if asked := body.get("n"):
             if len(choices) < asked and (len(choices) > 1 or self._takes_n):
                 raise ModelError(
-                    f"the server was asked for {asked} texts and gave {len(choices)}; which are missing may depend on what "
-                    "they say, so that no others are drawn in their place: see what it logs"
+                    f"the server was asked for {asked} texts and gave {len(choices)}; which are missing may depend on "
+                    "what they say, so that no others are drawn in their place: see what it logs"
                 )
             self._takes_n = len(choices) > 1
         if group[0].question.sampling.is_certain:

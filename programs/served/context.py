@@ -81,8 +81,9 @@ class ServedContext:
 
         It goes on to the end of the first of the strings in `until`, which is part of it; or it is a `unit`, a "word"
         with the white space before it and the punctuation on it, or a "sentence" or line, and what is drawn behind a
-        unit begins as it must to end it; at most `max_tokens` tokens (512 where none are given). It ends, too, where the model ends the text. All particles that wait for pieces
-        are served at once. Raises ModelError for constraints, for which a server gives no masks.
+        unit begins as it must to end it; at most `max_tokens` tokens (512 where none are given). It ends, too, where
+        the model ends the text. All particles that wait for pieces are served at once. Raises ModelError for
+        constraints, for which a server gives no masks.
         """
         self.check_open()
         masks = {"constraint": constraint, "regex": regex, "json_schema": json_schema, "choices": choices}
@@ -112,7 +113,8 @@ class ServedContext:
     def append(self, text: str) -> None:
         """Put a text behind the context, without any weight."""
         self.check_open()
-        self.move(self._written + _check_text(text, "append"))
+        if _check_text(text, "append"):
+            self.move(self._written + text)
 
     def fork(self) -> ServedContext:
         """A second context that stands where this one does; both go on by themselves. It costs nothing."""
@@ -183,8 +185,8 @@ class ServedContext:
             )
         if self.foreseen is not None:
             raise ModelError(
-                f"{what}: the {self.foreseen.ending.name} before it ended by what followed, and a server does not tell how "
-                "likely that was; draw that piece by until= or max_tokens=, or append something first"
+                f"{what}: the {self.foreseen.ending.name} before it ended by what followed, and a server does not tell "
+                "how likely that was; draw that piece by until= or max_tokens=, or append something first"
             )
         if not self.prompt + self._written:
             raise ModelError(f"{what}: a server tells no probability of what stands behind nothing; give a prompt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from feynkac.base.errors import ArgumentError
@@ -55,15 +56,17 @@ class Store:
     `model`: whose parameters count their changes. Changes through `.data` are not counted by torch, nor seen here.
     """
 
-    def __init__(self, model: Any) -> None:
-        self._model, self._lock = model, threading.Lock()
+    def __init__(self, model: Any, is_current: Callable[[], bool]) -> None:
+        """`is_current` tells whether all of the model but the values of its weights is as it was."""
+        self._model, self._is_current, self._lock = model, is_current, threading.Lock()
         self._kept: dict[Prefix, tuple[Any, Any]] = {}
         """Each prefix with its edits and its precision; those used last stand at the end."""
-        self._changes = self._count_changes()
+        self._changes = self.count_changes()
 
-    def add(self, prefix: Prefix, kind: Any, most: int) -> Remembered:
+    def add(self, prefix: Prefix, kind: Any, most: int, changes: int) -> Remembered:
         """Keep `prefix`; what was used longest ago goes where all together take more than `most` bytes.
 
+        `changes`: what `count_changes` gave before it was forwarded. It is not kept if the weights changed meanwhile.
         Raises ArgumentError for one that alone takes more.
         """
         if prefix.nbytes > most:
@@ -75,7 +78,8 @@ class Store:
             self._check()
             key = kind, autocast_dtype(self._model)
             prefix = next((one for one in self._list(key) if one.ids == prefix.ids), prefix)
-            self._use(prefix, key)
+            if changes == self._changes:
+                self._use(prefix, key)
             while sum(one.nbytes for one in self._kept) > most:
                 del self._kept[next(iter(self._kept))]
         return Remembered(self, prefix)
@@ -108,7 +112,7 @@ class Store:
         """Whether `prefix` is still of use."""
         with self._lock:
             self._check()
-            return prefix in self._kept
+            return prefix in self._kept and self._is_current()
 
     def drop(self, prefix: Prefix | None = None) -> None:
         """Forget one, or all."""
@@ -117,11 +121,12 @@ class Store:
                 self._kept.pop(one, None)
 
     def _check(self) -> None:
-        if (now := self._count_changes()) != self._changes:
+        if (now := self.count_changes()) != self._changes:
             self._kept.clear()
             self._changes = now
 
-    def _count_changes(self) -> int:
+    def count_changes(self) -> int:
+        """How often weights have been changed in place."""
         return sum(0 if each.is_inference() else each._version for each in self._model.parameters())
 
 

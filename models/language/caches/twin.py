@@ -11,7 +11,7 @@ import copy
 import logging
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Any
@@ -56,7 +56,7 @@ class Twins:
         """For what is to be found out once."""
         self.errors: dict[Any, float] = {}
         """How far each kind of cache is off (see `feynkac.models.language.caches.agreement`)."""
-        self.remembered = Store(model)
+        self.remembered = Store(model, _watch(self))
         """Prompts whose keys and values are kept between runs."""
         self._found = Snapshot(model)
         self._pristine = _copy_if_possible(model)  # never run, so that a twin made later is like the first
@@ -87,6 +87,12 @@ class Twins:
             twin = Twin(copy_modules(self._pristine))
         yield twin
         self._free.append(twin)  # not after an exception, which may leave a hook or a setting on it
+
+
+def _watch(twins: Twins) -> Callable[[], bool]:
+    """Whether `twins` are there, and current; without holding on to them, for they hold a good deal of memory."""
+    seen = weakref.ref(twins)
+    return lambda: (here := seen()) is not None and here.is_current
 
 
 class Snapshot:

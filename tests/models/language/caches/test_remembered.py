@@ -16,6 +16,7 @@ from walks import recompute
 import feynkac as fk
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.edits import Add
+from feynkac.models.language.caches.prefill import Prefill, Prefix
 from feynkac.models.language.caches.shared import SharedContexts
 from feynkac.models.language.caches.twin import Twins
 
@@ -69,11 +70,30 @@ def test_weights_changed_in_place_are_seen(lm: fk.CausalLM) -> None:
     assert forwarded(lm, SYSTEM + "!") > before  # and the logits are those of the new weights
 
 
+def test_a_prompt_read_while_weights_change_is_not_remembered(lm: fk.CausalLM, monkeypatch) -> None:
+    lm.remember("first, for the self-check").forget()
+    read = Prefill.run
+
+    def train_meanwhile(self: Prefill) -> list[Prefix]:  # as another thread might
+        left = read(self)
+        with torch.no_grad():
+            next(lm.model.parameters()).mul_(1.5)
+        return left
+
+    monkeypatch.setattr(Prefill, "run", train_meanwhile)
+    kept = lm.remember(SYSTEM)
+    monkeypatch.undo()
+    assert not kept.is_kept
+    assert forwarded(lm, SYSTEM) == kept.tokens
+
+
 def test_hooks_put_on_later_are_seen(lm: fk.CausalLM) -> None:
-    lm.remember(SYSTEM)
+    kept = lm.remember(SYSTEM)
     block: Any = lm.model.get_submodule("model.layers.0")
     block.register_forward_hook(lambda module, args, out: (out[0] * 2, *out[1:]) if isinstance(out, tuple) else out * 2)
+    assert not kept.is_kept
     assert forwarded(lm, SYSTEM) > 16
+    assert not kept.is_kept
 
 
 def test_lowered_precision_is_another_prompt(lm: fk.CausalLM) -> None:
