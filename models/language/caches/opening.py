@@ -70,7 +70,7 @@ def remember_prompt(
             "or recurrent states do not fit a prompt that is shared"
         )
     laid = NOTHING if spans is None else Laid([edits], [len(prompt)], spans)
-    changes = twins.remembered.count_changes()
+    changes = twins.remembered.count_changes(edits)
     with torch.inference_mode():
         (prefix,) = Prefill(twins, laid, [prompt], np.zeros(1, np.int64)).run()
     return twins.remembered.add(prefix, edits, most, changes)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from feynkac.base.errors import ArgumentError
 from feynkac.models.language.caches.forward import autocast_dtype
 from feynkac.models.language.caches.prefill import Ids, Prefix, count_common
+from feynkac.models.language.editing.changes import count_changes
 
 _WORTH = 16
 """Tokens from which on a beginning that two prompts have in common is used."""
@@ -50,8 +51,19 @@ class Remembered:
         return f"Remembered({self.tokens} tokens, {self.nbytes / 1e6:.1f} MB{state})"
 
 
+class Key(NamedTuple):
+    """Under what a prefix was read."""
+
+    kind: Any
+    """The edits; None without any."""
+    precision: Any
+    """What torch.autocast lowers it to."""
+    changes: int
+    """How often weights and edits had been changed in place."""
+
+
 class Store:
-    """What is remembered of one model as it is now. Weights changed in place empty it.
+    """What is remembered of one model as it is now. Weights and edits changed in place empty it.
 
     `model`: whose parameters count their changes. Changes through `.data` are not counted by torch, nor seen here.
     """
@@ -59,9 +71,8 @@ class Store:
     def __init__(self, model: Any, is_current: Callable[[], bool]) -> None:
         """`is_current` tells whether all of the model but the values of its weights is as it was."""
         self._model, self._is_current, self._lock = model, is_current, threading.Lock()
-        self._kept: dict[Prefix, tuple[Any, Any]] = {}
-        """Each prefix with its edits and its precision; those used last stand at the end."""
-        self._changes = self.count_changes()
+        self._kept: dict[Prefix, Key] = {}
+        """Those used last stand at the end."""
 
     def add(self, prefix: Prefix, kind: Any, most: int, changes: int) -> Remembered:
         """Keep `prefix`; what was used longest ago goes where all together take more than `most` bytes.
@@ -76,9 +87,9 @@ class Store:
             )
         with self._lock:
             self._check()
-            key = kind, autocast_dtype(self._model)
+            key = Key(kind, autocast_dtype(self._model), changes)
             prefix = next((one for one in self._list(key) if one.ids == prefix.ids), prefix)
-            if changes == self._changes:
+            if changes == self.count_changes(kind):
                 self._use(prefix, key)
             while sum(one.nbytes for one in self._kept) > most:
                 del self._kept[next(iter(self._kept))]
@@ -93,7 +104,7 @@ class Store:
             if not self._kept:
                 return None, 0
             self._check()
-            key = kind, autocast_dtype(self._model)
+            key = Key(kind, autocast_dtype(self._model), self.count_changes(kind))
             spared = {prefix: _spare(prefix.ids, ids) for prefix in self._list(key)}
             best = max(spared, key=lambda prefix: spared[prefix], default=None)
             if best is None or (spared[best] < (_WORTH if kind is None else len(ids)) and best.ids != ids):
@@ -101,10 +112,10 @@ class Store:
             self._use(best, key)
             return best, spared[best]
 
-    def _list(self, key: tuple[Any, Any]) -> list[Prefix]:
+    def _list(self, key: Key) -> list[Prefix]:
         return [prefix for prefix, its in self._kept.items() if its == key]
 
-    def _use(self, prefix: Prefix, key: tuple[Any, Any]) -> None:
+    def _use(self, prefix: Prefix, key: Key) -> None:
         self._kept.pop(prefix, None)
         self._kept[prefix] = key
 
@@ -121,13 +132,13 @@ class Store:
                 self._kept.pop(one, None)
 
     def _check(self) -> None:
-        if (now := self.count_changes()) != self._changes:
-            self._kept.clear()
-            self._changes = now
+        for prefix, key in list(self._kept.items()):
+            if key.changes != self.count_changes(key.kind):
+                del self._kept[prefix]
 
-    def count_changes(self) -> int:
-        """How often weights have been changed in place."""
-        return sum(0 if each.is_inference() else each._version for each in self._model.parameters())
+    def count_changes(self, kind: Any) -> int:
+        """How often weights, and what the edits `kind` hold, have been changed in place."""
+        return count_changes(self._model) + (0 if kind is None else count_changes(kind.edits))
 
 
 def _spare(known: Ids, ids: Ids) -> int:

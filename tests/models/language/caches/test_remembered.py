@@ -121,6 +121,22 @@ def spent(lm: fk.CausalLM, text: str) -> int:
     return contexts.forwarded
 
 
+def test_edits_changed_in_place_are_seen(lm: fk.CausalLM) -> None:
+    vector = torch.ones(lm.model.config.hidden_size)
+    edited = lm.edited(Add(vector, layer=0))
+    plain, kept = lm.remember(SYSTEM), edited.remember(SYSTEM)
+
+    def read() -> torch.Tensor:
+        return edited.open_prompts(edited.prompt(SYSTEM).prompts, 2).start()
+
+    before = read()
+    vector.mul_(-3.0)
+    assert not kept.is_kept and plain.is_kept
+    after = read()
+    edited.forget()
+    assert torch.equal(after, read()) and not torch.allclose(after, before)
+
+
 def test_what_was_used_longest_ago_goes_first(lm: fk.CausalLM) -> None:
     first = lm.remember(SYSTEM)
     second = lm.remember(SYSTEM.upper(), most=1 << 30)
