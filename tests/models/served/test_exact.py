@@ -213,5 +213,5 @@ def test_what_comes_behind_a_unit_begins_as_what_ended_it(monkeypatch, chunk) ->
         else:
             for token, q in WORDS[("a" + word)[-1]].items():
                 truth[word, token] = truth.get((word, token), 0.0) + p * q
-    del found[None]
+    found.pop(None, None)
     assert found == pytest.approx(truth, rel=1e-12)
