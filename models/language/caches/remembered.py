@@ -59,7 +59,7 @@ class Store:
         self._model, self._lock = model, threading.Lock()
         self._kept: dict[Prefix, tuple[Any, Any]] = {}
         """Each prefix with its edits and its precision; those used last stand at the end."""
-        self._changes = self._count_changes()
+        self._changes = count_changes(model)
 
     def add(self, prefix: Prefix, kind: Any, most: int) -> Remembered:
         """Keep `prefix`; what was used longest ago goes where all together take more than `most` bytes.
@@ -117,12 +117,14 @@ class Store:
                 self._kept.pop(one, None)
 
     def _check(self) -> None:
-        if (now := self._count_changes()) != self._changes:
+        if (now := count_changes(self._model)) != self._changes:
             self._kept.clear()
             self._changes = now
 
-    def _count_changes(self) -> int:
-        return sum(0 if each.is_inference() else each._version for each in self._model.parameters())
+
+def count_changes(model: Any) -> int:
+    """How often a model's parameters were written to; torch does not count what goes through `.data`."""
+    return sum(0 if each.is_inference() else each._version for each in model.parameters())
 
 
 def _spare(known: Ids, ids: Ids) -> int:
