@@ -31,6 +31,8 @@ class Run:
         self._busy: dict[Any, tuple[Handle, Piece]] = {}
         self._waiting: deque[Piece] = deque()
         self._lost = Counter[int]()
+        self._failed = 0
+        """Workers that died while they started, such as on a node that went."""
         self._polls: dict[Any, Handle] = {}
         self._polled = time.monotonic()
 
@@ -86,8 +88,10 @@ class Run:
             worker.starting = None
         except self._ray.exceptions.RayError as cause:
             self._pool.drop(worker)
-            said = str(cause).strip().splitlines()
-            raise ModelError(f"a worker of Ray cannot start: {said[0] if said else type(cause).__name__}") from cause
+            self._failed += 1
+            if self._failed > self._retries:
+                said = " ".join(str(cause).split())
+                raise ModelError(f"workers of Ray do not start, {self._failed} so far: {said}") from cause
 
     def _read_poll(self, reference: Any, tell: Callable[[int, int], None]) -> None:
         del self._polls[reference]
