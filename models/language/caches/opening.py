@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,6 +107,17 @@ def find_attention_window(model: Any) -> float:
     return min(windows.get(kind, 0.0) for kind in kinds)
 
 
+def find_rope_border(model: Any) -> float:
+    """The position from which on a pass turns all of its positions by other angles; infinity where there is none."""
+    config = _text_config(model)
+    given = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    parts = [each for each in (given, *given.values()) if isinstance(each, Mapping)]  # one for each kind of layer
+    alike = [each for each in parts if each.get("rope_type", each.get("type")) == "longrope"]
+    own = getattr(config, "original_max_position_embeddings", None)
+    borders = [each.get("original_max_position_embeddings") or own for each in alike]
+    return min((border for border in borders if border), default=float("inf"))
+
+
 def find_device(model: Any) -> torch.device:
     """The device that a model takes its tokens on."""
     return model.get_input_embeddings().weight.device
@@ -137,4 +148,11 @@ def _check_fits(model: Any, longest: int, max_new: int) -> None:
         raise ModelError(
             f"a prompt of {longest - max_new} tokens and {max_new} new ones do not fit the {window} positions of "
             f"{type(model).__name__}; shorten the prompt or ask for at most {max(0, window - longest + max_new)} tokens"
+        )
+    border = find_rope_border(model)
+    if longest > border:
+        raise ModelError(
+            f"a prompt of {longest - max_new} tokens and {max_new} new ones reach beyond position {border:g}, where "
+            f"{type(model).__name__} (longrope) turns all positions of a pass by other angles: the law of a text would "
+            "depend on the texts beside it; stay below, or load the model with other rope_parameters"
         )

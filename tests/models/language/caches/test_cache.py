@@ -215,6 +215,19 @@ def test_the_window_of_the_model() -> None:
         open_contexts(Twins(tiny("llama")), [[1] * 120], 20)
 
 
+def test_angles_that_follow_the_longest_text_of_a_pass_are_refused_where_they_change() -> None:
+    """Below the border the law is that of the text alone; beyond it, it is not even in a pass of two whole texts."""
+    angles = dict(rope_type="longrope", rope_theta=1e4, short_factor=[1.0] * 4, long_factor=[4.0] * 4, factor=8.0)
+    model = tiny("llama", rope_parameters={**angles, "original_max_position_embeddings": 16})
+    short, long = torch.arange(3, 11)[None], torch.arange(3, 23)[None]
+    padded = torch.cat([torch.nn.functional.pad(short, (0, 12)), long])
+    alone, beside = (model(input_ids=ids, use_cache=False).logits[0, 7] for ids in (short, padded))
+    assert (alone - beside).abs().max() > 0.1 * alone.std()
+    run_program(model, open_contexts(Twins(model), PROMPTS, 11), PROMPTS, 0, steps=6, keep=0.2)
+    with pytest.raises(ModelError, match=r"5 tokens and 12 new ones reach beyond position 16, where .* longrope"):
+        open_contexts(Twins(model), PROMPTS, 12)
+
+
 def test_a_shared_cache_that_disagrees_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     right = attention._attend_prefix
     monkeypatch.setattr(attention, "_attend_prefix", lambda query, *rest: right(query * 0.9, *rest))
