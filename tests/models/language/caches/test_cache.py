@@ -224,7 +224,7 @@ def test_angles_that_follow_the_longest_text_of_a_pass_are_refused_where_they_ch
     alone, beside = (model(input_ids=ids, use_cache=False).logits[0, 7] for ids in (short, padded))
     assert (alone - beside).abs().max() > 0.1 * alone.std()
     run_program(model, open_contexts(Twins(model), PROMPTS, 11), PROMPTS, 0, steps=6, keep=0.2)
-    with pytest.raises(ModelError, match=r"5 tokens and 12 new ones reach beyond position 16, where .* longrope"):
+    with pytest.raises(ModelError, match=r"5 tokens and 12 new ones reach beyond position 16, where .*longrope"):
         open_contexts(Twins(model), PROMPTS, 12)
 
 
