@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -12,10 +12,19 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
-from feynkac.models.edits.scopes import Scope, Strength, check_scope, is_inside, measure, prepare_changes, read_strength
+from feynkac.models.edits.scopes import (
+    Scope,
+    Strength,
+    check_scope,
+    is_inside,
+    measure,
+    name_scope,
+    prepare_changes,
+    read_strength,
+)
 from feynkac.models.edits.sites import Site, find_width, name_site
 from feynkac.models.edits.vectors import check_place, read_vectors, take_vectors
-from feynkac.models.language.editing import Anatomy, Change, Prepared, Where
+from feynkac.models.language.editing import Anatomy, Change, Mechanism, Prepared, Where
 
 Probe = Callable[[Tensor], Tensor]
 """From (F, Q, width) activations to (F, Q): a bool, or a factor of the strength."""
@@ -57,6 +66,13 @@ class Activation:
         if strength == 0.0:
             return Prepared()
         return prepare_changes([self._at(anatomy, layer, strength) for layer in layers], self.scope)
+
+    def _name_mechanism(self, kind: Hashable, sizes: Iterable[float]) -> Mechanism | None:
+        """That of an edit whose own numbers have `sizes` at strength 1; None where functions say how strong it is."""
+        strength = read_strength(self.strength)
+        if callable(strength) or self.when is not None:
+            return None
+        return Mechanism((name_scope(self.scope), kind), tuple(abs(strength) * size for size in sizes))
 
     def find_layers(self, anatomy: Anatomy) -> list[int]:
         """The layers by number. Raises ArgumentError where none is given, or one does not exist."""
@@ -144,6 +160,12 @@ class Add(Activation):
             return new
         return new * (value.norm(dim=-1, keepdim=True) / new.norm(dim=-1, keepdim=True).clamp_min(1e-12))
 
+    def find_mechanism(self, anatomy: Anatomy) -> Mechanism | None:
+        """See `feynkac.models.language.editing.Mechanical`."""
+        vectors = [take_vectors(self.direction, layer).float() for layer in self.find_layers(anatomy)]
+        sizes = [size for some in vectors for size in some.norm(dim=-1).flatten().tolist()]
+        return self._name_mechanism((self.keep_norm, *(tuple(some.shape) for some in vectors)), sizes)
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ProjectOut(Activation):
@@ -178,12 +200,18 @@ class ProjectOut(Activation):
         basis = self._bases[layer].to(value)
         return value - amount * ((value @ basis) @ basis.T)
 
+    def find_mechanism(self, anatomy: Anatomy) -> Mechanism | None:
+        """See `feynkac.models.language.editing.Mechanical`; how long its directions are changes nothing."""
+        vectors = [take_vectors(self.direction, layer) for layer in self.find_layers(anatomy)]
+        return self._name_mechanism(tuple(tuple(some.shape) for some in vectors), [1.0])
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Affine(Activation):
     """An affine map of activations: h + strength * (M h + b - h) (Singh et al. 2024, "Representation surgery").
 
-    `matrix` (W, W), `offset` (W,), as `fit_affine` finds them.
+    `matrix` (W, W), `offset` (W,), as `fit_affine` finds them. Each map is checked for itself when it is first used, for
+    a matrix may cancel what tells tokens apart.
     """
 
     matrix: Tensor = field(kw_only=False)

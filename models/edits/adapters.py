@@ -21,10 +21,11 @@ from feynkac.models.edits.scopes import (
     check_scope,
     is_inside,
     measure,
+    name_scope,
     prepare_changes,
     read_strength,
 )
-from feynkac.models.language.editing import Anatomy, Change, Prepared, Where
+from feynkac.models.language.editing import Anatomy, Change, Mechanism, Prepared, Where
 
 _KNOWN = frozenset({
     "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "lora_dropout", "fan_in_fan_out",
@@ -84,6 +85,15 @@ class Adapter:
                 raise ArgumentError(f"the adapter changes the output layer '{name}', and is no edit; {_MERGE}")
             changes.append(Change(name, self._add(matrices, strength)))
         return Prepared() if strength == 0.0 else prepare_changes(changes, self.scope)
+
+    def find_mechanism(self, anatomy: Anatomy) -> Mechanism | None:
+        """See `feynkac.models.language.editing.Mechanical`."""
+        strength = read_strength(self.strength)
+        if callable(strength):
+            return None
+        parts = self.matrices.values()
+        sizes = [abs(strength * factor) * float(up.float().norm() * down.float().norm()) for down, up, factor in parts]
+        return Mechanism((name_scope(self.scope), tuple(len(down) for down, *_ in parts)), tuple(sizes))
 
     def _add(self, matrices: Matrices, strength: Strength) -> Callable[..., Tensor]:
         down, up, factor = matrices

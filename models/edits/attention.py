@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import as_real, as_whole
 from feynkac.models.edits.activations import write_edit
-from feynkac.models.language.editing import Anatomy, Bias, Prepared, Span
+from feynkac.models.language.editing import Anatomy, Bias, Mechanism, Prepared, Span
 from feynkac.models.language.editing.contract import Spans
 
 
@@ -31,6 +31,11 @@ class Attending:
 
     def __repr__(self) -> str:
         return write_edit(self)
+
+    def _name_heads(self) -> Hashable:
+        if isinstance(self.heads, Mapping):
+            return tuple((layer, None if some is None else tuple(some)) for layer, some in self.heads.items())
+        return None if self.heads is None else tuple(self.heads)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -68,6 +73,10 @@ class Emphasise(Attending):
 
         return Prepared(biases=make_biases(anatomy, self.layer, self.heads, self.queries, weigh), spans=spans)
 
+    def find_mechanism(self, anatomy: Anatomy) -> Mechanism:
+        """See `feynkac.models.language.editing.Mechanical`; in the self-check all spans are the same tokens."""
+        return Mechanism(self._name_heads(), (abs(math.log(self.alpha)),))
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BiasAttention(Attending):
@@ -95,6 +104,11 @@ class BiasAttention(Attending):
 
         biases = make_biases(anatomy, self.layer, self.heads, self.queries, weigh)
         return Prepared(biases=biases, length=bias.shape[-1], reach=bias.shape[-1])
+
+    def find_mechanism(self, anatomy: Anatomy) -> Mechanism:
+        """See `feynkac.models.language.editing.Mechanical`."""
+        bias = torch.as_tensor(self.bias, dtype=torch.float32).detach().abs()
+        return Mechanism((self._name_heads(), tuple(bias.shape)), tuple(bias.flatten().tolist()))
 
 
 def make_biases(anatomy: Anatomy, layer: Any, heads: Any, queries: str, weigh: Any) -> list[Bias]:

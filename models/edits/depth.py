@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from feynkac.models.edits.activations import write_edit
-from feynkac.models.edits.scopes import Scope, check_scope, is_inside, prepare_changes
-from feynkac.models.language.editing import Anatomy, Change, Prepared, Where
+from feynkac.models.edits.scopes import Scope, check_scope, is_inside, name_scope, prepare_changes
+from feynkac.models.language.editing import Anatomy, Change, Mechanism, Prepared, Where
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,6 +38,10 @@ class SkipLayers:
         check_scope(self.scope)
         names = dict.fromkeys(anatomy.name_block(layer) for layer in anatomy.read_layers(self.layers))
         return prepare_changes([Change(name, self._skip) for name in names], self.scope)
+
+    def find_mechanism(self, anatomy: Anatomy) -> Mechanism:
+        """See `feynkac.models.language.editing.Mechanical`; it has no numbers."""
+        return Mechanism(name_scope(self.scope), ())
 
     def _skip(self, value: Tensor, given: Tensor, where: Where) -> Tensor:
         return torch.where(is_inside(self.scope, where)[..., None], given, value)

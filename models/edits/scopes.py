@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
@@ -68,6 +68,11 @@ def is_inside(scope: Scope, where: Where) -> Tensor:
     if scope == "response":
         return where.steps >= 0
     return where.positions >= where.start if scope == "text" else torch.ones_like(where.positions, dtype=torch.bool)
+
+
+def name_scope(scope: Scope) -> Hashable:
+    """What the self-check sees of a scope: for all spans it takes the same tokens."""
+    return Span if isinstance(scope, Span) else scope
 
 
 def prepare_changes(changes: Sequence[Change], scope: Scope) -> Prepared:

@@ -11,8 +11,8 @@ from torch import Tensor
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import as_whole
 from feynkac.models.edits.activations import write_edit
-from feynkac.models.edits.scopes import Scope, check_scope, is_inside, prepare_changes, read_factor
-from feynkac.models.language.editing import Anatomy, Change, Prepared, Where
+from feynkac.models.edits.scopes import Scope, check_scope, is_inside, name_scope, prepare_changes, read_factor
+from feynkac.models.language.editing import Anatomy, Change, Mechanism, Prepared, Where
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -96,6 +96,11 @@ class ScaleHeads:
             for layer, scale in by_layer.items()
         ]
         return prepare_changes(changes, self.scope)
+
+    def find_mechanism(self, anatomy: Anatomy) -> Mechanism:
+        """See `feynkac.models.language.editing.Mechanical`."""
+        sizes = tuple(abs(read_factor("the factor", factor) - 1.0) for factor in self.factors.values())
+        return Mechanism((name_scope(self.scope), tuple(self.factors)), sizes)
 
     def _scale(self, scale: Tensor) -> Callable[[Tensor, Tensor, Where], Tensor]:
         def act(value: Tensor, given: Tensor, where: Where) -> Tensor:

@@ -2,16 +2,19 @@
 
 Hooks and unusual attention make a cache silently wrong, and wrong logits are wrong weights. So a cache is used only
 where it gives the model's own logits on a short walk of forks, reorderings, splits and merges.
+
+Edits are checked in the same way, and one check serves others that do the same with numbers of about the same size.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.base.errors import ModelError, is_out_of_memory
@@ -20,6 +23,7 @@ from feynkac.models.language.caches.opening import find_device
 from feynkac.models.language.caches.plain import PlainContexts
 from feynkac.models.language.caches.shared import SharedContexts
 from feynkac.models.language.draws.next_token import check_law
+from feynkac.models.language.editing.changes import count_changes
 from feynkac.models.language.editing.edits import Edits, Laid
 from feynkac.models.language.editing.spans import Anywhere
 
@@ -32,6 +36,10 @@ _log = logging.getLogger(__name__)
 Ids = tuple[int, ...]
 Open = Callable[[Sequence[Ids], "Laid | None"], "Contexts"]
 _DIFFERENCE = "what edits change"
+_SHARE = 0.1
+"""The share of what edits change by which a cache with them may be off."""
+_ALIKE = 10.0
+"""How many times as large as those that were checked other numbers of edits may be, or as small."""
 
 PROMPTS = (slice(0, 5), slice(5, 8))
 """Two prompts of different lengths, as slices of the test tokens."""
@@ -70,7 +78,9 @@ def _find_error(twins: Twins, kind: str, edits: Edits | None, opened: Open) -> f
     """The largest difference of logits on the walk, in standard deviations of logits; found once for each kind."""
     key = (kind, autocast_dtype(twins.model))
     with twins.lock:
-        errors = twins.errors if edits is None else edits.find_errors(twins)
+        errors = twins.errors if edits is None or not edits.act else edits.find_errors(twins)
+        if key not in errors and edits is not None and (spoken := _find_spoken(twins, key, edits)) is not None:
+            errors[key] = spoken
         if key not in errors:
             try:
                 errors[key] = _walk_and_compare(twins, edits, opened)
@@ -84,7 +94,41 @@ def _find_error(twins: Twins, kind: str, edits: Edits | None, opened: Open) -> f
                 errors[key] = float("inf")
             else:
                 _log.info("%s, %s cache: off by %.2g", type(twins.model).__name__, kind, errors[key])
+                if edits is not None:
+                    _speak(twins, key, edits, errors[key])
         return errors[key]
+
+
+class _Checked(NamedTuple):
+    """What was found of edits that speak for others."""
+
+    sizes: NDArray[np.float64]
+    error: float
+
+
+def _find_spoken(twins: Twins, key: tuple[Any, ...], edits: Edits) -> float | None:
+    """The error that was found of edits of the same mechanism, the numbers of which are of about the same size."""
+    if twins.is_hooked or edits.mechanism is None:
+        return None
+    kind, sizes = edits.mechanism.kind, np.array(edits.mechanism.sizes)
+    for checked in twins.checked.get((*key, kind), ()):
+        if (
+            checked.sizes.shape == sizes.shape
+            and ((sizes <= _ALIKE * checked.sizes) & (checked.sizes <= _ALIKE * sizes)).all()
+        ):
+            return checked.error
+    return None
+
+
+def _speak(twins: Twins, key: tuple[Any, ...], edits: Edits, error: float) -> None:
+    """Let edits speak for others of their mechanism, if the walk would have shown what is wrong with it.
+
+    So no more than rounding may be seen, and that has to be little beside what the edits change.
+    """
+    difference = edits.find_errors(twins).get((_DIFFERENCE, key[1]), 0.0)
+    if edits.mechanism is not None and error <= _rounding(twins, *key) <= _SHARE * difference:
+        checked = twins.checked.setdefault((*key, edits.mechanism.kind), [])
+        checked.append(_Checked(np.array(edits.mechanism.sizes), error))
 
 
 def _explain(twins: Twins, cause: Exception) -> ModelError:
@@ -109,8 +153,13 @@ def _tolerate(twins: Twins, kind: str, edits: Edits | None) -> float:
     if edits is None:
         return most
     precision = autocast_dtype(twins.model)
-    rounding = 3.0 * twins.errors.get((kind, precision), 0.0)
-    return min(most, max(rounding, 1e-5, 0.1 * edits.find_errors(twins).get((_DIFFERENCE, precision), np.inf)))
+    difference = edits.find_errors(twins).get((_DIFFERENCE, precision), np.inf)
+    return min(most, max(_rounding(twins, kind, precision), _SHARE * difference))
+
+
+def _rounding(twins: Twins, kind: str, precision: torch.dtype | None) -> float:
+    """The error with edits that is taken for rounding, in standard deviations of logits."""
+    return max(3.0 * twins.errors.get((kind, precision), 0.0), 1e-5)
 
 
 def _tolerance(twins: Twins) -> float:
@@ -120,13 +169,20 @@ def _tolerance(twins: Twins) -> float:
 
 def _walk_and_compare(twins: Twins, edits: Edits | None, opened: Open) -> float:
     prompts, texts, found = _take_walk(twins, edits, opened)
-    own = _recompute(twins, edits, prompts, texts)
-    wanted, cached = torch.stack([own[text] for text in texts]), torch.stack(found)
-    if edits is not None:
-        plain = _recompute(twins, None, prompts, texts)
-        unlike = torch.stack([plain[text] for text in texts])
-        edits.find_errors(twins)[_DIFFERENCE, autocast_dtype(twins.model)] = _find_distance(unlike, wanted)
-    return _find_distance(cached, wanted)
+    if edits is None:
+        return _find_distance(torch.stack(found), _recompute_unedited(twins, prompts, texts))
+    wanted = _recompute(twins, edits, prompts, texts)
+    unlike = _recompute_unedited(twins, prompts, texts)
+    edits.find_errors(twins)[_DIFFERENCE, autocast_dtype(twins.model)] = _find_distance(unlike, wanted)
+    return _find_distance(torch.stack(found), wanted)
+
+
+def _recompute_unedited(twins: Twins, prompts: list[Ids], texts: list[Ids]) -> Tensor:
+    """`_recompute` without edits; the last result is kept, for it is the same for all edits."""
+    key = autocast_dtype(twins.model), count_changes(twins.model), texts
+    if twins.unedited is None or twins.unedited[0] != key:
+        twins.unedited = key, _recompute(twins, None, prompts, texts)
+    return twins.unedited[1]
 
 
 class Walked(NamedTuple):
@@ -178,8 +234,8 @@ def _check_laws(logits: Tensor) -> None:
 
 
 @torch.inference_mode()
-def _recompute(twins: Twins, edits: Edits | None, prompts: Sequence[Ids], texts: Sequence[Ids]) -> dict[Ids, Tensor]:
-    """The next-token logits of each text, by passes over whole texts without a cache, those of one length together."""
+def _recompute(twins: Twins, edits: Edits | None, prompts: Sequence[Ids], texts: Sequence[Ids]) -> Tensor:
+    """(n, V) next-token logits behind n texts, by passes over whole texts without a cache, those of one length together."""
     whole = {text for text in texts if not any(other != text and other[: len(text)] == text for other in texts)}
     wanted: dict[Ids, Tensor] = {}
     laid = _lay(twins, edits, prompts)
@@ -192,4 +248,4 @@ def _recompute(twins: Twins, edits: Edits | None, prompts: Sequence[Ids], texts:
                 logits = twin.model(input_ids=rows, use_cache=False).logits.float()
             _check_laws(logits.flatten(0, 1))
             wanted |= {text[: t + 1]: row[t] for text, row in zip(some, logits, strict=True) for t in range(length)}
-    return wanted
+    return torch.stack([wanted[text] for text in texts])

@@ -56,6 +56,12 @@ class Twins:
         """For what is to be found out once."""
         self.errors: dict[Any, float] = {}
         """How far each kind of cache is off (see `feynkac.models.language.caches.agreement`)."""
+        self.checked: dict[Any, list[Any]] = {}
+        """What was found of edits that speak for others of their mechanism, by kinds of cache and mechanisms."""
+        self.unedited: tuple[Any, Tensor] | None = None
+        """The logits of the model without edits on the walk last taken, and what they depend on."""
+        self.is_hooked = _is_hooked(model)
+        """Whether functions of the user's run with its forward pass."""
         self.remembered = Store(model, _watch(self))
         """Prompts whose keys and values are kept between runs."""
         self._found = Snapshot(model)
@@ -160,6 +166,13 @@ def copy_modules(model: Any) -> Any:
     tensors = [tensor for tensor in (*model.parameters(), *model.buffers()) if id(tensor) not in working]
     hooks = [hook for module in model.modules() for name in _HOOKS for hook in getattr(module, name).values()]
     return copy.deepcopy(model, {id(thing): thing for thing in (*tensors, *hooks)}).eval()
+
+
+def _is_hooked(model: Any) -> bool:
+    everywhere = torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks
+    return bool(everywhere) or any(
+        "forward" in vars(module) or any(getattr(module, name) for name in _HOOKS) for module in model.modules()
+    )
 
 
 def _working_buffers(model: Any) -> list[Tensor]:

@@ -9,9 +9,9 @@ Shapes: F rows of a pass, Q tokens each, `width` the size of a residual.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -121,4 +121,30 @@ class Edit(Protocol):
 
     def prepare(self, anatomy: Anatomy) -> Prepared:
         """The edit, fitted to a model. Raises ArgumentError where it does not fit; writes to nothing."""
+        ...
+
+
+class Mechanism(NamedTuple):
+    """What an edit does to a model, and how large its numbers are."""
+
+    kind: Hashable
+    """All that it does except for its numbers: edits of one kind make the same computations at the same places."""
+    sizes: tuple[float, ...]
+    """How large its numbers are, at least 0, one for each part that acts by itself: a layer, a head, a position."""
+
+
+@runtime_checkable
+class Mechanical(Protocol):
+    """An edit that is all numbers and no function of the user's: one self-check serves others of its kind and size.
+
+    The self-check looks for edits that go by the place of a token within a pass, and for modules that cannot be edited.
+    Neither may depend on the edit's numbers, nor may its numbers cancel what tells tokens apart, which leaves rounding
+    alone. Without it, and in a class derived from one that has it, each edit is checked for itself.
+    """
+
+    def find_mechanism(self, anatomy: Anatomy) -> Mechanism | None:
+        """What tells it from others of its class, modules and reach excepted; None if it is to be checked for itself.
+
+        Called only where `prepare` has taken the edit.
+        """
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from feynkac.base.capabilities import has
 from feynkac.base.errors import ArgumentError, FeynkacError, ModelError, is_out_of_memory
 from feynkac.models.language.editing.biases import bias_attention
-from feynkac.models.language.editing.contract import Bias, Change, Edit, Prepared, Span, Spans, Where
+from feynkac.models.language.editing.contract import (
+    Bias,
+    Change,
+    Edit,
+    Mechanical,
+    Mechanism,
+    Prepared,
+    Span,
+    Spans,
+    Where,
+)
 from feynkac.models.language.editing.parameters import Parameters
 from feynkac.models.language.editing.spans import locate
 
@@ -39,6 +51,7 @@ class Edits:
                     "with prepare(anatomy)"
                 )
             prepared.append(edit.prepare(anatomy))
+        self._prepared = prepared
         self.changes: list[tuple[Change, Edit]] = [
             (change, edit) for edit, one in zip(self.edits, prepared, strict=True) for change in one.changes
         ]
@@ -50,6 +63,20 @@ class Edits:
         for change, edit in self.changes:
             _check_module(anatomy.model, change, edit)
         self._errors: weakref.WeakKeyDictionary[Twins, dict[Any, float]] = weakref.WeakKeyDictionary()
+
+    @property
+    def act(self) -> bool:
+        """Whether anything is changed: an edit of strength 0 is none."""
+        return bool(self.changes or self.biases or self.parameters)
+
+    @cached_property
+    def mechanism(self) -> Mechanism | None:
+        """What all of them do, as one; None where some edit has to be checked for itself."""
+        found = [_find_mechanism(*pair, self._anatomy) for pair in zip(self.edits, self._prepared, strict=True)]
+        known = [one for one in found if one is not None]
+        if len(known) < len(found):
+            return None
+        return Mechanism(tuple(one.kind for one in known), tuple(size for one in known for size in one.sizes))
 
     def check_prompt(self, ids: Sequence[int], vocabulary: Vocabulary) -> None:
         """Raises ArgumentError for a prompt without a span that is named, or of another length than an edit is for."""
@@ -67,6 +94,18 @@ class Edits:
 
     def __repr__(self) -> str:
         return ", ".join(map(repr, self.edits))
+
+
+def _find_mechanism(edit: Edit, prepared: Prepared, anatomy: Anatomy) -> Mechanism | None:
+    # A class derived from one that tells its mechanism may do anything else, and has to tell its own.
+    if not has(edit, Mechanical) or "find_mechanism" not in vars(type(edit)):
+        return None
+    own = edit.find_mechanism(anatomy)
+    if own is None:
+        return None
+    changes = tuple((change.side, change.module) for change in prepared.changes)
+    biases = tuple((bias.layer, bias.queries) for bias in prepared.biases)
+    return Mechanism((type(edit), changes, biases, tuple(prepared.weights), prepared.reach, own.kind), own.sizes)
 
 
 def _check_module(model: Any, change: Change, edit: Edit) -> None:
