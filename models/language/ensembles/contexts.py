@@ -1,9 +1,9 @@
-"""The contexts of an ensemble: of each text one context in every member, all those of one model in one store."""
+"""The contexts of an ensemble: of each text one context in every member, all those of one batch in one store."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from feynkac.base.contract import Rows
 from feynkac.models.language.draws.next_token import check_law
 from feynkac.models.language.laws.law import Law, shape
 from feynkac.models.language.protocols import Spends
+from feynkac.models.language.texts import Prompt
 
 if TYPE_CHECKING:
     import torch
@@ -34,19 +35,17 @@ class Member(NamedTuple):
 
 
 class EnsembleContexts:
-    """See `feynkac.models.language.protocols.Contexts`: context u of member j of a model is context j U + u there."""
+    """See `feynkac.models.language.protocols.Contexts`: context u of member j of a batch is context j U + u there."""
 
     def __init__(
         self, members: Sequence[Member], rule: Rule, prompts: Sequence[Sequence[Sequence[int]]], max_new: int, size: int
     ) -> None:
         """`prompts` (G, K): the tokens of each problem's prompt to each member; `size`: of the law, V."""
         self._members, self._rule, self._size = members, rule, size
-        self._of: dict[LanguageModel, list[int]] = {}
+        self._of: dict[Any, list[int]] = {}
         for k, member in enumerate(members):
-            self._of.setdefault(member.lm, []).append(k)
-        self._stores: list[Contexts] = [
-            lm.open([prompt[k] for k in ks for prompt in prompts], max_new) for lm, ks in self._of.items()
-        ]
+            self._of.setdefault(member.lm.batch, []).append(k)
+        self._stores = [self._open(ks, prompts, max_new) for ks in self._of.values()]
         self.lengths: NDArray[np.int64] = np.array([max(map(len, prompt)) for prompt in prompts], np.int64)
         """(U,) tokens of each context, the longest prompt among them."""
         self.forwarded = 0
@@ -55,6 +54,18 @@ class EnsembleContexts:
         """(U,) tokens forwarded for each context by the last call, in all members."""
         self._prompt_lengths = np.array([[len(part) for part in prompt] for prompt in prompts], np.int64).T
 
+    def _open(self, ks: Sequence[int], prompts: Sequence[Sequence[Sequence[int]]], max_new: int) -> Contexts:
+        """One store for the prompts of some members, which may be a model and edits of it."""
+        lms = [self._members[k].lm for k in ks]
+        return lms[0].open_prompts(
+            [
+                Prompt(tuple(prompt[k]), max_new, variant=lm.variant)
+                for k, lm in zip(ks, lms, strict=True)
+                for prompt in prompts
+            ],
+            max_new,
+        )
+
     def start(self) -> Tensor:
         """(G, V) float32 logits behind the prompts."""
         logits = self._combine(lambda store, copies: store.start())
@@ -62,14 +73,14 @@ class EnsembleContexts:
         return logits
 
     def extend(self, parents: Rows, tokens: NDArray[np.int64]) -> Tensor:
-        """See `Contexts.extend`; one pass for each model."""
+        """See `Contexts.extend`; one pass for each batch."""
         n = len(self.lengths)
         logits = self._combine(lambda store, k: store.extend(_repeat(parents, k, n), np.tile(tokens, k)))
         self._grow(parents, (np.asarray(tokens) >= 0).astype(np.int64))
         return logits
 
     def append(self, parents: Rows, tokens: Sequence[Sequence[int]], *, every: bool = False) -> Tensor:
-        """See `Contexts.append`; one pass for each model."""
+        """See `Contexts.append`; one pass for each batch."""
         n = len(self.lengths)
         logits = self._combine(lambda store, k: store.append(_repeat(parents, k, n), [*tokens] * k, every=every))
         self._grow(parents, np.array([len(some) for some in tokens], np.int64))

@@ -92,7 +92,7 @@ def ensemble(
 
     `plausible`: only tokens are left that the first prompt finds at least so likely, as a share of its likeliest token;
     0 leaves all. A token that some prompt gives no probability has none in a product, whatever the sign of its weight.
-    A step forwards each context once for each prompt, those of one model in one pass.
+    A step forwards each context once for each prompt, those of one model and of edits of it in one pass.
 
     The model of the result, `ensemble.lm`, has `prompt`, `context` and `score` of its own, for texts that all members
     read alike.
