@@ -32,13 +32,13 @@ from feynkac.models.edits.fitting import (
 from feynkac.models.edits.saving import load_edits, save_edits
 from feynkac.models.edits.scopes import Scope, Steps
 from feynkac.models.edits.weights import ScaleHeads, Shift
-from feynkac.models.language.editing import Anatomy, Change, Edit, Prepared, Span, Where
+from feynkac.models.language.editing import Anatomy, Change, Edit, Mechanism, Prepared, Span, Where
 
 __all__ = [
     "Activation", "Activations", "Adapter", "Add", "Affine", "Anatomy", "Apply", "BiasAttention", "Change", "Clamp",
-    "Direction", "DivergentLM", "Edit", "Emphasise", "Example", "Features", "Prepared", "Probe", "ProjectOut",
-    "ScaleHeads", "Scope", "Shift", "SkipLayers", "Span", "Steps", "Where", "capture", "choose_layer",
-    "contrast_layers", "decompose", "describe", "fit_affine", "fit_direction", "fit_function_vector", "fit_prefix",
-    "fit_probe", "invert", "load_direction", "load_edits", "match_features", "measure_attention", "profile_effects",
-    "profile_heads", "save_direction", "save_edits", "target_features",
+    "Direction", "DivergentLM", "Edit", "Emphasise", "Example", "Features", "Mechanism", "Prepared", "Probe",
+    "ProjectOut", "ScaleHeads", "Scope", "Shift", "SkipLayers", "Span", "Steps", "Where", "capture",
+    "choose_layer", "contrast_layers", "decompose", "describe", "fit_affine", "fit_direction", "fit_function_vector",
+    "fit_prefix", "fit_probe", "invert", "load_direction", "load_edits", "match_features", "measure_attention",
+    "profile_effects", "profile_heads", "save_direction", "save_edits", "target_features",
 ]  # fmt: skip

@@ -210,8 +210,8 @@ class ProjectOut(Activation):
 class Affine(Activation):
     """An affine map of activations: h + strength * (M h + b - h) (Singh et al. 2024, "Representation surgery").
 
-    `matrix` (W, W), `offset` (W,), as `fit_affine` finds them. Each map is checked for itself when it is first used, for
-    a matrix may cancel what tells tokens apart.
+    `matrix` (W, W), `offset` (W,), as `fit_affine` finds them. Each map is checked for itself at its first use, since a
+    matrix may cancel what tells tokens apart.
     """
 
     matrix: Tensor = field(kw_only=False)

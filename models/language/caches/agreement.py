@@ -235,7 +235,7 @@ def _check_laws(logits: Tensor) -> None:
 
 @torch.inference_mode()
 def _recompute(twins: Twins, edits: Edits | None, prompts: Sequence[Ids], texts: Sequence[Ids]) -> Tensor:
-    """(n, V) next-token logits behind n texts, by passes over whole texts without a cache, those of one length together."""
+    """(n, V) logits behind n texts, by passes over whole texts without a cache, those of one length together."""
     whole = {text for text in texts if not any(other != text and other[: len(text)] == text for other in texts)}
     wanted: dict[Ids, Tensor] = {}
     laid = _lay(twins, edits, prompts)

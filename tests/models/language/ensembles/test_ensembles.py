@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 import feynkac as fk
+from feynkac.models.edits import Add, ProjectOut
+from feynkac.models.language.caches.shared import SharedContexts
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +80,34 @@ def test_several_ensembles_of_one_make_run_in_one_batch(lm: Any) -> None:
 def test_what_the_first_prompt_says_ends_the_texts(lm: Any) -> None:
     task = fk.ensemble([lm.prompt("a", max_tokens=3, stop="b", at_limit="end"), lm.prompt("b", max_tokens=50)])
     assert (task.prompts[0].max_tokens, task.prompts[0].stop, task.prompts[0].at_limit) == (3, (b"b",), "end")
+
+
+def test_a_model_and_edits_of_it_go_through_one_pass(lm: Any, monkeypatch: Any) -> None:
+    """Each step of the ensemble is one pass for all three, and its law that of three models apart."""
+    vector = torch.randn(16, generator=torch.Generator().manual_seed(1))
+    models = [lm.edited(Add(3 * vector, layer=1)), lm, lm.edited(ProjectOut(vector, layer=0, scope="all"))]
+    weights = [1.5, -1.0, 0.5]
+    task = fk.ensemble([model.prompt("ab", max_tokens=4) for model in models], weights)
+    ids = [lm.begin("ab")] * 2
+    apart = [model.open(ids, 4) for model in models]  # the self-checks, too
+    passes: list[int] = []
+    forward = SharedContexts._forward
+    monkeypatch.setattr(
+        SharedContexts,
+        "_forward",
+        lambda self, plan, tokens: passes.append(len(plan.rows)) or forward(self, plan, tokens),
+    )
+    contexts = task.lm.open(ids, 4)
+
+    def check(found: torch.Tensor, logits: list[torch.Tensor]) -> None:
+        laws = [torch.log_softmax(each.double(), 1) for each in logits]
+        wanted = torch.log_softmax(sum(w * law for w, law in zip(weights, laws, strict=True)), 1)
+        torch.testing.assert_close(found.double(), wanted, atol=1e-5, rtol=1e-5)
+
+    check(contexts.start(), [store.start() for store in apart])
+    for parents, tokens in (([0, 1, 0], [2, -1, 1]), ([2, 0, 0, 1], [1, 0, 2, 2])):
+        step = np.array(parents), np.array(tokens)
+        passes.clear()
+        found = contexts.extend(*step)
+        assert passes == [3 * sum(token >= 0 for token in tokens)]
+        check(found, [store.extend(*step) for store in apart])
