@@ -29,7 +29,8 @@ class RayExecutor:
     - `threads`: CPUs that a worker takes, and threads that torch and numba have there.
     - `gpus`: GPUs that a worker takes, or a part of one.
     - `device`: where workers put language models, as "cuda"; None: where they are here.
-    - `address`: of the cluster; None: the one that Ray knows of (`RAY_ADDRESS`), or else a new one on this machine.
+    - `address`: of the cluster, or "auto" for the one that runs on this machine; None: that of the environment variable
+      `RAY_ADDRESS`, or else a new one of this machine alone, which ends with the executor.
     - `retries`: how often a piece is begun again whose worker died.
     - `patience`: seconds to wait for the first worker. By default a cluster that is too small is refused at once, and
       one that is busy after a minute; give it where a cluster grows by itself.
@@ -107,13 +108,14 @@ class RayExecutor:
         ray = self._ray
         if not ray.is_initialized():
             self._pool.forget()
+            known = self.address or os.environ.get("RAY_ADDRESS")
             try:
-                ray.init(address=self.address, log_to_driver=False, logging_level="WARNING")
+                # "local", since Ray by itself would join any cluster that somebody has left running on this machine.
+                ray.init(address=known or "local", log_to_driver=False, logging_level="WARNING")
             except Exception as cause:
-                where = self.address or os.environ.get("RAY_ADDRESS") or "this machine"
                 raise FeynkacError(
-                    f"no Ray cluster is reached at {where}: {cause} Start one with `ray start --head`, give its "
-                    "address=, or leave it out for a cluster of this machine alone"
+                    f"no Ray cluster is reached at {known or 'this machine'}: {cause} Start one with `ray start "
+                    "--head`, give its address=, or leave it out for a cluster of this machine alone"
                 ) from cause
             self._has_started_ray = True
         room = self.count_room()
