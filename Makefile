@@ -54,7 +54,7 @@ test-served: $(VENV)/dev.stamp model ## The tests of served models against `tran
 
 test-ray: $(VENV)/dev.stamp ## The tests that start a Ray cluster of two nodes on this machine
 	@$(PY) $(PIP) -c constraints.txt --no-build-isolation -e '.[ray]'
-	@$(SHARED) $(PY) -P -m pytest -m ray tests/steering/executors
+	@RAY_worker_niceness=0 $(SHARED) $(PY) -P -m pytest -m ray tests/steering/executors
 
 test-bounds: $(VENV)/dev.stamp ## The tests of compiled code, with every index checked
 	@echo "== tests with NUMBA_BOUNDSCHECK"

@@ -1,6 +1,8 @@
 """What do two Ray workers give, beside one process that has as many threads in all?
 
-32 prompts, a regex, the same seed: the texts must be the same. Workers are started, and their models loaded, before
+32 prompts, a regex, the same seed: the texts are the same but where rounding, which is another in batches of another
+size, moves a token. Ray gives its workers a niceness of 15, which leaves them nothing on a busy machine; here it is 0,
+as that of the one process. Workers are started, and their models loaded, before
 anything is timed; runs are interleaved, and medians taken. One line of JSON follows the table.
 
     python benchmarks/workers.py                                # some minutes on 2 cores
@@ -35,6 +37,7 @@ def main() -> None:
     if importlib.util.find_spec("ray") is None:
         print("Ray is not installed: pip install 'feynkac[ray]'")
         return
+    os.environ.setdefault("RAY_worker_niceness", "0")  # before Ray starts
     found = measure(options)
     alone, spread = statistics.median(found["process"]), statistics.median(found["workers"])
     print(f"{options.problems} problems, {options.particles} particles, {options.tokens} tokens")
