@@ -46,7 +46,7 @@ test-slow: $(VENV)/dev.stamp model ## The slow tests only
 
 test-gpu: $(VENV)/dev.stamp ## The tests that need a CUDA device; skipped where there is none
 	@echo "== tests on the GPU"
-	@TRITON_INTERPRET=0 TRITON_DEFAULT_FP_FUSION=1 PYTHONSAFEPATH=1 $(PY) -P -m pytest -m gpu tests/gpu
+	@TRITON_INTERPRET=0 TRITON_DEFAULT_FP_FUSION=1 PYTHONSAFEPATH=1 $(PY) -P -m pytest -rs -m gpu tests/gpu
 
 test-served: $(VENV)/dev.stamp model ## The tests of served models against `transformers serve` on this machine
 	@$(PY) $(PIP) -c constraints.txt --no-build-isolation -e '.[serving]'

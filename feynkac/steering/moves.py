@@ -122,6 +122,9 @@ def read_moves(moves: Any) -> Moving | None:
         return moves
     if isinstance(moves, Sequence) and not moves:
         return None
+    if moves is redraw or moves is rejuvenate:
+        name = "redraw(8)" if moves is redraw else "rejuvenate(move)"
+        raise ArgumentError(f"moves is the function fk.{name.split('(')[0]} itself; call it, as in moves=fk.{name}")
     if not callable(moves):
         raise ArgumentError(f"moves is {moves!r}; give fk.redraw(...), or fk.rejuvenate(move) with a move of your own")
     return rejuvenate(cast(Move, moves))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.errors import ArgumentError, ModelError, shorten
 from feynkac.models.language.caches.opening import check_whole, find_device, find_window, open_contexts, remember_prompt
 from feynkac.models.language.forks import check_process
 from feynkac.models.language.language_model import LanguageModel
-from feynkac.models.language.loading import load_weights, move, read_reason, reload_weights
+from feynkac.models.language.loading import check_device, load_weights, move, read_reason, reload_weights
 from feynkac.models.language.prompted import Prompted
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class CausalLM(LanguageModel):
         from transformers import AutoTokenizer
 
         own = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "trust_remote_code") if key in kwargs}
+        check_device(device)
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, **own)
             model: Any = load_weights(name, dtype, kwargs)
@@ -158,8 +159,13 @@ class CausalLM(LanguageModel):
         Raises ModelError where the model's own cache serves it, ArgumentError for a prompt of more than `most` bytes.
         """
         prompted = self.prompt(prompt, max_tokens=1) if isinstance(prompt, str) else prompt
-        if not isinstance(prompted, Prompted) or prompted.lm is not self or len(prompted.prompts) != 1:
-            raise ArgumentError(f"remember takes a text or a prompt of this model, lm.prompt(...), not {prompt!r}")
+        if not isinstance(prompted, Prompted) or len(prompted.prompts) != 1:
+            raise ArgumentError(f"remember takes one text or prompt, lm.prompt(...), not {shorten(repr(prompt), 120)}")
+        if prompted.lm is not self:
+            raise ArgumentError(
+                f"remember takes a prompt of this model; {prompted!r} is one of {prompted.lm!r}, which is "
+                "another object: call its own remember, where it has one"
+            )
         self._check()
         (ids,) = (one.tokens for one in prompted.prompts)
         spans = None if self.variant is None else self._locate([ids])

@@ -50,13 +50,25 @@ def _load_and_move(name: str, dtype: Any, device: str | None, kwargs: Mapping[st
     return move(load_weights(name, dtype, kwargs), device)
 
 
-def move(model: Any, device: torch.device | str | None) -> Any:
+def check_device(device: torch.device | str | None) -> None:
+    """Raises ModelError for a device that is not there, before weights are read for it."""
+    import torch
+
+    move(torch.nn.Linear(1, 1), device)
+
+
+def move(model: Any, device: Any) -> Any:
     """The model on a device. Raises ModelError where there is none, or no room on it, and names those there are."""
     import torch
 
+    if isinstance(device, bool) or not isinstance(device, str | int | torch.device | None):
+        raise ModelError(f"device is {device!r}; give a name such as 'cuda', 'cuda:1' or 'cpu', or leave it out")
     try:
         return model if device is None else model.to(device)
     except Exception as cause:
         found = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
         reason = read_reason(cause).rstrip(".")
-        raise ModelError(f"cannot move the model to {str(device)!r}: {reason}; torch finds {found} here") from cause
+        advice = "" if torch.cuda.is_available() else "; leave device out, or install a torch that is built for it"
+        raise ModelError(
+            f"cannot move the model to {str(device)!r}: {reason}; torch finds {found} here{advice}"
+        ) from cause

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from feynkac.models.language.language_model import LanguageModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prompted:
     """The continuations of one or several prompts by one language model (see `CausalLM.prompt`).
 
@@ -63,6 +63,9 @@ class Prompted:
     def prompts(self) -> tuple[Prompt, ...]:
         """The prompt of each problem."""
         return tuple(problem.prompt for problem in self.problems)
+
+    def __repr__(self) -> str:
+        return " + ".join(map(repr, self.prompts))
 
     def constrain(self, constraints: Sequence[TokenConstraint]) -> Prompted:
         """The same model with a proposal that obeys `constraints`, which must then also weigh as potentials."""

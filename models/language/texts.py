@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.capabilities import has
 from feynkac.base.contract import Mask, Rows
+from feynkac.base.errors import shorten
 from feynkac.base.masks import States, TokenConstraint
 from feynkac.base.memory import Memory
 from feynkac.base.problems import Problem, list_problems
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prompt:
     """The text that a language model is to continue, and the law of its continuations."""
 
@@ -46,6 +47,10 @@ class Prompt:
     def ids(self) -> NDArray[np.int64]:
         """(P,) its tokens."""
         return np.array(self.tokens, np.int64)
+
+    def __repr__(self) -> str:
+        given = f"{len(self.tokens)} tokens" if self.text is None else shorten(repr(self.text), 60)
+        return f"prompt({given}, max_tokens={self.max_tokens})"
 
     def find_history(self, written: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
         """(P + T,) the prompt's tokens, then those `written` (T,): what its law reads."""

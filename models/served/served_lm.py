@@ -132,6 +132,10 @@ class ServedLM:
         """Refused: a server runs its forward pass as it is."""
         refuse("lm.edited", "edit an fk.CausalLM")
 
+    def remember(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refused: keys and values are the server's."""
+        refuse("lm.remember", "start the server with its prefix cache, which keeps what prompts begin with")
+
     def _check(self) -> None:
         with self._lock:
             if self._listed and not self._checked:

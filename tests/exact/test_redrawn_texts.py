@@ -301,6 +301,7 @@ def test_a_run_lasts_until_no_move_can_change_a_text(tiny_lm) -> None:
     ("options", "words"),
     [
         ({"moves": "redraw"}, "moves is 'redraw'"),
+        ({"moves": fk.redraw}, r"moves is the function fk.redraw itself; call it, as in moves=fk.redraw\(8\)"),
         ({"moves": fk.redraw(2), "algorithm": "beam"}, "moves= is for algorithm='smc'"),
         ({"moves": fk.redraw(2, tail=1, chains=3)}, "chains is 3 for 8 particles"),
         ({"moves": fk.redraw(2, chains=8)}, "chains is 8 for 8 particles"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from feynkac.base.errors import ArgumentError, FeynkacError, ModelError
 from feynkac.base.numbers import read_real, read_seconds, read_whole
+from feynkac.steering.executors.clusters import check_environment, check_listening, check_text, describe_nodes
 from feynkac.steering.executors.pieces import Call, Outcome, Piece
 
 PATIENCE = 60.0
@@ -57,7 +59,9 @@ class RayExecutor:
         self.threads = read_whole("threads", threads, 1)
         self.gpus = read_real("gpus", gpus, 0.0)
         self.retries = read_whole("retries", retries, 0)
-        self.device, self.address, self.runtime_env = device, address, runtime_env
+        self.device = check_text("device", device, "cuda")
+        self.address = check_text("address", address, "head:6379")
+        self.runtime_env = check_environment(runtime_env)
         self._grows, self.patience = patience is not None, read_seconds("patience", patience) or PATIENCE
         self._ray = import_ray()
         self._pool: Any = None
@@ -81,7 +85,7 @@ class RayExecutor:
         from feynkac.steering.executors.sending import pack_call
 
         if self._pool is None:
-            self._pool = Pool(self._ray, self)
+            self._pool = Pool(self._ray, weakref.proxy(self))  # so that workers go with an executor that is dropped
         parcel = pack_call(self._pool.packer, call)  # before anything is started
         self._connect()
         Run(self._ray, self._pool, parcel, self.retries).drive(pieces, keep, tell)
@@ -110,20 +114,22 @@ class RayExecutor:
             self._pool.forget()
             known = self.address or os.environ.get("RAY_ADDRESS")
             try:
+                check_listening(known)
                 # "local", since Ray by itself would join any cluster that somebody has left running on this machine.
                 ray.init(address=known or "local", log_to_driver=False, logging_level="WARNING")
             except Exception as cause:
+                said = str(cause).strip().rstrip(".")
                 raise FeynkacError(
-                    f"no Ray cluster is reached at {known or 'this machine'}: {cause} Start one with `ray start "
-                    "--head`, give its address=, or leave it out for a cluster of this machine alone"
+                    f"no Ray cluster is reached at {known or 'this machine'}: {said}. Start one with "
+                    "`ray start --head`, give its address=, or leave it out for a cluster of this machine alone"
                 ) from cause
             self._has_started_ray = True
         room = self.count_room()
         if room < self.workers and not self._grows:
             raise FeynkacError(
                 f"the cluster has room for {room} of {self.workers} workers of {self.threads} CPUs and {self.gpus:g} "
-                f"GPUs; {self.describe_resources()}. Ask for fewer workers= or threads=, or give patience= seconds "
-                "for a cluster that grows"
+                f"GPUs; {self.describe_resources()}. A worker has all its CPUs and GPUs on one "
+                "node. Ask for fewer workers= or threads=, or give patience= seconds for a cluster that grows"
             )
 
     def count_room(self) -> int:
@@ -139,7 +145,7 @@ class RayExecutor:
         """What the cluster has, and what of it is free, in words."""
         total, free = self._ray.cluster_resources(), self._ray.available_resources()
         listed = [f"{total.get(name, 0.0):g} {name}s ({free.get(name, 0.0):g} free)" for name in ("CPU", "GPU")]
-        return f"it has {' and '.join(listed)}"
+        return f"it has {' and '.join(listed)}{describe_nodes(self._ray.nodes())}"
 
     def raise_overdue(self) -> None:
         """Raises FeynkacError for workers that do not start."""

@@ -80,7 +80,7 @@ class Worker:
             elif source is None or (part := reload(key, source)) is None:
                 missing.append(key)
                 continue
-            self._store.put(key, part if self._device is None or not is_module(part) else part.to(self._device))
+            self._store.put(key, put_on(part, self._device))
         return missing
 
     def _load(self, body: bytes) -> Any:
@@ -120,6 +120,21 @@ def set_threads(threads: int) -> None:
     numba.set_num_threads(min(threads, most))
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)
+
+
+def put_on(part: Any, device: str | None) -> Any:
+    """A module on a device, anything else as it is. Raises ModelError where a worker cannot put it there."""
+    from feynkac.base.errors import ModelError
+
+    if device is None or not is_module(part):
+        return part
+    try:
+        return part.to(device)
+    except Exception as cause:
+        raise ModelError(
+            f"a worker cannot put its model on device={device!r}: {cause}. Give workers a GPU by gpus=1, and see that "
+            "their nodes have one and a torch that finds it; or leave device= out"
+        ) from cause
 
 
 def is_module(thing: Any) -> bool:

@@ -48,7 +48,7 @@ class Remembered:
 
     def __repr__(self) -> str:
         state = "" if self.is_kept else ", dropped"
-        return f"Remembered({self.tokens} tokens, {self.nbytes / 1e6:.1f} MB{state})"
+        return f"Remembered({self.tokens} token{'s' * (self.tokens != 1)}, {self.nbytes / 1e6:.1f} MB{state})"
 
 
 class Key(NamedTuple):

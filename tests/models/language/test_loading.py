@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from feynkac.base.errors import ModelError
+from feynkac.models.language.lm import CausalLM
 from feynkac.models.language.loading import move
 
 
@@ -26,3 +27,15 @@ def test_a_device_without_room(monkeypatch) -> None:
     with pytest.raises(ModelError, match=r"to 'cuda:0': CUDA out of memory. Tried .*; torch finds cpu") as caught:
         move(model, "cuda:0")
     assert isinstance(caught.value.__cause__, torch.OutOfMemoryError)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_told_before_weights_are_read() -> None:
+    with pytest.raises(ModelError, match=r"to 'cuda': .*leave device out, or install a torch that is built for it"):
+        CausalLM.from_pretrained("no/such-model", device="cuda")
+
+
+@pytest.mark.parametrize("device", [1.5, ["cuda"], True])
+def test_a_device_that_is_no_name_is_refused(device) -> None:
+    with pytest.raises(ModelError, match=r"device is .*; give a name such as 'cuda'"):
+        move(torch.nn.Linear(2, 2), device)

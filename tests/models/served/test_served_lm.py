@@ -423,7 +423,7 @@ def test_what_needs_logits_or_masks_is_refused_by_name_at_its_line(serve, what) 
         fk.steer(ask(lm), particles=1, seed=0)
 
 
-@pytest.mark.parametrize("what", ["prompt", "score", "edited"])
+@pytest.mark.parametrize("what", ["prompt", "score", "edited", "remember"])
 def test_a_served_model_is_no_model_of_tokens(what) -> None:
     with pytest.raises(fk.ModelError, match=f"^lm.{what}: a served model gives pieces of text"):
         getattr(fk.ServedLM("http://localhost:1", "tiny"), what)("a")

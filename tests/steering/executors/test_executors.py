@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import socket
 import sys
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 import feynkac as fk
+from feynkac.steering.executors.clusters import check_listening
 from feynkac.steering.executors.pieces import run_piece
+from feynkac.steering.executors.ray_worker import put_on
 from tests.exact.toys import ChainModel, chain
 
 
@@ -169,8 +175,50 @@ def fake_ray(monkeypatch, nodes=(), fails: Exception | None = None):
 def test_a_cluster_that_is_not_reached_says_what_to_do(monkeypatch) -> None:
     fake_ray(monkeypatch, fails=ConnectionError("nobody answers."))
     toy = chain()
-    with pytest.raises(fk.FeynkacError, match=r"no Ray cluster is reached at head:6379: nobody answers\. Start one"):
-        fk.steer(toy.model, toy.potential, executor=fk.RayExecutor(2, address="head:6379"))
+    with pytest.raises(fk.FeynkacError, match=r"no Ray cluster is reached at auto: nobody answers\. Start one"):
+        fk.steer(toy.model, toy.potential, executor=fk.RayExecutor(2, address="auto"))
+
+
+@pytest.mark.parametrize("by", ["argument", "environment"])
+def test_an_address_where_nothing_answers_is_told_at_once_and_not_tried_for_minutes(monkeypatch, by) -> None:
+    ray, toy = fake_ray(monkeypatch), chain()
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray is not to wait for it"))
+    with socket.socket() as bound:  # a port that is taken, and at which nobody listens
+        bound.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{bound.getsockname()[1]}"
+        if by == "environment":
+            monkeypatch.setenv("RAY_ADDRESS", address)
+        executor = fk.RayExecutor(2, address=address if by == "argument" else None)
+        with pytest.raises(fk.FeynkacError, match=f"no Ray cluster is reached at {address}: .*refused.*Start one"):
+            fk.steer(toy.model, toy.potential, executor=executor)
+
+
+def test_an_address_without_a_port_says_how_one_is_written(monkeypatch) -> None:
+    fake_ray(monkeypatch)
+    with pytest.raises(fk.FeynkacError, match=r"reached at head: an address is HOST:PORT, such as head:6379\. Start"):
+        fk.steer(chain().model, executor=fk.RayExecutor(2, address="head"))
+
+
+def test_an_address_that_is_listened_at_or_that_ray_alone_understands_goes_to_ray() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        check_listening(f"127.0.0.1:{server.getsockname()[1]}")
+    for address in (None, "auto", "local", "ray://head:10001"):
+        check_listening(address)
+
+
+def test_workers_go_with_an_executor_that_is_dropped_unclosed(monkeypatch) -> None:
+    fake_ray(monkeypatch, nodes=[{"CPU": 1.0}])
+    executor = fk.RayExecutor(2)
+    with pytest.raises(fk.FeynkacError, match="room for 1"):
+        fk.steer(chain().model, executor=executor)
+    assert executor._pool is not None
+    found = weakref.ref(executor)
+    gc.disable()  # nothing but the count of references frees it
+    try:
+        del executor
+        assert found() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
@@ -181,13 +229,23 @@ def test_a_cluster_that_is_too_small_is_refused_rather_than_waited_for(monkeypat
     toy = chain()
     with pytest.raises(fk.FeynkacError, match=f"room for {room} of {options['workers']} workers") as caught:
         fk.steer(toy.model, toy.potential, executor=fk.RayExecutor(**options))
-    assert "8 CPUs (1 free)" in str(caught.value)
+    assert "8 CPUs (1 free)" in str(caught.value) and "on 2 nodes, CPUs 5 + 3" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    "options", [{"workers": 0}, {"threads": 0}, {"jobs": 0}, {"gpus": -1}, {"retries": -1}, {"patience": -3.0}]
+    "options",
+    [
+        *({"workers": 0}, {"threads": 0}, {"jobs": 0}, {"gpus": -1}, {"retries": -1}, {"patience": -3.0}),
+        *({"address": 6379}, {"address": ""}, {"device": 0}, {"runtime_env": "."}, {"runtime_env": {1: 2}}),
+    ],
 )
 def test_options_that_cannot_be_are_refused_by_name(monkeypatch, options) -> None:
     fake_ray(monkeypatch)
     with pytest.raises(fk.ArgumentError, match=next(iter(options))):
         fk.RayExecutor(**{"workers": 2, **options})
+
+
+def test_a_device_that_a_worker_does_not_have_is_told_with_what_gives_it_one() -> None:
+    with pytest.raises(fk.ModelError, match=r"cannot put its model on device='cuda:99': .*gpus=1.*leave device= out"):
+        put_on(torch.nn.Linear(1, 1), "cuda:99")
+    assert put_on("no module", "cuda:99") == "no module"

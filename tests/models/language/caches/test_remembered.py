@@ -158,7 +158,7 @@ def test_remembering_twice_is_remembering_once(lm: fk.CausalLM) -> None:
 def test_what_cannot_be_remembered_is_refused(lm: fk.CausalLM) -> None:
     other = model_of(wrap(byte_level()))
     for wrong in (other.prompt("a"), 3, None, lm.prompt("a").join([lm.prompt("b")])):
-        with pytest.raises(ArgumentError, match="a text or a prompt of this model"):
+        with pytest.raises(ArgumentError, match=r"one text or prompt|a prompt of this model"):
             lm.remember(wrong)  # pyright: ignore[reportArgumentType]
     bloom = fk.CausalLM(tiny("bloom"), lm.tokenizer)
     with pytest.raises(ModelError, match="keeps its own cache, which cannot be remembered"):
@@ -198,3 +198,13 @@ def test_what_several_prompts_begin_with_is_forwarded_once() -> None:
     contexts = SharedContexts(Twins(model), prompts, 4)
     torch.testing.assert_close(contexts.start(), recompute(model, prompts), atol=1e-4, rtol=1e-4)
     assert contexts.forwarded == 80 + 21 + 25 + 25 + 20 + 1 == contexts.spent.sum()
+
+
+def test_a_prompt_of_another_model_is_refused_as_such_and_shown_in_a_few_words(lm) -> None:
+    other = model_of(wrap(byte_level())).prompt("A word about rain", max_tokens=3)
+    with pytest.raises(ArgumentError) as caught:
+        lm.remember(other)
+    said = str(caught.value)
+    assert "a prompt of this model; prompt('A word about rain', max_tokens=3) is one of CausalLM(" in said
+    assert len(said) < 300
+    assert repr(lm.prompt(tokens=[1, 2], max_tokens=3)) == "prompt(2 tokens, max_tokens=3)"
