@@ -41,6 +41,9 @@ _SHARE = 0.1
 _ALIKE = 10.0
 """How many times as large as those that were checked other numbers of edits may be, or as small."""
 
+_USUAL, _LARGEST = 0.25, 0.5
+"""Errors of low precision that are taken for rounding: always, and at most."""
+
 PROMPTS = (slice(0, 5), slice(5, 8))
 """Two prompts of different lengths, as slices of the test tokens."""
 WALK: tuple[tuple[tuple[int, ...], tuple[tuple[int, ...], ...]], ...] = (
@@ -58,9 +61,13 @@ def shares_prompts(twins: Twins, edits: Edits | None = None) -> bool:
     return found <= _tolerate(twins, "shared", edits)
 
 
+def _find_plain_error(twins: Twins, edits: Edits | None) -> float:
+    return _find_error(twins, "plain", edits, lambda prompts, laid: PlainContexts(twins, prompts, laid))
+
+
 def check_plain(twins: Twins, edits: Edits | None = None) -> None:
     """Raise ModelError if the model's own cache gives other logits than the model does without it."""
-    error = _find_error(twins, "plain", edits, lambda prompts, laid: PlainContexts(twins, prompts, laid))
+    error = _find_plain_error(twins, edits)
     if not error <= _tolerate(twins, "plain", edits):
         name = type(twins.model).__name__ if edits is None else f"{type(twins.model).__name__} with {edits!r}"
         raise ModelError(
@@ -149,7 +156,7 @@ def _tolerate(twins: Twins, kind: str, edits: Edits | None) -> float:
     A small edit that is missing altogether would pass for rounding. So edits may be off by no more than a tenth of what
     they change, beyond thrice what the model without them is off by.
     """
-    most = _tolerance(twins)
+    most = _tolerance(twins, kind)
     if edits is None:
         return most
     precision = autocast_dtype(twins.model)
@@ -162,9 +169,14 @@ def _rounding(twins: Twins, kind: str, precision: torch.dtype | None) -> float:
     return max(3.0 * twins.errors.get((kind, precision), 0.0), 1e-5)
 
 
-def _tolerance(twins: Twins) -> float:
-    precise = twins.model.dtype in (torch.float32, torch.float64) and autocast_dtype(twins.model) is None
-    return 1e-3 if precise else 0.25
+def _tolerance(twins: Twins, kind: str) -> float:
+    """The same without edits. In low precision the model's own cache shows how much of an error is rounding."""
+    precision = autocast_dtype(twins.model)
+    if precision is None and twins.model.dtype in (torch.float32, torch.float64):
+        return 1e-3
+    if kind == "plain" or not _USUAL < twins.errors.get((kind, precision), 0.0) <= _LARGEST:
+        return _USUAL
+    return min(max(_USUAL, 3.0 * _find_plain_error(twins, None)), _LARGEST)
 
 
 def _walk_and_compare(twins: Twins, edits: Edits | None, opened: Open) -> float:

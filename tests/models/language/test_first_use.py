@@ -125,3 +125,17 @@ def test_out_of_memory_while_twins_are_made_does_not_make_the_model_its_own_twin
         patch.setattr(twin, "copy_modules", fail)
         Twins(model)
     assert Twins(model).are_copies
+
+
+@pytest.mark.parametrize(("shared", "plain", "believed"), [
+    (0.2, 0.0, True), (0.3, 0.14, True), (0.3, 0.05, False), (0.45, 0.2, True), (0.6, 0.3, False),
+])  # fmt: skip
+def test_rounding_in_low_precision_is_measured_by_the_models_own_cache(
+    shared: float, plain: float, believed: bool
+) -> None:
+    twins = Twins(tiny("llama").to(torch.bfloat16))
+    twins.errors.update({("shared", None): shared, ("plain", None): plain})
+    assert agreement.shares_prompts(twins) is believed
+    precise = Twins(tiny("llama"))
+    precise.errors.update({("shared", None): shared, ("plain", None): plain})
+    assert not agreement.shares_prompts(precise)
