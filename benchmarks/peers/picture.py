@@ -16,11 +16,12 @@ COLOURS = dict(zip(PEERS, OKABE_ITO, strict=True))
 def draw(told: dict[str, Any], file: Path) -> None:
     """Cases from above to below, peers as dots, more to the right is faster."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
     cases = {name: rows for name, rows in group(told).items() if told["cases"][name]["task"] in SHOWN}
     cases = {name: [row for row in rows if "tokens/s" in row] for name, rows in cases.items()}
     cases = {name: rows for name, rows in cases.items() if len(rows) > 1 and told["cases"][name]["rounds"] < 10}
-    figure = Figure(figsize=(8.0, 1.2 + 0.3 * len(cases)), layout="constrained")
+    figure = Figure(figsize=(8.0, 1.6 + 0.3 * len(cases)), layout="constrained")
     axes = figure.subplots()
     for y, rows in enumerate(cases.values()):
         axes.hlines(y, *_ends(rows), color="#dddddd", zorder=1)
@@ -31,7 +32,10 @@ def draw(told: dict[str, Any], file: Path) -> None:
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.set_xlabel("tokens a second, of all particles together")
-    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.12), ncols=4, frameon=False)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    figure.legend(fontsize=8, loc="outside upper center", ncols=4, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file, dpi=110)
 
