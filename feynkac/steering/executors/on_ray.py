@@ -159,7 +159,7 @@ def import_ray() -> Any:
     """The package. Raises FeynkacError where it is missing, ArgumentError inside of a worker."""
     try:
         import cloudpickle  # noqa: F401
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError as cause:
         raise FeynkacError(f"RayExecutor needs Ray ({cause}): pip install 'feynkac[ray]'") from cause
     if ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE:

@@ -67,7 +67,7 @@ class Worker:
         return self._dump(run_piece(call, piece, observe))
 
     def _fill(self, sources: Mapping[str, Callable[[], Any] | None], shipped: Mapping[str, Any]) -> Missing:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
 
         from feynkac.steering.executors.packing import reload
 
