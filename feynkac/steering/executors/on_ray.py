@@ -177,5 +177,5 @@ def make_loss(piece: Piece, times: int, cause: BaseException) -> ModelError:
     said = str(cause).strip().splitlines()
     return ModelError(
         f"{describe_piece(piece)} lost its worker {times} times, the last time by {type(cause).__name__}"
-        f"{': ' + said[0] if said else ''}. Where memory ran out use more jobs=, or fewer particles"
+        f"{': ' + said[0].rstrip('.') if said else ''}. Where memory ran out use more jobs=, or fewer particles"
     )

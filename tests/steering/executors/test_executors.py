@@ -16,7 +16,8 @@ import torch
 
 import feynkac as fk
 from feynkac.steering.executors.clusters import check_listening
-from feynkac.steering.executors.pieces import run_piece
+from feynkac.steering.executors.on_ray import make_loss
+from feynkac.steering.executors.pieces import Piece, run_piece
 from feynkac.steering.executors.ray_worker import put_on
 from tests.exact.toys import ChainModel, chain
 
@@ -249,3 +250,8 @@ def test_a_device_that_a_worker_does_not_have_is_told_with_what_gives_it_one() -
     with pytest.raises(fk.ModelError, match=r"cannot put its model on device='cuda:99': .*gpus=1.*leave device= out"):
         put_on(torch.nn.Linear(1, 1), "cuda:99")
     assert put_on("no module", "cuda:99") == "no module"
+
+
+def test_a_piece_that_lost_all_its_workers_is_told_in_whole_sentences() -> None:
+    said = str(make_loss(Piece(0, range(1)), 3, RuntimeError("the actor died.\nmore of it")))
+    assert "job 1 lost its worker 3 times, the last time by RuntimeError: the actor died. Where memory" in said
