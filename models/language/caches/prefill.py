@@ -60,8 +60,9 @@ class Prefill:
         known = [self._twins.remembered.find(ids, kind) for ids, kind in zip(self._prompts, kinds, strict=True)]
         fresh = [i for i, (before, _) in enumerate(known) if before is None and kinds[i] is None]
         begun = self._begin(fresh)
-        for i in fresh if begun else ():
-            known[i] = begun, min(len(begun.ids), len(self._prompts[i]) - 1) if begun else 0
+        if begun:
+            for i in fresh:
+                known[i] = begun, min(len(begun.ids), len(self._prompts[i]) - 1)
         left = [replace(before, taken=0) if before else None for before, _ in known]
         for members in self._group([n for _, n in known], [before for before, _ in known]):
             before, n = known[members[0]]
