@@ -23,6 +23,7 @@ from torch.nn.modules import module as torch_module
 from feynkac.base.errors import is_out_of_memory
 from feynkac.models.language.caches.attention import list_attention_configs
 from feynkac.models.language.caches.forward import Forward
+from feynkac.models.language.caches.linear import quicken
 from feynkac.models.language.caches.remembered import Store
 
 _log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class Twins:
         try:
             twin = self._free.pop()  # atomic, unlike asking first
         except IndexError:
-            twin = Twin(copy_modules(self._pristine))
+            twin = Twin(quicken(copy_modules(self._pristine)))
         yield twin
         self._free.append(twin)  # not after an exception, which may leave a hook or a setting on it
 
