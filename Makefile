@@ -13,7 +13,7 @@ PIP := -m pip -qq --disable-pip-version-check install
 # guidance an older transformers. benchmarks/peers/NAME.txt pins what is in them.
 PEER_particles := setuptools wheel particles
 PEER_language := llamppl genlm-control outlines
-PEER_guidance := guidance
+PEER_guidance := guidance torch transformers
 # What `test-newest` takes as torch, e.g. TORCH=torch==2.13.0 where the newest that pip finds is no CPU build.
 TORCH ?= torch
 BENCH ?= benchmarks/[a-z]*.py
