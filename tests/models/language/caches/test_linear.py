@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+import feynkac as fk
+from feynkac.base.errors import ModelError
 from feynkac.models.language.caches import linear
+from feynkac.models.language.caches.twin import Twins
 
 
 @pytest.fixture(autouse=True)
@@ -104,3 +108,48 @@ def test_elsewhere_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear, "is_amd", lambda: False)
     model = nn.Sequential(nn.Linear(4, 4))
     assert "forward" not in vars(linear.quicken(model)[0])
+
+
+def pack(model: nn.Module) -> nn.Module:
+    """A quickened copy of a model that multiplies by packed weights."""
+    return linear.quicken(copy.deepcopy(model, {id(p): p for p in model.parameters()}), linear.Packing(model))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 2, 3, 9, 70])
+@torch.inference_mode()
+def test_packed_weights_give_the_same(dtype: torch.dtype, rows: int) -> None:
+    model, _ = make(dtype=dtype)
+    x = torch.randn(rows, 2, 24, dtype=dtype)
+    torch.testing.assert_close(pack(model)(x), model(x))
+
+
+@torch.inference_mode()
+def test_a_weight_that_is_swapped_is_not_taken_for_the_packed_one() -> None:
+    model, _ = make()
+    packed, x = pack(model), torch.randn(9, 24)
+    packed[0]._parameters["weight"] = model[0].weight * 2.0
+    torch.testing.assert_close(packed(x), 2.0 * model(x) - model[0].bias)
+
+
+def test_a_packed_model_is_the_same_law_and_follows_its_weights(tiny_lm: Any) -> None:
+    plain = tiny_lm()
+    packed = fk.CausalLM(plain.model, plain.tokenizer, eos=plain._eos, packed=True)
+    rows = [lm.score("a", ["b", "abab"])[0] for lm in (plain, packed)]
+    assert rows[0] == pytest.approx(rows[1], abs=1e-4)
+    twins = packed.find_twins()
+    assert packed.find_twins() is twins
+    with torch.no_grad():
+        plain.model.get_output_embeddings().weight.mul_(3.0)
+    assert packed.find_twins() is not twins
+    changed = [lm.score("a", ["b", "abab"])[0] for lm in (plain, packed)]
+    assert changed[0] == pytest.approx(changed[1], abs=1e-4) and changed[0] != pytest.approx(rows[0], abs=1e-2)
+
+
+def test_what_cannot_be_packed_is_refused(monkeypatch: pytest.MonkeyPatch, tiny_lm: Any) -> None:
+    plain = tiny_lm()
+    with pytest.raises(ModelError, match="leave packed out"):
+        fk.CausalLM(copy.deepcopy(plain.model).double(), plain.tokenizer, packed=True)
+    monkeypatch.setattr("feynkac.models.language.caches.twin._copy_if_possible", lambda model: None)
+    with pytest.raises(ModelError, match="can be copied"):
+        Twins(plain.model, packed=True)
