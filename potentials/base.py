@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Foresees, Guides, is_hard
 from feynkac.base.contract import LogW, Potential, Rows, State
 from feynkac.base.errors import ArgumentError, PotentialError
@@ -183,6 +184,7 @@ def _raise(factor: Potential, exponent: float) -> Potential:
     return factor**exponent if isinstance(factor, Factor) else raise_to(factor, exponent)
 
 
+@suggest_names()
 def product(*potentials: Any) -> Factor:
     """The potential whose log-weights are the sums of those of `potentials`; none at all is the potential 1.
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Scorer, Scores, require
 from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.errors import ArgumentError
@@ -73,6 +74,7 @@ class Expert(Factor):
         return Expert(self._base, self.scorers, self._log_shares, self.power * exponent)
 
 
+@suggest_names()
 def expert(prompt: Any, power: float = 1.0) -> Expert:
     """A prompt, of the same model or of another with the same vocabulary, that weighs texts: p_expert(text)^power.
 
@@ -98,6 +100,7 @@ def expert(prompt: Any, power: float = 1.0) -> Expert:
     return Expert("expert", [_read_scorer(prompt, "expert")], np.zeros(1), float(power))
 
 
+@suggest_names()
 def mixture(prompts: Iterable[Any], weights: Iterable[float] | None = None) -> Expert:
     """Prompts of which one, nobody knows which, wrote the text: sum_k w_k p_k(text), a Bayesian mixture.
 

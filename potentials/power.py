@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import TellsLogProb, require
 from feynkac.base.contract import LogW, Rows, Schedule, State
 from feynkac.base.errors import ArgumentError, PotentialError, shorten
@@ -22,6 +23,7 @@ _NO_MASS = -1e30
 """Nats of a token that has no mass, where a finite number is wanted."""
 
 
+@suggest_names()
 def power(alpha: float, schedule: Schedule | int | None = None) -> PowerOfLaw:
     """The potential p(x)^(alpha - 1), which makes the target p(x)^alpha, times what other potentials weigh.
 

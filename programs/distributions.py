@@ -10,12 +10,13 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import NormalDist
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
 from feynkac.base.errors import ArgumentError, ProgramError
 
+T = TypeVar("T")
 _STANDARD = NormalDist()
 _HALF_STEP = 2.0**-54
 _HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)
@@ -28,7 +29,7 @@ class Interval(NamedTuple):
     high: float
 
 
-class Distribution:
+class Distribution(Generic[T]):
     """What `p.sample` and `p.observe` take. A subclass of your own needs `key`, `draw` and `log_prob`.
 
     It has no truth value and stands in no f-string, and one of a context has no text and equals no value: whoever asks
@@ -43,7 +44,7 @@ class Distribution:
     in_context = False
     """Whether a value depends on the logits of a context."""
 
-    def draw(self, u: Any) -> Any:
+    def draw(self, u: Any) -> T:
         """The value at a uniform `u` in [0, 1), found by comparisons where the support is finite."""
         raise NotImplementedError
 
@@ -81,7 +82,7 @@ class Distribution:
         """The recorded `value` as a replay gives it to the program; `after` is where it led."""
         return value
 
-    def run(self, p: Any) -> Any:
+    def run(self, p: Any) -> T:
         """A value of a composite distribution, by samples and weights of the particle `p`."""
         raise NotImplementedError
 
@@ -116,7 +117,7 @@ class Distribution:
         )
 
 
-class Bernoulli(Distribution):
+class Bernoulli(Distribution[bool]):
     """True with probability `p`, else False."""
 
     __slots__ = ("p",)
@@ -139,7 +140,7 @@ class Bernoulli(Distribution):
         return [value for value, p in ((True, self.p), (False, 1.0 - self.p)) if p > 0.0]
 
 
-class Categorical(Distribution):
+class Categorical(Distribution[Any]):
     """One of finitely many values.
 
     `Categorical([0.2, 0.8])` gives 0 or 1, `Categorical({"yes": 3, "no": 1})` gives "yes" or "no". Probabilities need
@@ -205,7 +206,7 @@ class Categorical(Distribution):
         return self._cache
 
 
-class Geometric(Distribution):
+class Geometric(Distribution[int]):
     """How many trials it takes until one succeeds, each with probability `p`: 1, 2, 3, ..."""
 
     __slots__ = ("p",)
@@ -230,7 +231,7 @@ class Geometric(Distribution):
         return Interval(1, math.inf) if self.p < 1.0 else [1]
 
 
-class Uniform(Distribution):
+class Uniform(Distribution[float]):
     """A number from `low` to `high`, all alike."""
 
     __slots__ = ("high", "low")
@@ -252,7 +253,7 @@ class Uniform(Distribution):
         return Interval(self.low, self.high)
 
 
-class Normal(Distribution):
+class Normal(Distribution[float]):
     """The normal distribution with `mean` and standard deviation `sd`."""
 
     __slots__ = ("mean", "sd")

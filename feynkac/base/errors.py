@@ -29,6 +29,14 @@ class ArgumentError(FeynkacError, ValueError):
     """An argument of a public function cannot be used."""
 
 
+class UnknownArgument(ArgumentError, TypeError):
+    """A call names an argument that the function has not; the message says which was meant."""
+
+
+class MissingExtra(FeynkacError, ImportError):
+    """What was asked for needs a package that is not installed; the message says what to install."""
+
+
 class ModelError(FeynkacError):
     """A model, its tokenizer or its cache cannot do what was asked."""
 

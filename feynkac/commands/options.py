@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -17,6 +16,10 @@ import typer
 
 from feynkac.base.errors import ArgumentError, FeynkacError
 from feynkac.commands.signals import STOP, check_stop
+from feynkac.results.outputs import write_outputs
+
+DEMO = "demo"
+"""The name of the demo's model on the command line; a folder of that name is ./demo."""
 
 Particles: TypeAlias = Annotated[int, typer.Option("--particles", "-n", help="Number of particles.")]
 Algorithm: TypeAlias = Annotated[
@@ -29,7 +32,10 @@ Sweeps: TypeAlias = Annotated[int | None, typer.Option(help="Sweeps of gibbs, 10
 Seed: TypeAlias = Annotated[int | None, typer.Option(help="Repeat a run.")]
 Dtype: TypeAlias = Annotated[str, typer.Option(help="auto, float32, bfloat16, ...")]
 Device: TypeAlias = Annotated[str | None, typer.Option(help="cpu, cuda, ...")]
-Out: TypeAlias = Annotated[Path | None, typer.Option(help="Write the result to this JSON file.")]
+Out: TypeAlias = Annotated[
+    list[Path] | None,
+    typer.Option(help="A file to write: all of the result (.json), or a picture (.png, .pdf, .svg). May be repeated."),
+]
 Report: TypeAlias = Callable[[Any], None]
 Arg: TypeAlias = Annotated[
     list[str] | None,
@@ -78,29 +84,6 @@ def _find_line(cause: BaseException) -> str:
     return f" (line {raised[-1].lineno} of {raised[-1].filename})" if raised else ""
 
 
-def check_out(out: Path | None, option: str = "--out") -> None:
-    """Find out before the run, not after it, that the file `out` cannot be written. Raises ArgumentError."""
-    if out is None:
-        return
-    if out.is_dir():
-        raise ArgumentError(f"{option} {out} is a folder; name a file in it")
-    if not out.parent.is_dir():
-        raise ArgumentError(f"{option} {out}: there is no folder {out.parent}")
-    if not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise ArgumentError(f"{option} {out} cannot be written: permission denied")
-
-
-def check_folder(folder: Path | None, option: str) -> None:
-    """The same of a `folder` to write into, which is made, with those above it, where it is missing."""
-    if folder is None:
-        return
-    there = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
-    if not there.is_dir():
-        raise ArgumentError(f"{option} {folder}: {there} is no folder; name a folder, new or old")
-    if not os.access(there, os.W_OK):
-        raise ArgumentError(f"{option} {folder} cannot be written: permission denied for {there}")
-
-
 def steer_and_report(
     task: Any, *potentials: Any, report: Report, observers: Iterable[Any] = (), **options: Any
 ) -> None:
@@ -128,12 +111,27 @@ def _hold(report: Report, result: Any) -> None:
         STOP.holding = False
 
 
-def show_and_write(out: Path | None) -> Report:
-    """A report on the terminal, and in the JSON file `out` where that was asked for."""
+def show_and_write(out: list[Path]) -> Report:
+    """A report on the terminal, and in the files `out`."""
 
     def report(result: Any) -> None:
         result.show()
-        if out is not None:
-            result.to_json(out)
+        write_outputs(result, out)
+        tell_written(out)
 
     return report
+
+
+def tell_written(paths: Iterable[Path | None]) -> None:
+    """Say which files there are now."""
+    if written := [str(path) for path in paths if path is not None]:
+        typer.echo(f"wrote {', '.join(written)}")
+
+
+def load_model(name: str, dtype: str, device: str | None) -> Any:
+    """The language model that a command line names: a hub id, a folder, or "demo", which is `CausalLM.demo`."""
+    import feynkac as fk
+
+    if name != DEMO:
+        return fk.CausalLM.from_pretrained(name, dtype=dtype, device=device)
+    return fk.CausalLM.demo(device=device) if dtype == "auto" else fk.CausalLM.demo(dtype=dtype, device=device)

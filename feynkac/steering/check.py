@@ -7,6 +7,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import OF_MODELS, OF_POTENTIALS, list_factors
 from feynkac.base.contract import Model, Potential
 from feynkac.base.errors import ArgumentError
@@ -29,6 +30,7 @@ REQUIRED = {
 }
 
 
+@suggest_names()
 def check(
     model: Any, *potentials: Any, particles: int = 4, steps: int = 8, seed: int = 0, timeout: float = 60.0
 ) -> Report:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Literal, overload
+from typing import Any, Literal, Unpack, overload
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Biased, find_reader
 from feynkac.base.contract import Model, Resample
 from feynkac.base.errors import ArgumentError, FeynkacError, ModelLost
@@ -20,6 +21,7 @@ from feynkac.steering.exclusions import refuse_contradiction
 from feynkac.steering.executors.divided import Divided
 from feynkac.steering.executors.pieces import Executor
 from feynkac.steering.moves import read_moves
+from feynkac.steering.options import ADVICE, SteerOptions
 from feynkac.steering.problems import read_problems
 from feynkac.steering.starting import start
 
@@ -30,11 +32,12 @@ BIASED = (
 
 
 @overload
-def steer(model: list[Any] | tuple[Any, ...], *potentials: Any, **options: Any) -> list[Result]: ...
+def steer(model: list[Any] | tuple[Any, ...], *potentials: Any, **options: Unpack[SteerOptions]) -> list[Result]: ...
 @overload
-def steer(model: Model, *potentials: Any, **options: Any) -> Result: ...
+def steer(model: Model, *potentials: Any, **options: Unpack[SteerOptions]) -> Result: ...
 
 
+@suggest_names(**ADVICE)
 def steer(
     model: Any,
     *potentials: Any,

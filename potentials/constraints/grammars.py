@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten, shorten_report
 from feynkac.base.masks import TokenAutomaton
 from feynkac.potentials.constraints.automata.listing import list_accepted
@@ -83,6 +84,7 @@ class ContextFree(TokenFactor):
         return vars(self) | {"_network": None}
 
 
+@suggest_names()
 def grammar(lark: str, *, engine: Literal["earley", "llguidance"] | None = None) -> ContextFree | GrammarConstraint:
     """The texts that derive from the rule `start` of a context-free grammar, in the notation of Lark
     (https://lark-parser.readthedocs.io/en/stable/grammar.html).

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, shorten
 from feynkac.base.unicode import check_unicode
 from feynkac.potentials.constraints.automata.matching import build_phrases
 from feynkac.potentials.constraints.texts import TextConstraint
 
 
+@suggest_names()
 def phrases(
     ban: str | Iterable[str] = (), require: str | Iterable[str] = (), *, ignore_case: bool = False
 ) -> TextConstraint:

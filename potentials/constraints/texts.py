@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten
 from feynkac.base.masks import TokenAutomaton
 from feynkac.base.unicode import check_unicode
@@ -70,6 +71,7 @@ class TextConstraint(TokenFactor):
         return vars(self) | {"_dfa": None}
 
 
+@suggest_names()
 def regex(pattern: str | re.Pattern[str]) -> TextConstraint:
     """The texts that match `pattern` as a whole, as `re.fullmatch` has it.
 
@@ -84,6 +86,7 @@ def regex(pattern: str | re.Pattern[str]) -> TextConstraint:
     return TextConstraint(shorten(f"regex({source!r})"), partial(expressions.build_dfa, source, flags)).prepare()
 
 
+@suggest_names()
 def choices(options: Iterable[str]) -> TextConstraint:
     """The texts that are exactly one of `options`, which may be prefixes of each other.
 

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten
 from feynkac.base.unicode import check_unicode
 from feynkac.potentials.base import Factor, Product
@@ -32,6 +33,7 @@ Transition: TypeAlias = "tuple[Hashable, str, Hashable, float]"
 _EXAMPLE = "('s', '[a-z]', 's', -0.5)"
 
 
+@suggest_names()
 def wfsa(
     transitions: Iterable[Transition] | Mapping[str | TextConstraint, float],
     start: Hashable | Mapping[Hashable, float] = None,

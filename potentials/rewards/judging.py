@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import ScoresAnswers, require
 from feynkac.base.errors import ArgumentError
 from feynkac.base.problems import Problem
@@ -23,6 +24,7 @@ Ask = Callable[..., Any]
 """(text) or (text, problem) -> what the judge is asked: a text, or a list of messages."""
 
 
+@suggest_names()
 def judge(
     lm: ScoresAnswers,
     question: str | Ask,

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, PotentialError, shorten
 from feynkac.potentials.rewards.boundaries import Every, read_every
 from feynkac.potentials.rewards.encoders import Encoder, embeds, is_model, is_pipeline
@@ -28,6 +29,7 @@ class Encodes(Protocol):
         ...
 
 
+@suggest_names()
 def similarity(
     to: str | Sequence[str],
     model: Any,

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Remembers, has
 from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.errors import ArgumentError
@@ -25,6 +26,7 @@ _MEMORY = np.array(
 """Of each particle: where its last step ended, how many there were, a hash of where, and what they come to."""
 
 
+@suggest_names()
 def process_reward(
     f: Callable[..., Any],
     every: Every = "\n\n",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feynkac.base.errors import ArgumentError, FeynkacError
+from feynkac.base.errors import ArgumentError
+from feynkac.base.extras import needing
 from feynkac.base.numbers import as_whole
 from feynkac.results.history import History
 from feynkac.results.pictures import lineage, particles, traces
@@ -101,12 +102,10 @@ def find_heaviest(result: Result) -> int | None:
 
 
 def matplotlib() -> tuple[Any, Any]:
-    """The Figure class of matplotlib, and its context of settings. Raises FeynkacError where it is missing."""
-    try:
+    """The Figure class of matplotlib, and its context of settings. Raises MissingExtra where it is missing."""
+    with needing("plot", "pictures are drawn by matplotlib"):
         from matplotlib import rc_context
         from matplotlib.figure import Figure
-    except ImportError as cause:
-        raise FeynkacError("pictures are drawn by matplotlib: pip install 'feynkac[plot]'") from cause
     return Figure, rc_context
 
 

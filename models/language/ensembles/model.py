@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import read_real
 from feynkac.base.vocabulary import Vocabulary
@@ -67,6 +68,7 @@ class Ensemble(LanguageModel):
         return f"Ensemble({self.rule.kind} of {len(self.members)} prompts, weights {self.rule.weights})"
 
 
+@suggest_names()
 def ensemble(
     prompts: Iterable[Prompted],
     weights: Iterable[float] | None = None,

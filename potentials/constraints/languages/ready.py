@@ -6,6 +6,7 @@ from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Literal
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, shorten
 from feynkac.potentials.constraints.grammars import ContextFree
 
@@ -16,6 +17,7 @@ _STATEMENTS = ("select", "insert", "update", "delete", "create")
 _PARTS = ("lines", "expression")
 
 
+@suggest_names()
 def sql(*kinds: Literal["select", "insert", "update", "delete", "create"]) -> ContextFree:
     """One statement of SQL in SQLite's dialect, of any of the `kinds`; of all five where none is named.
 
@@ -33,6 +35,7 @@ def sql(*kinds: Literal["select", "insert", "update", "delete", "create"]) -> Co
     return _make("sql", f'start: _O ({" | ".join(chosen)}) [_O ";"] _O', f"sql({', '.join(map(repr, kinds))})")
 
 
+@suggest_names()
 def python(part: Literal["lines", "expression"] = "lines") -> ContextFree:
     """Lines of Python, or one expression: `ast.parse` takes every text that is accepted.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten, shorten_report
 from feynkac.base.masks import TokenAutomaton
 from feynkac.potentials.constraints.automata import expressions
@@ -75,6 +76,7 @@ class SchemaConstraint(GrammarConstraint):
         return json.loads(text) if self._reader is None else self._reader.read(text)
 
 
+@suggest_names()
 def json_schema(
     schema: Any,
     *,
@@ -191,7 +193,7 @@ def _make_checks(name: str, given: Any, relaxed: Relaxed, warn: bool) -> list[Ch
         if format not in formats:
             warnings.warn(
                 f"{name}: the format {shorten(repr(format))} at {place} {explain_format(format)}",
-                stacklevel=3,
+                stacklevel=4,  # of the call of json_schema, behind suggest_names
             )
     if not relaxed.dropped and not formats:
         return []
