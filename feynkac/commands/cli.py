@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from feynkac.base.errors import FeynkacError
+from feynkac.base.escaping import escape
 from feynkac.commands.diffuse import diffuse
 from feynkac.commands.generate import generate
 from feynkac.commands.options import Particles
 from feynkac.commands.run import run_program
 from feynkac.commands.signals import STOP
-from feynkac.results.text import escape
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,

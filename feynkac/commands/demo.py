@@ -13,8 +13,8 @@ from rich.panel import Panel
 from rich.table import Table
 
 import feynkac as fk
+from feynkac.base.escaping import escape as escape_controls
 from feynkac.results.result import Result
-from feynkac.results.text import escape as escape_controls
 
 SCHEMA = {
     "type": "object",

@@ -6,6 +6,7 @@ import math
 import shutil
 from typing import TYPE_CHECKING
 
+from feynkac.base.escaping import escape
 from feynkac.results.ranking import rank_samples
 from feynkac.results.text import draw_sparkline, shorten
 
@@ -25,7 +26,7 @@ def summarise(result: Result, rows: int) -> str:
         shape = " x ".join(map(str, result.samples[0].shape))
         lines.append(f"{len(result.samples)} samples of {shape}: see .samples and .weights, or .plot()")
     lines += ["", *_tell_best(result), tell_evidence(result), *_tell_particles(result), _tell_work(result)]
-    return "\n".join([*lines, *(f"warning: {warning}" for warning in result.warnings)])
+    return "\n".join([*lines, *(f"warning: {escape(warning)}" for warning in result.warnings)])
 
 
 def has_pictures(result: Result) -> bool:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.escaping import escape
 from feynkac.results.pictures.style import BLUE, FAINT, GONE, INK, ORANGE, SOFT, percent, printable, title
 from feynkac.results.ranking import rank_samples
 from feynkac.results.result import Result
-from feynkac.results.text import escape
 
 Kind: TypeAlias = Literal["images", "molecules", "points", "numbers", "texts"]
 KINDS = ("images", "molecules", "points", "numbers", "texts")

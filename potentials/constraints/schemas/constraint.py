@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten, shorten_report
+from feynkac.base.escaping import escape
 from feynkac.base.masks import TokenAutomaton
 from feynkac.potentials.constraints.automata import expressions
 from feynkac.potentials.constraints.automata.products import share_text
@@ -190,7 +191,7 @@ def _make_checks(name: str, given: Any, relaxed: Relaxed, warn: bool) -> list[Ch
     for place, format in relaxed.formats if warn else ():
         if format not in formats:
             warnings.warn(
-                f"{name}: the format {shorten(repr(format))} at {place} {explain_format(format)}",
+                escape(f"{name}: the format {shorten(repr(format))} at {place} {explain_format(format)}"),
                 stacklevel=3,
             )
     if not relaxed.dropped and not formats:
