@@ -14,6 +14,7 @@ from feynkac.base.capabilities import Foresees, has
 from feynkac.base.contract import Rows
 from feynkac.base.errors import ArgumentError, PotentialError
 from feynkac.base.sampling import NeedsGraph
+from feynkac.base.words import is_word
 from feynkac.models.diffusion.checks import preview_latents, within_memory
 from feynkac.models.diffusion.kernel import Transition, log_ratio, square_lengths
 from feynkac.models.diffusion.state import Latents, View
@@ -112,7 +113,7 @@ class Guided:
         for each in potentials:
             if not isinstance(each, Foresees):
                 raise ArgumentError(f"Guided({name_of(each)}): give a potential to follow, such as fk.reward(f)")
-        if through not in ("denoiser", "x0hat"):
+        if not is_word(through, ("denoiser", "x0hat")):
             raise ArgumentError(f"Guided(through={through!r}): choose 'denoiser' or 'x0hat'")
         if not isinstance(strength, Real) or not math.isfinite(strength):
             raise ArgumentError(f"Guided(strength={strength!r}): a number, by which the shift is multiplied")

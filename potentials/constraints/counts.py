@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten
 from feynkac.base.masks import States, TokenAutomaton, TokenMask, pack
 from feynkac.base.unicode import check_unicode
+from feynkac.base.words import is_word
 from feynkac.potentials.constraints.lengths import build_character_count, build_sentence_count, build_word_count
 from feynkac.potentials.constraints.texts import TextConstraint
 from feynkac.potentials.constraints.tokenwise import TokenFactor
@@ -172,7 +173,7 @@ def length(min: int = 0, max: int | None = None, unit: Unit = "token") -> TokenL
     one = unit.removesuffix("s") if isinstance(unit, str) else unit
     if one == "token":
         return TokenLength(int(min), max if max is None else int(max), name)
-    if one not in _BUILD:
+    if not is_word(one, _BUILD):
         raise ArgumentError(
             f"length(unit={shorten(repr(unit))}): choose one of 'token', 'character', 'word', 'sentence'"
         )

@@ -13,6 +13,11 @@ from feynkac.commands import places
 from feynkac.commands.options import find_function
 
 HOSTILE = ("json", "numpy", "numba", "torch", "transformers", "triton", "rdkit", "flash_attn", "typer", "feynkac", "tqdm")
+MARK = """
+with open({marks!r}, "a") as file:
+    file.write("{name} ")
+LETTER = "x"
+"""
 PROGRAM = """
 import json
 import numpy
@@ -30,7 +35,7 @@ def coin(p):
 def folder(tmp_path, monkeypatch):
     """A folder of modules that have the names of others, each of which would leave a mark."""
     for name in HOSTILE:
-        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'marks')!r}, 'a').write('{name} ')\nLETTER = 'x'\n")
+        (tmp_path / f"{name}.py").write_text(MARK.format(marks=str(tmp_path / "marks"), name=name))
     (tmp_path / "beside_one.py").write_text("LETTER = 'heads'\n")
     (tmp_path / "beside_two.py").write_text("LETTER = 'tails'\n")
     (tmp_path / "some.py").write_text(PROGRAM.format(helper="beside_one", late="beside_two"))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import read_real
 from feynkac.base.vocabulary import Vocabulary
+from feynkac.base.words import is_word
 from feynkac.models.language.ensembles.contexts import EnsembleContexts, Member
 from feynkac.models.language.ensembles.rules import Rule
 from feynkac.models.language.language_model import LanguageModel
@@ -156,7 +157,7 @@ def _read_prompts(prompts: Any) -> list[Prompted]:
 
 
 def _read_rule(n: int, weights: Any, kind: Any, plausible: Any) -> Rule:
-    if kind not in ("product", "mixture"):
+    if not is_word(kind, ("product", "mixture")):
         raise ArgumentError(f"ensemble: kind is {kind!r}; it must be 'product' or 'mixture'")
     share = read_real("plausible", plausible, 0.0, " and at most 1")
     if share > 1.0:

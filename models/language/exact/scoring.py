@@ -13,6 +13,7 @@ from feynkac.base.errors import ArgumentError, shorten
 from feynkac.base.masks import States, TokenMask, pack
 from feynkac.base.per_vocabulary import PerVocabulary
 from feynkac.base.vocabulary import Vocabulary
+from feynkac.base.words import is_word
 from feynkac.models.language.exact.enumeration import Enumeration
 from feynkac.models.language.proposals.drawing import PromptProblem
 from feynkac.models.language.proposals.listed import Ids, can_end, score_firsts, score_lists, shape_starts
@@ -36,7 +37,7 @@ def score_texts(
     listed = list(texts)
     if wrong := [text for text in listed if not isinstance(text, str)]:
         raise ArgumentError(f"score: {wrong[0]!r} is no text; give a list of texts")
-    if spellings not in ("usual", "all"):
+    if not is_word(spellings, ("usual", "all")):
         raise ArgumentError(f"spellings is {spellings!r}; it must be 'usual' or 'all'")
     if spellings == "all" and not end:
         raise ArgumentError("score: end=False counts the usual spelling only; leave spellings='all' out")

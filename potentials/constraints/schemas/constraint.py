@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten, shorten_report
 from feynkac.base.escaping import escape
 from feynkac.base.masks import TokenAutomaton
+from feynkac.base.words import is_word
 from feynkac.potentials.constraints.automata import expressions
 from feynkac.potentials.constraints.automata.products import share_text
 from feynkac.potentials.constraints.grammars import GrammarConstraint, find_fault
@@ -102,7 +103,7 @@ def json_schema(
     Raises ArgumentError for no schema; ConstraintError for one that is wrong, that no value meets, that is nested more
     than 120 deep, or that looks like something else (a tool description, a misspelt keyword), with the place.
     """
-    if unsupported not in ("check", "refuse", "ignore"):
+    if not is_word(unsupported, ("check", "refuse", "ignore")):
         raise ArgumentError(
             f"json_schema(unsupported={shorten(repr(unsupported))}): choose one of 'check', 'refuse', 'ignore'"
         )
