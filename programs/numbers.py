@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from feynkac.base.errors import ArgumentError, shorten
-from feynkac.potentials.rewards.values import Unfit, read_number, unwrap
+from feynkac.base.numbers import take_only
+from feynkac.potentials.rewards.values import Unfit, read_number
 
 
 def read_nats(what: str, value: Any, *, bools: bool = False) -> float:
@@ -17,7 +18,7 @@ def read_nats(what: str, value: Any, *, bools: bool = False) -> float:
     if value.__class__ is float and value < math.inf:
         return value
     try:
-        if not bools and isinstance(unwrap(value), bool):
+        if not bools and isinstance(take_only(value), bool):
             raise Unfit
         number = read_number(value)
     except Unfit:

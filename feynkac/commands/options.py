@@ -48,7 +48,7 @@ def parse_argument(text: str) -> tuple[str, Any]:
 
 
 def find_function(name: str) -> Any:
-    """The object that "module:function" or "file.py:function" names (see `places`). Raises ArgumentError in one line."""
+    """The object that "module:function" or "file.py:function" names, by `places`. Raises ArgumentError in one line."""
     place, _, attribute = name.rpartition(":")
     if not place or not attribute:
         raise ArgumentError(f"'{name}' is no function; write module:function or file.py:function")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from numbers import Real
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from feynkac.base.capabilities import Foresees, has
 from feynkac.base.contract import Rows
 from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.base.numbers import as_real
 from feynkac.base.sampling import NeedsGraph
 from feynkac.base.words import is_word
 from feynkac.models.diffusion.checks import preview_latents, within_memory
@@ -115,7 +115,7 @@ class Guided:
                 raise ArgumentError(f"Guided({name_of(each)}): give a potential to follow, such as fk.reward(f)")
         if not is_word(through, ("denoiser", "x0hat")):
             raise ArgumentError(f"Guided(through={through!r}): choose 'denoiser' or 'x0hat'")
-        if not isinstance(strength, Real) or not math.isfinite(strength):
+        if as_real(strength) is None:
             raise ArgumentError(f"Guided(strength={strength!r}): a number, by which the shift is multiplied")
         if trust is not None and not (isinstance(trust, Real) and trust >= 0.0):
             raise ArgumentError(f"Guided(trust={trust!r}): a bound in nats, at least 0")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten
+from feynkac.base.lists import as_list
 from feynkac.base.masks import States, TokenAutomaton, TokenMask, pack
 from feynkac.base.unicode import check_unicode
 from feynkac.base.words import is_word
@@ -189,10 +190,9 @@ _BUILD = {
 
 
 def _list_names(what: str, names: TokenNames) -> tuple[int | str, ...]:
-    listed = [names] if isinstance(names, (int, str, np.integer)) else names
-    if not isinstance(listed, Iterable) or isinstance(listed, (bytes, bytearray, Mapping)):
+    listed = [names] if isinstance(names, (int, str, np.integer)) else as_list(names)
+    if listed is None:
         raise ArgumentError(f"tokens({what}={shorten(repr(names))}): give a list of token ids and texts")
-    listed = list(listed)
     for name in listed:
         if isinstance(name, bool) or not isinstance(name, (int, str, np.integer)) or name == "":
             raise ArgumentError(f"tokens({what}=...): {shorten(repr(name))} is neither a token id nor a text")

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from feynkac.base.capabilities import Remembers, TellsProblems, has, require
 from feynkac.base.contract import Rows
 from feynkac.base.errors import PotentialError, is_out_of_memory
+from feynkac.base.numbers import take_only
 from feynkac.base.problems import Problem
 from feynkac.potentials.rewards.calling import Calls, Failed
 from feynkac.potentials.rewards.loop import Blocked
-from feynkac.potentials.rewards.values import Convert, Place, convert_batch, convert_one, read_number, unwrap
+from feynkac.potentials.rewards.values import Convert, Place, convert_batch, convert_one, read_number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -116,7 +117,7 @@ class Scorer:
         values = self._call(list(zip(samples, problems, strict=True)), place)
         scores = np.empty(len(samples))
         for i, value in enumerate(values):
-            self.saw_bool |= isinstance(unwrap(value), bool)
+            self.saw_bool |= isinstance(take_only(value), bool)
             scores[i] = convert_one(value, self._convert, i, place)
         return scores, values
 

@@ -12,7 +12,19 @@ from feynkac.base.errors import ArgumentError
 from feynkac.commands import places
 from feynkac.commands.options import find_function
 
-HOSTILE = ("json", "numpy", "numba", "torch", "transformers", "triton", "rdkit", "flash_attn", "typer", "feynkac", "tqdm")
+HOSTILE = (
+    "json",
+    "numpy",
+    "numba",
+    "torch",
+    "transformers",
+    "triton",
+    "rdkit",
+    "flash_attn",
+    "typer",
+    "feynkac",
+    "tqdm",
+)
 MARK = """
 with open({marks!r}, "a") as file:
     file.write("{name} ")
@@ -110,7 +122,9 @@ def test_a_file_that_raises_is_loaded_anew_when_it_is_mended(folder) -> None:
     sys.modules.pop("file_broken")
 
 
-@pytest.mark.parametrize("name", ["", ":", "f", "some.py:", ":f", "no/such.py:f", "no.such:f", "a\0b.py:f", "..:f", "a b:f"])
+@pytest.mark.parametrize(
+    "name", ["", ":", "f", "some.py:", ":f", "no/such.py:f", "no.such:f", "a\0b.py:f", "..:f", "a b:f"]
+)
 def test_what_names_nothing_is_refused_in_one_line(folder, name) -> None:
     with pytest.raises(ArgumentError) as caught:
         find_function(name)

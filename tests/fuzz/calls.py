@@ -223,7 +223,7 @@ def _programs(world: World) -> dict[str, Call]:
     calls = {name: Call(inside(act), {}, look) for name, act in found.items()}
     for name, right in spans.items():
         calls[f"gen({name}=)"] = Call(inside(_span(name, right)), {}, look)
-    make = lambda function, max_steps, max_tokens: fk.program(max_steps=max_steps, max_tokens=max_tokens)(function)  # noqa: E731
+    make = lambda function, max_steps, max_tokens: fk.program(max_steps=max_steps, max_tokens=max_tokens)(function)
     whole = {"function": lambda p: 1, "max_steps": 5, "max_tokens": 5}
     calls["program"] = Call(make, whole, lambda made: look(fk.steer(made(), particles=2, seed=0)))
     return calls
@@ -272,4 +272,3 @@ class _Returns:
 
 def _stay(t: int, state: Any, level: Any, alive: Any, rng: Any) -> Any:
     return state, level
-

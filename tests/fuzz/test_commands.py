@@ -12,19 +12,39 @@ from hypothesis import given, strategies as st
 from feynkac.commands.cli import main
 
 WORDS = st.sampled_from(
-    ["", "a", "0", "1", "2", "-1", "1.5", "nan", "inf", "1e400", "9" * 30, "9" * 5_000, "true", "none", "auto", "cpu", "cuda:7", "int8",
-     "[ab]*", "(", "x.json", ".", "..", "/", "/no/such", "\x1b[31m", "\ud800", "é漢", "--", "-", "-h", "a=b", "=", "a:b", ":", "json:loads",
-     "rewards.py:score", "rewards.py:waits", "rewards.py:text", "rewards.py:raises", "rewards.py:stops", "rewards.py:none", "rewards.py:coin",
-     "rewards.py:missing", "rewards.py:", "schema.json", "grammar.lark", "smc", "gibbs", "beam", "exact", "optimal", "importance",
-     "best_of_n", "ssp", "multinomial", "end", "truncate", "os:system", "numpy:nan", "feynkac:regex", "feynkac.programs.recipes:intersect"]
+    ["", "a", "0", "1", "2", "-1", "1.5", "nan", "inf", "1e400", "9" * 30, "9" * 5_000, "true", "none", "auto",
+    "cpu", "cuda:7", "int8",
+     "[ab]*", "(", "x.json", ".", "..", "/", "/no/such", "\x1b[31m", "\ud800", "é漢", "--", "-", "-h", "a=b", "=",
+     "a:b", ":", "json:loads",
+     "rewards.py:score", "rewards.py:waits", "rewards.py:text", "rewards.py:raises", "rewards.py:stops",
+     "rewards.py:none", "rewards.py:coin",
+     "rewards.py:missing", "rewards.py:", "schema.json", "grammar.lark", "smc", "gibbs", "beam", "exact", "optimal",
+     "importance",
+     "best_of_n", "ssp", "multinomial", "end", "truncate", "os:system", "numpy:nan", "feynkac:regex",
+     "feynkac.programs.recipes:intersect"]
 ) | st.text(max_size=8)  # fmt: skip
-OF_ALL = ["--particles", "-n", "--algorithm", "--resampler", "--ess-threshold", "--islands", "--sweeps", "--seed", "--dtype", "--device", "--out"]
+OF_ALL = [
+    "--particles",
+    "-n",
+    "--algorithm",
+    "--resampler",
+    "--ess-threshold",
+    "--islands",
+    "--sweeps",
+    "--seed",
+    "--dtype",
+    "--device",
+    "--out",
+]
 OF_GENERATE = [
-    "-m", "-p", "--chat", "--regex", "--json-schema", "--grammar", "--reward", "--scale", "--max-tokens", "--stop", "--at-limit", "--temperature",
-    "--top-k", "--top-p", "--min-p", "--repetition-penalty", "--no-repeat-ngram-size", "--power", "--edit", "--emphasis", *OF_ALL,
+    "-m", "-p", "--chat", "--regex", "--json-schema", "--grammar", "--reward", "--scale", "--max-tokens", "--stop",
+    "--at-limit", "--temperature",
+    "--top-k", "--top-p", "--min-p", "--repetition-penalty", "--no-repeat-ngram-size", "--power", "--edit",
+    "--emphasis", *OF_ALL,
 ]  # fmt: skip
 OF_RUN = ["-a", "--arg", "-m", "--model", *OF_ALL]
-OF_DIFFUSE = ["--reward", "--prompt", "--scale", "--potential-kind", "--every", "--pil", "--batch", "--steps", "--eta", "--guidance-scale",
+OF_DIFFUSE = ["--reward", "--prompt", "--scale", "--potential-kind", "--every", "--pil", "--batch", "--steps",
+    "--eta", "--guidance-scale",
               "--json", "--samples", "-a", *OF_ALL]  # fmt: skip
 REWARDS = """
 import math
@@ -103,7 +123,12 @@ def test_diffuse_ends_in_order(run, options) -> None:
 
 
 @fuzz(share=0.02, sample=20)
-@given(st.lists(WORDS | st.sampled_from(["generate", "run", "diffuse", "--help", "--version", "--install-completion"]), max_size=4))
+@given(
+    st.lists(
+        WORDS | st.sampled_from(["generate", "run", "diffuse", "--help", "--version", "--install-completion"]),
+        max_size=4,
+    )
+)
 def test_any_words_end_in_order(run, words) -> None:
     if words[:1] not in (["demo"], ["doctor"]) and "--install-completion" not in words:
         run(words)

@@ -17,15 +17,17 @@ RIGHT = [
     '?start: sum\n?sum: prod | sum "+" prod -> add\n?prod: NUMBER | "(" sum ")"\n%import common.NUMBER\n%ignore " "',
     'start: A ~ 2..5 [B]\nA: "a"i\nB.2: /b/ & ~"bb"',
     'start: ("a" "b"?)+ | "c"{2,3}\n// a comment\n%ignore /\\s+/',
-    "start: a\na: b\nb: a | \"x\"",
+    'start: a\na: b\nb: a | "x"',
     'start: %json {"type": "string"}',
     'start: @x\nx: "a"',
-    'start: head tail\nhead[capture]: /a+/\ntail: /(?i:b)/',
+    "start: head tail\nhead[capture]: /a+/\ntail: /(?i:b)/",
     'start: "a".."z" "0".."9"\n%import common (LETTER, DIGIT)',
 ]
 TOKENS = sorted({piece for lark in RIGHT for piece in re.findall(r'"[^"]*"|/[^/]*/|%\w+|\w+|\s|.', lark)}) + [
-    "%extend", "%declare X", "%override", "%lark", "%regex {}", "%llguidance {}", "::=", "<x>", "<|im_end|>", "\ud800", "\0", "é", '"', "/",
-    "{", "}", "[[[", "~99999", "~1..9999999", "..", "_x", "__", "start", "START", "->", "!", "A.-1", '""', "//", "/(?=a)/", "/(/", '"\\x"', "stop=",
+    "%extend", "%declare X", "%override", "%lark", "%regex {}", "%llguidance {}", "::=", "<x>", "<|im_end|>",
+    "\ud800", "\0", "é", '"', "/",
+    "{", "}", "[[[", "~99999", "~1..9999999", "..", "_x", "__", "start", "START", "->", "!", "A.-1", '""', "//",
+    "/(?=a)/", "/(/", '"\\x"', "stop=",
 ]  # fmt: skip
 
 

@@ -11,11 +11,49 @@ from hypothesis import given, strategies as st
 import feynkac as fk
 
 PIECES = [
-    "a", "b", ".", "\\d", "\\w", "\\W", "\\s", "\\S", "\\b", "\\B", "\\A", "\\Z", "^", "$", "[ab]", "[^a]", "[a-z0-9]", "[\\w-]", "[[:a:]]",
-    "\\x41", "\\u00e9", "\\U0001f680", "\\N{DIGIT ONE}", "\\N{NO}", "\\1", "\\07", "\\Q", "é", "漢", "\0", "\n", "\ud800", " ", "-", "]", "}",
+    "a", "b", ".", "\\d", "\\w", "\\W", "\\s", "\\S", "\\b", "\\B", "\\A", "\\Z", "^", "$", "[ab]", "[^a]",
+    "[a-z0-9]", "[\\w-]", "[[:a:]]",
+    "\\x41", "\\u00e9", "\\U0001f680", "\\N{DIGIT ONE}", "\\N{NO}", "\\1", "\\07", "\\Q", "é", "漢", "\0", "\n",
+    "\ud800", " ", "-", "]", "}",
 ]  # fmt: skip
-SUFFIXES = ["", "*", "+", "?", "*?", "++", "{2}", "{1,3}", "{,2}", "{2,}", "{3,1}", "{1000}", "{1,100000}", "{0}", "{", "**", "{99999999999}"]
-OPENINGS = ["(", "(?:", "(?P<a>", "(?i:", "(?s-i:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?#", "(?P=a", "(?(1)", "(?i)", "(?m)", "(?x)", "(?L)"]
+SUFFIXES = [
+    "",
+    "*",
+    "+",
+    "?",
+    "*?",
+    "++",
+    "{2}",
+    "{1,3}",
+    "{,2}",
+    "{2,}",
+    "{3,1}",
+    "{1000}",
+    "{1,100000}",
+    "{0}",
+    "{",
+    "**",
+    "{99999999999}",
+]
+OPENINGS = [
+    "(",
+    "(?:",
+    "(?P<a>",
+    "(?i:",
+    "(?s-i:",
+    "(?=",
+    "(?!",
+    "(?<=",
+    "(?<!",
+    "(?>",
+    "(?#",
+    "(?P=a",
+    "(?(1)",
+    "(?i)",
+    "(?m)",
+    "(?x)",
+    "(?L)",
+]
 
 
 def _join(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
@@ -49,12 +87,22 @@ def test_patterns_mask_or_are_refused(tiny_lm, data) -> None:
 @fuzz(share=0.03, sample=20)
 @given(st.lists(st.text(max_size=6) | st.sampled_from(["a", "ab", "\0", "\ud800", "a" * 1000]), max_size=5))
 def test_choices_and_phrases_mask_or_are_refused(tiny_lm, texts) -> None:
-    for make in (lambda: fk.choices(texts), lambda: fk.phrases(ban=texts), lambda: fk.phrases(require=texts, ignore_case=True)):
+    for make in (
+        lambda: fk.choices(texts),
+        lambda: fk.phrases(ban=texts),
+        lambda: fk.phrases(require=texts, ignore_case=True),
+    ):
         with guarded():
             fk.steer(tiny_lm("a", "b").prompt("a", max_tokens=3), make(), particles=2, seed=0)
 
 
 def test_patterns_nested_deeply_are_refused() -> None:
-    for pattern in ("(" * 5_000 + "a" + ")" * 5_000, "(" * 400 + "a" + ")*" * 400, "[" * 100_000, "a|" * 100_000, "(a?){30}" * 30):
+    for pattern in (
+        "(" * 5_000 + "a" + ")" * 5_000,
+        "(" * 400 + "a" + ")*" * 400,
+        "[" * 100_000,
+        "a|" * 100_000,
+        "(a?){30}" * 30,
+    ):
         with guarded():
             fk.regex(pattern)

@@ -16,9 +16,41 @@ from values import HOSTILE, JSON
 import feynkac as fk
 
 WRONG = JSON | st.sampled_from(
-    [10**400, -(10**400), "nan", "inf", "-inf", "1e999", "9" * 5_000, [], {}, [[]], [None], ["a"], [1e308] * 4, -1, 2**63, "\ud800", True]
+    [
+        10**400,
+        -(10**400),
+        "nan",
+        "inf",
+        "-inf",
+        "1e999",
+        "9" * 5_000,
+        [],
+        {},
+        [[]],
+        [None],
+        ["a"],
+        [1e308] * 4,
+        -1,
+        2**63,
+        "\ud800",
+        True,
+    ]
 )
-RAW = ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5_000, "[" * 100_000, '{"a":' * 100_000, '"\\ud800"', "\x00", "", "}", '"', "1" + "0" * 400]
+RAW = [
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    "1e999",
+    "9" * 5_000,
+    "[" * 100_000,
+    '{"a":' * 100_000,
+    '"\\ud800"',
+    "\x00",
+    "",
+    "}",
+    '"',
+    "1" + "0" * 400,
+]
 
 
 @pytest.fixture(scope="session")
@@ -63,9 +95,12 @@ def _change(document: Any, place: tuple[Any, ...], how: str, value: Any) -> Any:
 def use(result: Any) -> None:
     """Whatever can be asked of a result."""
     for act in (
-        lambda: result.summary(), lambda: repr(result), lambda: result.texts, lambda: result.weights, lambda: result.ess,
-        lambda: result.log_evidence_interval(), lambda: result.best, lambda: result.posterior(), lambda: result.sample(2, seed=0),
-        lambda: result.expectation(lambda x: 1.0), lambda: result.parsed(), lambda: result.preferences(result), lambda: result.to_json("again.json"),
+        lambda: result.summary(), lambda: repr(result), lambda: result.texts, lambda: result.weights,
+        lambda: result.ess,
+        lambda: result.log_evidence_interval(), lambda: result.best, lambda: result.posterior(),
+        lambda: result.sample(2, seed=0),
+        lambda: result.expectation(lambda x: 1.0), lambda: result.parsed(), lambda: result.preferences(result),
+        lambda: result.to_json("again.json"),
         lambda: result.show(),
     ):  # fmt: skip
         with guarded():
@@ -79,7 +114,9 @@ def test_changed_files_give_a_result_that_can_be_used_or_an_error_of_ours(writte
     document = copy.deepcopy(data.draw(st.sampled_from(documents)))
     for _ in range(data.draw(st.integers(1, 2))):
         place = data.draw(st.sampled_from(_places(document)), label="place")
-        document = _change(document, place, data.draw(st.sampled_from(["set", "remove", "twice"])), data.draw(WRONG, label="value"))
+        document = _change(
+            document, place, data.draw(st.sampled_from(["set", "remove", "twice"])), data.draw(WRONG, label="value")
+        )
     path = folder / "changed.json"
     path.write_bytes(json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     result = None

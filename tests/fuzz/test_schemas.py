@@ -13,24 +13,48 @@ from values import JSON
 import feynkac as fk
 
 TYPES = ("string", "integer", "number", "boolean", "null", "array", "object")
-OF_SCHEMAS = ("not", "items", "contains", "additionalProperties", "propertyNames", "if", "then", "else", "additionalItems")
+OF_SCHEMAS = (
+    "not",
+    "items",
+    "contains",
+    "additionalProperties",
+    "propertyNames",
+    "if",
+    "then",
+    "else",
+    "additionalItems",
+)
 OF_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
 OF_DICTS = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
 NUMBERS = (
-    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "minItems", "maxItems",
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength",
+    "minItems", "maxItems",
     "minProperties", "maxProperties", "minContains", "maxContains",
 )  # fmt: skip
-WORDS = st.sampled_from(["a", "b", "", "~", "/", "a~1b", "é", "\0", "\ud800", "$ref", "type", "x-guidance"]) | st.text(max_size=3)
-NUMBER = st.sampled_from([0, 1, 2, -1, 0.5, 1e308, 1e-320, 10**30, -(10**400), True, None, "1"]) | st.integers() | st.floats()
-PATTERNS = st.sampled_from(["a*", "^a$", "(", "[", "\\d+", "(?=a)", "a{999999}", "(a*)*", "\\p{L}", "\ud800", ""]) | st.text(max_size=6)
-FORMATS = st.sampled_from(["date", "date-time", "email", "uuid", "ipv4", "uri", "regex", "nonsense", "", "json-pointer", 1, None])
-REFS = st.sampled_from(["#", "#/$defs/a", "#/properties/a", "#/nowhere", "http://x/y", "#a", "", "%", "#/%00", "#/items/0", 1])
+WORDS = st.sampled_from(["a", "b", "", "~", "/", "a~1b", "é", "\0", "\ud800", "$ref", "type", "x-guidance"]) | st.text(
+    max_size=3
+)
+NUMBER = (
+    st.sampled_from([0, 1, 2, -1, 0.5, 1e308, 1e-320, 10**30, -(10**400), True, None, "1"])
+    | st.integers()
+    | st.floats()
+)
+PATTERNS = st.sampled_from(
+    ["a*", "^a$", "(", "[", "\\d+", "(?=a)", "a{999999}", "(a*)*", "\\p{L}", "\ud800", ""]
+) | st.text(max_size=6)
+FORMATS = st.sampled_from(
+    ["date", "date-time", "email", "uuid", "ipv4", "uri", "regex", "nonsense", "", "json-pointer", 1, None]
+)
+REFS = st.sampled_from(
+    ["#", "#/$defs/a", "#/properties/a", "#/nowhere", "http://x/y", "#a", "", "%", "#/%00", "#/items/0", 1]
+)
 
 
 def _keywords(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     """Some keywords, most with what they take, some with anything."""
     one = st.one_of(
-        st.tuples(st.just("type"), st.sampled_from([*TYPES, "any", "", None, 1]) | st.lists(st.sampled_from(TYPES), max_size=3)),
+        st.tuples(st.just("type"), st.sampled_from([*TYPES, "any", "", None, 1]) | st.lists(st.sampled_from(TYPES),
+        max_size=3)),
         st.tuples(st.sampled_from(OF_SCHEMAS), inner | st.booleans()),
         st.tuples(st.sampled_from(OF_LISTS), st.lists(inner | st.booleans(), max_size=3)),
         st.tuples(st.sampled_from(OF_DICTS), st.dictionaries(WORDS, inner | st.booleans(), max_size=3)),
@@ -41,9 +65,11 @@ def _keywords(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         st.tuples(st.just("pattern"), PATTERNS),
         st.tuples(st.just("format"), FORMATS),
         st.tuples(st.sampled_from(["$ref", "$dynamicRef", "$id", "$anchor", "$dynamicAnchor"]), REFS),
-        st.tuples(st.sampled_from(["uniqueItems", "unevaluatedProperties", "unevaluatedItems", "nullable"]), st.booleans()),
+        st.tuples(st.sampled_from(["uniqueItems", "unevaluatedProperties", "unevaluatedItems", "nullable"]),
+        st.booleans()),
         st.tuples(WORDS, JSON),
-        st.tuples(st.sampled_from([*OF_SCHEMAS, *OF_LISTS, *OF_DICTS, *NUMBERS, "type", "required", "enum", "x-guidance"]), JSON),
+        st.tuples(st.sampled_from([*OF_SCHEMAS, *OF_LISTS, *OF_DICTS, *NUMBERS, "type", "required", "enum",
+        "x-guidance"]), JSON),
     )  # fmt: skip
     return st.lists(one, max_size=4).map(lambda pairs: dict(pairs))
 
@@ -71,7 +97,7 @@ def test_schemas_mask_or_are_refused(json_lm, data) -> None:
 
 
 @fuzz(share=0.02, sample=10)
-@given(st.text(max_size=60) | st.text("{}[]\":, truefalsnl0123.-e\\", max_size=30))
+@given(st.text(max_size=60) | st.text('{}[]":, truefalsnl0123.-e\\', max_size=30))
 def test_texts_that_are_no_schema_are_refused(text) -> None:
     with guarded():
         fk.json_schema(text)

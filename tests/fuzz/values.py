@@ -15,18 +15,25 @@ import torch
 from hypothesis import strategies as st
 
 NUMBERS: list[Any] = [
-    0, 1, 2, 3, -1, True, False, 0.5, -0.5, 2.0, 1e-320, 1e308, math.nan, math.inf, -math.inf, 10**30, -(10**30), 10**400, 2**63,
-    1j, np.int64(2), np.int8(-1), np.uint8(3), np.float32(0.5), np.float64("nan"), np.bool_(True), np.float16(2), np.datetime64("2020"),
-    fractions.Fraction(1, 3), fractions.Fraction(10**400, 3), decimal.Decimal("2"), decimal.Decimal("NaN"), decimal.Decimal("1e999999"),
+    0, 1, 2, 3, -1, True, False, 0.5, -0.5, 2.0, 1e-320, 1e308, math.nan, math.inf, -math.inf, 10**30, -(10**30),
+    10**400, 2**63,
+    1j, np.int64(2), np.int8(-1), np.uint8(3), np.float32(0.5), np.float64("nan"), np.bool_(True), np.float16(2),
+    np.datetime64("2020"),
+    fractions.Fraction(1, 3), fractions.Fraction(10**400, 3), decimal.Decimal("2"), decimal.Decimal("NaN"),
+    decimal.Decimal("1e999999"),
 ]  # fmt: skip
 TEXTS: list[Any] = [
-    "", "a", "b", "ab", " ", "\n", "\0", "\x1b[31m", "\ud800", "a\udfffb", "é漢👩‍🚀", "\u202e", "a" * 3_000, "{}", "[", "(", ".py", "/", "~",
-    "nan", "end", "token", "word", "sentence", "smc", "exact", "max", "raise", "kill", "all", "</s>", "%", "{0}", "{a!r}", "\\", "None",
+    "", "a", "b", "ab", " ", "\n", "\0", "\x1b[31m", "\ud800", "a\udfffb", "é漢👩‍🚀", "\u202e", "a" * 3_000, "{}",
+    "[", "(", ".py", "/", "~",
+    "nan", "end", "token", "word", "sentence", "smc", "exact", "max", "raise", "kill", "all", "</s>", "%", "{0}",
+    "{a!r}", "\\", "None",
 ]  # fmt: skip
 BYTES: list[Any] = [b"", b"a", b"\xff", bytearray(b"a"), memoryview(b"a")]
 ARRAYS: list[Any] = [
-    np.array([]), np.array([1, 2]), np.array(1), np.array("a"), np.array(["a", "b"]), np.array([np.nan, 1.0]), np.zeros((2, 2)),
-    np.array([None, 1]), torch.tensor([]), torch.tensor([1, 2]), torch.tensor(1.0), torch.tensor([math.nan]), torch.zeros(2, 2),
+    np.array([]), np.array([1, 2]), np.array(1), np.array("a"), np.array(["a", "b"]), np.array([np.nan, 1.0]),
+    np.zeros((2, 2)),
+    np.array([None, 1]), torch.tensor([]), torch.tensor([1, 2]), torch.tensor(1.0), torch.tensor([math.nan]),
+    torch.zeros(2, 2),
     torch.tensor(2), torch.ones(2, dtype=torch.bool),
 ]  # fmt: skip
 
@@ -84,7 +91,8 @@ class Lies:
 
 
 CALLABLES: list[Any] = [
-    _takes_none, _takes_any, _gives_none, _gives_text, _gives_bool, _gives_nan, _raises, _yields, _waits, len, print, int, str, dict,
+    _takes_none, _takes_any, _gives_none, _gives_text, _gives_bool, _gives_nan, _raises, _yields, _waits, len,
+    print, int, str, dict,
     Plain, Lies(), re.compile("a"), re.compile(b"a"),
 ]  # fmt: skip
 
@@ -103,13 +111,17 @@ def _nest(depth: int) -> Any:
 
 
 OBJECTS: list[Any] = [
-    None, ..., NotImplemented, object(), Plain(), type, math, pathlib.Path("a"), datetime.date(2020, 1, 1), slice(1), range(3), iter([1]),
+    None, ..., NotImplemented, object(), Plain(), type, math, pathlib.Path("a"), datetime.date(2020, 1, 1),
+    slice(1), range(3), iter([1]),
     _holds_itself(), _nest(150), ValueError("a"),
 ]  # fmt: skip
 CONTAINERS: list[Any] = [
-    [], (), {}, set(), frozenset("a"), [1], [None], ["a", 1], ["a", "b"], ("a", "b"), [[]], [math.nan], {"a": 1}, {"a": None}, {1: 2},
-    {"a": math.nan}, {None: 1}, {"a", "b"}, [["a", "b"], ["c"]], [("a", 1.0)], [b"a"], {"type": "string"}, {"role": "user", "content": "a"},
-    [{"role": "user", "content": "a"}], [{"role": 1, "content": None}], [{}], {"a": {"b": []}}, [True], [-1], [10**30], [0, 1],
+    [], (), {}, set(), frozenset("a"), [1], [None], ["a", 1], ["a", "b"], ("a", "b"), [[]], [math.nan], {"a": 1},
+    {"a": None}, {1: 2},
+    {"a": math.nan}, {None: 1}, {"a", "b"}, [["a", "b"], ["c"]], [("a", 1.0)], [b"a"], {"type": "string"},
+    {"role": "user", "content": "a"},
+    [{"role": "user", "content": "a"}], [{"role": 1, "content": None}], [{}], {"a": {"b": []}}, [True], [-1],
+    [10**30], [0, 1],
 ]  # fmt: skip
 EVERYTHING: list[Any] = [*NUMBERS, *TEXTS, *BYTES, *ARRAYS, *CALLABLES, *OBJECTS, *CONTAINERS]
 

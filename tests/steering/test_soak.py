@@ -54,7 +54,9 @@ def run_algorithms(lm, i: int) -> None:
         {"moves": fk.redraw(1)},
         {"executor": fk.LocalExecutor(jobs=2)},
     ]
-    for result in fk.steer([one, (two, fk.regex("[ab]*"))], fk.reward(len), particles=4, seed=i, **kinds[i % len(kinds)]):
+    for result in fk.steer(
+        [one, (two, fk.regex("[ab]*"))], fk.reward(len), particles=4, seed=i, **kinds[i % len(kinds)]
+    ):
         result.summary()
         result.posterior()
     lm.score("a", ["a", "b"])

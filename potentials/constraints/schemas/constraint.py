@@ -111,7 +111,7 @@ def json_schema(
     given = _read(schema) if reader is None else reader.make_schema()
     written = _write(given)
     name = shorten(f"json_schema({schema.__name__ if isinstance(schema, type) else written})")
-    options = _make_options(whitespace)
+    options = _make_options(_check_whitespace(whitespace))
     if reader is None and (mistake := find_mistake(given)):
         raise ConstraintError(f"{name}: {mistake}")
     relaxed = relax(simplify(given), lambda each: find_fault(_make_lark(each, options), ("", "{", "[", '"')))
@@ -153,6 +153,14 @@ def _write(schema: Any) -> str:
         raise ConstraintError(f"json_schema: it holds {half!r}, half of a character, which no text has") from None
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"json_schema: the schema is no JSON: {error}") from None
+
+
+def _check_whitespace(whitespace: Any) -> str:
+    if not isinstance(whitespace, str):
+        raise ArgumentError(
+            f"json_schema(whitespace={shorten(repr(whitespace))}): give 'compact', 'flexible', or a regular expression"
+        )
+    return whitespace
 
 
 @lru_cache(maxsize=64)
