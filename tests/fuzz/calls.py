@@ -14,6 +14,8 @@ from typing import Any
 
 import feynkac as fk
 
+COIN = fk.Bernoulli(0.5)
+
 
 @dataclass(frozen=True)
 class Call:
@@ -193,8 +195,8 @@ def _runs(world: World) -> dict[str, Call]:
 def _programs(world: World) -> dict[str, Call]:
     inside = world.in_program
     found = {
-        "sample": lambda p, text, dist=fk.Bernoulli(0.5), proposal=None: p.sample(dist, proposal),
-        "observe": lambda p, text, dist=fk.Bernoulli(0.5), value=True: p.observe(dist, value),
+        "sample": lambda p, text, dist=COIN, proposal=None: p.sample(dist, proposal),
+        "observe": lambda p, text, dist=COIN, value=True: p.observe(dist, value),
         "observe a token": lambda p, text, value="a": p.observe(text.next_token(), value),
         "condition": lambda p, text, holds=True: p.condition(holds),
         "factor": lambda p, text, log_weight=0.0: p.factor(log_weight),
@@ -223,7 +225,10 @@ def _programs(world: World) -> dict[str, Call]:
     calls = {name: Call(inside(act), {}, look) for name, act in found.items()}
     for name, right in spans.items():
         calls[f"gen({name}=)"] = Call(inside(_span(name, right)), {}, look)
-    make = lambda function, max_steps, max_tokens: fk.program(max_steps=max_steps, max_tokens=max_tokens)(function)
+
+    def make(function: Any, max_steps: Any, max_tokens: Any) -> Any:
+        return fk.program(max_steps=max_steps, max_tokens=max_tokens)(function)
+
     whole = {"function": lambda p: 1, "max_steps": 5, "max_tokens": 5}
     calls["program"] = Call(make, whole, lambda made: look(fk.steer(made(), particles=2, seed=0)))
     return calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import Any
 
@@ -101,7 +102,7 @@ def run(place, monkeypatch, capsys):
 
 def _options(names: list[str]) -> Any:
     pair = st.tuples(st.sampled_from(names), WORDS).map(list)
-    return st.lists(pair | WORDS.map(lambda word: [word]), max_size=4).map(lambda parts: sum(parts, []))
+    return st.lists(pair | WORDS.map(lambda word: [word]), max_size=4).map(lambda parts: list(itertools.chain(*parts)))
 
 
 @fuzz(share=0.05, sample=12)

@@ -23,7 +23,9 @@ RIGHT = [
     "start: head tail\nhead[capture]: /a+/\ntail: /(?i:b)/",
     'start: "a".."z" "0".."9"\n%import common (LETTER, DIGIT)',
 ]
-TOKENS = sorted({piece for lark in RIGHT for piece in re.findall(r'"[^"]*"|/[^/]*/|%\w+|\w+|\s|.', lark)}) + [
+PIECE = re.compile(r'"[^"]*"|/[^/]*/|%\w+|\w+|\s|.')
+TOKENS = [
+    *sorted({piece for lark in RIGHT for piece in PIECE.findall(lark)}),
     "%extend", "%declare X", "%override", "%lark", "%regex {}", "%llguidance {}", "::=", "<x>", "<|im_end|>",
     "\ud800", "\0", "é", '"', "/",
     "{", "}", "[[[", "~99999", "~1..9999999", "..", "_x", "__", "start", "START", "->", "!", "A.-1", '""', "//",
@@ -34,7 +36,7 @@ TOKENS = sorted({piece for lark in RIGHT for piece in re.findall(r'"[^"]*"|/[^/]
 @st.composite
 def grammars(draw: Any) -> str:
     """A right grammar with some pieces put in, left out, or in the place of others; or pieces alone."""
-    pieces = re.findall(r'"[^"]*"|/[^/]*/|%\w+|\w+|\s|.', draw(st.sampled_from([*RIGHT, ""])))
+    pieces = PIECE.findall(draw(st.sampled_from([*RIGHT, ""])))
     for _ in range(draw(st.integers(1, 5))):
         at = draw(st.integers(0, len(pieces)))
         piece = draw(st.sampled_from(TOKENS) | st.text(max_size=3))
