@@ -38,9 +38,14 @@ def as_real(value: Any) -> float | None:
 
 def take_only(value: Any) -> Any:
     """The Python number in a numpy number, and in an array or tensor with one entry; else `value` as it is."""
-    shape = getattr(value, "shape", None)
-    single = isinstance(shape, tuple) and math.prod(shape) == 1 and hasattr(value, "item")
+    single = hasattr(value, "item") and isinstance(getattr(value, "shape", None), tuple) and math.prod(value.shape) == 1
     return value.item() if single else value
+
+
+def find_shape(value: Any) -> tuple[int, ...]:
+    """The shape of an array or tensor; () of anything else."""
+    shape = getattr(value, "shape", ())
+    return tuple(shape) if isinstance(shape, tuple) else ()
 
 
 def _to_float(value: Any) -> float:

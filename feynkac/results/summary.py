@@ -7,6 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from feynkac.base.escaping import escape
+from feynkac.base.numbers import find_shape
 from feynkac.results.ranking import rank_samples
 from feynkac.results.text import draw_sparkline, shorten
 
@@ -31,7 +32,7 @@ def summarise(result: Result, rows: int) -> str:
 
 def has_pictures(result: Result) -> bool:
     """Whether the samples are arrays, which say nothing as text."""
-    return bool(result.samples) and len(getattr(result.samples[0], "shape", ())) > 1
+    return bool(result.samples) and len(find_shape(result.samples[0])) > 1
 
 
 def tell_evidence(result: Result) -> str:

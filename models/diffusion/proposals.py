@@ -201,7 +201,7 @@ class Guided:
     def _gradient(self, state: Latents, part: Rows, leaf: Tensor, estimate: Tensor) -> Tensor:
         """(R, ...) the gradient of the guessed log-weights with respect to `leaf`."""
         with torch.enable_grad():
-            view = View(state, part, preview_latents(state.sampler, estimate))
+            view = View(state, part, preview_latents(state, estimate))
             value: Any = sum(potential.log_psi(view) for potential in self.potentials)
             total = value.sum()
         names = ", ".join(name_of(potential) for potential in self.potentials)

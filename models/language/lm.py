@@ -68,10 +68,12 @@ class CausalLM(LanguageModel):
         """Load a model by its hub id or from a folder; further arguments go to transformers.
 
         `dtype` "auto" is the checkpoint's own. Raises ModelError if there is no such model or it cannot be
-        loaded: files that are cut off or of another kind, an unknown dtype, a device that is not there.
+        loaded: files that are cut off or of another kind, an unknown dtype, a device that is not there. Code that comes
+        with a checkpoint is run only with `trust_remote_code=True`; nobody is asked at the terminal.
         """
         from transformers import AutoTokenizer
 
+        kwargs = {"trust_remote_code": False, **kwargs}  # or else transformers would ask at the terminal
         own = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "trust_remote_code") if key in kwargs}
         check_device(device)
         try:

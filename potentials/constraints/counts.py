@@ -172,7 +172,7 @@ def length(min: int = 0, max: int | None = None, unit: Unit = "token") -> TokenL
         raise ArgumentError(f"length(min={min}, max={max}): no text is that long and that short; exchange them")
     name = f"length(min={min}, max={max}, unit={unit!r})"
     one = unit.removesuffix("s") if isinstance(unit, str) else unit
-    if one == "token":
+    if is_word(one, ("token",)):
         return TokenLength(int(min), max if max is None else int(max), name)
     if not is_word(one, _BUILD):
         raise ArgumentError(

@@ -154,7 +154,7 @@ class _Run:
         if cause is None:
             self._values[attempt.number] = future.result()
             return False
-        if not isinstance(cause, Exception):
+        if not isinstance(cause, Exception | SystemExit):
             raise cause
         if attempt.made < self._calls.tries:
             attempt.due = time.monotonic() + PAUSE * 2.0 ** (attempt.made - 1)
@@ -181,7 +181,7 @@ def _call_here(f: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]
     future = Future[Any]()
     try:
         future.set_result(f(*arguments))
-    except Exception as cause:
+    except (Exception, SystemExit) as cause:
         future.set_exception(cause)
     return future
 
