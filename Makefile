@@ -25,7 +25,7 @@ SHARED := PYTHONSAFEPATH=1 OMP_NUM_THREADS=1
 COMPILED := tests/models/language/draws/test_draw.py tests/models/language/draws/test_urn.py tests/smc/test_kernels.py tests/smc/test_resample.py \
 	tests/smc/test_history.py tests/potentials/test_regex.py tests/models/discrete/test_canvas.py
 
-.PHONY: help demo test test-fast test-slow test-gpu test-served test-ray test-bounds test-newest test-lowest resolve lint format wheel bench bench-peers peers model clean
+.PHONY: help demo test test-fast test-slow test-gpu test-served test-ray test-bounds fuzz test-newest test-lowest resolve lint format wheel bench bench-peers peers model clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -59,6 +59,9 @@ test-ray: $(VENV)/dev.stamp ## The tests that start a Ray cluster of two nodes o
 test-bounds: $(VENV)/dev.stamp ## The tests of compiled code, with every index checked
 	@echo "== tests with NUMBA_BOUNDSCHECK"
 	@NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(abspath $(VENV))/numba-bounds $(PY) -P -m pytest $(COMPILED)
+
+fuzz: $(VENV)/dev.stamp model ## 10,000 inputs that nobody would write, other ones each time
+	@FEYNKAC_FUZZ=10000 $(SHARED) $(PY) -P $(PYTEST) tests/fuzz
 
 test-newest: ## test-fast on the newest releases of everything that pip finds today
 	$(call venv,$(NEWEST))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Foresees, Guides, is_hard
 from feynkac.base.contract import LogW, Potential, Rows, State
 from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.base.numbers import as_real
 from feynkac.smc.checks import call, check_log_weights, name_of
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ class Factor:
         return product(other, self)
 
     def __pow__(self, exponent: float) -> Factor:
-        if isinstance(exponent, bool) or not isinstance(exponent, Real) or not math.isfinite(exponent):
+        if (finite := as_real(exponent)) is None:
             raise ArgumentError(f"{self.name} ** {exponent!r}: the power of a potential is a finite number")
-        return self._power(float(exponent))
+        return self._power(finite)
 
     def _power(self, exponent: float) -> Factor:
         if self.hard and exponent < 0:

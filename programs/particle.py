@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 import numpy as np
 
 from feynkac.base.errors import ArgumentError
-from feynkac.potentials.rewards.values import unwrap
+from feynkac.base.numbers import take_only
 from feynkac.programs.distributions import Distribution, T
 from feynkac.programs.foreign import adapt
 from feynkac.programs.numbers import read_nats, show
@@ -79,7 +79,7 @@ class Particle:
         """Go on only if `holds` (a bool, or an array or tensor with one); else the particle dies here."""
         if holds is True:
             return
-        if not isinstance(truth := unwrap(holds), bool):
+        if not isinstance(truth := take_only(holds), bool):
             advice = "a bool, as in `is not None`" if holds is None else "a bool; for a log-weight use p.factor"
             raise ArgumentError(f"p.condition({show(holds)}): give {advice}")
         if not truth:

@@ -92,6 +92,10 @@ class Particles:
         """Tokens forwarded so far; None where nothing was, or where it was for several problems at once."""
         return self.run.forwarded
 
+    def list_doubts(self, group: int) -> list[str]:
+        """See `feynkac.base.capabilities.Doubts`: memory that ran out, whichever program it was for."""
+        return self.run.strains
+
     def _show(self, row: ProgramRow) -> Any:
         tail = row.tail
         if tail is not None and tail[1] is RETURN:

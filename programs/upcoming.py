@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feynkac.base.errors import ArgumentError, ProgramError
-from feynkac.base.numbers import read_whole
+from feynkac.base.numbers import read_whole, take_only
 from feynkac.base.tokens import Token, TokenSet
-from feynkac.potentials.rewards.values import unwrap
 from feynkac.programs.distributions import Distribution, T
 from feynkac.programs.runtime.serving import Answer, Ask, Block
 
@@ -244,7 +243,7 @@ class InSet(InContext[bool]):
         return value
 
     def convert(self, value: Any) -> bool:
-        if not isinstance(truth := unwrap(value), bool):
+        if not isinstance(truth := take_only(value), bool):
             raise ArgumentError(f"{value!r}: whether the next token is in a set is True or False")
         return truth
 

@@ -8,13 +8,13 @@ import typer
 
 from feynkac import __version__
 from feynkac.base.errors import FeynkacError
+from feynkac.base.escaping import escape
 from feynkac.commands.diffuse import diffuse
 from feynkac.commands.doctor import doctor
 from feynkac.commands.generate import generate
 from feynkac.commands.options import Particles
 from feynkac.commands.run import run_program
 from feynkac.commands.signals import STOP
-from feynkac.results.text import escape
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 

@@ -13,10 +13,10 @@ from rich.panel import Panel
 from rich.table import Table
 
 import feynkac as fk
+from feynkac.base.escaping import escape as escape_controls
 from feynkac.base.extras import needing
 from feynkac.commands.options import DEMO, load_model
 from feynkac.results.result import Result
-from feynkac.results.text import escape as escape_controls
 
 SCHEMA = {
     "type": "object",

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
-import sys
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, TypeAlias
 
 import typer
 
 from feynkac.base.errors import ArgumentError, FeynkacError
+from feynkac.commands import places
 from feynkac.commands.signals import STOP, check_stop
 from feynkac.results.outputs import write_outputs
 
@@ -42,6 +39,8 @@ Arg: TypeAlias = Annotated[
     typer.Option("--arg", "-a", metavar="KEY=VALUE", help="An argument: JSON, or else a string as it stands."),
 ]
 
+_OURS = (__file__, places.__file__)
+
 
 def parse_argument(text: str) -> tuple[str, Any]:
     """The key and the value of "key=value"."""
@@ -55,32 +54,21 @@ def parse_argument(text: str) -> tuple[str, Any]:
 
 
 def find_function(name: str) -> Any:
-    """The object that "module:function" or "file.py:function" names. Raises ArgumentError in one line."""
+    """The object that "module:function" or "file.py:function" names, by `places`. Raises ArgumentError in one line."""
     place, _, attribute = name.rpartition(":")
     if not place or not attribute:
         raise ArgumentError(f"'{name}' is no function; write module:function or file.py:function")
     try:
-        return getattr(_load_module(place), attribute)
+        module = places.load_file(place) if place.endswith(".py") else places.load_module(place)
+        return getattr(module, attribute)
     except (Exception, SystemExit) as cause:  # whatever the file does
         raise ArgumentError(f"cannot load '{name}': {type(cause).__name__}: {cause}{_find_line(cause)}") from cause
-
-
-def _load_module(place: str) -> ModuleType:
-    if not place.endswith(".py"):
-        sys.path.insert(0, str(Path.cwd()))
-        return importlib.import_module(place)
-    sys.path.insert(0, str(Path(place).resolve().parent))  # as a script finds what lies beside it
-    spec = importlib.util.spec_from_file_location(f"file_{Path(place).stem}", place)
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _find_line(cause: BaseException) -> str:
     """Where the user's file raised, if it was that."""
     trace = traceback.extract_tb(cause.__traceback__)
-    raised = [line for line in trace if "importlib" not in line.filename and line.filename != __file__]
+    raised = [line for line in trace if "importlib" not in line.filename and line.filename not in _OURS]
     return f" (line {raised[-1].lineno} of {raised[-1].filename})" if raised else ""
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import AllParticlesDied, ArgumentError
-from feynkac.base.numbers import read_whole
+from feynkac.base.numbers import read_seed, read_whole
 from feynkac.results.ranking import merge_samples
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def _draw(weights: NDArray[np.float64], pairs: int | None, seed: int | None) -> 
     if pairs is None:
         return list(enumerate(weights.tolist()))
     n = read_whole("preferences: pairs", pairs, 1)
-    drawn = np.random.default_rng(seed).choice(len(weights), size=n, p=weights)
+    rng = np.random.default_rng(read_seed("preferences: seed", seed))
+    drawn = rng.choice(len(weights), size=n, p=weights)
     return [(int(i), 1.0 / n) for i in drawn]
 
 

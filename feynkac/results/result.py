@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import AllParticlesDied, ArgumentError
-from feynkac.base.numbers import read_whole
+from feynkac.base.errors import AllParticlesDied, ArgumentError, shorten
+from feynkac.base.numbers import as_real, read_seed, read_whole
+from feynkac.results.checking import check_result
 from feynkac.results.doubts import find_spread
 from feynkac.results.files import read_fields, write_result
 from feynkac.results.history import History, Timing
@@ -104,7 +105,7 @@ class Result:
         The methods are in `smc.evidence.find_interval`. Nothing is known, (-inf, inf), of a run that was stopped, or
         whose proposal is biased. Raises ArgumentError.
         """
-        if not 0.0 < confidence < 1.0:
+        if not 0.0 < (as_real(confidence) or 0.0) < 1.0:
             raise ArgumentError(f"confidence is {confidence!r}; it must be between 0 and 1, such as 0.95")
         if self.biased or not (self.complete or self.algorithm in ("gibbs", "exact")):
             return -math.inf, math.inf
@@ -146,7 +147,8 @@ class Result:
         """One draw from the weighted samples, or a list of `k`. Raises AllParticlesDied."""
         self._check_alive()
         count = 1 if k is None else read_whole("sample: k", k, 0)
-        drawn = np.random.default_rng(seed).choice(len(self.samples), size=count, p=self.weights)
+        rng = np.random.default_rng(read_seed("sample: seed", seed))
+        drawn = rng.choice(len(self.samples), size=count, p=self.weights)
         return self.samples[drawn[0]] if k is None else [self.samples[i] for i in drawn]
 
     def parsed(self) -> list[Any]:
@@ -162,9 +164,18 @@ class Result:
             raise ArgumentError(f"a sample cannot be read: {cause}; was json_schema(...) a constraint?") from cause
 
     def expectation(self, f: Callable[[Any], Any]) -> Any:
-        """The posterior mean of `f(sample)`, a number or an array. Raises AllParticlesDied."""
+        """The posterior mean of `f(sample)`, a number or an array.
+
+        Raises AllParticlesDied, and ArgumentError, with the cause, where f raises or gives what has no mean.
+        """
         self._check_alive()
-        return sum(w * np.asarray(f(x)) for x, w in zip(self.samples, self.weights, strict=True) if w > 0.0)
+        try:
+            return sum(w * np.asarray(f(x)) for x, w in zip(self.samples, self.weights, strict=True) if w > 0.0)
+        except Exception as cause:
+            raise ArgumentError(
+                f"expectation: {type(cause).__name__}: {cause}; give a function of one sample that returns a number, "
+                "or arrays of one shape"
+            ) from cause
 
     def preferences(
         self,
@@ -196,6 +207,8 @@ class Result:
         Raises ArgumentError for samples that are no texts, one distinct text, an unfinished or biased run, another
         prompt of `base`, and a result that holds no texts of the base; AllParticlesDied.
         """
+        if not (base is None or isinstance(base, Result)):
+            raise ArgumentError(f"preferences: base is {shorten(repr(base))}; give a Result of the prompt alone")
         rows = list_preferences(self, base, pairs, seed, prompt)
         if path is not None:
             write_lines(rows, path)
@@ -207,7 +220,7 @@ class Result:
 
     def summary(self, rows: int = 10) -> str:
         """The posterior and the run as text, at most `rows` samples."""
-        return summarise(self, rows)
+        return summarise(self, read_whole("rows", rows, 0))
 
     def show(self, rows: int = 10) -> None:
         """Print the posterior and how the run went, with whatever a terminal would obey in a text escaped."""
@@ -254,9 +267,13 @@ class Result:
         """Read what `to_json` wrote. Raises ArgumentError for any other file."""
         try:
             data = read_fields(path)
-            return cls(**{**data, "history": History(**data["history"]), "timing": Timing(**data["timing"])})
-        except (KeyError, TypeError, AttributeError, ValueError) as cause:
-            raise ArgumentError(f"{path} was not written by Result.to_json of this version") from cause
+            found = cls(**{**data, "history": History(**data["history"]), "timing": Timing(**data["timing"])})
+            check_result(found)
+        except OSError as cause:
+            raise ArgumentError(f"{path} cannot be read: {cause}") from cause
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as cause:
+            raise ArgumentError(f"{path} was not written by Result.to_json of this version: {cause}") from cause
+        return found
 
     def __repr__(self) -> str:
         return f"Result({len(self.samples)} particles, log evidence {self.log_evidence:.3f}, ess {self.ess:.1f})"

@@ -12,6 +12,7 @@ from feynkac.base.capabilities import Biased, find_reader
 from feynkac.base.contract import Model, Resample
 from feynkac.base.errors import ArgumentError, FeynkacError, ModelLost
 from feynkac.base.host import check_not_forked
+from feynkac.base.words import is_word
 from feynkac.results.result import Result
 from feynkac.smc.observers import Observer
 from feynkac.smc.rng import Streams
@@ -118,7 +119,7 @@ def steer(
     check_not_forked()
     many = isinstance(model, list | tuple)
     plan = Plan(algorithm, particles, islands, resampler, ess_threshold, sweeps, read_moves(moves))
-    if on_death not in ("raise", "return"):
+    if not is_word(on_death, ("raise", "return")):
         raise ArgumentError(f"on_death is {on_death!r}; it must be 'raise' or 'return'")
     problems, streams = read_problems(model, potentials), Streams(seed)
     plan.check_models(problems.models)

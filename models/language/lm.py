@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ModelError, shorten
+from feynkac.base.numbers import read_whole
 from feynkac.models.language.caches.opening import check_whole, find_device, find_window, open_contexts, remember_prompt
 from feynkac.models.language.forks import check_process
 from feynkac.models.language.language_model import LanguageModel
@@ -54,6 +55,7 @@ class CausalLM(LanguageModel):
         eos: int | Iterable[int] | None = None,
         packed: bool = False,
     ) -> None:
+        _check_parts(model, tokenizer)
         super().__init__(tokenizer, eos=_list_eos(model, tokenizer) if eos is None else eos)
         self.model, self._is_packed = model, packed
         self._twins: Twins | None = None
@@ -84,11 +86,14 @@ class CausalLM(LanguageModel):
     ) -> CausalLM:
         """Load a model by its hub id or from a folder; further arguments go to transformers.
 
-        `dtype` "auto" is the checkpoint's own; `eos` and `packed` are those of `CausalLM`. Raises ModelError if there is no such model or it cannot be
-        loaded: files that are cut off or of another kind, an unknown dtype, a device that is not there.
+        `dtype` "auto" is the checkpoint's own; `eos` and `packed` are those of `CausalLM`. Code that comes with a
+        checkpoint is run only with `trust_remote_code=True`; nobody is asked at the terminal. Raises ModelError if there
+        is no such model or it cannot be loaded: files that are cut off or of another kind, an unknown dtype, a device
+        that is not there.
         """
         from transformers import AutoTokenizer
 
+        kwargs = {"trust_remote_code": False, **kwargs}  # or else transformers would ask at the terminal
         own = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "trust_remote_code") if key in kwargs}
         check_device(device)
         try:
@@ -204,7 +209,7 @@ class CausalLM(LanguageModel):
         self._check()
         (ids,) = (one.tokens for one in prompted.prompts)
         spans = None if self.variant is None else self._locate([ids])
-        return remember_prompt(self.find_twins(), ids, most, self.variant, spans)
+        return remember_prompt(self.find_twins(), ids, read_whole("most", most, 0, " bytes"), self.variant, spans)
 
     def forget(self) -> None:
         """Drop all prompts that are remembered, those of its edited models among them."""
@@ -245,6 +250,19 @@ class CausalLM(LanguageModel):
 
     def __repr__(self) -> str:
         return f"CausalLM({type(self.model).__name__}, {self.model.dtype}, {self.model.device})"
+
+
+def _check_parts(model: Any, tokenizer: Any) -> None:
+    """Raises ArgumentError for what is no model and no tokenizer of transformers, nor anything that acts as one."""
+    for name, part, needed in (
+        ("model", model, "get_output_embeddings"),
+        ("tokenizer", tokenizer, "convert_ids_to_tokens"),
+    ):
+        if isinstance(part, type) or not callable(getattr(part, needed, None)):
+            raise ArgumentError(
+                f"CausalLM: the {name} is {shorten(repr(part))}; give a model and a tokenizer of transformers, or load "
+                "both by CausalLM.from_pretrained(name)"
+            )
 
 
 def _list_eos(model: Any, tokenizer: Any) -> list[int]:

@@ -7,6 +7,7 @@ from functools import partial
 
 from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, shorten
+from feynkac.base.lists import as_list
 from feynkac.base.unicode import check_unicode
 from feynkac.potentials.constraints.automata.matching import build_phrases
 from feynkac.potentials.constraints.texts import TextConstraint
@@ -42,9 +43,9 @@ def phrases(
 
 def _list_phrases(what: str, given: str | Iterable[str]) -> tuple[str, ...]:
     """The phrases, none twice. A single one need not stand in a list."""
-    if isinstance(given, bytes) or not isinstance(given, Iterable):
+    listed = [given] if isinstance(given, str) else as_list(given)
+    if listed is None:
         raise ArgumentError(f"phrases({what}={shorten(repr(given))}): give a list of strings")
-    listed = [given] if isinstance(given, str) else list(given)
     for each in listed:
         if not isinstance(each, str):
             raise ArgumentError(f"phrases({what}=[...]): {shorten(repr(each))} is no string; give a list of strings")

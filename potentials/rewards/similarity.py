@@ -16,6 +16,7 @@ from feynkac.potentials.rewards.folds import Kind, check_kind
 from feynkac.potentials.rewards.samples import check_scale
 from feynkac.potentials.rewards.scoring import Scorer
 from feynkac.potentials.rewards.texts import TextFactor
+from feynkac.smc.checks import call
 
 Embed: TypeAlias = Callable[[Sequence[str]], NDArray[np.float64]]
 
@@ -97,7 +98,7 @@ class Encoded:
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """(R, D) embeddings."""
-        said = self._model.encode(list(texts))
+        said = call(self._model.encode, list(texts), of=self._model, what="encode", error=PotentialError)
         said = said.detach().double().cpu().numpy() if hasattr(said, "detach") else said
         try:
             found = np.asarray(said, dtype=np.float64)
@@ -134,7 +135,8 @@ def _read_model(model: Any, tokenizer: Any) -> Embed:
 
 
 def _normalise(found: NDArray[np.float64]) -> NDArray[np.float64]:
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):  # of an embedding without direction: the score says so
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
 def _name(given: Sequence[str]) -> str:
