@@ -87,7 +87,7 @@ class CausalLM(LanguageModel):
         """Load a model by its hub id or from a folder; further arguments go to transformers.
 
         `dtype` "auto" is the checkpoint's own; `eos` and `packed` are those of `CausalLM`. Code that comes with a
-        checkpoint is run only with `trust_remote_code=True`; nobody is asked at the terminal. Raises ModelError if there
+        checkpoint is run only with `trust_remote_code=True`; nobody is asked at a terminal. Raises ModelError if there
         is no such model or it cannot be loaded: files that are cut off or of another kind, an unknown dtype, a device
         that is not there.
         """
