@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from feynkac.base.contract import LogW, Mask, Model, Move, Potential, Resample, Rng, Rows, State
 from feynkac.base.errors import ArgumentError
 from feynkac.smc.checks import call, check_pair, check_size
-from feynkac.smc.population import Population, advance, retire
+from feynkac.smc.population import Extension, Population, advance, retire
 from feynkac.smc.redraws import Past
 from feynkac.smc.rejuvenation import Moves, Rejuvenation
 from feynkac.smc.resample import put_in_place
@@ -63,6 +63,8 @@ class Step:
     """(P,) what the chances of this step add to the relative variance of the evidence of each island; None: unknown."""
     waiting: Mask | None = None
     """(N,) rows that have finished, and are yet to be drawn anew by a move of a later step; None: no row is."""
+    extension: Extension | None = None
+    """How each row came to its weight in this step; None: not known."""
 
     @property
     def log_z(self) -> float:
@@ -96,6 +98,7 @@ class Step:
             by_chance=None if self.by_chance is None else self.by_chance[here],
             lost=None if self.lost is None else np.split(self.lost, len(self.groups))[g],
             waiting=None if self.waiting is None else self.waiting[here],
+            extension=None if self.extension is None else self.extension.select(here),
         )
 
 
@@ -173,7 +176,8 @@ def _extend(
     past = None if past is None else past.follow(t, now.log_weight, after)
     waiting = None if past is None else past.find_waiting(after)
     left = after.log_weight, after.level, rows, resampled, after.done, groups, before.groups
-    return Step(t, after.state, *left, waiting=waiting), past
+    extension = Extension.of(now, after)
+    return Step(t, after.state, *left, waiting=waiting, extension=extension), past
 
 
 class _Chosen(NamedTuple):

@@ -1,9 +1,9 @@
-"""A weighted population between two steps, and the step itself: propose, weigh."""
+"""A weighted population between two steps, and the step itself: propose, weigh, and what that did to each row."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,8 @@ class Population:
     """(N,) nats, the level that each log-weight contains."""
     done: Mask
     """(N,) rows that have finished."""
+    increment: LogW | None = None
+    """(N,) nats that the model added in the step that led here; None where none did."""
 
     @property
     def alive(self) -> Mask:
@@ -37,10 +39,32 @@ class Population:
         return Population(state, log_weight, self.level[rows], self.done[rows])
 
 
+class Extension(NamedTuple):
+    """How each of N rows came to its weight in one step: log_weight = carried + increment + change of the level."""
+
+    carried: LogW
+    """(N,) the log-weight with which it entered the step, after resampling."""
+    increment: LogW
+    """(N,) nats that the model added: the mass that masks left, ratios of proposals, what a program scored."""
+    ran: Mask
+    """(N,) whether it was extended: the others had finished, or had no weight."""
+
+    @classmethod
+    def of(cls, before: Population, after: Population) -> Extension:
+        """That of a step from one population to the next."""
+        ran = before.alive & ~before.done
+        increment = np.zeros(len(ran)) if after.increment is None else np.where(ran, after.increment, 0.0)
+        return cls(before.log_weight, increment, ran)
+
+    def select(self, rows: slice) -> Extension:
+        """That of some rows."""
+        return Extension(*(each[rows] for each in self))
+
+
 def advance(t: int, before: Population, model: Model, potential: Potential, rng: Rng) -> Population:
     """The population after step `t`, weighed; where none of it runs it is what it was."""
     if not (before.alive & ~before.done).any():
-        return before
+        return replace(before, increment=None)
     stepped = call(model.step, t, before.state, rng, of=model, what="step", t=t)
     return take(t, before, stepped, model, potential, "step")
 
@@ -52,7 +76,7 @@ def take(t: int, before: Population, stepped: Any, model: Model, potential: Pote
     inc = check_increment(inc, model=model, what=what, t=t, n=len(before.log_weight), finished=before.done)
     log_w = before.log_weight + inc
     moved = ~before.done & (log_w > -np.inf)
-    return Population(state, *weigh(t, state, potential, log_w, before.level, moved, done), done)
+    return Population(state, *weigh(t, state, potential, log_w, before.level, moved, done), done, inc)
 
 
 def weigh(

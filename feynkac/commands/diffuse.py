@@ -85,7 +85,7 @@ def diffuse(
 
 def _show_and_write(out: Path, json: Path | None, samples: Path | None) -> Report:
     """A report that says how it went, and writes what was asked for."""
-    from feynkac.results.pictures.saving import save_samples
+    from feynkac.results.pictures.saving import save_figure, save_samples
 
     def report(result: Result) -> None:
         result.show()
@@ -94,7 +94,7 @@ def _show_and_write(out: Path, json: Path | None, samples: Path | None) -> Repor
             names = save_samples(result.samples, samples)
         if json is not None:
             replace(result, samples=names).to_json(json)
-        result.plot().savefig(out)
+        save_figure(result.plot(), out)
         typer.echo(f"wrote {', '.join(str(path) for path in (out, samples, json) if path is not None)}")
 
     return report

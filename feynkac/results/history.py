@@ -37,6 +37,8 @@ class History:
     """Absolute log-weight of each particle after the step, in nats, its level included."""
     carried: list[list[float]] = field(default_factory=list)
     """The log-weight with which each particle entered the step, once it was resampled, in nats."""
+    killers: list[list[str]] = field(default_factory=list)
+    """The potential that gave the particle weight zero in this step; "" for all others."""
     moved: list[list[int]] = field(default_factory=list)
     """The particles whose earlier pieces a move had replaced before this step: what their ancestors added is not what
     they hold. Empty where nothing moves; the tokens of the samples themselves are in `Result.tokens`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import AllParticlesDied, ArgumentError
 from feynkac.base.numbers import read_whole
+from feynkac.base.writing import write_atomically
 from feynkac.results.ranking import merge_samples
 
 if TYPE_CHECKING:
@@ -104,4 +104,4 @@ def _write_pair(prompt: Any, chosen: str, rejected: str) -> dict[str, Any]:
 
 def write_lines(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
     """Write rows as lines of JSON."""
-    Path(path).write_bytes("".join(json.dumps(row) + "\n" for row in rows).encode())
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())

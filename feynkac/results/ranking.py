@@ -72,23 +72,6 @@ def _make_composite_key(sample: Any) -> Hashable:
     return kind, sample
 
 
-def unpack(sample: Any) -> Any:
-    """What JSON holds in place of a sample that it does not know: objects by their fields. Raises TypeError."""
-    if isinstance(sample, np.generic | np.ndarray):
-        return sample.tolist()
-    if dataclasses.is_dataclass(sample) and not isinstance(sample, type):
-        return {each.name: getattr(sample, each.name) for each in dataclasses.fields(sample)}
-    if isinstance(sample, _HasFields):
-        return vars(sample)
-    if isinstance(sample, Set):
-        return list(sample)
-    if isinstance(sample, Mapping):
-        return dict(sample)
-    raise TypeError(
-        f"{type(sample).__name__} is nothing that JSON knows; return text, numbers, lists, dicts or dataclasses"
-    )
-
-
 class Posterior(Mapping[Any, float]):
     """The probability of each distinct sample, the likeliest first: like a dict, for samples that have no hash, too."""
 

@@ -74,6 +74,11 @@ class Result:
     for all else, and for particle Gibbs."""
     prompt: str | list[dict[str, Any]] | None = None
     """What the samples continue: a text, or the messages of a chat; None where nothing is, or it is not known."""
+    token_log_probs: list[list[tuple[str, float]]] | None = None
+    """(N,) the tokens of each sample, each with its text and its nats under the model's own law, before masks and
+    potentials; an end of sequence is the last one, and has no text. None where the model does not tell, as programs."""
+    log_probs: NDArray[np.float64] | None = None
+    """(N,) nats of each sample under the model's own law, its end included; None where the model does not tell."""
     dropped: float | None = None
     """Nats by which a byte model's beam makes the samples too likely, at most, as the posterior mean, or of
     the sweeps' means the largest (see `feynkac.bytewise`); 0 where it dropped nothing, None for exact models."""
