@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from feynkac.base.errors import AllParticlesDied, ArgumentError
 from feynkac.base.numbers import read_whole
 from feynkac.results.doubts import find_spread
+from feynkac.results.explanation import Explanation, explain
 from feynkac.results.files import read_fields, write_result
 from feynkac.results.history import History, Timing
 from feynkac.results.preferences import list_preferences, write_lines
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 
 TIE = 1e-4
@@ -171,6 +173,18 @@ class Result:
         self._check_alive()
         return sum(w * np.asarray(f(x)) for x, w in zip(self.samples, self.weights, strict=True) if w > 0.0)
 
+    def explain(self) -> Explanation:
+        """Where mass was lost: behind which texts masks and potentials took how many nats, those that cost most first.
+
+            print(result.explain())
+            for loss in result.explain().along():           # what the posterior's own texts lost
+                print(loss.along, repr(loss.prefix))
+
+        All parts add up to minus the log evidence; what a loss is made of, and how prefixes share in it, is in
+        `feynkac.results.explanation`. Raises ArgumentError for runs with moves, of "exact", and files of old versions.
+        """
+        return explain(self)
+
     def preferences(
         self,
         base: Result | None = None,
@@ -237,6 +251,16 @@ class Result:
 
         return picture(self, kind, most, reference)
 
+    def to_pandas(self, of: Literal["samples", "tokens", "steps"] = "samples") -> DataFrame:
+        """A data frame: one row a sample, a token of each sample, or a step of the run.
+
+        Samples have their weight (normalised), log-weight and, where it is known, log-probability under the model, in
+        nats. Raises FeynkacError where pandas is missing, ArgumentError for tokens that the model does not tell.
+        """
+        from feynkac.results.frames import make_frame
+
+        return make_frame(self, of)
+
     def save_images(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write image samples to `folder` as PNG, videos as GIF, and beside them "index.json"; the paths, one a row.
 
@@ -256,12 +280,20 @@ class Result:
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> Result:
-        """Read what `to_json` wrote. Raises ArgumentError for any other file."""
+        """Read what `to_json` wrote. Raises ArgumentError for any other file, and for one that cannot be read."""
         try:
             data = read_fields(path)
             return cls(**{**data, "history": History(**data["history"]), "timing": Timing(**data["timing"])})
-        except (KeyError, TypeError, AttributeError, ValueError) as cause:
+        except OSError as cause:
+            raise ArgumentError(f"{path} cannot be read: {cause}") from cause
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as cause:
             raise ArgumentError(f"{path} was not written by Result.to_json of this version") from cause
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from feynkac.results.notebook import write_html
+
+        return write_html(self)
 
     def __repr__(self) -> str:
         return f"Result({len(self.samples)} particles, log evidence {self.log_evidence:.3f}, ess {self.ess:.1f})"

@@ -21,6 +21,7 @@ from feynkac.base.capabilities import (
 from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import LogW, Rows
 from feynkac.base.errors import ModelError
+from feynkac.results.course import doubt_course
 from feynkac.results.doubts import list_doubts
 from feynkac.results.history import History, Timing
 from feynkac.results.result import Result
@@ -171,6 +172,7 @@ class Recorder:
             *doubts,
             *(state.list_doubts(self.group) if has(state, Doubts) else ()),
             *list_doubts(found, history.ess, history.resampled, n, never_resamples=never, of_posterior=not uneven),
+            *doubt_course(history),
         ]
 
 

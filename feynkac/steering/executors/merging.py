@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.results.course import doubt_course
 from feynkac.results.doubts import list_doubts
 from feynkac.results.history import History
 from feynkac.results.result import Result
@@ -227,7 +228,8 @@ def _list_doubts(result: Result) -> list[str]:
     )
     if gibbs:
         return told
-    return [*warn_of_dropped(result.dropped), *warn_of_floor(result.log_evidence, result.lower_bound), *told]
+    certain = [*warn_of_dropped(result.dropped), *warn_of_floor(result.log_evidence, result.lower_bound)]
+    return [*certain, *told, *doubt_course(history)]
 
 
 def _merge_notes(said: Sequence[str]) -> list[str]:
