@@ -13,7 +13,7 @@ PIP := -m pip -qq --disable-pip-version-check install
 # guidance an older transformers. benchmarks/peers/NAME.txt pins what is in them.
 PEER_particles := setuptools wheel particles
 PEER_language := llamppl genlm-control outlines
-PEER_guidance := guidance
+PEER_guidance := guidance torch transformers
 # What `test-newest` takes as torch, e.g. TORCH=torch==2.13.0 where the newest that pip finds is no CPU build.
 TORCH ?= torch
 BENCH ?= benchmarks/[a-z]*.py
@@ -25,7 +25,7 @@ SHARED := PYTHONSAFEPATH=1 OMP_NUM_THREADS=1
 COMPILED := tests/models/language/draws/test_draw.py tests/models/language/draws/test_urn.py tests/smc/test_kernels.py tests/smc/test_resample.py \
 	tests/smc/test_history.py tests/potentials/test_regex.py tests/models/discrete/test_canvas.py
 
-.PHONY: help demo test test-fast test-slow test-gpu test-served test-ray test-bounds test-newest test-lowest lint format wheel bench bench-peers peers model clean
+.PHONY: help demo test test-fast test-slow test-gpu test-served test-ray test-bounds fuzz test-newest test-lowest resolve lint format wheel bench bench-peers peers model clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -60,6 +60,9 @@ test-bounds: $(VENV)/dev.stamp ## The tests of compiled code, with every index c
 	@echo "== tests with NUMBA_BOUNDSCHECK"
 	@NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(abspath $(VENV))/numba-bounds $(PY) -P -m pytest $(COMPILED)
 
+fuzz: $(VENV)/dev.stamp model ## 10,000 inputs that nobody would write, other ones each time
+	@FEYNKAC_FUZZ=10000 $(SHARED) $(PY) -P $(PYTEST) tests/fuzz
+
 test-newest: ## test-fast on the newest releases of everything that pip finds today
 	$(call venv,$(NEWEST))
 	@$(NEWEST)/bin/python $(PIP) --upgrade --upgrade-strategy eager setuptools wheel '$(TORCH)'
@@ -72,6 +75,10 @@ test-lowest: ## test-fast on the lowest releases that pyproject.toml allows, and
 	@$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/lowest.txt setuptools wheel torch
 	@$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/lowest.txt --no-build-isolation -e '.[demo,dev]'
 	$(call test_in,$(LOWEST))
+
+resolve: $(VENV)/dev.stamp ## Whether pip finds releases for each Python that is supported, the newest and the lowest
+	@echo "== releases for each Python"
+	@$(PY) .ci/resolve.py $(VENV)/lowest.txt
 
 lint: $(VENV)/dev.stamp ## ruff: rules and format; pyright: types
 	@echo "== ruff"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Foresees, Guides, is_hard
 from feynkac.base.contract import LogW, Potential, Rows, State
 from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.base.numbers import as_real
 from feynkac.smc.checks import call, check_log_weights, name_of
 
 if TYPE_CHECKING:
@@ -57,9 +58,9 @@ class Factor:
         return product(other, self)
 
     def __pow__(self, exponent: float) -> Factor:
-        if isinstance(exponent, bool) or not isinstance(exponent, Real) or not math.isfinite(exponent):
+        if (finite := as_real(exponent)) is None:
             raise ArgumentError(f"{self.name} ** {exponent!r}: the power of a potential is a finite number")
-        return self._power(float(exponent))
+        return self._power(finite)
 
     def _power(self, exponent: float) -> Factor:
         if self.hard and exponent < 0:
@@ -183,6 +184,7 @@ def _raise(factor: Potential, exponent: float) -> Potential:
     return factor**exponent if isinstance(factor, Factor) else raise_to(factor, exponent)
 
 
+@suggest_names()
 def product(*potentials: Any) -> Factor:
     """The potential whose log-weights are the sums of those of `potentials`; none at all is the potential 1.
 

@@ -10,17 +10,18 @@ and the normalisers go into the weights.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Scorer, Scores, require
 from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.errors import ArgumentError
+from feynkac.base.lists import as_list
+from feynkac.base.numbers import as_real
 from feynkac.potentials.base import Factor
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Expert(Factor):
         return Expert(self._base, self.scorers, self._log_shares, self.power * exponent)
 
 
+@suggest_names()
 def expert(prompt: Any, power: float = 1.0) -> Expert:
     """A prompt, of the same model or of another with the same vocabulary, that weighs texts: p_expert(text)^power.
 
@@ -93,11 +95,12 @@ def expert(prompt: Any, power: float = 1.0) -> Expert:
     Raises ArgumentError for what is no single prompt, and for a power that is no finite number; `steer` raises it for
     another vocabulary, and ModelError where the expert's window is too small for its prompt and the text.
     """
-    if isinstance(power, bool) or not isinstance(power, Real) or not math.isfinite(power):
+    if (finite := as_real(power)) is None:
         raise ArgumentError(f"expert: power is {power!r}; it must be a finite number")
-    return Expert("expert", [_read_scorer(prompt, "expert")], np.zeros(1), float(power))
+    return Expert("expert", [_read_scorer(prompt, "expert")], np.zeros(1), finite)
 
 
+@suggest_names()
 def mixture(prompts: Iterable[Any], weights: Iterable[float] | None = None) -> Expert:
     """Prompts of which one, nobody knows which, wrote the text: sum_k w_k p_k(text), a Bayesian mixture.
 
@@ -109,9 +112,9 @@ def mixture(prompts: Iterable[Any], weights: Iterable[float] | None = None) -> E
 
     Raises ArgumentError as `expert` does, and for weights that cannot be.
     """
-    if isinstance(prompts, str) or not isinstance(prompts, Iterable):
+    if (listed := as_list(prompts)) is None:
         raise ArgumentError(f"mixture: {prompts!r}: give a list of prompts, [lm.prompt(...), ...]")
-    scorers = [_read_scorer(prompt, "mixture") for prompt in prompts]
+    scorers = [_read_scorer(prompt, "mixture") for prompt in listed]
     if not scorers:
         raise ArgumentError("mixture: an empty list of prompts; give at least one")
     return Expert("mixture", scorers, np.log(_read_weights(weights, len(scorers))), 1.0)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from numbers import Real
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import TellsLogProb, require
 from feynkac.base.contract import LogW, Rows, Schedule, State
 from feynkac.base.errors import ArgumentError, PotentialError, shorten
-from feynkac.base.numbers import read_whole
+from feynkac.base.numbers import as_real, read_whole
 from feynkac.potentials.base import Factor
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ _NO_MASS = -1e30
 """Nats of a token that has no mass, where a finite number is wanted."""
 
 
+@suggest_names()
 def power(alpha: float, schedule: Schedule | int | None = None) -> PowerOfLaw:
     """The potential p(x)^(alpha - 1), which makes the target p(x)^alpha, times what other potentials weigh.
 
@@ -110,7 +110,7 @@ class PowerOfLaw(Factor):
 
 
 def _is_power(alpha: Any) -> bool:
-    return isinstance(alpha, Real) and not isinstance(alpha, bool) and 0.0 < float(alpha) < math.inf
+    return (as_real(alpha) or 0.0) > 0.0
 
 
 def _times(factor: float, log_prob: NDArray[np.float64]) -> LogW:

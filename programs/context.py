@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ProgramError
 from feynkac.base.tokens import Token, Tokens, TokenSet
 from feynkac.models.language.prompts.openings import list_tokens, read_ids
@@ -78,6 +79,7 @@ class Context:
             allowed |= TokenSet.where(self.lm.vocabulary, self.lm.vocabulary.ends)
         return InSet(self, allowed)
 
+    @suggest_names()
     def gen(
         self,
         constraint: TokenFactor | None = None,

@@ -9,13 +9,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 from statistics import NormalDist
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
 from feynkac.base.errors import ArgumentError, ProgramError
+from feynkac.base.numbers import as_real, take_only
+from feynkac.programs.numbers import show
 
+T = TypeVar("T")
 _STANDARD = NormalDist()
 _HALF_STEP = 2.0**-54
 _HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)
@@ -28,7 +32,7 @@ class Interval(NamedTuple):
     high: float
 
 
-class Distribution:
+class Distribution(Generic[T]):
     """What `p.sample` and `p.observe` take. A subclass of your own needs `key`, `draw` and `log_prob`.
 
     It has no truth value and stands in no f-string, and one of a context has no text and equals no value: whoever asks
@@ -43,7 +47,7 @@ class Distribution:
     in_context = False
     """Whether a value depends on the logits of a context."""
 
-    def draw(self, u: Any) -> Any:
+    def draw(self, u: Any) -> T:
         """The value at a uniform `u` in [0, 1), found by comparisons where the support is finite."""
         raise NotImplementedError
 
@@ -81,7 +85,7 @@ class Distribution:
         """The recorded `value` as a replay gives it to the program; `after` is where it led."""
         return value
 
-    def run(self, p: Any) -> Any:
+    def run(self, p: Any) -> T:
         """A value of a composite distribution, by samples and weights of the particle `p`."""
         raise NotImplementedError
 
@@ -116,12 +120,13 @@ class Distribution:
         )
 
 
-class Bernoulli(Distribution):
+class Bernoulli(Distribution[bool]):
     """True with probability `p`, else False."""
 
     __slots__ = ("p",)
 
     def __init__(self, p: float) -> None:
+        p = _read_number("Bernoulli", p)
         if not 0.0 <= p <= 1.0:
             raise ArgumentError(f"Bernoulli({p}): a probability lies between 0 and 1")
         self.p = p
@@ -131,7 +136,7 @@ class Bernoulli(Distribution):
         return bool(u < self.p)
 
     def log_prob(self, value: bool) -> float:
-        if value not in (True, False):
+        if not any(_equals(value, each) for each in (True, False)):
             return -math.inf
         return _log(self.p) if value else _log_rest(self.p)
 
@@ -139,7 +144,7 @@ class Bernoulli(Distribution):
         return [value for value, p in ((True, self.p), (False, 1.0 - self.p)) if p > 0.0]
 
 
-class Categorical(Distribution):
+class Categorical(Distribution[Any]):
     """One of finitely many values.
 
     `Categorical([0.2, 0.8])` gives 0 or 1, `Categorical({"yes": 3, "no": 1})` gives "yes" or "no". Probabilities need
@@ -163,7 +168,7 @@ class Categorical(Distribution):
             self._weights = tuple(given.values())
         else:
             self._values = None
-            self._weights = tuple(given.tolist() if hasattr(given, "tolist") else given)  # pyright: ignore[reportAttributeAccessIssue]
+            self._weights = _list_weights(given)
         self._cache: tuple[Sequence[float], Sequence[float]] | None = None
         self.key = ("Categorical", self._values, self._weights, self._log)
 
@@ -178,7 +183,7 @@ class Categorical(Distribution):
     def log_prob(self, value: Any) -> float:
         p, _ = self._find_masses()
         if self._values is not None:
-            index = self._values.index(value) if value in self._values else -1
+            index = next((i for i, each in enumerate(self._values) if _equals(each, value)), -1)
         else:
             index = int(value) if isinstance(value, int | np.integer) else -1
         return _log(p[index]) if 0 <= index < len(p) else -math.inf
@@ -190,7 +195,7 @@ class Categorical(Distribution):
     def _find_masses(self) -> tuple[Sequence[float], Sequence[float]]:
         """The probabilities, checked and normalised on first use, and their cumulated sums."""
         if self._cache is None:
-            weights = [float(w) for w in self._weights]
+            weights = [_read_number("Categorical", w) for w in self._weights]
             if self._log:
                 top = max(weights, default=-math.inf)
                 weights = [math.exp(w - top) if w > -math.inf else 0.0 for w in weights] if top < math.inf else [top]
@@ -205,12 +210,13 @@ class Categorical(Distribution):
         return self._cache
 
 
-class Geometric(Distribution):
+class Geometric(Distribution[int]):
     """How many trials it takes until one succeeds, each with probability `p`: 1, 2, 3, ..."""
 
     __slots__ = ("p",)
 
     def __init__(self, p: float) -> None:
+        p = _read_number("Geometric", p)
         if not 0.0 < p <= 1.0:
             raise ArgumentError(f"Geometric({p}): the probability of success is positive and at most 1")
         self.p = p
@@ -222,7 +228,7 @@ class Geometric(Distribution):
         return next(k for k in itertools.count(1) if u < 1.0 - (1.0 - self.p) ** k)
 
     def log_prob(self, value: int) -> float:
-        if value != int(value) or value < 1:
+        if (as_real(value) or 0.5) % 1.0 or value < 1:
             return -math.inf
         return _log(self.p) + (int(value) - 1) * _log_rest(self.p) if value > 1 else _log(self.p)
 
@@ -230,12 +236,13 @@ class Geometric(Distribution):
         return Interval(1, math.inf) if self.p < 1.0 else [1]
 
 
-class Uniform(Distribution):
+class Uniform(Distribution[float]):
     """A number from `low` to `high`, all alike."""
 
     __slots__ = ("high", "low")
 
     def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
+        low, high = _read_number("Uniform", low), _read_number("Uniform", high)
         if not -math.inf < low < high < math.inf:
             raise ArgumentError(f"Uniform({low}, {high}): give two finite numbers, the lower one first")
         self.low = low
@@ -246,18 +253,20 @@ class Uniform(Distribution):
         return self.low + (self.high - self.low) * u
 
     def log_prob(self, value: float) -> float:
-        return -math.log(self.high - self.low) if self.low <= value <= self.high else -math.inf
+        number = _read_number("Uniform", value)
+        return -math.log(self.high - self.low) if self.low <= number <= self.high else -math.inf
 
     def support(self) -> Interval:
         return Interval(self.low, self.high)
 
 
-class Normal(Distribution):
+class Normal(Distribution[float]):
     """The normal distribution with `mean` and standard deviation `sd`."""
 
     __slots__ = ("mean", "sd")
 
     def __init__(self, mean: float = 0.0, sd: float = 1.0) -> None:
+        mean, sd = _read_number("Normal", mean), _read_number("Normal", sd)
         if not (0.0 < sd < math.inf and -math.inf < mean < math.inf):
             raise ArgumentError(f"Normal({mean}, {sd}): mean and standard deviation are finite, the latter positive")
         self.mean = mean
@@ -268,11 +277,39 @@ class Normal(Distribution):
         return self.mean + self.sd * _STANDARD.inv_cdf(u + _HALF_STEP if u < 0.5 else u)
 
     def log_prob(self, value: float) -> float:
-        z = (value - self.mean) / self.sd
+        z = (_read_number("Normal", value) - self.mean) / self.sd
         return -0.5 * z * z - math.log(self.sd) - _HALF_LOG_2_PI
 
     def support(self) -> Interval:
         return Interval(-math.inf, math.inf)
+
+
+def _read_number(name: str, value: Any) -> float:
+    """A parameter, or a value, as a float. Raises ArgumentError by the `name` of the distribution."""
+    number = take_only(value)
+    if isinstance(number, Real):
+        try:
+            return float(number)
+        except OverflowError:
+            pass
+    raise ArgumentError(f"{name}: {show(value)} is no number that a float can hold")
+
+
+def _list_weights(given: Any) -> tuple[Any, ...]:
+    listed = given.tolist() if hasattr(given, "tolist") else given
+    if isinstance(listed, str | bytes) or not isinstance(listed, Iterable):
+        raise ArgumentError(
+            f"Categorical({show(given)}): give a list of probabilities, or a dict of values with theirs"
+        )
+    return tuple(listed)
+
+
+def _equals(value: Any, other: Any) -> bool:
+    """Whether two values are equal; those that cannot be compared, such as arrays, are not."""
+    try:
+        return value is other or bool(value == other)
+    except Exception:
+        return False
 
 
 def _log_rest(p: float) -> float:

@@ -61,7 +61,7 @@ def adapt(source: Any) -> Distribution:
     )
 
 
-class Foreign(Distribution):
+class Foreign(Distribution[Any]):
     """A distribution whose values may be arrays or tensors, which a program may change: each run has its own."""
 
     __slots__ = ("source",)

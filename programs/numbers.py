@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from feynkac.base.errors import ArgumentError, shorten
-from feynkac.potentials.rewards.values import Unfit, read_number, unwrap
+from feynkac.base.numbers import find_shape, take_only
+from feynkac.potentials.rewards.values import Unfit, read_number
 
 
 def read_nats(what: str, value: Any, *, bools: bool = False) -> float:
@@ -17,7 +18,7 @@ def read_nats(what: str, value: Any, *, bools: bool = False) -> float:
     if value.__class__ is float and value < math.inf:
         return value
     try:
-        if not bools and isinstance(unwrap(value), bool):
+        if not bools and isinstance(take_only(value), bool):
             raise Unfit
         number = read_number(value)
     except Unfit:
@@ -30,5 +31,5 @@ def read_nats(what: str, value: Any, *, bools: bool = False) -> float:
 
 def show(value: Any) -> str:
     """`value` as an error shows it: an array or tensor by its shape, anything else as Python writes it, in short."""
-    shape = getattr(value, "shape", ())
-    return f"{type(value).__name__} of shape {tuple(shape)}" if shape else shorten(repr(value))
+    shape = find_shape(value)
+    return f"{type(value).__name__} of shape {shape}" if shape else shorten(repr(value))

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 import numpy as np
 
 from feynkac.base.errors import ArgumentError
-from feynkac.potentials.rewards.values import unwrap
-from feynkac.programs.distributions import Distribution
+from feynkac.base.numbers import take_only
+from feynkac.programs.distributions import Distribution, T
 from feynkac.programs.foreign import adapt
 from feynkac.programs.numbers import read_nats, show
 from feynkac.programs.runtime.record import CONDITION, FACTOR, OBSERVE, SAMPLE, TWIST
 from feynkac.programs.runtime.recorder import fingerprint
 
 if TYPE_CHECKING:
+    from feynkac.programs.program import P, ProgramFunction, R
     from feynkac.programs.runtime.execution import Execution
+
+Q = ParamSpec("Q")
+S = TypeVar("S")
 
 
 class Particle:
@@ -27,6 +31,10 @@ class Particle:
     def __init__(self, execution: Execution) -> None:
         self._execution = execution
 
+    @overload
+    def sample(self, dist: Distribution[T], proposal: Any = None) -> T: ...
+    @overload
+    def sample(self, dist: Any, proposal: Any = None) -> Any: ...
     def sample(self, dist: Any, proposal: Any = None) -> Any:
         """A value from `dist`. Each sample ends a step of the engine, so that particles may be resampled there.
 
@@ -47,6 +55,10 @@ class Particle:
             return value
         return execution.draw(dist)[0]
 
+    @overload
+    def observe(self, dist: Distribution[T], value: Any) -> T: ...
+    @overload
+    def observe(self, dist: Any, value: Any) -> Any: ...
     def observe(self, dist: Any, value: Any) -> Any:
         """Weigh by the probability of `value` under `dist`, and return it; a token is appended to its context."""
         if not isinstance(dist, Distribution):
@@ -67,7 +79,7 @@ class Particle:
         """Go on only if `holds` (a bool, or an array or tensor with one); else the particle dies here."""
         if holds is True:
             return
-        if not isinstance(truth := unwrap(holds), bool):
+        if not isinstance(truth := take_only(holds), bool):
             advice = "a bool, as in `is not None`" if holds is None else "a bool; for a log-weight use p.factor"
             raise ArgumentError(f"p.condition({show(holds)}): give {advice}")
         if not truth:
@@ -105,11 +117,15 @@ class Particle:
             execution.weigh(weight - execution.twist)
         execution.twist = weight
 
+    @overload
+    def call(self, program: ProgramFunction[P, R], *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def call(self, program: Any, *args: Any, **kwargs: Any) -> Any: ...
     def call(self, program: Any, *args: Any, **kwargs: Any) -> Any:
         """Run another program as a part of this one, and return what it returns."""
         return program(self, *args, **kwargs)
 
-    def once(self, f: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    def once(self, f: Callable[Q, S], *args: Q.args, **kwargs: Q.kwargs) -> S:
         """f(*args, **kwargs), called once: a fork is given the same value, which must therefore not be changed.
 
         For what is expensive (a reward, another model) and for what is not the same each time (a clock, a service).

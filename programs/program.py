@@ -6,11 +6,12 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, overload
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import refuse_names, suggest_names
 from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.base.host import check_not_forked
@@ -25,6 +26,8 @@ from feynkac.programs.runtime.scheduler import Limits, Run
 from feynkac.programs.served import ServedContext
 from feynkac.programs.travel import find_by_name, find_function, name_of_function
 
+P = ParamSpec("P")
+R = TypeVar("R")
 _NO_PROGRAMS = (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
 
@@ -99,6 +102,10 @@ class Particles:
     def forwarded(self) -> list[int] | None:
         """Tokens forwarded so far; None where nothing was, or where it was for several problems at once."""
         return self.run.forwarded
+
+    def list_doubts(self, group: int) -> list[str]:
+        """See `feynkac.base.capabilities.Doubts`: memory that ran out, whichever program it was for."""
+        return self.run.strains
 
     def _show(self, row: ProgramRow) -> Any:
         tail = row.tail
@@ -200,23 +207,34 @@ def _restore(module: str, name: str, *rest: Any) -> Program:
     return Program(function, *rest)
 
 
-class ProgramFunction:
+class ProgramFunction(Generic[P, R]):
     """A program without its arguments: calling it with them gives a `Program` to steer.
 
     Called by another program with its own `p` first, it runs as a part of that one, as `p.call` does.
     """
 
-    def __init__(self, function: Callable[..., Any], limits: Limits) -> None:
+    def __init__(self, function: Callable[Concatenate[Particle, P], R], limits: Limits) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.limits = limits
         self._signature = inspect.signature(function)
 
+    @overload
+    def __call__(self, p: Particle, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Program: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if args and isinstance(args[0], Particle):
             return self.function(*args, **kwargs)
-        self._signature.bind(None, *args, **kwargs)  # a wrong call is an error here, not in the middle of a run
+        self._check(args, kwargs)
         return Program(self.function, args, kwargs, self.limits)
+
+    def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A wrong call is an error here, not in the middle of a run."""
+        parameters = self._signature.parameters
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+            refuse_names(self.function.__name__, kwargs.keys() - parameters.keys(), list(parameters)[1:])
+        self._signature.bind(None, *args, **kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         name = name_of_function(self.function)
@@ -227,13 +245,14 @@ class ProgramFunction:
 
 
 @overload
-def program(function: Callable[..., Any], /) -> ProgramFunction: ...
+def program(function: Callable[Concatenate[Particle, P], R], /) -> ProgramFunction[P, R]: ...
 @overload
 def program(
     *, max_steps: int | None = ..., max_tokens: int | None = ...
-) -> Callable[[Callable[..., Any]], ProgramFunction]: ...
+) -> Callable[[Callable[Concatenate[Particle, P], R]], ProgramFunction[P, R]]: ...
 
 
+@suggest_names()
 def program(
     function: Callable[..., Any] | None = None, /, *, max_steps: int | None = 10_000, max_tokens: int | None = None
 ) -> Any:

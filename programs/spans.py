@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from feynkac.programs.runtime.record import Record
 
 
-class Span(Distribution):
+class Span(Distribution[str]):
     """A piece of text of at most `max_tokens` tokens, by one rule.
 
     - `regex`, `json_schema`, `choices`, or a token constraint such as `feynkac.grammar(...)`: the text matches as a
@@ -68,7 +68,7 @@ class Span(Distribution):
         return None if self.max_tokens is None else max(self.max_tokens - written, 0)
 
 
-class SpanToken(InContext):
+class SpanToken(InContext[Any]):
     """One token of a span: (whether it left the span, the rule's state after it, its id)."""
 
     __slots__ = ("_options", "_room", "rule", "state")

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feynkac.base.errors import ArgumentError, ProgramError
-from feynkac.base.numbers import read_whole
+from feynkac.base.numbers import read_whole, take_only
 from feynkac.base.tokens import Token, TokenSet
-from feynkac.potentials.rewards.values import unwrap
-from feynkac.programs.distributions import Distribution
+from feynkac.programs.distributions import Distribution, T
 from feynkac.programs.runtime.serving import Answer, Ask, Block
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from feynkac.programs.runtime.record import Record
 
 
-class InContext(Distribution):
+class InContext(Distribution[T]):
     """A distribution that needs the logits of a context. It must be used before the context moves on."""
 
     __slots__ = ("context",)
@@ -55,7 +54,7 @@ class InContext(Distribution):
         return self.context
 
 
-class NextToken(InContext):
+class NextToken(InContext[Token]):
     """The next token of a context."""
 
     __slots__ = ()
@@ -128,7 +127,7 @@ class NextToken(InContext):
         return f"next_token of {self.context!r}"
 
 
-class GivenTokens(InContext):
+class GivenTokens(InContext[Any]):
     """The next tokens of a context, which are given: all are scored by one forward pass.
 
     Where they `end`, as drawn ones do, an end of sequence ends the context; else it is a token like others. A context
@@ -182,7 +181,7 @@ def check_covers(target: Context, proposal: Context) -> None:
         )
 
 
-class Draft(Distribution):
+class Draft(Distribution[str]):
     """The next tokens of a context, drawn from another one and weighed all at once (see `Context.draft`)."""
 
     __slots__ = ("ahead", "context", "tokens")
@@ -211,7 +210,7 @@ class Draft(Distribution):
         return self.context.text(start)
 
 
-class InSet(InContext):
+class InSet(InContext[bool]):
     """Whether the next token of a context is in a set."""
 
     __slots__ = ("tokens",)
@@ -244,7 +243,7 @@ class InSet(InContext):
         return value
 
     def convert(self, value: Any) -> bool:
-        if not isinstance(truth := unwrap(value), bool):
+        if not isinstance(truth := take_only(value), bool):
             raise ArgumentError(f"{value!r}: whether the next token is in a set is True or False")
         return truth
 

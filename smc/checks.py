@@ -18,7 +18,7 @@ Fault: TypeAlias = type[FeynkacError]
 
 def name_of(potential: Any) -> str:
     """The name that errors give a potential, a model or a move."""
-    if has(potential, Named) and potential.name:
+    if has(potential, Named) and isinstance(potential.name, str) and potential.name:
         return potential.name
     return potential.__name__ if isinstance(potential, FunctionType) else type(potential).__name__
 
@@ -41,7 +41,7 @@ def call(
     except FeynkacError as known:
         known.step = t if known.step is None else known.step
         raise
-    except Exception as cause:
+    except (Exception, SystemExit) as cause:  # which would end the process, and lose the particles
         where = f"'{name_of(of)}'" + (f".{what}" if what else "") + ("" if t is None else f" at step {t}")
         less = "; use fewer particles, shorter samples or a smaller batch" if is_out_of_memory(cause) else ""
         unknown = error(f"{where} raised {type(cause).__name__}: {cause}{less}")
@@ -59,7 +59,7 @@ def check_log_weights(
     where = f"'{source}'.{what}" + (f" at step {t}" if t is not None else "")
     try:
         result = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError) as cause:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as cause:
         raise error(f"{where} returned {type(values).__name__}; return an array of {len(rows)} log-weights") from cause
     if result.shape != (len(rows),):
         raise error(f"{where} returned shape {result.shape} for {len(rows)} rows; return one log-weight a row")

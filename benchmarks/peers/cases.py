@@ -51,18 +51,19 @@ def is_ours(peer: str) -> bool:
 def make_cases() -> list[Case]:
     """All cases; some 35 minutes on 2 cores."""
     programs, unconstrained = ("feynkac", "llamppl", "genlm"), ("feynkac", "transformers")
-    one = ("feynkac", "feynkac-bfloat16", "outlines", "guidance", "transformers")
+    packed = ("feynkac-packed", "feynkac-packed-bfloat16")
+    one = ("feynkac", "feynkac-bfloat16", *packed, "outlines", "guidance", "transformers")
     cases = [
-        Case("no_e", 32, 100, slow=1, peers=("feynkac", "feynkac-program", "compat", "llamppl", "genlm")),
+        Case("no_e", 32, 100, slow=1, peers=("feynkac", *packed, "feynkac-program", "compat", "llamppl", "genlm")),
         Case("no_e", 1, 100, peers=one),
         Case("plain", 16, 20, slow=1, peers=(*programs, "transformers")),
-        Case("json", 16, 40, slow=1, peers=("feynkac", "genlm", "outlines", "guidance")),
+        Case("json", 16, 40, slow=1, peers=("feynkac", "feynkac-packed", "genlm", "outlines", "guidance")),
     ]
     cases += [Case(task, 16, 20, slow=1, peers=programs) for task in ("words", "product", "critic", "costly")]
     cases += [Case("power", 16, 20, option=alpha, slow=1, peers=programs) for alpha in ("2", "4")]
     cases += [Case("no_e", n, 10, slow=1, peers=programs) for n in (1, 16, 256)]
     cases += [Case("no_e", 2, t, slow=1, peers=programs) for t in (30, 200)]
-    cases += [Case("no_e", 128, 30, peers=unconstrained)]
+    cases += [Case("no_e", 128, 30, peers=("feynkac", "feynkac-packed", "transformers"))]
     cases += [Case("no_e", 128, 30, 500, slow=1, warm=0, peers=unconstrained)]
     cases += [Case("no_e", 8, 30, 500, slow=1, peers=(*unconstrained, "llamppl", "genlm"))]
     cases += [Case("no_e", 8, 30, 2000, slow=1, warm=0, peers=(*unconstrained, "llamppl", "genlm"))]

@@ -12,10 +12,10 @@ from peers.outcomes import Outcome, Run
 class Ours:
     """See `peers.outcomes.Adapter`."""
 
-    def __init__(self, path: str, dtype: str = "float32", program: bool = False) -> None:
+    def __init__(self, path: str, dtype: str = "float32", program: bool = False, packed: bool = False) -> None:
         import feynkac as fk
 
-        self.fk, self.lm = fk, fk.CausalLM.from_pretrained(path, dtype=dtype)
+        self.fk, self.lm = fk, fk.CausalLM.from_pretrained(path, dtype=dtype, packed=packed)
         self.model = self.lm.model
         self.tasks = {
             "plain": lambda case, prompt: self._steer(case, prompt),

@@ -9,8 +9,10 @@ from peers.registry import PEERS
 from peers.tables import describe, group
 
 SHOWN = ("no_e", "words", "json", "product", "critic", "costly", "power")
-OKABE_ITO = ("#d55e00", "#e69f00", "#f0e442", "#999999", "#000000", "#0072b2", "#009e73", "#cc79a7", "#56b4e9")
-COLOURS = dict(zip(PEERS, OKABE_ITO, strict=True))
+OURS = ("#d55e00", "#e69f00", "#f0e442", "#8c3b00", "#b8860b")
+OTHERS = ("#999999", "#000000", "#0072b2", "#009e73", "#cc79a7", "#56b4e9")
+COLOURS = dict(zip(PEERS, OURS + OTHERS, strict=True))
+"""Those of Okabe and Ito, who chose them for all eyes, and two that are darker."""
 
 
 def draw(told: dict[str, Any], file: Path) -> None:

@@ -42,6 +42,10 @@ PEERS = {
     "feynkac": Peer("ours", "feynkac", "feynkac", OWN),
     "feynkac-program": Peer("ours", "feynkac, as a program", "feynkac", OWN, {"program": True}),
     "feynkac-bfloat16": Peer("ours", "feynkac, bfloat16", "feynkac", OWN, {"dtype": "bfloat16"}),
+    "feynkac-packed": Peer("ours", "feynkac, packed", "feynkac", OWN, {"packed": True}),
+    "feynkac-packed-bfloat16": Peer(
+        "ours", "feynkac, packed, bfloat16", "feynkac", OWN, {"packed": True, "dtype": "bfloat16"}
+    ),
     "compat": Peer("llamppl_", "LLaMPPL's program on feynkac", "feynkac", OWN, {"package": COMPAT}),
     "transformers": Peer("transformers_", "transformers", "transformers", OWN),
     "llamppl": Peer("llamppl_", "llamppl", "llamppl", options={"package": "llamppl"}),

@@ -129,12 +129,15 @@ def write_laws(told: dict[str, Any]) -> str:
 FIGURES = (
     ("no letter e, N=32, T=100", "no_e-N32-T100-P5", "feynkac", "llamppl", 20.0),
     ("the same", "no_e-N32-T100-P5", "feynkac", "genlm", 20.0),
+    ("the same, packed", "no_e-N32-T100-P5", "feynkac-packed", "genlm", 20.0),
     ("a JSON schema, N=16", "json-N16-T40-P5", "feynkac", "genlm", 10.0),
+    ("the same, packed", "json-N16-T40-P5", "feynkac-packed", "genlm", 10.0),
     ("a regex on, N=128, prompt of 5 tokens", "no_e-N128-T30-P5", "feynkac", "transformers", 1.8),
     ("a regex on, N=128, prompt of 500", "no_e-N128-T30-P500", "feynkac", "transformers", 20.0),
     ("one constrained text, T=100", "no_e-N1-T100-P5", "feynkac", "outlines", 1.0),
     ("the same", "no_e-N1-T100-P5", "feynkac", "guidance", 1.0),
     ("the same in bfloat16", "no_e-N1-T100-P5", "feynkac-bfloat16", "feynkac", 1.7),
+    ("the same, packed in bfloat16", "no_e-N1-T100-P5", "feynkac-packed-bfloat16", "feynkac", 1.7),
 )
 """What is to be reached: in words, the case, who against whom, and how many times as many tokens a second."""
 

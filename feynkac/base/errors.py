@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from feynkac.base.escaping import escape
+
 _LONG = 1_500
 """Characters of a message beyond which its middle is left out: what is long there was given, not said."""
 
@@ -14,19 +16,27 @@ class FeynkacError(Exception):
 
     `partial` holds the `Result` of the particles computed before the error, where there were any; `step` is the step of
     the run at which it came about, if it came about in one. What a model, a potential or an observer raised is in
-    `__cause__`.
+    `__cause__`. Of the texts that a message quotes, nothing reaches a terminal that it would obey.
     """
 
     partial: Any = None
     step: int | None = None
 
     def __str__(self) -> str:
-        said = _cut_middle(super().__str__(), _LONG)
+        said = _cut_middle(escape(super().__str__(), keep="\n\t"), _LONG)
         return said if self.step is None or f"step {self.step}" in said else f"{said} (at step {self.step})"
 
 
 class ArgumentError(FeynkacError, ValueError):
     """An argument of a public function cannot be used."""
+
+
+class UnknownArgument(ArgumentError, TypeError):
+    """A call names an argument that the function has not; the message says which was meant."""
+
+
+class MissingExtra(FeynkacError, ImportError):
+    """What was asked for needs a package that is not installed; the message says what to install."""
 
 
 class ModelError(FeynkacError):

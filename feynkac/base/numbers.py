@@ -26,20 +26,36 @@ def as_bool(value: Any) -> bool | None:
     """`value` as a bool, also from numpy, and from an array or tensor with one entry; None for what is none."""
     if isinstance(value, bool):
         return value
-    value = _take_only(value)
+    value = take_only(value)
     return value if isinstance(value, bool) else None
 
 
 def as_real(value: Any) -> float | None:
     """`value` as a finite float, also from an array or tensor with one entry; None for True, "1" and what is none."""
-    value = _take_only(value)
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    number = _to_float(take_only(value))
     return number if math.isfinite(number) else None
 
 
-def _take_only(value: Any) -> Any:
-    single = hasattr(value, "item") and math.prod(getattr(value, "shape", (0,))) == 1
+def take_only(value: Any) -> Any:
+    """The Python number in a numpy number, and in an array or tensor with one entry; else `value` as it is."""
+    single = hasattr(value, "item") and isinstance(getattr(value, "shape", None), tuple) and math.prod(value.shape) == 1
     return value.item() if single else value
+
+
+def find_shape(value: Any) -> tuple[int, ...]:
+    """The shape of an array or tensor; () of anything else."""
+    shape = getattr(value, "shape", ())
+    return tuple(shape) if isinstance(shape, tuple) else ()
+
+
+def _to_float(value: Any) -> float:
+    """A number as a float, infinite where it is too large for one; nan for what is no number."""
+    if not isinstance(value, Real) or isinstance(value, bool | np.bool_):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def read_whole(name: str, value: Any, low: int, advice: str = "") -> int:
@@ -52,10 +68,15 @@ def read_whole(name: str, value: Any, low: int, advice: str = "") -> int:
 
 def read_real(name: str, value: Any, low: float, advice: str = "") -> float:
     """`value` as a finite float of at least `low`. Raises ArgumentError by the `name` of the argument."""
-    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    number = _to_float(value)
     if not (math.isfinite(number) and number >= low):
         raise ArgumentError(f"{name} is {value!r}; it must be a number of at least {low:g}{advice}")
     return number
+
+
+def read_seed(name: str, value: Any) -> int | None:
+    """A seed, an int from 0; None draws one. Raises ArgumentError by the `name` of the argument."""
+    return None if value is None else read_whole(name, value, 0, ", or None, which draws one")
 
 
 def read_seconds(name: str, value: Any) -> float | None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.lists import as_list
 from feynkac.base.masks import TokenMask, pack, unpack
 from feynkac.base.per_vocabulary import PerVocabulary
 
@@ -63,9 +64,9 @@ class TokenSet:
             return cls(pack(what), vocabulary.size)
         if callable(what):
             return _ask_function(vocabulary, what)
-        if isinstance(what, str | bytes) or not isinstance(what, Iterable):
+        if (listed := as_list(what)) is None:
             raise ArgumentError(f"{what!r} is no set of tokens; give ids, texts, or a function of a token's text")
-        return cls(pack(_mark(vocabulary, list(what))), vocabulary.size)
+        return cls(pack(_mark(vocabulary, listed)), vocabulary.size)
 
     def __and__(self, other: TokenSet) -> TokenSet:
         return TokenSet(self.packed & other.packed, self.size)

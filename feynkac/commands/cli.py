@@ -1,4 +1,4 @@
-"""The command line: `feynkac demo`, `feynkac generate`, `feynkac run` and `feynkac diffuse`."""
+"""The program `feynkac`: demo, generate, run, diffuse and doctor."""
 
 from __future__ import annotations
 
@@ -6,18 +6,32 @@ from typing import Annotated
 
 import typer
 
+from feynkac import __version__
 from feynkac.base.errors import FeynkacError
+from feynkac.base.escaping import escape
 from feynkac.commands.diffuse import diffuse
+from feynkac.commands.doctor import doctor
 from feynkac.commands.generate import generate
 from feynkac.commands.options import Particles
 from feynkac.commands.run import run_program
 from feynkac.commands.signals import STOP
-from feynkac.results.text import escape
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-    help="Exact steering of language and diffusion models with sequential Monte Carlo.",
-)  # fmt: skip
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"feynkac {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def read_common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Exact steering of language and diffusion models with sequential Monte Carlo."""
 
 
 @app.command()
@@ -35,6 +49,7 @@ def demo(
 app.command()(generate)
 app.command("run")(run_program)
 app.command()(diffuse)
+app.command()(doctor)
 
 
 def main() -> None:

@@ -13,8 +13,10 @@ from rich.panel import Panel
 from rich.table import Table
 
 import feynkac as fk
+from feynkac.base.escaping import escape as escape_controls
+from feynkac.base.extras import needing
+from feynkac.commands.options import DEMO, load_model
 from feynkac.results.result import Result
-from feynkac.results.text import escape as escape_controls
 
 SCHEMA = {
     "type": "object",
@@ -34,15 +36,14 @@ TOKENS = 30
 
 def run(particles: int, seed: int, model: str | None) -> None:
     """Show the three acts, one after the other."""
-    from feynkac.models.language.demo import demo_model_path
-
     console = Console(highlight=False)
     particles = max(particles // ISLANDS, 1) * ISLANDS
-    lm = fk.CausalLM.from_pretrained(model or str(demo_model_path()))
+    sentiment = _sentiment()  # what is missing is told before the first act
+    lm = load_model(model or DEMO, "auto", None)
     options = {"particles": particles, "islands": ISLANDS, "seed": seed}
     _pattern(console, lm, options)
     _schema(console, lm, options)
-    _reward(console, lm, options)
+    _reward(console, lm, sentiment, options)
     console.print("\nEvery figure above can be had for a task of your own: see the README's first five minutes.")
 
 
@@ -69,12 +70,11 @@ def _schema(console: Console, lm: fk.CausalLM, options: dict[str, Any]) -> None:
     console.print(f"[dim]All {len(parsed)} distinct samples parse, e.g. {escape(str(parsed[0]))}[/dim]")
 
 
-def _reward(console: Console, lm: fk.CausalLM, options: dict[str, Any]) -> None:
+def _reward(console: Console, lm: fk.CausalLM, sentiment: Callable[[str], float], options: dict[str, Any]) -> None:
     _title(
         console, "3. A reward: sentiment, against plain sampling at the same cost",
         'fk.steer(lm.prompt("When I think about my day, I feel", max_tokens=30), fk.reward(sentiment, scale=4))',
     )  # fmt: skip
-    sentiment = _sentiment()
     task = lm.prompt("When I think about my day, I feel", max_tokens=TOKENS)
     steered = fk.steer(task, fk.reward(sentiment, scale=4.0, every="word"), **options)
     plain = fk.steer(task, **options)
@@ -96,9 +96,7 @@ def _show(console: Console, result: Result) -> None:
 
 
 def _sentiment() -> Callable[[str], float]:
-    try:
+    with needing("demo", "the demo's reward is vaderSentiment"):
         from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
-    except ModuleNotFoundError as cause:
-        raise fk.ModelError("the demo's reward needs a package: pip install 'feynkac[demo]'") from cause
     analyzer = SentimentIntensityAnalyzer()
     return lambda text: analyzer.polarity_scores(text)["compound"]

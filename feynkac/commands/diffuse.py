@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,30 +9,32 @@ import typer
 
 from feynkac.base.errors import ArgumentError
 from feynkac.commands.options import (
+    DEMO,
     Algorithm,
     Arg,
     Device,
     Dtype,
     EssThreshold,
     Islands,
+    Out,
     Particles,
     Report,
     Resampler,
     Seed,
     Sweeps,
-    check_folder,
-    check_out,
     find_function,
     parse_argument,
     steer_and_report,
+    tell_written,
 )
+from feynkac.results.outputs import check_folder, check_outputs, write_outputs
 
 if TYPE_CHECKING:
     from feynkac.results.result import Result
 
 
 def diffuse(
-    pipeline: Annotated[Path, typer.Argument(metavar="PIPELINE_FOLDER", help="As save_pretrained writes it.")],
+    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE_FOLDER", help="As save_pretrained writes it; or demo.")],
     reward: Annotated[
         list[str] | None, typer.Option(help="module:function or file.py:function of an image (C, H, W) from 0 to 1.")
     ] = None,
@@ -58,21 +59,26 @@ def diffuse(
     seed: Seed = None,
     dtype: Dtype = "auto",
     device: Device = None,
-    out: Annotated[Path, typer.Option(help="The picture: particles, family tree, ESS.")] = Path("grid.png"),
-    json: Annotated[Path | None, typer.Option(help="Write weights and history to this JSON file.")] = None,
+    out: Out = None,
     samples: Annotated[Path | None, typer.Option(help="Write every image to this folder.")] = None,
 ) -> None:
-    """Sample images from a diffusion pipeline, steered by a reward of your own, and picture how it went."""
-    import feynkac as fk
-    from feynkac.models.diffusion.folder import open_pipeline
+    """Sample images from a diffusion pipeline, steered by a reward of your own, and picture how it went.
 
-    _check_outputs(out, json, samples)
+    Without --out the picture (particles, family tree, effective sample size) is grid.png.
+    """
+    import feynkac as fk
+    from feynkac.models.diffusion.folder import DEMO as DIGITS, open_pipeline
+
+    out = out or [Path("grid.png")]
+    check_outputs(out)
+    if samples is not None:
+        check_folder(samples, "--samples")
     if not reward:
         raise ArgumentError("--reward is missing: name a function of an image, as module:function or file.py:function")
     kind: Any = potential_kind  # checked, with advice, by fk.reward
     potentials = [fk.reward(_make_scorer(name, pil), scale, kind, _parse_every(every), batch) for name in reward]
     call = dict(map(parse_argument, arg or [])) | ({} if guidance_scale is None else {"guidance_scale": guidance_scale})
-    pipe = open_pipeline(pipeline, "float32" if dtype == "auto" else dtype, device)
+    pipe = open_pipeline(DIGITS if pipeline == DEMO else pipeline, "float32" if dtype == "auto" else dtype, device)
     _check_prompt(pipe, prompt)
     model = fk.Diffusion.from_pipeline(pipe, steps, eta).prompt(prompt, **call)
     options: dict[str, Any] = {"resampler": resampler, "ess_threshold": ess_threshold, "islands": islands}
@@ -80,39 +86,20 @@ def diffuse(
     options |= {"particles": particles, "algorithm": algorithm}
     if algorithm != "gibbs":  # which counts sweeps by itself
         options |= {"progress": False, "observers": [_make_bar(steps)]}
-    steer_and_report(model, *potentials, report=_show_and_write(out, json, samples), **options)
+    steer_and_report(model, *potentials, report=_show_and_write(out, samples), **options)
 
 
-def _show_and_write(out: Path, json: Path | None, samples: Path | None) -> Report:
+def _show_and_write(out: list[Path], samples: Path | None) -> Report:
     """A report that says how it went, and writes what was asked for."""
-    from feynkac.results.pictures.saving import save_figure, save_samples
+    from feynkac.results.pictures.saving import save_samples
 
     def report(result: Result) -> None:
         result.show()
-        names: list[Any] = [None] * len(result.samples)
-        if samples is not None:
-            names = save_samples(result.samples, samples)
-        if json is not None:
-            replace(result, samples=names).to_json(json)
-        save_figure(result.plot(), out)
-        typer.echo(f"wrote {', '.join(str(path) for path in (out, samples, json) if path is not None)}")
+        names = None if samples is None else save_samples(result.samples, samples)
+        write_outputs(result, out, names)
+        tell_written([*out, samples])
 
     return report
-
-
-def _check_outputs(out: Path, json: Path | None, samples: Path | None) -> None:
-    """Find out before the run, not after it, that nothing can be drawn or written."""
-    from feynkac.results.pictures.figure import matplotlib
-
-    figure, _ = matplotlib()
-    known = figure().canvas.get_supported_filetypes()
-    if out.suffix[1:].lower() not in known:
-        raise ArgumentError(f"--out {out}: its ending must be one of {', '.join(sorted(known))}")
-    check_out(out)
-    check_out(json, "--json")
-    check_folder(samples, "--samples")
-    if json is not None and json.absolute() == out.absolute():
-        raise ArgumentError(f"--json {json} is the file of --out, too; name another")
 
 
 def _make_scorer(name: str, pil: bool) -> Any:

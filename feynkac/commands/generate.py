@@ -20,16 +20,17 @@ from feynkac.commands.options import (
     Resampler,
     Seed,
     Sweeps,
-    check_out,
     find_function,
+    load_model,
     show_and_write,
     steer_and_report,
 )
+from feynkac.results.outputs import check_outputs
 
 
 def generate(
     prompt: Annotated[str, typer.Option("--prompt", "-p", help="The text to continue.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="Hub id or folder of a causal language model.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Hub id or folder of a causal language model, or demo.")],
     regex: Annotated[str | None, typer.Option(help="The generated text matches this regular expression.")] = None,
     json_schema: Annotated[Path | None, typer.Option(help="It is valid under the JSON Schema in this file.")] = None,
     grammar: Annotated[
@@ -69,7 +70,7 @@ def generate(
     """Continue a prompt under constraints and rewards, and show the posterior."""
     import feynkac as fk
 
-    check_out(out)
+    check_outputs(out or [])
     potentials: list[Any] = []
     if regex is not None:
         potentials.append(fk.regex(regex))
@@ -80,7 +81,7 @@ def generate(
     if power is not None:
         potentials.append(fk.power(power))
     potentials += [fk.reward(find_function(name), scale=scale) for name in reward or []]
-    lm = edit_model(fk.CausalLM.from_pretrained(model, dtype=dtype, device=device), edit or [], emphasis or [])
+    lm = edit_model(load_model(model, dtype, device), edit or [], emphasis or [])
     text, message = (None, prompt) if chat else (prompt, None)
     limit: Any = at_limit  # checked, with advice, by CausalLM.prompt
     law: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
@@ -88,7 +89,7 @@ def generate(
     task = lm.prompt(text, chat=message, max_tokens=max_tokens, stop=stop or (), at_limit=limit, **law)
     options: dict[str, Any] = {"particles": particles, "algorithm": algorithm, "resampler": resampler, "seed": seed}
     options |= {"ess_threshold": ess_threshold, "islands": islands, "sweeps": sweeps}
-    steer_and_report(task, *potentials, report=show_and_write(out), **options)
+    steer_and_report(task, *potentials, report=show_and_write(out or []), **options)
 
 
 def _read(path: Path) -> str:

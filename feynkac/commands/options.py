@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
-import os
-import sys
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import ModuleType
 from typing import Annotated, Any, TypeAlias
 
 import typer
 
 from feynkac.base.errors import ArgumentError, FeynkacError
+from feynkac.commands import places
 from feynkac.commands.signals import STOP, check_stop
+from feynkac.results.outputs import write_outputs
+
+DEMO = "demo"
+"""The name of the demo's model on the command line; a folder of that name is ./demo."""
 
 Particles: TypeAlias = Annotated[int, typer.Option("--particles", "-n", help="Number of particles.")]
 Algorithm: TypeAlias = Annotated[
@@ -29,12 +29,17 @@ Sweeps: TypeAlias = Annotated[int | None, typer.Option(help="Sweeps of gibbs, 10
 Seed: TypeAlias = Annotated[int | None, typer.Option(help="Repeat a run.")]
 Dtype: TypeAlias = Annotated[str, typer.Option(help="auto, float32, bfloat16, ...")]
 Device: TypeAlias = Annotated[str | None, typer.Option(help="cpu, cuda, ...")]
-Out: TypeAlias = Annotated[Path | None, typer.Option(help="Write the result to this JSON file.")]
+Out: TypeAlias = Annotated[
+    list[Path] | None,
+    typer.Option(help="A file to write: all of the result (.json), or a picture (.png, .pdf, .svg). May be repeated."),
+]
 Report: TypeAlias = Callable[[Any], None]
 Arg: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--arg", "-a", metavar="KEY=VALUE", help="An argument: JSON, or else a string as it stands."),
 ]
+
+_OURS = (__file__, places.__file__)
 
 
 def parse_argument(text: str) -> tuple[str, Any]:
@@ -49,56 +54,22 @@ def parse_argument(text: str) -> tuple[str, Any]:
 
 
 def find_function(name: str) -> Any:
-    """The object that "module:function" or "file.py:function" names. Raises ArgumentError in one line."""
+    """The object that "module:function" or "file.py:function" names, by `places`. Raises ArgumentError in one line."""
     place, _, attribute = name.rpartition(":")
     if not place or not attribute:
         raise ArgumentError(f"'{name}' is no function; write module:function or file.py:function")
     try:
-        return getattr(_load_module(place), attribute)
+        module = places.load_file(place) if place.endswith(".py") else places.load_module(place)
+        return getattr(module, attribute)
     except (Exception, SystemExit) as cause:  # whatever the file does
         raise ArgumentError(f"cannot load '{name}': {type(cause).__name__}: {cause}{_find_line(cause)}") from cause
-
-
-def _load_module(place: str) -> ModuleType:
-    if not place.endswith(".py"):
-        sys.path.insert(0, str(Path.cwd()))
-        return importlib.import_module(place)
-    sys.path.insert(0, str(Path(place).resolve().parent))  # as a script finds what lies beside it
-    spec = importlib.util.spec_from_file_location(f"file_{Path(place).stem}", place)
-    assert spec is not None and spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _find_line(cause: BaseException) -> str:
     """Where the user's file raised, if it was that."""
     trace = traceback.extract_tb(cause.__traceback__)
-    raised = [line for line in trace if "importlib" not in line.filename and line.filename != __file__]
+    raised = [line for line in trace if "importlib" not in line.filename and line.filename not in _OURS]
     return f" (line {raised[-1].lineno} of {raised[-1].filename})" if raised else ""
-
-
-def check_out(out: Path | None, option: str = "--out") -> None:
-    """Find out before the run, not after it, that the file `out` cannot be written. Raises ArgumentError."""
-    if out is None:
-        return
-    if out.is_dir():
-        raise ArgumentError(f"{option} {out} is a folder; name a file in it")
-    if not out.parent.is_dir():
-        raise ArgumentError(f"{option} {out}: there is no folder {out.parent}")
-    if not os.access(out if out.exists() else out.parent, os.W_OK):
-        raise ArgumentError(f"{option} {out} cannot be written: permission denied")
-
-
-def check_folder(folder: Path | None, option: str) -> None:
-    """The same of a `folder` to write into, which is made, with those above it, where it is missing."""
-    if folder is None:
-        return
-    there = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
-    if not there.is_dir():
-        raise ArgumentError(f"{option} {folder}: {there} is no folder; name a folder, new or old")
-    if not os.access(there, os.W_OK):
-        raise ArgumentError(f"{option} {folder} cannot be written: permission denied for {there}")
 
 
 def steer_and_report(
@@ -128,12 +99,27 @@ def _hold(report: Report, result: Any) -> None:
         STOP.holding = False
 
 
-def show_and_write(out: Path | None) -> Report:
-    """A report on the terminal, and in the JSON file `out` where that was asked for."""
+def show_and_write(out: list[Path]) -> Report:
+    """A report on the terminal, and in the files `out`."""
 
     def report(result: Any) -> None:
         result.show()
-        if out is not None:
-            result.to_json(out)
+        write_outputs(result, out)
+        tell_written(out)
 
     return report
+
+
+def tell_written(paths: Iterable[Path | None]) -> None:
+    """Say which files there are now."""
+    if written := [str(path) for path in paths if path is not None]:
+        typer.echo(f"wrote {', '.join(written)}")
+
+
+def load_model(name: str, dtype: str, device: str | None) -> Any:
+    """The language model that a command line names: a hub id, a folder, or "demo", which is `CausalLM.demo`."""
+    import feynkac as fk
+
+    if name != DEMO:
+        return fk.CausalLM.from_pretrained(name, dtype=dtype, device=device)
+    return fk.CausalLM.demo(device=device) if dtype == "auto" else fk.CausalLM.demo(dtype=dtype, device=device)

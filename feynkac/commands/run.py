@@ -10,6 +10,7 @@ import typer
 
 from feynkac.base.errors import ArgumentError
 from feynkac.commands.options import (
+    DEMO,
     Algorithm,
     Arg,
     Device,
@@ -21,12 +22,13 @@ from feynkac.commands.options import (
     Resampler,
     Seed,
     Sweeps,
-    check_out,
     find_function,
+    load_model,
     parse_argument,
     show_and_write,
     steer_and_report,
 )
+from feynkac.results.outputs import check_outputs
 
 
 def run_program(
@@ -38,7 +40,7 @@ def run_program(
             "--model",
             "-m",
             metavar="[NAME=]MODEL",
-            help="Hub id or folder of the model that the program gets as NAME, or else as lm. May be repeated.",
+            help="Hub id, folder or demo: the model that the program gets as NAME, or else as lm. May be repeated.",
         ),
     ] = None,
     particles: Particles = 16,
@@ -53,14 +55,14 @@ def run_program(
     out: Out = None,
 ) -> None:
     """Run a generation program, and show the posterior of what it returns."""
-    check_out(out)
+    check_outputs(out or [])
     program, arguments = _find_program(name), dict(map(parse_argument, arg or []))
     models = _assign_models(program, model or [], arguments)
     _bind(program, {**models, **arguments})  # a wrong call is told before a model is loaded
     task = _bind(program, {**_load(models, dtype, device), **arguments})
     options: dict[str, Any] = {"particles": particles, "algorithm": algorithm, "resampler": resampler, "seed": seed}
     options |= {"ess_threshold": ess_threshold, "islands": islands, "sweeps": sweeps}
-    steer_and_report(task, report=show_and_write(out), **options)
+    steer_and_report(task, report=show_and_write(out or []), **options)
 
 
 def _find_program(name: str) -> Any:
@@ -98,10 +100,10 @@ def _advise(program: Any) -> str:
 
 def _load(models: dict[str, str], dtype: str, device: str | None) -> dict[str, Any]:
     """The models themselves; one that is named twice is loaded once."""
-    import feynkac as fk
-
-    places = {path: str(Path(path).resolve()) if Path(path).exists() else path for path in models.values()}
-    found = {place: fk.CausalLM.from_pretrained(place, dtype=dtype, device=device) for place in set(places.values())}
+    places = {
+        path: str(Path(path).resolve()) if path != DEMO and Path(path).exists() else path for path in models.values()
+    }
+    found = {place: load_model(place, dtype, device) for place in set(places.values())}
     return {name: found[places[path]] for name, path in models.items()}
 
 

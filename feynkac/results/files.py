@@ -14,7 +14,8 @@ import numpy as np
 
 from feynkac.base.errors import ArgumentError
 from feynkac.base.writing import write_atomically
-from feynkac.results.history import History
+from feynkac.results.checking import check_result
+from feynkac.results.history import History, Timing
 from feynkac.results.plain import make_plain
 from feynkac.smc.diagnostics import Diagnostics
 
@@ -44,6 +45,19 @@ def write_result(result: Result, path: str | os.PathLike[str]) -> None:
         instead = "; result.save_images(folder) writes images, and an index" if shown else ""
         raise ArgumentError(f"the samples cannot be written as JSON: {cause}{instead}") from cause
     write_atomically(path, encoded)
+
+
+def read_result(kind: type[Result], path: str | os.PathLike[str]) -> Result:
+    """See `Result.from_json`."""
+    try:
+        data = read_fields(path)
+        found = kind(**{**data, "history": History(**data["history"]), "timing": Timing(**data["timing"])})
+        check_result(found)
+    except OSError as cause:
+        raise ArgumentError(f"{path} cannot be read: {cause}") from cause
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as cause:
+        raise ArgumentError(f"{path} was not written by Result.to_json of this version: {cause}") from cause
+    return found
 
 
 def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:

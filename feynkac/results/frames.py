@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from feynkac.base.errors import ArgumentError, FeynkacError
+from feynkac.base.errors import ArgumentError
+from feynkac.base.extras import needing
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -18,22 +19,18 @@ def make_frame(result: Result, of: str) -> DataFrame:
     """See `Result.to_pandas`."""
     if of not in KINDS:
         raise ArgumentError(f"to_pandas(of={of!r}): choose one of {', '.join(map(repr, KINDS))}")
-    try:
-        import pandas
-    except ImportError as cause:
-        raise FeynkacError("data frames are those of pandas: pip install 'feynkac[pandas]'") from cause
+    with needing("pandas", "data frames are those of pandas"):
+        from pandas import DataFrame, Series
     columns = {"samples": _list_samples, "tokens": _list_tokens, "steps": _list_steps}[of](result)
-    frame = pandas.DataFrame(columns)
+    if of == "samples":  # which may be lists or arrays, whose insides are no columns
+        columns["sample"] = Series(dict(enumerate(result.samples)), dtype=object)
+    frame = DataFrame(columns)
     frame.index.name = {"samples": "row", "tokens": None, "steps": "step"}[of]
     return frame
 
 
 def _list_samples(result: Result) -> dict[str, Any]:
-    import pandas
-
-    # Samples may be lists or arrays, whose insides are no columns.
-    samples = pandas.Series(dict(enumerate(result.samples)), dtype=object)
-    columns = {"sample": samples, "weight": result.weights, "log_weight": result.log_weights}
+    columns = {"sample": result.samples, "weight": result.weights, "log_weight": result.log_weights}
     return columns if result.log_probs is None else {**columns, "log_prob": result.log_probs}
 
 

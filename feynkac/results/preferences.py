@@ -1,4 +1,9 @@
-"""Preferences: pairs of texts of which one is more like the target, and the other more like the base."""
+"""Preferences: pairs of texts of which one is more like the target, and the other more like the base.
+
+Two texts come in both orders, with odds exp(r(x) - r(y)), where r is the log of target over base: the model of Bradley
+and Terry. So the loss of DPO (Rafailov et al. 2023) with beta = 1 and the base as reference has its minimum at the target
+itself, p(x) exp(r(x)) / Z; with another beta at p(x) exp(r(x) / beta) / Z'.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import AllParticlesDied, ArgumentError
-from feynkac.base.numbers import read_whole
+from feynkac.base.numbers import read_seed, read_whole
 from feynkac.base.writing import write_atomically
 from feynkac.results.ranking import merge_samples
 
@@ -49,7 +54,8 @@ def _draw(weights: NDArray[np.float64], pairs: int | None, seed: int | None) -> 
     if pairs is None:
         return list(enumerate(weights.tolist()))
     n = read_whole("preferences: pairs", pairs, 1)
-    drawn = np.random.default_rng(seed).choice(len(weights), size=n, p=weights)
+    rng = np.random.default_rng(read_seed("preferences: seed", seed))
+    drawn = rng.choice(len(weights), size=n, p=weights)
     return [(int(i), 1.0 / n) for i in drawn]
 
 

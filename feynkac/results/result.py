@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import AllParticlesDied, ArgumentError
-from feynkac.base.numbers import read_whole
-from feynkac.results.doubts import find_spread
+from feynkac.base.errors import AllParticlesDied, ArgumentError, shorten
+from feynkac.base.numbers import read_seed, read_whole
 from feynkac.results.explanation import Explanation, explain
-from feynkac.results.files import read_fields, write_result
+from feynkac.results.files import read_result, write_result
 from feynkac.results.history import History, Timing
+from feynkac.results.interval import find_result_interval
 from feynkac.results.preferences import list_preferences, write_lines
-from feynkac.results.ranking import make_posterior, merge_samples, rank_samples
+from feynkac.results.ranking import find_top, make_posterior, rank_samples
 from feynkac.results.summary import summarise
 from feynkac.results.text import print_text
 from feynkac.smc.diagnostics import Diagnostics
-from feynkac.smc.evidence import bound_evidence, find_interval
 from feynkac.smc.weights import effective_sample_size, normalise
 
 if TYPE_CHECKING:
@@ -31,10 +30,6 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure
     from pandas import DataFrame
-
-
-TIE = 1e-4
-"""Nats by which the log-weights of equal rewards may differ: a language model's logits are float32."""
 
 
 @dataclass(frozen=True)
@@ -111,32 +106,19 @@ class Result:
         The methods are in `smc.evidence.find_interval`. Nothing is known, (-inf, inf), of a run that was stopped, or
         whose proposal is biased. Raises ArgumentError.
         """
-        if not 0.0 < confidence < 1.0:
-            raise ArgumentError(f"confidence is {confidence!r}; it must be between 0 and 1, such as 0.95")
-        if self.biased or not (self.complete or self.algorithm in ("gibbs", "exact")):
-            return -math.inf, math.inf
-        if self.algorithm == "exact":
-            return self.log_evidence, self.log_evidence if self.complete else math.inf
-        if self.diagnostics is None:
-            return bound_evidence(self.log_evidence, confidence), math.inf
-        parts = np.array(self.diagnostics.log_parts)
-        low, high = find_interval(self.log_evidence, parts, find_spread(self.diagnostics), confidence)
-        sure = -math.inf if self.lower_bound is None else self.lower_bound
-        # An interval that lies below what is certain is wrong: of it nothing is left.
-        return (max(low, sure), high) if high >= sure else (sure, math.inf)
+        return find_result_interval(self, confidence)
 
     @property
     def best(self) -> Any:
         """The most probable sample of the posterior, equal samples taken together.
 
         Of "best_of_n" it is the sample with the largest log-weight, hence reward, however rare; of equals (within
-        `TIE`) the one that was drawn most often. Raises AllParticlesDied.
+        `ranking.TIE`) the one that was drawn most often. Raises AllParticlesDied.
         """
         self._check_alive()
         if self.algorithm != "best_of_n":
             return self._rank()[0][0]
-        top = np.flatnonzero(self.log_weights >= self.log_weights.max() - TIE)
-        return max(merge_samples([self.samples[i] for i in top], np.ones(len(top))), key=lambda entry: entry[1])[0]
+        return find_top(self.samples, self.log_weights)
 
     def posterior(self) -> Mapping[Any, float]:
         """Each distinct sample with its probability, the likeliest first.
@@ -153,7 +135,8 @@ class Result:
         """One draw from the weighted samples, or a list of `k`. Raises AllParticlesDied."""
         self._check_alive()
         count = 1 if k is None else read_whole("sample: k", k, 0)
-        drawn = np.random.default_rng(seed).choice(len(self.samples), size=count, p=self.weights)
+        rng = np.random.default_rng(read_seed("sample: seed", seed))
+        drawn = rng.choice(len(self.samples), size=count, p=self.weights)
         return self.samples[drawn[0]] if k is None else [self.samples[i] for i in drawn]
 
     def parsed(self) -> list[Any]:
@@ -169,9 +152,18 @@ class Result:
             raise ArgumentError(f"a sample cannot be read: {cause}; was json_schema(...) a constraint?") from cause
 
     def expectation(self, f: Callable[[Any], Any]) -> Any:
-        """The posterior mean of `f(sample)`, a number or an array. Raises AllParticlesDied."""
+        """The posterior mean of `f(sample)`, a number or an array.
+
+        Raises AllParticlesDied, and ArgumentError, with the cause, where f raises or gives what has no mean.
+        """
         self._check_alive()
-        return sum(w * np.asarray(f(x)) for x, w in zip(self.samples, self.weights, strict=True) if w > 0.0)
+        try:
+            return sum(w * np.asarray(f(x)) for x, w in zip(self.samples, self.weights, strict=True) if w > 0.0)
+        except Exception as cause:
+            raise ArgumentError(
+                f"expectation: {type(cause).__name__}: {cause}; give a function of one sample that returns a number, "
+                "or arrays of one shape"
+            ) from cause
 
     def explain(self) -> Explanation:
         """Where mass was lost: behind which texts masks and potentials took how many nats, those that cost most first.
@@ -180,8 +172,8 @@ class Result:
             for loss in result.explain().along():           # what the posterior's own texts lost
                 print(loss.along, repr(loss.prefix))
 
-        All parts add up to minus the log evidence; what a loss is made of, and how prefixes share in it, is in
-        `feynkac.results.explanation`. Raises ArgumentError for runs with moves, of "exact", and files of old versions.
+        All parts add up to minus the log evidence (see `feynkac.results.losses`), and `.path(row)` is the way of one
+        sample. Raises ArgumentError for runs with moves, of "exact", and files of old versions.
         """
         return explain(self)
 
@@ -203,9 +195,8 @@ class Result:
             target, base = fk.steer(task, reward, particles=64), fk.steer(task, particles=64)
             rows = target.preferences(base, pairs=1000, seed=0, path="pairs.jsonl")
 
-        Two texts come in both orders, with odds exp(r(x) - r(y)), where r is the log of target over base: the model of
-        Bradley and Terry. So the loss of DPO (Rafailov et al. 2023) with beta = 1 and the base as reference has its
-        minimum at the target itself, p(x) exp(r(x)) / Z; with another beta at p(x) exp(r(x) / beta) / Z'.
+        Trained on with DPO at beta = 1 and the base as reference, they lead to the target itself (see
+        `feynkac.results.preferences`).
 
         - `pairs`: so many draws by these weights, with `seed`, each of weight 1 / pairs: for trainers without weights.
         - `prompt`: what the texts continue, a text or messages, where the result does not know. Of a chat all three are
@@ -215,6 +206,8 @@ class Result:
         Raises ArgumentError for samples that are no texts, one distinct text, an unfinished or biased run, another
         prompt of `base`, and a result that holds no texts of the base; AllParticlesDied.
         """
+        if not (base is None or isinstance(base, Result)):
+            raise ArgumentError(f"preferences: base is {shorten(repr(base))}; give a Result of the prompt alone")
         rows = list_preferences(self, base, pairs, seed, prompt)
         if path is not None:
             write_lines(rows, path)
@@ -226,7 +219,7 @@ class Result:
 
     def summary(self, rows: int = 10) -> str:
         """The posterior and the run as text, at most `rows` samples."""
-        return summarise(self, rows)
+        return summarise(self, read_whole("rows", rows, 0))
 
     def show(self, rows: int = 10) -> None:
         """Print the posterior and how the run went, with whatever a terminal would obey in a text escaped."""
@@ -281,13 +274,7 @@ class Result:
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> Result:
         """Read what `to_json` wrote. Raises ArgumentError for any other file, and for one that cannot be read."""
-        try:
-            data = read_fields(path)
-            return cls(**{**data, "history": History(**data["history"]), "timing": Timing(**data["timing"])})
-        except OSError as cause:
-            raise ArgumentError(f"{path} cannot be read: {cause}") from cause
-        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as cause:
-            raise ArgumentError(f"{path} was not written by Result.to_json of this version") from cause
+        return read_result(cls, path)
 
     def _repr_html_(self) -> str:
         """What a notebook shows."""

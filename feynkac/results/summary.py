@@ -6,6 +6,8 @@ import math
 import shutil
 from typing import TYPE_CHECKING
 
+from feynkac.base.escaping import escape
+from feynkac.base.numbers import find_shape
 from feynkac.results.ranking import rank_samples
 from feynkac.results.text import draw_sparkline, shorten
 
@@ -25,12 +27,12 @@ def summarise(result: Result, rows: int) -> str:
         shape = " x ".join(map(str, result.samples[0].shape))
         lines.append(f"{len(result.samples)} samples of {shape}: see .samples and .weights, or .plot()")
     lines += ["", *_tell_best(result), tell_evidence(result), *tell_course(result), _tell_work(result)]
-    return "\n".join([*lines, *(f"warning: {warning}" for warning in result.warnings)])
+    return "\n".join([*lines, *(f"warning: {escape(warning)}" for warning in result.warnings)])
 
 
 def has_pictures(result: Result) -> bool:
     """Whether the samples are arrays, which say nothing as text."""
-    return bool(result.samples) and len(getattr(result.samples[0], "shape", ())) > 1
+    return bool(result.samples) and len(find_shape(result.samples[0])) > 1
 
 
 def tell_evidence(result: Result) -> str:

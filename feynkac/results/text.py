@@ -3,29 +3,10 @@
 from __future__ import annotations
 
 import sys
-import unicodedata
 from collections.abc import Sequence
 from typing import TextIO
 
-_ESCAPED = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-"""Categories of Unicode that a terminal may obey rather than show: controls, directions, surrogates, separators."""
-_JOINERS = {"\u200c", "\u200d"}
-"""Of these the scripts of Persian and Hindi, and some emoji, are made."""
-
-
-def escape(text: str, keep: str = "") -> str:
-    """`text` with each character that a terminal would obey, not show, as Python writes it, but for those of `keep`."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(char if char in keep or not _is_obeyed(char) else _escape(char) for char in text)
-
-
-def _is_obeyed(char: str) -> bool:
-    return unicodedata.category(char) in _ESCAPED and char not in _JOINERS
-
-
-def _escape(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
+from feynkac.base.escaping import escape
 
 
 def shorten(text: str, width: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import is_hard
 from feynkac.base.contract import Potential
 from feynkac.base.errors import AllParticlesDied, ArgumentError, FeynkacError, shorten
@@ -24,6 +25,7 @@ from feynkac.smc.checks import name_of
 from feynkac.smc.rng import Streams
 
 
+@suggest_names()
 def ruler(
     base: Any,
     laws: Mapping[Any, Any],

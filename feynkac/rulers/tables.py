@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from feynkac.base.escaping import escape
 from feynkac.results.text import shorten
 from feynkac.rulers.estimates import Estimate
 
@@ -32,7 +33,7 @@ def write_table(ruler: Ruler) -> str:
         f"warning: {name}: not measured, the measurement was stopped" for name in ruler.missing
     ]
     said = f"{ruler.texts} texts of each law; least KL: that of any law with this mean reward (>: or more)"
-    return "\n".join([*align([list(COLUMNS), *rows, *tilts]), "", said, *notes])
+    return "\n".join([*align([list(COLUMNS), *rows, *tilts]), "", said, *map(escape, notes)])
 
 
 def _write_row(row: Measured) -> list[str]:

@@ -17,6 +17,7 @@ from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import LogW, Potential, Resample, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import read_whole
+from feynkac.base.words import is_word
 from feynkac.results.result import Result
 from feynkac.smc import resample as schemes
 from feynkac.smc.branching import branching_smc
@@ -57,7 +58,7 @@ class Plan:
     moves: Moving | None = None
 
     def __post_init__(self) -> None:
-        if self.algorithm not in ALGORITHMS:
+        if not is_word(self.algorithm, ALGORITHMS):
             raise ArgumentError(f"algorithm is {self.algorithm!r}; it must be one of {', '.join(ALGORITHMS)}")
         for name, low in (("particles", 1), ("islands", 1), ("sweeps", 2)):
             if (value := getattr(self, name)) is not None:  # numbers of numpy become Python's

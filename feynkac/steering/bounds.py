@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Replays, require
 from feynkac.base.contract import LogW
 from feynkac.base.errors import ArgumentError
@@ -47,6 +48,7 @@ class EvidenceBounds:
         return self.upper - self.lower
 
 
+@suggest_names()
 def bound_evidence(
     model: Any,
     *potentials: Any,

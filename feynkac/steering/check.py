@@ -7,10 +7,12 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import OF_MODELS, OF_POTENTIALS, list_factors
 from feynkac.base.contract import Model, Potential
 from feynkac.base.errors import ArgumentError
 from feynkac.base.masks import TokenConstraint
+from feynkac.base.numbers import read_seconds, read_whole
 from feynkac.potentials.base import Factor, product
 from feynkac.smc.checks import name_of
 from feynkac.steering.checking.consistency import AnswerCheck, check_promises
@@ -29,6 +31,7 @@ REQUIRED = {
 }
 
 
+@suggest_names()
 def check(
     model: Any, *potentials: Any, particles: int = 4, steps: int = 8, seed: int = 0, timeout: float = 60.0
 ) -> Report:
@@ -47,10 +50,10 @@ def check(
     right; for that enumerate a small run (`feynkac.smc.testing.enumerate_runs`). Raises ArgumentError for fewer than 2
     particles, and for a time-out that is not positive.
     """
-    if particles < 2 or steps < 1:
-        raise ArgumentError(f"check(particles={particles}, steps={steps}); give at least 2 particles and 1 step")
-    if not timeout > 0.0:
-        raise ArgumentError(f"check(timeout={timeout!r}); give the seconds that a call may take")
+    particles, steps = read_whole("check: particles", particles, 2), read_whole("check: steps", steps, 1)
+    seed, limit = read_whole("check: seed", seed, 0), read_seconds("check: timeout", timeout)
+    if limit is None:
+        raise ArgumentError("check(timeout=None); give the seconds that a call may take")
     report = Report()
     runs = _check_contract(report, model, potentials)
     tell_capabilities(report, f"model {name_of(model)}", model, OF_MODELS)
@@ -59,9 +62,9 @@ def check(
     if runs:
         whole = product(*potentials)
         act = _Checks(report, model, whole, particles, steps, seed).run
-        place = run_within(timeout, act, [*list_factors(whole), *potentials, model])
+        place = run_within(limit, act, [*list_factors(whole), *potentials, model])
         if place is not None:
-            report.add_fault(f"{place} takes more than {timeout:g} s: it hangs, or give more by timeout=")
+            report.add_fault(f"{place} takes more than {limit:g} s: it hangs, or give more by timeout=")
     return report
 
 

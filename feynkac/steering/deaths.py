@@ -8,6 +8,7 @@ from feynkac.base.capabilities import LimitsTokens, Tokenised, has, list_factors
 from feynkac.base.contract import Rows
 from feynkac.base.errors import AllParticlesDied
 from feynkac.base.masks import TokenConstraint, count_least
+from feynkac.base.numbers import find_shape
 from feynkac.results.result import Result
 from feynkac.smc.checks import name_of
 from feynkac.steering.exclusions import find_contradiction
@@ -28,7 +29,7 @@ def explain_death(recorder: Recorder, potential: Any) -> str:
     advice = "Use more particles, raise max_tokens, or make the constraint or the reward less severe."
     last = show_samples(state, rows)
     blamed = "; ".join([blamed, *_tell_least(state, rows, potential), *write_notes(count_notes(state, rows))])
-    if len(getattr(last[0], "shape", ())) > 1:  # an array says nothing as text
+    if len(find_shape(last[0])) > 1:  # an array says nothing as text
         blamed = "; ".join(culprits) if culprits else "a guess of -inf promised each that it could not have weight"
         advice = "Use more particles, or make the constraint or the reward less severe."
         return f"all {len(rows)} particles had died by step {step.t}: {blamed}. {advice}"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import GoesBack, Retraces, require
 from feynkac.base.contract import Model, Move, Potential
 from feynkac.base.errors import ArgumentError
@@ -68,6 +69,7 @@ class Moving:
             )
 
 
+@suggest_names()
 def redraw(block: int = 8, *, tail: int = 0, every: int | None = None, chains: int | None = None) -> Moving:
     """Moves that draw a block of tokens of each particle anew, for `steer(..., moves=redraw(8))`.
 
@@ -100,6 +102,7 @@ def redraw(block: int = 8, *, tail: int = 0, every: int | None = None, chains: i
     return Moving((), every, block, tail, None if chains is None else read_whole("chains", chains, 1))
 
 
+@suggest_names()
 def rejuvenate(*moves: Move, every: int = 1, chains: int | None = None) -> Moving:
     """Moves of your own (`feynkac.base.contract.Move`) before the steps `every`, 2 `every`, ..., one after the other.
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Literal, overload
+from typing import Any, Literal, Unpack, overload
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Biased, find_reader
 from feynkac.base.contract import Model, Resample
 from feynkac.base.errors import ArgumentError, FeynkacError, ModelLost
 from feynkac.base.host import check_not_forked
+from feynkac.base.words import is_word
 from feynkac.results.result import Result
 from feynkac.smc.observers import Observer
 from feynkac.smc.rng import Streams
@@ -20,6 +22,7 @@ from feynkac.steering.exclusions import refuse_contradiction
 from feynkac.steering.executors.divided import Divided
 from feynkac.steering.executors.pieces import Executor
 from feynkac.steering.moves import read_moves
+from feynkac.steering.options import ADVICE, SteerOptions
 from feynkac.steering.problems import read_problems
 from feynkac.steering.starting import start
 
@@ -30,11 +33,12 @@ BIASED = (
 
 
 @overload
-def steer(model: list[Any] | tuple[Any, ...], *potentials: Any, **options: Any) -> list[Result]: ...
+def steer(model: list[Any] | tuple[Any, ...], *potentials: Any, **options: Unpack[SteerOptions]) -> list[Result]: ...
 @overload
-def steer(model: Model, *potentials: Any, **options: Any) -> Result: ...
+def steer(model: Model, *potentials: Any, **options: Unpack[SteerOptions]) -> Result: ...
 
 
+@suggest_names(**ADVICE)
 def steer(
     model: Any,
     *potentials: Any,
@@ -115,7 +119,7 @@ def steer(
     check_not_forked()
     many = isinstance(model, list | tuple)
     plan = Plan(algorithm, particles, islands, resampler, ess_threshold, sweeps, read_moves(moves))
-    if on_death not in ("raise", "return"):
+    if not is_word(on_death, ("raise", "return")):
         raise ArgumentError(f"on_death is {on_death!r}; it must be 'raise' or 'return'")
     problems, streams = read_problems(model, potentials), Streams(seed)
     plan.check_models(problems.models)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Heeds
 from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.errors import ArgumentError
@@ -19,6 +20,7 @@ from feynkac.potentials.twists.chains import fit_chain
 from feynkac.steering.steer import steer
 
 
+@suggest_names()
 def markov_twist(
     task: Any,
     constraint: TokenConstraint,

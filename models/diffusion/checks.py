@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +16,12 @@ from feynkac.base.errors import FeynkacError, ModelError, is_out_of_memory
 from feynkac.smc.checks import name_of
 
 if TYPE_CHECKING:
-    from feynkac.models.diffusion.sampler import DiffusionSampler
+    from feynkac.models.diffusion.state import Latents
+
+T = TypeVar("T")
+_ROOM = "rows that fit into the memory"
+"""The key in a run's memory of how many rows the network, the decoder and the preview take at once."""
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -34,27 +41,66 @@ def within_memory(what: str, rows: int) -> Iterator[None]:
         raise ModelError(f"memory ran out while {what} worked on {count}; {less}") from cause
 
 
-def decode_latents(sampler: DiffusionSampler, latents: Tensor) -> Tensor:
+def run_in_parts(state: Latents, what: str, x: Tensor, run: Callable[[Tensor], T]) -> list[T]:
+    """What `run` gives of `x` (R, ...), or of parts of its rows where that was too much for the memory.
+
+    From then on `what` gets no more rows at once than fit, which the results of the run say. Raises ModelError where
+    memory runs out with a single row.
+    """
+    room: dict[str, int] = state.memory.share(_ROOM, dict)
+    while True:
+        most = max(min(room.get(what, len(x)), len(x)), 1)
+        try:
+            return [run(part) for part in x.split(most)]
+        except Exception as cause:
+            if not is_out_of_memory(cause):
+                raise
+            if most == 1:
+                with within_memory(what, most):
+                    raise
+            if what not in room:
+                _tell(state, what, most)
+        room[what] = most // 2  # outside, where the error no longer holds what it ran out of
+
+
+def _tell(state: Latents, what: str, rows: int) -> None:
+    said = (
+        f"memory ran out while {what} worked on {rows} rows; it gets fewer at a time from now on, which takes longer "
+        "and changes nothing else; batch= of the model sets how many"
+    )
+    _log.warning("%s", said)
+    state.memory.note(said, np.unique(state.group, return_index=True)[1])
+
+
+def decode_latents(state: Latents, latents: Tensor) -> Tensor:
     """(R, ...) the samples that R final latents are.
 
     Raises ModelError for what the decoder raises, where memory runs out, for another number of samples, and for samples
     that are not finite.
     """
-    return _show(sampler.decode, "the decoder", latents)
+    return _show(state, state.sampler.decode, "the decoder", latents)
 
 
-def preview_latents(sampler: DiffusionSampler, latents: Tensor) -> Tensor:
+def preview_latents(state: Latents, latents: Tensor) -> Tensor:
     """(R, ...) what guesses see of R clean latents. Raises ModelError as `decode_latents` does."""
-    return _show(sampler.preview, "the decoder" if sampler.preview is sampler.decode else "the preview", latents)
+    sampler = state.sampler
+    name = "the decoder" if sampler.preview is sampler.decode else "the preview"
+    return _show(state, sampler.preview, name, latents)
 
 
-def _show(decode: Callable[[Tensor], Tensor], name: str, latents: Tensor) -> Tensor:
+def _show(state: Latents, decode: Callable[[Tensor], Tensor], name: str, latents: Tensor) -> Tensor:
+    parts = run_in_parts(state, name, latents, lambda part: _show_part(decode, name, part))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _show_part(decode: Callable[[Tensor], Tensor], name: str, latents: Tensor) -> Tensor:
     try:
-        with within_memory(name, len(latents)):
-            samples = decode(latents)
+        samples = decode(latents)
     except FeynkacError:
         raise
     except Exception as cause:  # which would be blamed on the reward that wants to see the samples
+        if is_out_of_memory(cause):
+            raise
         raise ModelError(
             f"{name} '{name_of(decode)}' raised {type(cause).__name__}: {cause}; it was given latents of shape "
             f"{tuple(latents.shape)}"

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
 from feynkac.base.sampling import NoiseLevel
-from feynkac.models.diffusion.denoisers import Denoiser, Prediction, Predictor, predict
+from feynkac.models.diffusion.denoisers import Denoiser, Prediction, Predictor, ask
 from feynkac.models.diffusion.kernel import Transition, square_lengths
 
 
@@ -50,7 +50,7 @@ class Composition:
             raise ArgumentError(
                 "powers that do not add up to 1 need alpha > 0 at the first noise level; start below pure noise"
             )
-        said = [predict(denoiser, x, t) for denoiser, _ in self.experts]
+        said = [ask(denoiser, x, t) for denoiser, _ in self.experts]
         powers = [beta for _, beta in self.experts]
         eps = sum((beta * each.epshat for beta, each in zip(powers, said, strict=True)), torch.zeros_like(x))
         x0hat = sum((beta * each.x0hat for beta, each in zip(powers, said, strict=True)), torch.zeros_like(x))

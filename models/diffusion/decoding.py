@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, ModelError, is_out_of_memory
+from feynkac.base.extras import needing
 
 PACKING = ["latents", "height", "width", "vae_scale_factor"]
 """The arguments of `_unpack_latents` where its meaning is known (Flux)."""
@@ -173,8 +174,8 @@ def on_pil(f: Callable[[Any], Any]) -> Callable[[Tensor], Any]:
     """
 
     def call(images: Tensor) -> Any:
-        from PIL import Image
-
+        with needing("diffusion", "images are made by Pillow"):
+            from PIL import Image
         batch = images.detach() if images.ndim == 4 else images.detach()[None]
         arrays = (batch.float() * 255).round().clamp(0, 255).byte().cpu().permute(0, 2, 3, 1).numpy()
         pictures = [Image.fromarray(each[..., 0] if each.shape[-1] == 1 else each) for each in arrays]

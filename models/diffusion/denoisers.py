@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from feynkac.base.capabilities import has
 from feynkac.base.errors import ArgumentError
 from feynkac.base.sampling import NoiseLevel
-from feynkac.models.diffusion.checks import within_memory
+from feynkac.models.diffusion.checks import run_in_parts
 from feynkac.models.diffusion.kernel import clean_of, noise_of
+
+if TYPE_CHECKING:
+    from feynkac.models.diffusion.state import Latents
 
 
 @runtime_checkable
@@ -48,17 +52,24 @@ class Predictor(Protocol):
     def predict(self, x: Tensor, t: NoiseLevel, /) -> Prediction: ...
 
 
-def predict(denoiser: Denoiser | Predictor, x: Tensor, noise_level: NoiseLevel) -> Prediction:
-    """What `denoiser` says about (R, ...) latents `x`.
+def predict(denoiser: Denoiser | Predictor, x: Tensor, state: Latents) -> Prediction:
+    """What `denoiser` says about (R, ...) latents `x` at the noise level of `state`; in parts where memory runs out.
 
-    Raises ArgumentError for another shape than that of `x`, ModelError where memory runs out.
+    Raises ArgumentError for another shape than that of `x`, ModelError where memory runs out with one row.
     """
-    with within_memory("the network", len(x)):
-        if has(denoiser, Predictor):
-            prediction = denoiser.predict(x, noise_level)
-        else:
-            x0hat = cast("Denoiser", denoiser).x0hat(x, noise_level)
-            prediction = Prediction(x0hat, noise_of(x, x0hat, noise_level) if x0hat.shape == x.shape else x0hat)
+    parts = run_in_parts(state, "the network", x, lambda part: ask(denoiser, part, state.noise_level))
+    if len(parts) == 1:
+        return parts[0]
+    return Prediction(*(None if some[0] is None else torch.cat(some) for some in zip(*parts, strict=True)))  # type: ignore[arg-type]
+
+
+def ask(denoiser: Denoiser | Predictor, x: Tensor, noise_level: NoiseLevel) -> Prediction:
+    """What `denoiser` says about all of `x` at once. Raises ArgumentError for another shape than that of `x`."""
+    if has(denoiser, Predictor):
+        prediction = denoiser.predict(x, noise_level)
+    else:
+        x0hat = cast("Denoiser", denoiser).x0hat(x, noise_level)
+        prediction = Prediction(x0hat, noise_of(x, x0hat, noise_level) if x0hat.shape == x.shape else x0hat)
     if prediction.x0hat.shape != x.shape or prediction.epshat.shape != x.shape:
         raise ArgumentError(
             f"{type(denoiser).__name__} returned shape {tuple(prediction.x0hat.shape)} for latents of shape "

@@ -12,13 +12,17 @@ from typing import Any
 import torch
 
 from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.extras import needing
+
+DEMO = Path(__file__).with_name("digits")
+"""Handwritten digits of 8 x 8 pixels, trained by benchmarks/train/digits.py: a pipeline that comes with the package."""
 
 
 def open_pipeline(folder: str | os.PathLike[str], dtype: str = "float32", device: str | None = None) -> Any:
     """The pipeline that `pipe.save_pretrained(folder)` wrote, ready for `Diffusion.from_pipeline`.
 
-    `dtype`: a floating type of torch by its name. Raises ModelError for a folder without a pipeline and where
-    diffusers is missing, and ArgumentError for an unknown type.
+    `dtype`: a floating type of torch by its name. Raises ModelError for a folder without a pipeline, MissingExtra
+    where diffusers is missing, and ArgumentError for an unknown type.
     """
     place = Path(folder)
     if not (place / "model_index.json").is_file():
@@ -27,10 +31,8 @@ def open_pipeline(folder: str | os.PathLike[str], dtype: str = "float32", device
     precision = getattr(torch, dtype, None)
     if not isinstance(precision, torch.dtype):
         raise ArgumentError(f"dtype {dtype!r} is no type of torch; try float32, float16 or bfloat16")
-    try:
+    with needing("diffusion", "pipelines are run by diffusers"):
         diffusers: Any = importlib.import_module("diffusers")
-    except ImportError as cause:
-        raise ModelError("pipelines are run by diffusers: pip install 'feynkac[diffusion]'") from cause
     diffusers.utils.logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():

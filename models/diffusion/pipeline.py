@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Biased
 from feynkac.base.contract import LogW, Mask, Rng
 from feynkac.base.errors import ArgumentError, FeynkacError, ModelError
@@ -62,6 +63,7 @@ class Diffusion:
     name = "diffusion pipeline"
 
     @classmethod
+    @suggest_names()
     def from_pipeline(
         cls,
         pipe: Any,
@@ -103,6 +105,21 @@ class Diffusion:
             raise ArgumentError(NO_GRADIENT)
         preview_of(preview, decoder_of(pipe) if decode is None else decode, decode is None, {})
         return cls(pipe, steps, eta, proposal=proposal, decode=decode, preview=preview, batch=batch, _refusal=refusal)
+
+    @classmethod
+    @suggest_names()
+    def demo(cls, steps: int = 20, eta: float | None = None) -> Diffusion:
+        """A pipeline of handwritten digits, images (1, 8, 8), that comes with feynkac; it takes no prompt.
+
+            model = fk.Diffusion.demo()
+            fk.steer(model, fk.reward(lambda image: image.mean(), scale=60.0), particles=32).plot()
+
+        `steps` and `eta` are those of `from_pipeline`; `model.pipe` is the pipeline of diffusers. Raises MissingExtra
+        where diffusers is not installed.
+        """
+        from feynkac.models.diffusion.folder import DEMO, open_pipeline
+
+        return cls.from_pipeline(open_pipeline(DEMO), steps, eta)
 
     def check_forks(self) -> None:
         """Raises ModelError or ArgumentError where its particles cannot be copied, with what to set.

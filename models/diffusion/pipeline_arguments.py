@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.arguments import advise_name
+from feynkac.base.errors import ArgumentError, ModelError, UnknownArgument
 
 COUNTS = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "batch_size")
 OURS = (*COUNTS, "num_inference_steps", "generator", "latents", "output_type", "return_dict", "eta")
@@ -37,7 +37,7 @@ def list_names(pipe: Any) -> list[str] | None:
 
 
 def check_call(pipe: Any, call: Mapping[str, Any]) -> None:
-    """Raises ArgumentError for arguments that belong to the run, that `pipe` has not, or that are several prompts.
+    """Raises ArgumentError for arguments that belong to the run, or are several prompts, UnknownArgument for others.
 
     Many pipelines take any name, in **kwargs, and drop what they do not know: a misspelt one would do nothing.
     """
@@ -46,14 +46,13 @@ def check_call(pipe: Any, call: Mapping[str, Any]) -> None:
         if name in OURS:
             raise ArgumentError(f"{name} belongs to the run; see steps and eta of from_pipeline, and steer(...)")
         if known is not None and name not in known:
-            raise ArgumentError(f"{type(pipe).__name__} has no argument {name!r}; {_advise_name(name, known)}")
+            raise UnknownArgument(f"{type(pipe).__name__} has no argument {name!r}; {_advise_name(name, known)}")
     if isinstance(call.get("prompt"), list | tuple):
         raise ArgumentError("one prompt at a time; for several, steer a list of models, one for each")
 
 
 def _advise_name(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1) or [each for each in known if name in each]
-    return f"did you mean {close[0]!r}?" if close else f"it has {', '.join(each for each in known if each not in OURS)}"
+    return advise_name(name, [each for each in known if each not in OURS])
 
 
 def check_kind(pipe: Any) -> None:

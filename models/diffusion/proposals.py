@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from numbers import Real
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -13,7 +12,9 @@ from torch import Tensor
 from feynkac.base.capabilities import Foresees, has
 from feynkac.base.contract import Rows
 from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.base.numbers import as_real
 from feynkac.base.sampling import NeedsGraph
+from feynkac.base.words import is_word
 from feynkac.models.diffusion.checks import preview_latents, within_memory
 from feynkac.models.diffusion.kernel import Transition, log_ratio, square_lengths
 from feynkac.models.diffusion.state import Latents, View
@@ -112,9 +113,9 @@ class Guided:
         for each in potentials:
             if not isinstance(each, Foresees):
                 raise ArgumentError(f"Guided({name_of(each)}): give a potential to follow, such as fk.reward(f)")
-        if through not in ("denoiser", "x0hat"):
+        if not is_word(through, ("denoiser", "x0hat")):
             raise ArgumentError(f"Guided(through={through!r}): choose 'denoiser' or 'x0hat'")
-        if not isinstance(strength, Real) or not math.isfinite(strength):
+        if as_real(strength) is None:
             raise ArgumentError(f"Guided(strength={strength!r}): a number, by which the shift is multiplied")
         if trust is not None and not (isinstance(trust, Real) and trust >= 0.0):
             raise ArgumentError(f"Guided(trust={trust!r}): a bound in nats, at least 0")
@@ -200,7 +201,7 @@ class Guided:
     def _gradient(self, state: Latents, part: Rows, leaf: Tensor, estimate: Tensor) -> Tensor:
         """(R, ...) the gradient of the guessed log-weights with respect to `leaf`."""
         with torch.enable_grad():
-            view = View(state, part, preview_latents(state.sampler, estimate))
+            view = View(state, part, preview_latents(state, estimate))
             value: Any = sum(potential.log_psi(view) for potential in self.potentials)
             total = value.sum()
         names = ", ".join(name_of(potential) for potential in self.potentials)

@@ -135,14 +135,14 @@ class Denoisers:
 
     def predict_again(self, state: Latents, rows: Rows, x: Tensor) -> Prediction:
         """What the denoiser of each row's problem says about the latents `x` (R, ...) of `rows`."""
-        first, noise_level = self.denoisers[0], state.noise_level
+        first = self.denoisers[0]
         if all(each is first for each in self.denoisers):
-            return predict(first, x, noise_level)
+            return predict(first, x, state)
         order, said = [], []
         for g in np.unique(state.group[rows]):
             here = np.flatnonzero(state.group[rows] == g)
             order.append(here)
-            said.append(predict(self.denoisers[g], gather(x, here), noise_level))
+            said.append(predict(self.denoisers[g], gather(x, here), state))
         return _join(said, np.argsort(np.concatenate(order)))
 
     def draw_next(self, state: Latents) -> None:

@@ -144,7 +144,7 @@ class Latents(Tree):
         estimate = self.look().estimate
         for part in self.sampler.batches(rows):
             with torch.no_grad():
-                shown = preview_latents(self.sampler, gather(estimate, part))
+                shown = preview_latents(self, gather(estimate, part))
             yield View(self, part, shown)  # outside: a generator's context would leak into its caller
 
     def outputs(self, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
@@ -158,7 +158,7 @@ class Latents(Tree):
         new = part[~known[part]]
         if len(new):
             with torch.no_grad():
-                shown = decode_latents(self.sampler, gather(self.x, new)).cpu()
+                shown = decode_latents(self, gather(self.x, new)).cpu()
             whole = self.leaves.setdefault("samples", shown.new_empty((len(self), *shown.shape[1:])))
             whole[torch.as_tensor(new)] = shown
             known[new] = True
@@ -179,5 +179,5 @@ class Latents(Tree):
             return [sample for view in self.views(rows) for sample in view.estimate.cpu()]
         last = self.x if self.denoised is None else self.denoised
         with torch.no_grad():
-            parts = [preview_latents(self.sampler, gather(last, part)) for part in self.sampler.batches(rows)]
+            parts = [preview_latents(self, gather(last, part)) for part in self.sampler.batches(rows)]
         return [sample for part in parts for sample in part.cpu()]

@@ -5,16 +5,14 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from feynkac.base.errors import ModelError
+from feynkac.base.extras import needing
 
 
 @functools.lru_cache(maxsize=1)
 def _rdkit() -> Any:
-    try:
+    with needing("molecules", "molecules are scored by rdkit"):
         from rdkit import Chem, RDLogger  # pyright: ignore[reportMissingImports]
         from rdkit.Chem import QED, Crippen  # pyright: ignore[reportMissingImports]
-    except ImportError as cause:
-        raise ModelError("molecules are scored by rdkit: pip install 'feynkac[molecules]'") from cause
     RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined]  # it writes a line for each text that is no molecule
     return Chem, QED, Crippen
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from feynkac.base.contract import Mask, Rows
 from feynkac.base.errors import ArgumentError
+from feynkac.base.words import is_word
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
 from feynkac.models.discrete.draws import Draws
 from feynkac.models.discrete.schedules import Schedule, linear, make_grid
@@ -174,7 +175,7 @@ class Unmask(_Hiding):
     def __init__(self, length: int, per_step: int = 1, order: Order = "random") -> None:
         if not 1 <= per_step <= length:
             raise ArgumentError(f"per_step={per_step} of {length} positions; reveal at least one and at most all")
-        if order not in ("random", "left", "confident"):
+        if not is_word(order, ("random", "left", "confident")):
             raise ArgumentError(f"order={order!r}; it must be 'random', 'left' or 'confident'")
         self.length = length
         self.per_step = per_step

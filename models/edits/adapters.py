@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.extras import needing
 from feynkac.models.edits.activations import write_edit
 from feynkac.models.edits.scopes import (
     Scope,
@@ -134,7 +135,8 @@ class Adapter:
         names = list(listed)
         if len(names) != 1:
             raise ArgumentError(f"the adapters {names} are active; activate one, or give a folder for each edit")
-        from peft import get_peft_model_state_dict
+        with needing("adapters", "a PeftModel is read by peft"):
+            from peft import get_peft_model_state_dict
 
         config = configs[names[0]].to_dict()
         _check_plain(config)

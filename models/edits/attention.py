@@ -12,6 +12,7 @@ from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import as_real, as_whole
+from feynkac.base.words import is_word
 from feynkac.models.edits.activations import write_edit
 from feynkac.models.language.editing import Anatomy, Bias, Mechanism, Prepared, Span
 from feynkac.models.language.editing.contract import Spans
@@ -113,7 +114,7 @@ class BiasAttention(Attending):
 
 def make_biases(anatomy: Anatomy, layer: Any, heads: Any, queries: str, weigh: Any) -> list[Bias]:
     """The biases of some layers and heads. `weigh` as `Bias.make`, giving (P,) or (heads, P)."""
-    if queries not in ("all", "response"):
+    if not is_word(queries, ("all", "response")):
         raise ArgumentError(f"queries is {queries!r}; it must be 'all' or 'response'")
     if isinstance(heads, Mapping):
         chosen = {anatomy.read_layer(number): some for number, some in heads.items()}

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, shorten
+from feynkac.base.extras import needing
 from feynkac.models.edits.directions import Direction
 
 _KEY = "feynkac"
@@ -75,10 +76,8 @@ def _load_safetensors(path: Path) -> Direction:
 
 
 def _load_gguf(path: Path) -> Direction:
-    try:
+    with needing("demo", f"'{path}' is read by gguf"):
         from gguf import GGUFReader
-    except ImportError as cause:
-        raise ArgumentError(f"'{path}' is read with the package gguf; run: pip install 'feynkac[demo]'") from cause
     from torch import from_numpy
 
     try:

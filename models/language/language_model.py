@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.base.host import find_host
 from feynkac.base.numbers import read_whole
@@ -103,6 +104,7 @@ class LanguageModel(ABC):
         """The number of token ids that a prompt may have; V unless a backend says otherwise."""
         return self.n_logits
 
+    @suggest_names()
     def prompt(
         self,
         text: str | None = None,
@@ -156,6 +158,7 @@ class LanguageModel(ABC):
         prompt = Prompt(ids, limit, stops, law, at_limit, self.variant, text=opening.text, chat=turns)
         return Prompted(self, (PromptProblem(prompt, proposal=read_proposal(proposal, mix)),))
 
+    @suggest_names()
     def context(
         self,
         text: str | None = None,
@@ -184,6 +187,7 @@ class LanguageModel(ABC):
         law = self.admit(law)
         return find_host().open_context(self, (opening,), self._begin, law)
 
+    @suggest_names()
     def score(
         self,
         prompt: str | Prompted,

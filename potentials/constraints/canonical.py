@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.masks import States, TokenAutomaton, TokenMask, pack, words
 from feynkac.potentials.constraints.spelling import Rules, read_rules
 from feynkac.potentials.constraints.tokenwise import TokenFactor
@@ -39,6 +40,7 @@ class Canonical(TokenFactor):
         return vocabulary.tokenizer.encode(text, add_special_tokens=False).ids == ids
 
 
+@suggest_names()
 def canonical() -> Canonical:
     """The texts whose tokens are those in which the tokenizer writes them: encode(decode(tokens)) == tokens.
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten
+from feynkac.base.lists import as_list
 from feynkac.base.masks import States, TokenAutomaton, TokenMask, pack
 from feynkac.base.unicode import check_unicode
+from feynkac.base.words import is_word
 from feynkac.potentials.constraints.lengths import build_character_count, build_sentence_count, build_word_count
 from feynkac.potentials.constraints.texts import TextConstraint
 from feynkac.potentials.constraints.tokenwise import TokenFactor
@@ -132,6 +135,7 @@ class TokenLength(TokenFactor):
         return CountAutomaton(vocabulary.with_text, vocabulary.ends, self._low, self._high)
 
 
+@suggest_names()
 def tokens(ban: TokenNames = (), allow: TokenNames | None = None) -> TokenChoice:
     """The texts made of some tokens only: those named in `allow` (all, by default) without those in `ban`.
 
@@ -150,6 +154,7 @@ def tokens(ban: TokenNames = (), allow: TokenNames | None = None) -> TokenChoice
     return TokenChoice(banned, allowed)
 
 
+@suggest_names()
 def length(min: int = 0, max: int | None = None, unit: Unit = "token") -> TokenLength | TextConstraint:
     """The texts of `min` to `max` tokens, characters, words or sentences, both included.
 
@@ -170,9 +175,9 @@ def length(min: int = 0, max: int | None = None, unit: Unit = "token") -> TokenL
         raise ArgumentError(f"length(min={min}, max={max}): no text is that long and that short; exchange them")
     name = f"length(min={min}, max={max}, unit={unit!r})"
     one = unit.removesuffix("s") if isinstance(unit, str) else unit
-    if one == "token":
+    if is_word(one, ("token",)):
         return TokenLength(int(min), max if max is None else int(max), name)
-    if one not in _BUILD:
+    if not is_word(one, _BUILD):
         raise ArgumentError(
             f"length(unit={shorten(repr(unit))}): choose one of 'token', 'character', 'word', 'sentence'"
         )
@@ -188,10 +193,9 @@ _BUILD = {
 
 
 def _list_names(what: str, names: TokenNames) -> tuple[int | str, ...]:
-    listed = [names] if isinstance(names, (int, str, np.integer)) else names
-    if not isinstance(listed, Iterable) or isinstance(listed, (bytes, bytearray, Mapping)):
+    listed = [names] if isinstance(names, (int, str, np.integer)) else as_list(names)
+    if listed is None:
         raise ArgumentError(f"tokens({what}={shorten(repr(names))}): give a list of token ids and texts")
-    listed = list(listed)
     for name in listed:
         if isinstance(name, bool) or not isinstance(name, (int, str, np.integer)) or name == "":
             raise ArgumentError(f"tokens({what}=...): {shorten(repr(name))} is neither a token id nor a text")

@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten, shorten_report
 from feynkac.base.masks import TokenAutomaton
+from feynkac.base.words import is_word
 from feynkac.potentials.constraints.automata.listing import list_accepted
 from feynkac.potentials.constraints.engines.earley.notation import Extension
 from feynkac.potentials.constraints.tokenwise import TokenFactor
@@ -83,6 +85,7 @@ class ContextFree(TokenFactor):
         return vars(self) | {"_network": None}
 
 
+@suggest_names()
 def grammar(lark: str, *, engine: Literal["earley", "llguidance"] | None = None) -> ContextFree | GrammarConstraint:
     """The texts that derive from the rule `start` of a context-free grammar, in the notation of Lark
     (https://lark-parser.readthedocs.io/en/stable/grammar.html).
@@ -111,7 +114,7 @@ def grammar(lark: str, *, engine: Literal["earley", "llguidance"] | None = None)
     """
     if not isinstance(lark, str):
         raise ArgumentError(f"grammar({shorten(repr(lark))}): give the grammar as text")
-    if engine not in (None, "earley", "llguidance"):
+    if engine is not None and not is_word(engine, ("earley", "llguidance")):
         raise ArgumentError(f'grammar(engine={shorten(repr(engine))}): the engines are "earley" and "llguidance"')
     name = shorten(f"grammar({' '.join(lark.split())!r})")
     if halves := _HALF.search(lark):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ConstraintError
 from feynkac.base.numbers import read_seconds, read_whole
 from feynkac.potentials.constraints.checked.asking import Question, check_function, name_function
@@ -39,6 +40,7 @@ class _NoStart:
 _NO_START: Any = _NoStart()
 
 
+@suggest_names()
 def lazy(
     f: Callable[..., Any],
     accepts: Callable[..., Any] | None = None,

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, shorten
+from feynkac.base.lists import as_list
 from feynkac.base.unicode import check_unicode
 from feynkac.potentials.constraints.automata.matching import build_phrases
 from feynkac.potentials.constraints.texts import TextConstraint
 
 
+@suggest_names()
 def phrases(
     ban: str | Iterable[str] = (), require: str | Iterable[str] = (), *, ignore_case: bool = False
 ) -> TextConstraint:
@@ -40,9 +43,9 @@ def phrases(
 
 def _list_phrases(what: str, given: str | Iterable[str]) -> tuple[str, ...]:
     """The phrases, none twice. A single one need not stand in a list."""
-    if isinstance(given, bytes) or not isinstance(given, Iterable):
+    listed = [given] if isinstance(given, str) else as_list(given)
+    if listed is None:
         raise ArgumentError(f"phrases({what}={shorten(repr(given))}): give a list of strings")
-    listed = [given] if isinstance(given, str) else list(given)
     for each in listed:
         if not isinstance(each, str):
             raise ArgumentError(f"phrases({what}=[...]): {shorten(repr(each))} is no string; give a list of strings")

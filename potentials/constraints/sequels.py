@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Checks, Reads, has
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten
 from feynkac.base.masks import States, TokenAutomaton, TokenConstraint, TokenMask, count_least, mask_within, pack, words
@@ -187,6 +188,7 @@ class SequelAutomaton:
         self._after[~leads[self._after]] = -1
 
 
+@suggest_names()
 def after(marker: str | int, constraint: TokenConstraint) -> Sequel:
     """The texts in which `marker` comes, and what follows it is accepted by `constraint`: thoughts, then an answer.
 

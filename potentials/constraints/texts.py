@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten
+from feynkac.base.lists import as_list
 from feynkac.base.masks import TokenAutomaton
 from feynkac.base.unicode import check_unicode
 from feynkac.potentials.constraints.automata import expressions
@@ -70,6 +72,7 @@ class TextConstraint(TokenFactor):
         return vars(self) | {"_dfa": None}
 
 
+@suggest_names()
 def regex(pattern: str | re.Pattern[str]) -> TextConstraint:
     """The texts that match `pattern` as a whole, as `re.fullmatch` has it.
 
@@ -84,6 +87,7 @@ def regex(pattern: str | re.Pattern[str]) -> TextConstraint:
     return TextConstraint(shorten(f"regex({source!r})"), partial(expressions.build_dfa, source, flags)).prepare()
 
 
+@suggest_names()
 def choices(options: Iterable[str]) -> TextConstraint:
     """The texts that are exactly one of `options`, which may be prefixes of each other.
 
@@ -95,11 +99,10 @@ def choices(options: Iterable[str]) -> TextConstraint:
     Raises ArgumentError for no list of strings, ConstraintError for an empty one, for half of a character (a lone
     surrogate), and for millions of characters.
     """
-    if isinstance(options, (str, bytes)) or not isinstance(options, Iterable):
+    if (listed := as_list(options)) is None:
         shown = shorten(repr(options))
         example = f", choices([{shown}])" if isinstance(options, str) else ""
         raise ArgumentError(f"choices({shown}): give a list of strings{example}")
-    listed = list(options)
     if wrong := [option for option in listed if not isinstance(option, str)]:
         raise ArgumentError(f"choices: {shorten(repr(wrong[0]))} is no string; give a list of strings")
     for option in listed:

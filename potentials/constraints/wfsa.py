@@ -16,7 +16,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten
+from feynkac.base.lists import as_list
 from feynkac.base.unicode import check_unicode
 from feynkac.potentials.base import Factor, Product
 from feynkac.potentials.constraints.automata.alphabet import build_alphabet
@@ -32,6 +34,7 @@ Transition: TypeAlias = "tuple[Hashable, str, Hashable, float]"
 _EXAMPLE = "('s', '[a-z]', 's', -0.5)"
 
 
+@suggest_names()
 def wfsa(
     transitions: Iterable[Transition] | Mapping[str | TextConstraint, float],
     start: Hashable | Mapping[Hashable, float] = None,
@@ -162,10 +165,10 @@ def _join(mask: TextConstraint, weight: TextWeight) -> Factor:
 
 def _list_transitions(given: Any) -> list[tuple[Hashable, Ranges, Hashable, float]]:
     """The transitions that weigh anything, with the characters of each."""
-    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+    if (entries := as_list(given)) is None:
         raise ArgumentError(f"wfsa({shorten(repr(given))}): give a list of transitions such as {_EXAMPLE}")
     listed: list[tuple[Hashable, Ranges, Hashable, float]] = []
-    for each in given:
+    for each in entries:
         if not isinstance(each, (tuple, list)) or len(each) != 4:
             raise ArgumentError(f"wfsa: {shorten(repr(each))} is no transition; write {_EXAMPLE}")
         origin, char, target, weight = each

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeAlias, cast
 
 from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.base.lists import as_list
 from feynkac.base.numbers import as_whole
 
 Boundary: TypeAlias = Literal["token", "word", "sentence", "end"]
@@ -79,7 +80,8 @@ def _find_all(text: str, start: int, separator: str) -> list[int]:
 
 def _ask(text: str, start: int, every: Callable[[str], Iterable[int]]) -> list[int]:
     said = every(text)
-    ends = [as_whole(end) for end in said] if isinstance(said, Iterable) else [None]
+    listed = as_list(said)
+    ends = [None] if listed is None else [as_whole(end) for end in listed]
     if not all(end is not None and 0 <= end <= len(text) for end in ends):
         raise PotentialError(
             f"every={getattr(every, '__name__', type(every).__name__)} returned {said!r:.80} for a text of {len(text)} "

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import read_seconds, read_whole
+from feynkac.base.words import is_word
 from feynkac.potentials.rewards.loop import check_loop, start_coroutine
 
 OnError: TypeAlias = Literal["raise", "kill", "retry"]
@@ -57,7 +58,7 @@ class Calls:
                     f"{what}: with batch=True there is one call, which workers= cannot divide; leave it out"
                 )
         read_seconds(f"{what}: timeout", self.timeout)
-        if self.on_error not in get_args(OnError):
+        if not is_word(self.on_error, get_args(OnError)):
             raise ArgumentError(f"{what}: on_error is {self.on_error!r}; choose 'raise', 'kill' or 'retry'")
         if self.on_error == "kill" and batch:
             raise ArgumentError(
@@ -153,7 +154,7 @@ class _Run:
         if cause is None:
             self._values[attempt.number] = future.result()
             return False
-        if not isinstance(cause, Exception):
+        if not isinstance(cause, Exception | SystemExit):
             raise cause
         if attempt.made < self._calls.tries:
             attempt.due = time.monotonic() + PAUSE * 2.0 ** (attempt.made - 1)
@@ -180,7 +181,7 @@ def _call_here(f: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]
     future = Future[Any]()
     try:
         future.set_result(f(*arguments))
-    except Exception as cause:
+    except (Exception, SystemExit) as cause:
         future.set_exception(cause)
     return future
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError, PotentialError, shorten
 from feynkac.base.problems import Problem
+from feynkac.base.words import is_word
 from feynkac.potentials.rewards.calling import Calls
 from feynkac.potentials.rewards.encoders import Encoder, classifies, is_model, is_pipeline
 from feynkac.potentials.rewards.scoring import Scorer
@@ -68,7 +69,7 @@ class Classifier:
         self.name = type(encoder.model).__name__ + ("" if label is None else f", {label}")
         templated = bool(getattr(encoder.tokenizer, "chat_template", None))
         self.reads = reads or ("chat" if self._outputs == 1 and templated else "text")
-        if self.reads not in get_args(Reads):
+        if not is_word(self.reads, get_args(Reads)):
             raise ArgumentError(f"reward: reads is {reads!r}; choose 'text', 'pair' or 'chat'")
         if self.reads == "chat" and not templated:
             raise ArgumentError("reward: reads='chat' needs a tokenizer with a chat template; use 'pair' or 'text'")
@@ -125,7 +126,7 @@ def _find_label(names: Mapping[Any, str], outputs: int, label: Any) -> int:
 
 def _find_head(problem_type: str | None, outputs: int, score: Head | None) -> str:
     """How logits become scores: "softmax", "sigmoid" or "logit". A single one is a number by default."""
-    if score not in (None, *get_args(Head)):
+    if score is not None and not is_word(score, get_args(Head)):
         raise ArgumentError(f"reward: score is {score!r}; choose 'log_prob' or 'logit'")
     if problem_type == "regression" and score == "log_prob":
         raise ArgumentError("reward: this model's outputs are no probabilities (regression); use score='logit'")

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.words import is_word
 
 Kind: TypeAlias = Literal["difference", "max", "sum"]
 
@@ -30,5 +31,5 @@ FOLDS: dict[str, Callable[[Any, Any], Any]] = {
 
 def check_kind(kind: str, what: str = "reward") -> None:
     """Raises ArgumentError for an unknown kind of the potential `what`."""
-    if kind not in FOLDS:
+    if not is_word(kind, FOLDS):
         raise ArgumentError(f"{what}(kind={kind!r}): choose one of {', '.join(map(repr, FOLDS))}")

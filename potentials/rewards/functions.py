@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError
 from feynkac.potentials.base import Factor, set_function_reader
 from feynkac.potentials.rewards.boundaries import Every, read_every
@@ -36,6 +37,7 @@ def read_function(f: Callable[[Any], Any]) -> Factor:
 set_function_reader(read_function)
 
 
+@suggest_names()
 def constraint(
     f: Callable[..., Any],
     every: Every = "end",
@@ -69,6 +71,7 @@ def constraint(
     return SampleFactor(TextFactor(scorer, every=every, kind="sum", scale=1.0), on_decoded, hard=True)
 
 
+@suggest_names()
 def reward(
     f: Callable[..., Any],
     scale: float = 1.0,

@@ -8,9 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import ScoresAnswers, require
 from feynkac.base.errors import ArgumentError
 from feynkac.base.problems import Problem
+from feynkac.base.words import is_word
 from feynkac.potentials.rewards.boundaries import Every, read_every
 from feynkac.potentials.rewards.calling import Calls
 from feynkac.potentials.rewards.folds import Kind, check_kind
@@ -23,6 +25,7 @@ Ask = Callable[..., Any]
 """(text) or (text, problem) -> what the judge is asked: a text, or a list of messages."""
 
 
+@suggest_names()
 def judge(
     lm: ScoresAnswers,
     question: str | Ask,
@@ -52,7 +55,7 @@ def judge(
     check_kind(kind, "judge")
     check_scale(scale, "judge")
     every = read_every(every, "judge")
-    if score not in ("log_odds", "log_prob"):
+    if not is_word(score, ("log_odds", "log_prob")):
         raise ArgumentError(f"judge: score is {score!r}; choose 'log_odds' or 'log_prob'")
     lm = require(
         lm, ScoresAnswers, f"judge: {type(lm).__name__} is no language model to ask; give a CausalLM", ArgumentError

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from numbers import Real
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from feynkac.base.capabilities import Decodes, Writes, has
 from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.base.numbers import as_real
 from feynkac.potentials.base import Factor
 from feynkac.potentials.rewards.boundaries import Every
 from feynkac.potentials.rewards.calling import Calls
@@ -81,7 +78,7 @@ def make_scorer(f: Any, what: str, convert: Convert = read_number, batch: bool =
 
 def check_scale(scale: Any, what: str = "reward") -> None:
     """Raises ArgumentError for a scale that is no finite number."""
-    if isinstance(scale, bool | np.bool_) or not isinstance(scale, Real) or not math.isfinite(scale):
+    if as_real(scale) is None:
         raise ArgumentError(f"{what}(scale={scale!r}): the scale is a finite number, in nats per unit of reward")
 
 

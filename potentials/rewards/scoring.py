@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from feynkac.base.capabilities import Remembers, TellsProblems, has, require
 from feynkac.base.contract import Rows
 from feynkac.base.errors import PotentialError, is_out_of_memory
+from feynkac.base.numbers import take_only
 from feynkac.base.problems import Problem
 from feynkac.potentials.rewards.calling import Calls, Failed
 from feynkac.potentials.rewards.loop import Blocked
-from feynkac.potentials.rewards.values import Convert, Place, convert_batch, convert_one, read_number, unwrap
+from feynkac.potentials.rewards.parts import ask_in_parts
+from feynkac.potentials.rewards.values import Convert, Place, convert_batch, convert_one, read_number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,7 +73,7 @@ class Scorer:
 
         told = None if problems is None else [problems[i] for i in asked]
         whole = f"{self._start(t)}, asked about {len(asked)} texts,"
-        scores, values = self._ask([texts[i] for i in asked], told, place, whole)
+        scores, values = self._ask([texts[i] for i in asked], told, place, whole, state, rows[asked])
         failed = {key: value for key, value in zip(first, values, strict=False) if isinstance(value, Failed)}
         self._note_kills([failed.get(key) for key in keys], state, rows)
         known.update(zip(first, scores.tolist(), strict=True))
@@ -90,8 +92,10 @@ class Scorer:
             self._tell(state, rows),
             lambda i: f"{self._start(t)}, row {rows[i]}, {sample},",
             f"{self._start(t)}, given {len(rows)} samples as a batch of shape {tuple(x.shape)},",
+            state,
+            rows,
         )
-        values = returned[0] if self._batch else returned
+        values = _join(returned) if self._batch else returned
         if not self._batch:
             self._note_kills([each if isinstance(each, Failed) else None for each in values], state, rows)
         if not torch.is_grad_enabled():
@@ -104,21 +108,30 @@ class Scorer:
         return torch.as_tensor(scores, device=x.device)
 
     def _ask(
-        self, samples: Any, told: Sequence[Problem] | None, place: Place, whole: str
+        self, samples: Any, told: Sequence[Problem] | None, place: Place, whole: str, state: Any, rows: Rows
     ) -> tuple[NDArray[np.float64], list[Any]]:
-        """(R,) scores of R samples, and what f returned: for each sample, or for the batch."""
+        """(R,) scores of R samples, and what f returned: for each sample, or for each part of the batch."""
         if not len(samples):
-            return np.zeros(0), [[]] if self._batch else []
+            return np.zeros(0), []
         if self._batch:
-            values = self._call([(samples, told)], lambda i: whole)
-            return convert_batch(values[0], self._convert, len(samples), place, whole), values
+            found = ask_in_parts(
+                self.name, rows, state, lambda some: self._ask_batch(samples, told, place, whole, some)
+            )
+            return np.concatenate([scores for scores, _ in found]), [value for _, value in found]
         problems = [None] * len(samples) if told is None else told
         values = self._call(list(zip(samples, problems, strict=True)), place)
         scores = np.empty(len(samples))
         for i, value in enumerate(values):
-            self.saw_bool |= isinstance(unwrap(value), bool)
+            self.saw_bool |= isinstance(take_only(value), bool)
             scores[i] = convert_one(value, self._convert, i, place)
         return scores, values
+
+    def _ask_batch(
+        self, samples: Any, told: Sequence[Problem] | None, place: Place, whole: str, some: slice
+    ) -> tuple[NDArray[np.float64], Any]:
+        """The scores of some samples, asked about in one call, and what it returned."""
+        part, (value,) = samples[some], self._call([(samples[some], told and told[some])], lambda i: whole)
+        return convert_batch(value, self._convert, len(part), lambda i: place(some.start + i), whole), value
 
     def _call(self, pairs: list[tuple[Any, Any]], place: Place) -> list[Any]:
         """What f returns of each sample with its problem, or `Failed` where that kills."""
@@ -145,7 +158,7 @@ class Scorer:
         for i, pair in enumerate(pairs):
             try:
                 values.append(self._give(*pair))
-            except Exception as cause:
+            except (Exception, SystemExit) as cause:
                 raise self._blame(Failed(cause, 1), place(i)) from cause
         return values
 
@@ -185,6 +198,15 @@ class Scorer:
     def _start(self, t: int | None) -> str:
         when = "at the end" if t is None else "before the first step" if t < 0 else f"at step {t}"
         return f"'{self.name}' {when}"
+
+
+def _join(returned: list[Any]) -> Any:
+    """What a batch returned, in one piece where tensors with a graph came in several."""
+    import torch
+
+    if len(returned) <= 1:
+        return returned[0] if returned else None
+    return torch.cat([each.reshape(-1) for each in returned]) if all(map(torch.is_tensor, returned)) else None
 
 
 def _shorten(text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, PotentialError, shorten
 from feynkac.potentials.rewards.boundaries import Every, read_every
 from feynkac.potentials.rewards.encoders import Encoder, embeds, is_model, is_pipeline
@@ -15,6 +16,7 @@ from feynkac.potentials.rewards.folds import Kind, check_kind
 from feynkac.potentials.rewards.samples import check_scale
 from feynkac.potentials.rewards.scoring import Scorer
 from feynkac.potentials.rewards.texts import TextFactor
+from feynkac.smc.checks import call
 
 Embed: TypeAlias = Callable[[Sequence[str]], NDArray[np.float64]]
 
@@ -28,6 +30,7 @@ class Encodes(Protocol):
         ...
 
 
+@suggest_names()
 def similarity(
     to: str | Sequence[str],
     model: Any,
@@ -95,7 +98,7 @@ class Encoded:
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """(R, D) embeddings."""
-        said = self._model.encode(list(texts))
+        said = call(self._model.encode, list(texts), of=self._model, what="encode", error=PotentialError)
         said = said.detach().double().cpu().numpy() if hasattr(said, "detach") else said
         try:
             found = np.asarray(said, dtype=np.float64)
@@ -132,7 +135,8 @@ def _read_model(model: Any, tokenizer: Any) -> Embed:
 
 
 def _normalise(found: NDArray[np.float64]) -> NDArray[np.float64]:
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):  # of an embedding without direction: the score says so
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
 
 
 def _name(given: Sequence[str]) -> str:

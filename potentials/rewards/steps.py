@@ -8,9 +8,11 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Remembers, has
 from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.errors import ArgumentError
+from feynkac.base.words import is_word
 from feynkac.potentials.base import Factor
 from feynkac.potentials.rewards.boundaries import Every, boundaries, read_every
 from feynkac.potentials.rewards.calling import OnError
@@ -25,6 +27,7 @@ _MEMORY = np.array(
 """Of each particle: where its last step ended, how many there were, a hash of where, and what they come to."""
 
 
+@suggest_names()
 def process_reward(
     f: Callable[..., Any],
     every: Every = "\n\n",
@@ -60,7 +63,7 @@ def process_reward(
             f"process_reward(every={every!r}): a step ends at a place in the text; give a separator such as '\\n\\n', "
             "a compiled pattern, 'word' or 'sentence'"
         )
-    if total not in get_args(Total):
+    if not is_word(total, get_args(Total)):
         raise ArgumentError(f"process_reward(total={total!r}): choose one of {', '.join(map(repr, get_args(Total)))}")
     slow = {"workers": workers, "timeout": timeout, "on_error": on_error, "retries": retries}
     return StepFactor(make_scorer(f, "process_reward", batch=batch, **slow), every, total, float(scale))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.errors import ArgumentError
 from feynkac.potentials.base import Factor
@@ -29,6 +30,7 @@ class TextTwist(TextFactor):
         return np.zeros(len(rows))
 
 
+@suggest_names()
 def twist(
     f: Callable[..., Any],
     scale: float = 1.0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from decimal import Decimal
 from numbers import Real
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import PotentialError
+from feynkac.base.numbers import take_only
 from feynkac.potentials.rewards.calling import Failed
 
 Convert: TypeAlias = Callable[[Any], float]
@@ -26,7 +26,7 @@ class Unfit(Exception):
 
 def read_number(value: Any) -> float:
     """A score as a float; True counts 1."""
-    value = unwrap(value)
+    value = take_only(value)
     if isinstance(value, SupportsFloat) and not isinstance(value, str | bytes):
         try:
             return float(value)
@@ -40,20 +40,14 @@ def read_number(value: Any) -> float:
 
 def read_bool(value: Any) -> float:
     """0 for True and -inf for False, in nats."""
-    if not isinstance(value := unwrap(value), bool):
+    if not isinstance(value := take_only(value), bool):
         raise Unfit(f"{describe(value)}; a constraint returns True or False (for numbers use reward)")
     return 0.0 if value else -np.inf
 
 
 def read_number_or_bool(value: Any) -> float:
     """A number as it is, a bool as a constraint, in nats."""
-    return read_bool(value) if isinstance(unwrap(value), bool) else read_number(value)
-
-
-def unwrap(value: Any) -> Any:
-    """The Python number in a numpy number, and in an array or tensor with one entry; else `value` as it is."""
-    single = hasattr(value, "item") and math.prod(getattr(value, "shape", (0,))) == 1
-    return value.item() if single else value
+    return read_bool(value) if isinstance(take_only(value), bool) else read_number(value)
 
 
 def convert_one(value: Any, convert: Convert, i: int, place: Place) -> float:

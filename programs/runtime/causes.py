@@ -10,7 +10,7 @@ from typing import Any
 from feynkac.base.errors import is_out_of_memory
 
 
-def describe_cause(cause: Exception, function: Callable[..., Any]) -> str:
+def describe_cause(cause: BaseException, function: Callable[..., Any]) -> str:
     """What was raised below `function`, at which line of it or of what stands beside it, and what to do if known."""
     where = _find_line(cause, function)
     if isinstance(cause, RecursionError):
@@ -19,7 +19,7 @@ def describe_cause(cause: Exception, function: Callable[..., Any]) -> str:
     return f"it raised {type(cause).__name__}{where}: {cause}{less}"
 
 
-def _find_line(cause: Exception, function: Callable[..., Any]) -> str:
+def _find_line(cause: BaseException, function: Callable[..., Any]) -> str:
     """The innermost line in the file of `function`."""
     file = getattr(getattr(function, "__code__", None), "co_filename", None)
     found, trace = "", cause.__traceback__

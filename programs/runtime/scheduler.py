@@ -110,6 +110,11 @@ class Run:
         """Tokens forwarded so far; None for several problems in one batch, which share their forward passes."""
         return [sum(h.forwarded for h in self._histories.values())] if self.groups == 1 and self._histories else None
 
+    @property
+    def strains(self) -> list[str]:
+        """What the contexts of all models have said of memory that ran out."""
+        return list(dict.fromkeys(said for histories in self._histories.values() for said in histories.strains))
+
     def find_root(
         self, lm: CausalLM, prompt: tuple[Any, ...], read: Callable[..., tuple[int, ...]]
     ) -> tuple[Histories, Node]:
@@ -238,7 +243,7 @@ class Run:
         except FeynkacError as error:
             error.add_note(self._place(execution))
             raise
-        except Exception as cause:
+        except (Exception, SystemExit) as cause:
             raise ProgramError(f"{self._place(execution)}: {describe_cause(cause, execution.function)}") from cause
 
     def _place(self, execution: Execution) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ModelError, ProgramError
 from feynkac.base.numbers import read_whole
 from feynkac.base.unicode import check_unicode
@@ -66,6 +67,7 @@ class ServedContext:
         """What the last piece has seen of what follows it."""
         execution.add_context(self)
 
+    @suggest_names()
     def gen(
         self,
         constraint: Any = None,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from feynkac.programs.served.context import After, ServedContext
 
 
-class _OfContext(Distribution):
+class _OfContext(Distribution[str]):
     """A distribution that a server knows. It must be used before the context moves on."""
 
     __slots__ = ("context",)

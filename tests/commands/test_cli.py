@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -273,9 +274,40 @@ def test_errors_of_run_are_one_line(programs, capsys, arguments, message) -> Non
     assert not any("Traceback" in line for line in shown)
 
 
-def test_importing_the_face_loads_nothing_heavy() -> None:
-    code = "import feynkac, sys; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'numba')))"
-    assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0
+def test_the_version_is_told() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert done.exit_code == 0 and done.output == f"feynkac {fk.__version__}\n"
+
+
+def test_feynkac_without_a_command_shows_its_help() -> None:
+    done = CliRunner().invoke(app, [])
+    assert done.exit_code in (0, 2) and all(
+        name in done.output for name in ("demo", "generate", "run", "diffuse", "doctor", "--version")
+    )
+
+
+def test_python_runs_the_command_line_as_a_module() -> None:
+    command = [sys.executable, "-P", "-m", "feynkac", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"feynkac {fk.__version__}\n"
+
+
+@pytest.mark.parametrize(("words", "found"), [("feynkac gen", "generate"), ("feynkac generate --max", "--max-tokens")])
+def test_the_shell_completes_commands_and_options(words, found) -> None:
+    """What the script of `--install-completion` asks for, at each press of the tab key."""
+    given = {"_FEYNKAC_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    command = [sys.executable, "-P", "-c", "from feynkac.commands.cli import app; app(prog_name='feynkac')"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | given)
+    assert found in done.stdout.split(), done.stderr
+
+
+def test_a_model_named_demo_is_the_demos(monkeypatch, tiny_lm) -> None:
+    asked = []
+    monkeypatch.setattr(fk.CausalLM, "demo", lambda **given: asked.append(given) or tiny_lm())
+    done = CliRunner().invoke(app, ["generate", "-m", "demo", "-p", "a", "-n", "2", "--max-tokens", "2"])
+    assert done.exit_code == 0 and asked == [{"device": None}], done.output
+    done = CliRunner().invoke(app, ["generate", "-m", "demo", "-p", "a", "-n", "2", "--dtype", "bfloat16"])
+    assert asked[1:] == [{"dtype": "bfloat16", "device": None}]
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ Image = pytest.importorskip("PIL.Image")
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
-DIGITS = str(Path(__file__).parents[2] / "benchmarks" / "train" / "digits")
+DIGITS = "demo"
 FAST = ["-n", "4", "--steps", "3", "--seed", "0"]
 REWARDS = """
 import os
@@ -100,9 +100,9 @@ def run_main(*arguments: str) -> None:
 def test_everything_at_once(folder) -> None:
     said = invoke(
         "--reward", "rewards.py:bright", "--scale", "30", "--potential-kind", "max", "--every", "2", "--islands", "2",
-        "--eta", "1.0", "--out", "picture.pdf", "--json", "result.json", "--samples", "images",
+        "--eta", "1.0", "--out", "picture.pdf", "--out", "result.json", "--samples", "images",
     )  # fmt: skip
-    assert "log evidence" in said and "wrote picture.pdf, images, result.json" in said
+    assert "log evidence" in said and "wrote picture.pdf, result.json, images" in said
     assert (folder / "picture.pdf").read_bytes().startswith(b"%PDF")
     result = Result.from_json(folder / "result.json")
     assert result.samples == [f"particle_{i:03d}.png" for i in range(4)] and len(result.history.levels) == 3
@@ -121,8 +121,8 @@ def test_what_the_reward_is_given(folder, more: list[str]) -> None:
 
 
 def test_a_batch_scores_as_one_by_one(folder) -> None:
-    invoke("--reward", "rewards.py:of_all", "--batch", "--json", "batch.json")
-    invoke("--reward", "rewards.py:bright", "--json", "one.json")
+    invoke("--reward", "rewards.py:of_all", "--batch", "--out", "batch.json")
+    invoke("--reward", "rewards.py:bright", "--out", "one.json")
     batch, one = Result.from_json("batch.json"), Result.from_json("one.json")
     np.testing.assert_allclose(batch.log_weights, one.log_weights, atol=1e-5)
     assert batch.samples == [None] * 4
@@ -134,8 +134,8 @@ def test_algorithms(folder, algorithm: str) -> None:
 
 
 def test_ctrl_c_keeps_what_there_is(folder) -> None:
-    said = invoke("--reward", "rewards.py:stops", "--json", "result.json", "--samples", "images")
-    assert "stopped after step 0" in said and (folder / "grid.png").exists()
+    said = invoke("--reward", "rewards.py:stops", "--out", "result.json", "--samples", "images")
+    assert "stopped after step 0" in said and "wrote result.json, images" in said
     result = Result.from_json("result.json")
     assert not result.complete and len(list((folder / "images").iterdir())) == 4
 
@@ -188,12 +188,12 @@ def test_mistakes_are_one_line(folder, capsys, arguments: list[str], message: st
         (["--samples", "rewards.py"], "--samples rewards.py: "),
         (["--samples", "rewards.py/in/it"], "rewards.py is no folder; name a folder"),
         (["--samples", "locked/new"], "permission denied"),
-        (["--json", "."], "--json . is a folder; name a file in it"),
-        (["--json", "no/result.json"], "--json no/result.json: there is no folder no"),
-        (["--json", "locked/result.json"], "--json locked/result.json cannot be written: permission denied"),
+        (["--out", "."], "--out . is a folder; name a file in it"),
+        (["--out", "no/result.json"], "--out no/result.json: there is no folder no"),
+        (["--out", "locked/result.json"], "--out locked/result.json cannot be written: permission denied"),
         (["--out", "dir.png"], "--out dir.png is a folder; name a file in it"),
         (["--out", "rewards.py/grid.png"], "there is no folder rewards.py"),
-        (["--out", "one.svg", "--json", "./one.svg"], "--json one.svg is the file of --out, too"),
+        (["--out", "one.svg", "--out", "./one.svg"], "--out one.svg is given twice; leave one out"),
     ],
 )
 def test_what_cannot_be_written_is_told_before_the_run(folder, capsys, monkeypatch, arguments, message) -> None:
@@ -230,8 +230,8 @@ def test_a_run_that_is_stopped_keeps_what_there_is_and_says_so(
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path: Path(path).write_text("a picture"))
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as stop:
-        run_main(DIGITS, *FAST, "--reward", f"rewards.py:{reward}", "--algorithm", algorithm, "--json", "result.json",
-                 "--samples", "images")  # fmt: skip
+        run_main(DIGITS, *FAST, "--reward", f"rewards.py:{reward}", "--algorithm", algorithm, "--out", "result.json",
+                 "--out", "grid.png", "--samples", "images")  # fmt: skip
     said = capsys.readouterr()
     assert stop.value.code == code and "Traceback" not in said.err and "stopped after step" in said.out
     result = Result.from_json("result.json")
@@ -253,7 +253,7 @@ def test_prompt_and_arguments_reach_the_pipeline(folder, capsys, monkeypatch) ->
             heard.append((prompt, guidance_scale, style))
             return super().__call__(batch_size, generator, 0.0, num_inference_steps, None, output_type)
 
-    pipe = folders.open_pipeline(DIGITS)
+    pipe = folders.open_pipeline(folders.DEMO)
     monkeypatch.setattr(folders, "open_pipeline", lambda *_: Prompted(pipe.unet, pipe.scheduler))
     invoke("--reward", "rewards.py:bright", "-p", "a cat", "--guidance-scale", "3", "-a", "style=plain")
     assert heard == [("a cat", 3.0, "plain")]

@@ -175,3 +175,49 @@ def test_what_there_is_when_an_error_comes_is_written_too(folder, file, capsys) 
     shown = capsys.readouterr()
     assert stop.value.code == 1 and "late" in shown.err and "log evidence" in shown.out
     assert len(json.loads(out.read_text())["samples"]) == 16
+
+
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        (["result.txt"], "--out result.txt: its ending must be .json (all of the result) or one of .png"),
+        (["result"], "its ending must be .json"),
+        (["a.json", "./a.json"], "--out a.json is given twice"),
+        (["a.json", "missing/a.png"], "--out missing/a.png: there is no folder missing"),
+    ],
+)
+@pytest.mark.parametrize("command", ["generate", "run", "diffuse", "recipe"])
+def test_out_means_the_same_to_every_command_and_is_checked_before_the_run(
+    file, capsys, monkeypatch, command, out, told
+) -> None:
+    from feynkac.programs.recipes.diffusion import __main__ as recipes
+
+    monkeypatch.chdir(file)
+    monkeypatch.setattr("feynkac.steering.steer.steer", lambda *_, **__: pytest.fail("it ran"))
+    given = [part for each in out for part in ("--out", each)]
+    begun = {
+        "generate": ["generate", "-m", "nowhere", "-p", "a"], "run": ["run", "slow.py:slow"],
+        "diffuse": ["diffuse", "nowhere", "--reward", "slow.py:raises"],
+    }  # fmt: skip
+    with pytest.raises(SystemExit) as stop:
+        recipes.main(["of-class", "nowhere", *given]) if command == "recipe" else run_main(*begun[command], *given)
+    shown = capsys.readouterr().err
+    assert stop.value.code == 1 and shown.startswith("error: ") and told in shown.replace("PosixPath", "")
+
+
+def test_out_writes_the_result_and_its_picture(folder, file, capsys) -> None:
+    pytest.importorskip("matplotlib")
+    given = ["--out", str(file / "a.svg"), "--out", str(file / "a.json")]
+    with pytest.raises(SystemExit) as stop:
+        run_main("generate", "-m", folder, "-p", "a", "-n", "4", "--max-tokens", "2", *given)
+    said = capsys.readouterr().out
+    assert stop.value.code == 0 and f"wrote {file / 'a.svg'}, {file / 'a.json'}" in said.replace("\n", "")
+    assert len(Result.from_json(file / "a.json").samples) == 4 and "<svg" in (file / "a.svg").read_text()
+
+
+def test_a_picture_that_nothing_can_draw_is_refused_before_the_run(file, capsys, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr("feynkac.steering.steer.steer", lambda *_, **__: pytest.fail("it ran"))
+    with pytest.raises(SystemExit):
+        run_main("run", f"{file}/slow.py:slow", "--out", f"{file}/a.png")
+    assert "pip install 'feynkac[plot]'" in capsys.readouterr().err

@@ -47,6 +47,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "feynkac.commands": (
         "feynkac", "feynkac.programs", "feynkac.models.diffusion", "feynkac.models.edits", "feynkac.models.language",
     ),
+    "feynkac.__main__": ("feynkac.commands",),
     "feynkac": (
         "feynkac.steering", "feynkac.rulers", "feynkac.programs", "feynkac.models.diffusion", "feynkac.models.language",
     ),

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feynkac.base.errors import ArgumentError, FeynkacError
+from feynkac.base.errors import ArgumentError
+from feynkac.base.extras import needing
 from feynkac.base.numbers import as_whole
+from feynkac.base.words import is_word
 from feynkac.results.history import History
 from feynkac.results.pictures import lineage, particles, traces
 from feynkac.results.pictures.style import SETTINGS, SOFT, title
@@ -27,7 +29,7 @@ SIZE = (13.0, 6.8)
 def picture(result: Result, kind: particles.Kind | None = None, most: int = 64, reference: Any = None) -> Figure:
     """See `Result.plot`."""
     figure_class, settings = matplotlib()
-    if kind is not None and kind not in particles.KINDS:
+    if kind is not None and not is_word(kind, particles.KINDS):
         raise ArgumentError(f"plot(kind={kind!r}): choose one of {', '.join(map(repr, particles.KINDS))}, or None")
     if (as_whole(most) or 0) < 1:
         raise ArgumentError(f"plot(most={most!r}): a number of particles to show, at least 1")
@@ -101,12 +103,10 @@ def find_heaviest(result: Result) -> int | None:
 
 
 def matplotlib() -> tuple[Any, Any]:
-    """The Figure class of matplotlib, and its context of settings. Raises FeynkacError where it is missing."""
-    try:
+    """The Figure class of matplotlib, and its context of settings. Raises MissingExtra where it is missing."""
+    with needing("plot", "pictures are drawn by matplotlib"):
         from matplotlib import rc_context
         from matplotlib.figure import Figure
-    except ImportError as cause:
-        raise FeynkacError("pictures are drawn by matplotlib: pip install 'feynkac[plot]'") from cause
     return Figure, rc_context
 
 

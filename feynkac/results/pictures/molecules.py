@@ -8,20 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import FeynkacError
+from feynkac.base.extras import needing
 
 WIDTH, HEIGHT = 320, 240
 """Pixels of a drawing."""
 
 
 def draw_molecules(smiles: str) -> NDArray[np.float64] | None:
-    """(H, W, 3) from 0 to 1; None for a text that is no molecule. Raises FeynkacError where rdkit is missing."""
-    try:
+    """(H, W, 3) from 0 to 1; None for a text that is no molecule. Raises MissingExtra where rdkit is missing."""
+    with needing("molecules", "molecules are drawn by rdkit"):
         from rdkit import Chem, RDLogger  # pyright: ignore[reportMissingImports]
         from rdkit.Chem.Draw import rdMolDraw2D  # pyright: ignore[reportMissingImports]
-    except ImportError as cause:
-        raise FeynkacError("molecules are drawn by rdkit: pip install 'feynkac[molecules]'") from cause
-    from PIL import Image
+    with needing("plot", "pictures are drawn by matplotlib, with Pillow"):
+        from PIL import Image
 
     RDLogger.DisableLog("rdApp.*")  # type: ignore[attr-defined]  # it writes a line for each text that is no molecule
     molecule: Any = Chem.MolFromSmiles(smiles) if smiles else None

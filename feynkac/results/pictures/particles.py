@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.escaping import escape
+from feynkac.base.numbers import find_shape
 from feynkac.results.pictures.style import BLUE, FAINT, GONE, INK, ORANGE, SOFT, percent, printable, title
 from feynkac.results.ranking import rank_samples
 from feynkac.results.result import Result
-from feynkac.results.text import escape
 
 Kind: TypeAlias = Literal["images", "molecules", "points", "numbers", "texts"]
 KINDS = ("images", "molecules", "points", "numbers", "texts")
@@ -30,7 +31,7 @@ STEM, GAP = 0.34, 1.1
 def kind_of(samples: Sequence[Any]) -> Kind:
     """How samples are best drawn, by the first of them; molecules cannot be told from texts."""
     first = samples[0]
-    shape = list(getattr(first, "shape", ()))
+    shape = list(find_shape(first))
     if hasattr(first, "getbands") or (len(shape) in (3, 4) and shape[-3] in CHANNELS):
         return "images"
     if shape == [2]:

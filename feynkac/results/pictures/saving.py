@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import ArgumentError, FeynkacError
+from feynkac.base.errors import ArgumentError
+from feynkac.base.extras import needing
 from feynkac.base.writing import replace_file, write_atomically
 
 if TYPE_CHECKING:
@@ -39,12 +40,10 @@ def save_images(result: Result, folder: str | os.PathLike[str]) -> list[Path]:
 def save_samples(samples: Sequence[Any], folder: Path) -> list[str]:
     """The names of the files in `folder` that the `samples` were written to: images as PNG, videos as GIF.
 
-    Raises ArgumentError for samples that are neither, FeynkacError where Pillow is missing, and OSError.
+    Raises ArgumentError for samples that are neither, MissingExtra where Pillow is missing, and OSError.
     """
-    try:
+    with needing("plot", "images are written by Pillow"):
         from PIL import Image
-    except ImportError as cause:
-        raise FeynkacError("images are written by Pillow: pip install pillow") from cause
     arrays = [_to_frames(sample, row) for row, sample in enumerate(samples)]
     folder.mkdir(parents=True, exist_ok=True)
     names = []

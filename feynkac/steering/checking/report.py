@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from feynkac.base.errors import FeynkacError
+from feynkac.base.escaping import escape
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Report:
         titles |= {"notes": "note", "faults": "WRONG"}
         blocks = [(title, getattr(self, name)) for name, title in titles.items()]
         lines = [line for title, found in blocks if found for line in (title, *(f"  - {each}" for each in found))]
-        return "\n".join(lines)
+        return escape("\n".join(lines), keep="\n")
 
     __repr__ = __str__
 

@@ -7,7 +7,9 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, FeynkacError, ModelError
+from feynkac.base.extras import needing
 from feynkac.base.numbers import read_real, read_seconds, read_whole
 from feynkac.steering.executors.clusters import check_environment, check_listening, check_text, describe_nodes
 from feynkac.steering.executors.pieces import Call, Outcome, Piece
@@ -38,9 +40,11 @@ class RayExecutor:
       one that is busy after a minute; give it where a cluster grows by itself.
     - `runtime_env`: of the workers, as Ray has it.
 
-    Raises FeynkacError where Ray is not installed, not reached, or too small, ArgumentError for bad arguments.
+    Raises MissingExtra where Ray is not installed, FeynkacError where it is not reached or too small, ArgumentError for
+    bad arguments.
     """
 
+    @suggest_names()
     def __init__(
         self,
         workers: int,
@@ -156,12 +160,10 @@ class RayExecutor:
 
 
 def import_ray() -> Any:
-    """The package. Raises FeynkacError where it is missing, ArgumentError inside of a worker."""
-    try:
+    """The package. Raises MissingExtra where it is missing, ArgumentError inside of a worker."""
+    with needing("ray", "RayExecutor needs Ray"):
         import cloudpickle  # noqa: F401
         import ray  # pyright: ignore[reportMissingImports]
-    except ImportError as cause:
-        raise FeynkacError(f"RayExecutor needs Ray ({cause}): pip install 'feynkac[ray]'") from cause
     if ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE:
         raise ArgumentError("a RayExecutor inside of a worker of Ray; make it in the process that steers")
     return ray

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.words import is_word
 from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.fitting.captures import Activations
 from feynkac.models.edits.fitting.methods import METHODS, Graded, Method, measure_separation
@@ -50,7 +51,7 @@ def fit_direction(
     Raises ArgumentError where there is nothing to compare with, for too few texts (two a side, unless K positions are
     given), unequal numbers with "pca", groups of different layers, widths or places, and where the difference is 0.
     """
-    if method not in METHODS:
+    if not is_word(method, METHODS):
         raise ArgumentError(f"method is {method!r}; it must be one of {', '.join(map(repr, METHODS))}")
     high = _pool(toward, "toward")
     other = None if away is None and centre is None else _pool(away if centre is None else centre, "away")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import read_real, read_whole
 from feynkac.base.per_vocabulary import PerVocabulary
@@ -145,6 +146,7 @@ class ByteModel(LanguageModel):
         return f"ByteModel({self.lm!r}, {width})"
 
 
+@suggest_names()
 def bytewise(lm: LanguageModel, *, beam: int | None = 16, least: float = 1e-4, heal: int = 0) -> ByteModel:
     """The law that a language model over tokens has over texts as bytes: a language model with 257 tokens.
 

@@ -31,6 +31,8 @@ class Parts:
 
     def __init__(self) -> None:
         self._most: int | None = None
+        self.told: str | None = None
+        """What was said when memory first ran out; None as long as it has not."""
 
     def forward(self, plan: Plan, run: Callable[[Plan], Passed]) -> Passed:
         """What `run` gives of the plan, or of its parts put together. Raises what it raises of a single context."""
@@ -41,9 +43,15 @@ class Parts:
             except Exception as cause:
                 if most == 1 or not is_out_of_memory(cause):
                     raise
-                if self._most is None:
-                    _log.warning(_TOLD, most, str(cause).strip().splitlines()[0])
+                self.tell(most, cause)
                 self._most = most // 2  # the next try is outside: here the error still holds what it ran out of
+
+    def tell(self, contexts: int, cause: Exception) -> None:
+        """Say, once, that memory ran out with so many contexts in one pass."""
+        if self.told is None:
+            said = str(cause).strip() or type(cause).__name__
+            self.told = _TOLD % (contexts, said.splitlines()[0])
+            _log.warning("%s", self.told)
 
 
 def _run_parts(plan: Plan, most: int, run: Callable[[Plan], Passed]) -> Passed:

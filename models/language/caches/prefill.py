@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
 
+from feynkac.base.errors import is_out_of_memory
 from feynkac.models.language.caches.forward import Last
 from feynkac.models.language.caches.opening import find_device
+from feynkac.models.language.caches.parts import Parts
 
 if TYPE_CHECKING:
     from feynkac.models.language.caches.twin import Twins
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 _PREFILL = 4096
 """Prompt tokens in one forward pass: bounds the memory of activations."""
+_LEAST = 16
+"""Prompt tokens in one forward pass, at least, however little memory there is."""
 _WORTH = 128
 """Tokens from which on a pass of its own is worth it for what several prompts begin with."""
 Ids = tuple[int, ...]
@@ -48,9 +52,15 @@ class Prefix:
 
 
 class Prefill:
-    """Forwards distinct prompts of one batch; `first` (D,) is the number that each has in `laid`."""
+    """Forwards distinct prompts of one batch; `first` (D,) is the number that each has in `laid`.
 
-    def __init__(self, twins: Twins, laid: Laid, prompts: Sequence[Ids], first: NDArray[np.int64]) -> None:
+    Where memory runs out, fewer prompts go into a pass, and then fewer tokens, which `parts` is told.
+    """
+
+    def __init__(
+        self, twins: Twins, laid: Laid, prompts: Sequence[Ids], first: NDArray[np.int64], parts: Parts | None = None
+    ) -> None:
+        self._parts = parts or Parts()
         self._twins, self._laid, self._prompts, self._first = twins, laid, prompts, first.tolist()
         self._device = find_device(twins.model)
 
@@ -93,15 +103,41 @@ class Prefill:
             yield from (members[start : start + most] for start in range(0, len(members), most))
 
     def _forward(
-        self, members: Sequence[int], texts: Mapping[int, Ids] | Sequence[Ids], before: Prefix | None, n: int
+        self,
+        members: Sequence[int],
+        texts: Mapping[int, Ids] | Sequence[Ids],
+        before: Prefix | None,
+        n: int,
+        stretch: int = _PREFILL,
+    ) -> list[Prefix]:
+        """Some texts behind the first `n` tokens of `before`, or halves of what was too much for the memory."""
+        longest = min(stretch, max(len(texts[i]) for i in members) - n)
+        try:
+            return list(self._pass(members, texts, before, n, longest))
+        except Exception as cause:
+            if not is_out_of_memory(cause) or (len(members) == 1 and longest <= _LEAST):
+                raise
+            self._parts.tell(len(members), cause)
+        if len(members) == 1:  # outside, where the error no longer holds what it ran out of
+            return self._forward(members, texts, before, n, max(longest // 2, _LEAST))
+        half = len(members) // 2
+        return [prefix for some in (members[:half], members[half:]) for prefix in self._forward(some, texts, before, n)]
+
+    def _pass(
+        self,
+        members: Sequence[int],
+        texts: Mapping[int, Ids] | Sequence[Ids],
+        before: Prefix | None,
+        n: int,
+        stretch: int,
     ) -> Iterator[Prefix]:
-        """By the model's own attention, one stretch of the texts a pass, behind the first `n` tokens of `before`."""
+        """By the model's own attention, one stretch of the texts after the other."""
         ids = torch.tensor([texts[i] for i in members], device=self._device)
         numbers = np.array([self._first[i] for i in members])
         last = Last(torch.empty(0), None, _expand(before, n, len(members)))
         with self._twins.borrow() as twin:
-            for start in range(n, ids.shape[1], _PREFILL):
-                some = ids[:, start : start + _PREFILL]
+            for start in range(n, ids.shape[1], stretch):
+                some = ids[:, start : start + stretch]
                 positions = torch.arange(start, start + some.shape[1], device=ids.device).expand_as(some)
                 with self._laid.on(twin, numbers, positions):
                     last = twin.forward.last(some, last.cache, start)

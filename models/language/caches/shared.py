@@ -171,6 +171,11 @@ class SharedContexts:
         self._passes = 0
 
     @property
+    def strained(self) -> str | None:
+        """See `feynkac.models.language.protocols.Strains`."""
+        return self._parts.told
+
+    @property
     def lengths(self) -> NDArray[np.int64]:
         """(U,) tokens of each context, its prompt among them."""
         return self._prompt_lengths[self._layout.prompt] + self._layout.length
@@ -178,7 +183,7 @@ class SharedContexts:
     @torch.inference_mode()
     def start(self) -> Tensor:
         """Forward each distinct prompt once; (G, V) float32 logits, and one context for each prompt given."""
-        left = Prefill(self._twins, self._laid, self._prompts, self._first).run()
+        left = Prefill(self._twins, self._laid, self._prompts, self._first, self._parts).run()
         self._cache = SharedCache([list(layer) for layer in zip(*(prefix.layers for prefix in left), strict=True)])
         for number, g in enumerate(self._first.tolist()):
             for layer, biases in self._laid.list_biases(g).items():

@@ -20,9 +20,10 @@ import torch
 from torch import Tensor
 from torch.nn.modules import module as torch_module
 
-from feynkac.base.errors import is_out_of_memory
+from feynkac.base.errors import ModelError, is_out_of_memory
 from feynkac.models.language.caches.attention import list_attention_configs
 from feynkac.models.language.caches.forward import Forward
+from feynkac.models.language.caches.linear import Packing, quicken
 from feynkac.models.language.caches.remembered import Store
 
 _log = logging.getLogger(__name__)
@@ -48,9 +49,11 @@ class Twins:
     The weights are the model's own tensors: changes in place are seen. Anything else that is changed afterwards
     (hooks, modules, configuration, device) makes `is_current` False, and asks for new twins. A model that cannot be
     copied (quantised, spread over devices, or one that `copy.deepcopy` refuses) is its own twin, behind a lock.
+    `packed`: the linear layers' weights are kept once more (`feynkac.models.language.caches.linear`), and changes
+    in place ask for new twins, too. Raises ModelError where that cannot be.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, *, packed: bool = False) -> None:
         self.model = model
         self.lock = threading.RLock()
         """For what is to be found out once."""
@@ -66,6 +69,9 @@ class Twins:
         """Prompts whose keys and values are kept between runs."""
         self._found = Snapshot(model)
         self._pristine = _copy_if_possible(model)  # never run, so that a twin made later is like the first
+        if packed and self._pristine is None:
+            raise ModelError(f"packed=True is for models that can be copied, and {type(model).__name__} here cannot")
+        self._packing = Packing(model) if packed else None
         self._free: list[Twin] = []
         self._itself: Twin | None = None
 
@@ -77,7 +83,7 @@ class Twins:
     @property
     def is_current(self) -> bool:
         """Whether the model is still what it was copied from."""
-        return self._found.matches(self.model)
+        return self._found.matches(self.model) and (self._packing is None or self._packing.is_current)
 
     @contextmanager
     def borrow(self) -> Iterator[Twin]:
@@ -90,7 +96,7 @@ class Twins:
         try:
             twin = self._free.pop()  # atomic, unlike asking first
         except IndexError:
-            twin = Twin(copy_modules(self._pristine))
+            twin = Twin(quicken(copy_modules(self._pristine), self._packing))
         yield twin
         self._free.append(twin)  # not after an exception, which may leave a hook or a setting on it
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.base.numbers import as_whole
+from feynkac.base.words import is_word
 
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 _MLP = ("mlp", "feed_forward", "ffn", "block_sparse_moe", "moe", "mlp_block", "mixer_ffn")
@@ -143,7 +144,7 @@ class Anatomy:
 
     def _read_blocks(self, blocks: str) -> str:
         known = dict(self._list_blocks())
-        if blocks not in known:
+        if not is_word(blocks, known):
             raise ArgumentError(f"blocks={blocks!r} is no list of modules; this model has {sorted(known)}")
         return blocks
 

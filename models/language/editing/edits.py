@@ -50,7 +50,9 @@ class Edits:
                     f"edit {number} is {edit!r}; give one of feynkac.models.edits, such as Add(...), or an object "
                     "with prepare(anatomy)"
                 )
-            prepared.append(edit.prepare(anatomy))
+            prepared.append(one := edit.prepare(anatomy))
+            if not isinstance(one, Prepared):
+                raise ArgumentError(f"edit {number}: prepare returned {type(one).__name__}; return a Prepared")
         self._prepared = prepared
         self.changes: list[tuple[Change, Edit]] = [
             (change, edit) for edit, one in zip(self.edits, prepared, strict=True) for change in one.changes

@@ -6,14 +6,15 @@ fk.steer(contrast, fk.regex("[^e]*"))
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError
-from feynkac.base.numbers import read_real
+from feynkac.base.lists import as_list
+from feynkac.base.numbers import as_real, read_real
 from feynkac.base.vocabulary import Vocabulary
+from feynkac.base.words import is_word
 from feynkac.models.language.ensembles.contexts import EnsembleContexts, Member
 from feynkac.models.language.ensembles.rules import Rule
 from feynkac.models.language.language_model import LanguageModel
@@ -67,6 +68,7 @@ class Ensemble(LanguageModel):
         return f"Ensemble({self.rule.kind} of {len(self.members)} prompts, weights {self.rule.weights})"
 
 
+@suggest_names()
 def ensemble(
     prompts: Iterable[Prompted],
     weights: Iterable[float] | None = None,
@@ -128,9 +130,8 @@ def _split(prompt: tuple[int, ...], n: int, mark: int) -> list[tuple[int, ...]]:
 
 
 def _read_prompts(prompts: Any) -> list[Prompted]:
-    if isinstance(prompts, str | Prompted) or not isinstance(prompts, Iterable):
+    if (listed := as_list(prompts)) is None:
         raise ArgumentError(f"ensemble: {prompts!r}: give a list of prompts, [lm.prompt(...), ...]")
-    listed = list(prompts)
     if not listed:
         raise ArgumentError("ensemble: an empty list of prompts; give at least one")
     for i, each in enumerate(listed):
@@ -156,16 +157,13 @@ def _read_prompts(prompts: Any) -> list[Prompted]:
 
 
 def _read_rule(n: int, weights: Any, kind: Any, plausible: Any) -> Rule:
-    if kind not in ("product", "mixture"):
+    if not is_word(kind, ("product", "mixture")):
         raise ArgumentError(f"ensemble: kind is {kind!r}; it must be 'product' or 'mixture'")
     share = read_real("plausible", plausible, 0.0, " and at most 1")
     if share > 1.0:
         raise ArgumentError(f"plausible is {plausible!r}; it must be a number of at least 0 and at most 1")
-    try:
-        listed = [1.0 / n] * n if weights is None else list(weights)
-    except TypeError:
-        listed = []
-    sound = [isinstance(w, Real) and not isinstance(w, bool) and math.isfinite(w) and w != 0 for w in listed]
+    listed = [1.0 / n] * n if weights is None else as_list(weights) or []
+    sound = [bool(as_real(w)) for w in listed]
     if len(listed) != n or not all(sound) or (kind == "mixture" and min(listed) < 0):
         what = "positive numbers" if kind == "mixture" else "finite numbers other than 0"
         raise ArgumentError(f"ensemble: weights is {weights!r}; give {n} {what}, one for each prompt")

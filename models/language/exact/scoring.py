@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError, shorten
+from feynkac.base.lists import as_list
 from feynkac.base.masks import States, TokenMask, pack
 from feynkac.base.per_vocabulary import PerVocabulary
 from feynkac.base.vocabulary import Vocabulary
+from feynkac.base.words import is_word
 from feynkac.models.language.exact.enumeration import Enumeration
 from feynkac.models.language.proposals.drawing import PromptProblem
 from feynkac.models.language.proposals.listed import Ids, can_end, score_firsts, score_lists, shape_starts
@@ -31,12 +33,11 @@ def score_texts(
     lm: LanguageModel, prompt: Any, texts: Iterable[str], end: bool, spellings: Literal["usual", "all"]
 ) -> NDArray[np.float64]:
     """(K,) log-probabilities of texts (see `LanguageModel.score`)."""
-    if isinstance(texts, str) or not isinstance(texts, Iterable):
+    if (listed := as_list(texts)) is None:
         raise ArgumentError(f"score: {texts!r}: give a list of texts")
-    listed = list(texts)
     if wrong := [text for text in listed if not isinstance(text, str)]:
         raise ArgumentError(f"score: {wrong[0]!r} is no text; give a list of texts")
-    if spellings not in ("usual", "all"):
+    if not is_word(spellings, ("usual", "all")):
         raise ArgumentError(f"spellings is {spellings!r}; it must be 'usual' or 'all'")
     if spellings == "all" and not end:
         raise ArgumentError("score: end=False counts the usual spelling only; leave spellings='all' out")
@@ -50,11 +51,14 @@ def score_texts(
 
 def score_answers(lm: LanguageModel, questions: Sequence[Any], answers: Sequence[str]) -> NDArray[np.float64]:
     """(Q, A) log-probabilities of answers as beginnings (see `LanguageModel.score_answers`)."""
-    spelt = [tuple(lm.spell(answer)) for answer in answers]
+    listed, asked = as_list(answers), as_list(questions)
+    if not listed or not all(isinstance(answer, str) for answer in listed) or asked is None:
+        raise ArgumentError("score_answers: give a list of questions, and a list of answers, which are texts")
+    spelt = [tuple(lm.spell(answer)) for answer in listed]
     if not all(spelt):
-        raise ArgumentError(f"score_answers: an answer of {list(answers)!r:.80} is empty; leave it out")
+        raise ArgumentError(f"score_answers: an answer of {listed!r:.80} is empty; leave it out")
     longest = max(map(len, spelt))
-    prompts = [_read_question(lm, question, longest) for question in questions]
+    prompts = [_read_question(lm, question, longest) for question in asked]
     if not prompts:
         return np.empty((0, len(spelt)))
     contexts = lm.open([prompt.tokens for prompt in prompts], longest)

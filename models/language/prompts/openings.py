@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.lists import as_list
 from feynkac.base.numbers import as_whole
 from feynkac.base.tokens import Token
 from feynkac.base.unicode import check_unicode
@@ -70,9 +71,10 @@ def read_ids(tokens: Sequence[Any], n_embeddings: int, vocabulary: Vocabulary) -
 def read_eos(eos: Any) -> list[int]:
     """The ids that end a text, sorted, from one id or several. Raises ArgumentError for others."""
     one = as_whole(eos)
-    if one is None and (isinstance(eos, str | bytes | Mapping) or not isinstance(eos, Iterable)):
+    listed = as_list(eos) if one is None else [one]
+    if listed is None:
         raise ArgumentError(f"eos is {shorten(eos)}; give a token id, or a list of ids")
-    ids = [as_whole(id) for id in (eos if one is None else [one])]
+    ids = [as_whole(id) for id in listed]
     if any(id is None or id < 0 for id in ids):
         raise ArgumentError(f"eos is {shorten(eos)}; give a token id, or a list of ids")
     return sorted({id for id in ids if id is not None})
@@ -82,9 +84,9 @@ def read_stops(stop: Any) -> tuple[bytes, ...]:
     """The stop strings as bytes; None means none. Raises ArgumentError for what is no text, or empty."""
     if stop is None:
         return ()
-    if not isinstance(stop, str) and (isinstance(stop, bytes | Mapping) or not isinstance(stop, Iterable)):
+    stops = [stop] if isinstance(stop, str) else as_list(stop)
+    if stops is None:
         raise ArgumentError(f"stop is {shorten(stop)}; give a string, or a list of strings")
-    stops = [stop] if isinstance(stop, str) else list(stop)
     for one in stops:
         if not isinstance(one, str):
             raise ArgumentError(f"stop holds {shorten(one)}; give a string, or a list of strings")

@@ -6,7 +6,9 @@ from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Literal
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, shorten
+from feynkac.base.words import is_word
 from feynkac.potentials.constraints.grammars import ContextFree
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ _STATEMENTS = ("select", "insert", "update", "delete", "create")
 _PARTS = ("lines", "expression")
 
 
+@suggest_names()
 def sql(*kinds: Literal["select", "insert", "update", "delete", "create"]) -> ContextFree:
     """One statement of SQL in SQLite's dialect, of any of the `kinds`; of all five where none is named.
 
@@ -27,12 +30,13 @@ def sql(*kinds: Literal["select", "insert", "update", "delete", "create"]) -> Co
 
     Raises ArgumentError for another kind.
     """
-    if unknown := [kind for kind in kinds if kind not in _STATEMENTS]:
+    if unknown := [kind for kind in kinds if not is_word(kind, _STATEMENTS)]:
         raise ArgumentError(f"sql({shorten(repr(unknown[0]))}): the kinds of statements are {', '.join(_STATEMENTS)}")
     chosen = [kind for kind in _STATEMENTS if kind in kinds or not kinds]
     return _make("sql", f'start: _O ({" | ".join(chosen)}) [_O ";"] _O', f"sql({', '.join(map(repr, kinds))})")
 
 
+@suggest_names()
 def python(part: Literal["lines", "expression"] = "lines") -> ContextFree:
     """Lines of Python, or one expression: `ast.parse` takes every text that is accepted.
 
@@ -44,7 +48,7 @@ def python(part: Literal["lines", "expression"] = "lines") -> ContextFree:
 
     Raises ArgumentError for another part.
     """
-    if part not in _PARTS:
+    if not is_word(part, _PARTS):
         raise ArgumentError(f'python({shorten(repr(part))}): give "lines" or "expression"')
     return _make("python", f"start: {part}", f"python({part!r})")
 

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, shorten
 from feynkac.base.masks import TokenAutomaton
 from feynkac.base.numbers import read_seconds
@@ -65,6 +66,7 @@ class Parser(TokenFactor):
         self._caller = Caller(*self._given)
 
 
+@suggest_names()
 def parser(
     advance: Callable[[Any, bytes], Any] | Advances,
     start: Any = None,

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ConstraintError, shorten, shorten_report
+from feynkac.base.escaping import escape
 from feynkac.base.masks import TokenAutomaton
+from feynkac.base.words import is_word
 from feynkac.potentials.constraints.automata import expressions
 from feynkac.potentials.constraints.automata.products import share_text
 from feynkac.potentials.constraints.grammars import GrammarConstraint, find_fault
@@ -75,6 +78,7 @@ class SchemaConstraint(GrammarConstraint):
         return json.loads(text) if self._reader is None else self._reader.read(text)
 
 
+@suggest_names()
 def json_schema(
     schema: Any,
     *,
@@ -101,7 +105,7 @@ def json_schema(
     Raises ArgumentError for no schema; ConstraintError for one that is wrong, that no value meets, that is nested more
     than 120 deep, or that looks like something else (a tool description, a misspelt keyword), with the place.
     """
-    if unsupported not in ("check", "refuse", "ignore"):
+    if not is_word(unsupported, ("check", "refuse", "ignore")):
         raise ArgumentError(
             f"json_schema(unsupported={shorten(repr(unsupported))}): choose one of 'check', 'refuse', 'ignore'"
         )
@@ -109,7 +113,7 @@ def json_schema(
     given = _read(schema) if reader is None else reader.make_schema()
     written = _write(given)
     name = shorten(f"json_schema({schema.__name__ if isinstance(schema, type) else written})")
-    options = _make_options(whitespace)
+    options = _make_options(_check_whitespace(whitespace))
     if reader is None and (mistake := find_mistake(given)):
         raise ConstraintError(f"{name}: {mistake}")
     relaxed = relax(simplify(given), lambda each: find_fault(_make_lark(each, options), ("", "{", "[", '"')))
@@ -153,6 +157,14 @@ def _write(schema: Any) -> str:
         raise ArgumentError(f"json_schema: the schema is no JSON: {error}") from None
 
 
+def _check_whitespace(whitespace: Any) -> str:
+    if not isinstance(whitespace, str):
+        raise ArgumentError(
+            f"json_schema(whitespace={shorten(repr(whitespace))}): give 'compact', 'flexible', or a regular expression"
+        )
+    return whitespace
+
+
 @lru_cache(maxsize=64)
 def _make_options(whitespace: str) -> dict[str, Any]:
     """What llguidance is told of white space."""
@@ -190,8 +202,8 @@ def _make_checks(name: str, given: Any, relaxed: Relaxed, warn: bool) -> list[Ch
     for place, format in relaxed.formats if warn else ():
         if format not in formats:
             warnings.warn(
-                f"{name}: the format {shorten(repr(format))} at {place} {explain_format(format)}",
-                stacklevel=3,
+                escape(f"{name}: the format {shorten(repr(format))} at {place} {explain_format(format)}"),
+                stacklevel=4,  # of the call of json_schema, behind suggest_names
             )
     if not relaxed.dropped and not formats:
         return []

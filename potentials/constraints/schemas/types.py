@@ -5,7 +5,8 @@ from __future__ import annotations
 import typing
 from typing import Any
 
-from feynkac.base.errors import ArgumentError, ConstraintError, FeynkacError
+from feynkac.base.errors import ArgumentError, ConstraintError, MissingExtra
+from feynkac.base.extras import needing
 
 
 def is_type(schema: Any) -> bool:
@@ -17,10 +18,8 @@ class TypeReader:
     """What reads the JSON text of a value of a Python type."""
 
     def __init__(self, kind: Any) -> None:
-        try:
+        with needing("types", f"json_schema({kind!r}) needs pydantic"):
             import pydantic
-        except ImportError:
-            raise FeynkacError(f"json_schema({kind!r}) needs pydantic; install it: pip install pydantic") from None
         self.kind = kind
         try:
             self._adapter = pydantic.TypeAdapter(kind)
@@ -56,6 +55,6 @@ class TypeReader:
         return TypeReader, (self.kind,)
 
 
-def _make_missing(kind: Any, error: ImportError) -> FeynkacError:
+def _make_missing(kind: Any, error: ImportError) -> MissingExtra:
     """What to say where pydantic needs another package for a type."""
-    return FeynkacError(f"json_schema({kind!r}) needs a package that is not installed: {error}")
+    return MissingExtra(f"json_schema({kind!r}) needs a package that is not installed: {error}")

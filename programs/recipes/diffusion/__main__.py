@@ -1,6 +1,6 @@
 """Ready programs for diffusion models, from the shell: each steers, prints what came out and saves a picture.
 
-python -m feynkac.programs.recipes.diffusion inpaint benchmarks/train/digits --out completed.png
+python -m feynkac.programs.recipes.diffusion inpaint demo --out completed.png
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from feynkac.base.errors import FeynkacError
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one program. Errors of ours are one line."""
     import feynkac
-    from feynkac.results.pictures.figure import matplotlib
+    from feynkac.results.outputs import check_outputs, write_outputs
 
     parser = _parser()
     args = parser.parse_args(arguments)
+    out = args.out or [Path("out.png")]
     try:
-        matplotlib()  # refused before the run rather than after it
+        check_outputs(out)
         (model, potential), drawing = args.task(args)
         options = {"particles": args.particles, "islands": args.islands, "seed": args.seed}
         result = feynkac.steer(model, potential, **options)
         result.show(5)
-        result.plot(**drawing).savefig(args.out)
+        write_outputs(result, out, **drawing)
     except FeynkacError as error:
         parser.exit(1, f"error: {error}\n")
-    print(f"wrote {args.out}")
+    print(f"wrote {', '.join(map(str, out))}")
 
 
 def rewarded(args: Namespace) -> Any:
@@ -64,9 +65,9 @@ def drug_like(args: Namespace) -> Any:
 
 
 def _pipeline(args: Namespace) -> Any:
-    from feynkac.models.diffusion.folder import open_pipeline
+    from feynkac.models.diffusion.folder import DEMO, open_pipeline
 
-    return open_pipeline(args.model)
+    return open_pipeline(DEMO if args.model == Path("demo") else args.model)
 
 
 def _parser() -> ArgumentParser:
@@ -89,7 +90,9 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _command(programs: Any, task: Any, model: str = "the folder of a pipeline", steps: bool = True) -> ArgumentParser:
+def _command(
+    programs: Any, task: Any, model: str = "the folder of a pipeline, or demo", steps: bool = True
+) -> ArgumentParser:
     """A command with the options that all have."""
     command = programs.add_parser(task.__name__.replace("_", "-"), help=task.__doc__, description=task.__doc__)
     command.set_defaults(task=task)
@@ -99,7 +102,7 @@ def _command(programs: Any, task: Any, model: str = "the folder of a pipeline", 
     if steps:
         command.add_argument("--steps", type=int, default=50, help="denoising steps")
     command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--out", type=Path, default=Path("out.png"), help="the picture")
+    command.add_argument("--out", type=Path, action="append", help="a picture, or all of the result to .json; out.png")
     return command
 
 

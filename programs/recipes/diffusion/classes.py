@@ -1,6 +1,6 @@
 """One class of images, from a model that knows of no classes and a classifier that knows of no noise.
 
-python -m feynkac.programs.recipes.diffusion of-class benchmarks/train/digits --label 3 --out threes.png
+python -m feynkac.programs.recipes.diffusion of-class demo --label 3 --out threes.png
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from feynkac.base.errors import ModelError
+from feynkac.base.extras import needing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,11 +43,9 @@ def digit_classifier() -> Callable[[Tensor], Tensor]:
     """Logistic regression on scikit-learn's digits: images (R, 1, 8, 8) from 0 to 1 to (R, 10) log-probabilities."""
     import torch
 
-    try:
+    with needing("digits", "the digits come with scikit-learn"):
         from sklearn.datasets import load_digits
         from sklearn.linear_model import LogisticRegression
-    except ImportError as cause:
-        raise ModelError("the digits come with scikit-learn: pip install 'feynkac[digits]'") from cause
     data: Any = load_digits()
     fitted = LogisticRegression(max_iter=500).fit(data.data / 16, data.target)
     weight, bias = (torch.as_tensor(each, dtype=torch.float32) for each in (fitted.coef_, fitted.intercept_))

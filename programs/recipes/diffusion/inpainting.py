@@ -1,6 +1,6 @@
 """The rest of an image of which a part is given.
 
-python -m feynkac.programs.recipes.diffusion inpaint benchmarks/train/digits --out completed.png
+python -m feynkac.programs.recipes.diffusion inpaint demo --out completed.png
 python -m feynkac.programs.recipes.diffusion inpaint PIPELINE --image photo.png --out completed.png
 """
 
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.errors import ArgumentError
+from feynkac.base.extras import needing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,10 +54,8 @@ def digit(which: int = 2) -> Tensor:
     """(1, 8, 8) from 0 to 1: one of scikit-learn's 1,797 digits."""
     import torch
 
-    try:
+    with needing("digits", "the digits come with scikit-learn"):
         from sklearn.datasets import load_digits
-    except ImportError as cause:
-        raise ModelError("the digits come with scikit-learn: pip install 'feynkac[digits]'") from cause
     data: Any = load_digits()
     if not 0 <= which < len(data.images):
         raise ArgumentError(f"there is no digit {which}; give a number from 0 to {len(data.images) - 1}")
@@ -67,7 +66,9 @@ def photo(path: str) -> Tensor:
     """(3, H, W) from 0 to 1: the image in a file. Raises ArgumentError for what is no image."""
     import numpy as np
     import torch
-    from PIL import Image
+
+    with needing("diffusion", "images are read by Pillow"):
+        from PIL import Image
 
     try:
         with Image.open(path) as file:

@@ -1,6 +1,6 @@
 """Images that a reward likes: the whole of reward-guided sampling, with two rewards to start from.
 
-python -m feynkac.programs.recipes.diffusion rewarded benchmarks/train/digits --reward symmetry --out symmetric.png
+python -m feynkac.programs.recipes.diffusion rewarded demo --reward symmetry --out symmetric.png
 """
 
 from __future__ import annotations

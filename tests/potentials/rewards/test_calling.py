@@ -426,3 +426,20 @@ def test_a_slow_reward_of_images_gives_what_it_gives_at_once() -> None:
         assert scores.tolist() == [1, 5, 9] and torch.autograd.grad(scores.sum(), x)[0].eq(1).all()
         with torch.no_grad():
             assert not Scorer(f, "f", calls=calls).score_tensors(x, None, np.arange(3)).requires_grad
+
+
+def test_a_batch_that_is_too_large_for_the_memory_is_asked_about_in_parts(tiny_lm) -> None:
+    sizes = []
+
+    def count(texts: list[str]) -> list[float]:
+        sizes.append(len(texts))
+        if len(texts) > 2:
+            raise MemoryError("none left")
+        return [float(len(text)) for text in texts]
+
+    task = tiny_lm("a", "b", seed=3).prompt("a", max_tokens=4)
+    found = fk.steer(task, fk.reward(count, batch=True), particles=16, seed=1)
+    wanted = fk.steer(task, fk.reward(len), particles=16, seed=1)
+    assert found.samples == wanted.samples and found.log_evidence == wanted.log_evidence
+    assert max(sizes) > 2 and len([size for size in sizes if size > 2]) <= 3
+    assert len([said for said in found.warnings if "memory ran out in 'reward(count)'" in said]) == 1

@@ -132,16 +132,18 @@ def test_training_mode_is_the_user_s() -> None:
 
 
 def test_a_model_that_cannot_be_copied_runs_behind_a_lock(tiny_lm: Any) -> None:
-    alone = [outcome(tiny_lm(), seed) for seed in range(4)]
-    lm = tiny_lm()
-    lm.model.train()
-    before = inside_of(lm.model)
-
     class Stubborn:
         def __deepcopy__(self, memo: Any) -> Any:
             raise TypeError("no copies")
 
-    lm.model.model.layers[0].extra = Stubborn()
+    def make() -> Any:
+        lm = tiny_lm()
+        lm.model.model.layers[0].extra = Stubborn()
+        return lm
+
+    alone, lm = [outcome(make(), seed) for seed in range(4)], make()
+    lm.model.train()
+    before = inside_of(lm.model)
     with ThreadPoolExecutor(THREADS) as pool:
         rows = list(pool.map(lambda _: [outcome(lm, seed) for seed in range(4)], range(THREADS)))
     assert not lm._twins.are_copies

@@ -1,0 +1,52 @@
+"""The arguments of everything public: one or two of them hostile, the others right."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from calls import World, list_calls
+from guard import fuzz, guarded
+from hypothesis import given, note, strategies as st
+from values import HOSTILE
+
+
+@pytest.fixture(scope="session")
+def calls(tiny_lm):
+    return list_calls(World(tiny_lm))
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """Names of files that an argument may happen to be are written here."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_each_call_works_with_what_is_right(calls) -> None:
+    refused = {"context": "outside", "from_pretrained": "no such", "Diffusion": "no pipeline", "from_json": "none.json"}
+    for name, call in calls.items():
+        if name not in (*refused, "chat", "TokenChain", "RayExecutor", "save_images", "call", "json_schema", "python"):
+            call.make({})
+
+
+@fuzz(share=0.4, sample=300)
+@given(st.data())
+def test_hostile_arguments_give_a_result_or_an_error_of_ours(calls, data) -> None:
+    name = data.draw(st.sampled_from(sorted(calls)), label="call")
+    call = calls[name]
+    if not call.names:
+        return
+    names = data.draw(st.lists(st.sampled_from(call.names), min_size=1, max_size=2, unique=True), label="arguments")
+    hostile = {each: data.draw(HOSTILE, label=each) for each in names}
+    note(f"in {os.getpid()}")
+    with guarded():
+        call.make(hostile)
+
+
+@fuzz(share=0.02, sample=40)
+@given(st.data())
+def test_hostile_potentials_and_moves_give_a_result_or_an_error_of_ours(calls, data) -> None:
+    several = [name for name, call in sorted(calls.items()) if call.many]
+    call = calls[data.draw(st.sampled_from(several), label="call")]
+    with guarded():
+        call.make({call.many: [data.draw(HOSTILE, label="given")]})
