@@ -78,16 +78,14 @@ class Particles:
         """The samples as text; of an unfinished program, the text of the context that it opened first."""
         return [str(sample) for sample in self.samples(rows)]
 
-    def tell_last(self, rows: Rows) -> tuple[NDArray[Any], LogW]:
+    def tell_last(self, rows: Rows) -> tuple[list[bytes], LogW]:
         """(R,) what each of `rows` sampled in the last step, as text; its nats are not known."""
         found = [find_sampled(self.rows[int(i)].tail, self.run.t) for i in rows]
-        pieces = np.empty(len(found), dtype=object)
-        pieces[:] = [None if each is None else write_value(each[0]) for each in found]
-        return pieces, np.full(len(found), np.nan)
+        return [b"" if each is None else write_value(each[0]) for each in found], np.full(len(found), np.nan)
 
-    def spell(self, pieces: NDArray[Any]) -> list[bytes]:
-        """(K,) these texts; none where nothing was sampled."""
-        return [b"" if piece is None else piece for piece in pieces]
+    def spell(self, pieces: Sequence[bytes]) -> Sequence[bytes]:
+        """(K,) these texts, which they are already."""
+        return pieces
 
     def tell_problems(self, rows: Rows) -> list[Problem]:
         """(R,) which program each particle runs; what it continues is its own affair."""

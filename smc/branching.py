@@ -23,7 +23,7 @@ from feynkac.base.errors import ArgumentError
 from feynkac.smc.checks import call, check_done, check_size
 from feynkac.smc.children import choose
 from feynkac.smc.engine import RandomSource, Step, draw_first
-from feynkac.smc.population import Extension, retire, weigh
+from feynkac.smc.population import retire, weigh
 from feynkac.smc.resample import put_in_place
 from feynkac.smc.unequal import optimal
 from feynkac.smc.weights import log_sum_exp
@@ -178,7 +178,7 @@ class _Run:
         # Of a row's mass each child has carried a part: that which goes on, over all that it allows.
         increment = np.zeros(len(grown))
         increment[grown] = children.tell_allowed()[new.at[grown]]
-        return replace(step, extension=Extension(new.log_weight - increment, increment, grown))
+        return replace(step, carried=new.log_weight - increment, increment=increment, ran=grown)
 
     def _note(self, parts: list[slice], lost: list[float], chosen: LogW) -> Step:
         """The step with what its chances have cost, in the rows that were extended and in their children."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from feynkac.base.contract import LogW, Mask, Model, Move, Potential, Resample, Rng, Rows, State
 from feynkac.base.errors import ArgumentError
 from feynkac.smc.checks import call, check_pair, check_size
-from feynkac.smc.population import Extension, Population, advance, retire
+from feynkac.smc.population import Population, advance, retire
 from feynkac.smc.redraws import Past
 from feynkac.smc.rejuvenation import Moves, Rejuvenation
 from feynkac.smc.resample import put_in_place
@@ -32,6 +32,10 @@ class RandomSource(Protocol):
     def at(self, stream: Stream, step: int, sizes: Sequence[int] | None = None, group: int = 0) -> Rng: ...
 
     def child(self, number: int) -> RandomSource: ...
+
+
+_BY_ROW = ("by_chance", "waiting", "carried", "increment", "ran")
+"""The fields of a step that may be unknown, and have a value for each row."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,12 @@ class Step:
     """(P,) what the chances of this step add to the relative variance of the evidence of each island; None: unknown."""
     waiting: Mask | None = None
     """(N,) rows that have finished, and are yet to be drawn anew by a move of a later step; None: no row is."""
-    extension: Extension | None = None
-    """How each row came to its weight in this step; None: not known."""
+    carried: LogW | None = None
+    """(N,) the log-weight with which each row entered the step, after resampling; None: not known."""
+    increment: LogW | None = None
+    """(N,) nats that the model added: log_weight = carried + increment + change of the level."""
+    ran: Mask | None = None
+    """(N,) whether the model has extended the row: the others had finished, or had no weight."""
 
     @property
     def log_z(self) -> float:
@@ -95,10 +103,8 @@ class Step:
             done=self.done[here],
             groups=(slice(0, here.stop - here.start),),
             parents=(slice(0, before.stop - before.start),),
-            by_chance=None if self.by_chance is None else self.by_chance[here],
             lost=None if self.lost is None else np.split(self.lost, len(self.groups))[g],
-            waiting=None if self.waiting is None else self.waiting[here],
-            extension=None if self.extension is None else self.extension.select(here),
+            **{name: None if (all_rows := getattr(self, name)) is None else all_rows[here] for name in _BY_ROW},
         )
 
 
@@ -167,8 +173,8 @@ def _extend(
 ) -> tuple[Step, Past | None]:
     """The step after `before`: resample, rejuvenate, propose, weigh."""
     t, now = before.t + 1, Population(before.state, before.log_weight, before.level, before.done)
-    n, groups = len(now.done), before.groups
-    chosen = _Chosen(now, np.arange(n), (False,) * len(groups), groups, None)
+    groups = before.groups
+    chosen = _Chosen(now, np.arange(len(now.done)), (False,) * len(groups), groups, None)
     if t:
         chosen = _choose(t, now, past, groups, model, resample, rng, moves)
     now, rows, resampled, groups, past = chosen
@@ -176,8 +182,9 @@ def _extend(
     past = None if past is None else past.follow(t, now.log_weight, after)
     waiting = None if past is None else past.find_waiting(after)
     left = after.log_weight, after.level, rows, resampled, after.done, groups, before.groups
-    extension = Extension.of(now, after)
-    return Step(t, after.state, *left, waiting=waiting, extension=extension), past
+    ran = now.alive & ~now.done
+    increment = np.zeros(len(ran)) if after.increment is None else np.where(ran, after.increment, 0.0)
+    return Step(t, after.state, *left, None, None, waiting, now.log_weight, increment, ran), past
 
 
 class _Chosen(NamedTuple):

@@ -1,9 +1,9 @@
-"""A weighted population between two steps, and the step itself: propose, weigh, and what that did to each row."""
+"""A weighted population between two steps, and the step itself: propose, weigh."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -37,28 +37,6 @@ class Population:
         forked = call(self.state.fork, rows, of=model, what="init(...).fork", t=t)
         state = check_size(forked, model=model, what="init(...).fork", n=len(rows))
         return Population(state, log_weight, self.level[rows], self.done[rows])
-
-
-class Extension(NamedTuple):
-    """How each of N rows came to its weight in one step: log_weight = carried + increment + change of the level."""
-
-    carried: LogW
-    """(N,) the log-weight with which it entered the step, after resampling."""
-    increment: LogW
-    """(N,) nats that the model added: the mass that masks left, ratios of proposals, what a program scored."""
-    ran: Mask
-    """(N,) whether it was extended: the others had finished, or had no weight."""
-
-    @classmethod
-    def of(cls, before: Population, after: Population) -> Extension:
-        """That of a step from one population to the next."""
-        ran = before.alive & ~before.done
-        increment = np.zeros(len(ran)) if after.increment is None else np.where(ran, after.increment, 0.0)
-        return cls(before.log_weight, increment, ran)
-
-    def select(self, rows: slice) -> Extension:
-        """That of some rows."""
-        return Extension(*(each[rows] for each in self))
 
 
 def advance(t: int, before: Population, model: Model, potential: Potential, rng: Rng) -> Population:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,103 +16,88 @@ from feynkac.smc.engine import Step
 
 DIGITS = 6
 """Digits behind the point to which a history has its nats."""
+_NATS = ("levels", "log_weights", "carried", "increments", "log_probs")
+_OTHERS = ("rows", "ran", "pieces", "killers", "moved")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One step of N particles."""
-
-    rows: Rows
-    level: LogW
-    log_weight: LogW
-    carried: LogW | None
-    increment: LogW | None
-    ran: Mask | None
-    pieces: NDArray[Any] | None
-    """What each of the rows that `ran` added, in their order."""
-    log_prob: LogW | None
-    """(N,)"""
-    killers: Mapping[int, str]
-    moved: Sequence[int]
-
-
-@dataclass
 class Trail:
-    """Follows one group of a run. `moves`: whether moves may change what its particles hold."""
+    """Follows one group of a run. Its fields are lists and arrays alone, which can be saved as they stand."""
 
-    moves: bool = False
-    entries: list[Entry] = field(default_factory=list)
-    _before: tuple[Step, Sequence[NDArray[np.int64]] | None] | None = None
+    def __init__(self, moves: bool = False) -> None:
+        """`moves`: whether moves may change what particles hold."""
+        self.moves = moves
+        self.columns: dict[str, list[Any]] = {name: [] for name in (*_NATS, *_OTHERS)}
+        """One entry a step: what a `History` has, as arrays; None where it is not known."""
+        self._tokens: Sequence[NDArray[np.int64]] | None = None
+        """(N,) those of each particle after the last step, where they are known."""
+        self._waits: Mask | None = None
+        """(N,) who was not to be extended after it."""
 
     def __call__(self, step: Step, state: Any, members: Rows, killers: Mapping[int, str]) -> None:
         """Note a step of a group; `state` holds the whole batch, `members` are its rows there."""
-        taken, pieces, log_prob = step.extension, None, None
-        if taken is not None and has(state, TellsPieces):
-            pieces, nats = call(state.tell_last, members[taken.ran], of=state, what="tell_last", t=step.t)
+        ran, pieces, log_prob = step.ran, None, None
+        if ran is not None and has(state, TellsPieces):
+            pieces, nats = call(state.tell_last, members[ran], of=state, what="tell_last", t=step.t)
             log_prob = np.zeros(len(members))
-            log_prob[taken.ran] = nats
-        self.entries.append(
-            Entry(
-                step.rows,
-                np.where(step.log_weight > -np.inf, step.level, -np.inf),
-                step.log_weight,
-                None if taken is None else taken.carried,
-                None if taken is None else taken.increment,
-                None if taken is None else taken.ran,
-                pieces,
-                log_prob,
-                killers,
-                self._find_moved(step, state, members) if self.moves and pieces is not None else (),
-            )
-        )
+            log_prob[ran] = nats
+        noted = {
+            "levels": np.where(step.log_weight > -np.inf, step.level, -np.inf),
+            "log_weights": step.log_weight,
+            "carried": step.carried,
+            "increments": step.increment,
+            "log_probs": log_prob,
+            "rows": step.rows,
+            "ran": ran,
+            "pieces": pieces,
+            "killers": dict(killers),
+            "moved": self._find_moved(step, state, members) if self.moves and pieces is not None else [],
+        }
+        for name, value in noted.items():
+            self.columns[name].append(value)
 
     def _find_moved(self, step: Step, state: Any, members: Rows) -> list[int]:
         """The rows whose earlier tokens are not those of their parents; where tokens are not known, all with weight."""
         tokens = state.tokens(members) if has(state, Tokenised) else None
-        before, self._before = self._before, (step, tokens)
-        if before is None:
+        before, self._tokens = self._tokens, tokens
+        waited, self._waits = self._waits, step.done | (step.log_weight == -np.inf)
+        if waited is None:
             return []
-        earlier, others = before
-        if tokens is None or others is None:
+        if tokens is None or before is None:
             return np.flatnonzero(step.log_weight > -np.inf).tolist()
-        assert step.extension is not None
-        ran = step.extension.ran
-        waited = earlier.done[step.rows] | (earlier.log_weight[step.rows] == -np.inf)
+        assert step.ran is not None
         return [
             i
             for i, (now, parent) in enumerate(zip(tokens, step.rows.tolist(), strict=True))
-            if ran[i] == waited[i]
-            or len(now) > len(others[parent]) + ran[i]
-            or not np.array_equal(now[: len(others[parent])], others[parent])
+            if step.ran[i] == waited[parent]
+            or len(now) > len(before[parent]) + step.ran[i]
+            or not np.array_equal(now[: len(before[parent])], before[parent])
         ]
 
     def list_columns(self, state: Any) -> dict[str, list[Any]]:
         """The fields of a `History` that are known, each a list of T lists of N."""
+        noted = self.columns
+        sizes = [len(rows) for rows in noted["rows"]]
         told = {
-            "rows": [each.rows.tolist() for each in self.entries],
-            "levels": _list_nats([each.level for each in self.entries]),
-            "log_weights": _list_nats([each.log_weight for each in self.entries]),
-            "carried": _list_nats([each.carried for each in self.entries]),
-            "increments": _list_nats([each.increment for each in self.entries]),
-            "log_probs": _list_nats([each.log_prob for each in self.entries]),
+            **{name: _list_nats(noted[name]) for name in _NATS},
+            "rows": [rows.tolist() for rows in noted["rows"]],
             "pieces": self._spell(state),
-            "killers": [[each.killers.get(i, "") for i in range(len(each.rows))] for each in self.entries],
+            "killers": [[of.get(i, "") for i in range(n)] for of, n in zip(noted["killers"], sizes, strict=True)],
         }
-        return {**told, "moved": [list(each.moved) for each in self.entries]} if self.moves else told
+        return {**told, "moved": [list(rows) for rows in noted["moved"]]} if self.moves else told
 
     def _spell(self, state: Any) -> list[list[str]]:
         """What each particle added, as text; a character whose bytes several pieces have is in the last of these."""
-        if not has(state, TellsPieces) or any(each.pieces is None for each in self.entries):
+        noted = self.columns
+        if not has(state, TellsPieces) or any(pieces is None for pieces in noted["pieces"]):
             return []
         texts: dict[tuple[bytes, bytes], tuple[str, bytes]] = {}
-        spelt, open_bytes = [], list[bytes]()
-        for each in self.entries:
-            assert each.pieces is not None and each.ran is not None
-            added = iter(call(state.spell, each.pieces, of=state, what="spell"))
-            begun = [open_bytes[parent] for parent in each.rows.tolist()] if open_bytes else [b""] * len(each.rows)
+        spelt, open_bytes = list[list[str]](), list[bytes]()
+        for rows, ran, pieces in zip(noted["rows"], noted["ran"], noted["pieces"], strict=True):
+            added = iter(call(state.spell, pieces, of=state, what="spell"))
+            begun = [open_bytes[parent] for parent in rows.tolist()] if open_bytes else [b""] * len(rows)
             pairs = [
-                read_piece(texts, start, next(added)) if ran else ("", start)
-                for start, ran in zip(begun, each.ran.tolist(), strict=True)
+                read_piece(texts, start, next(added)) if runs else ("", start)
+                for start, runs in zip(begun, ran.tolist(), strict=True)
             ]
             spelt.append([text for text, _ in pairs])
             open_bytes = [rest for _, rest in pairs]

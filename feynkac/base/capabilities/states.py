@@ -98,15 +98,16 @@ class TellsLogProb(Protocol):
 class TellsPieces(Protocol):
     """A state that knows what a step added to its rows. Asked by `steer`. Without it: `History.pieces` is empty."""
 
-    def tell_last(self, rows: Rows) -> tuple[NDArray[Any], LogW]:
-        """(R,) the last piece of `rows`, which a step has just extended, such as a token; and its nats.
+    def tell_last(self, rows: Rows) -> tuple[Any, LogW]:
+        """(R,) the last piece of `rows`, which a step has just extended, and (R,) its nats.
 
-        They are those of the model's own law, before masks and potentials; nan where they are not known.
+        Pieces are an array of tokens, or a list of bytes; nats are those of the model's own law, before masks and
+        potentials, and nan where they are not known.
         """
         ...
 
-    def spell(self, pieces: NDArray[Any]) -> Sequence[bytes]:
-        """(K,) the text of pieces, as UTF-8: empty for what has none. A piece may end within a character."""
+    def spell(self, pieces: Any) -> Sequence[bytes]:
+        """(K,) the text of such pieces, as UTF-8: empty for what has none. A piece may end within a character."""
         ...
 
 
@@ -114,7 +115,7 @@ class TellsPieces(Protocol):
 class TellsTokens(TellsPieces, Protocol):
     """A state that knows all pieces of its rows. Asked by `steer`. Without it: `Result.token_log_probs` is None."""
 
-    def tell_tokens(self, rows: Rows) -> Sequence[tuple[NDArray[Any], LogW]]:
+    def tell_tokens(self, rows: Rows) -> Sequence[tuple[Any, LogW]]:
         """(R,) the pieces of each row, in their order, and the nats of each."""
         ...
 
