@@ -66,7 +66,8 @@ class Loss:
     particles: int
     died: int
     killers: tuple[str, ...]
-    """The potentials that rejected those that died, and "masks" where no token was left; the first one most."""
+    """The potentials that rejected those that died, and "the model" where no token was left, or a program gave up; the
+    first one most."""
     _prefixes: Prefixes = field(repr=False, compare=False)
     _number: int = field(repr=False, compare=False)
 
@@ -147,4 +148,6 @@ def _compare(before: float, after: float) -> float:
 
 def _name_killers(history: History, t: int, dead: NDArray[np.int64]) -> tuple[str, ...]:
     names = history.killers[t] if history.killers else [""] * len(history.rows[t])
-    return tuple(name for name, _ in Counter(names[i] or "masks" for i in dead.tolist()).most_common())
+    given_up = [increment == -math.inf for increment in history.increments[t]]
+    found = Counter(names[i] or ("the model" if given_up[i] else "a potential") for i in dead.tolist())
+    return tuple(name for name, _ in found.most_common())

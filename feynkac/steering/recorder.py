@@ -172,7 +172,7 @@ class Recorder:
             *doubts,
             *(state.list_doubts(self.group) if has(state, Doubts) else ()),
             *list_doubts(found, history.ess, history.resampled, n, never_resamples=never, of_posterior=not uneven),
-            *doubt_course(history),
+            *(doubt_course(history) if complete else ()),
         ]
 
 

@@ -143,15 +143,15 @@ def test_without_resampling_a_path_adds_up_to_the_weight_of_its_sample() -> None
             assert lost == pytest.approx(-(log_weight + math.log(2)), abs=ROUNDED)
 
 
-def test_the_potential_that_rejected_is_named_and_masks_where_no_token_was_left() -> None:
+def test_the_potential_that_rejected_is_named_and_the_model_where_no_token_was_left() -> None:
     killers = {
         (loss.prefix, name)
         for _, told in enumerate_runs(lambda rng: explain_run(rng, never))
         for loss in told
         for name in loss.killers
     }
-    assert killers == {("ba", "masks"), ("aa", "masks")}  # a recorder without verdicts knows of no potential
+    assert killers == {("ba", "the model"), ("aa", "a potential")}  # a recorder without verdicts knows no names
 
     result = fk.steer(Masked(), Liking(), particles=200, seed=0, algorithm="importance")
-    assert {(x.prefix, name) for x in result.explain() for name in x.killers} == {("ba", "masks"), ("aa", "liking")}
+    assert {(x.prefix, name) for x in result.explain() for name in x.killers} == {("ba", "the model"), ("aa", "liking")}
     assert '"aa"  <- liking' in str(result.explain())

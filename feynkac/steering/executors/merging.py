@@ -229,7 +229,7 @@ def _list_doubts(result: Result) -> list[str]:
     if gibbs:
         return told
     certain = [*warn_of_dropped(result.dropped), *warn_of_floor(result.log_evidence, result.lower_bound)]
-    return [*certain, *told, *doubt_course(history)]
+    return [*certain, *told, *(doubt_course(history) if result.complete else ())]
 
 
 def _merge_notes(said: Sequence[str]) -> list[str]:
