@@ -20,7 +20,7 @@ from feynkac.base.problems import Problem, list_problems
 from feynkac.programs.context import Context
 from feynkac.programs.particle import Particle
 from feynkac.programs.returned import check_returned
-from feynkac.programs.runtime.record import DEATH, RETURN, Record, get_kind, list_choices
+from feynkac.programs.runtime.record import DEATH, RETURN, Record, find_sampled, get_kind, list_choices, write_value
 from feynkac.programs.runtime.rows import ProgramCall, ProgramRow
 from feynkac.programs.runtime.scheduler import Limits, Run
 from feynkac.programs.served import ServedContext
@@ -77,6 +77,15 @@ class Particles:
     def texts(self, rows: Rows) -> list[str]:
         """The samples as text; of an unfinished program, the text of the context that it opened first."""
         return [str(sample) for sample in self.samples(rows)]
+
+    def tell_last(self, rows: Rows) -> tuple[list[bytes], LogW]:
+        """(R,) what each of `rows` sampled in the last step, as text; its nats are not known."""
+        found = [find_sampled(self.rows[int(i)].tail, self.run.t) for i in rows]
+        return [b"" if each is None else write_value(each[0]) for each in found], np.full(len(found), np.nan)
+
+    def spell(self, pieces: Sequence[bytes]) -> Sequence[bytes]:
+        """(K,) these texts, which they are already."""
+        return pieces
 
     def tell_problems(self, rows: Rows) -> list[Problem]:
         """(R,) which program each particle runs; what it continues is its own affair."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.capabilities import BranchingModel, Children
+from feynkac.base.capabilities import BranchingModel, Children, TellsAllowed, has
 from feynkac.base.contract import LogW, Mask, Potential, Rng, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.smc.checks import call, check_done, check_size
@@ -171,8 +171,14 @@ class _Run:
         moved = tuple(not before.group(g).ended for g in range(len(before.groups)))
         log_w, level = weigh(t, state, self._potential, new.log_weight, before.level[new.parents], grown, done)
         self._order = np.lexsort((new.child, new.at)).argsort()
-        groups, chance = before.groups, new.by_chance & (new.child >= 0)
-        return Step(t, state, log_w, level, new.parents, moved, done, groups, groups, by_chance=chance)
+        groups, chance = before.groups, new.by_chance & grown
+        step = Step(t, state, log_w, level, new.parents, moved, done, groups, groups, by_chance=chance)
+        if not has(children, TellsAllowed):
+            return step
+        # Of a row's mass each child has carried a part: that which goes on, over all that it allows.
+        increment = np.zeros(len(grown))
+        increment[grown] = children.tell_allowed()[new.at[grown]]
+        return replace(step, carried=new.log_weight - increment, increment=increment, ran=grown)
 
     def _note(self, parts: list[slice], lost: list[float], chosen: LogW) -> Step:
         """The step with what its chances have cost, in the rows that were extended and in their children."""

@@ -34,6 +34,10 @@ class RandomSource(Protocol):
     def child(self, number: int) -> RandomSource: ...
 
 
+_BY_ROW = ("by_chance", "waiting", "carried", "increment", "ran")
+"""The fields of a step that may be unknown, and have a value for each row."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One weighted population, yielded after every step and valid to stop at.
@@ -63,6 +67,12 @@ class Step:
     """(P,) what the chances of this step add to the relative variance of the evidence of each island; None: unknown."""
     waiting: Mask | None = None
     """(N,) rows that have finished, and are yet to be drawn anew by a move of a later step; None: no row is."""
+    carried: LogW | None = None
+    """(N,) the log-weight with which each row entered the step, after resampling; None: not known."""
+    increment: LogW | None = None
+    """(N,) nats that the model added: log_weight = carried + increment + change of the level."""
+    ran: Mask | None = None
+    """(N,) whether the model has extended the row: the others had finished, or had no weight."""
 
     @property
     def log_z(self) -> float:
@@ -93,9 +103,8 @@ class Step:
             done=self.done[here],
             groups=(slice(0, here.stop - here.start),),
             parents=(slice(0, before.stop - before.start),),
-            by_chance=None if self.by_chance is None else self.by_chance[here],
             lost=None if self.lost is None else np.split(self.lost, len(self.groups))[g],
-            waiting=None if self.waiting is None else self.waiting[here],
+            **{name: None if (all_rows := getattr(self, name)) is None else all_rows[here] for name in _BY_ROW},
         )
 
 
@@ -164,8 +173,8 @@ def _extend(
 ) -> tuple[Step, Past | None]:
     """The step after `before`: resample, rejuvenate, propose, weigh."""
     t, now = before.t + 1, Population(before.state, before.log_weight, before.level, before.done)
-    n, groups = len(now.done), before.groups
-    chosen = _Chosen(now, np.arange(n), (False,) * len(groups), groups, None)
+    groups = before.groups
+    chosen = _Chosen(now, np.arange(len(now.done)), (False,) * len(groups), groups, None)
     if t:
         chosen = _choose(t, now, past, groups, model, resample, rng, moves)
     now, rows, resampled, groups, past = chosen
@@ -173,7 +182,9 @@ def _extend(
     past = None if past is None else past.follow(t, now.log_weight, after)
     waiting = None if past is None else past.find_waiting(after)
     left = after.log_weight, after.level, rows, resampled, after.done, groups, before.groups
-    return Step(t, after.state, *left, waiting=waiting), past
+    ran = now.alive & ~now.done
+    increment = np.zeros(len(ran)) if after.increment is None else np.where(ran, after.increment, 0.0)
+    return Step(t, after.state, *left, None, None, waiting, now.log_weight, increment, ran), past
 
 
 class _Chosen(NamedTuple):

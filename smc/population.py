@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ class Population:
     """(N,) nats, the level that each log-weight contains."""
     done: Mask
     """(N,) rows that have finished."""
+    increment: LogW | None = None
+    """(N,) nats that the model added in the step that led here; None where none did."""
 
     @property
     def alive(self) -> Mask:
@@ -40,7 +42,7 @@ class Population:
 def advance(t: int, before: Population, model: Model, potential: Potential, rng: Rng) -> Population:
     """The population after step `t`, weighed; where none of it runs it is what it was."""
     if not (before.alive & ~before.done).any():
-        return before
+        return replace(before, increment=None)
     stepped = call(model.step, t, before.state, rng, of=model, what="step", t=t)
     return take(t, before, stepped, model, potential, "step")
 
@@ -52,7 +54,7 @@ def take(t: int, before: Population, stepped: Any, model: Model, potential: Pote
     inc = check_increment(inc, model=model, what=what, t=t, n=len(before.log_weight), finished=before.done)
     log_w = before.log_weight + inc
     moved = ~before.done & (log_w > -np.inf)
-    return Population(state, *weigh(t, state, potential, log_w, before.level, moved, done), done)
+    return Population(state, *weigh(t, state, potential, log_w, before.level, moved, done), done, inc)
 
 
 def weigh(

@@ -29,6 +29,9 @@ def check_result(result: Result) -> None:
         raise ValueError("weights are numbers below infinity")
     if (result.log_evidence == -math.inf) != bool((weights == -np.inf).all()):
         raise ValueError(f"log_evidence is {result.log_evidence}, which these weights do not add up to")
+    for name in ("log_probs", "token_log_probs"):
+        if (told := getattr(result, name)) is not None and len(told) != n:
+            raise ValueError(f"{name} has {len(told)} entries for {n} samples")
     if result.diagnostics is not None and not result.diagnostics.log_parts:
         raise ValueError("diagnostics.log_parts is empty")
     _check_history(result.history)
@@ -38,8 +41,12 @@ def _check_history(history: History) -> None:
     steps = len(history.ess)
     if not steps or any(len(each) != steps for each in (history.log_evidence, history.unique_ancestors, history.rows)):
         raise ValueError("the entries of history are not of one number of steps")
-    if len(history.levels) not in (0, steps):
-        raise ValueError(f"history.levels has {len(history.levels)} steps of {steps}")
+    sizes = [len(rows) for rows in history.rows]
+    for name in ("levels", "pieces", "log_probs", "increments", "log_weights", "carried", "killers"):
+        if (column := getattr(history, name)) and [len(each) for each in column] != sizes:
+            raise ValueError(f"history.{name} is not of one entry for each particle and step")
+    if history.moved and len(history.moved) != steps:
+        raise ValueError(f"history.moved has {len(history.moved)} steps of {steps}")
     if not all(0.0 <= ess < math.inf for ess in history.ess):
         raise ValueError("history.ess holds what is no number of particles")
     for name, listed in (("resampled", history.resampled), ("sweeps", history.sweeps)):

@@ -1,4 +1,4 @@
-"""Results as JSON: what is infinite or unknown is written as a text, samples as `ranking.unpack` has them."""
+"""Results as JSON: what is infinite or unknown is written as a text, samples as `plain.make_plain` has them."""
 
 from __future__ import annotations
 
@@ -13,31 +13,51 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feynkac.base.errors import ArgumentError
-from feynkac.results.ranking import unpack
+from feynkac.base.writing import write_atomically
+from feynkac.results.checking import check_result
+from feynkac.results.history import History, Timing
+from feynkac.results.plain import make_plain
 from feynkac.smc.diagnostics import Diagnostics
 
 if TYPE_CHECKING:
     from feynkac.results.result import Result
 
 VERSION = 1
-NUMBERS = ("log_weights", "log_evidence", "lower_bound", "history", "diagnostics")
-"""The fields whose numbers may be infinite or unknown."""
+NUMBERS = ("log_weights", "log_evidence", "lower_bound", "log_probs", "diagnostics")
+"""The fields whose numbers may be infinite or unknown; beside them are those of the history, and of tokens."""
+WORDS = ("pieces", "killers")
+"""The fields of the history that are texts."""
 
 
 def write_result(result: Result, path: str | os.PathLike[str]) -> None:
     """See `Result.to_json`."""
     data = {each.name: getattr(result, each.name) for each in fields(result) if each.name != "reader"}
-    data |= {name: asdict(data[name]) for name in ("history", "timing", "diagnostics") if data[name] is not None}
-    data["log_weights"] = result.log_weights.tolist()
-    data |= {name: map_numbers(data[name], write_number) for name in NUMBERS}
+    data |= {name: asdict(data[name]) for name in ("timing", "diagnostics") if data[name] is not None}
+    data |= {name: data[name].tolist() for name in ("log_weights", "log_probs") if data[name] is not None}
+    data["history"] = {each.name: getattr(result.history, each.name) for each in fields(History)}
+    data = map_fields(data, write_number)
     try:
-        text = json.dumps({"feynkac": VERSION, **data}, ensure_ascii=False, allow_nan=False, default=unpack)
+        data["samples"] = make_plain(result.samples)
+        text = json.dumps({"feynkac": VERSION, **data}, ensure_ascii=False, allow_nan=False, default=make_plain)
         encoded = text.encode("utf-8", "surrogatepass")
     except (TypeError, ValueError, RecursionError) as cause:
         shown = len(getattr(result.samples[0], "shape", ())) > 1
         instead = "; result.save_images(folder) writes images, and an index" if shown else ""
         raise ArgumentError(f"the samples cannot be written as JSON: {cause}{instead}") from cause
-    Path(path).write_bytes(encoded)
+    write_atomically(path, encoded)
+
+
+def read_result(kind: type[Result], path: str | os.PathLike[str]) -> Result:
+    """See `Result.from_json`."""
+    try:
+        data = read_fields(path)
+        found = kind(**{**data, "history": History(**data["history"]), "timing": Timing(**data["timing"])})
+        check_result(found)
+    except OSError as cause:
+        raise ArgumentError(f"{path} cannot be read: {cause}") from cause
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as cause:
+        raise ArgumentError(f"{path} was not written by Result.to_json of this version: {cause}") from cause
+    return found
 
 
 def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -45,10 +65,25 @@ def read_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
     data = json.loads(Path(path).read_bytes().decode("utf-8", "surrogatepass"))
     if data.pop("feynkac") != VERSION:
         raise KeyError("feynkac")
-    data |= {name: map_numbers(data.get(name), read_number) for name in NUMBERS}
-    data["log_weights"] = np.array(data["log_weights"], np.float64)
+    data = map_fields(data, read_number)
+    data |= {
+        name: np.array(data[name], np.float64) for name in ("log_weights", "log_probs") if data.get(name) is not None
+    }
     found = data["diagnostics"]
     return data | {"diagnostics": None if found is None else Diagnostics(**found)}
+
+
+def map_fields(data: dict[str, Any], convert: Callable[[Any], Any]) -> dict[str, Any]:
+    """The fields of a result, with `convert` applied to each number that may be infinite or unknown."""
+    told = data.get("token_log_probs")
+    return {
+        **data,
+        **{name: map_numbers(data.get(name), convert) for name in NUMBERS},
+        "history": {
+            name: value if name in WORDS else map_numbers(value, convert) for name, value in data["history"].items()
+        },
+        "token_log_probs": told and [[(piece, convert(nats)) for piece, nats in line] for line in told],
+    }
 
 
 def map_numbers(value: Any, convert: Callable[[Any], Any]) -> Any:

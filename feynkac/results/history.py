@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class History:
-    """How a run went, one entry a step."""
+    """How a run went, one entry a step; of what each particle did, one entry a particle, in the order of its row.
+
+    What the model does not tell is an empty list. Nats are rounded to six decimals, -inf for no weight.
+    """
 
     ess: list[float]
     """Effective sample size of the weighted population."""
@@ -20,9 +23,25 @@ class History:
     rows: list[list[int]]
     """The parent of each particle in the population of the step before: the family tree."""
     levels: list[list[float]] = field(default_factory=list)
-    """What the potentials foresee for each particle, in nats to six decimals; -inf for those that died."""
+    """What the potentials foresee for each particle, in nats; -inf for those that died."""
     sweeps: list[int] = field(default_factory=list)
     """Particle Gibbs: the entries at which a sweep begins, one sweep after the other. Empty for other algorithms."""
+    pieces: list[list[str]] = field(default_factory=list)
+    """What each particle added in this step, as text; "" where it added nothing, as one that has finished."""
+    log_probs: list[list[float]] = field(default_factory=list)
+    """Nats of that piece under the model's own law, before masks and potentials; nan where they are not known, 0 where
+    nothing was added."""
+    increments: list[list[float]] = field(default_factory=list)
+    """Nats that the model itself added to each log-weight: the mass that masks left, and the ratios of proposals."""
+    log_weights: list[list[float]] = field(default_factory=list)
+    """Absolute log-weight of each particle after the step, in nats, its level included."""
+    carried: list[list[float]] = field(default_factory=list)
+    """The log-weight with which each particle entered the step, once it was resampled, in nats."""
+    killers: list[list[str]] = field(default_factory=list)
+    """The potential that gave the particle weight zero in this step; "" for all others."""
+    moved: list[list[int]] = field(default_factory=list)
+    """The particles whose earlier pieces a move had replaced before this step: what their ancestors added is not what
+    they hold. Empty where nothing moves; the tokens of the samples themselves are in `Result.tokens`."""
 
 
 @dataclass(frozen=True)

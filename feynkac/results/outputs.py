@@ -58,13 +58,15 @@ def write_outputs(result: Result, paths: Sequence[Path], names: Sequence[str] | 
     """Write `result` to `paths`, all of it before its pictures.
 
     `names`: the files that images were written to, which stand for them in JSON; without it nothing does. `drawing`: as
-    in `Result.plot`. Raises OSError, and what `to_json` and `plot` raise.
+    in `Result.plot`. Raises what `to_json` and `plot` raise.
     """
+    from feynkac.results.pictures.saving import save_figure
+
     for path in sorted(paths, key=lambda each: each.suffix.lower() != WHOLE):
         if path.suffix.lower() == WHOLE:
             _name_images(result, names).to_json(path)
         else:
-            result.plot(**drawing).savefig(path)
+            save_figure(result.plot(**drawing), path)
 
 
 def _name_images(result: Result, names: Sequence[str] | None) -> Result:

@@ -1,11 +1,15 @@
-"""Preferences: pairs of texts of which one is more like the target, and the other more like the base."""
+"""Preferences: pairs of texts of which one is more like the target, and the other more like the base.
+
+Two texts come in both orders, with odds exp(r(x) - r(y)), where r is the log of target over base: the model of Bradley
+and Terry. So the loss of DPO (Rafailov et al. 2023) with beta = 1 and the base as reference has its minimum at the target
+itself, p(x) exp(r(x)) / Z; with another beta at p(x) exp(r(x) / beta) / Z'.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +17,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import AllParticlesDied, ArgumentError
 from feynkac.base.numbers import read_seed, read_whole
+from feynkac.base.writing import write_atomically
 from feynkac.results.ranking import merge_samples
 
 if TYPE_CHECKING:
@@ -105,4 +110,4 @@ def _write_pair(prompt: Any, chosen: str, rejected: str) -> dict[str, Any]:
 
 def write_lines(rows: Sequence[dict[str, Any]], path: str | os.PathLike[str]) -> None:
     """Write rows as lines of JSON."""
-    Path(path).write_bytes("".join(json.dumps(row) + "\n" for row in rows).encode())
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows).encode())

@@ -12,6 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+TIE = 1e-4
+"""Nats by which the log-weights of equal rewards may differ: a language model's logits are float32."""
+
+
 @runtime_checkable
 class _HasFields(Protocol):
     """A model of pydantic: its values are in its dictionary."""
@@ -72,23 +76,6 @@ def _make_composite_key(sample: Any) -> Hashable:
     return kind, sample
 
 
-def unpack(sample: Any) -> Any:
-    """What JSON holds in place of a sample that it does not know: objects by their fields. Raises TypeError."""
-    if isinstance(sample, np.generic | np.ndarray):
-        return sample.tolist()
-    if dataclasses.is_dataclass(sample) and not isinstance(sample, type):
-        return {each.name: getattr(sample, each.name) for each in dataclasses.fields(sample)}
-    if isinstance(sample, _HasFields):
-        return vars(sample)
-    if isinstance(sample, Set):
-        return list(sample)
-    if isinstance(sample, Mapping):
-        return dict(sample)
-    raise TypeError(
-        f"{type(sample).__name__} is nothing that JSON knows; return text, numbers, lists, dicts or dataclasses"
-    )
-
-
 class Posterior(Mapping[Any, float]):
     """The probability of each distinct sample, the likeliest first: like a dict, for samples that have no hash, too."""
 
@@ -131,6 +118,12 @@ def make_posterior(entries: Sequence[tuple[Any, float]]) -> Mapping[Any, float]:
 def rank_samples(samples: Sequence[Any], weights: NDArray[np.float64]) -> list[tuple[Any, float]]:
     """Each distinct sample that has weight, with all of it, the heaviest first."""
     return sorted([entry for entry in merge_samples(samples, weights) if entry[1] > 0.0], key=lambda entry: -entry[1])
+
+
+def find_top(samples: Sequence[Any], log_weights: NDArray[np.float64]) -> Any:
+    """The sample with the largest log-weight; of those within `TIE` of it the one that is there most often."""
+    top = np.flatnonzero(log_weights >= log_weights.max() - TIE)
+    return max(merge_samples([samples[i] for i in top], np.ones(len(top))), key=lambda entry: entry[1])[0]
 
 
 def merge_samples(samples: Sequence[Any], weights: NDArray[np.float64]) -> list[tuple[Any, float]]:

@@ -13,27 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import AllParticlesDied, ArgumentError, shorten
-from feynkac.base.numbers import as_real, read_seed, read_whole
-from feynkac.results.checking import check_result
-from feynkac.results.doubts import find_spread
-from feynkac.results.files import read_fields, write_result
+from feynkac.base.numbers import read_seed, read_whole
+from feynkac.results.explanation import Explanation, explain
+from feynkac.results.files import read_result, write_result
 from feynkac.results.history import History, Timing
+from feynkac.results.interval import find_result_interval
 from feynkac.results.preferences import list_preferences, write_lines
-from feynkac.results.ranking import make_posterior, merge_samples, rank_samples
+from feynkac.results.ranking import find_top, make_posterior, rank_samples
 from feynkac.results.summary import summarise
 from feynkac.results.text import print_text
 from feynkac.smc.diagnostics import Diagnostics
-from feynkac.smc.evidence import bound_evidence, find_interval
 from feynkac.smc.weights import effective_sample_size, normalise
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.figure import Figure
-
-
-TIE = 1e-4
-"""Nats by which the log-weights of equal rewards may differ: a language model's logits are float32."""
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True)
@@ -75,6 +71,11 @@ class Result:
     for all else, and for particle Gibbs."""
     prompt: str | list[dict[str, Any]] | None = None
     """What the samples continue: a text, or the messages of a chat; None where nothing is, or it is not known."""
+    token_log_probs: list[list[tuple[str, float]]] | None = None
+    """(N,) the tokens of each sample, each with its text and its nats under the model's own law, before masks and
+    potentials; an end of sequence is the last one, and has no text. None where the model does not tell, as programs."""
+    log_probs: NDArray[np.float64] | None = None
+    """(N,) nats of each sample under the model's own law, its end included; None where the model does not tell."""
     dropped: float | None = None
     """Nats by which a byte model's beam makes the samples too likely, at most, as the posterior mean, or of
     the sweeps' means the largest (see `feynkac.bytewise`); 0 where it dropped nothing, None for exact models."""
@@ -105,32 +106,19 @@ class Result:
         The methods are in `smc.evidence.find_interval`. Nothing is known, (-inf, inf), of a run that was stopped, or
         whose proposal is biased. Raises ArgumentError.
         """
-        if not 0.0 < (as_real(confidence) or 0.0) < 1.0:
-            raise ArgumentError(f"confidence is {confidence!r}; it must be between 0 and 1, such as 0.95")
-        if self.biased or not (self.complete or self.algorithm in ("gibbs", "exact")):
-            return -math.inf, math.inf
-        if self.algorithm == "exact":
-            return self.log_evidence, self.log_evidence if self.complete else math.inf
-        if self.diagnostics is None:
-            return bound_evidence(self.log_evidence, confidence), math.inf
-        parts = np.array(self.diagnostics.log_parts)
-        low, high = find_interval(self.log_evidence, parts, find_spread(self.diagnostics), confidence)
-        sure = -math.inf if self.lower_bound is None else self.lower_bound
-        # An interval that lies below what is certain is wrong: of it nothing is left.
-        return (max(low, sure), high) if high >= sure else (sure, math.inf)
+        return find_result_interval(self, confidence)
 
     @property
     def best(self) -> Any:
         """The most probable sample of the posterior, equal samples taken together.
 
         Of "best_of_n" it is the sample with the largest log-weight, hence reward, however rare; of equals (within
-        `TIE`) the one that was drawn most often. Raises AllParticlesDied.
+        `ranking.TIE`) the one that was drawn most often. Raises AllParticlesDied.
         """
         self._check_alive()
         if self.algorithm != "best_of_n":
             return self._rank()[0][0]
-        top = np.flatnonzero(self.log_weights >= self.log_weights.max() - TIE)
-        return max(merge_samples([self.samples[i] for i in top], np.ones(len(top))), key=lambda entry: entry[1])[0]
+        return find_top(self.samples, self.log_weights)
 
     def posterior(self) -> Mapping[Any, float]:
         """Each distinct sample with its probability, the likeliest first.
@@ -177,6 +165,18 @@ class Result:
                 "or arrays of one shape"
             ) from cause
 
+    def explain(self) -> Explanation:
+        """Where mass was lost: behind which texts masks and potentials took how many nats, those that cost most first.
+
+            print(result.explain())
+            for loss in result.explain().along():           # what the posterior's own texts lost
+                print(loss.along, repr(loss.prefix))
+
+        All parts add up to minus the log evidence (see `feynkac.results.losses`), and `.path(row)` is the way of one
+        sample. Raises ArgumentError for runs with moves, of "exact", and files of old versions.
+        """
+        return explain(self)
+
     def preferences(
         self,
         base: Result | None = None,
@@ -195,9 +195,8 @@ class Result:
             target, base = fk.steer(task, reward, particles=64), fk.steer(task, particles=64)
             rows = target.preferences(base, pairs=1000, seed=0, path="pairs.jsonl")
 
-        Two texts come in both orders, with odds exp(r(x) - r(y)), where r is the log of target over base: the model of
-        Bradley and Terry. So the loss of DPO (Rafailov et al. 2023) with beta = 1 and the base as reference has its
-        minimum at the target itself, p(x) exp(r(x)) / Z; with another beta at p(x) exp(r(x) / beta) / Z'.
+        Trained on with DPO at beta = 1 and the base as reference, they lead to the target itself (see
+        `feynkac.results.preferences`).
 
         - `pairs`: so many draws by these weights, with `seed`, each of weight 1 / pairs: for trainers without weights.
         - `prompt`: what the texts continue, a text or messages, where the result does not know. Of a chat all three are
@@ -245,6 +244,16 @@ class Result:
 
         return picture(self, kind, most, reference)
 
+    def to_pandas(self, of: Literal["samples", "tokens", "steps"] = "samples") -> DataFrame:
+        """A data frame: one row a sample, a token of each sample, or a step of the run.
+
+        Samples have their weight (normalised), log-weight and, where it is known, log-probability under the model, in
+        nats. Raises FeynkacError where pandas is missing, ArgumentError for tokens that the model does not tell.
+        """
+        from feynkac.results.frames import make_frame
+
+        return make_frame(self, of)
+
     def save_images(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write image samples to `folder` as PNG, videos as GIF, and beside them "index.json"; the paths, one a row.
 
@@ -264,16 +273,14 @@ class Result:
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> Result:
-        """Read what `to_json` wrote. Raises ArgumentError for any other file."""
-        try:
-            data = read_fields(path)
-            found = cls(**{**data, "history": History(**data["history"]), "timing": Timing(**data["timing"])})
-            check_result(found)
-        except OSError as cause:
-            raise ArgumentError(f"{path} cannot be read: {cause}") from cause
-        except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as cause:
-            raise ArgumentError(f"{path} was not written by Result.to_json of this version: {cause}") from cause
-        return found
+        """Read what `to_json` wrote. Raises ArgumentError for any other file, and for one that cannot be read."""
+        return read_result(cls, path)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from feynkac.results.notebook import write_html
+
+        return write_html(self)
 
     def __repr__(self) -> str:
         return f"Result({len(self.samples)} particles, log evidence {self.log_evidence:.3f}, ess {self.ess:.1f})"

@@ -26,7 +26,7 @@ def summarise(result: Result, rows: int) -> str:
     if pictures:
         shape = " x ".join(map(str, result.samples[0].shape))
         lines.append(f"{len(result.samples)} samples of {shape}: see .samples and .weights, or .plot()")
-    lines += ["", *_tell_best(result), tell_evidence(result), *_tell_particles(result), _tell_work(result)]
+    lines += ["", *_tell_best(result), tell_evidence(result), *tell_course(result), _tell_work(result)]
     return "\n".join([*lines, *(f"warning: {escape(warning)}" for warning in result.warnings)])
 
 
@@ -61,7 +61,8 @@ def _tell_best(result: Result) -> list[str]:
     return [f"best of {n}: {shorten(str(result.best), 60)!r}, log-weight {reward:.2f} nats"]
 
 
-def _tell_particles(result: Result) -> list[str]:
+def tell_course(result: Result) -> list[str]:
+    """How the particles fared, step by step."""
     n, history = len(result.samples), result.history
     if result.algorithm == "exact":
         return [f"{'all ' if result.complete else ''}{n} spellings of the texts, none of them sampled"]

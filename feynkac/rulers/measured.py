@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.writing import write_atomically
 from feynkac.results.files import map_numbers, read_number, write_number
-from feynkac.results.ranking import unpack
+from feynkac.results.plain import make_plain
 from feynkac.rulers.estimates import Estimate
 from feynkac.rulers.frontier import Tilt
 from feynkac.rulers.tables import write_table
@@ -103,21 +104,22 @@ class Ruler:
 
         Raises FeynkacError where matplotlib is missing.
         """
+        from feynkac.results.pictures.saving import save_figure
         from feynkac.rulers.picture import draw
 
         figure = draw(self)
         if path is not None:
-            figure.savefig(path)
+            save_figure(figure, path)
         return figure
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a file that `from_json` reads. Raises ArgumentError for names that JSON cannot hold."""
         data = {"feynkac_ruler": VERSION, **asdict(self)}
         try:
-            text = json.dumps(map_numbers(data, write_number), ensure_ascii=False, allow_nan=False, default=unpack)
+            text = json.dumps(map_numbers(data, write_number), ensure_ascii=False, allow_nan=False, default=make_plain)
         except (TypeError, ValueError) as cause:
             raise ArgumentError(f"the names of the laws cannot be written as JSON: {cause}") from cause
-        Path(path).write_bytes(text.encode("utf-8", "surrogatepass"))
+        write_atomically(path, text.encode("utf-8", "surrogatepass"))
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> Ruler:

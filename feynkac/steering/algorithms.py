@@ -152,8 +152,10 @@ class Batch:
         self._problems, self._plan, self._seed, self._watch = problems, plan, seed, Stopwatch()
         self._limits = [model.max_steps for model in problems.models if isinstance(model, Bounded)]
         verdicts = Verdicts()
+        moving = plan.moves is not None
         self._recorders = [
-            Recorder(g, plan.islands, verdicts, masked=problems.only_masks(g)) for g in range(len(problems))
+            Recorder(g, plan.islands, verdicts, masked=problems.only_masks(g), moves=moving)
+            for g in range(len(problems))
         ]
         whole = plan.algorithm == "best_of_n"
         weighed = problems.weigh()

@@ -24,6 +24,7 @@ from feynkac.smc.weights import log_sum_exp
 from feynkac.steering.algorithms import SWEEPS, Plan
 from feynkac.steering.recorder import Recorder, count_forwarded, count_notes, find_dropped, show_samples
 from feynkac.steering.timing import TimedPotential
+from feynkac.steering.trail import tell_log_probs, tell_tokens
 from feynkac.steering.verdicts import Verdicts, watch_deaths
 
 
@@ -42,6 +43,9 @@ class Kept(NamedTuple):
     """What potentials have noted, and how often."""
     dropped: float | None
     """Nats that an approximate model dropped of its samples."""
+    token_log_probs: list[list[tuple[str, float]]] | None
+    log_probs: LogW | None
+    """(n,)"""
 
 
 class Chain:
@@ -95,7 +99,8 @@ class Chain:
         history, forwarded = self.recorder.make_history(), count_forwarded(whole.state, 0)
         notes = count_notes(whole.state, self.recorder.members)
         dropped, spread = find_dropped(whole.state, self.recorder.members, step.log_weight), self.recorder.spread
-        self.kept.append(Kept(population, step.log_weight, history, forwarded, row != 0, spread, notes, dropped))
+        told = tell_tokens(whole.state, self.recorder.members), tell_log_probs(whole.state, self.recorder.members)
+        self.kept.append(Kept(population, step.log_weight, history, forwarded, row != 0, spread, notes, dropped, *told))
         return step
 
     def _see(self, step: Step) -> bool:

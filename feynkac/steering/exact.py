@@ -32,6 +32,7 @@ from feynkac.steering.recorder import (
     write_notes,
 )
 from feynkac.steering.timing import number_problems
+from feynkac.steering.trail import tell_log_probs, tell_tokens
 
 MOST = 5_000
 """Histories that go through the model for one problem, at most."""
@@ -127,6 +128,8 @@ class Exact:
         return Result(
             samples=show_samples(found.state, rows),
             log_weights=log_weight,
+            token_log_probs=tell_tokens(found.state, rows),
+            log_probs=tell_log_probs(found.state, rows),
             log_evidence=log_z,
             log_evidence_se=0.0,
             history=history,

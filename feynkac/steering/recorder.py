@@ -21,6 +21,7 @@ from feynkac.base.capabilities import (
 from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import LogW, Rows
 from feynkac.base.errors import ModelError
+from feynkac.results.course import doubt_course
 from feynkac.results.doubts import list_doubts
 from feynkac.results.history import History, Timing
 from feynkac.results.result import Result
@@ -30,6 +31,7 @@ from feynkac.smc.engine import Step
 from feynkac.smc.evidence import evidence
 from feynkac.smc.history import Trace
 from feynkac.smc.weights import normalise
+from feynkac.steering.trail import Trail, tell_log_probs, tell_tokens
 from feynkac.steering.verdicts import Verdicts
 
 BELOW = 0.5
@@ -47,10 +49,18 @@ def read_watch(watch: Stopwatch) -> Timing:
 class Recorder:
     """Follows one group of a run and makes its Result."""
 
-    def __init__(self, group: int, islands: int, verdicts: Verdicts | None = None, *, masked: bool = False) -> None:
-        """`masked`: nothing weighs but constraints that mask."""
+    def __init__(
+        self,
+        group: int,
+        islands: int,
+        verdicts: Verdicts | None = None,
+        *,
+        masked: bool = False,
+        moves: bool = False,
+    ) -> None:
+        """`masked`: nothing weighs but constraints that mask; `moves`: moves may change what particles hold."""
         self.group, self.islands, self.verdicts, self.masked = group, islands, verdicts or Verdicts(), masked
-        self.trace, self.rows, self.levels = Trace(), list[list[int]](), list[list[float]]()
+        self.trace, self.trail = Trace(), Trail(moves)
         self.spread = Spread(islands)
         self.step: Step | None = None
         self.whole: Step | None = None
@@ -61,10 +71,10 @@ class Recorder:
             return
         self.trace(step)
         self.spread(step)
-        self.rows.append(step.rows.tolist())
-        self.levels.append(np.where(step.log_weight > -np.inf, step.level, -np.inf).round(6).tolist())
         self.step, self.whole = step, whole
-        self.verdicts.settle(self.members.tolist(), step.resampled[0])
+        members = self.members
+        self.trail(step, whole.state, members, self.verdicts.tell_new(members))
+        self.verdicts.settle(members.tolist(), step.resampled[0])
 
     @property
     def died(self) -> bool:
@@ -92,9 +102,9 @@ class Recorder:
 
     def make_history(self) -> History:
         """How the run went so far."""
-        trace = self.trace
+        trace, state = self.trace, None if self.whole is None else self.whole.state
         resampled = [t for t, resampled in zip(trace["t"], trace["resampled"], strict=True) if resampled]
-        return History(trace["ess"], trace["log_z"], trace["roots"], resampled, self.rows, self.levels)
+        return History(trace["ess"], trace["log_z"], trace["roots"], resampled, **self.trail.list_columns(state))
 
     def make_result(
         self, watch: Stopwatch, seed: int | None, *, complete: bool, warnings: list[str], algorithm: str = "smc"
@@ -115,6 +125,8 @@ class Recorder:
             log_weights=self.step.log_weight,
             log_evidence=log_z,
             log_evidence_se=None if math.isnan(error) else error,
+            token_log_probs=tell_tokens(state, self.members),
+            log_probs=tell_log_probs(state, self.members),
             diagnostics=found,
             lower_bound=floor,
             dropped=dropped,
@@ -160,6 +172,7 @@ class Recorder:
             *doubts,
             *(state.list_doubts(self.group) if has(state, Doubts) else ()),
             *list_doubts(found, history.ess, history.resampled, n, never_resamples=never, of_posterior=not uneven),
+            *(doubt_course(history) if complete else ()),
         ]
 
 

@@ -29,6 +29,7 @@ from feynkac.steering.deaths import explain_death
 from feynkac.steering.problems import Problems
 from feynkac.steering.recorder import read_watch, write_notes
 from feynkac.steering.timing import TimedModel
+from feynkac.steering.trail import join_arrays, join_known
 
 
 class Chains:
@@ -113,6 +114,8 @@ class Chains:
         return Result(
             samples=[sample for kept, _ in weighted for sample in kept.samples],
             log_weights=np.concatenate([log_weight for _, log_weight in weighted]),
+            token_log_probs=join_known([kept.token_log_probs for kept, _ in weighted]),
+            log_probs=join_arrays([kept.log_probs for kept, _ in weighted]),
             log_evidence=log_z,
             log_evidence_se=None if math.isnan(error) else error,
             diagnostics=diagnose_first(chains),

@@ -28,6 +28,12 @@ class Verdicts:
         self._killers.update(dict.fromkeys(rows, (killer, finished)))
         self._new.update(rows)
 
+    def tell_new(self, rows: Rows) -> dict[int, str]:
+        """Who killed which of `rows` in this step, by their places among these."""
+        if not self._new:
+            return {}
+        return {i: self._killers[row][0] for i, row in enumerate(rows.tolist()) if row in self._new}
+
     def settle(self, rows: Sequence[int], resampled: bool) -> None:
         """A step of these rows is over; where it began with a resampling, those killed before it live again."""
         if resampled:

@@ -153,9 +153,8 @@ class Prompted:
         state = state.fork(parents)
         grown = np.flatnonzero(chosen >= 0)
         if len(grown):
-            state.log_prob[grown] += children.weigh(at[grown], chosen[grown])[1]
             state.context[grown] = at[grown]
-            self.append(state, grown, chosen[grown])
+            self.append(state, grown, chosen[grown], children.weigh(at[grown], chosen[grown])[1])
         return state
 
     def _step(self, state: Texts, rng: Rng, pinned: int | None) -> tuple[Texts, LogW]:
@@ -172,11 +171,10 @@ class Prompted:
                 )
                 frontier = replace(frontier, checks=checks)
             tokens, log_prob, increment[rows] = draw_shares(self._shares, frontier)
-            state.log_prob[rows] += log_prob
             state.context[rows] = frontier.context
             if has(state.contexts, Drops):
                 state.dropped[rows] = state.contexts.dropped[frontier.context]
-            self.append(state, rows, tokens)
+            self.append(state, rows, tokens, log_prob)
         return state, increment
 
     def _reach(self, state: Texts, rows: Rows, uniforms: NDArray[Any], pinned: int | None) -> Frontier:
@@ -223,13 +221,16 @@ class Prompted:
         """All texts that the constraints allow (see `feynkac.models.language.exact.enumeration.Enumeration.run`)."""
         return Enumeration(self).run(most, masked, watch)
 
-    def append(self, state: Texts, rows: Rows, tokens: NDArray[np.int64]) -> None:
-        """Write the drawn tokens and note which texts have ended."""
+    def append(self, state: Texts, rows: Rows, tokens: NDArray[np.int64], log_prob: LogW) -> None:
+        """Write the drawn tokens with their nats, and note which texts have ended."""
         if state.length.max() + 1 >= state.ids.shape[1]:
-            state.ids = np.pad(state.ids, ((0, 0), (0, texts.EXTEND)))
+            wider = state.widen(state.ids.shape[1] + texts.EXTEND)
+            state.ids, state.token_log_prob = wider.ids, wider.token_log_prob
+        state.log_prob[rows] += log_prob
         dead = tokens < 0
         state.ended[rows[dead]] = texts.DEAD
-        state.ids[rows[~dead], state.length[rows[~dead]]] = tokens[~dead]
+        at = rows[~dead], state.length[rows[~dead]]
+        state.ids[at], state.token_log_prob[at] = tokens[~dead], log_prob[~dead]
         at_end = np.isin(tokens, self.lm.vocabulary.eos)
         state.ended[rows[at_end]] = texts.BY_EOS
         longer = rows[~dead & ~at_end]

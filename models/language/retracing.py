@@ -44,7 +44,15 @@ def retrace(model: Prompted, steps: int, state: Texts, of: Texts) -> list[tuple[
         _score(model, state, walked, rows, increments)
     for each, so_far in zip(walked, np.cumsum(increments, axis=0), strict=True):
         each.log_prob += so_far
+        _write(state, each, rows, increments)
     return list(zip(walked, increments, strict=True))
+
+
+def _write(before: Texts, after: Texts, rows: Rows, increments: NDArray[np.float64]) -> None:
+    """Let each token that `rows` have taken since `before` know its nats, of the (steps, N) increments."""
+    taken = (after.length + (after.ended == texts.BY_EOS) - before.length)[rows]
+    row, step = np.nonzero(np.arange(len(increments)) < taken[:, None])
+    after.token_log_prob[rows[row], before.length[rows[row]] + step] = increments[step, rows[row]]
 
 
 def _walk(model: Prompted, steps: int, state: Texts, of: Texts) -> list[Texts]:
@@ -61,7 +69,7 @@ def _walk(model: Prompted, steps: int, state: Texts, of: Texts) -> list[Texts]:
         known = np.flatnonzero(tokens >= 0)
         if len(known):
             tokens[known[~_allow(model, state, rows[known], tokens[known])]] = -1
-        model.append(state, rows, tokens)
+        model.append(state, rows, tokens, np.zeros(len(rows)))
         state.ended[rows[~state.running[rows] & (at + 1 < total[rows])]] = texts.DEAD
     return walked
 

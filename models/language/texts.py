@@ -61,10 +61,10 @@ class Prompt:
 class Texts:
     """N texts (the capabilities `Writes` and `Tokenised`). All arrays have one row a particle and fork by gathering.
 
-    To save it takes its arrays (`group`, `ids`, `length`, `log_prob`, `dropped`, `ended`, `automata` and those of
-    `memory`), and as records the prompts, the constraints' definitions and `forwarded`. The rest is made again:
-    `contexts` and `companions` are opened anew and forward each distinct history of a running row once, its last token
-    excepted, which is `pending`; `context` numbers those histories.
+    To save it takes its arrays (`group`, `ids`, `length`, `log_prob`, `token_log_prob`, `dropped`, `ended`, `automata`
+    and those of `memory`), and as records the prompts, the constraints' definitions and `forwarded`. The rest is made
+    again: `contexts` and `companions` are opened anew and forward each distinct history of a running row once, its last
+    token excepted, which is `pending`; `context` numbers those histories.
     """
 
     vocabulary: Vocabulary
@@ -85,6 +85,8 @@ class Texts:
     """(N,) generated tokens, the end-of-sequence token not among them."""
     log_prob: NDArray[np.float64]
     """(N,) log-probability of each text under the model, in nats, its ending included."""
+    token_log_prob: NDArray[np.float64]
+    """(N, T) that of each token, as `ids` has them, an end of sequence behind the last."""
     dropped: NDArray[np.float64]
     """(N,) nats by which `log_prob` may be too high, where the contexts say that they are approximate (`Drops`)."""
     ended: NDArray[np.int64]
@@ -131,11 +133,15 @@ class Texts:
         """The rows of this population, then those of `others`, which are of the same run."""
         parts = [self, *others]
         width = max(part.ids.shape[1] for part in parts)
-        names = [f.name for f in fields(self) if isinstance(getattr(self, f.name), np.ndarray) and f.name != "ids"]
+        parts = [part.widen(width) for part in parts]
+        names = [f.name for f in fields(self) if isinstance(getattr(self, f.name), np.ndarray)]
         joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-        ids = [np.pad(part.ids, ((0, 0), (0, width - part.ids.shape[1]))) for part in parts]
-        memory = self.memory.concat([part.memory for part in others])
-        return replace(self, **joined, ids=np.concatenate(ids), memory=memory)
+        return replace(self, **joined, memory=self.memory.concat([part.memory for part in others]))
+
+    def widen(self, width: int) -> Texts:
+        """The same population with room for `width` tokens, the ends of sequence among them."""
+        more = (0, 0), (0, width - self.ids.shape[1])
+        return replace(self, ids=np.pad(self.ids, more), token_log_prob=np.pad(self.token_log_prob, more))
 
     @property
     def running(self) -> Mask:
@@ -169,6 +175,22 @@ class Texts:
     def tell_log_prob(self, rows: Rows) -> NDArray[np.float64]:
         """(R,) nats of `rows` under the laws of their prompts, the ends of those that have ended among them."""
         return self.log_prob[rows]
+
+    def tell_tokens(self, rows: Rows) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """(R,) the tokens of `rows`, an end of sequence among them, and the nats of each under the prompt's law."""
+        size = self.length[rows] + (self.ended[rows] == BY_EOS)
+        return [(self.ids[i, :n], self.token_log_prob[i, :n]) for i, n in zip(rows, size, strict=True)]
+
+    def tell_last(self, rows: Rows) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """(R,) the last token of `rows`, and its nats under the prompt's law; -1, of no mass, where none was left."""
+        at = self.length[rows] - (self.ended[rows] != BY_EOS)
+        dead = self.ended[rows] == DEAD
+        return np.where(dead, -1, self.ids[rows, at]), np.where(dead, -np.inf, self.token_log_prob[rows, at])
+
+    def spell(self, pieces: NDArray[np.int64]) -> list[bytes]:
+        """(K,) the bytes of tokens; none of an end of sequence, nor of -1."""
+        tokens, ends = self.vocabulary.tokens, self.vocabulary.eos
+        return [b"" if token < 0 or token in ends else tokens[token] for token in pieces.tolist()]
 
     def tell_dropped(self, rows: Rows) -> NDArray[np.float64] | None:
         """(R,) nats by which the log-probabilities of `rows` may be too high; None where they are exact."""
@@ -235,7 +257,7 @@ def name_listing(g: int, column: int) -> tuple[str, int, int]:
     return "listing", g, column
 
 
-_CHANGED = ("context", "pending", "ids", "length", "log_prob", "dropped", "ended", "automata")
+_CHANGED = ("context", "pending", "ids", "length", "log_prob", "token_log_prob", "dropped", "ended", "automata")
 """The arrays that a step writes."""
 RUNNING, BY_EOS, BY_STOP, AT_LIMIT, DEAD = range(5)
 EXTEND = 64
@@ -267,6 +289,7 @@ def start_texts(
         ids=np.zeros((n, EXTEND), np.int64),
         length=np.zeros(n, np.int64),
         log_prob=np.zeros(n),
+        token_log_prob=np.zeros((n, EXTEND)),
         dropped=np.zeros(n),
         ended=np.full(n, RUNNING),
         automata=start,

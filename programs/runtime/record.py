@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+
 from feynkac.base.errors import ReplayDiverged
+from feynkac.base.tokens import Token
 
 SAMPLE = "sample"
 OBSERVE = "observe"
@@ -40,6 +44,8 @@ A run makes as many as it makes requests, and Python's collector forgets a plain
 named tuples again and again: they made a program without a model a fifth slower.
 """
 
+_SHORT = reprlib.Repr()
+
 Request: TypeAlias = "tuple[str, Any]"
 """The kind and the key of a request, by which a record is compared."""
 
@@ -67,6 +73,24 @@ def list_choices(tail: Tail) -> list[list[Record]]:
         if record.kind in CHOICES:
             steps[-1].append(record._replace(before=None))
     return steps
+
+
+def find_sampled(tail: Tail, t: int) -> tuple[Any] | None:
+    """What was sampled in step `t`, the last one, as a 1-tuple; None where the particle has died before it was."""
+    died = get_kind(tail) is DEATH
+    while tail is not None and tail[1] is not SAMPLE:
+        tail = tail[0]
+    if tail is None or (died and sum(each[1] is SAMPLE for each in list_backwards(tail)) <= t):
+        return None
+    return (tail[3],)
+
+
+def write_value(value: Any) -> bytes:
+    """What was sampled as a text in UTF-8, shortened where it is neither a text nor a number."""
+    if isinstance(value, Token):
+        return b"" if value.is_eos else value.bytes
+    text = str(value) if isinstance(value, str | int | float | np.generic) else _SHORT.repr(value)
+    return text.encode("utf-8", "replace")
 
 
 def describe(kind: str, key: Any) -> str:

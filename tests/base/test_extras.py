@@ -173,6 +173,7 @@ def save_images(tmp_path: Path) -> Any:
 NEEDS: list[tuple[str, str, Callable[..., Any]]] = [
     ("plot", "matplotlib", lambda: make_result("a").plot()),
     ("plot", "PIL", save_images),
+    ("pandas", "pandas", lambda: make_result("a").to_pandas()),
     ("molecules", "rdkit", score_molecule),
     ("molecules", "rdkit", draw_molecule),
     ("diffusion", "diffusers", lambda: fk.Diffusion.demo()),

@@ -34,6 +34,7 @@ from feynkac.base.capabilities.models import (
     Scorer as Scorer,
     Scores as Scores,
     ScoresAnswers as ScoresAnswers,
+    TellsAllowed as TellsAllowed,
 )
 from feynkac.base.capabilities.potentials import (
     Checks as Checks,
@@ -74,7 +75,9 @@ from feynkac.base.capabilities.states import (
     TellsEnds as TellsEnds,
     TellsHidden as TellsHidden,
     TellsLogProb as TellsLogProb,
+    TellsPieces as TellsPieces,
     TellsProblems as TellsProblems,
+    TellsTokens as TellsTokens,
     Tokenised as Tokenised,
     Weighed as Weighed,
     Writes as Writes,
@@ -95,10 +98,11 @@ OF_MODELS: tuple[type, ...] = (
 )  # fmt: skip
 OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers, Resides)
 OF_CONTEXTS: tuple[type, ...] = (KeepsHidden,)
+OF_CHILDREN: tuple[type, ...] = (TellsAllowed,)
 OF_STATES: tuple[type, ...] = (
     Shows, Retires, Keeps, Records, CountsTokens, TellsEnds, Remembers, Writes, TellsProblems, Tokenised,
     CarriesAutomata, LimitsTokens, ForcesEnds, ForeseesAcceptance, Grouped, BoundsEvidence, Doubts, TellsLogProb,
-    TellsDropped, Weighed, Decodes, Estimates, Completes, TellsHidden,
+    TellsPieces, TellsTokens, TellsDropped, Weighed, Decodes, Estimates, Completes, TellsHidden,
 )  # fmt: skip
 OF_POTENTIALS: tuple[type, ...] = (
     Named, Factored, Hard, Foresees, Guides, Consults, Checks, Contradicts, Lists, Outlines, Reads,

@@ -271,3 +271,12 @@ class Children(Protocol):
     def weigh(self, at: Rows, chosen: NDArray[Any]) -> tuple[LogW, LogW]:
         """(K,) scores, and (K,) log-probabilities under the law, in nats."""
         ...
+
+
+@runtime_checkable
+class TellsAllowed(Protocol):
+    """Children that know how much of the law they are. Without it: no history tells what masks took from a step."""
+
+    def tell_allowed(self) -> LogW:
+        """(J,) nats, the probability under the law that a child of each history is one of these."""
+        ...

@@ -84,10 +84,39 @@ class TellsEnds(Protocol):
 
 @runtime_checkable
 class TellsLogProb(Protocol):
-    """A state that knows the probability of its samples under the model. Without it: `power` refuses."""
+    """A state that knows the probability of its samples under the model.
+
+    Without it: `power` refuses, and `Result.log_probs` is None.
+    """
 
     def tell_log_prob(self, rows: Rows) -> LogW:
         """(R,) nats of each sample so far, its end among them where it has ended; -inf of what has no mass."""
+        ...
+
+
+@runtime_checkable
+class TellsPieces(Protocol):
+    """A state that knows what a step added to its rows. Asked by `steer`. Without it: `History.pieces` is empty."""
+
+    def tell_last(self, rows: Rows) -> tuple[Any, LogW]:
+        """(R,) the last piece of `rows`, which a step has just extended, and (R,) its nats.
+
+        Pieces are an array of tokens, or a list of bytes; nats are those of the model's own law, before masks and
+        potentials, and nan where they are not known.
+        """
+        ...
+
+    def spell(self, pieces: Any) -> Sequence[bytes]:
+        """(K,) the text of such pieces, as UTF-8: empty for what has none. A piece may end within a character."""
+        ...
+
+
+@runtime_checkable
+class TellsTokens(TellsPieces, Protocol):
+    """A state that knows all pieces of its rows. Asked by `steer`. Without it: `Result.token_log_probs` is None."""
+
+    def tell_tokens(self, rows: Rows) -> Sequence[tuple[Any, LogW]]:
+        """(R,) the pieces of each row, in their order, and the nats of each."""
         ...
 
 

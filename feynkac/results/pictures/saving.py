@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,8 +14,11 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError
 from feynkac.base.extras import needing
+from feynkac.base.writing import replace_file, write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from feynkac.results.result import Result
 
 INDEX = "index.json"
@@ -47,8 +51,24 @@ def save_samples(samples: Sequence[Any], folder: Path) -> list[str]:
         first, *others = [Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame) for frame in frames]
         names.append(f"particle_{row:03d}.{'gif' if others else 'png'}")
         options: dict[str, Any] = {"save_all": True, "append_images": others, "duration": FRAME, "loop": 0}
-        first.save(folder / names[-1], **(options if others else {}))
+        kind = "GIF" if others else "PNG"
+        with replace_file(folder / names[-1]) as file:
+            first.save(file, kind, **(options if others else {}))
     return names
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure of matplotlib in the form that the ending of `path` names, PNG if none does.
+
+    Raises ArgumentError for an ending that matplotlib does not know, and where it cannot be written.
+    """
+    content = io.BytesIO()
+    ending = Path(path).suffix[1:].lower() or "png"
+    try:
+        figure.savefig(content, format=ending)
+    except ValueError as cause:
+        raise ArgumentError(f"{path}: {cause}") from cause
+    write_atomically(path, content.getvalue())
 
 
 def _to_frames(sample: Any, row: int) -> NDArray[np.uint8]:

@@ -12,17 +12,21 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.results.course import doubt_course
 from feynkac.results.doubts import list_doubts
 from feynkac.results.history import History
 from feynkac.results.result import Result
 from feynkac.smc.diagnostics import Diagnostics, diagnose
 from feynkac.smc.evidence import evidence
 from feynkac.smc.weights import log_sum_exp, normalise
+from feynkac.steering.chains import join_histories
 from feynkac.steering.recorder import warn_of_dropped, warn_of_floor, write_notes
+from feynkac.steering.trail import join_arrays, join_known
 
 _TIMES = re.compile(r"(?P<said>.*) \((?P<n>\d+) times\)", re.DOTALL)
 
@@ -57,6 +61,8 @@ def _merge_populations(parts: Sequence[Result]) -> Result:
         log_evidence=total,
         log_evidence_se=None if math.isnan(error) else error,
         history=history,
+        token_log_probs=join_known([part.token_log_probs for part in parts]),
+        log_probs=join_arrays([part.log_probs for part in parts]),
         diagnostics=_diagnose(parts, resampled=bool(history.resampled)),
         dropped=None if exact else float(normalise(log_z) @ dropped),
     )
@@ -79,6 +85,8 @@ def _merge_chains(parts: Sequence[Result]) -> Result:
         log_evidence=total,
         log_evidence_se=None if math.isnan(error) else error,
         history=_join_sweeps([part.history for part in parts]),
+        token_log_probs=join_known([part.token_log_probs for part in alive]),
+        log_probs=join_arrays([part.log_probs for part in alive]),
         diagnostics=_join_diagnostics(_list_diagnostics(parts)),
         dropped=max(dropped, default=None),
     )
@@ -111,14 +119,49 @@ def _merge_histories(histories: Sequence[History]) -> History:
             for history, start in zip(histories, starts, strict=True)
             for row in (history.rows[t] if t < len(history.ess) else range(len(history.rows[-1])))
         ]
-        levels = [level for history, end in zip(histories, ends, strict=True) for level in history.levels[end]]
-        columns.append((_join_ess(log_z, ess), log_sum_exp(log_z) - math.log(len(log_z)), rows, levels))
-    ess, log_evidence, rows, levels = (list(column) for column in zip(*columns, strict=True))
+        columns.append((_join_ess(log_z, ess), log_sum_exp(log_z) - math.log(len(log_z)), rows))
+    ess, log_evidence, rows = (list(column) for column in zip(*columns, strict=True))
     ancestors = [
         sum(history.unique_ancestors[min(t, len(history.ess) - 1)] for history in histories) for t in range(steps)
     ]
     resampled = sorted({t for history in histories for t in history.resampled})
-    return History(ess, log_evidence, ancestors, resampled, rows, levels)
+    return History(ess, log_evidence, ancestors, resampled, rows, **_merge_columns(histories, steps))
+
+
+def _merge_columns(histories: Sequence[History], steps: int) -> dict[str, list[Any]]:
+    """What a history has of each particle, of islands side by side; those that have ended add nothing any more."""
+    share = math.log(len(histories))
+    resting = {"pieces": "", "killers": "", "log_probs": 0.0, "increments": 0.0}
+    merged: dict[str, list[Any]] = {}
+    for name in ("levels", "log_weights", "carried", *resting):
+        parts: list[list[list[Any]]] = [getattr(history, name) for history in histories]
+        # What an island carries on when it has ended is the weight that it ended with.
+        last = [history.log_weights if name == "carried" else getattr(history, name) for history in histories]
+        if not all(parts):
+            continue
+        merged[name] = [
+            [
+                value - share if name in ("log_weights", "carried") else value
+                for part, ended in zip(parts, last, strict=True)
+                for value in _find_column(part, ended, t, resting.get(name))
+            ]
+            for t in range(steps)
+        ]
+    if all(history.moved for history in histories):
+        merged["moved"] = [_merge_moved(histories, t) for t in range(steps)]
+    return merged
+
+
+def _find_column(part: list[list[Any]], ended: list[list[Any]], t: int, resting: Any) -> list[Any]:
+    """What an island has at step `t`, or from then on if it has ended."""
+    if t < len(part):
+        return part[t]
+    return ended[-1] if resting is None else [resting] * len(ended[-1])
+
+
+def _merge_moved(histories: Sequence[History], t: int) -> list[int]:
+    starts = itertools.accumulate((len(h.rows[min(t, len(h.rows) - 1)]) for h in histories[:-1]), initial=0)
+    return [start + row for start, h in zip(starts, histories, strict=True) if t < len(h.moved) for row in h.moved[t]]
 
 
 def _join_ess(log_z: NDArray[np.float64], ess: NDArray[np.float64]) -> float:
@@ -131,16 +174,8 @@ def _join_ess(log_z: NDArray[np.float64], ess: NDArray[np.float64]) -> float:
 def _join_sweeps(histories: Sequence[History]) -> History:
     """One history of chains, one after the other."""
     starts = list(itertools.accumulate((len(history.ess) for history in histories[:-1]), initial=0))
-    pairs = list(zip(starts, histories, strict=True))
-    return History(
-        [x for history in histories for x in history.ess],
-        [x for history in histories for x in history.log_evidence],
-        [x for history in histories for x in history.unique_ancestors],
-        [start + t for start, history in pairs for t in history.resampled],
-        [x for history in histories for x in history.rows],
-        [x for history in histories for x in history.levels],
-        [start + t for start, history in pairs for t in history.sweeps],
-    )
+    sweeps = [start + t for start, history in zip(starts, histories, strict=True) for t in history.sweeps]
+    return replace(join_histories(histories), sweeps=sweeps)
 
 
 def _list_diagnostics(parts: Sequence[Result]) -> list[Diagnostics]:
@@ -193,7 +228,8 @@ def _list_doubts(result: Result) -> list[str]:
     )
     if gibbs:
         return told
-    return [*warn_of_dropped(result.dropped), *warn_of_floor(result.log_evidence, result.lower_bound), *told]
+    certain = [*warn_of_dropped(result.dropped), *warn_of_floor(result.log_evidence, result.lower_bound)]
+    return [*certain, *told, *(doubt_course(history) if result.complete else ())]
 
 
 def _merge_notes(said: Sequence[str]) -> list[str]:

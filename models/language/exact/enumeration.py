@@ -62,11 +62,14 @@ class _Tree:
 
     def spell(self, entry: int) -> list[int]:
         """The token ids of an entry."""
-        ids = []
-        while self.parent[entry] >= 0:
-            ids.append(int(self.token[entry]))
-            entry = int(self.parent[entry])
-        return ids[::-1]
+        return [int(self.token[each]) for each in self.list_path(entry)[1:]]
+
+    def list_path(self, entry: int) -> list[int]:
+        """The entries from the first to this one."""
+        path = [entry]
+        while self.parent[path[-1]] >= 0:
+            path.append(int(self.parent[path[-1]]))
+        return path[::-1]
 
 
 class Enumeration:
@@ -213,15 +216,19 @@ class Enumeration:
         blank = self._blank.fork(np.zeros(n, np.int64))
         spent = len(self._prompt.tokens) + self.forwarded - 1
         blank.forwarded[0] = self._contexts.forwarded if has(self._contexts, Spends) else spent
-        ids = np.zeros((n, max([1, *map(len, spelt)])), np.int64)
-        for row, some in zip(ids, spelt, strict=True):
-            row[: len(some)] = some
+        ids = np.zeros((n, 1 + max([0, *map(len, spelt)])), np.int64)
+        nats = np.zeros(ids.shape)
+        end = self._model.lm.vocabulary.eos[:1]
+        for row, log_prob, some, (entry, _), total in zip(ids, nats, spelt, self._found, self._log_found, strict=True):
+            row[: len(some) + len(end)] = (*some, *end)  # the end counts of those that ended by it
+            log_prob[: len(some) + 1] = np.diff([*self._tree.log_prob[self._tree.list_path(entry)], total])
         entries = np.array([entry for entry, _ in self._found], np.int64)
         return replace(
             blank,
             ids=ids,
             length=np.array([len(some) for some in spelt], np.int64),
             log_prob=np.array(self._log_found, np.float64),
+            token_log_prob=nats,
             dropped=np.array([self._tell_dropped(entry) for entry, _ in self._found], np.float64),
             ended=np.array([how for _, how in self._found], np.int64),
             automata=self._tree.automata[entries],

@@ -87,6 +87,12 @@ class Dense:
 
         return torch.logsumexp(self.score, 1).cpu().numpy()
 
+    def tell_allowed(self) -> LogW:
+        """(J,) nats (see `TellsAllowed`)."""
+        import torch
+
+        return torch.logsumexp(self.log_p, 1).cpu().numpy()
+
     def among(self, histories: Rows) -> Dense:
         """See `Children.among`."""
         at = self._place(histories)
@@ -150,6 +156,11 @@ class Packed:
     def log_mass(self) -> LogW:
         """(J,) nats."""
         return self._law.log_allowed - self.log_total
+
+    def tell_allowed(self) -> LogW:
+        """(J,) nats (see `TellsAllowed`)."""
+        law = self._law if self.scored is self.logits else normalise(self.logits, self.mask, self.scale)
+        return law.log_allowed - self.log_total
 
     def among(self, histories: Rows) -> Packed:
         """See `Children.among`."""
