@@ -1,8 +1,8 @@
 """Preferences: pairs of texts of which one is more like the target, and the other more like the base.
 
 Two texts come in both orders, with odds exp(r(x) - r(y)), where r is the log of target over base: the model of Bradley
-and Terry. So the loss of DPO (Rafailov et al. 2023) with beta = 1 and the base as reference has its minimum at the target
-itself, p(x) exp(r(x)) / Z; with another beta at p(x) exp(r(x) / beta) / Z'.
+and Terry. So the loss of DPO (Rafailov et al. 2023) with beta = 1 and the base as reference has its minimum at the
+target itself, p(x) exp(r(x)) / Z; with another beta at p(x) exp(r(x) / beta) / Z'.
 """
 
 from __future__ import annotations

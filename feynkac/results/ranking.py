@@ -11,7 +11,6 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-
 TIE = 1e-4
 """Nats by which the log-weights of equal rewards may differ: a language model's logits are float32."""
 
