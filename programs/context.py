@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ProgramError
+from feynkac.base.numbers import read_flag
 from feynkac.base.tokens import Token, Tokens, TokenSet
 from feynkac.models.language.prompts.openings import list_tokens, read_ids
 from feynkac.programs.runtime.execution import Execution
@@ -75,7 +76,7 @@ class Context:
         `p.observe(text.mask(short_tokens), True)` makes the next token short, and weighs by the probability of that.
         """
         allowed = TokenSet.where(self.check_open().lm.vocabulary, tokens)
-        if or_end:
+        if read_flag("mask: or_end", or_end):
             allowed |= TokenSet.where(self.lm.vocabulary, self.lm.vocabulary.ends)
         return InSet(self, allowed)
 

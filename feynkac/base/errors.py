@@ -80,6 +80,15 @@ def shorten(name: str, length: int = 60) -> str:
     return name if len(name) <= length else f"{name[: length - 5]}...{name[-2:]}"
 
 
+def quote(value: Any, length: int = 60) -> str:
+    """A value as Python writes it, in short; its type where that cannot be written, as of what is nested too deep."""
+    try:
+        written = repr(value)
+    except Exception:
+        written = f"<{type(value).__name__}>"
+    return shorten(written, length)
+
+
 def shorten_report(text: str, width: int = 120) -> str:
     """The report of a parser, its long lines cut; of a line with a mark such as ^ below it, what is around the mark."""
     lines = text.splitlines()

@@ -74,6 +74,14 @@ def read_real(name: str, value: Any, low: float, advice: str = "") -> float:
     return number
 
 
+def read_flag(name: str, value: Any) -> bool:
+    """True or False. Raises ArgumentError by the `name` of the argument for what is neither."""
+    flag = as_bool(value)
+    if flag is None:
+        raise ArgumentError(f"{name} is {value!r}; give True or False")
+    return flag
+
+
 def read_seed(name: str, value: Any) -> int | None:
     """A seed, an int from 0; None draws one. Raises ArgumentError by the `name` of the argument."""
     return None if value is None else read_whole(name, value, 0, ", or None, which draws one")

@@ -49,7 +49,7 @@ def parse_argument(text: str) -> tuple[str, Any]:
         raise ArgumentError(f"--arg {text!r}: write --arg key=value")
     try:
         return key, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return key, value
 
 

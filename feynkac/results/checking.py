@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _LARGEST = 2**63
 """Whole numbers are counts and seeds: none is larger."""
+_HUGE = 1e100
+"""Nats and seconds that are finite are smaller; beyond, squares overflow."""
 
 
 def check_result(result: Result) -> None:
@@ -47,7 +49,7 @@ def _check_history(history: History) -> None:
             raise ValueError(f"history.{name} is not of one entry for each particle and step")
     if history.moved and len(history.moved) != steps:
         raise ValueError(f"history.moved has {len(history.moved)} steps of {steps}")
-    if not all(0.0 <= ess < math.inf for ess in history.ess):
+    if not all(0.0 <= ess <= len(rows) + 1e-6 * len(rows) for ess, rows in zip(history.ess, history.rows, strict=True)):
         raise ValueError("history.ess holds what is no number of particles")
     for name, listed in (("resampled", history.resampled), ("sweeps", history.sweeps)):
         if not all(0 <= t < steps for t in listed):
@@ -87,9 +89,9 @@ def _fits(value: Any, hint: Any) -> bool:
     if kind is dict:
         return isinstance(value, dict) and all(_fits(k, parts[0]) and _fits(v, parts[1]) for k, v in value.items())
     if kind is np.ndarray:
-        return isinstance(value, np.ndarray) and value.dtype.kind in "fiub"
+        return isinstance(value, np.ndarray) and all(_fits(each, float) for each in value.ravel().tolist())
     if hint is float:
-        return isinstance(value, float) or _fits(value, int)
+        return (isinstance(value, float) and not _HUGE < abs(value) < math.inf) or _fits(value, int)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _LARGEST
     return isinstance(value, kind or hint) if hint is not None else value is None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.numbers import find_shape
 from feynkac.base.writing import write_atomically
 from feynkac.results.checking import check_result
 from feynkac.results.history import History, Timing
@@ -41,7 +42,7 @@ def write_result(result: Result, path: str | os.PathLike[str]) -> None:
         text = json.dumps({"feynkac": VERSION, **data}, ensure_ascii=False, allow_nan=False, default=make_plain)
         encoded = text.encode("utf-8", "surrogatepass")
     except (TypeError, ValueError, RecursionError) as cause:
-        shown = len(getattr(result.samples[0], "shape", ())) > 1
+        shown = len(find_shape(result.samples[0])) > 1
         instead = "; result.save_images(folder) writes images, and an index" if shown else ""
         raise ArgumentError(f"the samples cannot be written as JSON: {cause}{instead}") from cause
     write_atomically(path, encoded)

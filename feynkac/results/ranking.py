@@ -40,16 +40,24 @@ class _ByEquality:
 def make_key(sample: Any) -> Hashable:
     """What is equal for equal samples: lists, dicts and objects by what is in them, 1, True and 1.0 as three.
 
-    Arrays of numpy are equal with the same shape, type and numbers; tensors only as the same object.
+    Arrays of numpy are equal with the same shape, type and numbers; tensors, and what holds itself, only as the same
+    object.
     """
+    try:
+        return _make_key(sample)
+    except RecursionError:
+        return type(sample), id(sample)
+
+
+def _make_key(sample: Any) -> Hashable:
     if isinstance(sample, str | bytes):
         return sample
     if isinstance(sample, np.generic):
-        return make_key(sample.item())
+        return _make_key(sample.item())
     if isinstance(sample, Number):
         return type(sample), "nan" if isinstance(sample, float) and math.isnan(sample) else sample
     if isinstance(sample, np.ndarray):
-        content = tuple(map(make_key, sample.ravel())) if sample.dtype == object else sample.tobytes()
+        content = tuple(map(_make_key, sample.ravel())) if sample.dtype == object else sample.tobytes()
         return np.ndarray, sample.shape, sample.dtype.str, content
     return _make_composite_key(sample)
 
@@ -57,17 +65,17 @@ def make_key(sample: Any) -> Hashable:
 def _make_composite_key(sample: Any) -> Hashable:
     kind = type(sample)
     if isinstance(sample, list | tuple):
-        return kind, tuple(map(make_key, sample))
+        return kind, tuple(map(_make_key, sample))
     if isinstance(sample, Set):
-        return kind, frozenset(map(make_key, sample))
+        return kind, frozenset(map(_make_key, sample))
     if isinstance(sample, dict):
-        return kind, frozenset((make_key(name), make_key(value)) for name, value in sample.items())
+        return kind, frozenset((_make_key(name), _make_key(value)) for name, value in sample.items())
     if dataclasses.is_dataclass(sample) and kind.__eq__ is not object.__eq__:
         return kind, tuple(
-            make_key(getattr(sample, field.name)) for field in dataclasses.fields(sample) if field.compare
+            _make_key(getattr(sample, field.name)) for field in dataclasses.fields(sample) if field.compare
         )
     if isinstance(sample, _HasFields):
-        return kind, make_key(vars(sample))
+        return kind, _make_key(vars(sample))
     try:
         hash(sample)
     except TypeError:

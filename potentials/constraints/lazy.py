@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ConstraintError
-from feynkac.base.numbers import read_seconds, read_whole
+from feynkac.base.numbers import read_flag, read_seconds, read_whole
 from feynkac.potentials.constraints.checked.asking import Question, check_function, name_function
 from feynkac.potentials.constraints.checked.readers import Reader, StepReader, TextReader
 from feynkac.potentials.constraints.tokenwise import TokenFactor, read_name
@@ -78,7 +78,7 @@ def lazy(
     Raises ArgumentError for functions that cannot be called so, ConstraintError where `f("")` is False; PotentialError,
     when it is used, with the text, where a function raises, takes too long, or returns no bool.
     """
-    parser = start is not _NO_START
+    parser, batch = start is not _NO_START, read_flag("lazy: batch", batch)
     given = ("state", "text") if parser else ("texts",) if batch else ("text",)
     what = f"lazy({name_function(f)})" if callable(f) else "lazy(f): f"
     check_function(f, what, given)

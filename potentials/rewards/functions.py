@@ -8,6 +8,7 @@ from typing import Any
 
 from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError
+from feynkac.base.numbers import read_flag
 from feynkac.potentials.base import Factor, set_function_reader
 from feynkac.potentials.rewards.boundaries import Every, read_every
 from feynkac.potentials.rewards.calling import OnError
@@ -128,7 +129,7 @@ def reward(
     """
     check_kind(kind)
     check_scale(scale)
-    every, scale = read_every(every, "reward"), float(scale)
+    every, scale, batch = read_every(every, "reward"), float(scale), read_flag("reward: batch", batch)
     slow = {"workers": workers, "timeout": timeout, "on_error": on_error, "retries": retries}
     of_models = {"tokenizer": tokenizer, "label": label, "score": score, "reads": reads}
     if is_of_transformers(f, tokenizer):

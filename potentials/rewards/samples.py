@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from feynkac.base.capabilities import Decodes, Writes, has
 from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.errors import ArgumentError, PotentialError
-from feynkac.base.numbers import as_real
+from feynkac.base.numbers import as_real, read_flag
 from feynkac.potentials.base import Factor
 from feynkac.potentials.rewards.boundaries import Every
 from feynkac.potentials.rewards.calling import Calls
@@ -71,6 +71,7 @@ def make_scorer(f: Any, what: str, convert: Convert = read_number, batch: bool =
     """
     if not callable(f):
         raise ArgumentError(f"{what}({f!r}): give a function of the sample, which is a text or a decoded image")
+    batch = read_flag(f"{what}: batch", batch)
     told = find_problem(f, f"{what}: " if what else "", batch)
     how = Calls(is_async(f), told, **calls).check(what, batch)
     return Scorer(f, name_function(what, f), convert, batch, how)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,17 @@ def test_a_folder_of_other_modules_names_shadows_none_of_them(folder, name) -> N
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "heads" in done.stdout and "tails" in done.stdout and marks(folder) == ""
+
+
+def test_the_folder_shadows_nothing_of_python_m_feynkac(folder) -> None:
+    (folder / "feynkac.py").unlink()  # which Python itself would run in its place
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
+    done = subprocess.run(
+        [sys.executable, "-m", "feynkac", "run", "some.py:coin", "-n", "4", "--seed", "0"],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "heads" in done.stdout and marks(folder) == ""
 
 
 def test_an_optional_module_that_a_library_tries_is_not_taken_from_the_folder(folder) -> None:

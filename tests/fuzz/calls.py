@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from guard import INPUTS
+
 import feynkac as fk
 
 COIN = fk.Bernoulli(0.5)
@@ -55,7 +57,7 @@ class World:
     """What the calls are about: one tiny model, a task, a result."""
 
     def __init__(self, make_lm: Callable[..., Any]) -> None:
-        self.lm = make_lm("a", "b", "e")
+        self.lm = make_lm("a", "b", "e", '"')
         self.task = self.lm.prompt("a", max_tokens=3)
         self.one = fk.regex("[ab]*")
         self.score = fk.reward(len, every="end")
@@ -80,7 +82,8 @@ class World:
             @fk.program(max_steps=12, max_tokens=20)
             def fuzzed(p: Any, lm: Any) -> Any:
                 text = lm.context("a")
-                return act(p, text, **given)
+                value = act(p, text, **given)
+                return "" if value is None else value
 
             return fk.steer(fuzzed(self.lm), particles=2, seed=0, on_death="return")
 
@@ -132,7 +135,7 @@ def _potentials(world: World) -> dict[str, Call]:
         "process_reward": Call(fk.process_reward, {"f": len, "every": "word"}, run),
         "twist": Call(fk.twist, {"f": len}, run),
         "similarity": Call(fk.similarity, {"to": "a", "model": _Encoder()}, run),
-        "judge": Call(fk.judge, {"lm": lm, "question": "a", "answers": ("a", "b")}, run),
+        "judge": Call(fk.judge, {"lm": lm, "question": lambda text: "a", "answers": ("a", "b")}, run),
         "power": Call(fk.power, {"alpha": 2.0}, run),
         "expert": Call(fk.expert, {"prompt": task}, run),
         "mixture": Call(fk.mixture, {"prompts": [task, task]}, run),
@@ -147,7 +150,6 @@ def _potentials(world: World) -> dict[str, Call]:
         ),
         "what a parser returns": Call(lambda value: fk.parser(lambda state, byte: value, 0), {"value": 1}, run),
         "what a level returns": Call(lambda value: _Returns(value), {"value": 0.0}, run),
-        "TokenChain": Call(fk.TokenChain),
     }
 
 
@@ -174,7 +176,7 @@ def _models(world: World) -> dict[str, Call]:
 def _runs(world: World) -> dict[str, Call]:
     task, one = world.task, world.one
     steered = {"model": task, "potentials": [one], "particles": 2, "seed": 0, "on_death": "return"}
-    base = {"base": task, "laws": {"tilt": (task, world.score)}, "reward": len, "texts": 16}
+    base = {"base": task, "laws": {"tilt": (task, world.score)}, "reward": len, "texts": 20}
     moved = lambda moves: fk.steer(task, one, particles=4, seed=0, moves=moves)  # noqa: E731
     return {
         "steer": Call(fk.steer, steered, look, many="potentials"),
@@ -201,7 +203,7 @@ def _programs(world: World) -> dict[str, Call]:
         "condition": lambda p, text, holds=True: p.condition(holds),
         "factor": lambda p, text, log_weight=0.0: p.factor(log_weight),
         "twist of a program": lambda p, text, log_weight=0.0: p.twist(log_weight),
-        "call": lambda p, text, program=None: p.call(program),
+        "call": lambda p, text, program=lambda p: 1: p.call(program),
         "once": lambda p, text, f=len, value="a": p.once(f, value),
         "Bernoulli": lambda p, text, probability=0.5: p.sample(fk.Bernoulli(probability)),
         "Categorical": lambda p, text, probabilities=(1, 2): p.sample(fk.Categorical(probabilities)),
@@ -242,7 +244,7 @@ def _results(world: World) -> dict[str, Call]:
         "log_evidence_interval": Call(result.log_evidence_interval),
         "show": Call(result.show),
         "summary": Call(result.summary),
-        "plot": Call(result.plot),
+        **({"plot": Call(result.plot)} if INPUTS else {}),  # takes a second
         "preferences": Call(result.preferences, {"base": result, "prompt": "a"}),
         "to_json": Call(result.to_json, {"path": path}),
         "from_json": Call(fk.Result.from_json, {"path": world.folder / "none.json"}),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import faulthandler
+import inspect
 import os
 import signal
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,11 +71,11 @@ def guarded() -> Iterator[None]:
 
 
 def is_of_binding(error: TypeError) -> bool:
-    """Whether Python raised it as it matched arguments to a signature: no frame of the library had begun."""
-    trace = error.__traceback__
-    while trace is not None:
-        name = trace.tb_frame.f_globals.get("__name__", "")
-        if name.startswith("feynkac.") and name != "feynkac.base.arguments":
-            return False
-        trace = trace.tb_next
-    return True
+    """Whether Python raised it as it matched arguments to a signature.
+
+    No frame of the library had begun, or it had asked `inspect.Signature.bind`, as for the arguments of a program.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    names = [frame.f_globals.get("__name__", "") for frame in frames]
+    within = [name for name in names if name.startswith("feynkac.") and name != "feynkac.base.arguments"]
+    return not within or frames[-1].f_code.co_filename == inspect.__file__

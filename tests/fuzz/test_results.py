@@ -61,7 +61,7 @@ def written(tiny_lm, tmp_path_factory):
     found = [
         fk.steer(task, tilt, particles=4, islands=2, seed=0, ess_threshold=1.0),
         fk.steer(task, fk.regex("a*"), particles=4, algorithm="gibbs", sweeps=3, seed=0),
-        fk.steer(task, fk.regex("c"), particles=2, seed=0, on_death="return"),
+        fk.steer(task, fk.reward(lambda text: -math.inf), particles=2, seed=0, on_death="return"),
         fk.steer(task, fk.choices(["a", "b"]), algorithm="exact"),
         fk.steer(task, tilt, particles=4, algorithm="best_of_n", seed=0),
     ]

@@ -101,7 +101,11 @@ def hold_itself() -> list[Any]:
     return whole
 
 
-@pytest.mark.parametrize("sample", [object(), lambda: 0, {(1, 2): 3}, int, hold_itself(), object], ids=str)
+@pytest.mark.parametrize(
+    "sample",
+    [object(), lambda: 0, {(1, 2): 3}, int, hold_itself(), object],
+    ids=["object", "function", "tuples for keys", "type", "itself", "class"],
+)
 def test_what_json_cannot_hold_is_refused_and_the_old_file_stays(sample: Any, tmp_path) -> None:
     path = tmp_path / "result.json"
     make_result(["old"]).to_json(path)

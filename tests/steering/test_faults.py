@@ -221,3 +221,23 @@ def test_a_number_of_steps_may_be_one_of_numpy(tiny_lm) -> None:
     options = {"particles": 8, "seed": 0, "ess_threshold": 1.0}
     plain, numpy = (fk.steer(task, fk.reward(len, every=every), **options) for every in (2, np.int64(2)))
     assert plain.samples == numpy.samples and plain.history.levels == numpy.history.levels
+
+
+@pytest.mark.parametrize("how", [{}, {"workers": 2}, {"timeout": 5.0}, {"on_error": "retry", "retries": 0}])
+def test_a_function_that_would_end_the_process_has_failed(how, tiny_lm) -> None:
+    def leave(text: str) -> float:
+        raise SystemExit(7)
+
+    with pytest.raises(fk.PotentialError, match="raised SystemExit: 7") as caught:
+        fk.steer(tiny_lm().prompt("a", max_tokens=2), fk.reward(leave, **how), particles=2, seed=0)
+    assert type(caught.value.__cause__) is SystemExit
+
+
+def test_a_program_that_would_end_the_process_has_failed() -> None:
+    @fk.program
+    def leaves(p):
+        p.sample(fk.Bernoulli(0.5))
+        raise SystemExit(7)
+
+    with pytest.raises(fk.ProgramError, match="raised SystemExit"):
+        fk.steer(leaves(), particles=2, seed=0)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from feynkac.base.errors import ArgumentError, shorten
 from feynkac.base.lists import as_list
 from feynkac.base.masks import States, TokenMask, pack
+from feynkac.base.numbers import read_flag
 from feynkac.base.per_vocabulary import PerVocabulary
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.base.words import is_word
@@ -39,6 +40,7 @@ def score_texts(
         raise ArgumentError(f"score: {wrong[0]!r} is no text; give a list of texts")
     if not is_word(spellings, ("usual", "all")):
         raise ArgumentError(f"spellings is {spellings!r}; it must be 'usual' or 'all'")
+    end = read_flag("score: end", end)
     if spellings == "all" and not end:
         raise ArgumentError("score: end=False counts the usual spelling only; leave spellings='all' out")
     spelt = [tuple(lm.spell(text)) for text in listed]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.errors import ArgumentError, ConstraintError, shorten, shorten_report
+from feynkac.base.errors import ArgumentError, ConstraintError, quote, shorten, shorten_report
 from feynkac.base.escaping import escape
 from feynkac.base.masks import TokenAutomaton
 from feynkac.base.words import is_word
@@ -136,7 +136,7 @@ def _read(schema: Any) -> Any:
             raise ConstraintError(_TOO_DEEP) from None
     if not isinstance(schema, (dict, bool)):
         raise ArgumentError(
-            f"json_schema({shorten(repr(schema))}): give the schema as a dict, or as a JSON text, or as a class"
+            f"json_schema({quote(schema)}): give the schema as a dict, or as a JSON text, or as a class"
         )
     if find_depth(schema) > MAX_DEPTH:
         raise ConstraintError(_TOO_DEEP)

@@ -1,0 +1,114 @@
+"""Numbers, words, flags and lists as arguments: what is one, and what only looks like one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import feynkac as fk
+from feynkac.base.errors import ArgumentError
+from feynkac.base.lists import as_list
+from feynkac.base.numbers import as_bool, as_real, as_whole, find_shape, read_flag, read_real, read_seed, take_only
+from feynkac.base.words import is_word
+
+HUGE = 10**400
+
+
+def test_a_number_too_large_for_a_float_is_refused_and_not_overflown() -> None:
+    for huge in (HUGE, -HUGE, Fraction(HUGE, 3)):
+        assert as_real(huge) is None
+        with pytest.raises(ArgumentError, match="seconds is"):
+            read_real("seconds", huge, 0.0)
+    refused: list[Callable[[], Any]] = [
+        lambda: fk.reward(len, scale=HUGE),
+        lambda: fk.reward(len) ** HUGE,
+        lambda: fk.power(HUGE),
+        lambda: fk.Bernoulli(HUGE),
+        lambda: fk.Uniform(0, HUGE),
+        lambda: fk.Categorical([1, HUGE]).draw(0.5),
+    ]
+    for call in refused:
+        with pytest.raises(ArgumentError):
+            call()
+
+
+@pytest.mark.parametrize("value", [True, "1", None, 1j, Decimal(1), [1], np.array([1.0, 2.0]), object()])
+def test_what_only_looks_like_a_number_is_none(value) -> None:
+    assert as_real(value) is None
+
+
+def test_numbers_in_arrays_and_tensors_are_numbers() -> None:
+    for one in (np.float32(2), np.array([2]), torch.tensor(2.0), torch.tensor([[2]]), Fraction(2), 2):
+        assert as_real(one) == 2.0
+    assert (
+        as_whole(torch.tensor(3)) == as_whole(np.int8(3)) == 3 and as_whole(2.0) is as_whole(np.array([1, 2])) is None
+    )
+    assert as_bool(np.array([True])) is True and as_bool(1) is None
+    memory = memoryview(b"a")  # has a shape, and no item
+    assert take_only(memory) is memory and find_shape(torch.zeros(2, 3)) == (2, 3) and find_shape("a") == ()
+
+
+def test_what_is_no_flag_and_no_seed_is_refused_by_name() -> None:
+    assert (
+        read_flag("batch", np.True_) is True and read_seed("seed", None) is None and read_seed("seed", np.int64(3)) == 3
+    )
+    for flag in (0, 1, None, "yes", np.array([True, False]), torch.zeros(2, 2)):
+        with pytest.raises(ArgumentError, match="batch is"):
+            read_flag("batch", flag)
+    for seed in (-1, 1.5, "a", True, np.array([1, 2])):
+        with pytest.raises(ArgumentError, match="seed is"):
+            read_seed("seed", seed)
+
+
+@pytest.mark.parametrize("value", [np.array(["a", "b"]), ["a"], {"a": 1}, None, 1, {1, 2}, torch.zeros(2)])
+def test_what_is_compared_entry_by_entry_or_has_no_hash_is_no_word(value) -> None:
+    """`value in words` would raise for some of them."""
+    assert not is_word(value, ("a", "b")) and not is_word(value, {"a": 1})
+    assert is_word("a", ("a", "b")) and is_word(np.str_("b"), ("a", "b"))
+    for call in (
+        lambda: fk.reward(len, kind=value),
+        lambda: fk.reward(len, on_error=value),
+        lambda: fk.json_schema({}, unsupported=value),
+        lambda: fk.json_schema({}, whitespace=value),
+        lambda: fk.length(1, unit=value),
+        lambda: fk.sql(value),
+        lambda: fk.python(value),
+        lambda: fk.process_reward(len, every="word", total=value),
+    ):
+        with pytest.raises(ArgumentError):
+            call()
+
+
+def test_an_array_without_dimensions_is_no_list() -> None:
+    for none in (np.array(1), torch.tensor(1.0), "ab", b"ab", bytearray(b"a"), {"a": 1}, None, 3):
+        assert as_list(none) is None
+    assert as_list(np.array([1, 2])) == [1, 2] and as_list(iter("ab")) == ["a", "b"] and as_list(range(2)) == [0, 1]
+    for call in (fk.choices, fk.phrases, fk.tokens, fk.mixture, fk.ensemble, fk.wfsa):
+        with pytest.raises(ArgumentError):
+            call(torch.tensor(1.0))
+
+
+@pytest.mark.parametrize("given", ["a", None, [1], object(), math.nan, np.array([0.1, 0.2])])
+def test_a_parameter_of_a_distribution_that_is_no_number_is_refused_where_it_is_given(given) -> None:
+    for make in (fk.Bernoulli, fk.Geometric, lambda p: fk.Normal(p, 1), lambda p: fk.Uniform(p, 1)):
+        with pytest.raises(ArgumentError):
+            make(given)
+    with pytest.raises(ArgumentError):
+        fk.Categorical(given).draw(0.5)
+
+
+def test_a_value_that_cannot_be_compared_is_outside_of_the_support() -> None:
+    for value in (np.array([1, 2]), torch.zeros(2), object(), None):
+        assert fk.Bernoulli(0.5).log_prob(value) == fk.Categorical({"a": 1, "b": 1}).log_prob(value) == -math.inf
+    assert fk.Categorical({"a": 1, 2: 1}).log_prob(2) == pytest.approx(math.log(0.5))
+    assert (
+        fk.Geometric(0.5).log_prob(3) == pytest.approx(3 * math.log(0.5))
+        and fk.Geometric(0.5).log_prob(1.5) == -math.inf
+    )
