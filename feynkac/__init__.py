@@ -28,6 +28,7 @@ _HOMES = {
     "feynkac.rulers.ruler": ("ruler",),
     "feynkac.rulers.measured": ("Ruler",),
     "feynkac.results.result": ("Result",),
+    "feynkac.results.explanation": ("Explanation",),
     "feynkac.results.history": ("History", "Timing"),
     "feynkac.base.errors": (
         "FeynkacError", "ArgumentError", "ModelError", "ModelLost", "ConstraintError", "PotentialError", "WeightError",
@@ -107,6 +108,7 @@ if TYPE_CHECKING:
         Uniform as Uniform,
         program as program,
     )
+    from feynkac.results.explanation import Explanation as Explanation
     from feynkac.results.history import History as History, Timing as Timing
     from feynkac.results.result import Result as Result
     from feynkac.rulers.measured import Ruler as Ruler

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,24 @@ class Letters:
         return np.array([len(word) == LIMIT for word in state.words])
 
 
+class Worth:
+    """So many nats for each of some letters, foreseen at every step."""
+
+    name = "worth"
+
+    def __init__(self, **nats: float) -> None:
+        self.nats = nats
+
+    def level(self, t: int, state: Words, rows: np.ndarray) -> np.ndarray:
+        return np.array([sum(n * state.words[i].count(c) for c, n in self.nats.items()) for i in rows])
+
+    def final(self, state: Words, rows: np.ndarray) -> np.ndarray:
+        return self.level(0, state, rows)
+
+
+GREEDY = Worth(f=6.0, g=6.0)
+
+
 def doubts(model: Any, *potentials: Any, seed: int = 0, **options: Any) -> list[str]:
     result = fk.steer(model, *potentials, seed=seed, **{"particles": 64, **options})
     found = doubt_course(result.history)
@@ -76,14 +95,14 @@ def doubts(model: Any, *potentials: Any, seed: int = 0, **options: Any) -> list[
     [
         ({}, None),
         ({3: "gh", 9: "fg"}, None),
-        ({}, lambda text: 0.3 * text.count("b")),
-        ({}, lambda text: -0.2 * text.count("a")),
-        ({}, lambda text: 1.0 * text.count("e")),
+        ({}, Worth(b=0.3)),
+        ({}, Worth(a=-0.2)),
+        ({}, Worth(e=1.0)),
     ],
     ids=["nothing", "masks", "mild", "against what is likely", "for what is rare"],
 )
 def test_nothing_is_said_of_a_run_that_went_well(masks, reward, seed) -> None:
-    weighed = () if reward is None else (fk.reward(reward, every="token"),)
+    weighed = () if reward is None else (reward,)
     assert doubts(Letters(masks), *weighed, seed=seed) == []
 
 
@@ -114,18 +133,14 @@ def test_the_start_of_a_text_has_no_prefix() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_reward_that_buys_its_gain_with_unlikely_texts_is_told_of(seed: int) -> None:
-    greedy = fk.reward(lambda text: 6.0 * (text.count("g") + text.count("f")), every="token")
-    (said,) = doubts(Letters(), greedy, seed=seed)
+    (said,) = doubts(Letters(), GREEDY, seed=seed)
     assert said.startswith("far from the model's own texts") and "over-optimised" in said
-    assert doubts(Letters(), greedy**0.1, seed=seed) == []
+    assert doubts(Letters(), Worth(f=0.6, g=0.6), seed=seed) == []
 
 
 def test_runs_that_cannot_tell_are_left_alone() -> None:
-    greedy = fk.reward(lambda text: 6.0 * (text.count("g") + text.count("f")), every="token")
-    result = fk.steer(Letters(), greedy, seed=0, particles=64)
+    result = fk.steer(Letters(), GREEDY, seed=0, particles=64)
     silent = {"pieces": [], "moved": [[0]], "sweeps": [0], "log_probs": [[float("nan")] * 64] * LIMIT}
-    from dataclasses import replace
-
     assert doubt_course(result.history)
     for name, value in silent.items():
         assert doubt_course(replace(result.history, **{name: value})) == [], name
@@ -134,6 +149,5 @@ def test_runs_that_cannot_tell_are_left_alone() -> None:
 
 
 def test_islands_that_ran_apart_are_judged_together() -> None:
-    greedy = fk.reward(lambda text: 6.0 * (text.count("g") + text.count("f")), every="token")
-    result = fk.steer(Letters(), greedy, seed=0, particles=64, islands=4, executor=fk.LocalExecutor(2))
+    result = fk.steer(Letters(), GREEDY, seed=0, particles=64, islands=4, executor=fk.LocalExecutor(2))
     assert sum("far from the model's own texts" in said for said in result.warnings) == 1

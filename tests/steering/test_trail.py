@@ -76,6 +76,31 @@ def test_the_tokens_of_a_sample_are_its_text_and_their_nats_its_log_probability(
             assert log_prob == pytest.approx(truth[text, len(line) > len(text)], abs=FLOAT32)
 
 
+MODELS = {
+    "a model over bytes": lambda lm: fk.bytewise(lm, beam=None).prompt("a", max_tokens=4),
+    "an ensemble": lambda lm: fk.ensemble([lm.prompt("a", max_tokens=4), lm.prompt("b", max_tokens=4)]),
+    "a law with a temperature and top-k": lambda lm: lm.prompt("a", max_tokens=4, temperature=0.5, top_k=2),
+    "a stop string": lambda lm: lm.prompt("a", max_tokens=4, stop="b"),
+    "an end that is forced": lambda lm: lm.prompt("a", max_tokens=4, at_limit="end"),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_every_kind_of_prompt_tells_of_its_tokens(lm, kind: str) -> None:
+    task = MODELS[kind](lm)
+    result = fk.steer(task, fk.regex("[abe]*"), particles=8, seed=1)
+    assert result.token_log_probs is not None and result.log_probs is not None
+    for row, (text, line, log_prob) in enumerate(
+        zip(result.samples, result.token_log_probs, result.log_probs, strict=True)
+    ):
+        assert "".join(piece for piece, _ in line) == text
+        assert math.fsum(nats for _, nats in line) == pytest.approx(log_prob, abs=1e-9)
+        assert walk(result.history, row)[:2] == (text, pytest.approx(log_prob, abs=1e-5))
+    if kind != "a stop string":  # which `score` refuses
+        scored = task.lm.score(task, result.samples)
+        np.testing.assert_allclose(result.log_probs, scored, atol=FLOAT32)
+
+
 @pytest.mark.parametrize("moves", MOVES, ids=str)
 def test_a_move_leaves_the_tokens_of_a_sample_right(lm, moves) -> None:
     truth = list_truth(lm)
