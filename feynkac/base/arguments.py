@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # What other libraries and their papers call it, after what it is called here: of several, the first that there is.
 _FOREIGN = {
-    ("particles", "texts", "k", "runs"): (
+    ("particles", "texts", "k", "rows", "most", "runs"): (
         "n N num_particles n_particles nparticles num_samples n_samples num_return_sequences num_beams beam_size "
         "best_of population_size count size"
     ),
