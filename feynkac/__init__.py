@@ -29,6 +29,7 @@ _HOMES = {
     "feynkac.rulers.measured": ("Ruler",),
     "feynkac.results.result": ("Result",),
     "feynkac.results.history": ("History", "Timing"),
+    "feynkac.results.pages": ("write_page",),
     "feynkac.base.errors": (
         "FeynkacError", "ArgumentError", "ModelError", "ModelLost", "ConstraintError", "PotentialError", "WeightError",
         "AllParticlesDied", "ProgramError", "ReplayDiverged",
@@ -108,6 +109,7 @@ if TYPE_CHECKING:
         program as program,
     )
     from feynkac.results.history import History as History, Timing as Timing
+    from feynkac.results.pages import write_page as write_page
     from feynkac.results.result import Result as Result
     from feynkac.rulers.measured import Ruler as Ruler
     from feynkac.rulers.ruler import ruler as ruler
