@@ -41,7 +41,7 @@ def find_edge(count: int) -> int:
 
 
 def write_picture(array: NDArray[np.float64], edge: int) -> str:
-    """A picture (H, W, C) from 0 to 1, made no larger than `edge`, as a data URI. Raises FeynkacError, without Pillow."""
+    """A picture (H, W, C) from 0 to 1, made no larger than `edge`, as a data URI. Raises FeynkacError."""
     try:
         from PIL import Image
     except ImportError as cause:
