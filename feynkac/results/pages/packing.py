@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.results.text import escape
+from feynkac.base.escaping import escape
 
 Packed: TypeAlias = dict[str, str]
 """The "kind" of the numbers, as in "u2" (unsigned, two bytes) or "f4", and their "data"."""

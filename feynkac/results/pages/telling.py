@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.escaping import escape
 from feynkac.results.pages.lineage import list_populations, pack_history
 from feynkac.results.pages.packing import join, pack, pack_whole, pack_words
 from feynkac.results.pages.thumbnails import draw_images, draw_molecules
 from feynkac.results.pictures.particles import KINDS, Kind, kind_of
 from feynkac.results.ranking import make_key
 from feynkac.results.summary import tell_evidence
-from feynkac.results.text import escape
 
 if TYPE_CHECKING:
     from feynkac.results.result import Result

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import FeynkacError
+from feynkac.base.extras import needing
 from feynkac.results.pictures.particles import pixels
 
 EDGES = ((64, 128), (300, 80), (1000, 48))
@@ -28,7 +28,7 @@ def draw_images(samples: Sequence[Any]) -> list[str]:
 
 
 def draw_molecules(texts: Sequence[str]) -> list[str | None]:
-    """Drawings of molecules in SMILES as data URIs, None for texts that are none. Raises FeynkacError without rdkit."""
+    """Drawings of molecules in SMILES as data URIs, None for texts that are none. Raises MissingExtra without rdkit."""
     from feynkac.results.pictures.molecules import draw_molecules as draw
 
     edge = 2 * find_edge(len(texts))
@@ -41,11 +41,9 @@ def find_edge(count: int) -> int:
 
 
 def write_picture(array: NDArray[np.float64], edge: int) -> str:
-    """A picture (H, W, C) from 0 to 1, made no larger than `edge`, as a data URI. Raises FeynkacError."""
-    try:
+    """A picture (H, W, C) from 0 to 1, made no larger than `edge`, as a data URI. Raises MissingExtra."""
+    with needing("plot", "images are written by Pillow"):
         from PIL import Image
-    except ImportError as cause:
-        raise FeynkacError("images are written by Pillow: pip install pillow") from cause
     levels = (array.clip(0.0, 1.0) * 255).round().astype(np.uint8)
     image = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
     image.thumbnail((edge, edge))

@@ -15,6 +15,7 @@ from made_runs import drop_details, make_run
 
 import feynkac as fk
 from feynkac import ArgumentError
+from feynkac.base.escaping import escape
 
 EVIL = [
     "</script><script>alert(1)</script>",
@@ -68,7 +69,7 @@ def test_what_a_model_writes_stays_a_string_of_json(tmp_path, evil) -> None:
     plain = read_page(tmp_path / "harmless.html")[0]
     assert {mark: page.count(mark) for mark in "<>"} == {mark: plain.count(mark) for mark in "<>"}
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u2028-\u202e\u2066-\u2069]", page)
-    shown = fk.results.text.escape(evil, keep="\n\t")
+    shown = escape(evil, keep="\n\t")
     assert shown in told["pieces"]["words"] and told["warnings"] == [shown] and told["prompt"][0]["text"] == shown
 
 

@@ -201,7 +201,7 @@ function paintEnds(context, tree, view, box, { until, colours, lit, pictures }) 
     context.fillStyle = faded ? colours.dim : colours.ribbon;
     context.fillRect(left, y - thick / 2, length, thick);
     if (picture) {
-      const side = Math.min(40, view.row - 2);
+      const side = Math.min(40, view.row - 3);
       context.imageSmoothingEnabled = picture.naturalHeight > side;
       context.globalAlpha = share > 0 && !faded ? 1 : 0.3;
       context.drawImage(picture, left + 38, y - side / 2, side * picture.naturalWidth / picture.naturalHeight, side);

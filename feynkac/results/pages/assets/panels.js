@@ -79,6 +79,7 @@ function makePicture(sample) {
   const image = make("img", "picture");
   image.src = sample.picture;
   image.alt = sample.text;
+  image.onload = () => image.classList.toggle("tiny", Math.max(image.naturalWidth, image.naturalHeight) <= 64);
   return image;
 }
 
