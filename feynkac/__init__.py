@@ -30,6 +30,7 @@ _HOMES = {
     "feynkac.results.result": ("Result",),
     "feynkac.results.explanation": ("Explanation",),
     "feynkac.results.history": ("History", "Timing"),
+    "feynkac.results.pages": ("write_page",),
     "feynkac.base.errors": (
         "FeynkacError", "ArgumentError", "ModelError", "ModelLost", "ConstraintError", "PotentialError", "WeightError",
         "AllParticlesDied", "ProgramError", "ReplayDiverged",
@@ -110,6 +111,7 @@ if TYPE_CHECKING:
     )
     from feynkac.results.explanation import Explanation as Explanation
     from feynkac.results.history import History as History, Timing as Timing
+    from feynkac.results.pages import write_page as write_page
     from feynkac.results.result import Result as Result
     from feynkac.rulers.measured import Ruler as Ruler
     from feynkac.rulers.ruler import ruler as ruler

@@ -277,6 +277,24 @@ class Result:
 
         return save_images(self, folder)
 
+    def to_html(
+        self,
+        path: str | os.PathLike[str],
+        kind: Literal["images", "molecules", "points", "numbers", "texts"] | None = None,
+    ) -> None:
+        """Write one HTML file that shows the run: the family tree of its particles, to be played, searched, filtered.
+
+        It needs a browser and no network; what the model wrote is text in it, whatever it says. `kind`: how samples
+        are shown; None looks at them, but texts are molecules (SMILES) only if you say so. `feynkac.write_page` puts
+        several results on one page.
+
+        Raises ArgumentError for samples that are not of that `kind`, a history that is no tree, and a file that cannot
+        be written; FeynkacError where images or molecules need a package that is missing.
+        """
+        from feynkac.results.pages import write_page
+
+        write_page([self], path, kind)
+
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a file that `from_json` reads, which gives back objects as dicts, and tuples as lists.
 

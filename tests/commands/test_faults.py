@@ -185,7 +185,10 @@ def test_what_there_is_when_an_error_comes_is_written_too(folder, file, capsys) 
 @pytest.mark.parametrize(
     ("out", "told"),
     [
-        (["result.txt"], "--out result.txt: its ending must be .json (all of the result) or one of .png"),
+        (
+            ["result.txt"],
+            "--out result.txt: its ending must be .json (all of the result), .html (an interactive page) or one of",
+        ),
         (["result"], "its ending must be .json"),
         (["a.json", "./a.json"], "--out a.json is given twice"),
         (["a.json", "missing/a.png"], "--out missing/a.png: there is no folder missing"),
