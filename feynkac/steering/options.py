@@ -1,4 +1,4 @@
-"""The keywords of `steer`, `stream` and their brothers: their types, for editors and type checkers, and what to do in place of others."""
+"""The keywords of `steer`: their types, for editors and type checkers, and what to do in place of others."""
 
 from __future__ import annotations
 

@@ -66,7 +66,10 @@ class Chains:
         return all(chains and all(chain.over for chain in chains) for chains in self._chains)
 
     def advance(self, control: Control) -> Iterator[None]:
-        """Go on by a sweep of every chain at a time. What ends one chain ends all."""
+        """Go on by a sweep of every chain at a time. What ends one chain ends all.
+
+        Where a budget is used up, problems that have not begun take one step, so that each has particles.
+        """
         sweeps = self._plan.sweeps or SWEEPS
         bar = control.make_bar(len(self._problems) * self._plan.islands * sweeps, "sweep")
         watching = [*control.observers, control.spending, bar]
@@ -76,7 +79,7 @@ class Chains:
                 for chain in itertools.chain(*self._chains):
                     if not chain.dead:
                         chain.sweep()
-                    if chain.stopped:
+                    if chain.stopped and (self.has_particles or control.spending.why is None):
                         return
                 yield
         finally:

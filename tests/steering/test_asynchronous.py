@@ -14,7 +14,7 @@ import pytest
 
 import feynkac as fk
 from feynkac.steering import asynchronous
-from tests.steering.runs import KINDS, assert_same, count, make, walk
+from tests.steering.runs import KINDS, assert_same, count, make, read, walk
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -31,16 +31,17 @@ def test_a_stream_that_is_awaited_is_the_stream(tiny_lm, kind) -> None:
     model, potentials, options = make(kind, tiny_lm)
     options = {"particles": 8, "seed": 3, **options}
 
-    def read(given: Any) -> list[Any]:
-        return [(each.t, each.sweep, each.texts) for each in (given if isinstance(given, list) else [given])]
+    def tell(given: Any) -> list[Any]:
+        moments = given if isinstance(given, list) else [given]
+        return [(each.t, each.sweep, read(each.samples)) for each in moments]
 
     async def watch() -> tuple[list[Any], Any]:
         stream = fk.stream_async(model, *potentials, **options)
-        return [read(given) async for given in stream], stream.result
+        return [tell(given) async for given in stream], stream.result
 
     seen, found = asyncio.run(watch())
     stream = fk.stream(model, *potentials, **options)
-    assert seen == [read(given) for given in stream]
+    assert seen == [tell(given) for given in stream]
     assert_same(found, stream.result)
 
 
@@ -177,9 +178,10 @@ def test_a_timeout_around_a_stream_leaves_what_there_is(tiny_lm) -> None:
     async def main() -> fk.Result:
         async with fk.stream_async(task, particles=2, seed=0, observers=[watched]) as stream:
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.3):
-                    async for _ in stream:
-                        pass
+                async with asyncio.timeout(None) as limit:
+                    async for step in stream:
+                        if step.t == 1:
+                            limit.reschedule(asyncio.get_running_loop().time() + 0.05)
         assert watched.closed.is_set()
         with pytest.raises(StopAsyncIteration):
             await anext(stream)

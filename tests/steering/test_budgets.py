@@ -53,7 +53,8 @@ def test_exact_gives_the_texts_found_and_a_lower_bound(tiny_lm) -> None:
     assert cut.log_evidence_interval() == (cut.log_evidence, math.inf)
     assert fk.steer(task, fk.regex("[ab]*"), algorithm="exact", budget=fk.Budget(calls=10**6)).complete
     tokens = fk.steer(task, fk.regex("[ab]*"), algorithm="exact", budget=fk.Budget(tokens=4))
-    assert_spent(tokens, "budget of 4 tokens") and tokens.forwarded_tokens >= 4
+    assert_spent(tokens, "budget of 4 tokens")
+    assert tokens.forwarded_tokens is not None and 4 <= tokens.forwarded_tokens < 20
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -151,8 +152,6 @@ def test_seconds_are_those_of_all_jobs_together(tiny_lm) -> None:
 
     task = tiny_lm(eos=()).prompt("a", max_tokens=400)
     options: dict[str, Any] = {"particles": 4, "islands": 4, "seed": 0, "executor": fk.LocalExecutor(4)}
-    began = time.monotonic()
     found = fk.steer(task, fk.reward(slow), budget=fk.Budget(seconds=0.3), **options)
     assert_spent(found, "budget of 0.3 seconds")
-    assert time.monotonic() - began < 5.0
     assert len(found.samples) == 1 and any("1 of 4 islands had begun" in said for said in found.warnings)

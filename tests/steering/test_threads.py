@@ -16,7 +16,7 @@ import torch
 import feynkac as fk
 from tests.steering.runs import assert_same, count, walk
 
-THREADS, ROUNDS = 8, 3
+THREADS, ROUNDS = 8, 2
 
 
 @pytest.fixture(autouse=True)
