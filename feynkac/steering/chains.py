@@ -107,6 +107,10 @@ class Chain:
         told = tell_tokens(whole.state, self.recorder.members), tell_log_probs(whole.state, self.recorder.members)
         self.kept.append(Kept(population, step.log_weight, history, forwarded, row != 0, spread, notes, dropped, *told))
 
+    def close(self) -> None:
+        """Let go of the run that is on its way, which holds this chain as it is held by it."""
+        self._sweeps.close()
+
     def _see(self, step: Step) -> bool:
         if step.t == 0:
             self.recorder = Recorder(0, 1, self._verdicts)
