@@ -61,7 +61,9 @@ for _names, _foreign in _FOREIGN.items():
         _OURS.setdefault(_name, []).append(_names)
 
 HOMES = {
-    "fk.steer(...)": "particles algorithm resampler ess_threshold islands sweeps moves on_death observers executor",
+    "fk.steer(...)": (
+        "particles algorithm resampler ess_threshold islands sweeps moves on_death observers executor budget"
+    ),
     "lm.prompt(...)": (
         "max_tokens stop chat at_limit temperature top_k top_p min_p repetition_penalty no_repeat_ngram_size "
         "logits_processor proposal tools documents template"

@@ -5,10 +5,10 @@ Particle Gibbs, which is many runs, is in `feynkac.steering.sweeps`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -22,9 +22,10 @@ from feynkac.results.result import Result
 from feynkac.smc import resample as schemes
 from feynkac.smc.branching import branching_smc
 from feynkac.smc.checks import name_of
-from feynkac.smc.engine import RandomSource, smc
-from feynkac.smc.observers import Observer, Progress, run
+from feynkac.smc.engine import RandomSource, Step, smc
+from feynkac.smc.observers import walk
 from feynkac.steering.deaths import explain_death
+from feynkac.steering.jobs import Control, Glimpse, look_at
 from feynkac.steering.moves import Moving, check_algorithm
 from feynkac.steering.problems import Problems
 from feynkac.steering.recorder import Recorder
@@ -119,37 +120,12 @@ class Plan:
         return schemes.islands(self.resample(), self.islands) if self.islands > 1 else self.resample()
 
 
-class Job(Protocol):
-    """A call of `steer` on its way."""
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether some problem has particles."""
-        ...
-
-    @property
-    def has_particles(self) -> bool:
-        """Whether every problem has particles to hand over."""
-        ...
-
-    def drive(self, observers: Iterable[Observer], progress: bool | None) -> bool:
-        """Run to the end, or to where an observer stops it; whether it came to the end."""
-        ...
-
-    def collect(self, complete: bool) -> list[Result]:
-        """What there is, one Result for each problem."""
-        ...
-
-    def explain_deaths(self) -> list[str | None]:
-        """For each problem why all its particles died, None where one lives."""
-        ...
-
-
 class Batch:
     """One run of the engine over all problems at once."""
 
     def __init__(self, problems: Problems, plan: Plan, streams: RandomSource, seed: int) -> None:
         self._problems, self._plan, self._seed, self._watch = problems, plan, seed, Stopwatch()
+        self._last: Step | None = None
         self._limits = [model.max_steps for model in problems.models if isinstance(model, Bounded)]
         verdicts = Verdicts()
         moving = plan.moves is not None
@@ -182,10 +158,22 @@ class Batch:
 
     has_begun = has_particles
 
-    def drive(self, observers: Iterable[Observer], progress: bool | None) -> bool:
-        """Run to the end, or to where an observer stops it; whether it came to the end."""
-        bar = Progress(max(filter(None, self._limits), default=None), force=progress)
-        return run(self._steps, *self._recorders, *observers, bar).ended
+    @property
+    def is_complete(self) -> bool:
+        """Whether all particles of all problems have come to their ends."""
+        whole = self._last
+        return whole is not None and whole.ended
+
+    def advance(self, control: Control) -> Iterator[Step]:
+        """Go on by a step at a time, to the end or to where `control` ends it."""
+        bar = control.make_bar(max(filter(None, self._limits), default=None))
+        for step in walk(self._steps, *self._recorders, *control.observers, control.spending, bar):
+            self._last = step
+            yield step
+
+    def look(self, g: int) -> Glimpse | None:
+        """The particles of a problem now; None before it has any."""
+        return look_at(self._recorders[g])
 
     def collect(self, complete: bool) -> list[Result]:
         """What there is, one Result for each problem."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from feynkac.smc.rng import Streams
-from feynkac.steering.algorithms import Batch, Job, Plan
+from feynkac.steering.algorithms import Batch, Plan
 from feynkac.steering.exact import Exact
+from feynkac.steering.jobs import Job
 from feynkac.steering.problems import Problems
 from feynkac.steering.sweeps import Chains
 

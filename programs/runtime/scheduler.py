@@ -18,12 +18,12 @@ from feynkac.programs.runtime.output import tag_lines
 from feynkac.programs.runtime.record import SAMPLE, Record
 from feynkac.programs.runtime.rows import ProgramRow
 from feynkac.programs.runtime.serving import Ask, Block, Inquiry, serve
+from feynkac.programs.runtime.strand import Strand, find_home
 
 if TYPE_CHECKING:
     from feynkac.models.language.histories import Histories, Node
     from feynkac.models.language.lm import CausalLM
     from feynkac.programs.runtime.protocols import CheckReturned, MakeContext, MakeHandle, MakeServed
-    from feynkac.programs.runtime.strand import Strand
 
 _ALLOW_MORE = "Bound its loops, or allow more with `.limited(max_steps=, max_tokens=)`"
 _new = tuple.__new__  # ProgramRow(...) would take twice as long, and there is one a particle and step
@@ -72,6 +72,8 @@ class Run:
         self._histories: dict[Any, Histories] = {}
         self._prompts: dict[Any, Node] = {}
         self._live: set[Execution] = set()
+        self._home: Any = None
+        """What the strands can be entered from."""
         self._keys: Any = None
         self._rng: Rng | None = None
         self._size = 0
@@ -90,6 +92,7 @@ class Run:
         uniforms = rng.uniform(len(rows)).tolist()
         try:
             with tag_lines():
+                self._come_home()
                 running = self._start(rows, list(pins)[::-1])
                 self._settle(list(running.values()))
                 self._sample([each for each in running.values() if each.pending is not None], uniforms)
@@ -173,6 +176,14 @@ class Run:
         if self.limits.max_steps is not None and self.t >= self.limits.max_steps and running:
             raise self.make_endless(next(iter(running.values())), f"{self.limits.max_steps} steps (max_steps)")
         return running
+
+    def _come_home(self) -> None:
+        """Leave what runs on another thread, where the step before may have been: it will be replayed on this one."""
+        home = find_home()
+        if home is not self._home:
+            for execution in self._live:
+                execution.strand = None
+            self._live, self.idle, self._home = set(), [], home
 
     def _keep(self, executions: set[Execution]) -> None:
         """Close all others."""

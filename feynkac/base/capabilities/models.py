@@ -117,7 +117,7 @@ class Enumerates(Protocol):
         """All samples with mass that the constraints allow, from at most `most` evaluations of the law.
 
         `masked`: nothing else weighs, so that prefixes may be left out whose mass cannot matter. `watch` is told of
-        evaluations before they are made.
+        evaluations that were made, and ends the list there by returning True.
         """
         ...
 
