@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -23,13 +23,16 @@ from feynkac.smc import resample as schemes
 from feynkac.smc.branching import branching_smc
 from feynkac.smc.checks import name_of
 from feynkac.smc.engine import RandomSource, smc
-from feynkac.smc.observers import Observer, Progress, run
+from feynkac.smc.observers import Observer, Progress, close, run
 from feynkac.steering.deaths import explain_death
 from feynkac.steering.moves import Moving, check_algorithm
 from feynkac.steering.problems import Problems
 from feynkac.steering.recorder import Recorder
 from feynkac.steering.timing import TimedModel, TimedPotential
 from feynkac.steering.verdicts import Verdicts, watch_deaths
+
+if TYPE_CHECKING:
+    from feynkac.steering.checkpoints.saving import Saver
 
 Algorithm = Literal["smc", "optimal", "importance", "best_of_n", "beam", "gibbs", "exact"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
@@ -148,8 +151,12 @@ class Job(Protocol):
 class Batch:
     """One run of the engine over all problems at once."""
 
-    def __init__(self, problems: Problems, plan: Plan, streams: RandomSource, seed: int) -> None:
+    def __init__(
+        self, problems: Problems, plan: Plan, streams: RandomSource, seed: int, saver: Saver | None = None
+    ) -> None:
+        """`saver`: what saves it on its way, and may have a population to go on from."""
         self._problems, self._plan, self._seed, self._watch = problems, plan, seed, Stopwatch()
+        self._saver, self._start = saver, None
         self._limits = [model.max_steps for model in problems.models if isinstance(model, Bounded)]
         verdicts = Verdicts()
         moving = plan.moves is not None
@@ -164,16 +171,19 @@ class Batch:
         model = problems.join(guided=not whole)
         if plan.moves is not None:
             plan.moves.check(model)
+        if saver is not None:
+            model = saver.follow(model, self._recorders)
+            self._start = saver.take_up()
         parts = TimedModel(model, self._watch), TimedPotential(weigh, self._watch, problems.places)
-        n = [plan.size] * len(problems)
+        begin: Any = {"n": [plan.size] * len(problems)} if self._start is None else {"start": self._start}
         if plan.algorithm == "optimal":
             refusal = CANNOT_BRANCH.format(type(problems.models[0]).__name__)
             require(model, Branches, refusal, ArgumentError).check_branches()
-            self._steps = branching_smc(*parts, n=n, rng=streams, islands=plan.islands)
+            self._steps = branching_smc(*parts, **begin, rng=streams, islands=plan.islands)
         else:
             unwatched = TimedPotential(weighed, self._watch, problems.places)
             moves = () if plan.moves is None else plan.moves.bind(parts[0], unwatched, plan)
-            self._steps = smc(*parts, n=n, resample=plan.resample_islands(), rng=streams, moves=moves)
+            self._steps = smc(*parts, **begin, resample=plan.resample_islands(), rng=streams, moves=moves)
 
     @property
     def has_particles(self) -> bool:
@@ -185,7 +195,14 @@ class Batch:
     def drive(self, observers: Iterable[Observer], progress: bool | None) -> bool:
         """Run to the end, or to where an observer stops it; whether it came to the end."""
         bar = Progress(max(filter(None, self._limits), default=None), force=progress)
-        return run(self._steps, *self._recorders, *observers, bar).ended
+        watching, saver = [*observers, bar], self._saver
+        if self._start is not None and self._start.ended:
+            close(*watching)
+            return True
+        last = run(self._steps, *self._recorders, *watching, *([] if saver is None else [saver]))
+        if saver is not None:
+            saver.save(last)
+        return last.ended
 
     def collect(self, complete: bool) -> list[Result]:
         """What there is, one Result for each problem."""

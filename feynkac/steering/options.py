@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any, Literal, TypedDict
 
 from feynkac.base.contract import Resample
 from feynkac.smc.observers import Observer
 from feynkac.steering.algorithms import Algorithm
+from feynkac.steering.checkpoints.saving import Checkpoint, Saved
 from feynkac.steering.executors.pieces import Executor
 
 
@@ -26,6 +28,7 @@ class SteerOptions(TypedDict, total=False):
     on_death: Literal["raise", "return"]
     observers: Iterable[Observer]
     executor: Executor | None
+    checkpoint: str | os.PathLike[str] | Checkpoint | Saved | None
 
 
 _POTENTIALS = "potentials come behind the model, without a name: fk.steer(lm.prompt(...), potential, another)"

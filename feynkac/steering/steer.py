@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -17,6 +18,7 @@ from feynkac.results.result import Result
 from feynkac.smc.observers import Observer
 from feynkac.smc.rng import Streams
 from feynkac.steering.algorithms import Algorithm, Plan
+from feynkac.steering.checkpoints.saving import Checkpoint, Saved, begin_saving
 from feynkac.steering.deaths import raise_if_dead
 from feynkac.steering.exclusions import refuse_contradiction
 from feynkac.steering.executors.divided import Divided
@@ -54,6 +56,7 @@ def steer(
     on_death: Literal["raise", "return"] = "raise",
     observers: Iterable[Observer] = (),
     executor: Executor | None = None,
+    checkpoint: str | os.PathLike[str] | Checkpoint | Saved | None = None,
 ) -> Any:
     """Sample from p(x) prod_k exp(potential_k(x)), where p is the law of `model`, with particles.
 
@@ -80,6 +83,9 @@ def steer(
     - `executor`: where islands and problems run, as `fk.RayExecutor(...)` on many machines; None is here, in one batch.
       Problems have the random numbers that they have without one, islands other ones (see
       `feynkac/steering/executors/README.md`).
+    - `checkpoint`: a path to which the run is saved, every 30 seconds or so (`fk.Checkpoint(path, every=10)`: every 10
+      steps, too); `fk.resume(path, model, *potentials)` goes on from there after a kill, to the same result. For
+      prompts, programs, samplers and canvases, and algorithms that are one run of SMC, without `moves` and `executor`.
 
     All algorithms have the same target. All but "gibbs" give an unbiased evidence and properly weighted samples.
 
@@ -125,7 +131,11 @@ def steer(
     plan.check_models(problems.models)
     if on_death == "raise":
         refuse_contradiction([problems.find_potential(g) for g in range(len(problems))])
-    job = start(problems, plan, streams) if executor is None else Divided(problems, plan, streams.seed, executor)
+    saver = None if checkpoint is None else begin_saving(checkpoint, problems, plan, streams.seed, executor)
+    if executor is None:
+        job = start(problems, plan, streams, saver=saver)
+    else:
+        job = Divided(problems, plan, streams.seed, executor)
 
     def results(complete: bool) -> list[Result]:
         readers = [find_reader(problems.find_potential(g)) for g in range(len(problems))]
