@@ -115,7 +115,10 @@ def test_changed_files_give_a_result_that_can_be_used_or_an_error_of_ours(writte
     for _ in range(data.draw(st.integers(1, 2))):
         place = data.draw(st.sampled_from(_places(document)), label="place")
         document = _change(
-            document, place, data.draw(st.sampled_from(["set", "remove", "twice"])), data.draw(WRONG, label="value")
+            document,
+            place,
+            data.draw(st.sampled_from(["set", "remove", "twice"])),
+            copy.deepcopy(data.draw(WRONG, label="value")),
         )
     path = folder / "changed.json"
     path.write_bytes(json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass"))
