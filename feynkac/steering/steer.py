@@ -12,9 +12,10 @@ from feynkac.base.capabilities import Biased, find_reader
 from feynkac.base.contract import Model, Resample
 from feynkac.base.errors import ArgumentError, FeynkacError, ModelLost
 from feynkac.base.host import check_not_forked
+from feynkac.base.numbers import read_flag
 from feynkac.base.words import is_word
 from feynkac.results.result import Result
-from feynkac.smc.observers import Observer
+from feynkac.smc.observers import Observer, read_observers
 from feynkac.smc.rng import Streams
 from feynkac.steering.algorithms import Algorithm, Plan
 from feynkac.steering.deaths import raise_if_dead
@@ -121,6 +122,8 @@ def steer(
     plan = Plan(algorithm, particles, islands, resampler, ess_threshold, sweeps, read_moves(moves))
     if not is_word(on_death, ("raise", "return")):
         raise ArgumentError(f"on_death is {on_death!r}; it must be 'raise' or 'return'")
+    watching = read_observers(observers)
+    progress = None if progress is None else read_flag("progress", progress)
     problems, streams = read_problems(model, potentials), Streams(seed)
     plan.check_models(problems.models)
     if on_death == "raise":
@@ -135,7 +138,7 @@ def steer(
 
     lost: list[str] = []
     try:
-        complete = job.drive(observers, progress)
+        complete = job.drive(watching, progress)
     except (KeyboardInterrupt, ModelLost) as stopped:
         if not job.has_begun:
             raise
