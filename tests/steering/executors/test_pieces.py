@@ -122,6 +122,9 @@ def test_merged_islands_say_what_one_run_of_all_of_them_says(algorithm, seed) ->
         one, other = getattr(whole, each.name), getattr(merged, each.name)
         if each.name in ("history", "diagnostics"):
             for inner in fields(one):
+                if inner.name in ("pieces", "killers"):
+                    assert getattr(one, inner.name) == getattr(other, inner.name)
+                    continue
                 # Sums of logarithms come in another order: equal to rounding, which of histories is to six decimals.
                 least = 1e-6 if inner.name in ("log_weights", "carried") else 1e-9
                 np.testing.assert_allclose(
