@@ -17,6 +17,9 @@ PEER_guidance := guidance torch transformers
 # What `test-newest` takes as torch, e.g. TORCH=torch==2.13.0 where the newest that pip finds is no CPU build.
 TORCH ?= torch
 BENCH ?= benchmarks/[a-z]*.py
+# The browser of `test-browser`.
+CHROMIUM ?= chromium
+CHROMEDRIVER ?= chromedriver
 # Processes that share the tests; each takes up to three gigabytes. They, too, must import nothing from the folder.
 WORKERS ?= 2
 PYTEST := -m pytest -n $(WORKERS) --dist loadfile
@@ -25,12 +28,12 @@ SHARED := PYTHONSAFEPATH=1 OMP_NUM_THREADS=1
 COMPILED := tests/models/language/draws/test_draw.py tests/models/language/draws/test_urn.py tests/smc/test_kernels.py tests/smc/test_resample.py \
 	tests/smc/test_history.py tests/potentials/test_regex.py tests/models/discrete/test_canvas.py
 
-.PHONY: help demo test test-fast test-slow test-gpu test-served test-ray test-bounds fuzz test-newest test-lowest resolve lint format wheel bench bench-peers peers model clean
+.PHONY: help demo test test-fast test-slow test-gpu test-served test-ray test-browser test-bounds fuzz test-newest test-lowest resolve lint format wheel bench bench-peers peers model clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: model ## Steer a real language model (no download at run time)
 	@$(VENV)/bin/feynkac demo
@@ -55,6 +58,12 @@ test-served: $(VENV)/dev.stamp model ## The tests of served models against `tran
 test-ray: $(VENV)/dev.stamp ## The tests that start a Ray cluster of two nodes on this machine
 	@$(PY) $(PIP) -c constraints.txt --no-build-isolation -e '.[ray]'
 	@RAY_worker_niceness=0 $(SHARED) $(PY) -P -m pytest -m ray tests/steering/executors
+
+test-browser: $(VENV)/dev.stamp model ## The tests of HTML pages in a headless Chromium of this machine
+	@command -v "$(CHROMIUM)" >/dev/null && command -v "$(CHROMEDRIVER)" >/dev/null || { \
+		echo "no Chromium here: install Debian's chromium and chromium-driver, or name yours in CHROMIUM= and CHROMEDRIVER="; exit 1; }
+	@$(PY) $(PIP) -c constraints.txt --no-build-isolation -e '.[browser]'
+	@CHROMIUM="$(CHROMIUM)" CHROMEDRIVER="$(CHROMEDRIVER)" $(SHARED) $(PY) -P -m pytest -m browser tests/browser
 
 test-bounds: $(VENV)/dev.stamp ## The tests of compiled code, with every index checked
 	@echo "== tests with NUMBA_BOUNDSCHECK"

@@ -10,18 +10,26 @@ result.show()
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # silent, unless an application listens
+
 # Loaded on first use: `import feynkac` must not cost the seconds that torch and transformers take.
 _HOMES = {
     "feynkac.steering.steer": ("steer",),
+    "feynkac.steering.streaming": ("stream",),
+    "feynkac.steering.asynchronous": ("steer_async", "stream_async"),
+    "feynkac.smc.budgets": ("Budget",),
     "feynkac.steering.check": ("check",),
     "feynkac.steering.executors.local": ("LocalExecutor",),
     "feynkac.steering.executors.on_ray": ("RayExecutor",),
     "feynkac.steering.moves": ("redraw", "rejuvenate"),
+    "feynkac.steering.checkpoints.saving": ("Checkpoint",),
+    "feynkac.steering.checkpoints.resuming": ("resume",),
     "feynkac.steering.twists": ("markov_twist",),
     "feynkac.potentials.twists": ("TokenChain",),
     "feynkac.steering.bounds": ("bound_evidence", "EvidenceBounds"),
@@ -30,6 +38,7 @@ _HOMES = {
     "feynkac.results.result": ("Result",),
     "feynkac.results.explanation": ("Explanation",),
     "feynkac.results.history": ("History", "Timing"),
+    "feynkac.results.pages": ("write_page",),
     "feynkac.base.errors": (
         "FeynkacError", "ArgumentError", "ModelError", "ModelLost", "ConstraintError", "PotentialError", "WeightError",
         "AllParticlesDied", "ProgramError", "ReplayDiverged",
@@ -110,15 +119,21 @@ if TYPE_CHECKING:
     )
     from feynkac.results.explanation import Explanation as Explanation
     from feynkac.results.history import History as History, Timing as Timing
+    from feynkac.results.pages import write_page as write_page
     from feynkac.results.result import Result as Result
     from feynkac.rulers.measured import Ruler as Ruler
     from feynkac.rulers.ruler import ruler as ruler
+    from feynkac.smc.budgets import Budget as Budget
+    from feynkac.steering.asynchronous import steer_async as steer_async, stream_async as stream_async
     from feynkac.steering.bounds import EvidenceBounds as EvidenceBounds, bound_evidence as bound_evidence
     from feynkac.steering.check import check as check
+    from feynkac.steering.checkpoints.resuming import resume as resume
+    from feynkac.steering.checkpoints.saving import Checkpoint as Checkpoint
     from feynkac.steering.executors.local import LocalExecutor as LocalExecutor
     from feynkac.steering.executors.on_ray import RayExecutor as RayExecutor
     from feynkac.steering.moves import redraw as redraw, rejuvenate as rejuvenate
     from feynkac.steering.steer import steer as steer
+    from feynkac.steering.streaming import stream as stream
     from feynkac.steering.twists import markov_twist as markov_twist
 
 

@@ -7,7 +7,7 @@ of a sorted, stratified or systematic draw does not leave the target invariant.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,12 +72,12 @@ def gibbs(
     resample: Resample,
     reference: Any = None,
     observers: Sequence[Observer] = (),
-) -> Iterator[Sweep]:
+) -> Generator[Sweep, None, None]:
     """Particle Gibbs: a Markov chain of paths, each sweep one conditional SMC run about the path before.
 
     The target is invariant for every `n` >= 2. Without a `reference` the chain starts from a path that plain SMC
     (with `resample`) selects, as the first sweep. Sweep k takes its numbers from `rng.child(k)`. `observers` see every
-    step of every sweep; one that returns True ends the chain there, without the sweep that it cuts short.
+    step of every sweep; one that returns True ends the chain there, without a sweep that it cuts short.
     """
     for sweep in range(sweeps):
         source = rng.child(sweep)
@@ -86,11 +86,13 @@ def gibbs(
         else:
             steps = csmc(model, potential, reference, n=n, rng=source)
         last, stopped = _watch(steps, observers)
-        if stopped:
+        if stopped and not last.ended:
             return
         row = select(last, source)
         reference = call(model.trace, last.state, row, of=model, what="trace")
         yield Sweep(reference, row, last)
+        if stopped:
+            return
 
 
 def _watch(steps: Iterator[Step], observers: Sequence[Observer]) -> tuple[Step, bool]:

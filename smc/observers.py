@@ -9,13 +9,9 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TextIO
-
-import numpy as np
-from tqdm.auto import tqdm
 
 from feynkac.base.capabilities import Closes
 from feynkac.base.errors import ArgumentError, FeynkacError
@@ -32,6 +28,21 @@ class Observer(Protocol):
         ...
 
 
+def walk(steps: Iterator[Step], *observers: Observer) -> Iterator[Step]:
+    """The steps of a run, each once every observer has seen it, up to the one at which one of them ends it.
+
+    Raises FeynkacError for an observer that raises.
+    """
+    try:
+        for step in steps:
+            ended = show(step, *observers)
+            yield step
+            if ended:
+                return
+    finally:
+        close(*observers)
+
+
 def run(steps: Iterator[Step], *observers: Observer) -> Step:
     """Drive a run to its end, or to the step at which an observer returns True; the last step is the result.
 
@@ -39,12 +50,8 @@ def run(steps: Iterator[Step], *observers: Observer) -> Step:
     that raises.
     """
     step = None
-    try:
-        for step in steps:
-            if show(step, *observers):
-                break
-    finally:
-        close(*observers)
+    for step in walk(steps, *observers):  # noqa: B007
+        pass
     if step is None:
         raise ArgumentError("the run has no steps; an iterator of steps can be run only once")
     return step
@@ -92,70 +99,6 @@ def _open_target(target: str | os.PathLike[str] | TextIO) -> TextIO:
 
 def _make_plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-class Progress:
-    """A progress bar with ESS, live particles and log evidence; `total` steps, or other units, if known.
-
-    Shown on a terminal only, unless `force` is set; with `force=False` never.
-    """
-
-    def __init__(
-        self, total: int | None = None, *, force: bool | None = None, file: TextIO | None = None, unit: str = "step"
-    ) -> None:
-        # tqdm's own rule: None disables the bar where the output is no terminal.
-        self._bar = tqdm(total=total, disable=None if force is None else not force, file=file, unit=unit)
-
-    def __call__(self, step: Step) -> None:
-        n = len(step.log_weight)
-        alive = int((step.log_weight > -np.inf).sum())
-        self._bar.set_postfix_str(f"ESS {step.ess:.1f}/{n}, alive {alive}, log Z {step.log_z:.2f}", refresh=False)
-        self._bar.update()
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-class Budget:
-    """Ends the run once it has used up its steps, seconds or proposals (rows extended: tokens, for a language model).
-
-    The step that crosses the limit is completed; time counts from the construction.
-    """
-
-    def __init__(
-        self,
-        *,
-        steps: int | None = None,
-        seconds: float | None = None,
-        proposals: int | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._steps = steps
-        self._seconds = seconds
-        self._limit = proposals
-        self._clock = clock
-        self._start = clock()
-        self._seen = 0
-        self._before: Step | None = None
-        self.proposals = 0
-        """Rows extended so far."""
-
-    def __call__(self, step: Step) -> bool:
-        self._seen += 1
-        self.proposals += count_proposals(self._before if step.t else None, step)
-        self._before = step
-        return (
-            (self._steps is not None and self._seen >= self._steps)
-            or (self._seconds is not None and self._clock() - self._start >= self._seconds)
-            or (self._limit is not None and self.proposals >= self._limit)
-        )
-
-
-def count_proposals(before: Step | None, step: Step) -> int:
-    """The number of rows that the model extended to make `step`: those whose parent before it lived unfinished."""
-    if before is None:
-        return len(step.rows)
-    return int((~before.done & (before.log_weight > -np.inf))[step.rows].sum())
 
 
 def stop_when(condition: Callable[[Step], bool]) -> Observer:

@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # What other libraries and their papers call it, after what it is called here: of several, the first that there is.
 _FOREIGN = {
-    ("particles", "texts", "k", "runs"): (
+    ("particles", "texts", "k", "rows", "most", "runs"): (
         "n N num_particles n_particles nparticles num_samples n_samples num_return_sequences num_beams beam_size "
         "best_of population_size count size"
     ),
@@ -61,7 +61,9 @@ for _names, _foreign in _FOREIGN.items():
         _OURS.setdefault(_name, []).append(_names)
 
 HOMES = {
-    "fk.steer(...)": "particles algorithm resampler ess_threshold islands sweeps moves on_death observers executor",
+    "fk.steer(...)": (
+        "particles algorithm resampler ess_threshold islands sweeps moves on_death observers executor budget"
+    ),
     "lm.prompt(...)": (
         "max_tokens stop chat at_limit temperature top_k top_p min_p repetition_penalty no_repeat_ngram_size "
         "logits_processor proposal tools documents template"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -39,11 +40,12 @@ def demo(
     particles: Particles = 32,
     seed: Annotated[int, typer.Option(help="The same seed gives the same demo.")] = 0,
     model: Annotated[str | None, typer.Option("--model", "-m", help="Another model: hub id or folder.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write an interactive page of all runs to this .html file.")] = None,
 ) -> None:
     """Watch a real language model obey a pattern, a schema and a reward (under two minutes on 2 cores)."""
     from feynkac.commands.demo import run
 
-    run(particles, seed, model)
+    run(particles, seed, model, out)
 
 
 app.command()(generate)

@@ -125,6 +125,6 @@ def _check_prompt(pipe: Any, prompt: str | None) -> None:
 
 
 def _make_bar(steps: int) -> Any:
-    from feynkac.smc.observers import Progress
+    from feynkac.smc.progress import Progress
 
     return Progress(steps)

@@ -31,7 +31,10 @@ Dtype: TypeAlias = Annotated[str, typer.Option(help="auto, float32, bfloat16, ..
 Device: TypeAlias = Annotated[str | None, typer.Option(help="cpu, cuda, ...")]
 Out: TypeAlias = Annotated[
     list[Path] | None,
-    typer.Option(help="A file to write: all of the result (.json), or a picture (.png, .pdf, .svg). May be repeated."),
+    typer.Option(
+        help="A file to write: all of the result (.json), an interactive page (.html), or a picture (.png, .pdf, "
+        ".svg). May be repeated."
+    ),
 ]
 Report: TypeAlias = Callable[[Any], None]
 Arg: TypeAlias = Annotated[

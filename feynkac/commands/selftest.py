@@ -96,8 +96,8 @@ def make_tiny(device: str) -> Any:
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model: Any = LlamaForCausalLM(config).to(device)
-    return CausalLM(model, PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>"), eos=0)
+        model: Any = LlamaForCausalLM(config)
+    return CausalLM(model.to(device), PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>"), eos=0)
 
 
 def sum_texts(model: Any) -> Iterator[tuple[str, float]]:

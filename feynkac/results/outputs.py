@@ -13,7 +13,7 @@ from feynkac.base.errors import ArgumentError
 if TYPE_CHECKING:
     from feynkac.results.result import Result
 
-WHOLE = ".json"
+WHOLE, PAGE = ".json", ".html"
 PICTURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".eps")
 
 
@@ -24,9 +24,12 @@ def check_outputs(paths: Sequence[Path], option: str = "--out") -> None:
     """
     for number, path in enumerate(paths):
         check_file(path, option)
-        if path.suffix.lower() not in (WHOLE, *PICTURES):
+        if path.suffix.lower() not in (WHOLE, PAGE, *PICTURES):
             known = ", ".join(PICTURES)
-            raise ArgumentError(f"{option} {path}: its ending must be .json (all of the result) or one of {known}")
+            raise ArgumentError(
+                f"{option} {path}: its ending must be .json (all of the result), .html (an interactive page) or one of "
+                f"{known}"
+            )
         if any(path.absolute() == other.absolute() for other in paths[:number]):
             raise ArgumentError(f"{option} {path} is given twice; leave one out")
     if any(path.suffix.lower() in PICTURES for path in paths):
@@ -65,6 +68,8 @@ def write_outputs(result: Result, paths: Sequence[Path], names: Sequence[str] | 
     for path in sorted(paths, key=lambda each: each.suffix.lower() != WHOLE):
         if path.suffix.lower() == WHOLE:
             _name_images(result, names).to_json(path)
+        elif path.suffix.lower() == PAGE:
+            result.to_html(path, drawing.get("kind"))
         else:
             save_figure(result.plot(**drawing), path)
 

@@ -7,11 +7,12 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import AllParticlesDied, ArgumentError, shorten
 from feynkac.base.numbers import read_seed, read_whole
 from feynkac.results.explanation import Explanation, explain
@@ -131,6 +132,11 @@ class Result:
     def _rank(self) -> list[tuple[Any, float]]:
         return rank_samples(self.samples, self.weights)
 
+    @overload
+    def sample(self, k: None = None, *, seed: int | None = None) -> Any: ...
+    @overload
+    def sample(self, k: int, *, seed: int | None = None) -> list[Any]: ...
+    @suggest_names()
     def sample(self, k: int | None = None, *, seed: int | None = None) -> Any:
         """One draw from the weighted samples, or a list of `k`. Raises AllParticlesDied."""
         self._check_alive()
@@ -151,6 +157,10 @@ class Result:
         except (TypeError, ValueError) as cause:
             raise ArgumentError(f"a sample cannot be read: {cause}; was json_schema(...) a constraint?") from cause
 
+    @overload
+    def expectation(self, f: Callable[[Any], float]) -> float: ...
+    @overload
+    def expectation(self, f: Callable[[Any], Any]) -> Any: ...
     def expectation(self, f: Callable[[Any], Any]) -> Any:
         """The posterior mean of `f(sample)`, a number or an array.
 
@@ -177,6 +187,7 @@ class Result:
         """
         return explain(self)
 
+    @suggest_names()
     def preferences(
         self,
         base: Result | None = None,
@@ -221,10 +232,12 @@ class Result:
         """The posterior and the run as text, at most `rows` samples."""
         return summarise(self, read_whole("rows", rows, 0))
 
+    @suggest_names()
     def show(self, rows: int = 10) -> None:
         """Print the posterior and how the run went, with whatever a terminal would obey in a text escaped."""
         print_text(self.summary(rows))
 
+    @suggest_names()
     def plot(
         self,
         kind: Literal["images", "molecules", "points", "numbers", "texts"] | None = None,
@@ -263,6 +276,24 @@ class Result:
         from feynkac.results.pictures.saving import save_images
 
         return save_images(self, folder)
+
+    def to_html(
+        self,
+        path: str | os.PathLike[str],
+        kind: Literal["images", "molecules", "points", "numbers", "texts"] | None = None,
+    ) -> None:
+        """Write one HTML file that shows the run: the family tree of its particles, to be played, searched, filtered.
+
+        It needs a browser and no network; what the model wrote is text in it, whatever it says. `kind`: how samples
+        are shown; None looks at them, but texts are molecules (SMILES) only if you say so. `feynkac.write_page` puts
+        several results on one page.
+
+        Raises ArgumentError for samples that are not of that `kind`, a history that is no tree, and a file that cannot
+        be written; FeynkacError where images or molecules need a package that is missing.
+        """
+        from feynkac.results.pages import write_page
+
+        write_page([self], path, kind)
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a file that `from_json` reads, which gives back objects as dicts, and tuples as lists.

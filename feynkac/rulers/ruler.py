@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import is_hard
@@ -22,6 +21,7 @@ from feynkac.rulers.frontier import Frontier
 from feynkac.rulers.laws import BASE, Law, check_comparable, read_base, read_law, tell_name
 from feynkac.rulers.measured import Measured, Ruler, make_dead
 from feynkac.smc.checks import name_of
+from feynkac.smc.progress import make_bar
 from feynkac.smc.rng import Streams
 
 
@@ -66,7 +66,7 @@ def ruler(
         check_comparable(law, known)
     potential, n = read_reward(reward), read_whole("texts", texts, 20)
     meter = Meter(known, potential, n, Streams(seed).seed)
-    bar = tqdm(total=1 + len(measured), disable=None if progress is None else not progress, unit="law")
+    bar = make_bar(1 + len(measured), shown=progress, unit="law")
     law = known
     try:
         for law in (known, *measured):

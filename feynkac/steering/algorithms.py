@@ -5,10 +5,10 @@ Particle Gibbs, which is many runs, is in `feynkac.steering.sweeps`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -22,14 +22,18 @@ from feynkac.results.result import Result
 from feynkac.smc import resample as schemes
 from feynkac.smc.branching import branching_smc
 from feynkac.smc.checks import name_of
-from feynkac.smc.engine import RandomSource, smc
-from feynkac.smc.observers import Observer, Progress, run
+from feynkac.smc.engine import RandomSource, Step, smc
+from feynkac.smc.observers import close, walk
 from feynkac.steering.deaths import explain_death
+from feynkac.steering.jobs import Control, Glimpse, look_at
 from feynkac.steering.moves import Moving, check_algorithm
 from feynkac.steering.problems import Problems
 from feynkac.steering.recorder import Recorder
 from feynkac.steering.timing import TimedModel, TimedPotential
 from feynkac.steering.verdicts import Verdicts, watch_deaths
+
+if TYPE_CHECKING:
+    from feynkac.steering.checkpoints.saving import Saver
 
 Algorithm = Literal["smc", "optimal", "importance", "best_of_n", "beam", "gibbs", "exact"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
@@ -119,37 +123,16 @@ class Plan:
         return schemes.islands(self.resample(), self.islands) if self.islands > 1 else self.resample()
 
 
-class Job(Protocol):
-    """A call of `steer` on its way."""
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether some problem has particles."""
-        ...
-
-    @property
-    def has_particles(self) -> bool:
-        """Whether every problem has particles to hand over."""
-        ...
-
-    def drive(self, observers: Iterable[Observer], progress: bool | None) -> bool:
-        """Run to the end, or to where an observer stops it; whether it came to the end."""
-        ...
-
-    def collect(self, complete: bool) -> list[Result]:
-        """What there is, one Result for each problem."""
-        ...
-
-    def explain_deaths(self) -> list[str | None]:
-        """For each problem why all its particles died, None where one lives."""
-        ...
-
-
 class Batch:
     """One run of the engine over all problems at once."""
 
-    def __init__(self, problems: Problems, plan: Plan, streams: RandomSource, seed: int) -> None:
+    def __init__(
+        self, problems: Problems, plan: Plan, streams: RandomSource, seed: int, saver: Saver | None = None
+    ) -> None:
+        """`saver`: what saves it on its way, and may have a population to go on from."""
         self._problems, self._plan, self._seed, self._watch = problems, plan, seed, Stopwatch()
+        self._saver, self._start = saver, None
+        self._last: Step | None = None
         self._limits = [model.max_steps for model in problems.models if isinstance(model, Bounded)]
         verdicts = Verdicts()
         moving = plan.moves is not None
@@ -164,16 +147,19 @@ class Batch:
         model = problems.join(guided=not whole)
         if plan.moves is not None:
             plan.moves.check(model)
+        if saver is not None:
+            model = saver.follow(model, self._recorders)
+            self._start = self._last = saver.take_up()
         parts = TimedModel(model, self._watch), TimedPotential(weigh, self._watch, problems.places)
-        n = [plan.size] * len(problems)
+        begin: Any = {"n": [plan.size] * len(problems)} if self._start is None else {"start": self._start}
         if plan.algorithm == "optimal":
             refusal = CANNOT_BRANCH.format(type(problems.models[0]).__name__)
             require(model, Branches, refusal, ArgumentError).check_branches()
-            self._steps = branching_smc(*parts, n=n, rng=streams, islands=plan.islands)
+            self._steps = branching_smc(*parts, **begin, rng=streams, islands=plan.islands)
         else:
             unwatched = TimedPotential(weighed, self._watch, problems.places)
             moves = () if plan.moves is None else plan.moves.bind(parts[0], unwatched, plan)
-            self._steps = smc(*parts, n=n, resample=plan.resample_islands(), rng=streams, moves=moves)
+            self._steps = smc(*parts, **begin, resample=plan.resample_islands(), rng=streams, moves=moves)
 
     @property
     def has_particles(self) -> bool:
@@ -182,10 +168,28 @@ class Batch:
 
     has_begun = has_particles
 
-    def drive(self, observers: Iterable[Observer], progress: bool | None) -> bool:
-        """Run to the end, or to where an observer stops it; whether it came to the end."""
-        bar = Progress(max(filter(None, self._limits), default=None), force=progress)
-        return run(self._steps, *self._recorders, *observers, bar).ended
+    @property
+    def is_complete(self) -> bool:
+        """Whether all particles of all problems have come to their ends."""
+        whole = self._last
+        return whole is not None and whole.ended
+
+    def advance(self, control: Control) -> Iterator[Step]:
+        """Go on by a step at a time, to the end or to where `control` ends it."""
+        bar = control.make_bar(max(filter(None, self._limits), default=None))
+        watching, saver = [*control.observers, control.spending, bar], self._saver
+        if self._start is not None and self._start.ended:
+            close(*watching)
+            return
+        for step in walk(self._steps, *self._recorders, *watching, *([] if saver is None else [saver])):
+            self._last = step
+            yield step
+        if saver is not None and self._last is not None:
+            saver.save(self._last)
+
+    def look(self, g: int) -> Glimpse | None:
+        """The particles of a problem now; None before it has any."""
+        return look_at(self._recorders[g])
 
     def collect(self, complete: bool) -> list[Result]:
         """What there is, one Result for each problem."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import LogW
 from feynkac.base.errors import AllParticlesDied
 from feynkac.results.history import History
-from feynkac.smc.conditional import Sweep, gibbs
+from feynkac.smc.conditional import gibbs
 from feynkac.smc.diagnostics import Diagnostics, Spread, diagnose
 from feynkac.smc.engine import RandomSource, Step
 from feynkac.smc.evidence import evidence
@@ -66,8 +66,9 @@ class Chain:
         self._verdicts = Verdicts()
         self.recorder = Recorder(0, 1, self._verdicts)
         self.stopped = False
-        self._observers = observers
-        self._sweeps: Iterator[Sweep] = gibbs(
+        """Whether an observer has ended it."""
+        self._sweeps_in_all, self._observers = plan.sweeps or SWEEPS, observers
+        self._sweeps = gibbs(
             model,
             TimedPotential(watch_deaths(potential, self._verdicts), watch, places),
             n=plan.particles // plan.islands,
@@ -82,13 +83,17 @@ class Chain:
         """Whether the first sweep left no particle; a later one always has its reference."""
         return self.recorder.died
 
-    def sweep(self) -> Step | None:
-        """Go on by one sweep and give its last population; None if the chain is dead, or an observer stopped it."""
+    @property
+    def over(self) -> bool:
+        """Whether it has come to its end."""
+        return self.dead or len(self.kept) == self._sweeps_in_all
+
+    def sweep(self) -> None:
+        """Go on by one sweep, which is not kept if an observer stopped it before its end."""
         try:
             row = next(self._sweeps).row
         except StopIteration:
-            self.stopped = True
-            return None
+            return
         except AllParticlesDied:
             if not self.dead:  # then it was another run, inside of a potential or a program
                 raise
@@ -101,13 +106,17 @@ class Chain:
         dropped, spread = find_dropped(whole.state, self.recorder.members, step.log_weight), self.recorder.spread
         told = tell_tokens(whole.state, self.recorder.members), tell_log_probs(whole.state, self.recorder.members)
         self.kept.append(Kept(population, step.log_weight, history, forwarded, row != 0, spread, notes, dropped, *told))
-        return step
+
+    def close(self) -> None:
+        """Let go of the run that is on its way, which holds this chain as it is held by it."""
+        self._sweeps.close()
 
     def _see(self, step: Step) -> bool:
         if step.t == 0:
             self.recorder = Recorder(0, 1, self._verdicts)
         self.recorder(step)
-        return show(step, *self._observers)
+        self.stopped = show(step, *self._observers)
+        return self.stopped
 
 
 def estimate_evidence(chains: Sequence[Chain]) -> tuple[float, float]:
@@ -139,6 +148,15 @@ def pool(chains: Sequence[Chain], log_z: float) -> list[tuple[Kept, LogW]]:
         return [(kept, kept.log_weight - log_sum_exp(kept.log_weight) + share) for kept in later]
     first = [chain.kept[0] for chain in chains if chain.kept]
     return [(kept, kept.log_weight - math.log(len(first))) for kept in first]
+
+
+def pool_last(chains: Sequence[Chain], log_z: float) -> list[tuple[Kept, LogW]]:
+    """The last sweep of each chain that lives, weighted as `pool` weighs all of them."""
+    alive = [chain.kept[-1] for chain in chains if not chain.dead]
+    if not alive or max(len(chain.kept) for chain in chains) == 1:
+        return pool(chains, log_z)
+    share = log_z - math.log(len(alive))
+    return [(kept, kept.log_weight - log_sum_exp(kept.log_weight) + share) for kept in alive]
 
 
 def join_histories(histories: Sequence[History]) -> History:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import OF_MODELS, OF_POTENTIALS, list_factors
 from feynkac.base.contract import Model, Potential
@@ -15,6 +13,7 @@ from feynkac.base.masks import TokenConstraint
 from feynkac.base.numbers import read_seconds, read_whole
 from feynkac.potentials.base import Factor, product
 from feynkac.smc.checks import name_of
+from feynkac.smc.progress import make_bar
 from feynkac.steering.checking.consistency import AnswerCheck, check_promises
 from feynkac.steering.checking.copies import BLOCKS, ForkCheck, tells_apart, walk_copied
 from feynkac.steering.checking.exactness import check_evidence
@@ -93,7 +92,7 @@ class _Checks:
     def run(self) -> None:
         """Look at the whole first: what cannot be run is not looked at more closely."""
         # Nobody waits for a bar where all is done in two seconds.
-        with tqdm(total=len(self._factors) + 3, desc="check", disable=None, delay=2.0, leave=False) as bar:
+        with make_bar(len(self._factors) + 3, desc="check", delay=2.0, leave=False) as bar:
             if not Trial(self._report, self._model, self._potential, self._n, self._steps, self._seed).run():
                 return
             bar.update()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from feynkac.base.capabilities import Enumerated, Enumerates
 from feynkac.base.clock import Stopwatch
@@ -16,10 +15,12 @@ from feynkac.base.contract import Potential
 from feynkac.base.errors import ArgumentError, ModelError, PotentialError
 from feynkac.results.history import History
 from feynkac.results.result import Result
+from feynkac.smc.budgets import Spending
 from feynkac.smc.checks import call, check_log_weights, name_of
-from feynkac.smc.observers import Observer
+from feynkac.smc.progress import Progress
 from feynkac.smc.weights import effective_sample_size, log_sum_exp
 from feynkac.steering.exclusions import find_contradiction
+from feynkac.steering.jobs import Control
 from feynkac.steering.problems import Problems
 from feynkac.steering.recorder import (
     count_forwarded,
@@ -65,15 +66,25 @@ class Exact:
         """Whether some problem is solved."""
         return bool(self._results)
 
-    def drive(self, observers: Iterable[Observer], progress: bool | None) -> bool:
+    @property
+    def is_complete(self) -> bool:
+        """Whether every problem is solved, and none was cut short."""
+        return self.has_particles and all(result.complete for result in self._results)
+
+    def advance(self, control: Control) -> Iterator[None]:
         """Solve one problem after the other; there are no steps to observe. Raises ArgumentError for one too large."""
-        bar = tqdm(disable=None if progress is None else not progress, unit="history")
+        bar = control.make_bar(None, "history")
         try:
             for model in self._models:
-                self._results.append(self._solve(model, bar))
+                self._results.append(self._solve(model, control.spending, bar))
+                yield
+                if control.spending.is_over():
+                    return
         finally:
             bar.close()
-        return True
+
+    def look(self, g: int) -> None:
+        """None: there is no population on its way."""
 
     def collect(self, complete: bool) -> list[Result]:
         """The exact results. Raises ModelError, with those there are, if some problems are not solved."""
@@ -96,25 +107,39 @@ class Exact:
             for g, result in enumerate(self._results)
         ]
 
-    def _solve(self, model: Any, bar: Any) -> Result:
+    def _solve(self, model: Any, spending: Spending, bar: Progress) -> Result:
         g = len(self._results)
         masked, places = self._problems.only_masks(g), self._problems.take(g).places or (g,)
+        before = spending.tokens
+
+        def watch(histories: int) -> bool:
+            bar.add(histories)
+            return spending.add(calls=1, tokens=histories)
+
         with self._watch.on("model"):
-            found: Enumerated = call(model.enumerate, MOST, masked, bar.update, of=model, what="enumerate")
+            found: Enumerated = call(model.enumerate, MOST, masked, watch, of=model, what="enumerate")
         number_problems(found.state, places)
         with self._watch.on("potentials"):
             result = self._weigh(found, self._problems.find_potential(g))
+        if result.forwarded_tokens is not None:  # those of the prompt are known now
+            spending.add(tokens=before + result.forwarded_tokens - spending.tokens)
         # Where only masks weigh, what was left out is known to be nothing against what was found.
-        if found.log_left > -math.inf and not (masked and found.log_left < result.log_evidence + TINY):
-            error = ArgumentError(
-                f"the texts of problem {places[0] + 1} are too many to be listed: those found in {MOST} "
-                f"histories have log evidence {result.log_evidence:.2f}, and prefixes of {found.log_left:.2f} nats "
-                "are left; use algorithm='smc', tighter constraints, or a smaller max_tokens"
-            )
-            some = replace(result, complete=False, log_evidence_se=None, lower_bound=result.log_evidence)
-            error.partial = some if len(self._models) == 1 else [*self._results, some]
-            raise error
-        return result
+        if found.log_left == -math.inf or (masked and found.log_left < result.log_evidence + TINY):
+            return result
+        left = f"{found.log_left:.2f} nats of prefixes were not listed: the evidence is a lower bound"
+        some = replace(result, complete=False, log_evidence_se=None, lower_bound=result.log_evidence)
+        if spending.is_over():
+            return replace(some, warnings=[left, *some.warnings])
+        raise self._make_refusal(places[0], found.log_left, some)
+
+    def _make_refusal(self, place: int, log_left: float, some: Result) -> ArgumentError:
+        error = ArgumentError(
+            f"the texts of problem {place + 1} are too many to be listed: those found in {MOST} "
+            f"histories have log evidence {some.log_evidence:.2f}, and prefixes of {log_left:.2f} nats "
+            "are left; use algorithm='smc', tighter constraints, or a smaller max_tokens"
+        )
+        error.partial = some if len(self._models) == 1 else [*self._results, some]
+        return error
 
     def _weigh(self, found: Enumerated, potential: Potential) -> Result:
         """The result of all samples found."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypedDict
 
+from feynkac.base.arguments import refuse_names
 from feynkac.base.contract import Resample
+from feynkac.smc.budgets import Budget
 from feynkac.smc.observers import Observer
 from feynkac.steering.algorithms import Algorithm
+from feynkac.steering.checkpoints.saving import Checkpoint, Saved
 from feynkac.steering.executors.pieces import Executor
 
 
@@ -26,6 +30,8 @@ class SteerOptions(TypedDict, total=False):
     on_death: Literal["raise", "return"]
     observers: Iterable[Observer]
     executor: Executor | None
+    budget: Budget | None
+    checkpoint: str | os.PathLike[str] | Checkpoint | Saved | None
 
 
 _POTENTIALS = "potentials come behind the model, without a name: fk.steer(lm.prompt(...), potential, another)"
@@ -42,3 +48,8 @@ ADVICE = {
     "workers": "it belongs to fk.RayExecutor(...), and of slow rewards to fk.reward(...)",
 }
 """What to do in place of keywords that `steer` is given by mistake."""
+
+
+def check_names(called: str, options: Mapping[str, Any]) -> None:
+    """Raises UnknownArgument for keywords of the function `called` that `steer` has not."""
+    refuse_names(called, options.keys() - SteerOptions.__annotations__, list(SteerOptions.__annotations__), ADVICE)

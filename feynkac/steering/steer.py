@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Literal, Unpack, overload
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.capabilities import Biased, find_reader
 from feynkac.base.contract import Model, Resample
-from feynkac.base.errors import ArgumentError, FeynkacError, ModelLost
-from feynkac.base.host import check_not_forked
-from feynkac.base.words import is_word
 from feynkac.results.result import Result
+from feynkac.smc.budgets import Budget
 from feynkac.smc.observers import Observer
-from feynkac.smc.rng import Streams
-from feynkac.steering.algorithms import Algorithm, Plan
-from feynkac.steering.deaths import raise_if_dead
-from feynkac.steering.exclusions import refuse_contradiction
-from feynkac.steering.executors.divided import Divided
+from feynkac.steering.algorithms import Algorithm
+from feynkac.steering.checkpoints.saving import Checkpoint, Saved
 from feynkac.steering.executors.pieces import Executor
-from feynkac.steering.moves import read_moves
 from feynkac.steering.options import ADVICE, SteerOptions
-from feynkac.steering.problems import read_problems
-from feynkac.steering.starting import start
-
-BIASED = (
-    "biased: the proposal leaves its weights out, so that samples, weights and evidence follow no declared target, "
-    "however many the particles"
-)
+from feynkac.steering.running import Run
 
 
 @overload
@@ -54,6 +40,8 @@ def steer(
     on_death: Literal["raise", "return"] = "raise",
     observers: Iterable[Observer] = (),
     executor: Executor | None = None,
+    budget: Budget | None = None,
+    checkpoint: str | os.PathLike[str] | Checkpoint | Saved | None = None,
 ) -> Any:
     """Sample from p(x) prod_k exp(potential_k(x)), where p is the law of `model`, with particles.
 
@@ -73,13 +61,18 @@ def steer(
       rule of Metropolis and Hastings, `fk.redraw(4, tail=4)` those before a tail that stays; `fk.rejuvenate(f)` makes
       moves of your own; all do waste-free SMC with `chains=`. The target stays what it is, and the evidence unbiased.
     - `seed`: the same seed gives the same result; None draws one, and `Result.seed` tells it.
-    - `progress`: a progress bar; None shows one on a terminal.
+    - `progress`: a progress bar; None shows one of runs that take more than half a second, on a terminal or in a
+      notebook, in the main thread.
     - `on_death`: "raise" raises AllParticlesDied if every particle has weight zero, before the run where no text meets
       some constraints at once and that is soon found out; "return" gives the dead Result.
     - `observers`: called with every `smc.engine.Step`; one that returns True ends the run there.
+    - `budget`: `fk.Budget(seconds=, tokens=, calls=)`, at whose first limit the run ends.
     - `executor`: where islands and problems run, as `fk.RayExecutor(...)` on many machines; None is here, in one batch.
       Problems have the random numbers that they have without one, islands other ones (see
       `feynkac/steering/executors/README.md`).
+    - `checkpoint`: a path to which the run is saved, every 30 seconds or so (`fk.Checkpoint(path, every=10)`: every 10
+      steps, too); `fk.resume(path, model, *potentials)` goes on from there after a kill, to the same result. For
+      prompts, programs, samplers and canvases, and algorithms that are one run of SMC, without `moves` and `executor`.
 
     All algorithms have the same target. All but "gibbs" give an unbiased evidence and properly weighted samples.
 
@@ -110,50 +103,18 @@ def steer(
       for more. `particles`, `islands`, `seed` and `observers` mean nothing here.
 
     Ctrl-C ends the run and returns the particles there are, of "gibbs" the finished sweeps (`Result.complete` is then
-    False); so does a server that is lost on the way (`ModelLost`), which is then the first warning. Before the first
-    step both are raised. What a potential, the model or an observer raises arrives as PotentialError, ModelError (of a
-    program ProgramError) or FeynkacError, which name who and at which step, with the cause in `__cause__` and the
-    particles in `error.partial`, also where memory ran out. Raises ArgumentError for bad arguments, ProgramError
-    inside of a program, except through p.once.
+    False). So do a budget that is used up, of "exact" with the texts found, and a server that is lost on the way
+    (`ModelLost`); what it was is then the first warning. Before the first step Ctrl-C and ModelLost are raised. What a
+    potential, the model or an observer raises arrives as PotentialError, ModelError (of a program ProgramError) or
+    FeynkacError, which name who and at which step, with the cause in `__cause__` and the particles in `error.partial`,
+    also where memory ran out. Raises ArgumentError for bad arguments, ProgramError inside of a program, except through
+    p.once.
     """
-    check_not_forked()
-    many = isinstance(model, list | tuple)
-    plan = Plan(algorithm, particles, islands, resampler, ess_threshold, sweeps, read_moves(moves))
-    if not is_word(on_death, ("raise", "return")):
-        raise ArgumentError(f"on_death is {on_death!r}; it must be 'raise' or 'return'")
-    problems, streams = read_problems(model, potentials), Streams(seed)
-    plan.check_models(problems.models)
-    if on_death == "raise":
-        refuse_contradiction([problems.find_potential(g) for g in range(len(problems))])
-    job = start(problems, plan, streams) if executor is None else Divided(problems, plan, streams.seed, executor)
-
-    def results(complete: bool) -> list[Result]:
-        readers = [find_reader(problems.find_potential(g)) for g in range(len(problems))]
-        found = [replace(each, reader=reader) for each, reader in zip(job.collect(complete), readers, strict=True)]
-        warned = [_warn(result, each) for result, each in zip(found, problems.models, strict=True)]
-        return [replace(result, warnings=[*lost, *result.warnings]) for result in warned] if lost else warned
-
-    lost: list[str] = []
-    try:
-        complete = job.drive(observers, progress)
-    except (KeyboardInterrupt, ModelLost) as stopped:
-        if not job.has_begun:
-            raise
-        complete, lost = False, [str(stopped)] if isinstance(stopped, ModelLost) else []
-    except FeynkacError as error:
-        if job.has_particles:
-            with suppress(Exception):  # what failed may be what shows the particles, too
-                partial = results(False)
-                error.partial = partial if many else partial[0]
-        raise
-    outcome = results(complete)
-    if on_death == "raise" and complete:
-        raise_if_dead(job.explain_deaths(), outcome)
-    return outcome if many else outcome[0]
-
-
-def _warn(result: Result, model: Any) -> Result:
-    """`result`, which says so where the model's proposal leaves its weights out."""
-    if not (isinstance(model, Biased) and model.biased):
-        return result
-    return replace(result, biased=True, warnings=[BIASED, *result.warnings])
+    run = Run(
+        model, potentials, particles=particles, algorithm=algorithm, resampler=resampler, ess_threshold=ess_threshold,
+        islands=islands, sweeps=sweeps, moves=moves, seed=seed, progress=progress, on_death=on_death,
+        observers=observers, executor=executor, budget=budget, checkpoint=checkpoint,
+    )  # fmt: skip
+    for _ in run.advance():
+        pass
+    return run.finish()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -22,10 +22,11 @@ from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.results.doubts import list_doubts
 from feynkac.results.result import Result
 from feynkac.smc.engine import RandomSource
-from feynkac.smc.observers import Observer, Progress, close
+from feynkac.smc.observers import Observer, close
 from feynkac.steering.algorithms import SWEEPS, Plan
-from feynkac.steering.chains import Chain, diagnose_first, estimate_evidence, join_histories, pool
+from feynkac.steering.chains import Chain, diagnose_first, estimate_evidence, join_histories, pool, pool_last
 from feynkac.steering.deaths import explain_death
+from feynkac.steering.jobs import Control, Glimpse
 from feynkac.steering.problems import Problems
 from feynkac.steering.recorder import read_watch, write_notes
 from feynkac.steering.timing import TimedModel
@@ -59,22 +60,43 @@ class Chains:
         """Whether every problem has particles to hand over."""
         return all(chains and chains[0].recorder.step is not None for chains in self._chains)
 
-    def drive(self, observers: Iterable[Observer], progress: bool | None) -> bool:
-        """Run all sweeps; whether an observer let them. An observer that returns True ends all chains."""
-        watching = list(observers)
-        self._chains = [self._start(g, watching) for g in range(len(self._problems))]
-        chains, sweeps = list(itertools.chain(*self._chains)), self._plan.sweeps or SWEEPS
-        bar = Progress(len(chains) * sweeps, force=progress, unit="sweep")
+    @property
+    def is_complete(self) -> bool:
+        """Whether all chains have made all their sweeps, or have died."""
+        return all(chains and all(chain.over for chain in chains) for chains in self._chains)
+
+    def advance(self, control: Control) -> Iterator[None]:
+        """Go on by a sweep of every chain at a time. What ends one chain ends all.
+
+        Where a budget is used up, problems that have not begun take one step, so that each has particles.
+        """
+        sweeps = self._plan.sweeps or SWEEPS
+        bar = control.make_bar(len(self._problems) * self._plan.islands * sweeps, "sweep")
+        watching = [*control.observers, control.spending, bar]
         try:
+            self._chains = [self._start(g, watching) for g in range(len(self._problems))]
             for _ in range(sweeps):
-                for chain in chains:
-                    if not chain.dead and (last := chain.sweep()) is not None:
-                        bar(last)
-                    if chain.stopped:
-                        return False
+                for chain in itertools.chain(*self._chains):
+                    if not chain.dead:
+                        chain.sweep()
+                    if chain.stopped and (self.has_particles or control.spending.why is None):
+                        return
+                yield
         finally:
-            close(*watching, bar)
-        return True
+            for chain in itertools.chain(*self._chains):
+                chain.close()
+            close(*watching)
+
+    def look(self, g: int) -> Glimpse | None:
+        """The populations of the sweeps made last, each chain with the same share; None before there are any."""
+        chains = self._chains[g]
+        if not chains or not all(chain.kept for chain in chains):
+            return None
+        weighted = pool_last(chains, estimate_evidence(chains)[0])
+        samples = [sample for kept, _ in weighted for sample in kept.samples]
+        log_weight = np.concatenate([log_weight for _, log_weight in weighted])
+        history = weighted[0][0].history
+        return Glimpse(len(history.ess) - 1, lambda: samples, log_weight, max(len(chain.kept) for chain in chains) - 1)
 
     def collect(self, complete: bool) -> list[Result]:
         """What there is, one Result for each problem. Raises ModelError, with the others, if some have none yet."""

@@ -23,6 +23,14 @@ _ABANDONED: list[Strand] = []
 """Kept, since a strand that is freed is told to end, and these go on."""
 
 
+def find_home() -> greenlet:
+    """The greenlet with which this thread has begun: its strands are entered from there, and from no other thread."""
+    home = getcurrent()
+    while (parent := home.parent) is not None:
+        home = parent
+    return home
+
+
 def abandon(strand: Strand) -> NoReturn:
     """Leave the strand that runs, and never return to it: its program catches whatever would end it."""
     strand.execution = None

@@ -82,6 +82,8 @@ def test_a_keyword_that_steer_has_not_is_told_with_the_right_one(lm, given, told
         (lambda lm, **given: fk.choices(**given), "values", "it is called 'options' here"),
         (lambda lm, **given: fk.check(lm.prompt("a"), **given), "n", "it is called 'particles' here"),
         (lambda lm, **given: fk.program(**given), "max_step", "did you mean 'max_steps'?"),
+        (lambda lm, **given: fk.steer(lm.prompt("a", max_tokens=1)).show(**given), "n", "it is called 'rows' here"),
+        (lambda lm, **given: fk.steer(lm.prompt("a", max_tokens=1)).sample(**given), "n", "it is called 'k' here"),
         (lambda lm, **given: lm.score("a", ["b"], **given), "ends", "did you mean 'end'?"),
     ],
 )  # fmt: skip

@@ -311,7 +311,14 @@ def test_a_model_named_demo_is_the_demos(monkeypatch, tiny_lm) -> None:
 
 
 @pytest.mark.slow
-def test_demo_runs(smollm2) -> None:
-    done = CliRunner().invoke(app, ["demo", "-n", "8"])
+def test_demo_runs(smollm2, tmp_path) -> None:
+    done = CliRunner().invoke(app, ["demo", "-n", "8", "--out", str(tmp_path / "demo.html")])
     assert done.exit_code == 0, done.output
     assert done.output.count("log evidence") == 3 and "plain sampling" in done.output
+    assert (tmp_path / "demo.html").exists()
+
+
+def test_the_page_of_the_demo_is_refused_before_it_runs(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("feynkac.steering.steer.steer", lambda *_, **__: pytest.fail("it ran"))
+    done = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo.json")])
+    assert isinstance(done.exception, fk.ArgumentError) and "its ending must be .html" in str(done.exception)

@@ -100,10 +100,11 @@ def run_main(*arguments: str) -> None:
 def test_everything_at_once(folder) -> None:
     said = invoke(
         "--reward", "rewards.py:bright", "--scale", "30", "--potential-kind", "max", "--every", "2", "--islands", "2",
-        "--eta", "1.0", "--out", "picture.pdf", "--out", "result.json", "--samples", "images",
+        "--eta", "1.0", "--out", "picture.pdf", "--out", "page.html", "--out", "result.json", "--samples", "images",
     )  # fmt: skip
-    assert "log evidence" in said and "wrote picture.pdf, result.json, images" in said
+    assert "log evidence" in said and "wrote picture.pdf, page.html, result.json, images" in said
     assert (folder / "picture.pdf").read_bytes().startswith(b"%PDF")
+    assert (folder / "page.html").read_text(encoding="utf-8").count("data:image/png") == 4
     result = Result.from_json(folder / "result.json")
     assert result.samples == [f"particle_{i:03d}.png" for i in range(4)] and len(result.history.levels) == 3
     # The last levels are 30 times the brightness of the images that were saved, to 8 bits.

@@ -17,6 +17,8 @@ from tests.commands.test_cli import folder as folder, run_main
 SLOW = """
 import signal
 import time
+from pathlib import Path
+
 import feynkac as fk
 from feynkac.programs import Bernoulli
 
@@ -24,6 +26,8 @@ from feynkac.programs import Bernoulli
 def slow(p, catches=False, steps=400):
     for i in range(steps):
         p.sample(Bernoulli(0.5))
+        if i == 2:  # both particles are in their third step
+            Path(__file__).with_name("begun").touch()
         try:
             time.sleep(0.02)
         except BaseException:
@@ -68,15 +72,16 @@ def file(tmp_path):
     return tmp_path
 
 
-def stopped(file, number: int, *arguments: str, after: int = 2) -> subprocess.CompletedProcess[str]:
-    """`feynkac run slow.py:slow`, stopped in mid-run: its second particle's line is on the screen by then."""
+def stopped(file, number: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`feynkac run slow.py:slow`, stopped in mid-run."""
     code = "import sys; from feynkac.commands.cli import main; print('begun', flush=True); main()"
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", code, "run", f"{file}/slow.py:slow", "-n", "2", "--seed", "0", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None and process.stdout.readline() == "begun\n"
-    time.sleep(after)
+    while not (file / "begun").exists() and process.poll() is None:
+        time.sleep(0.05)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     return subprocess.CompletedProcess([], process.returncode, out, err)
@@ -180,7 +185,10 @@ def test_what_there_is_when_an_error_comes_is_written_too(folder, file, capsys) 
 @pytest.mark.parametrize(
     ("out", "told"),
     [
-        (["result.txt"], "--out result.txt: its ending must be .json (all of the result) or one of .png"),
+        (
+            ["result.txt"],
+            "--out result.txt: its ending must be .json (all of the result), .html (an interactive page) or one of",
+        ),
         (["result"], "its ending must be .json"),
         (["a.json", "./a.json"], "--out a.json is given twice"),
         (["a.json", "missing/a.png"], "--out missing/a.png: there is no folder missing"),

@@ -17,7 +17,7 @@ from feynkac.base.errors import ArgumentError
 from feynkac.smc import history
 from feynkac.smc.engine import Step
 from feynkac.smc.history import Genealogy, Summary, Trace, prune_branches
-from feynkac.smc.observers import Budget, JsonLines, Progress, count_proposals, run, stop_when
+from feynkac.smc.observers import JsonLines, run, stop_when
 
 
 def step(
@@ -196,25 +196,6 @@ def test_only_true_ends_a_run_and_the_others_still_see_that_step() -> None:
     assert run(iter([step(t, [0]) for t in range(9)]), stop_when(lambda s: s.t >= 2)).t == 2
 
 
-def test_budget_of_steps_and_seconds() -> None:
-    assert run(iter([step(t, [0]) for t in range(9)]), Budget(steps=3)).t == 2
-    ticks = iter(range(0, 100, 2))
-    assert run(iter([step(t, [0]) for t in range(9)]), Budget(seconds=7, clock=lambda: next(ticks))).t == 3
-    assert run(iter([step(t, [0]) for t in range(9)]), Budget()).t == 8
-
-
-def test_budget_counts_the_rows_that_were_extended() -> None:
-    steps = [
-        step(0, [0, 1, 2, 3], [0.2, 0.0, 0.4, 0.4], done=[True, False, False, False]),  # 4 extended
-        step(1, [0, 1, 2, 3], [0.2, 0.0, 0.4, 0.4], done=[True, False, False, False]),  # rows 2 and 3
-        step(2, [0, 2, 2, 3], [0.2] * 4, done=[True, False, False, False]),  # row 1 is a child of row 2
-        step(3, [0, 0], [0.2] * 2, done=[True, True], n_before=4),  # none
-    ]
-    assert [count_proposals(a, b) for a, b in itertools.pairwise([None, *steps])] == [4, 2, 3, 0]
-    budget = Budget(proposals=7)
-    assert run(iter(steps), budget).t == 2 and budget.proposals == 9
-
-
 def test_a_second_run_is_seen_as_if_it_were_the_first() -> None:
     """Particle Gibbs shows all its sweeps to the same observers."""
     first, second = (random_run(6, itertools.repeat(9), seed) for seed in (1, 2))
@@ -225,9 +206,6 @@ def test_a_second_run_is_seen_as_if_it_were_the_first() -> None:
     for each in first + second:
         tree(each)
     np.testing.assert_array_equal(tree.paths(), dense_paths(second))
-    budget = Budget()
-    run(iter([*first[:-1], step(5, np.arange(9), done=np.ones(9, bool), resampled=False), *second]), budget)
-    assert budget.proposals == 12 * 9
 
 
 # --- output ---------------------------------------------------------------------------------------------------------
@@ -244,14 +222,3 @@ def test_json_lines_are_json_also_after_extinction(tmp_path: Path) -> None:
     file = io.StringIO()
     run(iter(steps), JsonLines(file))
     assert [json.loads(line) for line in file.getvalue().splitlines()] == records and not file.closed
-
-
-def test_progress_is_silent_off_a_terminal_and_shows_the_run_when_forced() -> None:
-    steps = [step(0, [0, 1], [0.25, 0.25]), step(1, [1, 1], [0.5, 0.0])]
-    for force, total in itertools.product([None, False, True], [None, 2]):
-        file = io.StringIO()
-        run(iter(steps), Progress(total, force=force, file=file))
-        shown = file.getvalue()
-        assert bool(shown) == (force is True)
-        if shown:
-            assert "ESS 1.0/2, alive 1, log Z -0.69" in shown

@@ -32,6 +32,8 @@ def steer_prompts(lm: fk.CausalLM) -> None:
     assert_type(result.history, fk.History)
     assert_type(result.warnings, list[str])
     assert_type(result.posterior(), Mapping[Any, float])
+    assert_type(result.sample(3), list[Any])
+    assert_type(result.expectation(count_commas), float)
     assert_type(lm.score(task, ["a", "b"]), NDArray[np.float64])
     fk.steer(task, partickles=32)  # type: ignore
     fk.steer(task, particles="many")  # type: ignore

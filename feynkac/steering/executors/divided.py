@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from feynkac.base.errors import ArgumentError, FeynkacError, ModelError
 from feynkac.results.result import Result
-from feynkac.smc.observers import Observer
+from feynkac.smc.budgets import Budget
+from feynkac.smc.progress import make_bar
 from feynkac.steering.algorithms import Plan
 from feynkac.steering.executors.merging import merge_islands
 from feynkac.steering.executors.pieces import IN_TURNS, Call, Executor, Outcome, count_steps, cut
+from feynkac.steering.jobs import Control
 from feynkac.steering.problems import Problems
 
 OBSERVED = (
@@ -26,7 +26,7 @@ OBSERVED = (
 class Divided:
     """All pieces of a call, and what became of them."""
 
-    def __init__(self, problems: Problems, plan: Plan, seed: int, executor: Any) -> None:
+    def __init__(self, problems: Problems, plan: Plan, seed: int, executor: Any, budget: Budget | None = None) -> None:
         if isinstance(executor, type) or not isinstance(executor, Executor):
             raise ArgumentError(
                 f"executor is {executor!r}; give fk.RayExecutor(...), fk.LocalExecutor(...), or an object with `jobs` "
@@ -38,8 +38,8 @@ class Divided:
             plan.moves.check_chains(plan)
         if len(problems) > 1 and plan.algorithm not in IN_TURNS:
             problems.join(guided=False)
-        self._call, self._executor = Call(problems, plan, seed), executor
-        self._pieces = cut(self._call, executor.jobs)
+        self._executor, self._pieces = executor, cut(Call(problems, plan, seed), executor.jobs)
+        self._call = Call(problems, plan, seed, budget and budget.divide(len(self._pieces)))
         self._outcomes: dict[int, Outcome] = {}
 
     @property
@@ -52,29 +52,54 @@ class Divided:
         """Whether every problem has particles to hand over."""
         return all(self._list_units(g) for g in range(len(self._call.problems)))
 
-    def drive(self, observers: Iterable[Observer], progress: bool | None) -> bool:
-        """Have all pieces run; whether all came to their end. Raises ArgumentError for observers."""
-        if list(observers):
+    @property
+    def is_complete(self) -> bool:
+        """Whether all pieces came to their end."""
+        return len(self._outcomes) == len(self._pieces) and all(each.complete for each in self._outcomes.values())
+
+    def advance(self, control: Control) -> Iterator[None]:
+        """Have all pieces run; nothing of them can be looked at before. Raises ArgumentError for observers."""
+        if list(control.observers):
             raise ArgumentError(OBSERVED)
-        bar = Bar([count_steps(self._call, piece) for piece in self._pieces], progress)
+        bar = Bar([count_steps(self._call, piece) for piece in self._pieces], control.progress)
 
         def keep(outcome: Outcome) -> None:
             self._outcomes[outcome.piece.number] = outcome
             if outcome.error is not None:
                 raise outcome.error from outcome.cause
-            bar.finish(outcome.piece.number)
+            bar.finish(outcome.piece.number, outcome.steps)
+
+        def tell(number: int, steps: int) -> None:
+            bar.tell(number, steps)
+            if control.spending.is_over():
+                raise _Spent
 
         try:
-            self._executor.run(self._call, self._pieces, keep, bar.tell)
+            self._executor.run(self._call, self._pieces, keep, tell)
         except FeynkacError as error:
-            if self.has_begun:
-                with suppress(Exception):  # what failed may be what shows the particles, too
-                    merged = self._merge()
-                    error.partial = merged if len(merged) > 1 else merged[0]
+            self._hand_over(error)
             raise
+        except KeyboardInterrupt:
+            if control.spending.why is None:
+                raise
         finally:
             bar.close()
-        return all(outcome.complete for outcome in self._outcomes.values())
+        control.spending.why = control.spending.why or self._find_spent()
+        yield from ()
+
+    def look(self, g: int) -> None:
+        """None: the particles are elsewhere."""
+
+    def _hand_over(self, error: FeynkacError) -> None:
+        """Let an error carry what there is."""
+        if self.has_begun:
+            with suppress(Exception):  # what failed may be what shows the particles, too
+                merged = self._merge()
+                error.partial = merged if len(merged) > 1 else merged[0]
+
+    def _find_spent(self) -> str | None:
+        found = [each.spent for each in self._outcomes.values() if each.spent is not None]
+        return f"of its share, as one of {len(self._pieces)} jobs, {found[0]}" if found else None
 
     def collect(self, complete: bool) -> list[Result]:
         """What there is, one Result for each problem. Raises ModelError, with the others, if some have none."""
@@ -134,6 +159,10 @@ class Divided:
         ]
 
 
+class _Spent(KeyboardInterrupt):
+    """Ends a run as Ctrl-C does, where its budget is used up."""
+
+
 class Bar:
     """One progress bar of all pieces: steps, and pieces that are done."""
 
@@ -141,19 +170,21 @@ class Bar:
         known = [limit for limit in limits if limit is not None]
         self._limits, self._seen, self._done = limits, [0] * len(limits), 0
         total = sum(known) if len(known) == len(limits) else None
-        self._bar = tqdm(total=total, disable=None if progress is None else not progress, unit="step")
+        self._bar = make_bar(total, shown=progress, unit="step")
 
     def tell(self, number: int, steps: int) -> None:
         """A piece has come so far; less far than before where it had to be begun again."""
         self._bar.update(steps - self._seen[number])
         self._seen[number] = steps
 
-    def finish(self, number: int) -> None:
-        """A piece is done, maybe in fewer steps than it might have taken."""
+    def finish(self, number: int, steps: int) -> None:
+        """A piece is done, maybe in fewer steps than it might have taken: then there are fewer in all."""
+        self.tell(number, steps)
         limit = self._limits[number]
         self._done += 1
-        self._bar.set_postfix_str(f"{self._done} of {len(self._limits)} jobs done", refresh=False)
-        self.tell(number, self._seen[number] if limit is None else limit)
+        if self._bar.total is not None and limit is not None:
+            self._bar.total -= limit - steps
+        self._bar.set_postfix_str(f"{self._done} of {len(self._limits)} jobs done")
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -14,9 +14,11 @@ from typing import Any, Protocol, runtime_checkable
 from feynkac.base.capabilities import Bounded, Joins
 from feynkac.base.errors import FeynkacError
 from feynkac.results.result import Result
+from feynkac.smc.budgets import Budget, Spending
 from feynkac.smc.observers import Observer
 from feynkac.smc.rng import Streams
-from feynkac.steering.algorithms import SWEEPS, Job, Plan
+from feynkac.steering.algorithms import SWEEPS, Plan
+from feynkac.steering.jobs import Control, Job, drive
 from feynkac.steering.problems import Problems
 from feynkac.steering.starting import start
 
@@ -31,6 +33,8 @@ class Call:
     problems: Problems
     plan: Plan
     seed: int
+    budget: Budget | None = None
+    """What each piece may cost; seconds are counted by whoever waits for the pieces."""
 
     @property
     def islands(self) -> int:
@@ -69,6 +73,10 @@ class Outcome:
     """Whether Ctrl-C came while it ran."""
     error: FeynkacError | None = None
     cause: BaseException | None = None
+    steps: int = 0
+    """Calls of the model."""
+    spent: str | None = None
+    """The limit that it has reached, in words."""
     lost: int = 0
     """Workers that died over it before one brought it to its end."""
 
@@ -91,7 +99,8 @@ class Executor(Protocol):
     ) -> None:
         """Run all pieces: `keep` is given each outcome, once, and `tell` the number of a piece and its steps so far.
 
-        What `keep` raises ends the run. After Ctrl-C it hands over what there is, and raises KeyboardInterrupt.
+        What `keep` raises ends the run. After Ctrl-C, or a KeyboardInterrupt that `tell` raises, it hands over what
+        there is, and raises KeyboardInterrupt.
         """
         ...
 
@@ -118,10 +127,12 @@ def count_steps(call: Call, piece: Piece) -> int | None:
 def run_piece(call: Call, piece: Piece, observer: Observer) -> Outcome:
     """Run a piece here; `observer` sees every step, and ends it by returning True. What it raises is in the outcome."""
     results, deaths, complete, interrupted = list[Result](), list[str | None](), True, False
+    spending = Spending(call.budget)
+    control = Control([observer], spending)
     try:
         for job in _start(call, piece.units):
             try:
-                complete = job.drive([observer], False)
+                complete = drive(job, control)
             except KeyboardInterrupt:
                 complete, interrupted = False, True
             except FeynkacError as error:
@@ -132,8 +143,8 @@ def run_piece(call: Call, piece: Piece, observer: Observer) -> Outcome:
             if not complete:
                 break
     except FeynkacError as error:
-        return Outcome(piece, results, error=error, cause=error.__cause__)
-    return Outcome(piece, results, deaths, complete, interrupted)
+        return Outcome(piece, results, error=error, cause=error.__cause__, steps=spending.calls)
+    return Outcome(piece, results, deaths, complete, interrupted, steps=spending.calls, spent=spending.why)
 
 
 def _start(call: Call, units: range) -> Iterator[Job]:

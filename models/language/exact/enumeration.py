@@ -99,14 +99,15 @@ class Enumeration:
     def run(self, most: int, masked: bool, watch: Callable[[int], Any]) -> Enumerated:
         """Walk until nothing is left, or nothing that counts (`masked`), or `most` histories were forwarded.
 
-        It gives up early where what had to be forgotten counts.
+        It gives up early where what had to be forgotten counts, and where `watch` returns True.
         """
         self._most = most
         self._grow(np.zeros(1, np.int64), self._contexts.start(), np.zeros(1, np.int64))
         while len(self._open) and self.forwarded < most and not self._is_over(masked):
             order = np.arange(min(BATCH, most - self.forwarded, len(self._open)))  # the likeliest stand first
-            watch(len(order))
             self._visit(order)
+            if watch(len(order)) is True:
+                break
         state = self._write()
         return Enumerated(state, state.log_prob, self._log_left, self.forwarded)
 

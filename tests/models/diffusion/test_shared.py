@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import gc
 import itertools
@@ -215,3 +216,46 @@ def test_a_run_that_another_thread_drops_is_unwound_in_silence():
         assert in_thread(drop) and torch.is_grad_enabled()
         *_, last = smc(model, REWARD, n=2, resample=schemes.never, rng=Streams(0))
     assert last.t == STEPS - 1 and torch.is_grad_enabled()
+
+
+def test_a_stream_of_a_pipeline_ends_with_the_result_of_steer():
+    _, model, _ = made("ddim")
+    wanted, stream = outcome(model, 4), fk.stream(model, REWARD, particles=3, seed=4)
+    assert [step.t for step in stream] == list(range(STEPS))
+    found = stream.result
+    assert same((found.log_evidence, found.log_weights, torch.stack(list(found.samples))), wanted)
+
+
+def test_a_stream_of_a_pipeline_that_another_thread_goes_on_with_is_told():
+    _, model, _ = made("ddim")
+    stream = fk.stream(model, REWARD, particles=2, seed=0)
+    assert in_thread(lambda: next(stream).t) == 0
+    with pytest.raises(ModelError, match="in the thread that has started it") as caught:
+        next(stream)
+    assert len(caught.value.partial.samples) == 2
+
+
+@pytest.mark.usefixtures("cores")
+def test_pipelines_are_awaited_and_streamed_on_an_event_loop():
+    _, model, _ = made("ddim")
+    wanted = in_one_core(lambda: [outcome(model, seed) for seed in range(3)])
+
+    async def stream(seed):
+        async with fk.stream_async(model, REWARD, particles=3, seed=seed) as found:
+            async for _ in found:
+                await asyncio.sleep(0)
+        return found.result
+
+    async def main():
+        runs = [fk.steer_async(model, REWARD, particles=3, seed=seed) for seed in range(3)]
+        return await asyncio.gather(*runs, *map(stream, range(3)))
+
+    torch.set_num_threads(1)
+    for seed, found in enumerate(asyncio.run(main())):
+        here = found.log_evidence, found.log_weights, torch.stack(list(found.samples))
+        assert same(here, wanted[seed % 3])
+
+
+def in_one_core(f):
+    with threads(1) as pool:
+        return pool.submit(f).result()

@@ -15,6 +15,7 @@ from feynkac.smc.testing import enumerate_runs
 from feynkac.steering.algorithms import Batch, Plan
 from feynkac.steering.executors.merging import merge_islands
 from feynkac.steering.executors.pieces import Call, cut
+from feynkac.steering.jobs import Control, drive
 from feynkac.steering.problems import read_problems
 from feynkac.steering.recorder import Recorder
 from tests.exact.toys import Problem, TextModel, TextPotential, Texts, chain, text_truth
@@ -149,7 +150,7 @@ def test_merged_islands_weigh_properly() -> None:
 
     def run(rng) -> fk.Result:
         batch = Batch(problems, Plan("smc", 2, 1, "multinomial", 0.7, None), rng, 0)
-        batch.drive((), False)
+        drive(batch, Control())
         return batch.collect(True)[0]
 
     # All runs of one island, then of two: those of equal outcome are one.
