@@ -116,26 +116,35 @@ def list_losses(
     # -log(1 - x) / x, by which the parts of a step add up to its whole.
     x = float(1.0 - left.sum())
     scale = 1.0 if abs(x) < 1e-12 else math.inf if left.sum() == 0.0 else -math.log(left.sum()) / x
-    ran, found = np.flatnonzero(find_running(history, t)), list[Loss]()
+    ran = np.flatnonzero(find_running(history, t))
+    if not len(ran):
+        return []
     order = ran[np.argsort(numbers[ran], kind="stable")]
-    for rows in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(order) else ():
-        dead = rows[weight[rows] == -np.inf]
-        lost = float(share[rows].sum() - left[rows].sum())
-        own = rows[passing[rows] > 0.0]
+    starts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
+    dead, own = weight[order] == -np.inf, order[passing[order] > 0.0]
+    along = np.zeros(len(weight))
+    along[own] = passing[own] * (carried[own] - weight[own])
+    columns = *(each[order] for each in (share, allowed, left, along, passing)), np.ones(len(order)), dead * 1
+    sums = [np.add.reduceat(column, starts).tolist() for column in columns]
+    ends, found = [*starts[1:].tolist(), len(order)], list[Loss]()
+    for start, end, here, kept, after, lost_along, posterior, n, n_dead in zip(
+        starts.tolist(), ends, *sums, strict=True
+    ):
+        lost = here - after
         found.append(
             Loss(
                 t,
                 lost * scale if lost else 0.0,
-                float(passing[own] @ (carried[own] - weight[own])),
-                _compare(share[rows].sum(), allowed[rows].sum()),
-                _compare(allowed[rows].sum(), left[rows].sum()),
-                float(share[rows].sum()),
-                float(passing[rows].sum()),
-                len(rows),
-                len(dead),
-                _name_killers(history, t, dead),
+                lost_along,
+                _compare(here, kept),
+                _compare(kept, after),
+                here,
+                posterior,
+                int(n),
+                int(n_dead),
+                _name_killers(history, t, order[start:end][dead[start:end]]) if n_dead else (),
                 prefixes,
-                int(numbers[rows[0]]),
+                int(numbers[order[start]]),
             )
         )
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -155,3 +156,21 @@ def test_the_potential_that_rejected_is_named_and_the_model_where_no_token_was_l
     result = fk.steer(Masked(), Liking(), particles=200, seed=0, algorithm="importance")
     assert {(x.prefix, name) for x in result.explain() for name in x.killers} == {("ba", "the model"), ("aa", "liking")}
     assert '"aa"  <- liking' in str(result.explain())
+    assert sum(loss.died for loss in result.explain()) == (result.log_weights == -np.inf).sum() > 2
+
+
+def test_an_explanation_is_shown_in_a_notebook_without_markup_of_the_model() -> None:
+    result = fk.steer(Masked(), Liking(), particles=8, seed=0, algorithm="importance", on_death="return")
+    history = result.history
+    wild = replace(result, history=replace(history, pieces=[["<b>\x1b[2J"] * 8, *history.pieces[1:]]))
+    page = wild.explain()._repr_html_()
+    assert "<b>" not in page and "\x1b" not in page and "&lt;b&gt;\\x1b[2J" in page
+
+
+def test_what_cannot_be_explained_is_refused(tiny_lm) -> None:
+    listed = fk.steer(tiny_lm().prompt("a", max_tokens=1), algorithm="exact")
+    with pytest.raises(fk.ArgumentError, match="does not tell what its steps weighed"):
+        listed.explain()
+    told = fk.steer(Masked(), Liking(), particles=8, seed=0, on_death="return").explain()
+    with pytest.raises(fk.ArgumentError, match="has the rows 0 to 7"):
+        told.path(8)
