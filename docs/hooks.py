@@ -16,6 +16,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 from nbconvert import MarkdownExporter
 from nbconvert.preprocessors import ExecutePreprocessor
+from traitlets.config import Config
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^(```.*?^```)$", re.MULTILINE | re.DOTALL)
@@ -78,7 +79,9 @@ def _run_notebook(files: Files, source: str, config: MkDocsConfig) -> list[File]
     """The page of a notebook, and its pictures."""
     name = posixpath.basename(source).removesuffix(".ipynb")
     notebook: Any = nbformat.read(ROOT / "docs" / source, as_version=4)
-    ExecutePreprocessor(timeout=900, kernel_name="python3").preprocess(notebook, {"metadata": {"path": str(ROOT)}})
+    private = Config(KernelManager={"transport": "ipc"})  # else the kernel warns that others may listen
+    runner = ExecutePreprocessor(timeout=900, kernel_name="python3", config=private)
+    runner.preprocess(notebook, {"metadata": {"path": str(ROOT)}})
     kept: dict[str, Any] = {"unique_key": name, "output_files_dir": name}
     text, made = MarkdownExporter().from_notebook_node(notebook, resources=kept)
     pictures = {posixpath.join(posixpath.dirname(source), path): data for path, data in made["outputs"].items()}

@@ -70,12 +70,11 @@ def test_the_answers_probabilities_add_up(run: Any) -> None:
     assert set(answers) == {" yes", " no", " maybe"} and sum(answers.values()) == pytest.approx(1.0)
 
 
-def test_the_reward_makes_rain_likelier(run: Any, real: fk.CausalLM) -> None:
-    """Under p exp(3 n) the mean number n of rains is at least that under p."""
+def test_the_reward_makes_texts_shorter(run: Any) -> None:
+    """As it must: under p(x) exp(-len(x) / 5) the mean length is less than under p, by a fifth of its variance or so."""
     names = run(4)
-    plain = fk.steer(names["lm"].prompt("The weather today is", max_tokens=16), particles=64, seed=0)
-    count = lambda text: text.count("rain")  # noqa: E731
-    assert names["result"].expectation(count) > plain.expectation(count)
+    plain = fk.steer(names["lm"].prompt("The weather today is", max_tokens=16), particles=16, seed=0)
+    assert names["result"].expectation(len) < plain.expectation(len)
 
 
 def test_the_evidence_has_an_interval(run: Any) -> None:
