@@ -23,6 +23,7 @@ from feynkac.programs.returned import check_returned
 from feynkac.programs.runtime.record import DEATH, RETURN, Record, find_sampled, get_kind, list_choices, write_value
 from feynkac.programs.runtime.rows import ProgramCall, ProgramRow
 from feynkac.programs.runtime.scheduler import Limits, Run
+from feynkac.programs.saving import identify_argument, load_particles, save_particles
 from feynkac.programs.served import ServedContext
 from feynkac.programs.travel import find_by_name, find_function, name_of_function
 
@@ -42,9 +43,7 @@ class Unfinished(str):
 class Particles:
     """N runs of programs. What a row is follows from its record alone, so that a population never changes.
 
-    To save one, save for each row its group and its records as plain tuples (kind, key, value, after), the first one
-    first, a history (`Node`) among them as its prompt and its tokens; and the arrays of `memory`. Nothing else counts:
-    executions are made again by a replay, caches by a forward pass.
+    `feynkac.programs.saving` writes it to a file and reads it again.
     """
 
     run: Run
@@ -150,14 +149,36 @@ class Program:
     def init(self, n: int, rng: Rng) -> Particles:
         """`n` programs that have not begun, the same number of each."""
         check_not_forked()
+        run, calls = self._open()
+        if n % len(calls):
+            raise ArgumentError(f"{n} particles for {len(calls)} programs; give each the same number")
+        rows = [ProgramRow(call, g) for g, call in enumerate(calls) for _ in range(n // len(calls))]
+        return Particles(run, rows, Memory(n))
+
+    def _open(self) -> tuple[Run, list[ProgramCall]]:
+        """A new run, and what the rows of each problem run in it."""
         programs = (self, *self.others)
-        if n % len(programs):
-            raise ArgumentError(f"{n} particles for {len(programs)} programs; give each the same number")
         language = {"make_handle": Particle, "make_context": Context, "make_served": ServedContext}
         run = Run(self.name, self.limits, len(programs), check_returned=check_returned, **language)
-        calls = [ProgramCall(program.function, program.args, program.kwargs) for program in programs]
-        rows = [ProgramRow(call, g) for g, call in enumerate(calls) for _ in range(n // len(programs))]
-        return Particles(run, rows, Memory(n))
+        return run, [ProgramCall(program.function, program.args, program.kwargs) for program in programs]
+
+    def prepare_saving(self) -> Program:
+        """See `feynkac.base.capabilities.Saves`."""
+        return self
+
+    def identify(self) -> dict[str, Any]:
+        """What tells this program from others: its name, and its arguments as far as they are plain, or models."""
+        return {"program": self.name, "arguments": [*map(identify_argument, self.args)],
+                **{name: identify_argument(value) for name, value in self.kwargs.items()}}  # fmt: skip
+
+    def save(self, state: Particles) -> Any:
+        """See `feynkac.base.capabilities.Saves`."""
+        return save_particles(state)
+
+    def load(self, saved: Any) -> Particles:
+        """What `save` wrote."""
+        run, calls = self._open()
+        return Particles(run, *load_particles(run, calls, saved))
 
     def step(self, t: int, state: Particles, rng: Rng) -> tuple[Particles, LogW]:
         """Run every program to its next sample; (N,) increments in nats."""

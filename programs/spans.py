@@ -111,6 +111,10 @@ class SpanToken(InContext[Any]):
     def follow(self, after: Any, value: Any) -> Any:
         """Move to where a replayed token leads."""
         self.context.node, self.context.ended, self.context.given = after
+        left, state, token = value
+        if state is None:  # of a record that was read from a file
+            ended = left or self.context.ended
+            return left, self.state if ended else self.rule.advance(self.state, token), token
         return value
 
 

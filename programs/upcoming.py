@@ -86,7 +86,8 @@ class NextToken(InContext[Token]):
         context.given = None
         if drawn:
             context.log_drawn = drawn[0]
-        return value
+        # Of a record that was read from a file it is the id alone.
+        return Token.of(context.lm.vocabulary, value) if type(value) is int else value
 
     def convert(self, value: Any) -> Token:
         """A token of this model from a Token, an id, or a text that is one token."""

@@ -36,19 +36,26 @@ def branching_smc(
     model: BranchingModel,
     potential: Potential,
     *,
-    n: int | Sequence[int],
+    n: int | Sequence[int] | None = None,
     rng: RandomSource,
     islands: int = 1,
     width: int = WIDTH,
+    start: Step | None = None,
 ) -> Iterator[Step]:
     """Run SMC over all children of its rows, and yield the weighted population of every step.
 
     As `smc.engine.smc`, with its target, steps and errors, except that selecting and extending are one:
     E[sum_k exp(w_k) f(child k)] is the sum of exp(w_i) p(c) f(c) over all rows i and their children c. `n` is the
     number of rows of each problem that are extended in a step, of `width * n`, in `islands` equal parts that never mix.
-    Where a part has fewer children than rows, the other rows are dead. Raises ArgumentError for a `width` below 2.
+    Where a part has fewer children than rows, the other rows are dead. `start`, instead of `n`, is a step to go on
+    from. Raises ArgumentError for a `width` below 2.
     """
-    run = _Run(model, potential, rng, [operator.index(size) for size in np.atleast_1d(n)], islands, width)
+    if width < 2:
+        raise ArgumentError(f"width={width}; there must be places for rows that have finished, so give at least 2")
+    if start is None:
+        sizes = () if n is None else [width * operator.index(size) for size in np.atleast_1d(n)]
+        start = draw_first(model, sizes, rng)
+    run = _Run(model, potential, rng, start, islands, width)
     while not run.step.ended:
         yield run.advance()
 
@@ -80,18 +87,14 @@ class _Run:
         model: BranchingModel,
         potential: Potential,
         rng: RandomSource,
-        n: list[int],
+        start: Step,
         islands: int,
         width: int,
     ) -> None:
         self._model, self._potential, self._rng = model, potential, rng
-        if width < 2:
-            raise ArgumentError(f"width={width}; there must be places for rows that have finished, so give at least 2")
-        sizes = [width * size for size in n]
         self._islands, self._width = islands, width
-        self.step = draw_first(model, sizes, rng)
-        self._order: Rows = np.arange(len(self.step.log_weight))
-        """(N,) where each row stands among all, relatives side by side."""
+        self.step = start
+        self._order: Rows = np.arange(len(start.log_weight)) if start.order is None else start.order
 
     def advance(self) -> Step:
         """The next step: weigh all children, keep some, weigh these by the potential."""
@@ -172,7 +175,8 @@ class _Run:
         log_w, level = weigh(t, state, self._potential, new.log_weight, before.level[new.parents], grown, done)
         self._order = np.lexsort((new.child, new.at)).argsort()
         groups, chance = before.groups, new.by_chance & grown
-        step = Step(t, state, log_w, level, new.parents, moved, done, groups, groups, by_chance=chance)
+        left = log_w, level, new.parents, moved, done, groups, groups
+        step = Step(t, state, *left, by_chance=chance, order=self._order)
         if not has(children, TellsAllowed):
             return step
         # Of a row's mass each child has carried a part: that which goes on, over all that it allows.

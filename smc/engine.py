@@ -73,6 +73,8 @@ class Step:
     """(N,) nats that the model added: log_weight = carried + increment + change of the level."""
     ran: Mask | None = None
     """(N,) whether the model has extended the row: the others had finished, or had no weight."""
+    order: Rows | None = None
+    """(N,) where each row stands among all, relatives side by side, for SMC over all children; None: they stand so."""
 
     @property
     def log_z(self) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,19 @@ class KeyedRng:
         self._groups = groups
         self._sizes = sizes
         self._draw = 0
+
+    def save(self) -> dict[str, Any]:
+        """Where it stands, as plain values."""
+        sizes = None if self._sizes is None else list(self._sizes)
+        return {"key": self._key.tolist(), "step": self._step, "groups": list(self._groups), "sizes": sizes,
+                "draw": self._draw}  # fmt: skip
+
+    @classmethod
+    def load(cls, saved: dict[str, Any]) -> KeyedRng:
+        """What `save` gave."""
+        found = cls(np.array(saved["key"], np.uint64), saved["step"], saved["groups"], saved["sizes"])
+        found._draw = saved["draw"]
+        return found
 
     def _generators(self, n: int) -> list[tuple[np.random.Generator, int]]:
         sizes = (n,) if self._sizes is None else self._sizes

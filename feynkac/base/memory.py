@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -70,6 +70,22 @@ class Memory:
         for key, default in child._defaults.items():
             child._arrays[key] = np.concatenate([part.array(key, default) for part in parts])
         return child
+
+    def save(self) -> Any:
+        """All of it, as a tree in which keys stand as they are (see `feynkac.base.capabilities.Saves`)."""
+        arrays = [(key, array, self._defaults[key]) for key, array in self._arrays.items()]
+        notes = [(said, [*counter.items()]) for said, counter in self._notes.items()]
+        return {"rows": self._n, "arrays": arrays, "shared": [*self._shared.items()], "notes": notes}
+
+    @classmethod
+    def load(cls, saved: Any) -> Memory:
+        """What `save` gave."""
+        found = cls(saved["rows"])
+        for key, array, default in saved["arrays"]:
+            found._arrays[key], found._defaults[key] = array, default
+        found._shared = dict(saved["shared"])
+        found._notes = {said: Counter(dict(counts)) for said, counts in saved["notes"]}
+        return found
 
     def _bear(self, n: int) -> Memory:
         """An empty memory of `n` rows of the same run."""

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.digests import digest
 from feynkac.base.errors import ModelError
 
 Piece: TypeAlias = str | bytes
@@ -62,6 +63,11 @@ class Vocabulary:
     def with_text(self) -> NDArray[np.bool_]:
         """(V,) the tokens that have a text, which ends and control tokens have not; read-only."""
         return _freeze(np.array([bool(token) for token in self.tokens], np.bool_))
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """A number that tells it from other vocabularies."""
+        return digest(self.eos, *self.tokens)
 
     def bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes that the tokens stand for."""

@@ -68,6 +68,14 @@ class Twins:
         """Choose none from now on."""
         self._stopped, self._pairs = True, []
 
+    def save(self) -> dict[str, Any]:
+        """How many forks there were, and who are twins now, as plain values."""
+        return {"forks": self._forks, "stopped": self._stopped, "pairs": self._pairs}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Take up what `save` gave."""
+        self._forks, self._stopped, self._pairs = saved["forks"], saved["stopped"], saved["pairs"]
+
     def share(self, generators: Sequence[torch.Generator]) -> list[torch.Generator]:
         """`generators`, one for each row, with those of each pair's second in the state of its first."""
         shared = list(generators)

@@ -23,12 +23,14 @@ from feynkac.models.diffusion.decoding import decoder_of
 from feynkac.models.diffusion.forkable import find_cache
 from feynkac.models.diffusion.paths import LatentPath
 from feynkac.models.diffusion.pipeline_arguments import check_call, check_kind
+from feynkac.models.diffusion.pipeline_call import PipelineCall
 from feynkac.models.diffusion.pipeline_opening import ask_for, make_arguments, open_call, rehearse
 from feynkac.models.diffusion.pipeline_source import NO_GRADIENT, PipelineSource, Prepared, part_from
 from feynkac.models.diffusion.pipeline_whole import WHOLE, Drawn, hold, read_latents
 from feynkac.models.diffusion.preview import Fit, Preview, preview_of, try_decoder
 from feynkac.models.diffusion.proposals import BASE, Proposal, keeps_graph
 from feynkac.models.diffusion.sampler import DiffusionSampler
+from feynkac.models.diffusion.saving import identify_pipeline, load_latents, save_latents
 from feynkac.models.diffusion.schedulers import schedule_of
 from feynkac.models.diffusion.state import Latents
 
@@ -59,6 +61,8 @@ class Diffusion:
     _fits: dict[tuple[int, ...], Fit] = field(default_factory=dict, kw_only=True, compare=False, repr=False)
     _refusal: FeynkacError | None = field(default=None, kw_only=True, compare=False, repr=False)
     """Why its particles cannot be copied, if it is for the scheduler; it can then only be run whole."""
+    _keeps: bool = field(default=False, kw_only=True, compare=False, repr=False)
+    """Whether a run keeps what its pipeline is given, to be saved."""
 
     name = "diffusion pipeline"
 
@@ -188,8 +192,49 @@ class Diffusion:
         """(N,) whether the last level is reached, which all rows do together."""
         return state.sampler.done(state)
 
+    def prepare_saving(self) -> Diffusion:
+        """See `feynkac.base.capabilities.Saves`: what the pipeline is given is kept from now on."""
+        return replace(self, _keeps=True)
+
+    def identify(self) -> dict[str, Any]:
+        """What tells this model from others: the pipeline's networks, its scheduler, and the arguments of its call."""
+        return identify_pipeline(self.pipe, self.calls, steps=self.steps, eta=self.eta, proposal=self.proposal)
+
+    def save(self, state: Latents) -> Any:
+        """See `feynkac.base.capabilities.Saves`."""
+        source = state.sampler.source
+        running = isinstance(source, PipelineSource) and state.t < len(state.sampler.schedule)
+        call = source.save() if running else None
+        seeds = source.seeds if running else [0] * len(state)
+        return {"latents": save_latents(state), "call": call, "seeds": seeds}
+
+    def load(self, saved: Any) -> Latents:
+        """What `save` wrote: the pipeline is called again, and led to where it was."""
+        sources = [torch.Generator("cpu").manual_seed(seed) for seed in saved["seeds"]]
+        sampler, _ = self._open(sources)
+        if saved["call"] is not None:
+            assert isinstance(sampler.source, PipelineSource)
+            sampler.source.load(saved["call"], saved["latents"]["t"])
+        return load_latents(sampler, saved["latents"], self._prompts)
+
+    @property
+    def _prompts(self) -> tuple[str | None, ...]:
+        """The prompt of each problem, where it is a text."""
+        said = [given.get("prompt") for given in self.calls]
+        return tuple(prompt if isinstance(prompt, str) else None for prompt in said)
+
     def _begin(self, n: int, rng: Rng, sources: list[torch.Generator]) -> Latents:
         """The particles at the first question of the pipeline, or at its end where it runs whole."""
+        sampler, call = self._open(sources)
+        if self._refusal is None:
+            state = sampler.init(n, rng)
+        else:
+            drawn = call.finish()
+            state = hold(sampler, read_latents(call.returned, drawn, ask_for(self.pipe)), len(self.calls))
+        return replace(state, prompts=self._prompts)
+
+    def _open(self, sources: list[torch.Generator]) -> tuple[DiffusionSampler, PipelineCall]:
+        """The sampler of a new call, which stands at the first question of the pipeline."""
         call, question = open_call(self.pipe, self.calls, sources, {"num_inference_steps": self.steps})
         decode = self.decode or decoder_of(self.pipe, **{name: self.calls[0].get(name) for name in ("height", "width")})
         source, schedule = Drawn(), WHOLE
@@ -197,6 +242,7 @@ class Diffusion:
             source = PipelineSource(
                 call, len(self.calls), sources, self.eta, self.proposal, ask_for(self.pipe), self.check_forks
             )
+            source.given = [] if self._keeps else None
             schedule = part_from(schedule_of(call.scheduler, self.eta), float(question.time))
         sampler = DiffusionSampler(
             source,
@@ -211,10 +257,4 @@ class Diffusion:
         )
         if self.decode is None:
             try_decoder(decode, sampler.preview, question.x)
-        if self._refusal is None:
-            state = sampler.init(n, rng)
-        else:
-            drawn = call.finish()
-            state = hold(sampler, read_latents(call.returned, drawn, ask_for(self.pipe)), len(self.calls))
-        said = [given.get("prompt") for given in self.calls]
-        return replace(state, prompts=tuple(prompt if isinstance(prompt, str) else None for prompt in said))
+        return sampler, call

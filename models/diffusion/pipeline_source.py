@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from feynkac.models.diffusion.paths import LatentPath
 from feynkac.models.diffusion.pipeline_call import PipelineCall, Question
 from feynkac.models.diffusion.pipeline_whole import read_latents
 from feynkac.models.diffusion.proposals import BASE, Proposal
+from feynkac.models.diffusion.saving import load_generators, save_generators
 from feynkac.models.diffusion.schedule import NoiseSchedule
 from feynkac.models.diffusion.schedulers import own_options, prediction_of
 from feynkac.models.diffusion.state import Latents
@@ -52,6 +53,8 @@ class PipelineSource:
         check_forks: Callable[[], None] = lambda: None,
     ) -> None:
         self._call, self.problems, self._generators, self._asked = call, problems, generators, asked
+        self.given: list[tuple[Tensor, Tensor]] | None = None
+        """The latents that the pipeline was given so far, and those expected; None where they are not kept."""
         self._own = own_options(call.scheduler, eta) if proposal is BASE else None
         self._twins, self.check_forks = Twins(problems), check_forks
 
@@ -127,7 +130,31 @@ class PipelineSource:
         """Hand the latents over as the pipeline keeps them; its own step may have changed their type."""
         assert state.denoised is not None
         dtype = state.x.dtype if self._own is not None else state.sampler.dtype
-        return self._call.resume(state.x.to(dtype), state.denoised.to(dtype))
+        x, x0 = state.x.to(dtype), state.denoised.to(dtype)
+        if self.given is not None:
+            self.given.append((x.clone(), x0.clone()))
+        return self._call.resume(x, x0)
+
+    def save(self) -> dict[str, Any]:
+        """What leads another call to where this one is."""
+        return {"given": self.given, "generators": save_generators(self._generators), "twins": self._twins.save()}
+
+    def load(self, saved: dict[str, Any], steps: int) -> None:
+        """Lead the call through what `save` gave, up to where `steps` of the scheduler were taken."""
+        self.given = saved["given"]
+        for x, x0 in saved["given"]:
+            self._call.skip_step()
+            if self._call.resume(x.to(self._device), x0.to(self._device)) is None:
+                raise ModelError("the pipeline has fewer steps than when its run was saved; start the run again")
+        for _ in range(steps - len(saved["given"])):
+            self._call.skip_step()
+        load_generators(self._generators, saved["generators"])
+        self._twins.load(saved["twins"])
+
+    @property
+    def _device(self) -> torch.device:
+        assert self._call.question is not None
+        return self._call.question.x.device
 
 
 class Prepared:

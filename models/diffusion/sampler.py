@@ -22,6 +22,7 @@ from feynkac.models.diffusion.denoisers import Denoiser, Predictor
 from feynkac.models.diffusion.kernel import Transition
 from feynkac.models.diffusion.paths import LatentPath, Past
 from feynkac.models.diffusion.proposals import BASE, Proposal
+from feynkac.models.diffusion.saving import check_source, identify_sampler, load_latents, save_latents
 from feynkac.models.diffusion.schedule import NoiseSchedule
 from feynkac.models.diffusion.sources import Denoisers, Source, check_replayable
 from feynkac.models.diffusion.state import Latents
@@ -173,6 +174,23 @@ class DiffusionSampler:
         )
         self.source.follow(child)
         return child, inc
+
+    def prepare_saving(self) -> DiffusionSampler:
+        """See `feynkac.base.capabilities.Saves`. Raises ArgumentError unless it asks denoisers."""
+        check_source(self)
+        return self
+
+    def identify(self) -> dict[str, Any]:
+        """What tells this model from others."""
+        return identify_sampler(self)
+
+    def save(self, state: Latents) -> Any:
+        """See `feynkac.base.capabilities.Saves`."""
+        return save_latents(state)
+
+    def load(self, saved: Any) -> Latents:
+        """What `save` wrote."""
+        return load_latents(self, saved)
 
     def done(self, state: Latents) -> Mask:
         """(N,) whether the last level is reached, which all rows do together."""

@@ -50,11 +50,8 @@ class View:
 class Latents(Tree):
     """N latents on their way from noise to sample. Every field without SHARED is gathered when particles fork.
 
-    To save one, arrays: `x`, `group`, `alive`, `owed`, `since`, `denoised`, those of `memory`, and the latents of the
-    nodes of `past` with the index of each node's parent; records: `t`, and of each array in `memory` the place of its
-    potential in the product. `leaves` need not be saved, for `look` makes them anew, with the same numbers unless a
-    guess is random; `tape` lives for one call. The sampler is not saved: whoever loads gives the same one. A pipeline
-    in the middle of its call cannot be saved: it has to run again up to step `t`.
+    `feynkac.models.diffusion.saving` writes it to a file and reads it again; `past` is not written, and `tape` lives
+    for one call.
     """
 
     sampler: DiffusionSampler = field(metadata=SHARED)

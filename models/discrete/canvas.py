@@ -36,14 +36,7 @@ class Canvas:
     Capabilities: `Retires`, `Shows`, `CountsTokens`, `Remembers`, `Writes`, `Tokenised`, `CarriesAutomata`,
     `ForeseesAcceptance`, `Weighed`, `Completes`.
 
-    To save a canvas between two steps, the following is enough:
-    - arrays, one row a particle: `tokens_now`, `dead`, `free`, `group`, `since`, `origin`, and those of `memory`, each
-      under the name of the potential that it belongs to;
-    - arrays of each link of `past`: `parents`, `rows`, `places`, `tokens`; needed by `trace` only;
-    - a record: `time` and `forwarded`.
-    The model gives `kernel`, `alphabet`, `constraints` and the denoiser again. `outputs` is remembered work, and begins
-    anew as `Outputs.empty`; then `forwarded` counts a canvas once more. `rng` is that of the last step, and needed only
-    for potentials that draw completions: (seed, stream, group, step) and the number of draws so far.
+    `feynkac.models.discrete.saving` writes it to a file and reads it again.
     """
 
     kernel: Kernel

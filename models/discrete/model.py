@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ class DiscreteDiffusion:
 
     Its law p is that of the sampler with these steps, all approximations included. `given`: (L,) token ids that stay,
     -1 where the canvas is open (masked diffusion only). `alphabet`: the clean tokens as a Vocabulary, or their number.
-    It has the capabilities `Joins`, `Masks`, `Bounded`, `Biased` and `Replays`. Raises ArgumentError.
+    It has the capabilities `Joins`, `Masks`, `Bounded`, `Biased`, `Replays` and `Saves`. Raises ArgumentError.
     """
 
     def __init__(
@@ -193,6 +194,28 @@ class DiscreteDiffusion:
         law, log_c = self.denoiser.law(self.kernel, t, tokens, answers)
         log_start = self.denoiser.log_start(self.kernel, self.length, self.k) if t == 0 else 0.0
         return law, sum_normalisers(log_c, moved) + log_start
+
+    def prepare_saving(self) -> DiscreteDiffusion:
+        """See `feynkac.base.capabilities.Saves`."""
+        return self
+
+    def identify(self) -> dict[str, Any]:
+        """What tells this model from others."""
+        from feynkac.models.discrete.saving import identify
+
+        return identify(self)
+
+    def save(self, state: Canvas) -> Any:
+        """See `feynkac.base.capabilities.Saves`."""
+        from feynkac.models.discrete.saving import save_canvas
+
+        return save_canvas(state)
+
+    def load(self, saved: Any) -> Canvas:
+        """What `save` wrote."""
+        from feynkac.models.discrete.saving import load_canvas
+
+        return load_canvas(self, saved)
 
     def done(self, state: Canvas) -> Mask:
         """(N,) which canvases are finished."""

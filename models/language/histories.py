@@ -6,15 +6,14 @@ so that it is forwarded once, and forking a context copies one reference.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 from feynkac.base.errors import ModelError
-from feynkac.models.language.protocols import Contexts, list_strains
+from feynkac.models.language.protocols import Contexts, list_strains, require_saving
 from feynkac.models.language.texts import Prompt
 
 if TYPE_CHECKING:
@@ -72,10 +71,29 @@ Where: TypeAlias = "dict[Node, tuple[Tensor, int]]"
 class Bank:
     """Resident nodes of prompts that were opened together: `members[i]` is context i of the store."""
 
-    def __init__(self, contexts: Contexts, roots: Sequence[Node]) -> None:
-        self.contexts = contexts
+    def __init__(self, contexts: Contexts, prompts: Sequence[tuple[int, ...]], room: int) -> None:
+        """`prompts`, and `room` behind them, are what the contexts were opened for."""
+        self.contexts, self.prompts, self.room = contexts, prompts, room
         self.members: list[Node] = []
-        self._settle(roots, {root: (logits, row) for logits in [contexts.start()] for row, root in enumerate(roots)})
+
+    def start(self, roots: Sequence[Node]) -> None:
+        """Forward the prompts, which are the histories `roots`."""
+        logits = self.contexts.start()
+        self._settle(roots, {root: (logits, row) for row, root in enumerate(roots)})
+
+    def save(self, number: Callable[[Node], int]) -> dict[str, Any]:
+        """All of it, with `number` for its nodes. Raises ArgumentError for contexts that cannot be written."""
+        contexts = require_saving(self.contexts).save()
+        logits = [None if node.logits is None else node.logits[node.row] for node in self.members]
+        members = [number(node) for node in self.members]
+        return {"prompts": self.prompts, "room": self.room, "contexts": contexts, "members": members, "logits": logits}
+
+    def load(self, saved: dict[str, Any], device: Any) -> None:
+        """Take up what `save` gave, with the nodes themselves as members."""
+        require_saving(self.contexts).load(saved["contexts"])
+        self._settle(saved["members"], {})
+        for node, logits in zip(self.members, saved["logits"], strict=True):
+            node.logits, node.row = (None if logits is None else logits.to(device)[None]), 0
 
     def extend(self, kept: Collection[Node], chains: Sequence[Sequence[Node]]) -> Where:
         """Forward `chains` of nodes, each behind a member, in one pass, and let go of all other members than `kept`.
@@ -125,8 +143,8 @@ class Histories:
         self._roots: dict[tuple[Any, tuple[int, ...]], Node] = {}
         # A node lives as long as a context or a record of a particle leads to it.
         self._children: WeakValueDictionary[tuple[int, int], Node] = WeakValueDictionary()
-        self._serial = itertools.count()
         self._banks: list[Bank] = []
+        self._next_serial = 0
         self._window = lm.window
         self._device = lm.device
 
@@ -135,7 +153,7 @@ class Histories:
         if (variant, prompt) not in self._roots:
             if self._window is not None and len(prompt) >= self._window:
                 raise ModelError(f"the prompt has {len(prompt)} tokens; the model's window holds {self._window}")
-            self._roots[variant, prompt] = Node(next(self._serial), None, -1, prompt, variant)
+            self._roots[variant, prompt] = Node(self._count(), None, -1, prompt, variant)
         return self._roots[variant, prompt]
 
     def child(self, node: Node, token: int) -> Node:
@@ -143,8 +161,41 @@ class Histories:
         key = (node.serial, token)
         found = self._children.get(key)
         if found is None:
-            found = self._children[key] = Node(next(self._serial), node, token, node.prompt, node.variant)
+            found = self._children[key] = Node(self._count(), node, token, node.prompt, node.variant)
         return found
+
+    def _count(self) -> int:
+        self._next_serial += 1
+        return self._next_serial - 1
+
+    @property
+    def roots(self) -> list[Node]:
+        """The prompts, in the order in which they were met."""
+        return list(self._roots.values())
+
+    def save(self, number: Callable[[Node], int]) -> list[Any]:
+        """What is resident, with `number` for its nodes (see `Bank.save`)."""
+        return [bank.save(number) for bank in self._banks]
+
+    def adopt(
+        self, roots: Sequence[Node], nodes: Sequence[Node], banks: Sequence[dict[str, Any]], forwarded: int
+    ) -> None:
+        """Take up histories that were saved: their `roots`, all their `nodes`, and what was resident."""
+        self.forwarded = forwarded
+        self._roots = {(node.variant, node.prompt): node for node in roots}
+        self._next_serial = 1 + max((node.serial for node in nodes), default=-1)
+        for node in nodes:
+            if node.parent is not None:
+                self._children[node.parent.serial, node.token] = node
+        for saved in banks:
+            bank = self._make_bank([(tuple(prompt), None) for prompt in saved["prompts"]], saved["room"])
+            bank.load(saved, self._device)
+
+    def _make_bank(self, prompts: Sequence[tuple[tuple[int, ...], Any]], room: int) -> Bank:
+        """A new store for `prompts`, each with the variant of its model."""
+        store = self.lm.open_prompts([Prompt(prompt, room, variant=variant) for prompt, variant in prompts], room)
+        self._banks.append(Bank(store, [prompt for prompt, _ in prompts], room))
+        return self._banks[-1]
 
     def logits(self, wanted: Sequence[Node], held: Collection[Node]) -> Tensor:
         """(U, V) float32 next-token logits of U distinct nodes, whose steps of several tokens are forwarded as one.
@@ -201,11 +252,10 @@ class Histories:
         if roots:
             longest = max(len(root.prompt) for root in roots)
             room = ROOM if self._window is None else min(ROOM, self._window - longest)
-            prompts = [Prompt(root.prompt, room, variant=root.variant) for root in roots]
-            store = self.lm.open_prompts(prompts, room)
-            self._banks.append(Bank(store, roots))
-            self.forwarded += store.forwarded
-            self.strains |= dict.fromkeys(list_strains(store))
+            bank = self._make_bank([(root.prompt, root.variant) for root in roots], room)
+            bank.start(roots)
+            self.forwarded += bank.contexts.forwarded
+            self.strains |= dict.fromkeys(list_strains(bank.contexts))
 
     def _fits(self, node: Node) -> bool:
         return self._window is None or len(node.prompt) + node.depth <= self._window

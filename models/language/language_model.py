@@ -99,6 +99,10 @@ class LanguageModel(ABC):
                     self._vocabulary = Vocabulary.from_tokenizer(self.tokenizer, size=self.n_logits, eos=self._eos)
         return self._vocabulary
 
+    def identify(self) -> dict[str, Any]:
+        """What tells this model from others where a saved run goes on, by names that errors give."""
+        return {"language model": type(self).__name__, "tokens": self.vocabulary.digest}
+
     @property
     def n_embeddings(self) -> int:
         """The number of token ids that a prompt may have; V unless a backend says otherwise."""

@@ -133,6 +133,13 @@ class CausalLM(LanguageModel):
         assert self.vocabulary is not None  # made now, so that tokens of a copy are known here by the same one
         return self.model, self._reload
 
+    def identify(self) -> dict[str, Any]:
+        """See `LanguageModel.identify`: configuration, type and some of the weights, and the tokens."""
+        from feynkac.models.language.saving import digest_model
+
+        kind = {"language model": type(self.model).__name__, "dtype": str(self.model.dtype)}
+        return {**kind, "weights": digest_model(self.model), "tokens": self.vocabulary.digest}
+
     def open(self, prompts: Sequence[Sequence[int]], max_new: int) -> Contexts:
         """See `LanguageModel.open`. Raises ModelError also for a model that no cache serves right."""
         return self._open(prompts, [self.variant] * len(prompts), max_new)

@@ -33,6 +33,7 @@ from feynkac.models.language.readers.readers import (
     walk_along,
 )
 from feynkac.models.language.retracing import retrace
+from feynkac.models.language.saving import check_saving, identify_prompt, load_texts, save_texts
 from feynkac.models.language.texts import Prompt, Texts
 
 if TYPE_CHECKING:
@@ -134,8 +135,26 @@ class Prompted:
 
     def check_going_back(self) -> None:
         """Raises ArgumentError for a prompt with contexts that are walked along with its own."""
-        if self._readers or any(isinstance(problem.proposal, Drafted) for problem in self.problems):
+        if self.readers or any(isinstance(problem.proposal, Drafted) for problem in self.problems):
             raise ArgumentError(CANNOT_GO_BACK)
+
+    def prepare_saving(self) -> Prompted:
+        """See `feynkac.base.capabilities.Saves`."""
+        check_saving(self)
+        return self
+
+    def identify(self) -> dict[str, Any]:
+        """What tells this model from others."""
+        told = [identify_prompt(problem.prompt, problem.proposal) for problem in self.problems]
+        return {**self.lm.identify(), **(told[0] if len(told) == 1 else {"prompts": told})}
+
+    def save(self, state: Texts) -> Any:
+        """See `feynkac.base.capabilities.Saves`."""
+        return save_texts(self, state)
+
+    def load(self, saved: Any) -> Texts:
+        """What `save` wrote."""
+        return load_texts(self, saved)
 
     def check_branches(self) -> None:
         """Raises ArgumentError for a prompt whose tokens must be drawn before they are weighed."""
@@ -163,7 +182,7 @@ class Prompted:
         rows = np.flatnonzero(state.running)
         if len(rows):
             frontier = self._reach(state, rows, uniforms[rows], pinned if rows[0] == 0 else None)
-            walk_along(self._readers, frontier)
+            walk_along(self.readers, frontier)
             if self.columns.lazy:
                 draws = self.columns.count_draws(state.group[rows])
                 checks = Checks(
@@ -260,7 +279,8 @@ class Prompted:
         return arrange(self)
 
     @cached_property
-    def _readers(self) -> Readers:
+    def readers(self) -> Readers:
+        """Those that the potentials consult."""
         return find_readers(self.problems)
 
     @cached_property

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.capabilities import KeepsHidden, has
+from feynkac.base.capabilities import KeepsHidden, SavesContexts, has, require
 from feynkac.base.contract import LogW, Rows
+from feynkac.base.errors import ArgumentError
 from feynkac.base.masks import TokenMask
 
 if TYPE_CHECKING:
@@ -95,6 +96,15 @@ def count_spent(contexts: Contexts, taken: Sequence[int] | NDArray[np.int64]) ->
     Contexts that are merely kept stand behind those that go on (`feynkac.models.language.kept`).
     """
     return contexts.spent[: len(taken)] if has(contexts, Spends) else np.asarray(taken, np.int64)
+
+
+def require_saving(contexts: Any) -> SavesContexts:
+    """`contexts`, which can be written. Raises ArgumentError where they cannot."""
+    refusal = (
+        f"checkpoint= with {type(contexts).__name__}: what they keep cannot be written (they have no save and load); "
+        "run without checkpoint="
+    )
+    return require(contexts, SavesContexts, refusal, ArgumentError)
 
 
 def find_hidden(contexts: Contexts) -> Tensor | None:

@@ -61,10 +61,7 @@ class Prompt:
 class Texts:
     """N texts (the capabilities `Writes` and `Tokenised`). All arrays have one row a particle and fork by gathering.
 
-    To save it takes its arrays (`group`, `ids`, `length`, `log_prob`, `token_log_prob`, `dropped`, `ended`, `automata`
-    and those of `memory`), and as records the prompts, the constraints' definitions and `forwarded`. The rest is made
-    again: `contexts` and `companions` are opened anew and forward each distinct history of a running row once, its last
-    token excepted, which is `pending`; `context` numbers those histories.
+    `feynkac.models.language.saving` writes them to a file and reads them again.
     """
 
     vocabulary: Vocabulary
@@ -254,7 +251,7 @@ class Texts:
 
 def name_listing(g: int, column: int) -> tuple[str, int, int]:
     """The key in `companions` of what is foreseen of the texts of a constraint of problem `g`."""
-    return "listing", g, column
+    return LISTING, g, column
 
 
 _CHANGED = ("context", "pending", "ids", "length", "log_prob", "token_log_prob", "dropped", "ended", "automata")
@@ -264,6 +261,7 @@ EXTEND = 64
 """Tokens by which the table of generated ids grows."""
 NOTHING = -1
 """No token is pending: the text is empty."""
+LISTING = "listing"
 HIDDEN = "what the output layer read"
 """The key in `companions` of the hidden states of the last frontier; contexts may have read other texts since."""
 

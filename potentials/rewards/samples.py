@@ -45,10 +45,11 @@ class SampleFactor(Factor):
 
     def log_psi(self, view: View) -> Tensor:
         """(R,) nats, differentiable if the function is: what it foresees of the rows in `view`."""
-        return self._on_decoded.log_psi(view)
+        return self.on_decoded.log_psi(view)
 
     @property
-    def _on_decoded(self) -> Factor:
+    def on_decoded(self) -> Factor:
+        """What weighs states that have decoded samples."""
         # One for all threads, since what particles remember is kept under it; setdefault is atomic.
         return self._made.get("decoded") or self._made.setdefault("decoded", self._make())
 
@@ -56,7 +57,7 @@ class SampleFactor(Factor):
         if has(state, Writes):
             return self._on_texts
         if has(state, Decodes):
-            return self._on_decoded
+            return self.on_decoded
         raise PotentialError(
             f"'{self.name}' is a function of texts or of decoded samples, and {type(state).__name__} has neither; "
             "write a potential with level(t, state, rows) and final(state, rows) for it"

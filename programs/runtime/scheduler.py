@@ -15,13 +15,15 @@ from feynkac.base.numbers import read_whole
 from feynkac.programs.runtime.causes import describe_cause
 from feynkac.programs.runtime.execution import Execution
 from feynkac.programs.runtime.output import tag_lines
-from feynkac.programs.runtime.record import SAMPLE, Record
-from feynkac.programs.runtime.rows import ProgramRow
+from feynkac.programs.runtime.record import SAMPLE, Record, Tail
+from feynkac.programs.runtime.rows import ProgramCall, ProgramRow
 from feynkac.programs.runtime.serving import Ask, Block, Inquiry, serve
+from feynkac.programs.runtime.shelved import Shelf
 from feynkac.programs.runtime.strand import Strand, find_home
 
 if TYPE_CHECKING:
     from feynkac.models.language.histories import Histories, Node
+    from feynkac.models.language.language_model import LanguageModel
     from feynkac.models.language.lm import CausalLM
     from feynkac.programs.runtime.protocols import CheckReturned, MakeContext, MakeHandle, MakeServed
 
@@ -69,6 +71,8 @@ class Run:
         self.t = 0
         self.idle: list[Strand] = []
         """Strands without work."""
+        self.shelves: list[Shelf] = []
+        """Histories of a run that was saved, until a program opens them."""
         self._histories: dict[Any, Histories] = {}
         self._prompts: dict[Any, Node] = {}
         self._live: set[Execution] = set()
@@ -111,7 +115,24 @@ class Run:
     @property
     def forwarded(self) -> list[int] | None:
         """Tokens forwarded so far; None for several problems in one batch, which share their forward passes."""
-        return [sum(h.forwarded for h in self._histories.values())] if self.groups == 1 and self._histories else None
+        known = [*self._histories.values(), *self.shelves]
+        return [sum(each.forwarded for each in known)] if self.groups == 1 and known else None
+
+    def list_histories(self) -> list[tuple[LanguageModel, Histories]]:
+        """Those of each model, in the order in which they were opened."""
+        return [(histories.lm.batch, histories) for histories in self._histories.values()]
+
+    def return_again(self, row: int, call: ProgramCall, tail: Tail) -> Tail:
+        """The record of a program that has returned, which is run again on all of it but that."""
+        execution = Execution(self, row, call, tail)
+        self._replay(execution, fresh=True)
+        if not execution.finished:
+            execution.close()
+            raise ReplayDiverged(
+                f"program '{self.name}', particle {row}: when it was run again on what was saved of it, it went on "
+                "where it had returned before. A program may depend only on its arguments and on what p returns"
+            )
+        return execution.tail
 
     @property
     def strains(self) -> list[str]:
@@ -127,9 +148,17 @@ class Run:
             if lm.batch not in self._histories:
                 from feynkac.models.language.histories import Histories
 
-                self._histories[lm.batch] = Histories(lm)
+                self._histories[lm.batch] = self._take_from_shelf(Histories(lm))
             self._prompts[key] = self._histories[lm.batch].root(read(*prompt), lm.variant)
         return self._histories[lm.batch], self._prompts[key]
+
+    def _take_from_shelf(self, histories: Histories) -> Histories:
+        """New histories, or those that were saved, if they are of this model."""
+        shelf = next((each for each in self.shelves if each.is_of(histories.lm.batch)), None)
+        if shelf is not None:
+            self.shelves.remove(shelf)
+            histories.adopt(shelf.roots, shelf.nodes, shelf.banks, shelf.forwarded)
+        return histories
 
     def draw_key(self, row: int) -> float:
         """A second uniform of each row, for `p.rng`."""

@@ -31,6 +31,8 @@ from feynkac.base.capabilities.models import (
     Replays as Replays,
     Resides as Resides,
     Retraces as Retraces,
+    Saves as Saves,
+    SavesContexts as SavesContexts,
     Scorer as Scorer,
     Scores as Scores,
     ScoresAnswers as ScoresAnswers,
@@ -94,10 +96,10 @@ class Closes(Protocol):
 
 OF_MODELS: tuple[type, ...] = (
     Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, GoesBack, Enumerates, Replays, Retraces, Scores,
-    Branches,
+    Branches, Saves,
 )  # fmt: skip
 OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers, Resides)
-OF_CONTEXTS: tuple[type, ...] = (KeepsHidden,)
+OF_CONTEXTS: tuple[type, ...] = (KeepsHidden, SavesContexts)
 OF_CHILDREN: tuple[type, ...] = (TellsAllowed,)
 OF_STATES: tuple[type, ...] = (
     Shows, Retires, Keeps, Records, CountsTokens, TellsEnds, Remembers, Writes, TellsProblems, Tokenised,

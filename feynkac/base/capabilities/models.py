@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -41,6 +41,31 @@ class Heeds(Protocol):
 
     def heed(self, guides: Sequence[Guides], /) -> Model:
         """The same model with a proposal that follows `guides`, which then also weigh as potentials."""
+        ...
+
+
+@runtime_checkable
+class Saves(Protocol):
+    """A model whose populations can be written, and read by another process. Asked by `checkpoint=`.
+
+    Without it: that refuses. What is written is a tree: None, bools, numbers, texts and bytes, arrays and tensors, and
+    lists, tuples, sets and dicts of these; potentials may stand in it, too, and are found again by their places.
+    """
+
+    def prepare_saving(self) -> Model:
+        """This model, in a run that is saved. Raises ArgumentError for what cannot be, which says what to do."""
+        ...
+
+    def identify(self) -> Mapping[str, Any]:
+        """What must be the same where a run goes on, by names that errors give: plain values, and lists and dicts."""
+        ...
+
+    def save(self, state: Any) -> Any:
+        """A population between two steps. Raises ArgumentError that names what of it cannot be written."""
+        ...
+
+    def load(self, saved: Any) -> State:
+        """The population that `save` wrote: what follows is what would have followed, bit for bit on a CPU."""
         ...
 
 
@@ -192,6 +217,19 @@ class KeepsHidden(Protocol):
     @property
     def hidden(self) -> Tensor | None:
         """(F, width) float32, row by row for the logits that were given last; None where it cannot be told."""
+        ...
+
+
+@runtime_checkable
+class SavesContexts(Protocol):
+    """Contexts of a language model that can be written (see `Saves`). Without it: no run on them is saved."""
+
+    def save(self) -> Any:
+        """All that they keep."""
+        ...
+
+    def load(self, saved: Any) -> None:
+        """Take up what `save` wrote: called once, instead of `start`, on contexts of the same prompts."""
         ...
 
 

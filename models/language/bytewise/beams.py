@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from feynkac.base.errors import ModelError
 from feynkac.models.language.bytewise.hypotheses import Beam, Hypotheses, add_loss, join, prune
 from feynkac.models.language.bytewise.kernels import Words, find_ways, sum_next
 from feynkac.models.language.draws.next_token import check_law
+from feynkac.models.language.protocols import require_saving
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,9 +38,11 @@ class ByteContexts:
         words: Words,
         ends: Sequence[int],
         beam: Beam,
+        device: Any,
     ) -> None:
         """`beneath` are contexts of the prompts' tokens, `behind` the bytes of each prompt that follow these."""
         self._beneath, self._behind, self._words, self._beam = beneath, behind, words, beam
+        self._device = device
         self._columns, self._n_words = [*words.ids.tolist(), *ends], len(words.ids)
         self.forwarded = 0
         """Tokens that went through the model beneath."""
@@ -53,7 +57,7 @@ class ByteContexts:
         """(G, 257) float32 logits of the byte behind each prompt. Raises ModelError where a prompt has no mass."""
         logits = self._beneath.start()
         self.forwarded = self._beneath.forwarded
-        self._device, n = logits.device, len(logits)
+        n = len(logits)
         spent = self.lengths - [len(some) for some in self._behind]
         self._hypotheses = self._begin(logits, np.arange(n), np.arange(n), np.zeros(n))
         for i in range(max(map(len, self._behind))):
@@ -65,6 +69,24 @@ class ByteContexts:
             written = bytes(self._behind[wrong[0]])
             raise ModelError(f"no spelling of the prompt's last bytes {written!r} is left; lower heal, or raise beam")
         return self._to_logits(np.arange(n))
+
+    def save(self) -> dict[str, Any]:
+        """See `feynkac.base.capabilities.SavesContexts`."""
+        known = self._hypotheses
+        return {
+            "beneath": require_saving(self._beneath).save(),
+            "hypotheses": {each.name: getattr(known, each.name) for each in fields(known)},
+            "forwarded": self.forwarded,
+            "lengths": self.lengths,
+            "dropped": self.dropped,
+        }
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Take up what `save` gave."""
+        require_saving(self._beneath).load(saved["beneath"])
+        self._hypotheses, self.forwarded = Hypotheses(**saved["hypotheses"]), saved["forwarded"]
+        self.lengths, self.dropped = saved["lengths"], saved["dropped"]
+        self.spent = np.zeros(len(self.lengths), np.int64)
 
     def extend(self, parents: Rows, tokens: NDArray[np.int64]) -> Tensor:
         """See `Contexts.extend`; one pass for the hypotheses that are complete with their byte."""

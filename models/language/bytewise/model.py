@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,13 @@ class ByteModel(LanguageModel):
         tokens = [[i - FIRST for i in prompt if i >= FIRST] for prompt in prompts]
         behind = [[i for i in prompt if i < FIRST] for prompt in prompts]
         contexts = self.lm.open(tokens, max(map(len, behind)) + max_new)
-        return ByteContexts(contexts, behind, [*map(len, prompts)], words, self.lm.vocabulary.eos, self.beam)
+        return ByteContexts(
+            contexts, behind, [*map(len, prompts)], words, self.lm.vocabulary.eos, self.beam, self.device
+        )
+
+    def identify(self) -> dict[str, Any]:
+        """The model beneath, and the beam."""
+        return {**self.lm.identify(), "beam": [self.beam.width, self.beam.log_least], "heal": self.heal}
 
     @property
     def window(self) -> int | None:

@@ -30,21 +30,22 @@ class Parts:
     """
 
     def __init__(self) -> None:
-        self._most: int | None = None
+        self.most: int | None = None
+        """Contexts in one pass at most, where more were too many."""
         self.told: str | None = None
         """What was said when memory first ran out; None as long as it has not."""
 
     def forward(self, plan: Plan, run: Callable[[Plan], Passed]) -> Passed:
         """What `run` gives of the plan, or of its parts put together. Raises what it raises of a single context."""
         while True:
-            most = len(plan.rows) if self._most is None else min(self._most, len(plan.rows))
+            most = len(plan.rows) if self.most is None else min(self.most, len(plan.rows))
             try:
                 return run(plan) if most == len(plan.rows) else _run_parts(plan, most, run)
             except Exception as cause:
                 if most == 1 or not is_out_of_memory(cause):
                     raise
                 self.tell(most, cause)
-                self._most = most // 2  # the next try is outside: here the error still holds what it ran out of
+                self.most = most // 2  # the next try is outside: here the error still holds what it ran out of
 
     def tell(self, contexts: int, cause: Exception) -> None:
         """Say, once, that memory ran out with so many contexts in one pass."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.base.contract import Rows
+from feynkac.base.errors import ArgumentError
 from feynkac.models.language.caches.opening import find_device
 from feynkac.models.language.editing.edits import NOTHING, Laid
 
@@ -72,6 +73,31 @@ class PlainContexts:
             parts.append((members, last))
         self.forwarded += int(sizes.sum())
         return self._arrange(parts)
+
+    def save(self) -> dict[str, Any]:
+        """See `feynkac.base.capabilities.SavesContexts`: what each layer keeps, where its kind is known."""
+        cohorts = [
+            {
+                "length": cohort.length,
+                "members": cohort.members,
+                "layers": [_read_layer(layer) for layer in cohort.cache.layers],
+            }
+            for cohort in self._cohorts
+        ]
+        return {"cohorts": cohorts, "of": self._of, "forwarded": self.forwarded}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Take up what `save` gave. The prompts are forwarded, for what their caches are is the model's own affair."""
+        self.start()
+        like = self._cohorts[0].cache
+        self._cohorts = []
+        for cohort in saved["cohorts"]:
+            cache = _duplicate(like)
+            for layer, given in zip(cache.layers, cohort["layers"], strict=True):
+                for name, value in given.items():
+                    setattr(layer, name, _move(value, self._device))
+            self._cohorts.append(Cohort(cache, cohort["length"], cohort["members"]))
+        self._of, self.forwarded = saved["of"], saved["forwarded"]
 
     @torch.inference_mode()
     def extend(self, parents: Rows, tokens: NDArray[np.int64]) -> Tensor:
@@ -200,6 +226,28 @@ def _merge(cohorts: list[Cohort]) -> list[Cohort]:
 
 def _can_stack(cache: Any) -> bool:
     return all(type(layer).__name__ in _STACKABLE for layer in cache.layers)
+
+
+def _read_layer(layer: Any) -> dict[str, Any]:
+    """What a layer of a known kind keeps. Raises ArgumentError for one of another kind."""
+    if type(layer).__name__ not in _STACKABLE:
+        raise ArgumentError(
+            f"checkpoint= with a cache of {type(layer).__name__}s: what they keep is not known, and cannot be written; "
+            "run without checkpoint="
+        )
+    return {name: value for name, value in vars(layer).items() if _is_kept(value)}
+
+
+def _is_kept(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_kept, value.values()))
+    return value is None or isinstance(value, Tensor | bool | int)
+
+
+def _move(value: Any, device: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _move(each, device) for key, each in value.items()}
+    return value.to(device) if isinstance(value, Tensor) else value
 
 
 def _stack(layer: Any, other: Any) -> None:

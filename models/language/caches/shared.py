@@ -19,7 +19,7 @@ from feynkac.models.language.caches.forward import select_rows
 from feynkac.models.language.caches.opening import find_device
 from feynkac.models.language.caches.parts import Parts
 from feynkac.models.language.caches.plan import Layout, Plan, plan_step
-from feynkac.models.language.caches.prefill import Prefill
+from feynkac.models.language.caches.prefill import Layers, Prefill
 from feynkac.models.language.caches.promotion import EVERY, count_shared, is_worth_it, write_tokens
 from feynkac.models.language.editing.edits import NOTHING, Laid
 
@@ -184,13 +184,7 @@ class SharedContexts:
     def start(self) -> Tensor:
         """Forward each distinct prompt once; (G, V) float32 logits, and one context for each prompt given."""
         left = Prefill(self._twins, self._laid, self._prompts, self._first, self._parts).run()
-        self._cache = SharedCache([list(layer) for layer in zip(*(prefix.layers for prefix in left), strict=True)])
-        for number, g in enumerate(self._first.tolist()):
-            for layer, biases in self._laid.list_biases(g).items():
-                bias = torch.stack([numbers for _, numbers in biases]).sum(0)
-                self._cache.shared[layer].biases[number] = bias.to(self._device, torch.float32)
-        self._room = (0, 0)
-        self._reads_pool = reads_pool([store for layer in self._cache.shared for store in layer.own])
+        self._begin([prefix.layers for prefix in left])
         owner = np.arange(len(self._first)) == self._layout.prompt[:, None]
         owner &= np.arange(len(owner))[:, None] == self._first  # of prompts given twice the first pays
         self.spent = owner @ np.array([prefix.taken for prefix in left], np.int64)
@@ -198,6 +192,49 @@ class SharedContexts:
         hidden = [row for number in self._layout.prompt if (row := left[number].hidden) is not None]
         self.hidden = torch.stack(hidden) if len(hidden) == len(self._layout.prompt) else None
         return torch.stack([left[number].logits for number in self._layout.prompt])
+
+    def _begin(self, prompts: Sequence[Layers]) -> None:
+        """Make the cache of distinct prompts, behind which nothing stands yet."""
+        self._cache = SharedCache([list(layer) for layer in zip(*prompts, strict=True)])
+        for number, g in enumerate(self._first.tolist()):
+            for layer, biases in self._laid.list_biases(g).items():
+                bias = torch.stack([numbers for _, numbers in biases]).sum(0).to(self._device, torch.float32)
+                behind = prompts[number][layer][0].shape[2] - bias.shape[1]  # tokens that were moved behind the prompt
+                self._cache.shared[layer].biases[number] = torch.nn.functional.pad(bias, (0, max(behind, 0)))
+        self._room = (0, 0)
+        self._reads_pool = reads_pool([store for layer in self._cache.shared for store in layer.own])
+
+    def save(self) -> dict[str, Any]:
+        """See `feynkac.base.capabilities.SavesContexts`: keys and values as they are, as far as they are in use."""
+        n, length = len(self._layout.slot), int(self._layout.length.max(initial=0))
+        layers = self._cache.shared
+        return {
+            "prompts": [[list(layer.prefixes[g]) for layer in layers] for g in range(len(self._prompts))],
+            "own": [[store[:n, :, :length] for store in layer.own] for layer in layers],
+            "layout": [self._layout.slot, self._layout.length, self._layout.prompt],
+            "prompt_lengths": self._prompt_lengths,
+            "tokens": self._own,
+            "room": list(self._room),
+            "passes": self._passes,
+            "most": self._parts.most,
+            "told": self._parts.told,
+            "forwarded": self.forwarded,
+        }
+
+    @torch.inference_mode()
+    def load(self, saved: dict[str, Any]) -> None:
+        """Take up what `save` gave."""
+        prompts = [[(k.to(self._device), v.to(self._device)) for k, v in layers] for layers in saved["prompts"]]
+        self._begin(prompts)
+        self._layout = Layout(*saved["layout"])
+        self._prompt_lengths, self._own, self._passes = saved["prompt_lengths"], saved["tokens"], saved["passes"]
+        self._parts.most, self._parts.told, self.forwarded = saved["most"], saved["told"], saved["forwarded"]
+        self.spent = np.zeros(len(self._layout.slot), np.int64)
+        self._room = (saved["room"][0], saved["room"][1])
+        for layer, stores in zip(self._cache.shared, saved["own"], strict=True):
+            layer.reserve(*self._room, (0, 0))
+            for own, given in zip(layer.own, stores, strict=True):
+                own[: given.shape[0], :, : given.shape[2]] = given.to(self._device)
 
     def extend(self, parents: Rows, tokens: NDArray[np.int64]) -> Tensor:
         """See `Contexts.extend`; one forward pass."""

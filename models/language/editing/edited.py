@@ -30,6 +30,10 @@ class EditedLM(CausalLM):
         if self._edits.parameters and not plain.find_twins().are_copies:
             raise ModelError("weights can be edited only in a model that can be copied; this one is run itself")
 
+    def identify(self) -> dict[str, Any]:
+        """The model without edits, and the kinds of these."""
+        return {**self.plain.identify(), "edits": [type(edit).__name__ for edit in self.edits]}
+
     @property
     def edits(self) -> tuple[Edit, ...]:
         """What is changed, in the order in which it applies."""

@@ -12,7 +12,7 @@ from feynkac.base.capabilities import has
 from feynkac.base.contract import Rows
 from feynkac.models.language.draws.next_token import check_law
 from feynkac.models.language.laws.law import Law, shape
-from feynkac.models.language.protocols import Spends
+from feynkac.models.language.protocols import Spends, require_saving
 from feynkac.models.language.texts import Prompt
 
 if TYPE_CHECKING:
@@ -71,6 +71,18 @@ class EnsembleContexts:
         logits = self._combine(lambda store, copies: store.start())
         self._count(self._prompt_lengths)
         return logits
+
+    def save(self) -> dict[str, Any]:
+        """See `feynkac.base.capabilities.SavesContexts`."""
+        stores = [require_saving(store).save() for store in self._stores]
+        return {"stores": stores, "lengths": self.lengths, "forwarded": self.forwarded}
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Take up what `save` gave."""
+        for store, given in zip(self._stores, saved["stores"], strict=True):
+            require_saving(store).load(given)
+        self.lengths, self.forwarded = saved["lengths"], saved["forwarded"]
+        self.spent = np.zeros(len(self.lengths), np.int64)
 
     def extend(self, parents: Rows, tokens: NDArray[np.int64]) -> Tensor:
         """See `Contexts.extend`; one pass for each batch."""

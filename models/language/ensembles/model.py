@@ -59,6 +59,10 @@ class Ensemble(LanguageModel):
         """Where the first member's logits are."""
         return self.members[0].lm.device
 
+    def identify(self) -> dict[str, Any]:
+        """The members, and the rule by which they are one."""
+        return {"members": [member.lm.identify() for member in self.members], "rule": repr(self.rule)}
+
     @property
     def n_logits(self) -> int:
         """The smallest size of the members' laws; what others have beyond it is without text."""

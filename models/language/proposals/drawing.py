@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from feynkac.models.language.prompted import Prompted
     from feynkac.models.language.texts import Prompt
 
-_GROUPS = "the problem of each context"
+GROUPS = "the problem of each context"
 """The key in `Texts.companions` under which (U,) problems of the last step's contexts stand."""
 
 
@@ -74,7 +74,7 @@ def draw_shares(shares: Sequence[Share], frontier: Frontier) -> Proposed:
     if len(shares) == 1:
         return shares[0].proposal.draw(frontier)
     group = frontier.state.group[frontier.heads]
-    before = frontier.state.companions.get(_GROUPS, group)
+    before = frontier.state.companions.get(GROUPS, group)
     n = len(frontier.rows)
     whole = Proposed(np.full(n, -1), np.full(n, -np.inf), np.full(n, -np.inf))
     for proposal, members in shares:
@@ -82,7 +82,7 @@ def draw_shares(shares: Sequence[Share], frontier: Frontier) -> Proposed:
             here, part = _select(frontier, members, members[group], members[before])
             for values, drawn in zip(whole, proposal.draw(part), strict=True):
                 values[here] = drawn
-    frontier.state.companions[_GROUPS] = group
+    frontier.state.companions[GROUPS] = group
     return whole
 
 
@@ -96,14 +96,14 @@ def guide_shares(problems: Sequence[PromptProblem], frontier: Frontier) -> Tenso
     if len(kinds) == 1:
         return Guided(problems[0].guides).make_logits(frontier)
     group = frontier.state.group[frontier.heads]
-    before = frontier.state.companions.get(_GROUPS, group)
+    before = frontier.state.companions.get(GROUPS, group)
     whole = frontier.logits.clone()
     for some in kinds.values():
         members = np.isin(np.arange(len(problems)), some)
         if members[group].any():
             _, part = _select(frontier, members, members[group], members[before])
             whole[np.flatnonzero(members[group])] = Guided(problems[some[0]].guides).make_logits(part)
-    frontier.state.companions[_GROUPS] = group
+    frontier.state.companions[GROUPS] = group
     return whole
 
 

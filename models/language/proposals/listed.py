@@ -178,7 +178,7 @@ class Listing:
 
     def __init__(self, lists: Sequence[Ids], scores: Sequence[Scored], tokens: Sequence[bytes], eos: Ids) -> None:
         """`lists` of distinct token ids, their scores, and the bytes of all tokens."""
-        self._eos = eos
+        self._lists, self._scores, self._eos = lists, scores, eos
         self._nodes: dict[Ids, Node] = {}
         self._profiles: list[tuple[bytes, NDArray[Any], NDArray[Any]]] = []
         """Of each text its bytes, how many are written behind each of its tokens, and the nats from there on."""
@@ -189,6 +189,15 @@ class Listing:
             self._profiles.append((b"".join(written), np.cumsum([0, *map(len, written)]), rest))
         self.log_total = self._nodes.get((), Node()).log_value
         """What the listed spellings have in all: a lower bound of the evidence of their texts."""
+
+    def save(self) -> list[Any]:
+        """What another process makes it of again, beside the tokens."""
+        return [(tuple(ids), tuple(score)) for ids, score in zip(self._lists, self._scores, strict=True)]
+
+    @classmethod
+    def load(cls, saved: Sequence[Any], tokens: Sequence[bytes], eos: Ids) -> Listing:
+        """What `save` gave."""
+        return cls([ids for ids, _ in saved], [Scored(*score) for _, score in saved], tokens, eos)
 
     def _plant(self, ids: Ids, score: Scored, rest: NDArray[np.float64]) -> None:
         """Add a text to the nodes of its prefixes; `rest` (n + 1,) are the nats from each of them on."""

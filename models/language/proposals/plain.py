@@ -98,6 +98,20 @@ class Drafted:
             raise ArgumentError(f"a proposal of {len(self.lm.prompts)} prompts; give one")
         return self.lm.prompts[0]
 
+    @property
+    def beneath(self) -> LanguageModel:
+        """The model that it asks."""
+        return cast("LanguageModel", self.lm) if self._prompt is None else cast("Prompted", self.lm).lm
+
+    @property
+    def key(self) -> Any:
+        """What its contexts are kept by in `Texts.companions`, beside the numbers of the problems."""
+        return self.lm if self._prompt is None else self
+
+    def find_prompt(self, target: Prompt) -> Prompt:
+        """The prompt that it reads before the texts of `target`."""
+        return replace(target, variant=self.beneath.variant) if self._prompt is None else self._prompt
+
     def draw(self, frontier: Frontier) -> Proposed:
         """See `Proposal.draw`. Raises ModelError for a model of another vocabulary."""
         own = frontier.logits

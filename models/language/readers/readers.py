@@ -79,7 +79,7 @@ class Reader:
     def _reread(self, state: Texts, texts: Sequence[Any], group: int) -> dict[Any, float]:
         if (reread := state.companions.get(self)) is None:
             self.check(state.vocabulary, state.prompts)
-            reread = Reread(self.lm, self.prompt, max(each.max_tokens for each in state.prompts))
+            reread = Reread(self.lm, self.prompt, max(each.max_tokens for each in state.prompts)).start()
             state.forwarded[group] += reread.forwarded
             state.companions[self] = reread
         before = reread.forwarded
@@ -159,6 +159,11 @@ def find_readers(problems: Sequence[PromptProblem]) -> Readers:
     return {lm: [list(dict.fromkeys(some)) for some in each] for lm, each in found.values()}
 
 
+def list_readers(of_problem: Iterable[Iterable[Prompt]]) -> list[Prompt]:
+    """The distinct prompts of the readers of one model."""
+    return list(dict.fromkeys(prompt for some in of_problem for prompt in some))
+
+
 def check_readers(guides: Iterable[Any], vocabulary: Vocabulary, prompts: Sequence[Prompt]) -> None:
     """Raises the error of a reader among `guides` that cannot read the texts of `prompts`."""
     for guide in guides:
@@ -172,8 +177,8 @@ def walk_along(readers: Readers, frontier: Frontier) -> None:
     state = frontier.state
     for lm, of_problem in readers.items():
         if frontier.parents is None:
-            prompts = list(dict.fromkeys(prompt for some in of_problem for prompt in some))
-            walk = Walk(lm, prompts, max(each.max_tokens for each in state.prompts))
+            prompts = list_readers(of_problem)
+            walk = Walk(lm, prompts, max(each.max_tokens for each in state.prompts)).start()
             state.companions[Walk, lm.batch] = walk
             for g, some in enumerate(of_problem):
                 state.forwarded[g] += sum(int(walk.spent[walk.where[prompt, ()]]) for prompt in some)

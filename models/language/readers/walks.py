@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from feynkac.models.language.draws.next_token import check_law
 from feynkac.models.language.laws.law import shape
-from feynkac.models.language.protocols import count_spent
+from feynkac.models.language.protocols import count_spent, require_saving
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,13 +30,15 @@ _ROWS = 16
 class Laws:
     """The laws of the next token behind n texts, of one model. A text ends with any of its ends of sequence."""
 
-    def __init__(self, lm: LanguageModel, places: Sequence[Place], logits: Tensor) -> None:
-        """`logits` (n, V) of the model behind n texts."""
+    def __init__(self, lm: LanguageModel, places: Sequence[Place], logits: Tensor, *, shaped: bool = False) -> None:
+        """`logits` (n, V) of the model behind n texts; `shaped`: their laws have been applied."""
         import torch
 
         laws = [prompt.law for prompt, _ in places]
-        logits = shape(logits, laws, lambda i: places[i][0].find_history(places[i][1]))
-        self._logits, eos = logits, list(lm.vocabulary.eos)
+        if not shaped:
+            logits = shape(logits, laws, lambda i: places[i][0].find_history(places[i][1]))
+        self.logits, eos = logits, list(lm.vocabulary.eos)
+        """(n, V) as the laws of the prompts have them."""
         self.ends = lm.vocabulary.ends
         temperature = [law.temperature for law in laws]
         self._temperature = torch.tensor(temperature, dtype=torch.float64, device=logits.device)[:, None]
@@ -54,29 +56,52 @@ class Laws:
         """(k,) nats of each token behind text `at`; -inf for the model's ends, since nothing comes behind them."""
         at, tokens = np.asarray(at, np.int64), np.asarray(tokens, np.int64)
         known = np.minimum(tokens, len(self.ends) - 1)
-        read = self._logits[at, known].double() / self._temperature[at, 0] - self._log_total[at, 0]
+        read = self.logits[at, known].double() / self._temperature[at, 0] - self._log_total[at, 0]
         return np.where(self.ends[known] | (tokens != known), -np.inf, read.cpu().numpy())
 
     def take(self, at: NDArray[np.int64]) -> Tensor:
         """(k, V) float32 nats of every next token behind the texts `at`."""
-        return self._logits[at].float() / self._temperature[at].float() - self._log_total[at].float()
+        return self.logits[at].float() / self._temperature[at].float() - self._log_total[at].float()
 
 
 class Walk:
     """The distinct texts of a run behind several prompts of one model, each forwarded once."""
 
     def __init__(self, lm: LanguageModel, prompts: Sequence[Prompt], longest: int) -> None:
-        self._lm = lm
+        self._lm, self._prompts = lm, prompts
         self._contexts = lm.open_prompts(prompts, longest)
+
+    def start(self) -> Walk:
+        """Stand behind the prompts."""
+        prompts = self._prompts
         self._arrive([(prompt, ()) for prompt in prompts], np.zeros(len(prompts)), self._contexts.start())
         self.spent = count_spent(self._contexts, [len(prompt.tokens) for prompt in prompts])
         """(U,) tokens forwarded for each text by the last step."""
+        return self
 
-    def _arrive(self, places: Sequence[Place], log_prob: NDArray[np.float64], logits: Tensor) -> None:
+    def _arrive(
+        self, places: Sequence[Place], log_prob: NDArray[np.float64], logits: Tensor, *, shaped: bool = False
+    ) -> None:
         self.where = {place: i for i, place in enumerate(places)}
         self.log_prob = log_prob
         """(U,) nats of each text, without an end."""
-        self.laws = Laws(self._lm, places, logits)
+        self.laws = Laws(self._lm, places, logits, shaped=shaped)
+
+    def save(self) -> dict[str, Any]:
+        """All of it as a tree (see `feynkac.base.capabilities.SavesContexts`)."""
+        places = [(self._prompts.index(prompt), ids) for prompt, ids in self.where]
+        known = {"places": places, "log_prob": self.log_prob, "logits": self.laws.logits, "spent": self.spent}
+        return known | {"contexts": require_saving(self._contexts).save()}
+
+    @classmethod
+    def load(cls, lm: LanguageModel, prompts: Sequence[Prompt], longest: int, saved: dict[str, Any]) -> Walk:
+        """What `save` gave."""
+        walk = cls(lm, prompts, longest)
+        require_saving(walk._contexts).load(saved["contexts"])
+        places = [(prompts[i], tuple(ids)) for i, ids in saved["places"]]
+        walk._arrive(places, saved["log_prob"], saved["logits"].to(lm.device), shaped=True)
+        walk.spent = saved["spent"]
+        return walk
 
     def extend(self, places: Sequence[Place]) -> None:
         """Go on to these texts, all different, each by one token longer than one that was reached before."""
@@ -93,9 +118,26 @@ class Reread:
     def __init__(self, lm: LanguageModel, prompt: Prompt, longest: int) -> None:
         self._lm, self._prompt = lm, prompt
         self._contexts = lm.open_prompts([prompt], longest)
+
+    def start(self) -> Reread:
+        """Stand behind the prompt."""
         self._start = self._contexts.start()
-        self.forwarded = int(count_spent(self._contexts, [len(prompt.tokens)])[0])
+        self.forwarded = int(count_spent(self._contexts, [len(self._prompt.tokens)])[0])
         """Tokens forwarded so far."""
+        return self
+
+    def save(self) -> dict[str, Any]:
+        """All of it as a tree."""
+        contexts = require_saving(self._contexts).save()
+        return {"start": self._start, "forwarded": self.forwarded, "contexts": contexts}
+
+    @classmethod
+    def load(cls, lm: LanguageModel, prompt: Prompt, longest: int, saved: dict[str, Any]) -> Reread:
+        """What `save` gave."""
+        reread = cls(lm, prompt, longest)
+        require_saving(reread._contexts).load(saved["contexts"])
+        reread._start, reread.forwarded = saved["start"].to(lm.device), saved["forwarded"]
+        return reread
 
     def read(self, texts: Iterable[tuple[Ids, bool]]) -> dict[tuple[Ids, bool], float]:
         """Nats of each text, with its end where it is True."""

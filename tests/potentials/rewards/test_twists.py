@@ -55,7 +55,7 @@ def test_a_twist_of_images_is_taken_back() -> None:
     from feynkac.potentials.rewards.decoded import DecodedTwist
 
     potential = twist(lambda image: image.sum(), scale=2.0, every=2)
-    decoded = potential._on_decoded
+    decoded = potential.on_decoded
     assert isinstance(decoded, DecodedTwist) and decoded.every == 2
     assert decoded.final(None, np.arange(3)).tolist() == [0, 0, 0]  # type: ignore[arg-type]
     assert torch is not None
