@@ -28,6 +28,8 @@ _HOMES = {
     "feynkac.steering.executors.local": ("LocalExecutor",),
     "feynkac.steering.executors.on_ray": ("RayExecutor",),
     "feynkac.steering.moves": ("redraw", "rejuvenate"),
+    "feynkac.steering.checkpoints.saving": ("Checkpoint",),
+    "feynkac.steering.checkpoints.resuming": ("resume",),
     "feynkac.steering.twists": ("markov_twist",),
     "feynkac.potentials.twists": ("TokenChain",),
     "feynkac.steering.bounds": ("bound_evidence", "EvidenceBounds"),
@@ -125,6 +127,8 @@ if TYPE_CHECKING:
     from feynkac.steering.asynchronous import steer_async as steer_async, stream_async as stream_async
     from feynkac.steering.bounds import EvidenceBounds as EvidenceBounds, bound_evidence as bound_evidence
     from feynkac.steering.check import check as check
+    from feynkac.steering.checkpoints.resuming import resume as resume
+    from feynkac.steering.checkpoints.saving import Checkpoint as Checkpoint
     from feynkac.steering.executors.local import LocalExecutor as LocalExecutor
     from feynkac.steering.executors.on_ray import RayExecutor as RayExecutor
     from feynkac.steering.moves import redraw as redraw, rejuvenate as rejuvenate

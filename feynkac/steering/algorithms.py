@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from feynkac.smc import resample as schemes
 from feynkac.smc.branching import branching_smc
 from feynkac.smc.checks import name_of
 from feynkac.smc.engine import RandomSource, Step, smc
-from feynkac.smc.observers import walk
+from feynkac.smc.observers import close, walk
 from feynkac.steering.deaths import explain_death
 from feynkac.steering.jobs import Control, Glimpse, look_at
 from feynkac.steering.moves import Moving, check_algorithm
@@ -31,6 +31,9 @@ from feynkac.steering.problems import Problems
 from feynkac.steering.recorder import Recorder
 from feynkac.steering.timing import TimedModel, TimedPotential
 from feynkac.steering.verdicts import Verdicts, watch_deaths
+
+if TYPE_CHECKING:
+    from feynkac.steering.checkpoints.saving import Saver
 
 Algorithm = Literal["smc", "optimal", "importance", "best_of_n", "beam", "gibbs", "exact"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
@@ -123,9 +126,13 @@ class Plan:
 class Batch:
     """One run of the engine over all problems at once."""
 
-    def __init__(self, problems: Problems, plan: Plan, streams: RandomSource, seed: int) -> None:
+    def __init__(
+        self, problems: Problems, plan: Plan, streams: RandomSource, seed: int, saver: Saver | None = None
+    ) -> None:
+        """`saver`: what saves it on its way, and may have a population to go on from."""
         self._problems, self._plan, self._seed, self._watch = problems, plan, seed, Stopwatch()
-        self._last: Step | None = None
+        self._saver = saver
+        self._start: Step | None = None
         self._limits = [model.max_steps for model in problems.models if isinstance(model, Bounded)]
         verdicts = Verdicts()
         moving = plan.moves is not None
@@ -140,16 +147,20 @@ class Batch:
         model = problems.join(guided=not whole)
         if plan.moves is not None:
             plan.moves.check(model)
+        if saver is not None:
+            model = saver.follow(model, self._recorders)
+            self._start = saver.take_up()
+        self._last = self._start
         parts = TimedModel(model, self._watch), TimedPotential(weigh, self._watch, problems.places)
-        n = [plan.size] * len(problems)
+        begin: Any = {"n": [plan.size] * len(problems)} if self._start is None else {"start": self._start}
         if plan.algorithm == "optimal":
             refusal = CANNOT_BRANCH.format(type(problems.models[0]).__name__)
             require(model, Branches, refusal, ArgumentError).check_branches()
-            self._steps = branching_smc(*parts, n=n, rng=streams, islands=plan.islands)
+            self._steps = branching_smc(*parts, **begin, rng=streams, islands=plan.islands)
         else:
             unwatched = TimedPotential(weighed, self._watch, problems.places)
             moves = () if plan.moves is None else plan.moves.bind(parts[0], unwatched, plan)
-            self._steps = smc(*parts, n=n, resample=plan.resample_islands(), rng=streams, moves=moves)
+            self._steps = smc(*parts, **begin, resample=plan.resample_islands(), rng=streams, moves=moves)
 
     @property
     def has_particles(self) -> bool:
@@ -166,10 +177,16 @@ class Batch:
 
     def advance(self, control: Control) -> Iterator[Step]:
         """Go on by a step at a time, to the end or to where `control` ends it."""
-        bar = control.make_bar(max(filter(None, self._limits), default=None))
-        for step in walk(self._steps, *self._recorders, *control.observers, control.spending, bar):
+        bar, saver = control.make_bar(max(filter(None, self._limits), default=None)), self._saver
+        watching = [*control.observers, control.spending, bar]
+        if self._start is not None and self._start.ended:
+            close(*watching)
+            return
+        for step in walk(self._steps, *self._recorders, *watching, *([] if saver is None else [saver])):
             self._last = step
             yield step
+        if saver is not None and self._last is not None:
+            saver.save(self._last)
 
     def look(self, g: int) -> Glimpse | None:
         """The particles of a problem now; None before it has any."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypedDict
 
@@ -10,6 +11,7 @@ from feynkac.base.contract import Resample
 from feynkac.smc.budgets import Budget
 from feynkac.smc.observers import Observer
 from feynkac.steering.algorithms import Algorithm
+from feynkac.steering.checkpoints.saving import Checkpoint, Saved
 from feynkac.steering.executors.pieces import Executor
 
 
@@ -29,6 +31,7 @@ class SteerOptions(TypedDict, total=False):
     observers: Iterable[Observer]
     executor: Executor | None
     budget: Budget | None
+    checkpoint: str | os.PathLike[str] | Checkpoint | Saved | None
 
 
 _POTENTIALS = "potentials come behind the model, without a name: fk.steer(lm.prompt(...), potential, another)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Generator, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -19,6 +20,7 @@ from feynkac.smc.budgets import Budget, Spending
 from feynkac.smc.observers import Observer
 from feynkac.smc.rng import Streams
 from feynkac.steering.algorithms import Algorithm, Plan
+from feynkac.steering.checkpoints.saving import Checkpoint, Saved, begin_saving
 from feynkac.steering.deaths import raise_if_dead
 from feynkac.steering.exclusions import refuse_contradiction
 from feynkac.steering.executors.divided import Divided
@@ -57,6 +59,7 @@ class Run:
         observers: Iterable[Observer] = (),
         executor: Executor | None = None,
         budget: Budget | None = None,
+        checkpoint: str | os.PathLike[str] | Checkpoint | Saved | None = None,
         halt: Event | None = None,
     ) -> None:
         """`halt`: another thread sets it to end the run after its next step."""
@@ -70,8 +73,11 @@ class Run:
         self.plan.check_models(self._problems.models)
         if self._raises:
             refuse_contradiction([self._problems.find_potential(g) for g in range(len(self._problems))])
+        saver = None
+        if checkpoint is not None:
+            saver = begin_saving(checkpoint, self._problems, self.plan, streams.seed, executor)
         if executor is None:
-            self._job = start(self._problems, self.plan, streams)
+            self._job = start(self._problems, self.plan, streams, saver=saver)
         else:
             self._job = Divided(self._problems, self.plan, streams.seed, executor, spending.budget)
         self.seed, self.divided = streams.seed, executor is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any, Literal, Unpack, overload
 
@@ -11,6 +12,7 @@ from feynkac.results.result import Result
 from feynkac.smc.budgets import Budget
 from feynkac.smc.observers import Observer
 from feynkac.steering.algorithms import Algorithm
+from feynkac.steering.checkpoints.saving import Checkpoint, Saved
 from feynkac.steering.executors.pieces import Executor
 from feynkac.steering.options import ADVICE, SteerOptions
 from feynkac.steering.running import Run
@@ -39,6 +41,7 @@ def steer(
     observers: Iterable[Observer] = (),
     executor: Executor | None = None,
     budget: Budget | None = None,
+    checkpoint: str | os.PathLike[str] | Checkpoint | Saved | None = None,
 ) -> Any:
     """Sample from p(x) prod_k exp(potential_k(x)), where p is the law of `model`, with particles.
 
@@ -67,6 +70,9 @@ def steer(
     - `executor`: where islands and problems run, as `fk.RayExecutor(...)` on many machines; None is here, in one batch.
       Problems have the random numbers that they have without one, islands other ones (see
       `feynkac/steering/executors/README.md`).
+    - `checkpoint`: a path to which the run is saved, every 30 seconds or so (`fk.Checkpoint(path, every=10)`: every 10
+      steps, too); `fk.resume(path, model, *potentials)` goes on from there after a kill, to the same result. For
+      prompts, programs, samplers and canvases, and algorithms that are one run of SMC, without `moves` and `executor`.
 
     All algorithms have the same target. All but "gibbs" give an unbiased evidence and properly weighted samples.
 
@@ -107,7 +113,7 @@ def steer(
     run = Run(
         model, potentials, particles=particles, algorithm=algorithm, resampler=resampler, ess_threshold=ess_threshold,
         islands=islands, sweeps=sweeps, moves=moves, seed=seed, progress=progress, on_death=on_death,
-        observers=observers, executor=executor, budget=budget,
+        observers=observers, executor=executor, budget=budget, checkpoint=checkpoint,
     )  # fmt: skip
     for _ in run.advance():
         pass

@@ -1,0 +1,232 @@
+"""What cannot be saved, or is another run, is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import count_a, set_tiny_lm, writing
+from resumed import stop_at
+
+import feynkac as fk
+from feynkac.base.errors import ArgumentError
+from feynkac.base.memory import Memory
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _models(tiny_lm) -> None:
+    set_tiny_lm(tiny_lm)
+
+
+@pytest.fixture
+def task(tiny_lm) -> Any:
+    return tiny_lm("a", "b", "c").prompt("a", max_tokens=8)
+
+
+@pytest.fixture
+def saved(task: Any, tmp_path: Path) -> Path:
+    """The checkpoint of a run of that task which was stopped."""
+    options = {"particles": 8, "seed": 1, "observers": [stop_at(2)]}
+    fk.steer(task, fk.reward(count_a), checkpoint=tmp_path / "run", **options)
+    return tmp_path / "run"
+
+
+# --- before the run --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"algorithm": "gibbs"}, "algorithm='gibbs': its sweeps are not saved"),
+        ({"algorithm": "exact"}, "algorithm='exact': it is one listing"),
+        ({"moves": fk.redraw(2)}, "with moves=: populations that are gone back to"),
+        ({"executor": fk.LocalExecutor()}, "with executor=: the pieces of a run"),
+    ],
+)
+def test_a_way_of_sampling_that_is_not_saved_is_refused(task, options, told, tmp_path) -> None:
+    with pytest.raises(ArgumentError, match=told):
+        fk.steer(task, particles=8, checkpoint=tmp_path / "run", **options)
+    assert not list(tmp_path.iterdir())
+
+
+class Silent(fk.CausalLM):
+    """A model whose contexts say nothing of being saved."""
+
+    def open(self, prompts: Any, max_new: int) -> Any:
+        contexts = super().open(prompts, max_new)
+        contexts.save = None  # pyright: ignore[reportAttributeAccessIssue]
+        return contexts
+
+
+@pytest.mark.parametrize("of", ["the model", "an expert", "a proposal"])
+def test_a_cache_that_cannot_be_written_is_refused(task, of, tmp_path) -> None:
+    silent = Silent(task.lm.model, task.lm.tokenizer, eos=(0,))
+    given = {
+        "the model": [silent.prompt("a", max_tokens=8)],
+        "an expert": [task, fk.expert(silent.prompt("b"))],
+        "a proposal": [task.lm.prompt("a", max_tokens=8, proposal=silent.prompt("b"))],
+    }
+    with pytest.raises(ArgumentError, match="with SharedContexts: what they keep cannot be written"):
+        fk.steer(*given[of], particles=8, checkpoint=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+class Walk:
+    """A model that says nothing of being saved."""
+
+    def init(self, n: int, rng: Any) -> Any:
+        return np.zeros(n)
+
+    def step(self, t: int, state: Any, rng: Any) -> Any:
+        return state, np.zeros(len(state))
+
+    def done(self, state: Any) -> Any:
+        return np.ones(len(state), bool)
+
+
+def test_a_model_that_cannot_be_saved_is_refused(tmp_path) -> None:
+    with pytest.raises(ArgumentError, match="Walk cannot: give it the methods prepare_saving, identify, save and load"):
+        fk.steer(Walk(), checkpoint=tmp_path / "run")
+
+
+def test_a_path_that_is_taken_is_refused(task, saved) -> None:
+    before = saved.read_bytes()
+    with pytest.raises(ArgumentError, match=r"is there already; fk\.resume"):
+        fk.steer(task, fk.reward(count_a), checkpoint=saved)
+    assert saved.read_bytes() == before
+
+
+@pytest.mark.parametrize("path", ["", "none/run"])
+def test_a_path_that_cannot_be_written_to_is_refused(task, path, tmp_path) -> None:
+    with pytest.raises(ArgumentError, match=r"checkpoint='.*' (is a folder|lies in no folder)"):
+        fk.steer(task, checkpoint=tmp_path / path)
+
+
+@pytest.mark.parametrize("given", [3, True, {"path": "run"}])
+def test_what_is_no_path_is_refused(task, given) -> None:
+    with pytest.raises(ArgumentError, match=r"give a path, or fk\.Checkpoint"):
+        fk.steer(task, checkpoint=given)
+
+
+@pytest.mark.parametrize("options", [{"every": 0}, {"every": 1.5}, {"seconds": -1.0}, {"seconds": "soon"}])
+def test_an_interval_that_is_none_is_refused(options, tmp_path) -> None:
+    with pytest.raises(ArgumentError, match=next(iter(options))):
+        fk.Checkpoint(tmp_path / "run", **options)
+
+
+# --- at the first step -----------------------------------------------------------------------------------------------
+
+
+@fk.program
+def keeping(p):
+    p.once(object)
+    for _ in range(3):
+        p.sample(fk.Bernoulli(0.5))
+    return 1
+
+
+def test_a_value_of_a_program_that_cannot_be_written_is_named_at_once(tmp_path) -> None:
+    with pytest.raises(ArgumentError, match=r"once\(object\) of program 'keeping' has <object") as caught:
+        fk.steer(keeping(), checkpoint=tmp_path / "run")
+    assert caught.value.step == 0
+
+
+class Strange:
+    """A potential that remembers under a key that no other process knows."""
+
+    def level(self, t: int, state: Any, rows: Any) -> Any:
+        memory: Memory = state.memory
+        memory.array(object, 0.0)
+        return np.zeros(len(rows))
+
+    def final(self, state: Any, rows: Any) -> Any:
+        return np.zeros(len(rows))
+
+
+def test_a_memory_that_cannot_be_written_is_named_at_once(task, tmp_path) -> None:
+    with pytest.raises(ArgumentError, match=r"memory.* is <class 'object'>, which cannot be written"):
+        fk.steer(task, Strange(), checkpoint=tmp_path / "run")
+
+
+# --- another run -----------------------------------------------------------------------------------------------------
+
+
+def test_another_model_is_refused(saved, tiny_lm) -> None:
+    other = tiny_lm("a", "b", "c", seed=1).prompt("a", max_tokens=8)
+    with pytest.raises(ArgumentError, match=r"is of another run: model, weights is '.*', and was '"):
+        fk.resume(saved, other, fk.reward(count_a))
+
+
+def test_one_changed_weight_is_another_model(saved, tiny_lm) -> None:
+    lm = tiny_lm("a", "b", "c")
+    lm.model.get_input_embeddings().weight.data[0, 0] += 1.0
+    with pytest.raises(ArgumentError, match="model, weights"):
+        fk.resume(saved, lm.prompt("a", max_tokens=8), fk.reward(count_a))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"text": "b"}, "model, prompt is 'b', and was 'a'"),
+        ({"max_tokens": 9}, "model, max_tokens is 9, and was 8"),
+        ({"temperature": 0.5}, "model, temperature is 0.5, and was 1.0"),
+        ({"stop": "c"}, r"model, stop is \['c'\], and was \[\]"),
+        ({"at_limit": "end"}, "model, at_limit is 'end', and was 'truncate'"),
+    ],
+)
+def test_another_prompt_is_refused(saved, task, options, told) -> None:
+    given = {"text": "a", "max_tokens": 8, **options}
+    with pytest.raises(ArgumentError, match=told):
+        fk.resume(saved, task.lm.prompt(**given), fk.reward(count_a))
+
+
+@pytest.mark.parametrize(
+    ("potentials", "told"),
+    [
+        ([], r"is missing \('reward\(count_a\)'\)"),
+        ([fk.reward(len)], r"is is 'reward\(len\)', and was 'reward\(count_a\)'"),
+        ([fk.reward(count_a, scale=2.0)], "scale is 2.0, and was 1.0"),
+        ([fk.reward(count_a), fk.regex("a*")], "was not there"),
+    ],
+)
+def test_other_potentials_are_refused(saved, task, potentials, told) -> None:
+    with pytest.raises(ArgumentError, match=told):
+        fk.resume(saved, task, *potentials)
+
+
+@pytest.mark.parametrize("options", [{"particles": 9}, {"seed": 2}, {"islands": 2}, {"algorithm": "importance"},
+                                     {"ess_threshold": 0.1}, {"resampler": "systematic"}])  # fmt: skip
+def test_another_way_of_sampling_is_refused(saved, task, options) -> None:
+    ((name, value),) = options.items()
+    with pytest.raises(ArgumentError, match=f"{name} is {value!r}, and was"):
+        fk.resume(saved, task, fk.reward(count_a), **options)
+
+
+def test_the_same_options_may_be_given_again(saved, task) -> None:
+    options = {"particles": 8, "seed": 1, "islands": 1, "algorithm": "smc", "ess_threshold": 0.5, "resampler": "ssp"}
+    assert fk.resume(saved, task, fk.reward(count_a), **options).complete
+
+
+def test_another_number_of_problems_is_refused(saved, task) -> None:
+    with pytest.raises(ArgumentError, match=r"is missing|was not there"):
+        fk.resume(saved, [task, task], fk.reward(count_a))
+
+
+def test_another_kind_of_model_is_refused(saved, task) -> None:
+    with pytest.raises(ArgumentError, match="is of another run"):
+        fk.resume(saved, writing(task.lm), fk.reward(count_a))
+
+
+def test_a_resampler_of_ones_own_is_given_again(task, tmp_path) -> None:
+    from feynkac.smc.resample import adaptive, systematic
+
+    mine = adaptive(systematic, 0.9)
+    run = {"particles": 8, "seed": 1, "resampler": mine}
+    fk.steer(task, fk.reward(count_a), checkpoint=tmp_path / "run", observers=[stop_at(1)], **run)
+    with pytest.raises(ArgumentError, match="has a resampler of its own"):
+        fk.resume(tmp_path / "run", task, fk.reward(count_a))
+    found = fk.resume(tmp_path / "run", task, fk.reward(count_a), resampler=mine)
+    whole = fk.steer(task, fk.reward(count_a), **run)
+    assert found.log_weights.tobytes() == whole.log_weights.tobytes() and found.samples == whole.samples
