@@ -62,7 +62,9 @@ def assert_same(one: Any, other: Any) -> None:
     assert isinstance(one, Result) and isinstance(other, Result)
     assert list(map(_show, one.samples)) == list(map(_show, other.samples))
     assert one.log_weights.tobytes() == other.log_weights.tobytes()
-    assert json.dumps([one.log_evidence, one.log_evidence_se]) == json.dumps([other.log_evidence, other.log_evidence_se])
+    assert json.dumps([one.log_evidence, one.log_evidence_se]) == json.dumps(
+        [other.log_evidence, other.log_evidence_se]
+    )
     assert repr(one.history) == repr(other.history)
     assert repr(one.diagnostics) == repr(other.diagnostics)
     assert repr(one.token_log_probs) == repr(other.token_log_probs) and repr(one.log_probs) == repr(other.log_probs)
