@@ -28,7 +28,7 @@ SHARED := PYTHONSAFEPATH=1 OMP_NUM_THREADS=1
 COMPILED := tests/models/language/draws/test_draw.py tests/models/language/draws/test_urn.py tests/smc/test_kernels.py tests/smc/test_resample.py \
 	tests/smc/test_history.py tests/potentials/test_regex.py tests/models/discrete/test_canvas.py
 
-.PHONY: help demo test test-fast test-slow test-gpu test-served test-ray test-browser test-bounds fuzz test-newest test-lowest resolve lint format wheel bench bench-peers peers model clean
+.PHONY: help demo docs test test-fast test-slow test-gpu test-served test-ray test-browser test-bounds fuzz test-newest test-lowest resolve lint format wheel bench bench-peers peers model clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -121,6 +121,11 @@ peers: ## Set up .venv-peers, with what the benchmarks compare to; what can't be
 		$(MAKE) --no-print-directory $(PEER_VENVS)/$$peer/done.stamp || echo "no $$peer: benchmarks run without it"; \
 	done
 
+docs: $(VENV)/docs.stamp model ## Build the documentation in site/; its notebooks are run
+	@echo "== documentation"
+	@NO_MKDOCS_2_WARNING=1 $(PY) -P -m mkdocs build --quiet
+	@echo "site/index.html; with search: $(PY) -m http.server -d site"
+
 model: $(VENV)/demo.stamp
 	@$(PY) -P -c "from feynkac.models.language.demo import demo_model_path; demo_model_path()"
 
@@ -137,7 +142,7 @@ define test_in
 endef
 
 clean: ## Remove what these targets made here (the converted model stays in the user's cache folder)
-	rm -rf $(VENV) $(PEER_VENVS) $(NEWEST) $(LOWEST) build dist feynkac.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEER_VENVS) $(NEWEST) $(LOWEST) build dist site feynkac.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/demo.stamp: pyproject.toml constraints.txt
@@ -153,6 +158,11 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt
 $(VENV)/dev.stamp: $(VENV)/demo.stamp
 	@echo "== set-up of the development tools"
 	@$(PY) $(PIP) -c constraints.txt --no-build-isolation -e '.[demo,dev]'
+	@touch $@
+
+$(VENV)/docs.stamp: $(VENV)/demo.stamp
+	@echo "== set-up of the documentation tools"
+	@$(PY) $(PIP) -c constraints.txt --no-build-isolation -e '.[demo,diffusion,digits,plot,types,docs]'
 	@touch $@
 
 $(PEER_VENVS)/%/done.stamp: benchmarks/peers/%.txt

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from feynkac.base.capabilities import Closes
-from feynkac.base.errors import ArgumentError, FeynkacError
+from feynkac.base.errors import ArgumentError, FeynkacError, quote
+from feynkac.base.lists import as_list
 from feynkac.smc.checks import call
 from feynkac.smc.engine import Step
 from feynkac.smc.history import Summary
@@ -55,6 +56,14 @@ def run(steps: Iterator[Step], *observers: Observer) -> Step:
     if step is None:
         raise ArgumentError("the run has no steps; an iterator of steps can be run only once")
     return step
+
+
+def read_observers(observers: Any) -> list[Observer]:
+    """The observers of a run. Raises ArgumentError for what is no list of functions."""
+    listed = as_list(observers)
+    if listed is None or any(isinstance(each, type) or not callable(each) for each in listed):
+        raise ArgumentError(f"observers is {quote(observers)}; give a list of functions of one step")
+    return listed
 
 
 def show(step: Step, *observers: Observer) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.paths import read_path
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
@@ -28,7 +29,7 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     written to as it stands. Raises ArgumentError where it cannot be written.
     """
     try:
-        place = Path(os.path.realpath(path))
+        place = Path(os.path.realpath(read_path("path", path)))
         before = place.stat() if place.exists() else None
         if before is not None and not stat.S_ISREG(before.st_mode):
             with place.open("wb") as file:
@@ -38,7 +39,7 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             raise PermissionError("it is read-only")
         with _write_beside(place, before) as file:
             yield file
-    except (OSError, TypeError) as cause:
+    except OSError as cause:
         raise ArgumentError(f"{path!s} cannot be written: {cause}") from cause
 
 

@@ -16,6 +16,7 @@ from feynkac import __version__
 EXTRAS = {
     "demo": "the demo's model and its reward",
     "plot": "pictures of results",
+    "pandas": "results as data frames",
     "diffusion": "pipelines of diffusers",
     "digits": "the classifier of the diffusion demo",
     "served": "models that somebody else serves",

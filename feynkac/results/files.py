@@ -14,6 +14,7 @@ import numpy as np
 
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import find_shape
+from feynkac.base.paths import read_path
 from feynkac.base.writing import write_atomically
 from feynkac.results.checking import check_result
 from feynkac.results.history import History, Timing
@@ -50,6 +51,7 @@ def write_result(result: Result, path: str | os.PathLike[str]) -> None:
 
 def read_result(kind: type[Result], path: str | os.PathLike[str]) -> Result:
     """See `Result.from_json`."""
+    path = read_path("path", path)
     try:
         data = read_fields(path)
         found = kind(**{**data, "history": History(**data["history"]), "timing": Timing(**data["timing"])})

@@ -131,8 +131,8 @@ class Batch:
     ) -> None:
         """`saver`: what saves it on its way, and may have a population to go on from."""
         self._problems, self._plan, self._seed, self._watch = problems, plan, seed, Stopwatch()
-        self._saver, self._start = saver, None
-        self._last: Step | None = None
+        self._saver = saver
+        self._start: Step | None = None
         self._limits = [model.max_steps for model in problems.models if isinstance(model, Bounded)]
         verdicts = Verdicts()
         moving = plan.moves is not None
@@ -149,7 +149,8 @@ class Batch:
             plan.moves.check(model)
         if saver is not None:
             model = saver.follow(model, self._recorders)
-            self._start = self._last = saver.take_up()
+            self._start = saver.take_up()
+        self._last = self._start
         parts = TimedModel(model, self._watch), TimedPotential(weigh, self._watch, problems.places)
         begin: Any = {"n": [plan.size] * len(problems)} if self._start is None else {"start": self._start}
         if plan.algorithm == "optimal":
@@ -176,8 +177,8 @@ class Batch:
 
     def advance(self, control: Control) -> Iterator[Step]:
         """Go on by a step at a time, to the end or to where `control` ends it."""
-        bar = control.make_bar(max(filter(None, self._limits), default=None))
-        watching, saver = [*control.observers, control.spending, bar], self._saver
+        bar, saver = control.make_bar(max(filter(None, self._limits), default=None)), self._saver
+        watching = [*control.observers, control.spending, bar]
         if self._start is not None and self._start.ended:
             close(*watching)
             return

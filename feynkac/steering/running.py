@@ -14,10 +14,11 @@ from feynkac.base.capabilities import Biased, find_reader
 from feynkac.base.contract import Resample
 from feynkac.base.errors import ArgumentError, FeynkacError, ModelLost
 from feynkac.base.host import check_not_forked
+from feynkac.base.numbers import read_flag
 from feynkac.base.words import is_word
 from feynkac.results.result import Result
 from feynkac.smc.budgets import Budget, Spending
-from feynkac.smc.observers import Observer
+from feynkac.smc.observers import Observer, read_observers
 from feynkac.smc.rng import Streams
 from feynkac.steering.algorithms import Algorithm, Plan
 from feynkac.steering.checkpoints.saving import Checkpoint, Saved, begin_saving
@@ -69,6 +70,8 @@ class Run:
         self.plan = Plan(algorithm, particles, islands, resampler, ess_threshold, sweeps, read_moves(moves))
         if not is_word(on_death, ("raise", "return")):
             raise ArgumentError(f"on_death is {on_death!r}; it must be 'raise' or 'return'")
+        watching = read_observers(observers)
+        progress = None if progress is None else read_flag("progress", progress)
         self._raises, self._problems, streams = on_death == "raise", read_problems(model, potentials), Streams(seed)
         self.plan.check_models(self._problems.models)
         if self._raises:
@@ -81,7 +84,7 @@ class Run:
         else:
             self._job = Divided(self._problems, self.plan, streams.seed, executor, spending.budget)
         self.seed, self.divided = streams.seed, executor is not None
-        self._control = Control([*observers], spending, progress)
+        self._control = Control([*watching], spending, progress)
         self._notices: list[str] = []
         self.outcome: list[Result] | None = None
         """The results, once the run is over."""

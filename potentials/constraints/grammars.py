@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from feynkac.base.arguments import suggest_names
@@ -12,6 +14,8 @@ from feynkac.base.masks import TokenAutomaton
 from feynkac.base.words import is_word
 from feynkac.potentials.constraints.automata.listing import list_accepted
 from feynkac.potentials.constraints.engines.earley.notation import Extension
+from feynkac.potentials.constraints.engines.llguidance.chains import MOST, find_rule_chain
+from feynkac.potentials.constraints.schemas.walking import find_reach
 from feynkac.potentials.constraints.tokenwise import TokenFactor
 
 if TYPE_CHECKING:
@@ -140,9 +144,21 @@ def grammar(lark: str, *, engine: Literal["earley", "llguidance"] | None = None)
         except Extension as extension:
             if engine == "earley":
                 raise ConstraintError(f"{name}: {extension} is llguidance's own; ask for engine='llguidance'") from None
+    if find_rule_chain(bare) > MOST or any(find_reach(schema) > MOST for schema in _list_schemas(lark)):
+        raise ConstraintError(
+            f"{name}: its rules, or the references of a schema in it, lead more than {MOST} deep into each other, "
+            "which llguidance cannot follow; write what stands between as one"
+        )
     if fault := find_fault(lark):
         raise ConstraintError(f"{name}: {shorten_report(fault)}")
     return GrammarConstraint(lark, name)
+
+
+def _list_schemas(lark: str) -> Iterator[Any]:
+    """The JSON schemas that stand in a grammar, as far as they can be read."""
+    for found in re.finditer(r"%json\s*", lark):
+        with suppress(ValueError, RecursionError):
+            yield json.JSONDecoder().raw_decode(lark, found.end())[0]
 
 
 _QUOTED = re.compile(r'"(?:\\.|[^"\\\n])*"|/(?:\\.|[^/\\\n])+/|(?://|#)[^\n]*')

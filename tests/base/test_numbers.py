@@ -95,7 +95,7 @@ def test_an_array_without_dimensions_is_no_list() -> None:
             call(torch.tensor(1.0))
 
 
-@pytest.mark.parametrize("given", ["a", None, [1], object(), math.nan, np.array([0.1, 0.2])])
+@pytest.mark.parametrize("given", ["a", None, object(), math.nan])
 def test_a_parameter_of_a_distribution_that_is_no_number_is_refused_where_it_is_given(given) -> None:
     for make in (fk.Bernoulli, fk.Geometric, lambda p: fk.Normal(p, 1), lambda p: fk.Uniform(p, 1)):
         with pytest.raises(ArgumentError):

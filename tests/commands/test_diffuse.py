@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -228,7 +227,7 @@ def test_a_run_that_is_stopped_keeps_what_there_is_and_says_so(
     folder, capsys, monkeypatch, number, code, reward, algorithm
 ) -> None:
     monkeypatch.setenv("NUMBER", str(int(number)))
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path: Path(path).write_text("a picture"))
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, file, format: file.write(b"a picture"))
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as stop:
         run_main(DIGITS, *FAST, "--reward", f"rewards.py:{reward}", "--algorithm", algorithm, "--out", "result.json",

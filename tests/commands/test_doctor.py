@@ -34,7 +34,7 @@ def test_what_is_well_is_told_in_full(tmp_path, monkeypatch) -> None:
 
 
 def test_every_extra_is_told_with_what_it_is_for() -> None:
-    assert doctors.EXTRAS.keys() == PROJECT["optional-dependencies"].keys() - {"dev", "docs"}
+    assert doctors.EXTRAS.keys() == PROJECT["optional-dependencies"].keys() - {"dev", "docs", "browser"}
     _, said = consult()
     assert all(f"  {extra:<10}{purpose}: " in said for extra, purpose in doctors.EXTRAS.items())
 

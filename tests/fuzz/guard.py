@@ -6,6 +6,7 @@ import faulthandler
 import inspect
 import os
 import signal
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -50,7 +51,8 @@ def guarded() -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in (signal.SIGALRM, signal.SIGVTALRM)}
     signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS, SECONDS)
     signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
-    faulthandler.dump_traceback_later(3 * PATIENCE, exit=True)  # where nothing of Python's comes to run any more
+    # Where nothing of Python's comes to run any more.
+    faulthandler.dump_traceback_later(3 * PATIENCE, exit=True, file=sys.__stderr__)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what a schema leaves out, a pattern of Python's own: said, and right

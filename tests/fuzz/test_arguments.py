@@ -13,7 +13,14 @@ from values import HOSTILE
 
 @pytest.fixture(scope="session")
 def calls(tiny_lm):
-    return list_calls(World(tiny_lm))
+    return Calls(list_calls(World(tiny_lm)))
+
+
+class Calls(dict):
+    """All calls; shown in one word, as each failure would show them."""
+
+    def __repr__(self) -> str:
+        return "calls"
 
 
 @pytest.fixture(autouse=True)

@@ -114,9 +114,8 @@ def test_changed_files_give_a_result_that_can_be_used_or_an_error_of_ours(writte
     document = copy.deepcopy(data.draw(st.sampled_from(documents)))
     for _ in range(data.draw(st.integers(1, 2))):
         place = data.draw(st.sampled_from(_places(document)), label="place")
-        document = _change(
-            document, place, data.draw(st.sampled_from(["set", "remove", "twice"])), data.draw(WRONG, label="value")
-        )
+        how, value = data.draw(st.sampled_from(["set", "remove", "twice"])), data.draw(WRONG, label="value")
+        document = _change(document, place, how, copy.deepcopy(value))
     path = folder / "changed.json"
     path.write_bytes(json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     result = None

@@ -101,7 +101,7 @@ class Automata(RuleBasedStateMachine):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_states_that_many_texts_share_say_what_each_text_read_anew_says(kind) -> None:
-    run_state_machine_as_test(type("Machine", (Automata,), {"kind": kind}), settings=_settings(6, 10))
+    run_state_machine_as_test(type("Machine", (Automata,), {"kind": kind}), settings=_settings(3, 8))
 
 
 @pytest.mark.slow

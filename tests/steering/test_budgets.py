@@ -75,11 +75,15 @@ def test_tokens_are_those_that_the_result_counts(tiny_lm, algorithm, kind) -> No
     results = found if isinstance(found, list) else [found]
     for result in results:
         assert_spent(result, "budget of 20 tokens")
-    at = [i for i, (t, _) in enumerate(seen) if t == 0]  # where the sweeps begin
-    before = sum(seen[i - 1][1] for i in at[1:])
-    assert before + seen[-1][1] >= 20 > before + (seen[-2][1] if at[-1] < len(seen) - 1 else 0)
+    before, sums = 0, list[int]()
+    for i, (t, now) in enumerate(seen):
+        before += seen[i - 1][1] if i and t == 0 else 0  # another sweep begins
+        sums.append(before + now)
+    last = next(i for i, spent in enumerate(sums) if spent >= 20)
+    assert [t for t, _ in seen[last + 1 :]] == [0] * (len(seen) - last - 1)  # of a problem that had not begun
+    assert algorithm == "gibbs" or last == len(seen) - 1
     if algorithm != "gibbs":  # of which the result has no sweep that is cut short
-        assert sum(result.forwarded_tokens for result in results) == seen[-1][1]
+        assert sum(result.forwarded_tokens for result in results) == sums[-1]
 
 
 def test_seconds_end_a_run_after_the_step_that_crosses_them(tiny_lm) -> None:

@@ -158,7 +158,7 @@ def test_a_replay_that_walks_elsewhere() -> None:
 
 
 def test_arguments() -> None:
-    with pytest.raises(fk.ArgumentError, match="at least 2 particles"):
+    with pytest.raises(fk.ArgumentError, match="particles is 1; it must be an integer of at least 2"):
         fk.check(Walk(), particles=1)
 
 

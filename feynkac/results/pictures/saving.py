@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError
 from feynkac.base.extras import needing
+from feynkac.base.paths import read_path
 from feynkac.base.writing import replace_file, write_atomically
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ FRAME = 125
 
 def save_images(result: Result, folder: str | os.PathLike[str]) -> list[Path]:
     """What `Result.save_images` does."""
-    place = Path(folder)
+    place = read_path("folder", folder)
     try:
         names = save_samples(result.samples, place)
         replace(result, samples=names).to_json(place / INDEX)

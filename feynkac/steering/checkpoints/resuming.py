@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from feynkac.base.contract import Resample
 from feynkac.base.host import check_not_forked
+from feynkac.smc.budgets import Budget
 from feynkac.smc.observers import Observer
 from feynkac.steering.checkpoints.saving import Saved
 from feynkac.steering.steer import steer
@@ -26,6 +27,7 @@ def resume(
     progress: bool | None = None,
     on_death: Literal["raise", "return"] = "raise",
     observers: Iterable[Observer] = (),
+    budget: Budget | None = None,
 ) -> Any:
     """Go on with a run that `steer(..., checkpoint=path)` has saved, to the Result that it would have had.
 
@@ -57,4 +59,4 @@ def resume(
         "seed": seed,
     }
     asked: dict[str, Any] = {**saved.read_options(options), "progress": progress, "on_death": on_death}
-    return steer(model, *potentials, **asked, observers=observers, checkpoint=saved)
+    return steer(model, *potentials, **asked, observers=observers, budget=budget, checkpoint=saved)

@@ -91,6 +91,26 @@ class Saved:
         return {**known, "resampler": own}
 
 
+class Pace:
+    """When a run is saved again: see `Checkpoint`."""
+
+    def __init__(self, every: int | None, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every, self._seconds, self._clock = every, seconds, clock
+        self.last: int | None = None
+        """The step that was saved last."""
+        self._took, self._ended = 0.0, clock()
+
+    def is_due(self, t: int) -> bool:
+        """Whether step `t`, which has just ended, is to be saved."""
+        if self.last is None or (self._every is not None and t - self.last >= self._every):
+            return True
+        return self._clock() - self._ended >= max(self._seconds, SHARE * self._took)
+
+    def note(self, t: int, took: float = 0.0) -> None:
+        """Step `t` has been saved just now, which took so many seconds."""
+        self.last, self._took, self._ended = t, took, self._clock()
+
+
 class Saver:
     """Saves one run on its way: an observer behind all others. With `saved` it begins by taking that up."""
 
@@ -101,9 +121,9 @@ class Saver:
         plan: Plan,
         seed: int,
         saved: Saved | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._checkpoint, self._saved, self._clock = checkpoint, saved, clock
+        self._checkpoint, self._saved = checkpoint, saved
+        self._pace = Pace(checkpoint.every, checkpoint.seconds)
         self._options = {
             **{name: getattr(plan, name) for name in ("algorithm", "particles", "islands")},
             "ess_threshold": float(plan.ess_threshold),
@@ -117,9 +137,6 @@ class Saver:
             check_path(self.path)
         else:
             check_same(self.path, saved.record["asked"], self._asked)
-        self._last: int | None = None
-        """The step that was saved last."""
-        self._took, self._ended = 0.0, clock()
 
     def follow(self, model: Any, recorders: Sequence[Recorder]) -> Any:
         """The model that is to be run, in place of `model`, one that `Saves`. Told before the run begins."""
@@ -143,28 +160,21 @@ class Saver:
         for recorder, seen in zip(self._recorders, found["recorders"], strict=True):
             write_fields(recorder, seen)
             recorder.step, recorder.whole = step.group(recorder.group), step
-        self._last, self._ended = step.t, self._clock()
+        self._pace.note(step.t)
         return step
 
     def __call__(self, step: Step) -> None:
-        if self._is_due(step.t):
+        if self._pace.is_due(step.t):
             self.save(step)
-
-    def _is_due(self, t: int) -> bool:
-        if self._last is None:
-            return True
-        if self._checkpoint.every is not None and t - self._last >= self._checkpoint.every:
-            return True
-        return self._clock() - self._ended >= max(self._checkpoint.seconds, SHARE * self._took)
 
     def save(self, step: Step) -> None:
         """Save the run as it is after `step`, unless that was saved. Raises ArgumentError for what cannot be."""
-        if self._last == step.t:
+        if self._pace.last == step.t:
             return
         from feynkac.steering.checkpoints.files import write_file
         from feynkac.steering.checkpoints.trees import Writer
 
-        began, writer = self._clock(), Writer(self._known)
+        began, writer = time.monotonic(), Writer(self._known)
         run = {
             "step": {each.name: getattr(step, each.name) for each in fields(step) if each.name != "state"},
             "state": call(self._model.save, step.state, of=self._model, what="save", t=step.t),
@@ -173,8 +183,7 @@ class Saver:
         often = {"every": self._checkpoint.every, "seconds": self._checkpoint.seconds}
         record = {"asked": self._asked, "options": self._options, "often": often, "run": writer.write(run)}
         write_file(self.path, record, writer.tensors)
-        self._last, self._ended = step.t, self._clock()
-        self._took = self._ended - began
+        self._pace.note(step.t, time.monotonic() - began)
 
 
 def check_path(path: Path) -> None:

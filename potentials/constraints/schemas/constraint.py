@@ -19,6 +19,7 @@ from feynkac.base.masks import TokenAutomaton
 from feynkac.base.words import is_word
 from feynkac.potentials.constraints.automata import expressions
 from feynkac.potentials.constraints.automata.products import share_text
+from feynkac.potentials.constraints.engines.llguidance.chains import MOST
 from feynkac.potentials.constraints.grammars import GrammarConstraint, find_fault
 from feynkac.potentials.constraints.schemas.checks import (
     Check,
@@ -31,7 +32,7 @@ from feynkac.potentials.constraints.schemas.mistakes import find_mistake
 from feynkac.potentials.constraints.schemas.outline import build_outline
 from feynkac.potentials.constraints.schemas.relaxing import Relaxed, find_cause, relax, simplify
 from feynkac.potentials.constraints.schemas.types import TypeReader, is_type
-from feynkac.potentials.constraints.schemas.walking import MAX_DEPTH, find_depth
+from feynkac.potentials.constraints.schemas.walking import MAX_DEPTH, find_depth, find_reach
 from feynkac.potentials.constraints.texts import TextConstraint
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ def json_schema(
     reader = TypeReader(schema) if is_type(schema) else None
     given = _read(schema) if reader is None else reader.make_schema()
     written = _write(given)
+    if find_reach(given) > MOST:
+        raise ConstraintError(_TOO_FAR)
     name = shorten(f"json_schema({schema.__name__ if isinstance(schema, type) else written})")
     options = _make_options(_check_whitespace(whitespace))
     if reader is None and (mistake := find_mistake(given)):
@@ -144,6 +147,11 @@ def _read(schema: Any) -> Any:
 
 
 _TOO_DEEP = f"json_schema: the schema is nested more than {MAX_DEPTH} deep; let a $ref stand for what repeats"
+
+_TOO_FAR = (
+    f"json_schema: references lead more than {MOST} schemas deep, each through the one before; let fewer stand between "
+    "a schema and what it means"
+)
 
 
 def _write(schema: Any) -> str:

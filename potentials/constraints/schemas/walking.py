@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import unquote
+
+from feynkac.potentials.constraints.engines.llguidance.chains import find_longest
 
 _ONE = (
     "additionalItems", "additionalProperties", "contains", "contentSchema", "else", "if", "items", "not",
@@ -64,3 +67,52 @@ def _list_inner(key: str, inner: Any) -> list[tuple[str, Any]]:
     if key in _MANY and isinstance(inner, list):
         return [(f"{key}/{i}", each) for i, each in enumerate(inner)]
     return [(key, inner)] if key in _ONE else []
+
+
+def find_reach(schema: Any) -> int:
+    """How deep schemas stand in each other where each `$ref` within the document is followed (see `chains`)."""
+    named = {name: each for each in _list_dicts(schema) for name in _list_names(each)}
+
+    def follow(reference: str) -> tuple[int, list[tuple[str, int]]]:
+        found, deepest, todo = list[tuple[str, int]](), 0, [(_find_target(schema, reference, named), 1)]
+        while todo:
+            value, depth = todo.pop()
+            deepest = max(deepest, depth)
+            if isinstance(value, dict) and isinstance(other := value.get("$ref"), str):
+                found.append((other, depth))
+            inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+            todo += [(each, depth + 1) for each in inner if isinstance(each, dict | list)]
+        return deepest, found
+
+    return find_longest(["#"], follow)
+
+
+def _find_target(schema: Any, reference: str, named: dict[str, Any]) -> Any:
+    """What a reference stands for; nothing if it leads elsewhere."""
+    base, _, pointer = reference.partition("#")
+    target = named.get(base, {}) if base else schema
+    if pointer and not pointer.startswith("/"):
+        return named.get(f"#{pointer}", {})
+    for part in pointer.split("/")[1:]:
+        name = unquote(part).replace("~1", "/").replace("~0", "~")
+        if isinstance(target, list) and name.isdecimal() and int(name) < len(target):
+            target = target[int(name)]
+        else:
+            target = target.get(name, {}) if isinstance(target, dict) else {}
+    return target
+
+
+def _list_dicts(schema: Any) -> Iterator[dict[str, Any]]:
+    todo = [schema]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, dict):
+            yield value
+        todo += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _list_names(schema: dict[str, Any]) -> list[str]:
+    """The names by which references may mean a schema."""
+    ids = [schema[key] for key in ("$id", "id") if isinstance(schema.get(key), str)]
+    anchors = [schema[key] for key in ("$anchor", "$dynamicAnchor") if isinstance(schema.get(key), str)]
+    return [*ids, *(f"#{anchor}" for anchor in anchors)]

@@ -29,7 +29,7 @@ PROMPT = st.lists(TOKEN, min_size=1, max_size=5)
 _tiny = functools.cache(tiny)
 
 
-def quickly(steps: int = 10, examples: int = 8) -> settings:
+def quickly(steps: int = 9, examples: int = 5) -> settings:
     """A few short walks, the same each time."""
     return settings(
         max_examples=examples, stateful_step_count=steps, derandomize=True, deadline=None, database=None,

@@ -209,6 +209,25 @@ def with_guidance() -> tuple[Any, ...]:
     return sampler, reward
 
 
+def with_pipeline(kind: str) -> tuple[Any, ...]:
+    """A pipeline of diffusers whose scheduler takes its own steps, or draws what a proposal shifts."""
+    import diffusers
+
+    with torch.random.fork_rng():
+        torch.manual_seed(18)
+        unet = diffusers.UNet2DModel(
+            sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8, 16),
+            down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"),
+            norm_num_groups=4,
+        ).eval()  # fmt: skip
+    if kind == "ddpm":
+        model = fk.Diffusion.from_pipeline(diffusers.DDPMPipeline(unet, diffusers.DDPMScheduler()), steps=8)
+    else:
+        model = fk.Diffusion.from_pipeline(diffusers.DDIMPipeline(unet, diffusers.DDIMScheduler()), steps=8, eta=1.0)
+    reward = fk.reward(lambda image: 40.0 * image.mean(), kind="max")
+    return ([model, model], reward) if kind == "two" else (model, reward)
+
+
 ABC = (b"a", b"b", b"cc", b"")
 
 
@@ -257,6 +276,10 @@ PROGRAMS = {
 SAMPLERS = {
     "ddpm": Case(with_ddpm, {}),
     "guided ddim": Case(with_guidance, {}),
+    "pipeline": Case(lambda: with_pipeline("ddim"), {"ess_threshold": 0.9}),
+    "pipeline of ddpm": Case(lambda: with_pipeline("ddpm"), {"particles": 8}),
+    "pipeline for two": Case(lambda: with_pipeline("two"), {"particles": 4}),
+    "pipeline that runs whole": Case(lambda: with_pipeline("ddpm"), {"algorithm": "best_of_n", "particles": 4}),
     "canvas": Case(with_canvas, {}),
     "uniform noise": Case(with_uniform_noise, {"ess_threshold": 1.0}),
 }

@@ -1,17 +1,24 @@
-"""Runs that are cut, written, read and gone on with, and what must be the same of them."""
+"""Runs that are saved, cut and gone on with, and what must be the same of them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cases import CASES
 
 import feynkac as fk
 from feynkac.results.result import Result
 from feynkac.smc.engine import Step
+
+PLACES, STEPS = 2, 18
+"""Where each run is cut: two places among its first steps, drawn once and for all, and its end."""
+_rng = np.random.default_rng(7)
+CUTS = {name: sorted(_rng.choice(STEPS, size=PLACES, replace=False).tolist()) for name in CASES}
 
 
 def stop_at(t: int) -> Callable[[Step], bool]:
@@ -19,10 +26,30 @@ def stop_at(t: int) -> Callable[[Step], bool]:
     return lambda step: step.t >= t
 
 
-def cut_and_resume(make: Callable[[], tuple[Any, ...]], path: Path, t: int, **options: Any) -> Any:
-    """The result of a run that was stopped after step `t` and taken up again, with everything made anew by `make`."""
-    fk.steer(*make(), checkpoint=path, observers=[stop_at(t)], on_death="return", **options)
-    return fk.resume(path, *make(), on_death="return")
+class Copies:
+    """An observer that keeps the files of a run that is saved after every step, as a kill would leave them."""
+
+    def __init__(self, path: Path, wanted: Collection[int]) -> None:
+        self.path, self.wanted, self.files = path, wanted, dict[int, Path]()
+        self._before: int | None = None
+
+    def __call__(self, step: Step) -> None:
+        if self._before in self.wanted:  # what is there now was written after the step before
+            self.files[self._before] = shutil.copy(self.path, self.path.with_name(f"run-{self._before}"))
+        self._before = step.t
+
+
+def check_case(name: str, folder: Path) -> int:
+    """Hold the resumed runs of a case against the one that was neither saved nor cut; how many places were cut."""
+    case = CASES[name]
+    options = {"particles": 16, "seed": 3, "on_death": "return", **case.options}
+    whole = fk.steer(*case.make(), **options)
+    copies = Copies(folder / "run", CUTS[name])
+    saved = fk.steer(*case.make(), checkpoint=fk.Checkpoint(copies.path, every=1), observers=[copies], **options)
+    assert_same(saved, whole)
+    for path in (*copies.files.values(), copies.path):  # the last has ended, and gives its result
+        assert_same(fk.resume(path, *case.make(), on_death="return"), whole)
+    return len(copies.files)
 
 
 def assert_same(one: Any, other: Any) -> None:
@@ -40,6 +67,7 @@ def assert_same(one: Any, other: Any) -> None:
     )
     assert repr(one.history) == repr(other.history)
     assert repr(one.diagnostics) == repr(other.diagnostics)
+    assert repr(one.token_log_probs) == repr(other.token_log_probs) and repr(one.log_probs) == repr(other.log_probs)
     for name in ("complete", "algorithm", "seed", "prompt", "forwarded_tokens", "lower_bound", "warnings", "dropped"):
         assert getattr(one, name) == getattr(other, name), name
 

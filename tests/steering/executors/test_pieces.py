@@ -96,8 +96,9 @@ class Slices:
         size = len(step.rows) // len(self.parts)
         groups = tuple(slice(size * b, size * (b + 1)) for b in range(len(self.parts)))
         moved = tuple(bool((step.rows[part] != np.arange(part.start, part.stop)).any()) for part in groups)
-        log_weight = step.log_weight + math.log(len(self.parts))
-        apart = replace(step, log_weight=log_weight, groups=groups, parents=groups, resampled=moved)
+        more = math.log(len(self.parts))
+        weights = {"log_weight": step.log_weight + more, "carried": step.carried + more}
+        apart = replace(step, **weights, groups=groups, parents=groups, resampled=moved)
         for part in self.parts:
             part(apart)
 
@@ -121,9 +122,13 @@ def test_merged_islands_say_what_one_run_of_all_of_them_says(algorithm, seed) ->
         one, other = getattr(whole, each.name), getattr(merged, each.name)
         if each.name in ("history", "diagnostics"):
             for inner in fields(one):
-                # Sums of logarithms come in another order: equal to rounding.
+                if inner.name in ("pieces", "killers"):
+                    assert getattr(one, inner.name) == getattr(other, inner.name)
+                    continue
+                # Sums of logarithms come in another order: equal to rounding, which of histories is to six decimals.
+                least = 1e-6 if inner.name in ("log_weights", "carried") else 1e-9
                 np.testing.assert_allclose(
-                    getattr(one, inner.name), getattr(other, inner.name), rtol=1e-9, atol=1e-9, err_msg=inner.name
+                    getattr(one, inner.name), getattr(other, inner.name), rtol=1e-9, atol=least, err_msg=inner.name
                 )
         elif each.name == "samples":
             assert [len(sample) for sample in one] == [len(sample) for sample in other]
