@@ -81,7 +81,7 @@ def pass_back(history: History) -> list[NDArray[np.float64]]:
     """For each step (N,) the part of the final weight that descends from each particle."""
     passing = [normalise(np.array(history.log_weights[-1]))]
     for t in range(len(history.rows) - 1, 0, -1):
-        passing.append(np.bincount(history.rows[t], passing[-1], len(history.rows[t - 1])))
+        passing.append(np.bincount(history.rows[t], passing[-1], len(history.rows[t - 1])).astype(np.float64))
     return passing[::-1]
 
 

@@ -130,7 +130,7 @@ def rank_samples(samples: Sequence[Any], weights: NDArray[np.float64]) -> list[t
 def find_top(samples: Sequence[Any], log_weights: NDArray[np.float64]) -> Any:
     """The sample with the largest log-weight; of those within `TIE` of it the one that is there most often."""
     top = np.flatnonzero(log_weights >= log_weights.max() - TIE)
-    return max(merge_samples([samples[i] for i in top], np.ones(len(top))), key=lambda entry: entry[1])[0]
+    return max(merge_samples([samples[i] for i in top.tolist()], np.ones(len(top))), key=lambda entry: entry[1])[0]
 
 
 def merge_samples(samples: Sequence[Any], weights: NDArray[np.float64]) -> list[tuple[Any, float]]:
