@@ -56,6 +56,7 @@ def test_chains_of_some_hundred_and_references_that_lead_back_are_followed() -> 
 
 
 def test_the_longest_chain_is_found_whatever_comes_first() -> None:
+    assert find_rule_chain("") == find_rule_chain("nothing here") == 0
     inner = {"a": [("b", 1), ("c", 2)], "b": [("c", 5)], "c": [("a", 1)], "d": [("a", 1)]}
     assert find_longest(["a"], lambda name: (1, inner[name])) == 1 + 5 + 1
     assert find_longest(["c", "d"], lambda name: (1, inner[name])) >= 7
