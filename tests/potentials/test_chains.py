@@ -24,7 +24,7 @@ def rules(n: int, name: str = "r") -> str:
     return f'start: {name}0\n{chain}{name}{n}: "a"\n'
 
 
-@pytest.mark.parametrize("n", [3_000, 50_000])
+@pytest.mark.parametrize("n", [3_000, 10_000])
 @pytest.mark.parametrize("wrap", [lambda one: one, lambda one: {"items": one}, lambda one: {"anyOf": [one, {}]}])
 def test_a_schema_whose_references_lead_too_deep_is_refused(n, wrap) -> None:
     for schema in (references(n, wrap), json.dumps(references(n, wrap))):
