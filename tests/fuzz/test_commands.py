@@ -85,7 +85,7 @@ def place(tiny_lm, tmp_path_factory):
 
 
 @pytest.fixture
-def run(place, monkeypatch, capsys):
+def run(place, monkeypatch, capfd):  # by file descriptor: the streams of a process, which print anything
     def call(arguments: list[str]) -> None:
         monkeypatch.chdir(place)
         monkeypatch.setattr(sys, "argv", ["feynkac", *arguments])
@@ -94,7 +94,7 @@ def run(place, monkeypatch, capsys):
                 main()
             except SystemExit as left:
                 assert left.code in (0, 1, 2, None), left.code
-        said = capsys.readouterr()
+        said = capfd.readouterr()
         assert "Traceback" not in said.err and "\x1b[31m\x1b" not in said.out
 
     return call
