@@ -28,7 +28,7 @@ SHARED := PYTHONSAFEPATH=1 OMP_NUM_THREADS=1
 COMPILED := tests/models/language/draws/test_draw.py tests/models/language/draws/test_urn.py tests/smc/test_kernels.py tests/smc/test_resample.py \
 	tests/smc/test_history.py tests/potentials/test_regex.py tests/models/discrete/test_canvas.py
 
-.PHONY: help demo docs test test-fast test-slow test-gpu test-served test-ray test-browser test-bounds fuzz test-newest test-lowest resolve lint format wheel bench bench-peers peers model clean
+.PHONY: help demo docs test test-fast test-slow test-gpu test-served test-ray test-browser test-bounds fuzz test-newest test-lowest lint format wheel bench bench-peers peers model clean
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 
@@ -84,10 +84,6 @@ test-lowest: ## test-fast on the lowest releases that pyproject.toml allows, and
 	@$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/lowest.txt setuptools wheel torch
 	@$(LOWEST)/bin/python $(PIP) -c $(LOWEST)/lowest.txt --no-build-isolation -e '.[demo,dev]'
 	$(call test_in,$(LOWEST))
-
-resolve: $(VENV)/dev.stamp ## Whether pip finds releases for each Python that is supported, the newest and the lowest
-	@echo "== releases for each Python"
-	@$(PY) .ci/resolve.py $(VENV)/lowest.txt
 
 lint: $(VENV)/dev.stamp ## ruff: rules and format; pyright: types
 	@echo "== ruff"

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.models.diffusion import NoiseSchedule
-from feynkac.models.diffusion.denoisers import predict
+from feynkac.models.diffusion.denoisers import ask
 
 Numbers = NDArray[np.float64]
 CEILING = 1e10
@@ -93,7 +93,7 @@ def run(
     runs, n = sizes
     x = schedule.start * torch.as_tensor(rng.standard_normal((runs * n, *shape))).to(dtype)
     for i, step in enumerate(schedule.transitions):
-        said = predict(denoiser, x, step.before)  # type: ignore[arg-type]
+        said = ask(denoiser, x, step.before)  # type: ignore[arg-type]
         x = step.mean(said.x0hat, said.epshat)
         if step.std > 0.0:
             x = x + step.std * torch.as_tensor(rng.standard_normal(x.shape)).to(dtype)

@@ -1,6 +1,6 @@
 """The pictures of pages in docs/: the README's first example, and handwritten digits out of noise.
 
-    python tests/browser/pictures.py docs
+    .venv/bin/python tests/browser/pictures.py docs
 
 It needs what `make test-browser` has set up.
 """

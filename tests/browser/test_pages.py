@@ -326,6 +326,41 @@ def test_a_text_that_a_move_wrote_anew_is_not_told_by_its_ancestors(show) -> Non
     assert "wrote the text anew" in text(driver, "#particle .hint")
 
 
+def test_the_tokens_of_a_sample_that_a_move_wrote_are_its_own(show) -> None:
+    made = make_run(4, 6)
+    moved = [[], [], [], [0, 1, 2, 3], [], []]
+    tokens = [[("whole", -0.5), (f" text {i}", -5.0), ("", -1.0)] for i in range(4)]
+    samples = [f"whole text {i}" for i in range(4)]
+    log_probs = np.full(4, -6.5)
+    history = replace(made.history, moved=moved)
+    driver = show(replace(made, samples=samples, history=history, token_log_probs=tokens, log_probs=log_probs))
+    found = driver.find_elements("css selector", "#particle .text:not(.steps) .token")
+    assert [each.get_dom_attribute("class") for each in found] == ["token heat-0", "token heat-3"]
+    assert "−6.50 nats" in text(driver, "#particle .details")
+    assert not driver.find_elements("css selector", "#particle .hint")
+
+
+def test_what_the_steps_added_stands_below_what_a_program_returned(show) -> None:
+    made = make_run(4, 6, samples=[("answer", i) for i in range(4)])
+    driver = show(made)
+    best = int(np.argmax(made.weights))
+    assert text(driver, "#particle .text") == f"('answer', {best})"
+    path = forest(made.history.rows, made.weights).path(best)
+    added = "".join(made.history.pieces[t][slot] for t, slot in enumerate(path))
+    assert driver.execute_script("return document.querySelector('#particle .steps').textContent") == added
+
+
+def test_the_potential_that_rejected_a_particle_is_named(show) -> None:
+    made = make_run(4, 6, log_weights=np.array([-1.0, -2.0, -np.inf, -3.0]))
+    killers = [[""] * 4] * 5 + [["", "", "regex 'x'", ""]]
+    driver = show(replace(made, history=replace(made.history, killers=killers)))
+    press(driver, "0")
+    lane = read_lanes(driver).index(2)
+    point(driver, *find_end(driver, lane, 4), click=True)
+    assert "regex 'x'" in text(driver, "#particle .details") and "rejected by regex 'x'" in text(driver, "#tip")
+    assert text(driver, "#particle .weight") == "dead"
+
+
 def test_what_a_stop_string_cut_off_is_not_shown(show) -> None:
     made = make_run()
     driver = show(replace(made, samples=[sample[:-3] for sample in made.samples]))
@@ -398,11 +433,11 @@ def test_samples_stand_by_weight_and_equal_ones_together(show) -> None:
 
 
 def test_many_samples_come_in_parts(show) -> None:
-    driver = show(make_run(250, 2, samples=[f"text {i}" for i in range(250)]))
-    assert len(texts(driver, ".sample")) == 100
+    driver = show(make_run(130, 2, samples=[f"text {i}" for i in range(130)]))
+    assert len(texts(driver, ".sample")) == 50
     driver.find_element("id", "more").click()
     driver.find_element("id", "more").click()
-    assert len(texts(driver, ".sample")) == 250 and not driver.find_element("id", "more").is_displayed()
+    assert len(texts(driver, ".sample")) == 130 and not driver.find_element("id", "more").is_displayed()
 
 
 def test_images_are_tiles_and_are_drawn(show) -> None:

@@ -20,7 +20,7 @@ from feynkac.smc.conditional import csmc, select
 from feynkac.smc.engine import smc
 from feynkac.smc.resample import adaptive, ssp
 from feynkac.smc.testing import Choices, enumerate_runs, expectation
-from feynkac.steering import steer as steering
+from feynkac.steering import running
 
 UNBIASED = ("smc", "importance", "best_of_n", "beam")
 
@@ -31,7 +31,7 @@ def steered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
     def run(rng: Choices, *given: Any, **options: Any) -> Any:
         source = SimpleNamespace(at=rng.at, child=rng.child, seed=0)
-        monkeypatch.setattr(steering, "Streams", lambda seed: source)
+        monkeypatch.setattr(running, "Streams", lambda seed: source)
         return fk.steer(*given, **{"progress": False, "on_death": "return", **options})
 
     return run

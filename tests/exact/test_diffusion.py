@@ -19,7 +19,7 @@ import torch
 import feynkac as fk
 from feynkac.models import diffusion as fd
 from feynkac.models.diffusion.composition import corrector, power_of, start_of
-from feynkac.models.diffusion.denoisers import predict
+from feynkac.models.diffusion.denoisers import ask
 from feynkac.models.diffusion.state import Latents
 from feynkac.potentials import as_potential, diffusion as fp
 from feynkac.potentials.rewards.decoded import DecodedReward
@@ -48,7 +48,7 @@ def chain_law(denoiser, schedule, points=1601):
     grid = np.linspace(-9 * std, 9 * std, points)
     mass = np.exp(log_z - 0.5 * (grid / std) ** 2) / math.sqrt(2 * math.pi) / std * (grid[1] - grid[0])
     for step in schedule.transitions:
-        said = predict(denoiser, torch.as_tensor(grid)[:, None], step.before)
+        said = ask(denoiser, torch.as_tensor(grid)[:, None], step.before)
         if said.rate is not None:
             mass = mass * np.exp(np.asarray(corrector(power_of(denoiser), said.rate, step, 1)))
         mean = step.mean(said.x0hat, said.epshat)[:, 0].numpy()
@@ -440,7 +440,7 @@ class Exact:
         self.observation, self.twists, self.optimal = observation, {}, {}
         for t in reversed(range(len(schedule))):
             step = schedule.transitions[t]
-            said = predict(denoiser, basis, step.before)
+            said = ask(denoiser, basis, step.before)
             images = step.mean(said.x0hat, said.epshat)
             psi, *self.optimal[t] = psi.blurred(step.std**2)
             psi = psi.after((images[1:] - images[0]).T, images[0])

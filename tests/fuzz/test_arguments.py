@@ -42,7 +42,7 @@ def test_each_call_works_with_what_is_right(calls) -> None:
             call.make({})
 
 
-@fuzz(share=0.4, sample=300)
+@fuzz(share=0.4, sample=120)
 @given(st.data())
 def test_hostile_arguments_give_a_result_or_an_error_of_ours(calls, data) -> None:
     name = data.draw(st.sampled_from(sorted(calls)), label="call")
@@ -56,7 +56,7 @@ def test_hostile_arguments_give_a_result_or_an_error_of_ours(calls, data) -> Non
         call.make(hostile)
 
 
-@fuzz(share=0.02, sample=40)
+@fuzz(share=0.02, sample=15)
 @given(st.data())
 def test_hostile_potentials_and_moves_give_a_result_or_an_error_of_ours(calls, data) -> None:
     several = [name for name, call in sorted(calls.items()) if call.many]

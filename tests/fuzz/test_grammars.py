@@ -45,7 +45,7 @@ def grammars(draw: Any) -> str:
     return "".join(pieces)
 
 
-@fuzz(share=0.12, sample=80)
+@fuzz(share=0.12, sample=30)
 @given(grammars(), st.sampled_from([None, None, "earley", "llguidance"]))
 def test_grammars_mask_or_are_refused(tiny_lm, lark, engine) -> None:
     with guarded():

@@ -68,7 +68,7 @@ CHARACTERS = st.text("ab.*+?()[]{}|^$\\dwsbBAZ0123,-:=!<>PiLmsux#é\0", max_size
 FLAGS = [0, re.IGNORECASE, re.ASCII, re.MULTILINE, re.DOTALL, re.VERBOSE, re.IGNORECASE | re.ASCII, re.LOCALE]
 
 
-@fuzz(share=0.15, sample=120)
+@fuzz(share=0.15, sample=50)
 @given(st.data())
 def test_patterns_mask_or_are_refused(tiny_lm, data) -> None:
     pattern: Any = data.draw(PATTERNS | CHARACTERS, label="pattern")
@@ -84,7 +84,7 @@ def test_patterns_mask_or_are_refused(tiny_lm, data) -> None:
         assert all(re.fullmatch(pattern, text) for text, weight in drawn if weight > 0.0)
 
 
-@fuzz(share=0.03, sample=20)
+@fuzz(share=0.03, sample=8)
 @given(st.lists(st.text(max_size=6) | st.sampled_from(["a", "ab", "\0", "\ud800", "a" * 1000]), max_size=5))
 def test_choices_and_phrases_mask_or_are_refused(tiny_lm, texts) -> None:
     for make in (

@@ -107,7 +107,7 @@ def use(result: Any) -> None:
             act()
 
 
-@fuzz(share=0.1, sample=60)
+@fuzz(share=0.1, sample=25)
 @given(st.data())
 def test_changed_files_give_a_result_that_can_be_used_or_an_error_of_ours(written, data) -> None:
     folder, documents = written
@@ -125,7 +125,7 @@ def test_changed_files_give_a_result_that_can_be_used_or_an_error_of_ours(writte
         use(result)
 
 
-@fuzz(share=0.04, sample=30)
+@fuzz(share=0.04, sample=12)
 @given(st.data())
 def test_bytes_that_are_cut_or_changed_are_read_or_refused(written, data) -> None:
     folder, documents = written
@@ -141,7 +141,7 @@ def test_bytes_that_are_cut_or_changed_are_read_or_refused(written, data) -> Non
         use(result)
 
 
-@fuzz(share=0.05, sample=40)
+@fuzz(share=0.05, sample=15)
 @given(st.lists(JSON | st.text(max_size=10), min_size=1, max_size=5), st.data())
 def test_what_is_written_is_read_again(tmp_path_factory, samples, data) -> None:
     weights = data.draw(st.lists(st.floats(-50, 50) | st.just(-math.inf), min_size=len(samples), max_size=len(samples)))
@@ -154,7 +154,7 @@ def test_what_is_written_is_read_again(tmp_path_factory, samples, data) -> None:
     use(again)
 
 
-@fuzz(share=0.03, sample=60)
+@fuzz(share=0.03, sample=20)
 @given(st.lists(HOSTILE, min_size=1, max_size=3))
 def test_samples_of_every_kind_are_shown_ranked_and_written_or_refused(samples) -> None:
     use(_make(samples, [0.0] * len(samples)))

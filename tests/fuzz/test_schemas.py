@@ -83,7 +83,7 @@ def json_lm(tiny_lm):
     return tiny_lm(*LETTERS)
 
 
-@fuzz(share=0.2, sample=60)
+@fuzz(share=0.2, sample=25)
 @given(st.data())
 def test_schemas_mask_or_are_refused(json_lm, data) -> None:
     schema = data.draw(SCHEMAS, label="schema")
@@ -104,7 +104,7 @@ def test_texts_that_are_no_schema_are_refused(text) -> None:
 
 
 @pytest.mark.parametrize("make", [lambda inner: {"items": inner}, lambda inner: {"not": inner}, lambda inner: [inner]])
-@pytest.mark.parametrize("depth", [100, 400, 5_000, 100_000])
+@pytest.mark.parametrize("depth", [100, 400, 100_000])
 def test_schemas_nested_deeply_are_refused(make, depth) -> None:
     schema: Any = {"type": "string"}
     for _ in range(depth):

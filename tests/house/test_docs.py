@@ -145,10 +145,11 @@ def test_every_block_runs_on_the_demos_model(page: str, real: Any, folder: Path,
 
 @QUIET
 @pytest.mark.parametrize("notebook", list_notebooks())
-def test_every_notebook_runs(notebook: str, real: Any, folder: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_every_notebook_runs(notebook: str, small: Any, folder: Path, monkeypatch: Any, capsys: Any) -> None:
+    """On the small model; `make docs` runs them in kernels, on the demo's."""
     cells = list_cells(notebook)
     needs("\n".join(cells))
-    open_models(monkeypatch, real)
+    open_models(monkeypatch, small)
     run_all(cells, notebook)
 
 

@@ -71,7 +71,7 @@ def test_the_answers_probabilities_add_up(run: Any) -> None:
 
 
 def test_the_reward_makes_texts_shorter(run: Any) -> None:
-    """As it must: under p(x) exp(-len(x) / 5) the mean length is less than under p, by a fifth of its variance or so."""
+    """Under p(x) exp(-len(x) / 5) the mean length is less than under p, by about a fifth of its variance."""
     names = run(4)
     plain = fk.steer(names["lm"].prompt("The weather today is", max_tokens=16), particles=16, seed=0)
     assert names["result"].expectation(len) < plain.expectation(len)

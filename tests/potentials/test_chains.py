@@ -24,7 +24,7 @@ def rules(n: int, name: str = "r") -> str:
     return f'start: {name}0\n{chain}{name}{n}: "a"\n'
 
 
-@pytest.mark.parametrize("n", [3_000, 50_000])
+@pytest.mark.parametrize("n", [3_000, 10_000])
 @pytest.mark.parametrize("wrap", [lambda one: one, lambda one: {"items": one}, lambda one: {"anyOf": [one, {}]}])
 def test_a_schema_whose_references_lead_too_deep_is_refused(n, wrap) -> None:
     for schema in (references(n, wrap), json.dumps(references(n, wrap))):
@@ -56,6 +56,7 @@ def test_chains_of_some_hundred_and_references_that_lead_back_are_followed() -> 
 
 
 def test_the_longest_chain_is_found_whatever_comes_first() -> None:
+    assert find_rule_chain("") == find_rule_chain("nothing here") == 0
     inner = {"a": [("b", 1), ("c", 2)], "b": [("c", 5)], "c": [("a", 1)], "d": [("a", 1)]}
     assert find_longest(["a"], lambda name: (1, inner[name])) == 1 + 5 + 1
     assert find_longest(["c", "d"], lambda name: (1, inner[name])) >= 7

@@ -51,7 +51,7 @@ def _find_depth(start: str, follow: Follow, known: dict[str, int]) -> int:
 def find_rule_chain(bare: str) -> int:
     """How deep the rules of a grammar in Lark's notation lead into each other; strings in it are blanked out."""
     found = list(_RULE.finditer(bare))
-    ends = [each.start() for each in found[1:]] + [len(bare)]
+    ends = [*(each.start() for each in found), len(bare)][1:]
     bodies = {each[1]: bare[each.end() : end] for each, end in zip(found, ends, strict=True)}
     return find_longest(bodies, lambda rule: _list_names(rule, bodies))
 
