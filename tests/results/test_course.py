@@ -83,7 +83,8 @@ GREEDY = Worth(f=6.0, g=6.0)
 
 
 def doubts(model: Any, *potentials: Any, seed: int = 0, **options: Any) -> list[str]:
-    result = fk.steer(model, *potentials, seed=seed, **{"particles": 64, **options})
+    given: dict[str, Any] = {"particles": 64, "seed": seed, **options}
+    result = fk.steer(model, *potentials, **given)
     found = doubt_course(result.history)
     assert all(said in result.warnings for said in found)
     return found

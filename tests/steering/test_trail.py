@@ -36,7 +36,8 @@ def steer(lm: Any, **options: Any) -> fk.Result:
     task = lm.prompt("a", max_tokens=5)
     shape = fk.regex("[ab]*")
     reward = fk.reward(lambda text: 0.4 * text.count("b"), every="token")
-    return fk.steer(task, shape, reward, **{"particles": 8, "seed": 3, "on_death": "return", **options})
+    given: dict[str, Any] = {"particles": 8, "seed": 3, "on_death": "return", **options}
+    return fk.steer(task, shape, reward, **given)
 
 
 def list_truth(lm: Any) -> dict[tuple[str, bool], float]:
