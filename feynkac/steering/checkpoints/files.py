@@ -77,7 +77,11 @@ def read_file(path: Path) -> tuple[Any, dict[str, Tensor]]:
         )
     if about.get("checksum") != _sum_up(tensors):
         raise _refuse(path, "its checksum is wrong")
-    return json.loads(tensors.pop(RECORD).numpy().tobytes()), tensors
+    try:
+        record = json.loads(tensors.pop(RECORD).numpy().tobytes())
+    except (KeyError, ValueError) as cause:
+        raise _refuse(path, f"it has no record ({cause!r})") from cause
+    return record, tensors
 
 
 def _sum_up(tensors: Mapping[str, Tensor]) -> str:

@@ -23,6 +23,8 @@ from feynkac.steering.recorder import Recorder
 
 SHARE = 20.0
 """Times as long as it took to save a run before it is saved again because of the time: 5 % of the run at most."""
+_PARTS = ("asked", "options", "often", "run")
+"""What a record has."""
 _MADE_AGAIN = ("step", "whole")
 """What a recorder has of the last population, which is written by itself."""
 
@@ -66,6 +68,8 @@ class Saved:
 
         self.path = Path(path)
         self.record, self.tensors = read_file(self.path)
+        if missing := [name for name in _PARTS if name not in self.record]:
+            raise ArgumentError(f"the checkpoint '{path}' has no {missing[0]} in its record; start the run again")
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -153,7 +157,7 @@ class Saver:
         saved, self._saved = self._saved, None  # its tensors are as large as the run
         try:
             found = Reader(saved.tensors, self._known).read(saved.record["run"])
-        except (KeyError, TypeError, ValueError) as cause:
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as cause:
             raise ArgumentError(f"the checkpoint '{self.path}' is damaged: {cause!r} in its record") from cause
         state = call(self._model.load, found["state"], of=self._model, what="load")
         step = Step(state=state, **found["step"])

@@ -170,6 +170,14 @@ def test_another_file_of_safetensors_is_refused(tmp_path: Path) -> None:
         read_file(tmp_path / "run")
 
 
+def test_a_record_that_is_none_is_refused(tmp_path: Path) -> None:
+    """As somebody may have written it by hand: whole, and of no use."""
+    for record, told in (([1, 2], "has no asked"), ({"asked": {}, "options": {}}, "has no often")):
+        write_file(tmp_path / "run", record, {})
+        with pytest.raises(ArgumentError, match=told):
+            fk.resume(tmp_path / "run", None)
+
+
 def test_another_format_is_refused_by_name(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "VERSION", "9")
     with pytest.raises(ArgumentError, match=r"has format 1, and this feynkac reads format 9"):

@@ -24,10 +24,9 @@ def test_a_run_that_is_killed_goes_on(seed: int, tiny_lm, tmp_path: Path) -> Non
     path, script = tmp_path / "run", Path(__file__).with_name("killed.py")
     child = subprocess.Popen([sys.executable, "-P", str(script), str(path)], stderr=subprocess.PIPE)
     try:
-        until = time.monotonic() + 60
-        while not path.exists() and child.poll() is None and time.monotonic() < until:
+        while not path.exists() and child.poll() is None:
             time.sleep(0.005)
-        assert path.exists() or child.poll() is None, child.communicate()[1].decode()
+        assert path.exists(), child.communicate()[1].decode()
         time.sleep(float(np.random.default_rng(seed).uniform(0.0, 0.4)))
     finally:
         child.send_signal(signal.SIGKILL)

@@ -33,7 +33,7 @@ def test_fifty_places_are_cut() -> None:
 
 def test_a_run_that_an_observer_ended_goes_on_where_it_stood(tiny_lm, tmp_path: Path) -> None:
     """It is saved where it ends, and again where it ends the second time."""
-    lm, options = tiny_lm("a", "b", "c"), {"particles": 8, "seed": 4}
+    lm, options = tiny_lm("a", "b", "c", eos=()), {"particles": 8, "seed": 4}
     fk.steer(writing(lm), checkpoint=tmp_path / "run", observers=[stop_at(3)], **options)
     seen: list[int] = []
     fk.resume(tmp_path / "run", writing(lm), observers=[lambda step: seen.append(step.t), stop_at(6)])
