@@ -28,7 +28,7 @@ def read_extras() -> dict[str, set[str]]:
     """The names by which optional packages are imported, each with the extras that have it."""
     core = {re.split(r"[^\w.-]", each)[0] for each in PROJECT["dependencies"]}
     found = dict(WITH_OTHERS)
-    for extra in PROJECT["optional-dependencies"].keys() - {"dev", "docs"}:
+    for extra in PROJECT["optional-dependencies"].keys() - {"dev", "docs", "browser"}:
         wanted = {re.split(r"[^\w.-]", each)[0] for each in PROJECT["optional-dependencies"][extra]}
         for package in wanted - core:
             found.setdefault(IMPORTED_AS.get(package, package), set()).add(extra)
@@ -196,6 +196,7 @@ WITHOUT_CALLS = {
     "serving": "for the tests of served models",
     "dev": "for those who work on feynkac",
     "docs": "for those who write its documentation",
+    "browser": "for the tests of pages",
 }
 
 
@@ -209,7 +210,7 @@ def test_a_missing_package_is_told_with_its_extra(monkeypatch, tmp_path, extra, 
 
 
 def test_every_extra_is_tried() -> None:
-    assert {extra for extra, _, _ in NEEDS} | WITHOUT_CALLS.keys() >= PROJECT["optional-dependencies"].keys()
+    assert {extra for extra, _, _ in NEEDS} | WITHOUT_CALLS.keys() == PROJECT["optional-dependencies"].keys()
 
 
 def test_a_package_that_is_there_and_broken_is_told_with_its_reason() -> None:

@@ -213,14 +213,15 @@ def test_out_means_the_same_to_every_command_and_is_checked_before_the_run(
     assert stop.value.code == 1 and shown.startswith("error: ") and told in shown.replace("PosixPath", "")
 
 
-def test_out_writes_the_result_and_its_picture(folder, file, capsys) -> None:
+def test_out_writes_the_result_its_picture_and_its_page(folder, file, capsys) -> None:
     pytest.importorskip("matplotlib")
-    given = ["--out", str(file / "a.svg"), "--out", str(file / "a.json")]
+    given = ["--out", str(file / "a.svg"), "--out", str(file / "a.json"), "--out", str(file / "a.html")]
     with pytest.raises(SystemExit) as stop:
         run_main("generate", "-m", folder, "-p", "a", "-n", "4", "--max-tokens", "2", *given)
     said = capsys.readouterr().out
     assert stop.value.code == 0 and f"wrote {file / 'a.svg'}, {file / 'a.json'}" in said.replace("\n", "")
     assert len(Result.from_json(file / "a.json").samples) == 4 and "<svg" in (file / "a.svg").read_text()
+    assert (file / "a.html").read_text().startswith("<!doctype html>")
 
 
 def test_a_picture_that_nothing_can_draw_is_refused_before_the_run(file, capsys, monkeypatch) -> None:

