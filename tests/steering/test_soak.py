@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import gc
 import itertools
+import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -95,6 +96,14 @@ def run_diffusion(lm, i: int) -> None:
     prior = fd.GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.5]], 0.2)
     sampler = fd.DiffusionSampler(prior, fd.ddpm(3), (2,), batch=2)
     fk.steer(sampler, fk.reward(lambda x: float(x.sum())), particles=4, seed=i, algorithm=("smc", "gibbs")[i % 2])
+
+
+@pytest.fixture(autouse=True)
+def keep_no_records() -> Iterator[None]:
+    """pytest holds on to what is logged."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 KINDS = {each.__name__: each for each in (run_prompt, run_algorithms, run_fault, run_program, run_diffusion)}
