@@ -50,6 +50,12 @@ def test_every_module_is_installed_and_imports(module: str) -> None:
     importlib.import_module(module)
 
 
+def test_the_parts_of_a_page_are_installed() -> None:
+    from feynkac.results.pages.page import SCRIPTS, read_asset
+
+    assert all(read_asset(name) for name in ("page.html", "page.css", *(f"{each}.js" for each in SCRIPTS)))
+
+
 def test_types_and_version_are_published() -> None:
     assert _file("feynkac").with_name("py.typed").exists()
     assert f'version = "{importlib.metadata.version("feynkac")}"' in (SOURCE / "pyproject.toml").read_text()
