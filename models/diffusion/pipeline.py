@@ -203,8 +203,9 @@ class Diffusion:
     def save(self, state: Latents) -> Any:
         """See `feynkac.base.capabilities.Saves`."""
         source = state.sampler.source
-        running = isinstance(source, PipelineSource) and state.t < len(state.sampler.schedule)
-        call = source.save() if running else None
+        call = None
+        if isinstance(source, PipelineSource) and state.t < len(state.sampler.schedule):
+            call = source.save()
         seeds = source.seeds if running else [0] * len(state)
         return {"latents": save_latents(state), "call": call, "seeds": seeds}
 
