@@ -68,7 +68,7 @@ def _tell(state: Latents, what: str, rows: int) -> None:
         f"memory ran out while {what} worked on {rows} rows; it gets fewer at a time from now on, which takes longer "
         "and changes nothing else; batch= of the model sets how many"
     )
-    _log.warning("%s", said)
+    _log.info("%s", said)
     state.memory.note(said, np.unique(state.group, return_index=True)[1])
 
 
