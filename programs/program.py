@@ -22,7 +22,7 @@ from feynkac.programs.particle import Particle
 from feynkac.programs.returned import check_returned
 from feynkac.programs.runtime.record import DEATH, RETURN, Record, find_sampled, get_kind, list_choices, write_value
 from feynkac.programs.runtime.rows import ProgramCall, ProgramRow
-from feynkac.programs.runtime.scheduler import Limits, Run
+from feynkac.programs.runtime.scheduler import Lease, Limits, Run
 from feynkac.programs.saving import identify_argument, load_particles, save_particles
 from feynkac.programs.served import ServedContext
 from feynkac.programs.travel import find_by_name, find_function, name_of_function
@@ -46,9 +46,14 @@ class Particles:
     `feynkac.programs.saving` writes it to a file and reads it again.
     """
 
-    run: Run
+    lease: Lease
     rows: list[ProgramRow]
     memory: Memory
+
+    @property
+    def run(self) -> Run:
+        """What runs the programs, of this population and of all others of the run."""
+        return self.lease.run
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,7 +65,7 @@ class Particles:
 
     def fork(self, rows: Rows) -> Particles:
         """The population whose row `i` continues from `rows[i]`; programs are run again where they are needed."""
-        return Particles(self.run, [self.rows[i] for i in rows.tolist()], self.memory.fork(rows))
+        return Particles(self.lease, [self.rows[i] for i in rows.tolist()], self.memory.fork(rows))
 
     def retire(self, rows: Rows) -> None:
         """Mark rows as dead."""
@@ -153,7 +158,7 @@ class Program:
         if n % len(calls):
             raise ArgumentError(f"{n} particles for {len(calls)} programs; give each the same number")
         rows = [ProgramRow(call, g) for g, call in enumerate(calls) for _ in range(n // len(calls))]
-        return Particles(run, rows, Memory(n))
+        return Particles(Lease(run), rows, Memory(n))
 
     def _open(self) -> tuple[Run, list[ProgramCall]]:
         """A new run, and what the rows of each problem run in it."""
@@ -178,12 +183,12 @@ class Program:
     def load(self, saved: Any) -> Particles:
         """What `save` wrote."""
         run, calls = self._open()
-        return Particles(run, *load_particles(run, calls, saved))
+        return Particles(Lease(run), *load_particles(run, calls, saved))
 
     def step(self, t: int, state: Particles, rng: Rng) -> tuple[Particles, LogW]:
         """Run every program to its next sample; (N,) increments in nats."""
         rows, increment = state.run.step(t, state.rows, rng)
-        return Particles(state.run, rows, state.memory), increment
+        return Particles(state.lease, rows, state.memory), increment
 
     def done(self, state: Particles) -> Mask:
         """(N,) which programs have returned."""
@@ -193,7 +198,7 @@ class Program:
         """Like `step`, but row 0 takes the choices of `reference` (conditional SMC)."""
         pins = reference[t] if t < len(reference) else []
         rows, increment = state.run.step(t, state.rows, rng, pins)
-        return Particles(state.run, rows, state.memory), increment
+        return Particles(state.lease, rows, state.memory), increment
 
     def trace(self, state: Particles, row: int) -> list[list[Record]]:
         """The choices of `row`, step by step: what makes `replay` retrace it."""

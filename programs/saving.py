@@ -162,6 +162,7 @@ def load_particles(run: Run, calls: Sequence[ProgramCall], saved: dict[str, Any]
     for i, (group, number, request, places) in enumerate(saved["rows"]):
         tail = None if number < 0 else tails[number]
         if number in again:
+            assert tail is not None
             tail = run.return_again(i, calls[group], tail[0])
         asked = None if request is None else (_KINDS[request[0]], _read(request[1], nodes))
         rows.append(ProgramRow(calls[group], group, tail, asked, tuple(map(TextPlace, places))))

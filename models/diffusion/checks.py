@@ -69,7 +69,7 @@ def warn_of_memory(what: str, rows: int) -> str:
         f"memory ran out while {what} worked on {rows} rows; it gets fewer at a time from now on, which takes longer "
         "and changes nothing else; batch= of the model sets how many"
     )
-    _log.warning("%s", said)
+    _log.info("%s", said)
     return said
 
 

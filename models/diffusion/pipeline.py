@@ -212,10 +212,9 @@ class Diffusion:
     def save(self, state: Latents) -> Any:
         """See `feynkac.base.capabilities.Saves`."""
         source = state.sampler.source
-        running = isinstance(source, PipelineSource) and state.t < len(state.sampler.schedule)
-        call = source.save() if running else None
-        seeds = source.seeds if running else [0] * len(state)
-        return {"latents": save_latents(state), "call": call, "seeds": seeds}
+        if not (isinstance(source, PipelineSource) and state.t < len(state.sampler.schedule)):
+            return {"latents": save_latents(state), "call": None, "seeds": [0] * len(state)}
+        return {"latents": save_latents(state), "call": source.save(), "seeds": source.seeds}
 
     def load(self, saved: Any) -> Latents:
         """What `save` wrote: the pipeline is called again, and led to where it was."""

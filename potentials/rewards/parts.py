@@ -39,6 +39,6 @@ def _tell(name: str, asked: int, rows: Rows, state: Any) -> None:
         f"memory ran out in '{name}', asked about {asked} samples; it is asked about fewer at a time from now on, "
         "which takes longer and changes nothing else"
     )
-    _log.warning("%s", said)
+    _log.info("%s", said)
     if has(state, Remembers):
         state.memory.note(said, rows[:1])

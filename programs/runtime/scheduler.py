@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import finalize
 
 import numpy as np
 
@@ -42,6 +43,17 @@ class Limits:
         for name in ("max_steps", "max_tokens"):
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, read_whole(name, value, 1))
+
+
+class Lease:
+    """What all populations of a run hold: where the last is gone, programs that still wait are unwound.
+
+    Nothing else would free them, for Python collects no cycle that goes through a suspended frame.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        finalize(self, run.close).atexit = False
 
 
 class Run:
@@ -179,6 +191,12 @@ class Run:
             f"program '{self.name}', particle {execution.row}, does not stop: {what}. Its text so far: "
             f"{_show(execution)}. {advice}"
         )
+
+    def close(self) -> None:
+        """Unwind all programs that still wait, if they run on this thread."""
+        if find_home() is self._home:
+            with suppress(Exception):  # what programs raise in their `finally` clauses
+                self._keep(set())
 
     # --- inner workings
 

@@ -88,7 +88,7 @@ def _sum_up(tensors: Mapping[str, Tensor]) -> str:
     total = 0
     for name in sorted(tensors):
         total = zlib.crc32(f"{name} {tensors[name].dtype} {tuple(tensors[name].shape)}".encode(), total)
-        total = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), total)
+        total = zlib.crc32(memoryview(tensors[name].reshape(-1).view(torch.uint8).numpy()), total)  # type: ignore[arg-type]
     return f"{total:08x}"
 
 

@@ -69,7 +69,7 @@ def quicken(model: Any, packing: Packing | None = None) -> Any:
     """`model`, a twin, whose linear layers multiply as above where it pays; layers of other kinds stay as they are."""
     if _by_onednn is not None and (packing is not None or (is_amd() and torch.backends.mkl.is_available())):
         for layer in _list_layers(model):
-            layer.forward = partial(multiply, layer, packing)
+            layer.__dict__["forward"] = partial(multiply, layer, packing)
     return model
 
 

@@ -52,7 +52,7 @@ class Parts:
         if self.told is None:
             said = str(cause).strip() or type(cause).__name__
             self.told = _TOLD % (contexts, said.splitlines()[0])
-            _log.warning("%s", self.told)
+            _log.info("%s", self.told)
 
 
 def _run_parts(plan: Plan, most: int, run: Callable[[Plan], Passed]) -> Passed:
