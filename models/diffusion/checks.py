@@ -59,17 +59,34 @@ def run_in_parts(state: Latents, what: str, x: Tensor, run: Callable[[Tensor], T
                 with within_memory(what, most):
                     raise
             if what not in room:
-                _tell(state, what, most)
+                tell(state, warn_of_memory(what, most))
         room[what] = most // 2  # outside, where the error no longer holds what it ran out of
 
 
-def _tell(state: Latents, what: str, rows: int) -> None:
+def warn_of_memory(what: str, rows: int) -> str:
+    """Say in the log that memory ran out while `what` worked on so many rows, and return what was said."""
     said = (
         f"memory ran out while {what} worked on {rows} rows; it gets fewer at a time from now on, which takes longer "
         "and changes nothing else; batch= of the model sets how many"
     )
     _log.info("%s", said)
+    return said
+
+
+def tell(state: Latents, said: str) -> None:
+    """Let the results of the run of `state` say it among their warnings."""
     state.memory.note(said, np.unique(state.group, return_index=True)[1])
+
+
+def differ(one: Tensor, other: Tensor, elsewhere: bool = False) -> bool:
+    """Whether a network says different things in `one` and in `other` of the same shape, beyond rounding.
+
+    `elsewhere`: they come from batches of different sizes, for which devices may round float32 to fewer bits (TF32).
+    """
+    eps = torch.finfo(one.dtype).eps if one.is_floating_point() else 0.0
+    if elsewhere and one.dtype == torch.float32 and one.device.type != "cpu":
+        eps = 2.0**-10
+    return bool((one.float() - other.float()).norm() > eps**0.5 * one.float().norm())
 
 
 def decode_latents(state: Latents, latents: Tensor) -> Tensor:

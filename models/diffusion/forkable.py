@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.base.errors import ModelError
+from feynkac.models.diffusion.checks import differ
 
 SMALL = 8
 """Below how many particles the first fork is left alone."""
@@ -20,18 +21,17 @@ HARMLESS = ("TextKVCache",)
 
 def find_cache(pipe: Any) -> str:
     """The name of a hook of diffusers that keeps what a network computed at earlier steps; empty if there is none."""
-    for module in _list_modules(pipe):
+    networks = (each for each in vars(pipe).values() if isinstance(each, torch.nn.Module))
+    names = (name for network in networks for name in list_memories(network))
+    return next((name for name in names if not name.startswith(HARMLESS)), "")
+
+
+def list_memories(network: torch.nn.Module) -> Iterator[str]:
+    """The names of hooks of diffusers that keep what `network` computed at earlier calls."""
+    for module in network.modules():
         for hook in getattr(getattr(module, "_diffusers_hook", None), "hooks", {}).values():
-            name = type(hook).__name__
-            if getattr(hook, "_is_stateful", False) and not name.startswith(HARMLESS):
-                return name
-    return ""
-
-
-def _list_modules(pipe: Any) -> Iterable[torch.nn.Module]:
-    for component in vars(pipe).values():
-        if isinstance(component, torch.nn.Module):
-            yield from component.modules()
+            if getattr(hook, "_is_stateful", False):
+                yield type(hook).__name__
 
 
 class Twins:
@@ -84,13 +84,15 @@ class Twins:
             shared[other].set_state(generators[one].get_state())
         return shared
 
-    def compare(self, x: Tensor, output: Tensor) -> None:
-        """Raises ModelError where the network's `output` (N, ...) tells twins apart whose latents `x` are equal."""
+    def compare(self, x: Tensor, output: Tensor, in_parts: bool = False) -> None:
+        """Raises ModelError where the network's `output` (N, ...) tells twins apart whose latents `x` are equal.
+
+        `in_parts`: twins may have been in batches of different sizes.
+        """
         for one, other in self._pairs:
             if not torch.equal(x[one], x[other]):
                 continue  # the path of conditional SMC, or a proposal that looks at the row
-            size = output[one].float().norm()
-            if (output[one] - output[other]).float().norm() > torch.finfo(output.dtype).eps ** 0.5 * size:
+            if differ(output[one], output[other], in_parts):
                 raise ModelError(
                     "the pipeline remembers earlier steps: its network says different things of two particles with "
                     "equal latents, so that particles cannot be copied. Turn off what is kept from step to step (a "

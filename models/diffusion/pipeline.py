@@ -34,6 +34,9 @@ from feynkac.models.diffusion.saving import identify_pipeline, load_latents, sav
 from feynkac.models.diffusion.schedulers import schedule_of
 from feynkac.models.diffusion.state import Latents
 
+DECODED = 8
+"""The rows for one call of a decoder by default: its memory exceeds a network's."""
+
 
 def seed_generators(n: int, rng: Rng) -> list[torch.Generator]:
     """One source of noise for each of `n` slots, keyed by slot; a plain call of the pipeline may be given the same."""
@@ -57,7 +60,8 @@ class Diffusion:
     proposal: Proposal = field(default=BASE, kw_only=True)
     decode: Callable[[Tensor], Tensor] | None = field(default=None, kw_only=True)
     preview: Preview = field(default=None, kw_only=True)
-    batch: int = field(default=8, kw_only=True)
+    batch: int | None = field(default=None, kw_only=True)
+    """The particles for one call of a network or a decoder; None: DECODED in a decoder, in a network all."""
     _fits: dict[tuple[int, ...], Fit] = field(default_factory=dict, kw_only=True, compare=False, repr=False)
     _refusal: FeynkacError | None = field(default=None, kw_only=True, compare=False, repr=False)
     """Why its particles cannot be copied, if it is for the scheduler; it can then only be run whole."""
@@ -77,14 +81,17 @@ class Diffusion:
         proposal: Proposal = BASE,
         decode: Callable[[Tensor], Tensor] | None = None,
         preview: Preview = None,
-        batch: int = 8,
+        batch: int | None = None,
     ) -> Diffusion:
         """Steer `pipe`, a pipeline of diffusers, which is neither copied nor changed.
 
         `eta`: how much noise its sampler adds; needed for flow models, 1 is the default of DDIM. Without noise, and
         with schedulers that remember earlier steps, only the algorithms "importance" and "best_of_n" run. `decode`:
-        latents to what rewards see, by default with the pipeline's VAE, tried at the first step. It and `preview` get
-        at most `batch` rows at a time.
+        latents to what rewards see, by default with the pipeline's VAE, tried at the first step.
+
+        `batch`: how many particles the pipeline's networks, `decode` and `preview` get at a time, which bounds the
+        memory; samples and weights are those of one batch up to rounding. By default networks get all particles, which
+        is fastest where they are small, and halves of them from where memory runs out, and decoders get 8.
 
         `preview`: the same for guesses on the way, which change no target, so that it may be cheap:
         - "linear", the default with a VAE: colours affine in the latent's channels, in full size but as sharp as the
@@ -94,9 +101,11 @@ class Diffusion:
         - Any function of latents; with `decode` given, the default is `decode`.
 
         Raises ArgumentError for what is no number, for steps and an eta that the scheduler has not, and ModelError for
-        pipelines that make one sample of all that they draw. `steer` raises what `check_forks` does.
+        pipelines that make one sample of all that they draw. `steer` raises what `check_forks` does, and ModelError for
+        a network that says of a particle what depends on the others in its batch, where `batch` is fewer than all.
         """
-        steps, batch = read_whole("steps", steps, 1), read_whole("batch", batch, 1)
+        steps = read_whole("steps", steps, 1)
+        batch = None if batch is None else read_whole("batch", batch, 1)
         eta = None if eta is None else read_real("eta", eta, 0.0, "; 1 is as much noise as DDPM adds")
         scheduler = getattr(pipe, "scheduler", None)
         if scheduler is None or not callable(pipe):
@@ -230,11 +239,12 @@ class Diffusion:
         else:
             drawn = call.finish()
             state = hold(sampler, read_latents(call.returned, drawn, ask_for(self.pipe)), len(self.calls))
+            call.tell(state)
         return replace(state, prompts=self._prompts)
 
     def _open(self, sources: list[torch.Generator]) -> tuple[DiffusionSampler, PipelineCall]:
         """The sampler of a new call, which stands at the first question of the pipeline."""
-        call, question = open_call(self.pipe, self.calls, sources, {"num_inference_steps": self.steps})
+        call, question = open_call(self.pipe, self.calls, sources, {"num_inference_steps": self.steps}, self.batch)
         decode = self.decode or decoder_of(self.pipe, **{name: self.calls[0].get(name) for name in ("height", "width")})
         source, schedule = Drawn(), WHOLE
         if self._refusal is None:
@@ -250,7 +260,7 @@ class Diffusion:
             proposal=self.proposal,
             decode=decode,
             preview=preview_of(self.preview, decode, self.decode is None, self._fits),
-            batch=self.batch,
+            batch=self.batch or DECODED,
             dtype=question.x.dtype,
             device=question.x.device,
         )

@@ -14,13 +14,18 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from greenlet import GreenletExit, getcurrent, greenlet
 from torch import Tensor
 
 from feynkac.base.errors import FeynkacError, ModelError, is_out_of_memory
+from feynkac.models.diffusion.checks import tell
+from feynkac.models.diffusion.pipeline_parts import Room, place_parts
+
+if TYPE_CHECKING:
+    from feynkac.models.diffusion.state import Latents
 
 USUAL = ("self", "model_output", "timestep", "sample", "eta", "generator", "return_dict")
 """Arguments of `step` that are handled; any other must be left at its default."""
@@ -102,12 +107,15 @@ def _find_unusual(name: str, signature: inspect.Signature, given: Mapping[str, A
 class PipelineCall:
     """One call of a pipeline with `arguments` for `rows` samples, to be used by the thread that has started it.
 
-    Some pipelines hold each latent twice, for guidance; questions and answers are about one of the two. Raises
+    Its networks get at most `batch` of the samples at a time. Some pipelines hold each latent twice, for guidance;
+    questions and answers are about one of the two. Raises
     ModelError, when used, for what the pipeline raises, with a hint where memory ran out.
     """
 
-    def __init__(self, pipe: Any, arguments: Mapping[str, Any], rows: int) -> None:
+    def __init__(self, pipe: Any, arguments: Mapping[str, Any], rows: int, batch: int | None = None) -> None:
         mine = copy_pipeline(pipe)
+        self.room = Room(rows, batch)
+        place_parts(mine, self.room)
         self._rows, self._twice = rows, False
         self.returned: Any = None
         """What the pipeline has returned, once it has ended."""
@@ -152,6 +160,11 @@ class PipelineCall:
             if self.scheduler.step_index is None:
                 self.scheduler._init_step_index(self.question.time)
             self.scheduler._step_index += 1
+
+    def tell(self, state: Latents) -> None:
+        """Let the results of the run of `state` say where memory ran out in its networks."""
+        while self.room.said:
+            tell(state, self.room.said.pop())
 
     def close(self) -> None:
         """Unwind a call that will not be resumed."""
@@ -209,7 +222,7 @@ def _explain(name: str, cause: Exception) -> str:
     """The error message for what pipeline `name` raised."""
     if is_out_of_memory(cause):
         return (
-            f"{name} ran out of memory: its network takes all particles in one batch (batch= is for the decoder); "
-            "use fewer particles, half precision, pipe.enable_attention_slicing() or pipe.enable_model_cpu_offload()"
+            f"{name} ran out of memory, and smaller batches of its networks are no help; use fewer particles, half "
+            "precision, pipe.enable_attention_slicing() or pipe.enable_model_cpu_offload()"
         )
     return f"{name} raised {type(cause).__name__}: {cause}"

@@ -72,14 +72,15 @@ def open_call(
     calls: Sequence[Mapping[str, Any]],
     sources: Sequence[torch.Generator],
     options: Mapping[str, Any],
+    batch: int | None = None,
 ) -> tuple[PipelineCall, Question]:
-    """A call for all particles at its first question, each with its own generator.
+    """A call for all particles at its first question, each with its own generator, `batch` at a time in its networks.
 
     Some pipelines have a count of samples that they do not heed: then their inputs are repeated instead. Raises
     ModelError for what the pipeline raises, and where it makes another number of latents.
     """
     n, options = len(sources), {**options, "generator": list(sources)}
-    found, question, error = _try_call(pipe, make_arguments(pipe, calls, n, options), n)
+    found, question, error = _try_call(pipe, make_arguments(pipe, calls, n, options), n, batch)
     if found is not None:
         return found
     for source in sources:
@@ -89,7 +90,7 @@ def open_call(
     except ModelError:
         repeated = None
     if repeated is not None:
-        found, _, other = _try_call(pipe, repeated, n)
+        found, _, other = _try_call(pipe, repeated, n, batch)
         if found is not None:
             return found
         error = other if error is not None and "generators" in str(error) else error
@@ -101,10 +102,10 @@ def open_call(
 
 
 def _try_call(
-    pipe: Any, arguments: Mapping[str, Any], n: int
+    pipe: Any, arguments: Mapping[str, Any], n: int, batch: int | None
 ) -> tuple[tuple[PipelineCall, Question] | None, Question | None, ModelError | None]:
     """A call at its first question, if that is about `n` latents; the question; and what the pipeline raised."""
-    call, question = PipelineCall(pipe, arguments, n), None
+    call, question = PipelineCall(pipe, arguments, n, batch), None
     try:
         question = call.start()
     except ModelError as error:

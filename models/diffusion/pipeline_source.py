@@ -99,7 +99,8 @@ class PipelineSource:
                 "the pipeline changes its latents between the steps of its scheduler, with what may differ between "
                 "particles and would not fork with them; it cannot be steered"
             )
-        self._twins.compare(state.x, question.output)
+        self._call.tell(state)
+        self._twins.compare(state.x, question.output, self._call.room.parted)
         said = prediction_of(self._call.scheduler, raise_precision(question.output), raise_precision(state.x), due)
         return {"output": question.output, "x0hat": said.x0hat, "epshat": said.epshat}
 
