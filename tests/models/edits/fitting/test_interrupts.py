@@ -91,7 +91,8 @@ def test_an_interrupted_fit_leaves_nothing_behind(make_lm: Any, name: str, at: s
     assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
     twins = lm.find_twins()
     assert all(count_hooks(twin.model) == count_hooks(twins._pristine) for twin in twins._free)
-    assert torch.equal(list_numbers(fit(lm)), wanted)
+    # LAPACK's least squares differ in their last bit from call to call, by where their memory lies.
+    torch.testing.assert_close(list_numbers(fit(lm)), wanted, rtol=1e-6, atol=1e-9)
 
 
 def count_hooks(model: Any) -> int:
