@@ -110,7 +110,7 @@ class View(Protocol):
 class NeedsGraph(Protocol):
     """A proposal that may take gradients through the denoiser. Without it: no graph is kept while the network runs.
 
-    A pipeline, whose network gives no gradient, refuses it.
+    A pipeline refuses it where its network gives no gradient.
     """
 
     @property

@@ -4,10 +4,11 @@ from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.composition import Composition, anneal, guide, multiply
 from feynkac.models.diffusion.decoding import on_pil
 from feynkac.models.diffusion.denoisers import Denoiser, Network, Prediction, Predictor
+from feynkac.models.diffusion.guided import Guided
 from feynkac.models.diffusion.kernel import Transition, ancestral, log_ratio, renoise
 from feynkac.models.diffusion.mixtures import GaussianMixture
 from feynkac.models.diffusion.paths import LatentPath
-from feynkac.models.diffusion.proposals import BASE, Guided, Proposal
+from feynkac.models.diffusion.proposals import BASE, Proposal
 from feynkac.models.diffusion.sampler import DiffusionSampler
 from feynkac.models.diffusion.schedule import NoiseSchedule, chain, ddim, ddpm, euler_ancestral, flow, lcm
 from feynkac.models.diffusion.sources import Denoisers, Source
