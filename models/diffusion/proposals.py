@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import Any, Literal, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +14,8 @@ from feynkac.base.numbers import as_real
 from feynkac.base.sampling import NeedsGraph
 from feynkac.base.words import is_word
 from feynkac.models.diffusion.checks import preview_latents, within_memory
-from feynkac.models.diffusion.kernel import Transition, log_ratio, square_lengths
+from feynkac.models.diffusion.kernel import Transition
+from feynkac.models.diffusion.shifted import Shifted
 from feynkac.models.diffusion.state import Latents, View
 from feynkac.models.diffusion.tree import gather
 from feynkac.smc.checks import name_of
@@ -36,7 +35,8 @@ class Proposal(Protocol):
     def move(self, state: Latents, transition: Transition, mean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Next latents (N, ...), and (N,) float64 nats log p/q, for the kernel p = N(mean, transition.std^2).
 
-        E_q[exp(log p/q) f(x)] = E_p[f(x)] is all that is asked. It is not called where `std` is 0.
+        E_q[exp(log p/q) f(x)] = E_p[f(x)] is all that is asked. It is not called where `std` is 0, unless it is biased
+        and the schedule draws no noise at all.
         """
         ...
 
@@ -85,7 +85,7 @@ def keeps_graph(proposal: object) -> bool:
     return has(proposal, NeedsGraph) and proposal.needs_graph
 
 
-class Guided:
+class Guided(Shifted):
     """The kernel with its mean shifted along the gradient of what a potential guesses.
 
     `through`: "denoiser" takes the gradient with respect to the latent, through the network (twisted diffusion
@@ -97,7 +97,8 @@ class Guided:
     effective sample size does not show; that is for problems that are nearly Gaussian, where it has the least variance.
 
     The target does not depend on any of this. With `weighted=False` the ratio is left out: that is plain guidance
-    (DPS, MPGD), there as a baseline, and biased: the samples follow no declared target.
+    (DPS, MPGD; with eta=0, strength and trust=None FlowChef as published), there as a baseline, and biased: the samples
+    follow no declared target.
     """
 
     def __init__(
@@ -117,68 +118,23 @@ class Guided:
             raise ArgumentError(f"Guided(through={through!r}): choose 'denoiser' or 'x0hat'")
         if as_real(strength) is None:
             raise ArgumentError(f"Guided(strength={strength!r}): a number, by which the shift is multiplied")
-        if trust is not None and not (isinstance(trust, Real) and trust >= 0.0):
-            raise ArgumentError(f"Guided(trust={trust!r}): a bound in nats, at least 0")
+        super().__init__(trust, weighted)
         self.potentials, self.through, self.strength = potentials, through, strength
-        self.trust, self.weighted = trust, weighted
 
     def __repr__(self) -> str:
         names = ", ".join(name_of(each) for each in self.potentials)
         return f"Guided({names}, through={self.through!r}{'' if self.weighted else ', weighted=False: biased'})"
 
     @property
-    def biased(self) -> bool:
-        """Whether the ratio is left out."""
-        return not self.weighted
-
-    @property
     def needs_graph(self) -> bool:
         """Whether the gradient is taken through the denoiser."""
         return self.through == "denoiser"
 
-    def start(self, std: float, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """std * noise: the first latent is drawn before anything is known."""
-        return BASE.start(std, noise)
-
-    def prepare(self, state: Latents) -> None:
-        """Keep by how much x0hat is to move, the leaf "toward"."""
-        toward = torch.zeros_like(state.x)
-        for part in state.sampler.batches(np.flatnonzero(state.alive)):
-            toward[torch.as_tensor(part, device=toward.device)] = self._toward(state, part)
-        state.leaves["toward"] = self.strength * toward
-
-    def move(self, state: Latents, transition: Transition, mean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """A draw around the shifted mean, with log p/q in its stable form."""
-        shift = self._shift(state, transition)
-        x = mean + shift + transition.std * noise
-        if torch.finfo(x.dtype).bits < 32:  # x is rounded by more than std may be
-            return x, self._weight(noise, shift, transition.std)
-        return x, self.ratio(state, transition, mean, x)
-
-    def start_ratio(self, std: float, x: Tensor) -> Tensor:
-        """0."""
-        return BASE.start_ratio(std, x)
-
-    def ratio(self, state: Latents, transition: Transition, mean: Tensor, x: Tensor) -> Tensor:
-        """log p/q of latents `x`: bit by bit that of `move`, but in half precision."""
-        shift = self._shift(state, transition)
-        return self._weight((x - (mean + shift)) / transition.std, shift, transition.std)
-
-    def _weight(self, noise: Tensor, shift: Tensor, std: float) -> Tensor:
-        ratio = log_ratio(noise, shift, std)
-        return ratio if self.weighted else torch.zeros_like(ratio)
-
-    def _shift(self, state: Latents, transition: Transition) -> Tensor:
-        """(N, ...) by how much the mean moves."""
-        shift = transition.lever * state.leaves["toward"]
-        if self.trust is None:
-            return shift
-        entropy = square_lengths(shift) / (2.0 * transition.std**2)
-        bound = torch.sqrt(self.trust / entropy.clamp(min=1e-300)).clamp(max=1.0)
-        return shift * bound.to(shift.dtype).reshape(-1, *[1] * (shift.ndim - 1))
-
-    def _toward(self, state: Latents, part: Rows) -> Tensor:
+    def toward(self, state: Latents, part: Rows) -> Tensor:
         """(R, ...) by how much x0hat of the rows in `part` is to move."""
+        return self.strength * self._find_move(state, part)
+
+    def _find_move(self, state: Latents, part: Rows) -> Tensor:
         noise_level = state.noise_level
         if noise_level.alpha == 0.0:
             return torch.zeros_like(gather(state.x, part))  # pure noise: x0hat is the same whatever the latent
