@@ -89,6 +89,11 @@ class View(Protocol):
         ...
 
     @property
+    def latent(self) -> Tensor:
+        """(R, ...) the latents as they are, with their noise."""
+        ...
+
+    @property
     def estimate(self) -> Tensor:
         """(R, ...) the clean latents expected, as the preview shows them; with a graph where a gradient is wanted."""
         ...

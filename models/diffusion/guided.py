@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from numbers import Real
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -18,8 +17,7 @@ from feynkac.base.numbers import as_real, read_whole
 from feynkac.base.words import is_word
 from feynkac.models.diffusion.checks import preview_latents, within_memory
 from feynkac.models.diffusion.gradients import Pull
-from feynkac.models.diffusion.kernel import Transition, log_ratio, square_lengths
-from feynkac.models.diffusion.proposals import BASE
+from feynkac.models.diffusion.shifted import Shifted
 from feynkac.models.diffusion.state import Latents, View
 from feynkac.models.diffusion.tree import gather
 from feynkac.smc.checks import name_of
@@ -28,7 +26,7 @@ Spread: TypeAlias = Pull
 """(R, ...) gradients of estimates to (R, ...) moves of them: times the covariance of x0 given x."""
 
 
-class Guided:
+class Guided(Shifted):
     """The kernel with its mean shifted along the gradient of what a potential guesses.
 
     `through`: "denoiser" takes the gradient with respect to the latent, through the network (twisted diffusion
@@ -49,7 +47,8 @@ class Guided:
     pipeline are drawn before anybody can ask for their gradient: its first step goes through x0hat.
 
     The target does not depend on any of this. With `weighted=False` the ratio is left out: that is plain guidance
-    (DPS, MPGD), there as a baseline, and biased: the samples follow no declared target.
+    (DPS, MPGD; with eta=0, strength and trust=None FlowChef as published), there as a baseline, and biased: the samples
+    follow no declared target.
     """
 
     def __init__(
@@ -70,11 +69,9 @@ class Guided:
             raise ArgumentError(f"Guided(through={through!r}): choose 'denoiser' or 'x0hat'")
         if as_real(strength) is None:
             raise ArgumentError(f"Guided(strength={strength!r}): a number, by which the shift is multiplied")
-        if trust is not None and not (isinstance(trust, Real) and trust >= 0.0):
-            raise ArgumentError(f"Guided(trust={trust!r}): a bound in nats, at least 0")
+        super().__init__(trust, weighted)
         self.potentials, self.through, self.strength = potentials, through, strength
         self.inner = read_whole("Guided: inner", inner, 1, ", the steps in which x0hat is moved")
-        self.trust, self.weighted = trust, weighted
 
     def __repr__(self) -> str:
         names = ", ".join(name_of(each) for each in self.potentials)
@@ -82,18 +79,9 @@ class Guided:
         return f"Guided({names}, through={self.through!r}{inner}{'' if self.weighted else ', weighted=False: biased'})"
 
     @property
-    def biased(self) -> bool:
-        """Whether the ratio is left out."""
-        return not self.weighted
-
-    @property
     def needs_graph(self) -> bool:
         """Whether the gradient is taken through the denoiser."""
         return self.through == "denoiser"
-
-    def start(self, std: float, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """std * noise: the first latent is drawn before anything is known."""
-        return BASE.start(std, noise)
 
     def prepare(self, state: Latents) -> None:
         """Keep by how much x0hat is to move, the leaf "toward"."""
@@ -102,42 +90,6 @@ class Guided:
             for part, spread in self._spreads(state):
                 toward[torch.as_tensor(part, device=toward.device)] = self._climb(state, part, spread).to(toward)
         state.leaves["toward"] = toward
-
-    def move(self, state: Latents, transition: Transition, mean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """A draw around the shifted mean, with log p/q in its stable form."""
-        shift = self._shift(state, transition)
-        self._note_bound(state, transition)
-        x = mean + shift + transition.std * noise
-        if torch.finfo(x.dtype).bits < 32:  # x is rounded by more than std may be
-            return x, self._weight(noise, shift, transition.std)
-        return x, self.ratio(state, transition, mean, x)
-
-    def start_ratio(self, std: float, x: Tensor) -> Tensor:
-        """0."""
-        return BASE.start_ratio(std, x)
-
-    def ratio(self, state: Latents, transition: Transition, mean: Tensor, x: Tensor) -> Tensor:
-        """log p/q of latents `x`: bit by bit that of `move`, but in half precision."""
-        shift = self._shift(state, transition)
-        return self._weight((x - (mean + shift)) / transition.std, shift, transition.std)
-
-    def _weight(self, noise: Tensor, shift: Tensor, std: float) -> Tensor:
-        ratio = log_ratio(noise, shift, std)
-        return ratio if self.weighted else torch.zeros_like(ratio)
-
-    def _shift(self, state: Latents, transition: Transition) -> Tensor:
-        """(N, ...) by how much the mean moves."""
-        shift = transition.lever * state.leaves["toward"]
-        if self.trust is None:
-            return shift
-        bound = torch.sqrt(self.trust / _find_entropy(shift, transition)).clamp(max=1.0)
-        return shift * bound.to(shift.dtype).reshape(-1, *[1] * (shift.ndim - 1))
-
-    def _note_bound(self, state: Latents, transition: Transition) -> None:
-        if self.trust is not None:
-            entropy = _find_entropy(transition.lever * state.leaves["toward"], transition)
-            said = f"Guided went less far than its gradient, to the bound trust={self.trust:g}; the target is the same"
-            state.memory.note(said, np.flatnonzero((entropy > self.trust).cpu().numpy() & state.alive))
 
     def _spreads(self, state: Latents) -> Iterator[tuple[Rows, Spread]]:
         """The rows alive in parts, each with what multiplies a gradient by the covariance of x0 given x."""
@@ -196,11 +148,6 @@ class Guided:
                 f"the gradient of '{names}' at step {state.t} is not finite for row {row}; bound the function's slope"
             )
         return gradient
-
-
-def _find_entropy(shift: Tensor, transition: Transition) -> Tensor:
-    """(N,) float64 nats: the relative entropy of the kernel with its mean shifted and the kernel; not 0."""
-    return (square_lengths(shift) / (2.0 * transition.std**2)).clamp(min=1e-300)
 
 
 def _pull_by(factor: float, pull: Pull, gradient: Tensor, again: bool) -> Tensor:

@@ -27,7 +27,8 @@ class Proposal(Protocol):
     def move(self, state: Latents, transition: Transition, mean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Next latents (N, ...), and (N,) float64 nats log p/q, for the kernel p = N(mean, transition.std^2).
 
-        E_q[exp(log p/q) f(x)] = E_p[f(x)] is all that is asked. It is not called where `std` is 0.
+        E_q[exp(log p/q) f(x)] = E_p[f(x)] is all that is asked. It is not called where `std` is 0, unless it is biased
+        and the schedule draws no noise at all.
         """
         ...
 

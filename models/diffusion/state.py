@@ -37,6 +37,11 @@ class View:
     """(R, ...) the clean latents expected, as the preview shows them; with a graph where a gradient is wanted."""
 
     @property
+    def latent(self) -> Tensor:
+        """(R, ...) the latents as they are, with their noise."""
+        return gather(self.state.x, self.rows)
+
+    @property
     def noise_level(self) -> NoiseLevel:
         """The noise level of the latents."""
         return self.state.noise_level

@@ -75,7 +75,7 @@ def test_a_bound_that_was_active_is_told_with_how_often():
         fk.steer(sampler_of(proposal=fd.Guided(reward)), reward, particles=8, seed=0)
         for reward in (fk.reward(bowl, 1e6, batch=True), fk.reward(bowl, 1e-6, batch=True))
     )
-    told = [each for each in strong.warnings if "to the bound trust=1; the target is the same" in each]
+    told = [each for each in strong.warnings if "the bound trust=1 of Guided was active" in each]
     assert told and told[0].endswith("(40 times)")  # 8 particles, and 5 steps that draw noise
     assert not any("trust" in each for each in weak.warnings)
 
