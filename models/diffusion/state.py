@@ -16,7 +16,7 @@ from feynkac.base.errors import ModelError
 from feynkac.base.memory import Memory
 from feynkac.base.problems import Problem, list_problems
 from feynkac.base.sampling import NoiseLevel
-from feynkac.models.diffusion.calibration import posterior_variance
+from feynkac.models.diffusion.calibration import coordinate_variance, posterior_variance
 from feynkac.models.diffusion.checks import decode_latents, preview_latents
 from feynkac.models.diffusion.denoisers import Prediction
 from feynkac.models.diffusion.paths import Past
@@ -35,6 +35,8 @@ class View:
     """(R,) the rows looked at."""
     estimate: Tensor
     """(R, ...) the clean latents expected, as the preview shows them; with a graph where a gradient is wanted."""
+    clean: Tensor
+    """(R, ...) the same as latents."""
 
     @property
     def latent(self) -> Tensor:
@@ -47,8 +49,21 @@ class View:
         return self.state.noise_level
 
     def estimate_variance(self) -> Tensor:
-        """(R,) float64: the variance of x0 given the latent, for one coordinate (see `calibration`)."""
-        return torch.as_tensor(self.state.estimate_variance()[self.rows], device=self.estimate.device)
+        """(R, ...) float64: the variance of each coordinate of the sample given the latent, in the units of the sample.
+
+        By how much the preview changes as each coordinate of the clean latents goes one standard deviation up or down
+        (see `calibration`). Where it shows something of another shape than the latents, one value for all coordinates.
+        """
+        with torch.no_grad():
+            away = self.state.coordinate_variance(self.rows).sqrt().to(self.clean) * _draw_signs(
+                self.state.sampler.shape
+            )
+            shown = self.estimate.detach().double()
+            moved = [preview_latents(self.state, self.clean.detach() + step) for step in (away, -away)]
+            square = 0.5 * sum(((each.double() - shown) ** 2 for each in moved), torch.zeros_like(shown))
+        if square.shape == self.clean.shape:
+            return square
+        return square.mean(tuple(range(1, square.ndim)), keepdim=True).expand(square.shape)
 
 
 @dataclass
@@ -141,6 +156,13 @@ class Latents(Tree):
             self.leaves["variance"] = posterior_variance(self.x, estimate, self.noise_level, self.group, self.alive)
         return self.leaves["variance"]
 
+    def coordinate_variance(self, rows: Rows) -> Tensor:
+        """(R, ...) the variance of each coordinate of x0 given the latent (see `calibration`)."""
+        if "variances" not in self.leaves:
+            estimate = self.prediction.estimate
+            self.leaves["variances"] = coordinate_variance(self.x, estimate, self.noise_level, self.group, self.alive)
+        return gather(self.leaves["variances"], rows)
+
     def aside(self) -> Latents:
         """The same latents for guesses about other estimates than theirs, of which nothing is kept."""
         leaves = {name: leaf for name, leaf in self.leaves.items() if isinstance(name, str)}  # guesses go by potential
@@ -150,9 +172,10 @@ class Latents(Tree):
         """What a guess may look at, in batches that the network and the decoder can take; without graphs."""
         estimate = self.look().estimate
         for part in self.sampler.batches(rows):
+            clean = gather(estimate, part)
             with torch.no_grad():
-                shown = preview_latents(self, gather(estimate, part))
-            yield View(self, part, shown)  # outside: a generator's context would leak into its caller
+                shown = preview_latents(self, clean)
+            yield View(self, part, shown, clean)  # outside: a generator's context would leak into its caller
 
     def outputs(self, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
         """Finished rows in batches, each with its decoded samples (R, ...); copies of a row are decoded once."""
@@ -199,3 +222,8 @@ class Latents(Tree):
         with torch.no_grad():
             parts = [preview_latents(self, gather(last, part)) for part in self.sampler.batches(rows)]
         return [sample for part in parts for sample in part.cpu()]
+
+
+def _draw_signs(shape: tuple[int, ...]) -> Tensor:
+    """+1 and -1 at random places, always the same."""
+    return torch.randint(2, shape, generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0
