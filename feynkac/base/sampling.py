@@ -104,7 +104,7 @@ class View(Protocol):
         ...
 
     def estimate_variance(self) -> Tensor:
-        """(R, ...) float64: the variance of each coordinate of the sample given the latent, without a graph."""
+        """(R,) float64: the variance of x0 given the latent, for one coordinate."""
         ...
 
 

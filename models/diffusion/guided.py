@@ -42,10 +42,9 @@ class Guided(Shifted):
 
     Through the network, each step also takes a backward pass of it, and the memory of its graph for as many rows as it
     gets at a time (`batch=`). In a pipeline these are all particles, twice with classifier-free guidance, unless
-    `batch=` is fewer: then the network runs twice, and the graph is that of one part. Weights that
-    ask for gradients of their own take an eighth (U-Net) to a half (transformer) of it: call requires_grad_(False) on the
-    network. The first latents of a pipeline are drawn before anybody can ask for their gradient: its first step goes
-    through x0hat.
+    `batch=` is fewer: then the network runs twice, and the graph is that of one part. An eighth (U-Net) to a half
+    (transformer) of it goes if the network's own weights ask for no gradient: call its requires_grad_(False). The first
+    latents of a pipeline are drawn before anybody can ask for their gradient: its first step goes through x0hat.
 
     The target does not depend on any of this. With `weighted=False` the ratio is left out: that is plain guidance
     (DPS, MPGD; with eta=0, strength and trust=None FlowChef as published), there as a baseline, and biased: the samples

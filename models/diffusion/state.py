@@ -16,7 +16,7 @@ from feynkac.base.errors import ModelError
 from feynkac.base.memory import Memory
 from feynkac.base.problems import Problem, list_problems
 from feynkac.base.sampling import NoiseLevel
-from feynkac.models.diffusion.calibration import coordinate_variance, posterior_variance
+from feynkac.models.diffusion.calibration import posterior_variance
 from feynkac.models.diffusion.checks import decode_latents, preview_latents
 from feynkac.models.diffusion.denoisers import Prediction
 from feynkac.models.diffusion.paths import Past
@@ -49,21 +49,19 @@ class View:
         return self.state.noise_level
 
     def estimate_variance(self) -> Tensor:
-        """(R, ...) float64: the variance of each coordinate of the sample given the latent, in the units of the sample.
+        """(R,) float64: the variance of one coordinate of the sample given the latent, in the units of the sample.
 
-        By how much the preview changes as each coordinate of the clean latents goes one standard deviation up or down
-        (see `calibration`). Where it shows something of another shape than the latents, one value for all coordinates.
+        By how much the preview changes, on average over its coordinates, as those of the clean latents go one standard
+        deviation up or down (see `calibration`).
         """
+        variance = torch.as_tensor(self.state.estimate_variance()[self.rows]).to(self.clean)
+        signs = _draw_signs(self.state.sampler.shape).to(self.clean)
+        away = variance.sqrt().reshape(-1, *[1] * signs.ndim) * signs
         with torch.no_grad():
-            away = self.state.coordinate_variance(self.rows).sqrt().to(self.clean) * _draw_signs(
-                self.state.sampler.shape
-            )
             shown = self.estimate.detach().double()
             moved = [preview_latents(self.state, self.clean.detach() + step) for step in (away, -away)]
-            square = 0.5 * sum(((each.double() - shown) ** 2 for each in moved), torch.zeros_like(shown))
-        if square.shape == self.clean.shape:
-            return square
-        return square.mean(tuple(range(1, square.ndim)), keepdim=True).expand(square.shape)
+            squares = torch.stack([(x.double() - shown) ** 2 for x in moved])
+        return squares.mean(0).flatten(1).mean(1)
 
 
 @dataclass
@@ -155,13 +153,6 @@ class Latents(Tree):
             estimate = self.prediction.estimate
             self.leaves["variance"] = posterior_variance(self.x, estimate, self.noise_level, self.group, self.alive)
         return self.leaves["variance"]
-
-    def coordinate_variance(self, rows: Rows) -> Tensor:
-        """(R, ...) the variance of each coordinate of x0 given the latent (see `calibration`)."""
-        if "variances" not in self.leaves:
-            estimate = self.prediction.estimate
-            self.leaves["variances"] = coordinate_variance(self.x, estimate, self.noise_level, self.group, self.alive)
-        return gather(self.leaves["variances"], rows)
 
     def aside(self) -> Latents:
         """The same latents for guesses about other estimates than theirs, of which nothing is kept."""

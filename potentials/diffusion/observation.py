@@ -24,29 +24,24 @@ class Observation(Guess):
         self.name = f"observed({operator.name})"
 
     def log_psi(self, view: View) -> Tensor:
-        """(R,) nats: log N(y; A x0hat, noise^2 I + A diag(V) A') with V the variance of x0 given the latent.
+        """(R,) nats: log N(y; A x0hat, noise^2 I + V A A') with V the variance of x0 given the latent.
 
-        It is right for Gaussian data (pseudo-inverse guidance, Song et al. 2023, eq. 7, with its V); of A diag(V) A'
-        the diagonal is taken, in the basis of A A'.
+        It is right for Gaussian data (pseudo-inverse guidance, Song et al. 2023, eq. 7, with its V).
         """
-        x = view.estimate
         if isinstance(self.prior, str):
             variance = view.estimate_variance()
         else:
-            variance = torch.full_like(
-                x, view.noise_level.variance(self.prior), dtype=torch.float64, requires_grad=False
-            )
-        return store(self, view, self._log_density(x, variance))
+            variance = torch.full((len(view.rows),), view.noise_level.variance(self.prior), dtype=torch.float64)
+        return store(self, view, self._log_density(view.estimate, variance))
 
     def final(self, state: State, rows: Rows) -> LogW:
         """(R,) nats: log N(y; A x, noise^2 I)."""
+        zero = torch.zeros(1, dtype=torch.float64)
         outputs = require_outputs(state, self.name).outputs(rows)
-        return np.concatenate(
-            [self._log_density(x, torch.zeros_like(x, dtype=torch.float64)).cpu().numpy() for _, x in outputs]
-        )
+        return np.concatenate([self._log_density(x, zero.to(x.device)).cpu().numpy() for _, x in outputs])
 
     def _log_density(self, x: Tensor, variance: Tensor) -> Tensor:
-        """(R,) nats for samples or estimates `x` (R, ...) and the `variance` (R, ...) of their coordinates."""
+        """(R,) nats for samples or estimates (R, ...) and the variances (R,) or (1,) of one coordinate of theirs."""
         seen = self.operator.apply(x)
         if seen.shape[1:] != self.y.shape:
             raise ArgumentError(
@@ -54,9 +49,9 @@ class Observation(Guess):
                 f"{tuple(self.y.shape)}"
             )
         off = self.operator.whiten(seen.double() - self.y.to(seen.device).double()).abs() ** 2
-        off = off.flatten(1)
-        var = self.noise**2 + self.operator.spread(variance.to(off.device))
-        return -0.5 * (off / var + torch.log(2.0 * math.pi * var)).sum(1)
+        off = off.reshape(len(off), -1, off.shape[-1])  # channels share the spectrum
+        var = self.noise**2 + variance.to(off.device)[:, None, None] * self.operator.gram.to(off.device).double()
+        return -0.5 * (off / var + torch.log(2.0 * math.pi * var)).sum((1, 2))
 
 
 def observed(operator: Operator, y: Tensor, noise: float, prior: float | Literal["online"] = "online") -> Observation:

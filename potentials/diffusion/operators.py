@@ -13,17 +13,15 @@ from feynkac.base.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Operator:
-    """A linear map A of samples, with a unitary U that makes A A' diagonal."""
+    """A linear map A of samples, with a unitary U that makes A A' = U' diag(gram) U diagonal."""
 
     name: str
     apply: Callable[[Tensor], Tensor]
     """(R, ...) samples to (R, m...) observations."""
     whiten: Callable[[Tensor], Tensor]
     """(R, m...) observations to (R, m) coordinates, complex where U is."""
-    spread: Callable[[Tensor], Tensor]
-    """Variances (R, ...) of independent coordinates of samples to those (R, m) of the coordinates of observations.
-
-    The diagonal of U A diag(v) A' U', which is all of it where the v of a sample are equal, or U is the identity."""
+    gram: Tensor
+    """(m,) or (1,) eigenvalues of A A'."""
 
 
 def _flat(y: Tensor) -> Tensor:
@@ -35,11 +33,7 @@ def inpainting(mask: Tensor) -> Operator:
     if mask.dtype != torch.bool or not bool(mask.any()):
         raise ArgumentError(f"inpainting: the mask is {mask.dtype}; it must be bool, True where the sample is seen")
     seen = torch.nonzero(mask.flatten())[:, 0]
-
-    def see(x: Tensor) -> Tensor:
-        return x.flatten(1)[:, seen.to(x.device)]
-
-    return Operator("inpainting", see, _flat, see)
+    return Operator("inpainting", lambda x: x.flatten(1)[:, seen.to(x.device)], _flat, torch.ones(1))
 
 
 def superresolution(factor: int) -> Operator:
@@ -52,7 +46,7 @@ def superresolution(factor: int) -> Operator:
             raise ArgumentError(f"superresolution({factor}) of {tuple(x.shape)}: sides must be multiples of the factor")
         return x.unflatten(-1, (-1, factor)).mean(-1).unflatten(-2, (-1, factor)).mean(-2)
 
-    return Operator("superresolution", pool, _flat, lambda v: _flat(pool(v)) / factor**2)
+    return Operator("superresolution", pool, _flat, torch.full((1,), 1.0 / factor**2))
 
 
 def deblurring(kernel: Tensor, height: int, width: int) -> Operator:
@@ -68,22 +62,14 @@ def deblurring(kernel: Tensor, height: int, width: int) -> Operator:
     def whiten(y: Tensor) -> Tensor:
         return torch.fft.fft2(y.double(), norm="ortho").reshape(len(y), -1, height * width)
 
-    def spread(v: Tensor) -> Tensor:
-        means = v.reshape(len(v), -1, height * width).mean(2, keepdim=True)  # a stationary field of that variance
-        return (means * (spectrum.abs() ** 2).flatten().to(v)).flatten(1)
-
-    return Operator("deblurring", blur, whiten, spread)
+    return Operator("deblurring", blur, whiten, (spectrum.abs() ** 2).flatten())
 
 
 def linear(matrix: Tensor) -> Operator:
     """See `matrix` (m, D) times the flattened sample."""
-    _, vectors = torch.linalg.eigh(matrix.double() @ matrix.double().T)
-    square = (vectors.T @ matrix.double()) ** 2
+    values, vectors = torch.linalg.eigh(matrix.double() @ matrix.double().T)
 
     def apply(x: Tensor) -> Tensor:
         return x.flatten(1) @ matrix.to(x).T
 
-    def spread(v: Tensor) -> Tensor:
-        return v.flatten(1) @ square.to(v).T
-
-    return Operator("linear", apply, lambda y: y.double() @ vectors.to(y.device), spread)
+    return Operator("linear", apply, lambda y: y.double() @ vectors.to(y.device), values.clamp(min=0.0))
