@@ -21,7 +21,7 @@ from feynkac.smc.checks import call, check_pair, check_size
 from feynkac.smc.population import Population, advance, retire
 from feynkac.smc.redraws import Past
 from feynkac.smc.rejuvenation import Moves, Rejuvenation
-from feynkac.smc.resample import put_in_place
+from feynkac.smc.resample import at_step, put_in_place
 from feynkac.smc.rng import Stream
 from feynkac.smc.weights import effective_sample_size, log_sum_exp
 
@@ -230,6 +230,7 @@ def _select(
     t: int, log_w: LogW, settled: Mask, groups: tuple[slice, ...], resample: Resample, rng: RandomSource
 ) -> tuple[Rows, LogW, tuple[bool, ...], tuple[slice, ...]]:
     """Resample each group that has not ended, all its rows `settled` or dead; survivors keep their slot."""
+    resample = at_step(resample, t)
     rows, weights, resampled = [], [], []
     for g, part in enumerate(groups):
         mine, parents, size = log_w[part], None, part.stop - part.start

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import numpy as np
 
 from feynkac.base.contract import LogW, Resample, Rng, Rows
 from feynkac.base.errors import ArgumentError
+from feynkac.base.numbers import read_steps
 from feynkac.smc import kernels
 from feynkac.smc.checks import name_of
 from feynkac.smc.schemes import (
@@ -34,8 +35,10 @@ from feynkac.smc.weights import effective_sample_size, find_top, largest_share, 
 __all__ = [
     "SCHEMES",
     "adaptive",
+    "at_step",
     "by_name",
     "chopthin",
+    "during",
     "islands",
     "killing",
     "mean_partition",
@@ -99,7 +102,8 @@ def adaptive(scheme: Resample, ess: float = 0.5, *, measure: Literal["ess", "max
         )
         return (None, log_weight) if enough else scheme(log_weight, rng)
 
-    return Scheme(f"adaptive({name_of(scheme)}, ess={ess:g}{', measure=max' if measure == 'max' else ''})", draw)
+    name = f"adaptive({name_of(scheme)}, ess={ess:g}{', measure=max' if measure == 'max' else ''})"
+    return Scheme(name, draw, _follow(scheme, lambda inner: adaptive(inner, ess, measure=measure)))
 
 
 def mean_partition(scheme: Resample) -> Scheme:
@@ -115,7 +119,7 @@ def mean_partition(scheme: Resample) -> Scheme:
         rows, new = scheme(log_weight[order], rng)
         return (None, log_weight) if rows is None else (order[rows], new)
 
-    return Scheme(f"mean_partition({name_of(scheme)})", draw)
+    return Scheme(f"mean_partition({name_of(scheme)})", draw, _follow(scheme, mean_partition))
 
 
 def islands(scheme: Resample, count: int) -> Scheme:
@@ -141,7 +145,7 @@ def islands(scheme: Resample, count: int) -> Scheme:
         rows = [(np.arange(size) if rows is None else rows) + k * size for k, (rows, _) in enumerate(parts)]
         return np.concatenate(rows), np.concatenate([new for _, new in parts])
 
-    return Scheme(f"islands({name_of(scheme)}, {count})", draw)
+    return Scheme(f"islands({name_of(scheme)}, {count})", draw, _follow(scheme, lambda inner: islands(inner, count)))
 
 
 def split(k: int) -> Scheme:
@@ -182,7 +186,34 @@ def then(first: Resample, second: Resample) -> Scheme:
             return (again if rows is None else rows), new
         return rows[again], new
 
-    return Scheme(f"then({name_of(first)}, {name_of(second)})", draw)
+    name = f"then({name_of(first)}, {name_of(second)})"
+    timed = any(isinstance(each, Scheme) and each.timed for each in (first, second))
+    return Scheme(name, draw, (lambda t: then(at_step(first, t), at_step(second, t))) if timed else None)
+
+
+def during(scheme: Resample, steps: Iterable[int]) -> Scheme:
+    """Resample by `scheme` when the model has taken one of these numbers of `steps`, such as range(20, 81), else never.
+
+    The times are fixed beforehand, so that the evidence stays unbiased; the weights go on adding up in between. FK
+    steering resamples during(multinomial, range(20, 81, 20)) (Singhal et al. 2025). Raises ArgumentError for what are
+    no numbers of steps; drawn from by itself, without an engine that tells the step, for that.
+    """
+    when = read_steps("during: steps", steps)
+    name = f"during({name_of(scheme)}, {when})"
+
+    def draw(log_weight: LogW, rng: Rng) -> Draw:
+        raise ArgumentError(f"{name} must be told the step; ask its at(t) for what draws before step t")
+
+    return Scheme(name, draw, lambda t: at_step(scheme, t) if t in when else never)
+
+
+def at_step(scheme: Resample, t: int) -> Resample:
+    """What `scheme` is before step `t`."""
+    return scheme.at(t) if isinstance(scheme, Scheme) else scheme
+
+
+def _follow(scheme: Resample, make: Callable[[Resample], Resample]) -> Callable[[int], Resample] | None:
+    return (lambda t: make(scheme.at(t))) if isinstance(scheme, Scheme) and scheme.timed else None
 
 
 def put_in_place(rows: Rows, log_weight: LogW, n: int) -> tuple[Rows, LogW]:

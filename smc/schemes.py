@@ -19,7 +19,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.contract import LogW, Rng, Rows
+from feynkac.base.contract import LogW, Resample, Rng, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.smc import kernels
 from feynkac.smc.weights import rescale
@@ -36,16 +36,28 @@ PYTHON_UP_TO = 64
 class Scheme:
     """A function that satisfies `Resample`, with the expression that made it as its name."""
 
-    def __init__(self, name: str, draw: Callable[[LogW, Rng], Draw]) -> None:
+    def __init__(
+        self, name: str, draw: Callable[[LogW, Rng], Draw], at: Callable[[int], Resample] | None = None
+    ) -> None:
+        """`at`: what stands in its place before each step, where it is not the same before all."""
         self.name = name
         self.__name__ = name
-        self._draw = draw
+        self._draw, self._at = draw, at
 
     def __call__(self, log_weight: LogW, rng: Rng, /) -> Draw:
         return self._draw(log_weight, rng)
 
     def __repr__(self) -> str:
         return self.name
+
+    @property
+    def timed(self) -> bool:
+        """Whether it is not the same before all steps."""
+        return self._at is not None
+
+    def at(self, t: int) -> Resample:
+        """What draws before step `t`, when `t` steps have been taken."""
+        return self if self._at is None else self._at(t)
 
 
 def multinomial(log_weight: LogW, rng: Rng, n: int | None = None) -> Draw:

@@ -14,6 +14,7 @@ import feynkac as fk
 from feynkac.models import diffusion as fd
 from feynkac.models.diffusion.denoisers import Prediction
 from feynkac.models.diffusion.schedulers import prediction_of, schedule_of
+from feynkac.potentials import diffusion as fp
 from feynkac.smc import resample as schemes
 from steered.published import Published, run
 from steered.runs import Drawn, Method, Numbers, best, cells, even, quantiles, shares, steered, total_variation
@@ -103,10 +104,11 @@ def methods(task: Task, pool: Tensor) -> dict[str, Method]:
     `pool`: other samples of the base model, (M, 1, 8, 8), for the methods that choose among such.
     """
     network, target = task.network, fk.reward(task.reward, batch=True)
+    gradual = fp.tempered(target, ess=0.5)
 
-    def ours(proposal: Any = fd.BASE, **options: Any) -> Method:
+    def ours(proposal: Any = fd.BASE, potential: Any = target, **options: Any) -> Method:
         sampler = fd.DiffusionSampler(network, network.schedule, SHAPE, proposal=proposal)
-        return lambda n, runs: steered(sampler, target, n, runs, **options)
+        return lambda n, runs: steered(sampler, potential, n, runs, **options)
 
     def blind(through: Any) -> Method:
         guided = ours(fd.Guided(target, through=through, trust=None, weighted=False), resample=schemes.never)
@@ -142,7 +144,10 @@ def methods(task: Task, pool: Tensor) -> dict[str, Method]:
         "importance sampling": importance,
         "feynkac": ours(),
         "feynkac, Guided, trust=1": ours(fd.Guided(target, trust=1.0)),
+        "feynkac, Guided, inner=4": ours(fd.Guided(target, inner=4)),
         "feynkac, Guided by the denoiser": ours(fd.Guided(target, through="denoiser", trust=None)),
+        "TDS": ours(fd.Guided(target, through="denoiser"), resample=schemes.adaptive(schemes.systematic)),
+        "DAS": ours(fd.Guided(gradual, through="denoiser"), gradual),
     }
 
 

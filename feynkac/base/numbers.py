@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.lists import as_list
 
 
 def as_whole(value: Any) -> int | None:
@@ -94,3 +95,11 @@ def read_seconds(name: str, value: Any) -> float | None:
     if not read_real(name, value, 0.0, " seconds, or None for no limit"):
         raise ArgumentError(f"{name} is 0; give seconds, or None for no limit")
     return float(value)
+
+
+def read_steps(name: str, value: Any) -> range | tuple[int, ...]:
+    """Numbers of steps from 1 on, a range as it is. Raises ArgumentError by the `name` of the argument."""
+    steps = [as_whole(each) for each in as_list(value) or ()]
+    if not steps or not all(each is not None and each >= 1 for each in steps):
+        raise ArgumentError(f"{name} is {value!r}; give numbers of steps, from 1 on, such as range(20, 81, 20)")
+    return value if isinstance(value, range) else tuple(sorted({each for each in steps if each is not None}))

@@ -89,6 +89,11 @@ class View(Protocol):
         ...
 
     @property
+    def latent(self) -> Tensor:
+        """(R, ...) the latents as they are, with their noise."""
+        ...
+
+    @property
     def estimate(self) -> Tensor:
         """(R, ...) the clean latents expected, as the preview shows them; with a graph where a gradient is wanted."""
         ...
@@ -110,7 +115,7 @@ class View(Protocol):
 class NeedsGraph(Protocol):
     """A proposal that may take gradients through the denoiser. Without it: no graph is kept while the network runs.
 
-    A pipeline, whose network gives no gradient, refuses it.
+    A pipeline refuses it where its network gives no gradient.
     """
 
     @property

@@ -16,6 +16,7 @@ CLEAN = NoiseLevel(1.0, 0.0)
 class GaussianMixture:
     """The law sum_k weight_k N(mean_k, cov_k) over d coordinates, and its exact denoiser.
 
+    Latents may have any shape of d coordinates, such as that of an image.
     `weights` (K,); `means` (K, d); `covariances` (K, d, d), (K, d) diagonals, (K,) or a single number for
     isotropic ones. float64. Raises ArgumentError for shapes that do not fit and for variances that are not positive.
     """
@@ -39,24 +40,25 @@ class GaussianMixture:
     def _at(self, x: Tensor, noise_level: NoiseLevel) -> tuple[Tensor, Tensor, Tensor]:
         """(R, K) log joint density in nats, (R, K, d) offsets in eigen-coordinates, (K, d) variances of x."""
         variance = noise_level.alpha**2 * self._values + noise_level.sigma**2
-        offset = x.double()[:, None] - noise_level.alpha * self.means
+        offset = x.double().flatten(1)[:, None] - noise_level.alpha * self.means
         if self._vectors is not None:
             offset = torch.einsum("rkd,kde->rke", offset, self._vectors)
         density = -0.5 * (offset**2 / variance + torch.log(2 * math.pi * variance)).sum(-1)
         return density + self.weights.log(), offset, variance
 
     def x0hat(self, x: Tensor, t: NoiseLevel, /) -> Tensor:
-        """(R, d) E[x0 | x] of (R, d) latents."""
+        """(R, ...) E[x0 | x] of latents of d coordinates."""
         joint, offset, variance = self._at(x, t)
         gain = t.alpha * self._values / variance
-        return torch.einsum("rk,rkd->rd", joint.softmax(1), self.means + self._turn_back(gain * offset)).to(x.dtype)
+        x0hat = torch.einsum("rk,rkd->rd", joint.softmax(1), self.means + self._turn_back(gain * offset))
+        return x0hat.to(x.dtype).reshape(x.shape)
 
     def _turn_back(self, offset: Tensor) -> Tensor:
         """(R, K, d) offsets in eigen-coordinates, back in those of samples."""
         return offset if self._vectors is None else torch.einsum("rke,kde->rkd", offset, self._vectors)
 
     def log_prob(self, x: Tensor, noise_level: NoiseLevel = CLEAN) -> Tensor:
-        """(R,) nats: the log-density of (R, d) latents at `noise_level`, or of samples."""
+        """(R,) nats: the log-density of (R, ...) latents at `noise_level`, or of samples."""
         return self._at(x, noise_level)[0].logsumexp(1)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:

@@ -21,11 +21,12 @@ from feynkac.base.errors import ArgumentError, FeynkacError, ModelError
 from feynkac.base.numbers import read_real, read_whole
 from feynkac.models.diffusion.decoding import decoder_of
 from feynkac.models.diffusion.forkable import find_cache
+from feynkac.models.diffusion.gradients import check_gradients
 from feynkac.models.diffusion.paths import LatentPath
 from feynkac.models.diffusion.pipeline_arguments import check_call, check_kind
 from feynkac.models.diffusion.pipeline_call import PipelineCall
 from feynkac.models.diffusion.pipeline_opening import ask_for, make_arguments, open_call, rehearse
-from feynkac.models.diffusion.pipeline_source import NO_GRADIENT, PipelineSource, Prepared, part_from
+from feynkac.models.diffusion.pipeline_source import PipelineSource, Prepared, part_from
 from feynkac.models.diffusion.pipeline_whole import WHOLE, Drawn, hold, read_latents
 from feynkac.models.diffusion.preview import Fit, Preview, preview_of, try_decoder
 from feynkac.models.diffusion.proposals import BASE, Proposal, keeps_graph
@@ -101,8 +102,9 @@ class Diffusion:
         - Any function of latents; with `decode` given, the default is `decode`.
 
         Raises ArgumentError for what is no number, for steps and an eta that the scheduler has not, and ModelError for
-        pipelines that make one sample of all that they draw. `steer` raises what `check_forks` does, and ModelError for
-        a network that says of a particle what depends on the others in its batch, where `batch` is fewer than all.
+        pipelines that make one sample of all that they draw, and where the proposal asks for a gradient that there is
+        not. `steer` raises what `check_forks` does, and ModelError for a network that says of a particle what depends
+        on the others in its batch, where `batch` is fewer than all.
         """
         steps = read_whole("steps", steps, 1)
         batch = None if batch is None else read_whole("batch", batch, 1)
@@ -115,7 +117,7 @@ class Diffusion:
         if refusal is not None and proposal is not BASE:
             raise refusal  # it would have nothing to shift
         if keeps_graph(proposal):
-            raise ArgumentError(NO_GRADIENT)
+            check_gradients(pipe)
         preview_of(preview, decoder_of(pipe) if decode is None else decode, decode is None, {})
         return cls(pipe, steps, eta, proposal=proposal, decode=decode, preview=preview, batch=batch, _refusal=refusal)
 
@@ -179,6 +181,8 @@ class Diffusion:
     def init(self, n: int, rng: Rng) -> Prepared:
         """`n` particles, of which nothing is drawn: the pipeline does so at the first step, with our generators."""
         make_arguments(self.pipe, self.calls, n, {})  # what is wrong with them is said before anything runs
+        if keeps_graph(self.proposal):
+            check_gradients(self.pipe)
         sources = seed_generators(n, rng)
         return Prepared(n, lambda: self._begin(n, rng, sources), sources)
 

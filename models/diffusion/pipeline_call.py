@@ -119,11 +119,12 @@ class PipelineCall:
         self._rows, self._twice = rows, False
         self.returned: Any = None
         """What the pipeline has returned, once it has ended."""
-        self._name, self._step = type(pipe).__name__, type(pipe.scheduler).step
+        self.name, self._step = type(pipe).__name__, type(pipe.scheduler).step
         self.scheduler = mine.scheduler
         self.count = 0
         """Questions so far."""
         self.question: Question | None = None
+        self._shield = contextlib.ExitStack()  # what keeps the pipeline's inference mode from its caller
         self._graph = torch.is_grad_enabled()
         self._thread = threading.get_ident()
         self._greenlet = greenlet(lambda: mine(**arguments))
@@ -133,9 +134,17 @@ class PipelineCall:
         with _FIRST_PASS:
             return self._ask()
 
-    def resume(self, x: Tensor, x0: Tensor) -> Question | None:
-        """Go on with latents `x` (N, ...), whose clean latents are expected at `x0`; None if the pipeline has ended."""
-        return self._ask((torch.cat([x, x]), torch.cat([x0, x0])) if self._twice else (x, x0))
+    def resume(self, x: Tensor, x0: Tensor, graph: bool = False) -> Question | None:
+        """Go on with latents `x` (N, ...), whose clean latents are expected at `x0`; None if the pipeline has ended.
+
+        `graph`: what it does up to the next question keeps the graph that leads to `x`.
+        """
+        before = self._graph
+        self._graph = graph or before
+        try:
+            return self._ask((torch.cat([x, x]), torch.cat([x0, x0])) if self._twice else (x, x0))
+        finally:
+            self._graph = before if graph else self._graph
 
     def finish(self) -> Tensor:
         """(N, ...) the latents that the scheduler draws by its own steps, all of which are taken to the end."""
@@ -188,7 +197,7 @@ class PipelineCall:
         except FeynkacError:
             raise
         except Exception as cause:
-            raise ModelError(_explain(self._name, cause)) from cause
+            raise ModelError(_explain(self.name, cause)) from cause
         self.question = self._halve(said) if isinstance(said, Question) else None
         self.count += self.question is not None
         if self.question is None:
@@ -206,15 +215,19 @@ class PipelineCall:
     def _switch(self, enter: Callable[[], Any]) -> Any:
         """Enter the pipeline, with its gradient mode in place for as long as it runs.
 
-        The gradient mode belongs to the thread: without this the pipeline's `no_grad` would reach its caller.
+        The gradient mode and inference mode belong to the thread: without this the pipeline's `no_grad` would reach its
+        caller.
         """
-        graph = torch.is_grad_enabled()
+        graph, inference = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        self._shield.close()
         torch.set_grad_enabled(self._graph)
         self._greenlet.parent = getcurrent()
         try:
             return enter()
         finally:
             self._graph = torch.is_grad_enabled()
+            if torch.is_inference_mode_enabled() != inference:
+                self._shield.enter_context(torch.inference_mode(inference))
             torch.set_grad_enabled(graph)
 
 

@@ -1,7 +1,8 @@
 """The networks of a pipeline's call, run on parts of their rows, so that their memory does not grow with the particles.
 
 The pipeline keeps its latents, its guidance and its conditions for all particles at once; only where it calls a network
-does a stand-in split what it was given, call the network part by part, and put together what that returned.
+does a stand-in split what it was given, call the network part by part, and put together what that returned. Where a
+gradient is wanted, a part keeps its arguments alone, and runs once more when the gradient goes back through it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from feynkac.base.errors import ModelError, is_out_of_memory
 from feynkac.models.diffusion.checks import differ, warn_of_memory
@@ -124,6 +126,7 @@ class Parts:
         self._proved = self._room.parted = True
         return joined.value
 
+    @torch.no_grad()
     def _prove(self, given: Any, rows: int, size: int, joined: Joined) -> None:
         """Raises ModelError unless a row says alone, or beside another one, what it said in its part of `size` rows."""
         first, last = (size - 1, size) if size > 1 else (0, 2)
@@ -138,6 +141,8 @@ class Parts:
     @staticmethod
     def _call(network: Any, given: Any, rows: int, first: int, last: int) -> Any:
         args, kwargs = take_rows(given[0], given[1], rows, first, last)
+        if torch.is_grad_enabled():  # its graph is made when the gradient is taken, so that there is one at a time
+            return checkpoint(network, *args, use_reentrant=False, **kwargs)
         return network(*args, **kwargs)
 
     def _refuse(self, why: str) -> ModelError:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +15,12 @@ from torch import Tensor
 from feynkac.base.contract import LogW, Rng, Rows, State
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.diffusion.decoding import raise_precision
-from feynkac.models.diffusion.denoisers import Prediction
 from feynkac.models.diffusion.forkable import Twins
+from feynkac.models.diffusion.gradients import Pull, pull_back, require_graph
 from feynkac.models.diffusion.paths import LatentPath
 from feynkac.models.diffusion.pipeline_call import PipelineCall, Question
 from feynkac.models.diffusion.pipeline_whole import read_latents
-from feynkac.models.diffusion.proposals import BASE, Proposal
+from feynkac.models.diffusion.proposals import BASE, Proposal, keeps_graph
 from feynkac.models.diffusion.saving import load_generators, save_generators
 from feynkac.models.diffusion.schedule import NoiseSchedule
 from feynkac.models.diffusion.schedulers import own_options, prediction_of
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from feynkac.models.diffusion.sampler import DiffusionSampler
 
 TWICE = "it calls its scheduler's step more than once per iteration, or goes by times of its own, and cannot be steered"
-NO_GRADIENT = "a pipeline gives no gradient through its network; use Guided(..., through='x0hat')"
 
 
 class PipelineSource:
@@ -86,11 +86,27 @@ class PipelineSource:
 
     def look(self, state: Latents) -> dict[str, Tensor]:
         """Resume the pipeline with the latents of `state`, and return what its network says about them."""
+        level, x = state.noise_level, raise_precision(state.x)
+        graph = keeps_graph(state.sampler.proposal) and state.t > 0 and level.alpha > 0.0
+        if graph:
+            x = x.detach().clone().requires_grad_()
+        question = self._ask(state, x, graph)
+        self._call.tell(state)
+        output = question.output.detach()
+        self._twins.compare(state.x, output, self._call.room.parted)
+        with torch.set_grad_enabled(graph):
+            said = prediction_of(self._call.scheduler, raise_precision(question.output), x, level)
+        if graph:
+            require_graph(question.output, self._call.name)
+            state.tape = (x, said.x0hat)
+        return {"output": output, "x0hat": said.x0hat.detach(), "epshat": said.epshat.detach()}
+
+    def _ask(self, state: Latents, x: Tensor, graph: bool) -> Question:
+        """What the pipeline asks about the latents of `state`, given to it as `x`, with the graph from there."""
         if self._call.count != max(state.t, 1):
             raise ModelError(f"these are the particles of step {state.t}, but a pipeline only runs forward")
-        answer = self._call.question if state.t == 0 else self._resume(state)
-        question = _check(answer, state.t, state.sampler)
-        due = state.noise_level
+        answer = self._call.question if state.t == 0 else self._resume(state, x, graph)
+        question, due = _check(answer, state.t, state.sampler), state.noise_level
         if not math.isclose(float(question.time), due.time, rel_tol=1e-4, abs_tol=1e-3):
             raise ModelError(f"the pipeline is at time {float(question.time):g} where {due.time:g} was due: {TWICE}")
         given = state.x.to(question.x.dtype)
@@ -99,14 +115,14 @@ class PipelineSource:
                 "the pipeline changes its latents between the steps of its scheduler, with what may differ between "
                 "particles and would not fork with them; it cannot be steered"
             )
-        self._call.tell(state)
-        self._twins.compare(state.x, question.output, self._call.room.parted)
-        said = prediction_of(self._call.scheduler, raise_precision(question.output), raise_precision(state.x), due)
-        return {"output": question.output, "x0hat": said.x0hat, "epshat": said.epshat}
+        return question
 
-    def predict_again(self, state: Latents, rows: Rows, x: Tensor) -> Prediction:
-        """Refused: the pipeline calls its network itself."""
-        raise ArgumentError(NO_GRADIENT)
+    def pulls(self, state: Latents) -> Iterator[tuple[Rows, Pull]] | None:
+        """All rows in one part, as the pipeline runs them; None at the first step, whose latents it draws itself."""
+        if state.tape is None:
+            return None
+        alive = np.flatnonzero(state.alive)
+        return iter([(alive, partial(_pull_rows, state.tape, torch.as_tensor(alive, device=state.x.device)))])
 
     def draw_next(self, state: Latents) -> Tensor | None:
         """(N, ...) the latents that the scheduler's own `step` makes, where it draws from the sampler's kernel."""
@@ -123,18 +139,19 @@ class PipelineSource:
             self._call.skip_step()
         if state.t < len(state.sampler.schedule):
             return
-        if self._resume(state) is not None:
+        if self._resume(state, state.x) is not None:
             raise ModelError(f"the pipeline goes on after its {state.t} steps: {TWICE}")
         state.x = read_latents(self._call.returned, state.x, self._asked)
 
-    def _resume(self, state: Latents) -> Question | None:
+    def _resume(self, state: Latents, x: Tensor, graph: bool = False) -> Question | None:
         """Hand the latents over as the pipeline keeps them; its own step may have changed their type."""
         assert state.denoised is not None
         dtype = state.x.dtype if self._own is not None else state.sampler.dtype
-        x, x0 = state.x.to(dtype), state.denoised.to(dtype)
+        with torch.set_grad_enabled(graph):  # a copy, which the pipeline may write to
+            given, x0 = x.clone().to(dtype) if graph else x.to(dtype), state.denoised.to(dtype)
         if self.given is not None:
-            self.given.append((x.clone(), x0.clone()))
-        return self._call.resume(x, x0)
+            self.given.append((given.detach().clone(), x0.clone()))
+        return self._call.resume(given, x0, graph)
 
     def save(self) -> dict[str, Any]:
         """What leads another call to where this one is."""
@@ -156,6 +173,13 @@ class PipelineSource:
     def _device(self) -> torch.device:
         assert self._call.question is not None
         return self._call.question.x.device
+
+
+def _pull_rows(tape: tuple[Tensor, Tensor], rows: Tensor, gradient: Tensor, again: bool) -> Tensor:
+    """(R, ...) a gradient of the estimates of `rows` as one of their latents; the graph is of all rows."""
+    x, estimate = tape
+    whole = x.new_zeros(x.shape).index_copy(0, rows, gradient.to(x))
+    return pull_back(x, estimate, whole, again).index_select(0, rows)
 
 
 class Prepared:

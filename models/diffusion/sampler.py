@@ -24,6 +24,7 @@ from feynkac.models.diffusion.paths import LatentPath, Past
 from feynkac.models.diffusion.proposals import BASE, Proposal
 from feynkac.models.diffusion.saving import check_source, identify_sampler, load_latents, save_latents
 from feynkac.models.diffusion.schedule import NoiseSchedule
+from feynkac.models.diffusion.shifted import Shifted
 from feynkac.models.diffusion.sources import Denoisers, Source, check_replayable
 from feynkac.models.diffusion.state import Latents
 from feynkac.models.diffusion.tree import with_row_0
@@ -57,18 +58,25 @@ class DiffusionSampler:
     name = "diffusion sampler"
 
     def __post_init__(self) -> None:
-        if not self.schedule.stochastic and self.proposal is not BASE:
-            nothing = f"{self.proposal} has nothing to shift, as this schedule draws no noise"
-            raise ArgumentError(f"{nothing}; {self.schedule.advise_noise()}")
+        self._check_proposal()
         if self.batch is not None:
             rows = read_whole("batch", self.batch, 1, ", the rows for one call of the network")
             object.__setattr__(self, "batch", rows)
         if self.preview is None:
             object.__setattr__(self, "preview", self.decode)
 
+    def _check_proposal(self) -> None:
+        if self.schedule.stochastic or self.proposal is BASE:
+            return
+        if not self.biased:
+            nothing = f"{self.proposal} has nothing to shift, as this schedule draws no noise"
+            raise ArgumentError(f"{nothing}; {self.schedule.advise_noise()}")
+        if isinstance(self.proposal, Shifted):
+            self.proposal.check_noiseless()
+
     def check_forks(self) -> None:
         """Raises ArgumentError where the schedule draws no noise, and what the source raises."""
-        if not self.schedule.stochastic:
+        if not (self.schedule.stochastic or self.schedule.moved):
             raise ArgumentError(
                 "this schedule draws no noise, so that copies of a particle would stay identical for ever; "
                 f"{self.schedule.advise_noise()}, or algorithm='best_of_n' or 'importance', which copy nothing"
@@ -218,7 +226,7 @@ class DiffusionSampler:
         if own is not None:  # from the kernel itself
             return own if given is None else with_row_0(own, given), own.new_zeros(len(own), dtype=torch.float64)
         mean = transition.mean(state.prediction.x0hat, state.prediction.epshat)
-        if transition.std > 0.0:
+        if transition.std > 0.0 or (self.biased and not self.schedule.stochastic):
             x, log_w = self.proposal.move(state, transition, mean, self.source.draw_noise(self, len(state), rng))
         else:  # nothing to draw, hence nothing to propose
             x, log_w = mean, mean.new_zeros(len(mean), dtype=torch.float64)

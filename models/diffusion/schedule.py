@@ -27,6 +27,8 @@ class NoiseSchedule:
     transitions: tuple[Transition, ...]
     start: float
     """Standard deviation of the first latent, which is at the noise level `transitions[0].before`."""
+    moved: bool = False
+    """Whether moves change the latents where no transition does, as those of a `generator`."""
 
     def __post_init__(self) -> None:
         if not self.transitions:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,6 +14,7 @@ from feynkac.base.contract import LogW, Rng, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.models.diffusion.composition import power_of, start_of
 from feynkac.models.diffusion.denoisers import Denoiser, Prediction, Predictor, predict
+from feynkac.models.diffusion.gradients import Pull, pull_back, require_graph
 from feynkac.models.diffusion.paths import LatentPath
 from feynkac.models.diffusion.proposals import Replayable, keeps_graph
 from feynkac.models.diffusion.tree import gather, with_row_0
@@ -63,10 +65,10 @@ class Source(Protocol):
         """
         ...
 
-    def predict_again(self, state: Latents, rows: Rows, x: Tensor) -> Prediction:
-        """The prediction for latents `x` (R, ...) of `rows`, with a graph if gradients are on.
+    def pulls(self, state: Latents) -> Iterator[tuple[Rows, Pull]] | None:
+        """The rows alive, part by part, each with what takes gradients of their estimates back through the network.
 
-        Raises ArgumentError where the network gives no gradient.
+        None where that cannot be at this noise level. Raises ModelError where the network gives no gradient.
         """
         ...
 
@@ -123,7 +125,7 @@ class Denoisers:
         for part in parts:
             x = gather(state.x, part).requires_grad_(graph)
             with torch.set_grad_enabled(graph):
-                prediction = self.predict_again(state, part, x)
+                prediction = self._predict(state, part, x)
             state.tape = (x, prediction.estimate) if graph else None
             for name, value in prediction._asdict().items():
                 if value is not None and len(part) == len(state):
@@ -133,7 +135,19 @@ class Denoisers:
                     whole[torch.as_tensor(part, device=whole.device)] = value.detach()
         return leaves
 
-    def predict_again(self, state: Latents, rows: Rows, x: Tensor) -> Prediction:
+    def pulls(self, state: Latents) -> Iterator[tuple[Rows, Pull]]:
+        """Batch by batch, so that there is one graph at a time; that of a single batch is there already."""
+        for part in state.sampler.batches(np.flatnonzero(state.alive)):
+            x, estimate = state.tape or self._make_tape(state, part)
+            require_graph(estimate, "the denoiser")
+            yield part, partial(pull_back, x, estimate)
+
+    def _make_tape(self, state: Latents, part: Rows) -> tuple[Tensor, Tensor]:
+        x = gather(state.x, part).requires_grad_()
+        with torch.enable_grad():
+            return x, self._predict(state, part, x).estimate
+
+    def _predict(self, state: Latents, rows: Rows, x: Tensor) -> Prediction:
         """What the denoiser of each row's problem says about the latents `x` (R, ...) of `rows`."""
         first = self.denoisers[0]
         if all(each is first for each in self.denoisers):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +35,11 @@ class View:
     """(R,) the rows looked at."""
     estimate: Tensor
     """(R, ...) the clean latents expected, as the preview shows them; with a graph where a gradient is wanted."""
+
+    @property
+    def latent(self) -> Tensor:
+        """(R, ...) the latents as they are, with their noise."""
+        return gather(self.state.x, self.rows)
 
     @property
     def noise_level(self) -> NoiseLevel:
@@ -136,6 +141,11 @@ class Latents(Tree):
             self.leaves["variance"] = posterior_variance(self.x, estimate, self.noise_level, self.group, self.alive)
         return self.leaves["variance"]
 
+    def aside(self) -> Latents:
+        """The same latents for guesses about other estimates than theirs, of which nothing is kept."""
+        leaves = {name: leaf for name, leaf in self.leaves.items() if isinstance(name, str)}  # guesses go by potential
+        return replace(self, leaves=leaves)
+
     def views(self, rows: Rows) -> Iterator[View]:
         """What a guess may look at, in batches that the network and the decoder can take; without graphs."""
         estimate = self.look().estimate
@@ -145,11 +155,23 @@ class Latents(Tree):
             yield View(self, part, shown)  # outside: a generator's context would leak into its caller
 
     def outputs(self, rows: Rows) -> Iterator[tuple[Rows, Tensor]]:
-        """Finished rows in batches, each with its decoded samples (R, ...); a row is decoded once."""
-        for part in self.sampler.batches(rows):
-            yield part, self._decode(part)
+        """Finished rows in batches, each with its decoded samples (R, ...); copies of a row are decoded once."""
+        originals = self.find_originals(rows)
+        for here in self.sampler.batches(np.arange(len(rows))):
+            self._decode(np.unique(originals[here]))
+            yield rows[here], gather(self.leaves["samples"], originals[here]).to(self.x.device)
 
-    def _decode(self, part: Rows) -> Tensor:
+    def find_originals(self, rows: Rows) -> Rows:
+        """(R,) for each of `rows` the first of them with the same latent and problem."""
+        sums = gather(self.x, rows).flatten(1).sum(1, dtype=torch.float64).tolist()
+        first, found = dict[tuple[int, float], int](), rows.copy()
+        for i, key in enumerate(zip(self.group[rows].tolist(), sums, strict=True)):
+            original = first.setdefault(key, int(rows[i]))
+            if torch.equal(self.x[original], self.x[int(rows[i])]):
+                found[i] = original
+        return found
+
+    def _decode(self, part: Rows) -> None:
         # Each reward asks for them, and at last the result, which has them on the host: so that is where they are kept.
         known = self.leaves.setdefault("decoded", np.zeros(len(self), np.bool_))
         new = part[~known[part]]
@@ -159,7 +181,6 @@ class Latents(Tree):
             whole = self.leaves.setdefault("samples", shown.new_empty((len(self), *shown.shape[1:])))
             whole[torch.as_tensor(new)] = shown
             known[new] = True
-        return gather(self.leaves["samples"], part).to(self.x.device)
 
     def recall(self, key: Hashable) -> NDArray[np.float64]:
         """(N,) numbers about the latents at this noise level under `key`, nan where none was computed."""

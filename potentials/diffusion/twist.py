@@ -11,7 +11,8 @@ from torch import Tensor
 from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.errors import ArgumentError
 from feynkac.base.sampling import NoiseLevel, View
-from feynkac.potentials.rewards.decoded import Guess, Steps, store
+from feynkac.potentials.rewards.boundaries import Every, read_every
+from feynkac.potentials.rewards.decoded import Guess, Steps, count_steps, store
 from feynkac.potentials.rewards.scoring import Scorer
 
 
@@ -32,17 +33,17 @@ class Twist(Guess):
         return np.zeros(len(rows))
 
 
-def twist(f: Callable[[Tensor, NoiseLevel], Any], every: Steps = 1) -> Twist:
+def twist(f: Callable[[Tensor, NoiseLevel], Any], every: Every = 1) -> Twist:
     """Foresee f(x0hat, noise_level) nats on the way, without any part in the target.
 
-    f takes all estimates (R, ...) at once and returns (R,) numbers. `every`: guess after every so many steps. Any guess
-    is allowed, random or learned or from a cheap decoder: its value is carried with each particle and taken back when
-    the next replaces it. Give it with a reward that is asked at the end: `reward(r, every="end") * twist(f)`.
+    f takes all estimates (R, ...) at once and returns (R,) numbers. `every`: guess after every so many steps, or
+    after these, such as range(20, 81, 20). Any guess is allowed, random or learned or from a cheap decoder: its value
+    is carried with each particle and taken back when the next replaces it. Give it with a reward that is asked at the
+    end: `reward(r, every="end") * twist(f)`.
 
     Raises ArgumentError for bad arguments; PotentialError, when used, for NaN, +inf and other shapes.
     """
     if not callable(f):
         raise ArgumentError(f"twist({f!r}): give a function of a batch of samples and their noise level")
-    if every != "end" and (isinstance(every, bool) or not isinstance(every, int) or every < 1):
-        raise ArgumentError(f"twist(every={every!r}): a number of steps, at least 1, or 'end'")
-    return Twist(f, every, f"twist({getattr(f, '__name__', None) or type(f).__name__})")
+    name = f"twist({getattr(f, '__name__', None) or type(f).__name__})"
+    return Twist(f, count_steps(read_every(every, "twist"), name), name)

@@ -12,18 +12,19 @@ from typing import Any, Literal, TypeAlias, cast
 
 from feynkac.base.errors import ArgumentError, PotentialError
 from feynkac.base.lists import as_list
-from feynkac.base.numbers import as_whole
+from feynkac.base.numbers import as_whole, read_steps
 
 Boundary: TypeAlias = Literal["token", "word", "sentence", "end"]
 BOUNDARIES: tuple[Boundary, ...] = ("token", "word", "sentence", "end")
-Every: TypeAlias = int | Boundary | str | re.Pattern[str] | Callable[[str], Iterable[int]]
+Every: TypeAlias = int | Iterable[int] | Boundary | str | re.Pattern[str] | Callable[[str], Iterable[int]]
 """When a function is asked.
 
-After every so many steps of the model; at boundaries of the text by their name; behind each occurrence of a separator
-such as a blank line, or of a pattern; or where a function of the text says, which gives the lengths of the prefixes
-that are complete.
+After every so many steps of the model; after these numbers of steps, such as range(20, 81, 20); at boundaries of the
+text by their name; behind each occurrence of a separator such as a blank line, or of a pattern; or where a function of
+the text says, which gives the lengths of the prefixes that are complete.
 """
-
+STEPS = (range, tuple)
+"""What numbers of steps are kept as."""
 _ENDS = {
     # A word is over when white space follows it.
     "word": re.compile(r"\S(?=\s)"),
@@ -61,14 +62,23 @@ def read_every(every: Any, what: str) -> Every:
     if callable(every):
         return cast(Callable[[str], Iterable[int]], every)
     steps = as_whole(every)
+    if steps is None and isinstance(every, Iterable) and not isinstance(every, str | bytes):
+        return read_steps(f"{what}: every", every)
     if steps is None or steps < 1:
         names = ", ".join(map(repr, BOUNDARIES))
         raise ArgumentError(
-            f"{what}(every={every!r}): choose one of {names}, or a number of steps, at least 1; or give a separator "
-            "without letters, such as '\\n\\n', a compiled pattern such as re.compile('Step [0-9]+:'), or a function "
-            "of the text that lists the lengths of its complete prefixes"
+            f"{what}(every={every!r}): choose one of {names}, or a number of steps, at least 1, or several, such as "
+            "range(20, 81, 20); or give a separator without letters, such as '\\n\\n', a compiled pattern such as "
+            "re.compile('Step [0-9]+:'), or a function of the text that lists the lengths of its complete prefixes"
         )
     return steps
+
+
+def is_due(every: Every, steps: int) -> bool:
+    """Whether a function is asked when so many `steps` have been taken, as far as these decide."""
+    if isinstance(every, int):
+        return steps % every == 0
+    return steps in every if isinstance(every, STEPS) else every != "end"
 
 
 def _find_all(text: str, start: int, separator: str) -> list[int]:

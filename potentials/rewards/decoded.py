@@ -13,18 +13,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from feynkac.base.capabilities import Decodes, require
+from feynkac.base.capabilities import Decodes, TellsCopies, has, require
 from feynkac.base.contract import LogW, Potential, Rows, State
 from feynkac.base.errors import ArgumentError
 from feynkac.base.sampling import Estimates, View
 from feynkac.potentials.base import Factor
-from feynkac.potentials.rewards.boundaries import Every
+from feynkac.potentials.rewards.boundaries import STEPS, Every, is_due
 from feynkac.potentials.rewards.folds import FOLDS, Kind
 from feynkac.potentials.rewards.scoring import Scorer
 from feynkac.smc.checks import check_log_weights
 
-Steps: TypeAlias = int | Literal["end"]
-"""Ask after every so many steps of the model, or about finished samples only."""
+Steps: TypeAlias = int | range | tuple[int, ...] | Literal["end"]
+"""Ask after every so many steps of the model, after these numbers of steps, or about finished samples only."""
 _MEMORY = np.array((0.0, False), dtype=[("value", np.float64), ("seen", np.bool_)])
 """Of each particle: what the scores so far fold to, and whether there was any."""
 
@@ -45,7 +45,7 @@ class Guess(Factor):
             return np.zeros(len(rows))
         latents = require_estimates(state, self.name)
         memory = latents.memory.array(self, _MEMORY)
-        if (t + 1) % self.every == 0:
+        if is_due(self.every, t + 1):
             new, seen = self._guess(t, latents, rows), memory["seen"][rows]
             memory["value"][rows] = np.where(seen, self.fold(memory["value"][rows], new), new)
             memory["seen"][rows] = True
@@ -124,7 +124,7 @@ class DecodedConstraint(Factor):
 
     def level(self, t: int, state: State, rows: Rows) -> LogW:
         """(R,) nats: 0, or -inf where f is False of the estimate and was promised to stay so."""
-        if isinstance(self.every, str) or (t + 1) % self.every:
+        if not is_due(self.every, t + 1):
             return np.zeros(len(rows))
         views = require_estimates(state, self.name).views(rows)
         with torch.no_grad():
@@ -142,12 +142,12 @@ def count_steps(every: Every, name: str) -> Steps:
         return 1
     if every == "end":
         return "end"
-    if isinstance(every, int):
+    if isinstance(every, (int, *STEPS)):
         return every
     lacks = f"{every}s" if every in ("word", "sentence") else "text to be cut"
     raise ArgumentError(
         f"'{name}' is asked every={every!r}, but an image has no {lacks}; use every='token' (each step of the "
-        "model), a number of steps, or 'end'"
+        "model), a number of steps, several such as range(20, 81, 20), or 'end'"
     )
 
 
@@ -169,10 +169,13 @@ def require_outputs(state: State, name: str) -> Decodes:
 
 
 def _score_outputs(scorer: Scorer, state: State, rows: Rows) -> Tensor:
-    """(R,) float64 scores of finished `rows`."""
-    outputs = require_outputs(state, scorer.name).outputs(rows)
+    """(R,) float64 scores of finished `rows`, each sample asked about once."""
+    originals = state.find_originals(rows) if has(state, TellsCopies) else rows
+    first, which = np.unique(originals, return_inverse=True)
+    outputs = require_outputs(state, scorer.name).outputs(first)
     with torch.no_grad():
-        return torch.cat([scorer.score_tensors(x, None, part, state) for part, x in outputs])
+        scores = torch.cat([scorer.score_tensors(x, None, part, state) for part, x in outputs])
+    return scores[torch.as_tensor(which, device=scores.device)]
 
 
 def _scale(scale: float, scores: Tensor) -> Tensor:

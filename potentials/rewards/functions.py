@@ -98,11 +98,12 @@ def reward(
     That is the target for every `kind`; the kind sets what is foreseen for unfinished samples (Singhal et al. 2025,
     "A general framework for inference-time scaling and steering of diffusion models"). With r_s the score at
     boundary s, the level is scale * r_t ("difference"), scale * max r_s ("max") or scale * sum r_s ("sum") over
-    the boundaries so far. Boundaries are each step of the model (`every="token"`), every so many steps (a number), or
-    the ends of complete words or sentences of a text, where f sees the text up to that end; of an unfinished image it
-    sees the clean image expected. A separator without letters ("\\n\\n"), a compiled pattern or a function of the text
-    makes boundaries of your own. Between boundaries the last level stays, and before the first it is 0, which has no
-    part in the maximum. With every="end" f sees whole samples only.
+    the boundaries so far. Boundaries are each step of the model (`every="token"`), every so many steps (a number), when
+    so many have been taken (several, such as range(20, 81, 20)), or the ends of complete words or sentences of a text,
+    where f sees the text up to that end; of an unfinished image it sees the clean image expected. A separator without
+    letters ("\\n\\n"), a compiled pattern or a function of the text makes boundaries of your own. Between boundaries
+    the last level stays, and before the first it is 0, which has no part in the maximum. With every="end" f sees whole
+    samples only.
 
     Returning -inf kills a particle (whatever the scale): before the end, do so only if no continuation has weight.
     A number is one of Python, numpy or torch, a Decimal, anything that `float` takes, or an array or tensor with one

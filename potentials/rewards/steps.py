@@ -14,7 +14,7 @@ from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.errors import ArgumentError
 from feynkac.base.words import is_word
 from feynkac.potentials.base import Factor
-from feynkac.potentials.rewards.boundaries import Every, boundaries, read_every
+from feynkac.potentials.rewards.boundaries import STEPS, Every, boundaries, read_every
 from feynkac.potentials.rewards.calling import OnError
 from feynkac.potentials.rewards.samples import check_scale, make_scorer
 from feynkac.potentials.rewards.scoring import Scorer
@@ -58,7 +58,7 @@ def process_reward(
     """
     check_scale(scale, "process_reward")
     every = read_every(every, "process_reward")
-    if every in ("token", "end") or isinstance(every, int):
+    if isinstance(every, (int, *STEPS)) or every in ("token", "end"):
         raise ArgumentError(
             f"process_reward(every={every!r}): a step ends at a place in the text; give a separator such as '\\n\\n', "
             "a compiled pattern, 'word' or 'sentence'"

@@ -11,7 +11,7 @@ from feynkac.base.capabilities import Remembers, Writes, require
 from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.memory import Memory
 from feynkac.potentials.base import Factor
-from feynkac.potentials.rewards.boundaries import Every, boundaries
+from feynkac.potentials.rewards.boundaries import STEPS, Every, boundaries, is_due
 from feynkac.potentials.rewards.folds import FOLDS, Kind
 from feynkac.potentials.rewards.scoring import Scorer
 
@@ -34,7 +34,7 @@ class TextFactor(Factor):
             return np.zeros(len(rows))
         memory = require_memory(state, self.name).array(self, _MEMORY)
         end, value, seen = memory["end"][rows], memory["value"][rows], memory["seen"][rows]
-        prefixes = self._list_new(read_texts(state, self.name, rows), end) if self._is_due(t) else []
+        prefixes = self._list_new(read_texts(state, self.name, rows), end) if is_due(self.every, t + 1) else []
         asked = rows[[i for i, _ in prefixes]]
         scores = self._scorer.score_texts([text for _, text in prefixes], t, asked, state)
         for (i, text), score in zip(prefixes, scores, strict=True):
@@ -51,12 +51,9 @@ class TextFactor(Factor):
         scores = self._scorer.score_texts(read_texts(state, self.name, rows), None, rows, state)
         return scale_scores(scores, self.scale)
 
-    def _is_due(self, t: int) -> bool:
-        return not isinstance(self.every, int) or (t + 1) % self.every == 0
-
     def _list_new(self, texts: Sequence[str], end: NDArray[np.int64]) -> list[tuple[int, str]]:
         """The prefixes to score now, as (index into the rows, prefix), in the order of the text."""
-        if self.every == "token" or isinstance(self.every, int):
+        if self.every == "token" or isinstance(self.every, (int, *STEPS)):
             return list(enumerate(texts))
         found = []
         for i, text in enumerate(texts):

@@ -143,6 +143,13 @@ def test_guided_proposals_keep_the_target(expected, through, n):
     assert_unbiased(sampler_of(proposal=fd.Guided(reward, through=through, trust=0.3)), reward, n, expected["ddpm"])
 
 
+@pytest.mark.parametrize("through", ["denoiser", "x0hat"])
+def test_inner_steps_of_guided_proposals_keep_the_target(expected, through):
+    reward = fk.reward(quadratic, SCALE, batch=True)
+    proposal = fd.Guided(reward, through=through, inner=4, strength=4.0, trust=0.3)
+    assert_unbiased(sampler_of(proposal=proposal), reward, 16, expected["ddpm"])
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_every_kernel(expected, schedule):
     reward = fk.reward(quadratic, SCALE, every=2, batch=True)
@@ -162,6 +169,7 @@ def test_every_kernel(expected, schedule):
         schemes.killing,
         schemes.chopthin(),
         schemes.islands(SSP, 4),
+        schemes.islands(schemes.during(systematic, range(2, 8, 2)), 4),
         schemes.then(schemes.split(2), schemes.shrink(systematic, 16)),
     ],
     ids=name_of,
@@ -184,6 +192,7 @@ ROLES = {
     "end": lambda: fk.reward(quadratic, SCALE, every="end", batch=True),
     "twist": lambda: fk.reward(quadratic, SCALE, every="end", batch=True) * fp.twist(noisy_guess),
     "sparse": lambda: fk.reward(quadratic, SCALE, "sum", every=3, batch=True) * fp.twist(noisy_guess, every=2),
+    "window": lambda: fk.reward(quadratic, SCALE, "max", every=range(3, 8, 2), batch=True),
     "power": lambda: fk.reward(quadratic, 2 * SCALE, batch=True) ** 0.5,
     "schedule": lambda: fp.tempered(fk.reward(quadratic, SCALE, batch=True), lambda t: min(1.0, 0.2 * t)),
     "bisection": lambda: fp.tempered(fk.reward(quadratic, SCALE, batch=True), ess=0.8),

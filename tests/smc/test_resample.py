@@ -343,3 +343,29 @@ def test_in_place_on_many_rows() -> None:
 def test_in_place_refuses_parents_that_do_not_exist(rows) -> None:
     with pytest.raises(ArgumentError, match="a resampler returned"):
         r.put_in_place(np.array(rows, dtype=np.int64), np.zeros(2), 3)
+
+
+def test_a_window_resamples_before_its_steps_and_before_no_others() -> None:
+    log_weight = np.log([0.7, 0.1, 0.1, 0.1])
+    window = r.during(r.systematic, [4, 2])
+    schemes = [
+        window, r.adaptive(window, 1.0), r.islands(r.adaptive(window, 1.0), 2), r.mean_partition(window),
+        r.then(r.split(2), r.then(window, window)), r.during(window, range(1, 9)),
+    ]  # fmt: skip
+    for scheme in schemes:
+        drawn = [r.at_step(scheme, t)(log_weight, Streams(0).at("resample", t))[0] for t in range(6)]
+        moved = [rows is not None and list(rows) != sorted([0, 1, 2, 3] * (len(rows) // 4)) for rows in drawn]
+        assert moved == [False, False, True, False, True, False], scheme
+    assert repr(r.islands(window, 2)) == "islands(during(systematic, (2, 4)), 2)"
+    assert r.at_step(r.ssp, 3) is r.ssp
+
+
+def test_a_window_that_is_not_told_the_step_says_so() -> None:
+    with pytest.raises(ArgumentError, match=r"during\(ssp, range\(2, 5\)\) must be told the step; ask its at\(t\)"):
+        r.adaptive(r.during(r.ssp, range(2, 5)), 1.0)(np.log([0.9, 0.1]), Streams(0).at("resample", 1))
+
+
+@pytest.mark.parametrize("steps", [[], [0, 2], 3, "2", [1.5], range(0), None, [True]])
+def test_what_are_no_numbers_of_steps_is_refused(steps) -> None:
+    with pytest.raises(ArgumentError, match=r"during: steps is .*such as range\(20, 81, 20\)"):
+        r.during(r.ssp, steps)

@@ -73,6 +73,7 @@ from feynkac.base.capabilities.states import (
     Remembers as Remembers,
     Retires as Retires,
     Shows as Shows,
+    TellsCopies as TellsCopies,
     TellsDropped as TellsDropped,
     TellsEnds as TellsEnds,
     TellsHidden as TellsHidden,
@@ -104,7 +105,7 @@ OF_CHILDREN: tuple[type, ...] = (TellsAllowed,)
 OF_STATES: tuple[type, ...] = (
     Shows, Retires, Keeps, Records, CountsTokens, TellsEnds, Remembers, Writes, TellsProblems, Tokenised,
     CarriesAutomata, LimitsTokens, ForcesEnds, ForeseesAcceptance, Grouped, BoundsEvidence, Doubts, TellsLogProb,
-    TellsPieces, TellsTokens, TellsDropped, Weighed, Decodes, Estimates, Completes, TellsHidden,
+    TellsPieces, TellsTokens, TellsDropped, Weighed, Decodes, TellsCopies, Estimates, Completes, TellsHidden,
 )  # fmt: skip
 OF_POTENTIALS: tuple[type, ...] = (
     Named, Factored, Hard, Foresees, Guides, Consults, Checks, Contradicts, Lists, Outlines, Reads,

@@ -272,6 +272,15 @@ class Decodes(Protocol):
 
 
 @runtime_checkable
+class TellsCopies(Protocol):
+    """A state that tells which finished rows are copies. Without it: functions of samples are asked about each."""
+
+    def find_originals(self, rows: Rows) -> Rows:
+        """(R,) for each of `rows` the first of them that has the same sample and problem."""
+        ...
+
+
+@runtime_checkable
 class Completes(Protocol):
     """A state of canvases that can be filled in. Without it: `Lookahead` refuses."""
 

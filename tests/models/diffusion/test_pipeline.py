@@ -352,8 +352,6 @@ def test_guided_proposals_are_weighted():
     reward = fk.reward(bright, 5.0, batch=True)
     model = fk.Diffusion.from_pipeline(pipe, STEPS, proposal=fd.Guided(reward, trust=0.5)).prompt("a cat", **SIZE)
     assert np.isfinite(fk.steer(model, reward, particles=4, seed=0).log_evidence)
-    with pytest.raises(ArgumentError, match="x0hat"):
-        fk.Diffusion.from_pipeline(pipe, STEPS, proposal=fd.Guided(reward, through="denoiser"))
 
 
 def test_prompts_in_one_batch_are_the_prompts_alone():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 import feynkac as fk
 from feynkac.base.errors import ArgumentError, PotentialError
 from feynkac.models import diffusion as fd
+from feynkac.potentials import diffusion as fp
 from feynkac.smc import resample as schemes
 from feynkac.smc.engine import smc
 from feynkac.smc.rng import Streams
@@ -225,3 +228,64 @@ def test_models_with_neither_texts_nor_decoded_samples():
         PotentialError, match=r"'reward\(len\)' is a function of texts or of decoded.*Faces has neither"
     ):
         list(smc(Coin(), fk.reward(len), n=2, resample=schemes.never, rng=Streams(0)))
+
+
+# --- when the function is asked, and how often ------------------------------------------------------------------------
+
+
+def test_the_schedule_of_fk_steering_asks_and_resamples_at_its_steps():
+    asked = []
+    schedule = range(2, 6, 2)
+    reward = fk.reward(lambda images: asked.append(len(images)) or reds(images), 50.0, "max", schedule, batch=True)
+    found = run(reward)
+    assert len(asked) == 3  # after two steps and after four, and of the samples
+    options = {"particles": 8, "seed": 0, "progress": False}
+    always = fk.steer(sampler_of(), reward, resampler="multinomial", ess_threshold=1.0, **options)
+    window = fk.steer(sampler_of(), reward, resampler=schemes.during(schemes.multinomial, schedule), **options)
+    assert always.history.resampled == window.history.resampled == [2, 4] and same(always, window)
+    assert not same(found, always)
+    guided = sampler_of(proposal=fd.Guided(reward))
+    often = fk.steer(guided, reward, resampler="multinomial", ess_threshold=1.0, **options)
+    seldom = fk.steer(guided, reward, resampler=schemes.during(schemes.multinomial, schedule), islands=2, **options)
+    assert often.history.resampled == [1, 2, 3, 4, 5] and seldom.history.resampled == [2, 4]
+
+
+@pytest.mark.parametrize("every", [[0], [], [1.5], range(0), [True], np.array([-1])])
+def test_what_are_no_numbers_of_steps_is_refused(every):
+    for make in (fk.reward, fk.constraint, lambda f, every: fp.twist(f, every)):
+        with pytest.raises(ArgumentError, match=r"every is .*give numbers of steps, from 1 on"):
+            make(reds, every=every)
+
+
+@pytest.mark.parametrize("every", [[4, 2, 4], np.array([2, 4]), (n for n in (2, 4)), {2, 4}])
+def test_numbers_of_steps_are_any_iterable(every):
+    assert same(
+        run(fk.reward(reds, 5.0, every=every, batch=True)), run(fk.reward(reds, 5.0, every=range(2, 5, 2), batch=True))
+    )
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_copies_are_decoded_scored_and_made_pil_images_once(batch):
+    pytest.importorskip("PIL")
+    seen, decoded = [], []
+
+    def decode(x):
+        decoded.append(len(x))
+        return pixels(x)
+
+    def mean(image):
+        images = image if batch else [image]
+        seen.extend(each.tobytes() for each in images)
+        values = [np.asarray(each).mean() / 255 for each in images]
+        return values if batch else values[0]
+
+    sampler = dataclasses.replace(sampler_of(preview=pixels), decode=decode)
+    reward = fk.reward(fd.on_pil(mean), 50.0, batch=batch)
+    result = fk.steer(sampler, reward, particles=8, seed=0, resampler=schemes.during(schemes.systematic, [5]))
+    samples = {each.numpy().tobytes() for each in result.samples}  # the last step draws no noise
+    assert len(samples) < 8 and sum(decoded) == len(samples)
+    assert len(seen) == 8 * 5 + len(samples)
+    weights = {}
+    for sample, weight in zip(result.samples, result.log_weights, strict=True):
+        weights.setdefault(sample.numpy().tobytes(), set()).add(round(weight, 9))
+    assert all(len(each) == 1 for each in weights.values())

@@ -311,6 +311,42 @@ def test_unweighted_guidance_says_that_it_is_biased(capsys):
     assert all("no declared target" in each.warnings[0] for each in several)
 
 
+def test_guidance_without_weights_moves_the_steps_of_an_ode():
+    """FlowChef as published: every Euler step of the flow starts from latents moved along the gradient at x0hat."""
+    seen = fp.observed(fp.linear(torch.tensor([[1.0, 0.0]])), torch.tensor([2.0]), noise=0.5, prior=0.7)
+    led = fd.Guided(seen, trust=None, weighted=False)
+    sampler = fd.DiffusionSampler(PRIOR, fd.flow(5, eta=0.0), (2,), dtype=torch.float64, proposal=led)
+    x = seeded(sampler, 6)
+    result = fk.steer(sampler, particles=6, seed=0, algorithm="importance")
+    assert result.biased
+    for step in sampler.schedule.transitions:
+        s, t, clean = step.before.sigma, step.after.sigma, PRIOR.x0hat(x, step.before)
+        variance = step.before.variance(0.7)
+        pull = torch.zeros_like(clean)
+        pull[:, 0] = (2.0 - clean[:, 0]) / (0.25 + variance)
+        spread = torch.as_tensor(posterior_variance(x, clean, step.before, np.zeros(6, int), np.ones(6, bool)))[:, None]
+        moved = (s - t) / s * spread * pull if s < 1.0 else 0.0  # pure noise tells nothing of x0
+        x = x + (t - s) * (x - clean) / s + moved
+    assert torch.allclose(torch.stack(list(result.samples)), x, atol=1e-10)
+
+
+def seeded(sampler, n):
+    """The first latents of a run with seed 0."""
+    return sampler.init(n, Streams(0).at("init", 0, [n])).x
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"weighted": False}, "no distance in nats; give it weighted=False, trust=None"),
+        ({"trust": None}, "has nothing to shift, as this schedule draws no noise; set eta > 0"),
+    ],
+)
+def test_an_ode_refuses_proposals_that_it_could_not_weigh(options, said):
+    with pytest.raises(ArgumentError, match=said):
+        fd.DiffusionSampler(PRIOR, fd.flow(5, eta=0.0), (2,), proposal=fd.Guided(BOWL, **options))
+
+
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_predictions_of_networks_are_understood(kind):
     level, x0, eps = fd.NoiseLevel(0.8, 0.6), torch.tensor([[1.0]]), torch.tensor([[-2.0]])
