@@ -4,18 +4,29 @@ from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.composition import Composition, anneal, guide, multiply
 from feynkac.models.diffusion.decoding import on_pil
 from feynkac.models.diffusion.denoisers import Denoiser, Network, Prediction, Predictor
-from feynkac.models.diffusion.kernel import Transition, ancestral, log_ratio, renoise
+from feynkac.models.diffusion.kernel import Transition, ancestral, log_ratio, renoise, there_and_back
 from feynkac.models.diffusion.mixtures import GaussianMixture
 from feynkac.models.diffusion.paths import LatentPath
 from feynkac.models.diffusion.proposals import BASE, Guided, Proposal
 from feynkac.models.diffusion.sampler import DiffusionSampler
-from feynkac.models.diffusion.schedule import NoiseSchedule, chain, ddim, ddpm, euler_ancestral, flow, lcm
+from feynkac.models.diffusion.schedule import (
+    NoiseSchedule,
+    chain,
+    ddim,
+    ddpm,
+    edm,
+    euler_ancestral,
+    flow,
+    karras_sigmas,
+    lcm,
+    revisit,
+)  # fmt: skip
 from feynkac.models.diffusion.sources import Denoisers, Source
 from feynkac.models.diffusion.state import Latents, View
 
 __all__ = [
     "BASE", "Composition", "Denoiser", "Denoisers", "DiffusionSampler", "GaussianMixture", "Guided", "LatentPath",
     "Latents", "Network", "NoiseLevel", "NoiseSchedule", "Prediction", "Predictor", "Proposal", "Source", "Transition",
-    "View", "ancestral", "anneal", "chain", "ddim", "ddpm", "euler_ancestral", "flow", "guide", "lcm", "log_ratio",
-    "multiply", "on_pil", "renoise",
+    "View", "ancestral", "anneal", "chain", "ddim", "ddpm", "edm", "euler_ancestral", "flow", "guide", "karras_sigmas",
+    "lcm", "log_ratio", "multiply", "on_pil", "renoise", "revisit", "there_and_back",
 ]  # fmt: skip

@@ -2,10 +2,11 @@
 
 from feynkac.potentials.diffusion.observation import Observation, observed
 from feynkac.potentials.diffusion.operators import Operator, deblurring, inpainting, linear, superresolution
+from feynkac.potentials.diffusion.physics import Energy, chirality, clashes, distances
 from feynkac.potentials.diffusion.twist import Twist, twist
 from feynkac.potentials.tempering import tempered
 
 __all__ = [
-    "Observation", "Operator", "Twist", "deblurring", "inpainting", "linear", "observed", "superresolution", "tempered",
-    "twist",
+    "Energy", "Observation", "Operator", "Twist", "chirality", "clashes", "deblurring", "distances", "inpainting",
+    "linear", "observed", "superresolution", "tempered", "twist",
 ]  # fmt: skip
