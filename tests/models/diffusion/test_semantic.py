@@ -385,7 +385,9 @@ def test_an_edit_of_stable_diffusion_is_that_of_diffusers():
         return fd.Network(lambda x, time: pipe.unet(x, time, encoder_hidden_states=said.expand(len(x), -1, -1)).sample)
 
     pipe.scheduler.set_timesteps(4)
-    schedule = schedule_of(pipe.scheduler, eta=0.0)
+    noisy = schedule_of(pipe.scheduler, eta=1.0)
+    quiet = tuple(fd.ancestral(step.before, step.after, 0.0) for step in noisy.transitions)
+    schedule = fd.NoiseSchedule(quiet, noisy.start)
     empty, start = network(""), schedule.transitions[1].before.sigma
     guidance = fd.SemanticGuidance(
         fd.Concept(network("x"), 4.0, 0.8, start=start), fd.Concept(network("yz"), -3.0, 0.8, start=start),
