@@ -49,6 +49,7 @@ _HOMES = {
     "feynkac.models.language.ensembles": ("ensemble",),
     "feynkac.models.served": ("ServedLM",),
     "feynkac.models.diffusion.pipeline": ("Diffusion",),
+    "feynkac.models.discrete.masked_lm": ("MaskedLM",),
     "feynkac.programs": (
         "program", "Bernoulli", "Categorical", "Geometric", "Normal", "Uniform", "Token",
     ),
@@ -77,6 +78,7 @@ if TYPE_CHECKING:
     )
     from feynkac.base.problems import Problem as Problem
     from feynkac.models.diffusion.pipeline import Diffusion as Diffusion
+    from feynkac.models.discrete.masked_lm import MaskedLM as MaskedLM
     from feynkac.models.language.bytewise import bytewise as bytewise
     from feynkac.models.language.ensembles import ensemble as ensemble
     from feynkac.models.language.lm import CausalLM as CausalLM

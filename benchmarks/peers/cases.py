@@ -67,6 +67,7 @@ def make_cases() -> list[Case]:
     cases += [Case("no_e", 128, 30, 500, slow=1, warm=0, peers=unconstrained)]
     cases += [Case("no_e", 8, 30, 500, slow=1, peers=(*unconstrained, "llamppl", "genlm"))]
     cases += [Case("no_e", 8, 30, 2000, slow=1, warm=0, peers=(*unconstrained, "llamppl", "genlm"))]
-    cases += [Case("lazy", 16, 20, option=check, peers=("feynkac", "genlm")) for check in ("words", "schema")]
+    checks = {"words": 20, "schema": 40}
+    cases += [Case("lazy", 16, t, option=check, peers=("feynkac", "genlm")) for check, t in checks.items()]
     cases += [Case(task, 8, 8, rounds=16, peers=programs) for task in ("no_e", "words", "product", "critic")]
     return cases

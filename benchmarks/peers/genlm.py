@@ -146,7 +146,7 @@ class Control:
 
             return self.api.AWRS(self.llm, self._bytes(Asked(list(range(256)))), seed=seed), None, check
 
-        return self._runs(case, laws.NIGHT, make, False)
+        return self._runs(case, laws.find_prompt(case.option), make, False)
 
 
 load = Control

@@ -38,6 +38,10 @@ Now for Rome, one line of JSON.<|im_end|>
 DESERT = "A weather report from the desert. The weather today is"
 COAST = "A weather report from the coast. The weather today is"
 NIGHT = "It was a dark and windy night, and"
+PEOPLE = """Records of people, one on each line.
+ {"name": "Ada Lovelace", "age": 36, "tags": ["maths", "poetry"]}
+ {"name": "Alan Turing", "age": 41, "tags": ["logic"]}
+"""
 MONTHS = "January|February|March|April|May|June|July|August|September|October|November|December"
 CHECKS = {
     "words": r"( [a-z]{2,9})+[.!?]",
@@ -85,6 +89,11 @@ class Count:
 def make_critic(task: str) -> Count:
     """The critic of a task, which counts its calls."""
     return Count(reward_slowly if task == "costly" else reward)
+
+
+def find_prompt(option: str) -> str:
+    """The prompt of texts that a check is asked about."""
+    return PEOPLE if option == "schema" else NIGHT
 
 
 class Check:

@@ -78,7 +78,7 @@ class Ours:
     def lazy(self, case: Case, prompt: str) -> Run:
         def run(seed: int, tokens: int) -> Outcome:
             check = laws.Check(case.option)  # new in each run: what was asked before is not known any more
-            task = self.lm.prompt(laws.NIGHT, max_tokens=tokens, at_limit="end")
+            task = self.lm.prompt(laws.find_prompt(case.option), max_tokens=tokens, at_limit="end")
             result = self._call(task, case, seed, self.fk.lazy(check.prefix, accepts=check.complete, draws=2))
             return self._told(result, calls=check.calls)
 

@@ -107,7 +107,7 @@ def _cut_middle(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: 2 * most // 3]} ... {text[len(text) - most // 3 :]}"
 
 
-def is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether `error` says that memory ran out, on the host or on a device."""
     said = f"{type(error).__name__} {error}".lower()  # torch has a class for devices only, and base knows no torch
     signs = ("outofmemory", "out of memory", "not enough memory", "can't allocate memory", "status_alloc_failed")

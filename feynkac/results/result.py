@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.errors import AllParticlesDied, ArgumentError, shorten
-from feynkac.base.numbers import read_seed, read_whole
+from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.numbers import read_whole
 from feynkac.results.explanation import Explanation, explain
 from feynkac.results.files import read_result, write_result
 from feynkac.results.history import History, Timing
 from feynkac.results.interval import find_result_interval
+from feynkac.results.posterior import Posterior
 from feynkac.results.preferences import list_preferences, write_lines
-from feynkac.results.ranking import find_top, make_posterior, rank_samples
 from feynkac.results.summary import summarise
 from feynkac.results.text import print_text
 from feynkac.smc.diagnostics import Diagnostics
-from feynkac.smc.weights import effective_sample_size, normalise
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Result:
+class Result(Posterior):
     """The weighted particles of one run.
 
     The weighted samples estimate the target: `expectation(f)` is consistent as the number of particles grows, and
@@ -83,21 +80,6 @@ class Result:
     reader: Callable[[str], Any] | None = field(default=None, repr=False, compare=False)
     """What reads a sample for `parsed`, where a constraint knows; not written to files."""
 
-    @property
-    def texts(self) -> list[str]:
-        """The samples as text."""
-        return [str(sample) for sample in self.samples]
-
-    @property
-    def weights(self) -> NDArray[np.float64]:
-        """(N,) normalised weights; all zero if every particle died."""
-        return normalise(self.log_weights)
-
-    @property
-    def ess(self) -> float:
-        """Effective sample size of the samples, in particles; for particle Gibbs as if its sweeps were independent."""
-        return effective_sample_size(self.log_weights)
-
     def log_evidence_interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """The log evidence is between these two with probability `confidence`, in nats; the second may be inf.
 
@@ -108,72 +90,6 @@ class Result:
         whose proposal is biased. Raises ArgumentError.
         """
         return find_result_interval(self, confidence)
-
-    @property
-    def best(self) -> Any:
-        """The most probable sample of the posterior, equal samples taken together.
-
-        Of "best_of_n" it is the sample with the largest log-weight, hence reward, however rare; of equals (within
-        `ranking.TIE`) the one that was drawn most often. Raises AllParticlesDied.
-        """
-        self._check_alive()
-        if self.algorithm != "best_of_n":
-            return self._rank()[0][0]
-        return find_top(self.samples, self.log_weights)
-
-    def posterior(self) -> Mapping[Any, float]:
-        """Each distinct sample with its probability, the likeliest first.
-
-        A dict, or where samples have no hash (lists, dicts), or are as good as equal (1, True and 1.0), a mapping that
-        is looked up in the same way.
-        """
-        return make_posterior(self._rank())
-
-    def _rank(self) -> list[tuple[Any, float]]:
-        return rank_samples(self.samples, self.weights)
-
-    @overload
-    def sample(self, k: None = None, *, seed: int | None = None) -> Any: ...
-    @overload
-    def sample(self, k: int, *, seed: int | None = None) -> list[Any]: ...
-    @suggest_names()
-    def sample(self, k: int | None = None, *, seed: int | None = None) -> Any:
-        """One draw from the weighted samples, or a list of `k`. Raises AllParticlesDied."""
-        self._check_alive()
-        count = 1 if k is None else read_whole("sample: k", k, 0)
-        rng = np.random.default_rng(read_seed("sample: seed", seed))
-        drawn = rng.choice(len(self.samples), size=count, p=self.weights)
-        return self.samples[drawn[0]] if k is None else [self.samples[i] for i in drawn]
-
-    def parsed(self) -> list[Any]:
-        """(N,) the values that the samples stand for, None where a particle has no weight.
-
-        They are instances where the constraint was `json_schema` of a Python type, and else what `json.loads` gives.
-        Raises ArgumentError for a sample that is no JSON.
-        """
-        read = self.reader or json.loads
-        try:
-            return [read(x) if w > 0.0 else None for x, w in zip(self.samples, self.weights, strict=True)]
-        except (TypeError, ValueError) as cause:
-            raise ArgumentError(f"a sample cannot be read: {cause}; was json_schema(...) a constraint?") from cause
-
-    @overload
-    def expectation(self, f: Callable[[Any], float]) -> float: ...
-    @overload
-    def expectation(self, f: Callable[[Any], Any]) -> Any: ...
-    def expectation(self, f: Callable[[Any], Any]) -> Any:
-        """The posterior mean of `f(sample)`, a number or an array.
-
-        Raises AllParticlesDied, and ArgumentError, with the cause, where f raises or gives what has no mean.
-        """
-        self._check_alive()
-        try:
-            return sum(w * np.asarray(f(x)) for x, w in zip(self.samples, self.weights, strict=True) if w > 0.0)
-        except Exception as cause:
-            raise ArgumentError(
-                f"expectation: {type(cause).__name__}: {cause}; give a function of one sample that returns a number, "
-                "or arrays of one shape"
-            ) from cause
 
     def explain(self) -> Explanation:
         """Where mass was lost: behind which texts masks and potentials took how many nats, those that cost most first.
@@ -218,15 +134,11 @@ class Result:
         prompt of `base`, and a result that holds no texts of the base; AllParticlesDied.
         """
         if not (base is None or isinstance(base, Result)):
-            raise ArgumentError(f"preferences: base is {shorten(repr(base))}; give a Result of the prompt alone")
+            raise ArgumentError(f"preferences: base is {quote(base)}; give a Result of the prompt alone")
         rows = list_preferences(self, base, pairs, seed, prompt)
         if path is not None:
             write_lines(rows, path)
         return rows
-
-    def _check_alive(self) -> None:
-        if self.log_evidence == -math.inf:
-            raise AllParticlesDied("every particle died, so that there is no posterior; see result.warnings")
 
     def summary(self, rows: int = 10) -> str:
         """The posterior and the run as text, at most `rows` samples."""

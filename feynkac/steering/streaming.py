@@ -7,13 +7,11 @@ from contextlib import contextmanager, suppress
 from threading import Event, Lock
 from typing import Any, Generic, TypeVar, Unpack, cast, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
-from feynkac.base.contract import LogW, Model
+from feynkac.base.contract import Model
 from feynkac.base.errors import ArgumentError, FeynkacError
+from feynkac.results.posterior import Weighted
 from feynkac.results.result import Result
-from feynkac.smc.weights import effective_sample_size, log_sum_exp, normalise
+from feynkac.smc.weights import log_sum_exp
 from feynkac.steering.jobs import Glimpse
 from feynkac.steering.options import SteerOptions, check_names
 from feynkac.steering.running import Run
@@ -22,7 +20,7 @@ UNSEEN = "{} has no populations to watch on its way; use fk.steer, or leave {}= 
 NO_RESULT = "the stream has no result yet; take a step first, as in `for step in stream:`"
 
 
-class Moment:
+class Moment(Weighted):
     """The particles of one problem after a step, weighted for the target so far, guesses included.
 
     What is cheap is here at once; `samples`, `texts` and `result` are made when they are asked for, which must be
@@ -33,8 +31,6 @@ class Moment:
     """The step, from 0."""
     sweep: int | None
     """The sweep of particle Gibbs, from 0, whose populations these are; None for other algorithms."""
-    log_weights: LogW
-    """(N,) absolute log-weights in nats."""
     log_evidence: float
     """The estimate so far, in nats; under particle Gibbs that of the first sweeps."""
 
@@ -45,16 +41,6 @@ class Moment:
         self._run: Run | None = run
         self._g = g
         self._samples: list[Any] | None = None
-
-    @property
-    def weights(self) -> NDArray[np.float64]:
-        """(N,) normalised weights; all zero if every particle died."""
-        return normalise(self.log_weights)
-
-    @property
-    def ess(self) -> float:
-        """Effective sample size, in particles."""
-        return effective_sample_size(self.log_weights)
 
     @property
     def samples(self) -> list[Any]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import FeynkacError, ModelError, is_out_of_memory
+from feynkac.base.parts import run_in_halves
 from feynkac.smc.checks import name_of
 
 if TYPE_CHECKING:
@@ -48,19 +49,14 @@ def run_in_parts(state: Latents, what: str, x: Tensor, run: Callable[[Tensor], T
     memory runs out with a single row.
     """
     room: dict[str, int] = state.memory.share(_ROOM, dict)
-    while True:
-        most = max(min(room.get(what, len(x)), len(x)), 1)
-        try:
-            return [run(part) for part in x.split(most)]
-        except Exception as cause:
-            if not is_out_of_memory(cause):
-                raise
-            if most == 1:
-                with within_memory(what, most):
-                    raise
-            if what not in room:
-                tell(state, warn_of_memory(what, most))
-        room[what] = most // 2  # outside, where the error no longer holds what it ran out of
+    with within_memory(what, 1):  # with more, it is tried again
+        return run_in_halves(
+            what,
+            len(x),
+            room,
+            lambda most: [run(part) for part in x.split(most)],
+            lambda most, _: tell(state, warn_of_memory(what, most)),
+        )
 
 
 def warn_of_memory(what: str, rows: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -38,6 +38,8 @@ class Prediction(NamedTuple):
     """(R,) float64: |S|^2 - sum_i beta_i |s_i|^2 of a composition of experts (see `composition`), if it is one."""
     guess: Tensor | None = None
     """(R, ...) what guesses see, where x0hat makes no plausible sample."""
+    carry: Tensor | None = None
+    """(R, ...) what a `Recurrent` denoiser wants to be told at the next noise level."""
 
     @property
     def estimate(self) -> Tensor:
@@ -52,24 +54,63 @@ class Predictor(Protocol):
     def predict(self, x: Tensor, t: NoiseLevel, /) -> Prediction: ...
 
 
-def predict(denoiser: Denoiser | Predictor, x: Tensor, state: Latents) -> Prediction:
+@runtime_checkable
+class Recurrent(Protocol):
+    """A denoiser that remembers what it said of each latent before, such as a momentum; a sampler copies it with them.
+
+    What a denoiser keeps in its own attributes is not copied with the particles, and would be that of others.
+    """
+
+    def predict_next(self, x: Tensor, t: NoiseLevel, carry: Tensor | None, /) -> Prediction:
+        """The prediction for latents `x` (R, ...); `carry` is that of their last one, None at the first level."""
+        ...
+
+
+def predict(denoiser: Denoiser | Predictor | Recurrent, x: Tensor, carry: Tensor | None, state: Latents) -> Prediction:
     """What `denoiser` says about (R, ...) latents `x` at the noise level of `state`; in parts where memory runs out.
 
-    Raises ArgumentError for another shape than that of `x`, ModelError where memory runs out with one row.
+    `carry`: (R, ...) what a `Recurrent` one is told again. Raises ArgumentError for another shape than that of `x`,
+    ModelError where memory runs out with one row.
     """
-    parts = run_in_parts(state, "the network", x, lambda part: ask(denoiser, part, state.noise_level))
+    if has(denoiser, Recurrent):
+        index = torch.arange(len(x), device=x.device)
+        parts = run_in_parts(
+            state, "the network", index, lambda rows: _ask_next(denoiser, x[rows], state.noise_level, carry, rows)
+        )
+    else:
+        parts = run_in_parts(state, "the network", x, lambda part: ask(denoiser, part, state.noise_level))
     if len(parts) == 1:
         return parts[0]
     return Prediction(*(None if some[0] is None else torch.cat(some) for some in zip(*parts, strict=True)))  # type: ignore[arg-type]
 
 
 def ask(denoiser: Denoiser | Predictor, x: Tensor, noise_level: NoiseLevel) -> Prediction:
-    """What `denoiser` says about all of `x` at once. Raises ArgumentError for another shape than that of `x`."""
+    """What `denoiser` says about all of `x` at once.
+
+    Raises ArgumentError for another shape than that of `x`, and for a denoiser that must be told what it said before.
+    """
+    if has(denoiser, Recurrent):
+        raise ArgumentError(
+            f"{type(denoiser).__name__} remembers what it said at earlier noise levels, which only a sampler tells it "
+            "again: give it to the sampler itself, not to another denoiser"
+        )
     if has(denoiser, Predictor):
-        prediction = denoiser.predict(x, noise_level)
-    else:
-        x0hat = cast("Denoiser", denoiser).x0hat(x, noise_level)
-        prediction = Prediction(x0hat, noise_of(x, x0hat, noise_level) if x0hat.shape == x.shape else x0hat)
+        return _check(denoiser, denoiser.predict(x, noise_level), x)
+    x0hat = denoiser.x0hat(x, noise_level)
+    return _check(denoiser, Prediction(x0hat, noise_of(x, x0hat, noise_level) if x0hat.shape == x.shape else x0hat), x)
+
+
+def _ask_next(denoiser: Recurrent, x: Tensor, t: NoiseLevel, carry: Tensor | None, rows: Tensor) -> Prediction:
+    said = _check(denoiser, denoiser.predict_next(x, t, None if carry is None else carry[rows]), x)
+    if said.carry is not None and len(said.carry) != len(x):
+        raise ArgumentError(
+            f"{type(denoiser).__name__} returned a carry of shape {tuple(said.carry.shape)} for {len(x)} latents; "
+            "return one row for each"
+        )
+    return said
+
+
+def _check(denoiser: object, prediction: Prediction, x: Tensor) -> Prediction:
     if prediction.x0hat.shape != x.shape or prediction.epshat.shape != x.shape:
         raise ArgumentError(
             f"{type(denoiser).__name__} returned shape {tuple(prediction.x0hat.shape)} for latents of shape "

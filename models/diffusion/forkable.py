@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from feynkac.models.diffusion.checks import differ
 
 SMALL = 8
 """Below how many particles the first fork is left alone."""
+MOMENTUM = "edit_momentum_scale"
+"""The argument of semantic guidance in diffusers."""
 HARMLESS = ("TextKVCache",)
 """What is remembered of the prompt alone is the same for all particles."""
 
@@ -32,6 +35,14 @@ def list_memories(network: torch.nn.Module) -> Iterator[str]:
         for hook in getattr(getattr(module, "_diffusers_hook", None), "hooks", {}).values():
             if getattr(hook, "_is_stateful", False):
                 yield type(hook).__name__
+
+
+def find_momentum(pipe: Any, call: Mapping[str, Any]) -> str:
+    """The argument by which the `call` of a pipeline keeps a momentum of its edits; empty if it keeps none."""
+    taken = inspect.signature(type(pipe).__call__).parameters
+    if MOMENTUM not in taken or all(call.get(name) is None for name in taken if name.startswith("editing_prompt")):
+        return ""
+    return MOMENTUM if call.get(MOMENTUM, taken[MOMENTUM].default) else ""
 
 
 class Twins:

@@ -66,6 +66,20 @@ def renoise(before: NoiseLevel, after: NoiseLevel) -> Transition:
     return Transition(before, after, 0.0, after.sigma)
 
 
+def there_and_back(step: Transition) -> Transition:
+    """`step`, then the noise that leads back to the level where it began: an inner step of RePaint.
+
+    x_t' = r x_s + sqrt(sigma_t^2 - r^2 sigma_s^2) z with r = alpha_t / alpha_s (Lugmayr et al. 2022, Algorithm 1). The
+    smaller the step, and the nearer x0hat to E[x0 | x], the nearer it is to leaving the law of the latents at that
+    level as it is. Raises ArgumentError for a step that ends no cleaner than it began.
+    """
+    ratio = step.before.alpha / step.after.alpha
+    added = step.before.sigma**2 - (ratio * step.after.sigma) ** 2
+    if added < 0.0:
+        raise ArgumentError(f"a step from {step.before} to {step.after} ends with more noise; there is no way back")
+    return Transition(step.before, step.before, ratio * step.c, math.hypot(ratio * step.std, math.sqrt(added)))
+
+
 def log_ratio(noise: Tensor, shift: Tensor, std: float) -> Tensor:
     """(R,) float64 nats: log p/q of x = m + shift + std noise, p = N(m, std^2), q = N(m + shift, std^2).
 

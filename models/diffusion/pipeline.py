@@ -20,7 +20,7 @@ from feynkac.base.contract import LogW, Mask, Rng
 from feynkac.base.errors import ArgumentError, FeynkacError, ModelError
 from feynkac.base.numbers import read_real, read_whole
 from feynkac.models.diffusion.decoding import decoder_of
-from feynkac.models.diffusion.forkable import find_cache
+from feynkac.models.diffusion.forkable import find_cache, find_momentum
 from feynkac.models.diffusion.gradients import check_gradients
 from feynkac.models.diffusion.paths import LatentPath
 from feynkac.models.diffusion.pipeline_arguments import check_call, check_kind
@@ -149,6 +149,13 @@ class Diffusion:
                 f"{type(self.pipe).__name__} cannot be steered: its network keeps what it computed at earlier steps "
                 f"({cache}), which would not be copied with the particles; call disable_cache() on it, or take "
                 "algorithm='best_of_n' or 'importance', which copy nothing"
+            )
+        momentum = next(filter(None, (find_momentum(self.pipe, call) for call in self.calls)), "")
+        if momentum:
+            raise ModelError(
+                f"{type(self.pipe).__name__} cannot be steered with its momentum, which would not be copied with the "
+                f"particles; call prompt(..., {momentum}=0.0), or take a DiffusionSampler on an EditedDenoiser, whose "
+                "momentum is, or algorithm='best_of_n' or 'importance', which copy nothing"
             )
 
     @property

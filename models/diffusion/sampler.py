@@ -18,7 +18,7 @@ from feynkac.base.errors import ArgumentError
 from feynkac.base.memory import Memory
 from feynkac.base.numbers import read_whole
 from feynkac.models.diffusion.composition import corrector
-from feynkac.models.diffusion.denoisers import Denoiser, Predictor
+from feynkac.models.diffusion.denoisers import Denoiser, Predictor, Recurrent
 from feynkac.models.diffusion.kernel import Transition
 from feynkac.models.diffusion.paths import LatentPath, Past
 from feynkac.models.diffusion.proposals import BASE, Proposal
@@ -26,7 +26,7 @@ from feynkac.models.diffusion.saving import check_source, identify_sampler, load
 from feynkac.models.diffusion.schedule import NoiseSchedule
 from feynkac.models.diffusion.shifted import Shifted
 from feynkac.models.diffusion.sources import Denoisers, Source, check_replayable
-from feynkac.models.diffusion.state import Latents
+from feynkac.models.diffusion.state import DENOISER_CARRY, PROPOSAL_CARRY, Latents
 from feynkac.models.diffusion.tree import with_row_0
 
 
@@ -45,7 +45,7 @@ class DiffusionSampler:
     sampled, but its particles cannot be copied (see `check_forks`).
     """
 
-    denoiser: Denoiser | Predictor | Source
+    denoiser: Denoiser | Predictor | Recurrent | Source
     schedule: NoiseSchedule
     shape: tuple[int, ...]
     proposal: Proposal = field(default=BASE, kw_only=True)
@@ -106,7 +106,7 @@ class DiffusionSampler:
 
     def join(self, others: Sequence[Any]) -> DiffusionSampler:
         """One model of several problems in one batch: samplers that differ in nothing but their denoiser."""
-        denoisers = list[Denoiser | Predictor]()
+        denoisers = list[Denoiser | Predictor | Recurrent]()
         for each in (self, *others):
             alike = isinstance(each, DiffusionSampler) and replace(each, denoiser=self.denoiser) == self
             if not alike or not isinstance(each.source, Denoisers):
@@ -178,6 +178,7 @@ class DiffusionSampler:
             since=state.since + inc,
             leaves={},
             denoised=prediction.estimate,
+            carry={name: state.leaves[name] for name in (DENOISER_CARRY, PROPOSAL_CARRY) if name in state.leaves},
             past=state.past and state.past.grow(x),
         )
         self.source.follow(child)

@@ -21,7 +21,7 @@ from feynkac.models.diffusion.state import Latents
 if TYPE_CHECKING:
     from feynkac.models.diffusion.sampler import DiffusionSampler
 
-ARRAYS = ("x", "group", "alive", "owed", "since", "denoised")
+ARRAYS = ("x", "group", "alive", "owed", "since", "denoised", "carry")
 _PLAIN = (bool, int, float, str, type(None))
 HOST = ("samples",)
 """Leaves that stay on the host."""
@@ -51,6 +51,8 @@ def load_latents(sampler: DiffusionSampler, saved: dict[str, Any], prompts: tupl
 
 
 def _move(value: Any, sampler: DiffusionSampler) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _move(leaf, sampler) for key, leaf in value.items()}
     return value.to(sampler.device) if isinstance(value, Tensor) else value
 
 

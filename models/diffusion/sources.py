@@ -13,10 +13,11 @@ from torch import Tensor
 from feynkac.base.contract import LogW, Rng, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.models.diffusion.composition import power_of, start_of
-from feynkac.models.diffusion.denoisers import Denoiser, Prediction, Predictor, predict
+from feynkac.models.diffusion.denoisers import Denoiser, Prediction, Predictor, Recurrent, predict
 from feynkac.models.diffusion.gradients import Pull, pull_back, require_graph
 from feynkac.models.diffusion.paths import LatentPath
 from feynkac.models.diffusion.proposals import Replayable, keeps_graph
+from feynkac.models.diffusion.state import DENOISER_CARRY
 from feynkac.models.diffusion.tree import gather, with_row_0
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class Denoisers:
 
     seeds = None
 
-    def __init__(self, denoisers: Sequence[Denoiser | Predictor]) -> None:
+    def __init__(self, denoisers: Sequence[Denoiser | Predictor | Recurrent]) -> None:
         self.denoisers = tuple(denoisers)
         powers = [power_of(each) for each in self.denoisers]
         self.power = powers[0]
@@ -149,14 +150,14 @@ class Denoisers:
 
     def _predict(self, state: Latents, rows: Rows, x: Tensor) -> Prediction:
         """What the denoiser of each row's problem says about the latents `x` (R, ...) of `rows`."""
-        first = self.denoisers[0]
+        first, carry = self.denoisers[0], gather(state.carry.get(DENOISER_CARRY), rows)
         if all(each is first for each in self.denoisers):
-            return predict(first, x, state)
+            return predict(first, x, carry, state)
         order, said = [], []
         for g in np.unique(state.group[rows]):
             here = np.flatnonzero(state.group[rows] == g)
             order.append(here)
-            said.append(predict(self.denoisers[g], gather(x, here), state))
+            said.append(predict(self.denoisers[g], gather(x, here), gather(carry, here), state))
         return _join(said, np.argsort(np.concatenate(order)))
 
     def draw_next(self, state: Latents) -> None:
@@ -181,8 +182,19 @@ def _join(said: Sequence[Prediction], rows: Rows) -> Prediction:
     if any(each.rate is not None for each in said):  # a composition beside a plain denoiser, whose rate is 0
         zero = [each.x0hat.new_zeros(len(each.x0hat), dtype=torch.float64) for each in said]
         rates = [nothing if each.rate is None else each.rate for each, nothing in zip(said, zero, strict=True)]
-        said = [
-            Prediction(each.x0hat, each.epshat, rate, each.estimate) for each, rate in zip(said, rates, strict=True)
-        ]
+        said = [each._replace(rate=rate, guess=each.estimate) for each, rate in zip(said, rates, strict=True)]
+    kept = next((each.carry for each in said if each.carry is not None), None)
+    if kept is not None:  # of a recurrent denoiser beside one that forgets
+        said = [each._replace(carry=_fill(each.carry, kept, len(each.x0hat))) for each in said]
     columns = zip(*said, strict=True)
     return Prediction(*(None if parts[0] is None else gather(torch.cat(parts), rows) for parts in columns))  # type: ignore[arg-type]
+
+
+def _fill(carry: Tensor | None, like: Tensor, rows: int) -> Tensor:
+    """What one problem carries, as rows of a batch in which another carries `like`; zeros where it carries nothing."""
+    if carry is not None and carry.shape[1:] != like.shape[1:]:
+        raise ArgumentError(
+            f"denoisers that carry {tuple(carry.shape[1:])} and {tuple(like.shape[1:])} for a latent cannot run in one "
+            "batch; steer them one after the other"
+        )
+    return like.new_zeros(rows, *like.shape[1:]) if carry is None else carry

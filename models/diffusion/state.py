@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from feynkac.models.diffusion.sampler import DiffusionSampler
 
 
+DENOISER_CARRY, PROPOSAL_CARRY = "carry", "carry of the proposal"
+"""Leaves of a state that are handed on to its next noise level, as its `carry`."""
+
+
 @dataclass(frozen=True)
 class View:
     """What a guess may look at: `R` unfinished rows of a state that has been looked at."""
@@ -91,6 +95,8 @@ class Latents(Tree):
     """What was computed about the latents at this level: x0hat, epshat, the shift of a proposal, scores, ..."""
     denoised: Tensor | None = None
     """(N, ...) the clean latents expected one step ago; None before the first step."""
+    carry: dict[str, Tensor] = field(default_factory=dict)
+    """(N, ...) what a denoiser (`DENOISER_CARRY`) and a proposal (`PROPOSAL_CARRY`) left at the last level."""
     past: Past | None = None
     """The paths so far, if they are kept (see `record`)."""
     prompts: tuple[str | None, ...] = field(default=(), metadata=SHARED)

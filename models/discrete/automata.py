@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numba import njit
@@ -23,6 +23,8 @@ from feynkac.models.discrete.denoiser import Tokens
 
 MAX_STATES = 20_000
 FAINT = 1e-150
+_CELLS = 1 << 20
+"""Moves that are asked for at once."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,24 @@ class CanvasAutomaton:
         member[np.arange(len(member)), self.token_class] = 1.0
         return p @ member
 
+    def find_classes(self, tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(..., C) 1 at the class of each of the `tokens`, and 0 elsewhere."""
+        return (self.token_class[tokens][..., None] == np.arange(self.delta.shape[1])).astype(np.float64)
+
     def backward(self, p: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(R, L + 1, S) probabilities of acceptance from each position and state, up to a factor for each position,
         and (R,) log-probabilities of acceptance in nats, for positions with the probabilities `p` (R, L, K).
         """
-        return _backward(self.sum_classes(p), self.delta, self.accept, self.start)
+        return self.look_back(self.sum_classes(p))
+
+    def look_back(self, classes: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """What `backward` gives, from the probabilities of the classes (R, L, C)."""
+        return _backward(classes, self.delta, self.accept, self.start)
+
+    @cached_property
+    def share(self) -> NDArray[np.float64]:
+        """(C,) the part of all tokens that is in each class."""
+        return np.bincount(self.token_class, minlength=self.delta.shape[1]) / len(self.token_class)
 
     def accepts(self, tokens: Tokens) -> Mask:
         """(R,) whether finished canvases are accepted."""
@@ -112,12 +127,12 @@ def build_automaton(vocabulary: Vocabulary, constraints: Sequence[TokenConstrain
     ends = vocabulary.ends
     start = tuple(int(automaton.start) for automaton in automata)
     number: dict[tuple[int, ...], int] = {start: 0}
-    moves: list[NDArray[np.int64]] = []
+    moves = _Moves(ends)
     frontier = [start]
     for _ in range(length):
         if not frontier:
             break
-        frontier = _explore(automata, frontier, np.flatnonzero(~ends), number, moves, vocabulary.size)
+        frontier = _explore(automata, frontier, np.flatnonzero(~ends), number, moves)
         if len(number) > MAX_STATES:
             raise ConstraintError(
                 f"{name} needs more than {MAX_STATES} automaton states on a canvas of {length} tokens; use a simpler "
@@ -126,24 +141,54 @@ def build_automaton(vocabulary: Vocabulary, constraints: Sequence[TokenConstrain
     known = np.array(list(number), dtype=np.int64).reshape(len(number), -1)
     accept = np.all([automaton.accepts(known[:, i]) for i, automaton in enumerate(automata)], axis=0)
     ended, dead = len(number), len(number) + 1
-    delta = np.full((dead + 1, vocabulary.size), dead)
-    if moves:
-        delta[: len(moves)] = np.where(np.array(moves) >= 0, moves, dead)
-    delta[: len(number), ends] = np.where(accept, ended, dead)[:, None]
+    delta = np.full((dead + 1, moves.count), dead)
+    for state, row in enumerate(moves.rows):
+        delta[state] = np.where(row >= 0, row, dead)
+    delta[: len(number), np.unique(moves.token_class[ends])] = np.where(accept, ended, dead)[:, None]
     delta[ended] = ended
-    return _minimise(delta, np.r_[accept, True, False])
+    return _minimise(delta, np.r_[accept, True, False], moves.token_class)
 
 
-def _minimise(delta: NDArray[np.int64], accept: NDArray[np.bool_]) -> CanvasAutomaton:
-    """The smallest automaton that accepts the same from state 0, by Moore's refinement; equal tokens are one class."""
+class _Moves:
+    """The moves of the states explored so far, over classes of tokens that all of these states take alike.
+
+    So the table has as many columns as there are classes, few of them even where there are 50,000 tokens.
+    """
+
+    def __init__(self, ends: NDArray[np.bool_]) -> None:
+        _, inverse = np.unique(ends, return_inverse=True)
+        self.token_class = inverse.reshape(-1)
+        self.count = int(self.token_class.max()) + 1
+        self.rows: list[NDArray[np.int64]] = []
+
+    def add(self, out: NDArray[np.int64]) -> None:
+        """Append the moves (K,) of one more state, -1 where a token leads nowhere."""
+        _, first, inverse = np.unique(
+            self.token_class * (out.max() + 2) + out + 1, return_index=True, return_inverse=True
+        )
+        if len(first) > self.count:
+            parent = self.token_class[first]
+            self.rows = [row[parent] for row in self.rows]
+            self.token_class, self.count = inverse.reshape(-1), len(first)
+        row = np.empty(self.count, np.int64)
+        row[self.token_class] = out
+        self.rows.append(row)
+
+
+def _minimise(delta: NDArray[np.int64], accept: NDArray[np.bool_], token_class: NDArray[np.int64]) -> CanvasAutomaton:
+    """The smallest automaton that accepts the same from state 0, by Moore's refinement; equal tokens are one class.
+
+    `delta` (S, C) is over classes already, to which the tokens belong by `token_class` (K,).
+    """
     block, count = accept.astype(np.int64), 0
     while block.max() + 1 > count:
         count = int(block.max()) + 1
         _, block = np.unique(np.column_stack([block, block[delta]]), axis=0, return_inverse=True)
         block = block.reshape(-1)
     _, one_of = np.unique(block, return_index=True)
-    columns, token_class = np.unique(block[delta[one_of]], axis=1, return_inverse=True)
-    return CanvasAutomaton(np.ascontiguousarray(columns), accept[one_of], token_class.reshape(-1), start=int(block[0]))
+    columns, merged = np.unique(block[delta[one_of]], axis=1, return_inverse=True)
+    token_class = merged.reshape(-1)[token_class]
+    return CanvasAutomaton(np.ascontiguousarray(columns), accept[one_of], token_class, start=int(block[0]))
 
 
 @lru_cache(maxsize=16)
@@ -159,29 +204,37 @@ def _explore(
     frontier: list[tuple[int, ...]],
     tokens: NDArray[np.int64],
     number: dict[tuple[int, ...], int],
-    moves: list[NDArray[np.int64]],
-    size: int,
+    moves: _Moves,
 ) -> list[tuple[int, ...]]:
     """Append to `moves` those of the states of the `frontier`, and return the states seen for the first time.
 
     Those are numbered in `number`.
     """
-    states = np.array(frontier, dtype=np.int64).reshape(len(frontier), -1)
-    after = np.stack(
-        [
-            automaton.advance(np.repeat(states[:, i], len(tokens)), np.tile(tokens, len(states)))
-            for i, automaton in enumerate(automata)
-        ],
-        axis=1,
-    ).reshape(len(states), len(tokens), -1)
     fresh = []
-    for row in after:
-        out = np.full(size, -1)
-        for token, state in zip(tokens, map(tuple, row.tolist()), strict=True):
-            if min(state) >= 0:
-                if state not in number:
-                    number[state] = len(number)
-                    fresh.append(state)
-                out[token] = number[state]
-        moves.append(out)
+    size = max(1, _CELLS // max(len(tokens), 1))
+    for begin in range(0, len(frontier), size):
+        states = np.array(frontier[begin : begin + size], dtype=np.int64).reshape(-1, len(automata))
+        repeated, tiled = np.repeat(states, len(tokens), axis=0), np.tile(tokens, len(states))
+        after = [automaton.advance(repeated[:, i], tiled) for i, automaton in enumerate(automata)]
+        for row in np.stack(after, axis=1).reshape(len(states), len(tokens), -1):
+            out = np.full(len(moves.token_class), -1)
+            alive = np.flatnonzero((row >= 0).all(axis=1))
+            one_of, kind = _group_rows(row[alive])
+            named = list(map(tuple, row[alive][one_of].tolist()))
+            fresh += [state for state in named if state not in number]
+            for state in named:
+                number.setdefault(state, len(number))
+            out[tokens[alive]] = np.array([number[state] for state in named], dtype=np.int64)[kind]
+            moves.add(out)
     return fresh
+
+
+def _group_rows(table: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """One row of each kind of the rows of `table` (M, A), by number, and (M,) the kind of each row."""
+    kind = one_of = np.zeros(len(table), dtype=np.int64)
+    for column in table.T:
+        _, code = np.unique(column, return_inverse=True)
+        pair = kind * (code.max(initial=0) + 1) + code.reshape(-1)
+        _, one_of, kind = np.unique(pair, return_index=True, return_inverse=True)
+        kind = kind.reshape(-1)
+    return one_of, kind

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.capabilities import RelatesNeighbours
+from feynkac.base.capabilities import Ranks, RelatesNeighbours, has, require
 from feynkac.base.clock import charge
 from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ModelError
@@ -21,6 +21,7 @@ from feynkac.models.discrete.denoiser import LogProbs, Tokens
 from feynkac.models.discrete.draws import Draws
 from feynkac.models.discrete.outputs import Outputs
 from feynkac.models.discrete.path import Past
+from feynkac.models.discrete.ranked import Ranking, draw_completion
 
 if TYPE_CHECKING:
     from feynkac.models.discrete.kernels import Kernel
@@ -137,10 +138,37 @@ class Canvas:
         return self.outputs.table[self.outputs.slot[rows]]
 
     def log_probs(self, rows: Rows) -> LogProbs:
-        """(R, L, K) nats, the denoiser's answer for `rows` as they stand."""
+        """(R, L, K) nats, the denoiser's answer for `rows` as they stand. Raises ModelError for one that `Ranks`."""
         denoiser = self.outputs.denoiser
+        if has(denoiser, Ranks):
+            raise ModelError(
+                f"{type(denoiser).__name__} keeps the {denoiser.n_ranked} likeliest of {self.k} tokens, and what was "
+                "asked for needs the probabilities of all; ask for all of them, as by MaskedLM(..., top=None)"
+            )
         answers = self.answers(rows)
         return denoiser.combine(answers) if isinstance(denoiser, Composition) else answers[:, 0]
+
+    def ranking(self, rows: Rows) -> Ranking:
+        """(R, L, ...) the likeliest tokens of `rows` as they stand, of a denoiser that `Ranks`."""
+        return Ranking.unpack(self.answers(rows)[:, 0])
+
+    @charge("model")
+    def look_again(self, rows: Rows, places: Rows) -> LogProbs:
+        """(R, K) nats, the whole law at one of the `places` (R,) of each of `rows` as they stand."""
+        denoiser = require(self.outputs.denoiser, Ranks, "only a denoiser that ranks is looked at again", ModelError)
+        for row in rows:
+            self.forwarded[self.group[row]] += self.tokens_now.shape[1]
+        return denoiser.log_probs_at(self.tokens_now[rows], self.kernel.noise_level(self.time), places)
+
+    def find_hidden(self, rows: Rows) -> Mask:
+        """(R, L) the positions of `rows` that are under a mask."""
+        return self.tokens_now[rows] == self.k
+
+    def find_sureness(self, rows: Rows) -> LogProbs:
+        """(R, L) nats, the log-probability of the likeliest token at each position of `rows`."""
+        if has(self.outputs.denoiser, Ranks):
+            return self.ranking(rows).log_p[..., 0]
+        return self.log_probs(rows).max(axis=-1)
 
     def clean(self, rows: Rows) -> LogProbs:
         """(R, L, K) nats, the factorised posterior of the clean tokens; a token under no mask is certain."""
@@ -160,20 +188,28 @@ class Canvas:
         """(R, L) the likeliest clean token at each position; the tokens themselves of finished rows."""
         tokens = self.tokens_now[rows].copy()
         open_ = np.flatnonzero(~self.done()[rows])
-        if len(open_):
+        if len(open_) and has(self.outputs.denoiser, Ranks):
+            likeliest = self.ranking(rows[open_]).tokens[..., 0]
+            tokens[open_] = np.where(self.find_hidden(rows[open_]), likeliest, tokens[open_])
+        elif len(open_):
             tokens[open_] = self.clean(rows[open_]).argmax(axis=-1)
         return tokens
 
     def draw_clean(self, rows: Rows) -> Tokens:
-        """(R, L) clean tokens drawn from the factorised posterior of unfinished `rows`. Raises ModelError."""
+        """(R, L) clean tokens drawn from the factorised posterior of unfinished `rows`. Raises ModelError.
+
+        Of a denoiser that `Ranks` only the likeliest tokens are drawn: it is a guess of what will come.
+        """
         if self.rng is None:
             raise ModelError(
                 "no random numbers are left to draw completions with: a locally optimal proposal asks for levels of "
                 "canvases that are not in the population; give it a potential that does not draw (samples=0)"
             )
         draws = Draws(self.rng, len(self), rows)
-        law = self.clean(rows)
         tokens = self.tokens_now[rows].copy()
+        if has(self.outputs.denoiser, Ranks):
+            return draw_completion(self.ranking(rows), tokens, self.find_hidden(rows), draws)
+        law = self.clean(rows)
         draws.fill(tokens, ~_find_certain(law, tokens), law)
         return tokens
 

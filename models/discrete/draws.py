@@ -28,8 +28,16 @@ class Draws:
         result[asked] = u[self.rows[asked]] < p[asked]
         return result
 
+    def told(self, asked: Rows) -> Rows:
+        """(A,) the tokens that the `asked` ones among the rows have to draw; -1 for those that are free to."""
+        return np.full(len(asked), -1)
+
     def categorical(self, log_p: NDArray[np.float64], asked: Rows) -> NDArray[np.int64]:
-        """(A,) draws from the (A, C) log-probabilities, for the `asked` ones among the rows."""
+        """(A,) tokens drawn from the (A, C) log-probabilities, for the `asked` ones among the rows."""
+        return self.pick(settle(log_p, self.told(asked)), asked)
+
+    def pick(self, log_p: NDArray[np.float64], asked: Rows) -> NDArray[np.int64]:
+        """(A,) draws from the (A, C) log-probabilities of anything, whatever tokens are told."""
         every = np.full((self._n, log_p.shape[1]), -np.inf)
         every[:, 0] = 0.0  # a row that does not ask has one outcome only
         every[self.rows[asked]] = log_p
@@ -40,10 +48,11 @@ class Draws:
         for rows, places in self.each(positions):
             tokens[rows, places] = self.categorical(log_p[rows, places], rows)
 
-    def each(self, positions: Mask) -> Iterator[tuple[Rows, Rows]]:
-        """The first of the `positions` (R, L) of each row that has any, then the second, and so on: one draw for each.
+    def each(self, positions: Mask, numbers: int = 1) -> Iterator[tuple[Rows, Rows]]:
+        """The first of the `positions` (R, L) of each row that has any, then the second, and so on.
 
-        Afterwards L numbers have been used, however many were needed, so that what follows does not depend on it.
+        For each there are as many draws as `numbers`. Afterwards that many have been used for all L positions, however
+        many were needed, so that what follows does not depend on it.
         """
         rank = np.cumsum(positions, axis=1) - 1
         rows, places = np.nonzero(positions)
@@ -51,5 +60,16 @@ class Draws:
         most = int(order.max(initial=-1)) + 1
         for r in range(most):
             yield rows[order == r], places[order == r]
-        for _ in range(positions.shape[1] - most):
+        for _ in range(numbers * (positions.shape[1] - most)):
             self._rng.uniform(self._n)
+
+
+def settle(log_p: NDArray[np.float64], told: Rows) -> NDArray[np.float64]:
+    """The laws (A, C), those certain that have to draw the category `told` (A,); -1 for the others."""
+    here = np.flatnonzero(told >= 0)
+    if not len(here):
+        return log_p
+    log_p = log_p.copy()
+    log_p[here] = -np.inf
+    log_p[here, told[here]] = 0.0
+    return log_p

@@ -39,8 +39,11 @@ class Kernel(Protocol):
         """The noise level in [0, 1] that the denoiser is told before step `i`."""
         ...
 
-    def choose(self, i: int, tokens: Tokens, log_probs: LogProbs, free: Mask, draws: Draws) -> Mask:
-        """(R, L) the positions that step `i` redraws, none of them outside `free` (R, L)."""
+    def choose(self, i: int, hidden: Mask, sureness: LogProbs, free: Mask, draws: Draws) -> Mask:
+        """(R, L) the positions that step `i` redraws, none of them outside `free` (R, L).
+
+        `hidden`: (R, L) those under a mask; `sureness`: (R, L) nats, the log-probability of the likeliest token there.
+        """
         ...
 
     def law(self, i: int, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
@@ -132,14 +135,14 @@ class MaskedNoise(_Hiding):
         sigma = self.remask * min(1.0, (1.0 - to) / at) if at > 0.0 else 0.0
         return ((to - (1.0 - sigma) * at) / (1.0 - at) if at < 1.0 else 1.0), sigma
 
-    def choose(self, i: int, tokens: Tokens, log_probs: LogProbs, free: Mask, draws: Draws) -> Mask:
+    def choose(self, i: int, hidden: Mask, sureness: LogProbs, free: Mask, draws: Draws) -> Mask:
         reveal, remask = self.rates(i)
-        rate = np.where(tokens == log_probs.shape[-1], reveal, remask) * free
+        rate = np.where(hidden, reveal, remask) * free
         result = rate >= 1.0
         for rows, places in draws.each((rate > 0.0) & ~result):
-            asked = np.zeros(len(tokens), dtype=np.bool_)
+            asked = np.zeros(len(hidden), dtype=np.bool_)
             asked[rows] = True
-            p = np.zeros(len(tokens))
+            p = np.zeros(len(hidden))
             p[rows] = rate[rows, places]
             result[rows, places] = draws.below(p, asked)[rows]
         return result
@@ -185,21 +188,21 @@ class Unmask(_Hiding):
     def noise_level(self, i: int) -> float:
         return 1.0 - min(1.0, i * self.per_step / self.length)
 
-    def choose(self, i: int, tokens: Tokens, log_probs: LogProbs, free: Mask, draws: Draws) -> Mask:
-        hidden = tokens == log_probs.shape[-1]
-        result = np.zeros(tokens.shape, dtype=np.bool_)
+    def choose(self, i: int, hidden: Mask, sureness: LogProbs, free: Mask, draws: Draws) -> Mask:
+        hidden = hidden.copy()
+        result = np.zeros(hidden.shape, dtype=np.bool_)
         for _ in range(self.per_step):
             rows = np.flatnonzero(hidden.any(axis=1))
-            place = self._choose_next(hidden[rows], log_probs[rows], rows, draws)
+            place = self._choose_next(hidden[rows], sureness[rows], rows, draws)
             hidden[rows, place] = False
             result[rows, place] = True
         return result
 
-    def _choose_next(self, hidden: Mask, log_probs: LogProbs, rows: Rows, draws: Draws) -> Rows:
+    def _choose_next(self, hidden: Mask, sureness: LogProbs, rows: Rows, draws: Draws) -> Rows:
         if self.order == "random":
             return draws.categorical(np.where(hidden, 0.0, -np.inf), rows)
-        sureness = log_probs.max(axis=-1) if self.order == "confident" else np.zeros(hidden.shape)
-        return np.where(hidden, sureness, -np.inf).argmax(axis=1)
+        asked = sureness if self.order == "confident" else np.zeros(hidden.shape)
+        return np.where(hidden, asked, -np.inf).argmax(axis=1)
 
     def law(self, i: int, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
         return log_probs
@@ -233,8 +236,8 @@ class UniformNoise:
     def noise_level(self, i: int) -> float:
         return 1.0 - i / self.steps
 
-    def choose(self, i: int, tokens: Tokens, log_probs: LogProbs, free: Mask, draws: Draws) -> Mask:
-        return np.ones(tokens.shape, dtype=np.bool_)
+    def choose(self, i: int, hidden: Mask, sureness: LogProbs, free: Mask, draws: Draws) -> Mask:
+        return np.ones(hidden.shape, dtype=np.bool_)
 
     def law(self, i: int, tokens: Tokens, log_probs: LogProbs) -> LogProbs:
         at, to, k = self._alpha[i], self._alpha[i + 1], log_probs.shape[-1]

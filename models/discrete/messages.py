@@ -41,17 +41,16 @@ class Messages(Protocol):
 
 
 class FactorisedMessages:
-    """Positions independent of each other, with probabilities `p` (R, L, K). `alpha` is (R, S).
+    """Positions independent of each other, with probabilities `classes` (R, L, C) of tokens. `alpha` is (R, S).
 
     `redraw_chance`: the probability that a token drawn now is replaced by another one before the end.
     """
 
-    def __init__(self, automaton: CanvasAutomaton, p: Floats, redraw_chance: float = 0.0) -> None:
+    def __init__(self, automaton: CanvasAutomaton, classes: Floats, redraw_chance: float = 0.0) -> None:
         self.automaton = automaton
-        self.p = p
         self.redraw_chance = redraw_chance
-        self._classes = automaton.sum_classes(p)
-        self._beta, self.log_accepted = automaton.backward(p)
+        self._classes = classes
+        self._beta, self.log_accepted = automaton.look_back(classes)
 
     def begin(self) -> Floats:
         alpha = np.zeros((len(self._classes), len(self.automaton.delta)))
@@ -59,25 +58,29 @@ class FactorisedMessages:
         return alpha
 
     def weights(self, alpha: Floats, i: int, asked: Rows, p: Floats) -> Floats:
+        return p * self.weigh_classes(alpha, i, asked)[:, self.automaton.token_class]
+
+    def weigh_classes(self, alpha: Floats, i: int, asked: Rows) -> Floats:
+        """(A, C) the factor of each class of tokens at position `i` of the rows `asked`, given acceptance."""
         beta, alpha = self._beta[asked, i + 1], alpha[asked]
         reached = np.stack([(alpha * beta[:, after]).sum(axis=1) for after in self.automaton.delta.T], axis=1)
-        reached = reached[:, self.automaton.token_class]
-        return p * ((1.0 - self.redraw_chance) * reached + self.redraw_chance * reached.mean(axis=1, keepdims=True))
+        mean = (reached @ self.automaton.share)[:, None]
+        return (1.0 - self.redraw_chance) * reached + self.redraw_chance * mean
 
     def show(self, i: int, rows: Rows, tokens: Rows) -> None:
-        stays = (tokens[:, None] == np.arange(self.p.shape[2])).astype(np.float64)
-        self._classes[rows, i] = self.automaton.sum_classes(mix_redraws(stays, self.redraw_chance))
+        stays = self.automaton.find_classes(tokens)
+        self._classes[rows, i] = (1.0 - self.redraw_chance) * stays + self.redraw_chance * self.automaton.share
 
     def advance(self, alpha: Floats, i: int) -> Floats:
         return forward(alpha, self._classes[:, i], self.automaton.delta)
 
-    def posterior(self) -> Floats:
-        """(R, L, K) weights of the tokens of each position by itself, given acceptance."""
+    def posterior(self, p: Floats) -> Floats:
+        """(R, L, K) weights of the tokens of each position by itself given acceptance, by the laws `p` (R, L, K)."""
         alpha = self.begin()
-        result = np.empty(self.p.shape)
-        every = np.arange(len(self.p))
-        for i in range(self.p.shape[1]):
-            result[:, i] = self.weights(alpha, i, every, self.p[:, i])
+        result = np.empty(p.shape)
+        every = np.arange(len(p))
+        for i in range(p.shape[1]):
+            result[:, i] = self.weights(alpha, i, every, p[:, i])
             alpha = self.advance(alpha, i)
         return result
 

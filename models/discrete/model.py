@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.capabilities import Biased
+from feynkac.base.capabilities import Biased, Ranks, has
 from feynkac.base.contract import LogW, Mask, Rng
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.base.masks import TokenConstraint
@@ -21,9 +21,9 @@ from feynkac.models.discrete.composition import Composition, sum_normalisers
 from feynkac.models.discrete.denoiser import LogitsDenoiser, LogProbs, Tokens
 from feynkac.models.discrete.draws import Draws
 from feynkac.models.discrete.kernels import Kernel
-from feynkac.models.discrete.outputs import Outputs
+from feynkac.models.discrete.outputs import Outputs, find_width
 from feynkac.models.discrete.path import CanvasPath, Past, ReplayedDraws
-from feynkac.models.discrete.proposals import Base, Proposal
+from feynkac.models.discrete.proposals import Base, Proposal, find_ranked_draw
 
 
 class DiscreteDiffusion:
@@ -59,6 +59,15 @@ class DiscreteDiffusion:
         if not kernel.hides and (template >= 0).any():
             raise ArgumentError(
                 "uniform diffusion has noise at every position, so that none can be given; use MaskedNoise"
+            )
+        if not kernel.hides and has(denoiser, Ranks):
+            raise ArgumentError(
+                f"{type(denoiser).__name__} fills in masks, which uniform diffusion has not; use Unmask"
+            )
+        if isinstance(denoiser, Composition) and any(has(each, Ranks) for each in denoiser.experts):
+            raise ArgumentError(
+                "a composition needs the probabilities of all tokens from each expert, and one of these keeps the "
+                "likeliest only; ask for all of them, as by MaskedLM(..., top=None)"
             )
         if isinstance(denoiser, Composition) and kernel.hides and not kernel.permanent:
             raise ArgumentError("a composition of experts has no corrector for tokens that are masked again; remask=0")
@@ -128,7 +137,7 @@ class DiscreteDiffusion:
         return Canvas(
             kernel=self.kernel,
             tokens_now=tokens,
-            outputs=Outputs.empty(self.denoiser, n, self.length, self.k),
+            outputs=Outputs.empty(self.denoiser, n, self.length, find_width(self.denoiser, self.k)),
             time=0,
             dead=np.zeros(n, dtype=np.bool_),
             free=given < 0,
@@ -174,14 +183,18 @@ class DiscreteDiffusion:
         draws = Draws(rng, n, rows)
         tokens = state.tokens_now.copy()
         inc = np.zeros(n)
-        log_probs = state.log_probs(rows)
-        moved = self.kernel.choose(t, tokens[rows], log_probs, state.free[rows], draws)
+        hidden = state.find_hidden(rows)
+        moved = self.kernel.choose(t, hidden, state.find_sureness(rows), state.free[rows], draws)
         if given is not None and 0 in rows:
             moved[0] = False
             moved[0, [place for place, _ in given]] = True
-            draws = ReplayedDraws(rng, n, rows, [token for _, token in given])
-        law, inc[rows] = self._find_law(t, tokens[rows], state.answers(rows), moved)
-        tokens[rows], ratio = self.proposal.draw(t, state, rows, moved, law, draws)
+            told = [token for _, token in given if not (has(self.denoiser, Ranks) and token == self.k)]
+            draws = ReplayedDraws(rng, n, rows, told)
+        if has(self.denoiser, Ranks):
+            tokens[rows], ratio = find_ranked_draw(self.proposal)(t, state, rows, moved, draws)
+        else:
+            law, inc[rows] = self._find_law(t, tokens[rows], state.answers(rows), moved)
+            tokens[rows], ratio = self.proposal.draw(t, state, rows, moved, law, draws)
         inc[rows] += ratio
         everywhere = np.zeros(tokens.shape, dtype=np.bool_)
         everywhere[rows] = moved

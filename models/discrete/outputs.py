@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.capabilities import IgnoresTime
+from feynkac.base.capabilities import IgnoresTime, Ranks, has
 from feynkac.base.contract import Mask, Rows
 from feynkac.base.errors import ModelError
 from feynkac.models.discrete.composition import Composition
-from feynkac.models.discrete.denoiser import LogitsDenoiser, LogProbs, Tokens
+from feynkac.models.discrete.denoiser import LogitsDenoiser, Tokens
+from feynkac.models.discrete.ranked import Ranking
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,15 @@ class Outputs:
     slot: Rows
     """(N,) the answer that belongs to each row; -1 where there is none yet."""
     table: NDArray[np.float64]
-    """(U, E, L, K), what each of the E experts of a composition says; else E is 1."""
+    """(U, E, L, K), what each of the E experts of a composition says; else E is 1. Of a denoiser that `Ranks`, what
+    `Ranking.pack` makes of its answers stands in the place of the K tokens."""
     known: dict[bytes, int] = field(default_factory=dict)
     """The answer that belongs to each canvas."""
 
     @classmethod
-    def empty(cls, denoiser: LogitsDenoiser | Composition, n: int, length: int, k: int) -> Outputs:
-        """No answers yet, for `n` rows."""
-        return cls(denoiser, np.full(n, -1), np.empty((0, len(list_experts(denoiser)), length, k)))
+    def empty(cls, denoiser: LogitsDenoiser | Composition, n: int, length: int, width: int) -> Outputs:
+        """No answers yet, for `n` rows; `width`: see `find_width`."""
+        return cls(denoiser, np.full(n, -1), np.empty((0, len(list_experts(denoiser)), length, width)))
 
     def fork(self, rows: Rows) -> Outputs:
         """The answers of the population whose row `i` continues from `rows[i]`."""
@@ -73,19 +75,33 @@ class Outputs:
         known = {key: int(number[old]) for key, old in self.known.items() if number[old] >= 0}
         return Outputs(self.denoiser, slot, self.table[kept], known)
 
-    def _ask(self, denoiser: LogitsDenoiser, tokens: Tokens, t: float) -> LogProbs:
-        answer = np.asarray(denoiser.log_probs(tokens, t), dtype=np.float64)
-        shape = (*tokens.shape, self.table.shape[3])
+    def _ask(self, denoiser: LogitsDenoiser, tokens: Tokens, t: float) -> NDArray[np.float64]:
         name = type(denoiser).__name__
+        if has(denoiser, Ranks):
+            ranking = Ranking(*denoiser.rank(tokens, t))
+            answer, asked, log_p = (
+                ranking.pack(),
+                "rank",
+                np.concatenate([ranking.log_p, ranking.log_rest[..., None]], -1),
+            )
+        else:
+            asked, answer = "log_probs", np.asarray(denoiser.log_probs(tokens, t), dtype=np.float64)
+            log_p = answer
+        shape = (*tokens.shape, self.table.shape[3])
         if answer.shape != shape:
-            raise ModelError(f"{name}.log_probs returned shape {answer.shape} for {len(tokens)} canvases, not {shape}")
-        total = np.exp(answer).sum(axis=-1)
+            raise ModelError(f"{name}.{asked} returned shape {answer.shape} for {len(tokens)} canvases, not {shape}")
+        total = np.exp(log_p).sum(axis=-1)
         if not (np.abs(total - 1.0) < 1e-3).all():
             worst = total.flat[np.nanargmax(np.abs(total - 1.0))] if not np.isnan(total).any() else np.nan
-            raise ModelError(f"{name}.log_probs has probabilities that sum to {worst}; return log_softmax(logits)")
+            raise ModelError(f"{name}.{asked} has probabilities that sum to {worst}; return log_softmax(logits)")
         return answer
 
 
 def list_experts(denoiser: LogitsDenoiser | Composition) -> tuple[LogitsDenoiser, ...]:
     """The experts of a composition; of any other denoiser itself."""
     return denoiser.experts if isinstance(denoiser, Composition) else (denoiser,)
+
+
+def find_width(denoiser: LogitsDenoiser | Composition, k: int) -> int:
+    """The numbers that are kept for each position: one for each of `k` tokens, or those of a `Ranking`."""
+    return 2 * denoiser.n_ranked + 1 if has(denoiser, Ranks) else k

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.capabilities import DrawsRanked, require
 from feynkac.base.contract import LogW, Mask, Potential, Rows
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.discrete.canvas import Canvas
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
 from feynkac.models.discrete.draws import Draws
+from feynkac.models.discrete.ranked import NUMBERS, draw_ranked
 from feynkac.smc.checks import name_of
 
 
@@ -36,6 +39,16 @@ class Base:
         draws.fill(tokens, moved, law)
         return tokens, np.zeros(len(rows))
 
+    def draw_ranked(self, t: int, canvas: Canvas, rows: Rows, moved: Mask, draws: Draws) -> tuple[Tokens, LogW]:
+        """See `feynkac.base.capabilities.DrawsRanked`."""
+        tokens, opened = canvas.tokens_now[rows].copy(), moved & canvas.find_hidden(rows)
+        tokens[moved & ~opened] = canvas.k
+        law = canvas.ranking(rows)
+        for asked, places in draws.each(opened, NUMBERS):
+            look = partial(_look_again, canvas, rows[asked], places)
+            tokens[asked, places], _ = draw_ranked(law[asked, places], look, asked, draws)
+        return tokens, np.zeros(len(rows))
+
 
 class Unweighted:
     """BIASED: what another proposal draws, with no weight for it: guidance as it is usually done, to compare with.
@@ -50,6 +63,23 @@ class Unweighted:
 
     def draw(self, t: int, canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws) -> tuple[Tokens, LogW]:
         return self.proposal.draw(t, canvas, rows, moved, law, draws)[0], np.zeros(len(rows))
+
+    def draw_ranked(self, t: int, canvas: Canvas, rows: Rows, moved: Mask, draws: Draws) -> tuple[Tokens, LogW]:
+        """See `feynkac.base.capabilities.DrawsRanked`. Raises ModelError where the other proposal has it not."""
+        return find_ranked_draw(self.proposal)(t, canvas, rows, moved, draws)[0], np.zeros(len(rows))
+
+
+def find_ranked_draw(proposal: Proposal) -> Callable[..., tuple[Tokens, LogW]]:
+    """How a proposal draws from the likeliest tokens of each position. Raises ModelError for one that needs all."""
+    message = (
+        f"{type(proposal).__name__} needs the probabilities of all tokens, and the model keeps the likeliest only; "
+        "ask for all of them, as by MaskedLM(..., top=None), or take Base or AutomatonGuided"
+    )
+    return require(proposal, DrawsRanked, message, ModelError).draw_ranked
+
+
+def _look_again(canvas: Canvas, rows: Rows, places: Rows, asked: Rows) -> LogProbs:
+    return canvas.look_again(rows[asked], places[asked])
 
 
 TokenScorer: TypeAlias = Callable[[Canvas, Rows, Mask], NDArray[np.float64]]

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.capabilities import Ranks, has
 from feynkac.base.digests import digest
 from feynkac.base.memory import Memory
 from feynkac.models.discrete.canvas import Canvas
+from feynkac.models.discrete.denoiser import LogitsDenoiser, Tokens
 from feynkac.models.discrete.outputs import Outputs, list_experts
 from feynkac.models.discrete.path import Past
 from feynkac.smc.rng import KeyedRng
@@ -73,8 +75,14 @@ def identify(model: DiscreteDiffusion) -> dict[str, Any]:
 def _digest_denoiser(model: DiscreteDiffusion) -> str:
     canvas = np.zeros((1, model.length), np.int64)
     level = model.kernel.noise_level(0)
-    answers = [np.asarray(each.log_probs(canvas, level), np.float64) for each in list_experts(model.denoiser)]
+    answers = [_ask(each, canvas, level) for each in list_experts(model.denoiser)]
     return digest(*(_round(answer) for answer in answers))
+
+
+def _ask(denoiser: LogitsDenoiser, canvas: Tokens, level: float) -> NDArray[np.float64]:
+    """Some of the answers, in nats."""
+    asked = denoiser.rank(canvas, level)[1] if has(denoiser, Ranks) else denoiser.log_probs(canvas, level)
+    return np.asarray(asked, np.float64)
 
 
 def _round(answer: NDArray[np.float64]) -> list[float]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from feynkac.base.capabilities import Remembers, has
 from feynkac.base.contract import Rows
 from feynkac.base.errors import PotentialError, is_out_of_memory
+from feynkac.base.parts import run_in_halves
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -22,16 +23,14 @@ def ask_in_parts(name: str, rows: Rows, state: Any, ask: Callable[[slice], T]) -
     """
     n = len(rows)
     room: dict[str, int] = state.memory.share((name, "rows at once"), dict) if has(state, Remembers) else {}
-    while True:
-        most = max(min(room.get(name, n), n), 1)
-        try:
-            return [ask(slice(start, start + most)) for start in range(0, n, most)]
-        except PotentialError as error:
-            if most == 1 or error.__cause__ is None or not is_out_of_memory(error.__cause__):
-                raise
-            if name not in room:
-                _tell(name, most, rows, state)
-        room[name] = most // 2  # outside, where the error no longer holds what it ran out of
+    return run_in_halves(
+        name,
+        n,
+        room,
+        lambda most: [ask(slice(start, start + most)) for start in range(0, n, most)],
+        lambda most, _: _tell(name, most, rows, state),
+        lambda error: isinstance(error, PotentialError) and is_out_of_memory(error.__cause__),
+    )
 
 
 def _tell(name: str, asked: int, rows: Rows, state: Any) -> None:

@@ -111,6 +111,9 @@ SCHEDULES = {
     "euler": fd.euler_ancestral([20.0, 9.0, 4.0, 2.0, 1.0, 0.5, 0.2]),
     "flow": fd.flow(8, eta=1.0),
     "flow-eta": fd.flow([1.0, 0.8, 0.6, 0.4, 0.2, 0.05], eta=0.5),
+    "edm": fd.edm(fd.karras_sigmas(7, 0.2, 20.0)),
+    "edm-scaled": fd.edm(fd.karras_sigmas(7, 0.2, 20.0), [0.6, 0.6, 0.0, 0.6, 0.6, 0.3, 0.0], 1.003, 1.2),
+    "revisited": fd.revisit(fd.ddpm(5), 3),
 }
 SCALE = 0.5
 

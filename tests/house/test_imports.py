@@ -49,7 +49,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "feynkac.__main__": ("feynkac.commands",),
     "feynkac": (
-        "feynkac.steering", "feynkac.rulers", "feynkac.programs", "feynkac.models.diffusion", "feynkac.models.language",
+        "feynkac.steering", "feynkac.rulers", "feynkac.programs", "feynkac.models.diffusion", "feynkac.models.discrete",
+        "feynkac.models.language",
     ),
 }  # fmt: skip
 

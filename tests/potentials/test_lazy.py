@@ -135,6 +135,47 @@ def test_paths_that_are_overwritten_are_told_and_not_mistaken(monkeypatch) -> No
         automaton.advance(first, np.array([2]))
 
 
+@pytest.mark.parametrize("reader", ["texts", "a parser"])
+def test_one_question_answers_for_all_tokens_that_begin_alike(reader: str) -> None:
+    letters, ends = "xyzéa", "bcdefghijk"
+    words = [letter + end + end for letter in letters for end in ends]
+    vocabulary = Vocabulary((b"", *(word.encode() for word in words)), eos=(0,))
+    counted = Counted(lambda *given: set(given[-1]) <= set("a" + ends))
+    given = {"start": 0} if reader == "a parser" else {}
+    f = (lambda state, text: 0 if counted(state, text) else None) if given else counted
+    automaton = fk.lazy(f, draws=2, timeout=None, **given).automaton(vocabulary)
+    counted.asked.clear()
+    for token, word in enumerate(words, 1):
+        for _ in range(2):
+            assert (automaton.advance(np.array([0]), np.array([token]))[0] >= 0) == word.startswith("a")
+    # All ten tokens of x, eight of them before anybody wonders about its x; one of each of the other letters.
+    assert sorted(text for text in counted.asked if len(text) == 1) == ["x", "y", "z", "é"]
+    assert sum(counted.asked.values()) == 9 + 3 + 10 + 4
+
+
+def test_questions_about_first_characters_end_where_they_are_vain() -> None:
+    letters, ends = "abcdefgh", "xyz"
+    words = [letter + end for letter in letters for end in ends]
+    vocabulary = Vocabulary((b"", *(word.encode() for word in words)), eos=(0,))
+    counted = Counted(lambda text: len(text) < 2)
+    automaton = fk.lazy(counted, timeout=None).automaton(vocabulary)
+    counted.asked.clear()
+    for token in range(1, 1 + len(words)):
+        assert automaton.advance(np.array([0]), np.array([token]))[0] == -1
+    assert sum(len(text) == 1 for text in counted.asked) == 2
+
+
+def test_all_tokens_of_a_state_are_known_by_few_questions() -> None:
+    words = [first + second for first in "abcdefgh" for second in "xyzuvw"]
+    vocabulary = Vocabulary((b"", b"a", *(word.encode() for word in words)), eos=(0,))
+    counted = Counted(lambda text: text[:1] in ("", "a") and "z" not in text)
+    automaton = fk.lazy(counted, timeout=None).automaton(vocabulary)
+    counted.asked.clear()
+    mask = unpack(automaton.masks(np.array([0])), vocabulary.size)[0]
+    assert [vocabulary.tokens[i].decode() for i in np.flatnonzero(mask)] == ["", "a", "ax", "ay", "au", "av", "aw"]
+    assert sum(counted.asked.values()) == 8 + 6
+
+
 def test_a_batch_is_asked_at_once() -> None:
     calls = []
 

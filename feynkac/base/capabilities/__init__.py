@@ -43,6 +43,7 @@ from feynkac.base.capabilities.potentials import (
     ChecksTokens as ChecksTokens,
     Consults as Consults,
     Contradicts as Contradicts,
+    DrawsRanked as DrawsRanked,
     Factored as Factored,
     Foresees as Foresees,
     Guides as Guides,
@@ -51,6 +52,7 @@ from feynkac.base.capabilities.potentials import (
     Lists as Lists,
     MasksWithin as MasksWithin,
     Outlines as Outlines,
+    Ranks as Ranks,
     Reads as Reads,
     RelatesNeighbours as RelatesNeighbours,
     find_reader as find_reader,
@@ -110,7 +112,7 @@ OF_STATES: tuple[type, ...] = (
 OF_POTENTIALS: tuple[type, ...] = (
     Named, Factored, Hard, Foresees, Guides, Consults, Checks, Contradicts, Lists, Outlines, Reads,
 )  # fmt: skip
-OF_PROPOSALS: tuple[type, ...] = (Biased, NeedsGraph)
-OF_DENOISERS: tuple[type, ...] = (IgnoresTime, RelatesNeighbours)
+OF_PROPOSALS: tuple[type, ...] = (Biased, NeedsGraph, DrawsRanked)
+OF_DENOISERS: tuple[type, ...] = (IgnoresTime, RelatesNeighbours, Ranks)
 OF_AUTOMATA: tuple[type, ...] = (MasksWithin, ChecksTokens)
 OF_OBSERVERS: tuple[type, ...] = (Closes,)

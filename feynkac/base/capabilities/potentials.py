@@ -162,6 +162,43 @@ class RelatesNeighbours(Protocol):
         ...
 
 
+@runtime_checkable
+class Ranks(Protocol):
+    """A denoiser over so many tokens that only the likeliest of each position are kept. Without it: all of them are.
+
+    A canvas then asks `rank` in the place of `log_probs`; where a token that is not among them is to be drawn, which is
+    as often as p says, it asks `log_probs_at`. Masked diffusion only.
+    """
+
+    n_ranked: int
+    """R, how many tokens of each position are told."""
+
+    def rank(
+        self, tokens: NDArray[np.int64], t: float
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+        """(U, L, R) clean tokens, the likeliest first, (U, L, R) their nats, and (U, L) nats of all others together.
+
+        Of a position under no mask the first is the token that stands there, with 0 nats.
+        """
+        ...
+
+    def log_probs_at(self, tokens: NDArray[np.int64], t: float, places: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(U, K) nats of all clean tokens at one of the `places` (U,) of each of U canvases (U, L)."""
+        ...
+
+
+# --- of the proposals of canvases
+
+
+@runtime_checkable
+class DrawsRanked(Protocol):
+    """A proposal that can do with the likeliest tokens of each position (`Ranks`). Without it: such a model refuses."""
+
+    def draw_ranked(self, t: int, canvas: Any, rows: Any, moved: Any, draws: Any) -> tuple[Any, Any]:
+        """As `draw`; the law is that of `canvas.ranking(rows)`."""
+        ...
+
+
 # --- of automata over tokens
 
 

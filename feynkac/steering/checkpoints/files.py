@@ -7,7 +7,6 @@ nothing in a file can make its reader run anything.
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, FeynkacError
+from feynkac.base.writing import replace_file
 
 FORMAT, VERSION = "feynkac checkpoint", "1"
 RECORD = "record"
@@ -27,35 +27,19 @@ RECORD = "record"
 
 
 def write_file(path: Path, record: Any, tensors: Mapping[str, Tensor]) -> None:
-    """Write a checkpoint beside `path`, and then put it there: whoever is killed meanwhile leaves the former one.
-
-    Raises FeynkacError where it cannot be written.
-    """
+    """Write a checkpoint (see `replace_file`). Raises FeynkacError where it cannot be written."""
     text = json.dumps(record, allow_nan=False).encode("utf-8")
     whole = {RECORD: torch.from_numpy(np.frombuffer(text, np.uint8).copy()), **tensors}
     about = {"format": FORMAT, "version": VERSION, "checksum": _sum_up(whole)}
-    beside = path.with_name(f".{path.name}.partial")
     try:
-        save_file(whole, beside, about)
-        with beside.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-        _settle_folder(path.absolute().parent)
+        with replace_file(path) as file:
+            save_file(whole, file.name, about)  # opens it by its name, and makes no copy of it in memory
     except Exception as cause:  # of the file system, and of the library
+        why = cause.__cause__ if isinstance(cause, ArgumentError) else cause
         raise FeynkacError(
-            f"the checkpoint '{path}' could not be written: {type(cause).__name__}: {cause}; what was there is still "
+            f"the checkpoint '{path}' could not be written: {type(why).__name__}: {why}; what was there is still "
             "there, and fk.resume goes on from it"
         ) from cause
-
-
-def _settle_folder(folder: Path) -> None:
-    """Let the folder's new entry reach the disk, where folders can be opened."""
-    if os.name == "posix":
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
 
 
 def read_file(path: Path) -> tuple[Any, dict[str, Tensor]]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import is_out_of_memory
+from feynkac.base.parts import run_in_halves
 from feynkac.models.language.caches.plan import Plan, split_plan
 
 _log = logging.getLogger(__name__)
@@ -30,22 +30,17 @@ class Parts:
     """
 
     def __init__(self) -> None:
-        self.most: int | None = None
-        """Contexts in one pass at most, where more were too many."""
+        self.room: dict[str, int] = {}
+        """Contexts that fit into one pass, where more were too many."""
         self.told: str | None = None
         """What was said when memory first ran out; None as long as it has not."""
 
     def forward(self, plan: Plan, run: Callable[[Plan], Passed]) -> Passed:
         """What `run` gives of the plan, or of its parts put together. Raises what it raises of a single context."""
-        while True:
-            most = len(plan.rows) if self.most is None else min(self.most, len(plan.rows))
-            try:
-                return run(plan) if most == len(plan.rows) else _run_parts(plan, most, run)
-            except Exception as cause:
-                if most == 1 or not is_out_of_memory(cause):
-                    raise
-                self.tell(most, cause)
-                self.most = most // 2  # the next try is outside: here the error still holds what it ran out of
+        n = len(plan.rows)
+        return run_in_halves(
+            "a pass", n, self.room, lambda most: run(plan) if most == n else _run_parts(plan, most, run), self.tell
+        )
 
     def tell(self, contexts: int, cause: Exception) -> None:
         """Say, once, that memory ran out with so many contexts in one pass."""

@@ -216,7 +216,7 @@ class SharedContexts:
             "tokens": self._own,
             "room": list(self._room),
             "passes": self._passes,
-            "most": self._parts.most,
+            "fits": dict(self._parts.room),
             "told": self._parts.told,
             "forwarded": self.forwarded,
         }
@@ -228,7 +228,7 @@ class SharedContexts:
         self._begin(prompts)
         self._layout = Layout(*saved["layout"])
         self._prompt_lengths, self._own, self._passes = saved["prompt_lengths"], saved["tokens"], saved["passes"]
-        self._parts.most, self._parts.told, self.forwarded = saved["most"], saved["told"], saved["forwarded"]
+        self._parts.room, self._parts.told, self.forwarded = saved["fits"], saved["told"], saved["forwarded"]
         self.spent = np.zeros(len(self._layout.slot), np.int64)
         self._room = (saved["room"][0], saved["room"][1])
         for layer, stores in zip(self._cache.shared, saved["own"], strict=True):

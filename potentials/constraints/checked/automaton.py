@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import ConstraintError
 from feynkac.base.masks import States, TokenMask, pack
+from feynkac.potentials.constraints.checked.leads import Leads, find_lead
 from feynkac.potentials.constraints.checked.readers import REJECTED, Reader
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class CheckedAutomaton:
         self._lock = RLock()
         self._moves = OrderedDict[int, int]()
         """The state after each state and token, as one number; -1 where it may not come."""
+        self._leads = Leads()
         self._ends = OrderedDict[int, bool]()
         self._values = OrderedDict[int, Any]()
         self._states = OrderedDict[Hashable, int]()
@@ -65,8 +67,14 @@ class CheckedAutomaton:
     def masks(self, states: States) -> TokenMask:
         """(U, ceil(V / 32)) what may come next, by asking about every token. Raises PotentialError."""
         asked = np.flatnonzero(self._has_text)
+        leads = [find_lead(self._tokens[token]) for token in asked]
+        alone = [lead == self._tokens[token] for lead, token in zip(leads, asked, strict=True)]
         masks = np.zeros((len(states), len(self._is_end)), np.bool_)
-        for mask, state in zip(masks, states, strict=True):
+        for mask, state in zip(masks, states.tolist(), strict=True):
+            self.advance(np.full(sum(alone), state), asked[alone])
+            with self._lock:
+                unknown = self._leads.list_unknown(state, {*leads} - {b""})
+            self._ask_leads([(state, lead) for lead in unknown])
             mask[asked] = self.advance(np.full(len(asked), state), asked) >= 0
         masks[self.accepts(states)] |= self._is_end
         return pack(masks)
@@ -98,20 +106,40 @@ class CheckedAutomaton:
         """The states after `moves`; new ones are asked about, each once."""
         with self._lock:
             after = {move: -1 if move == _NO_MOVE else self._moves.get(move, _UNKNOWN) for move in moves}
-        new = [move for move, state in after.items() if state == _UNKNOWN]
-        if not new:
+            new = [move for move, state in after.items() if state == _UNKNOWN]
+            pairs = [divmod(move, len(self._tokens)) for move in new]
+            refused = [self._leads.refuses(state, self._tokens[token]) for state, token in pairs]
+            after.update((move, -1) for move, known in zip(new, refused, strict=True) if known)
+        pairs = [pair for pair, known in zip(pairs, refused, strict=True) if not known]
+        if not pairs:
             return after
-        pairs = [divmod(move, len(self._tokens)) for move in new]
         values = [self._find_value(state) for state, _ in pairs]
         tokens = [self._tokens[token] for _, token in pairs]
-        found = self._reader.extend(values, tokens, lambda k: self._spell(*pairs[k]))
+        found = self._reader.extend(values, tokens, lambda k: self._spell(pairs[k][0], tokens[k]))
         with self._lock:
-            for move, (state, token), value in zip(new, pairs, found, strict=True):
+            for (state, token), value in zip(pairs, found, strict=True):
+                move = state * len(self._tokens) + token
                 after[move] = self._moves[move] = -1 if value is REJECTED else self._add(state, token, value)
             _forget(self._moves, max(_MOVES, len(moves)))
             for kept in (self._values, self._states):
                 _forget(kept, max(_VALUES, 4 * len(moves)))
+            asked = self._leads.note(
+                (state, token, value is not REJECTED)
+                for (state, _), token, value in zip(pairs, tokens, found, strict=True)
+            )
+        self._ask_leads(asked)
         return after
+
+    def _ask_leads(self, asked: Sequence[tuple[int, bytes]]) -> None:
+        """Ask about the first characters of tokens that were rejected."""
+        if not asked:
+            return
+        values = [self._find_value(state) for state, _ in asked]
+        leads = [lead for _, lead in asked]
+        found = self._reader.extend(values, leads, lambda k: self._spell(*asked[k]))
+        with self._lock:
+            for (state, lead), value in zip(asked, found, strict=True):
+                self._leads.learn(state, lead, value is not REJECTED)
 
     def _add(self, parent: int, token: int, value: Any) -> int:
         """The state of a value, which is new unless one of its key is known."""
@@ -154,14 +182,14 @@ class CheckedAutomaton:
     def _is_forgotten(self, state: int) -> bool:
         return state < self._count - len(self._parent)
 
-    def _spell(self, state: int, *tokens: int) -> str:
-        """The text of a state and some more tokens, as far back as it is known."""
-        ids = list(tokens[::-1])
+    def _spell(self, state: int, more: bytes = b"") -> str:
+        """The text of a state and some more bytes, as far back as it is known."""
+        ids = list[int]()
         with self._lock:
             while state > 0 and not self._is_forgotten(state):
                 ids.append(int(self._last[state % len(self._last)]))
                 state = int(self._parent[state % len(self._parent)])
-        text = b"".join([self._tokens[i] for i in ids[::-1]]).decode("utf-8", "replace")
+        text = b"".join([*(self._tokens[i] for i in ids[::-1]), more]).decode("utf-8", "replace")
         return text if state <= 0 else f"... {text}"
 
 

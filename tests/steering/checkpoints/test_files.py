@@ -189,7 +189,7 @@ def test_no_file_is_refused(tmp_path: Path) -> None:
         fk.resume(tmp_path / "none", None)
 
 
-@pytest.mark.parametrize("fails", ["save_file", "os.fsync", "os.replace"])
+@pytest.mark.parametrize("fails", ["feynkac.steering.checkpoints.files.save_file", "os.fsync", "pathlib.Path.replace"])
 def test_a_writer_that_is_stopped_leaves_the_former_file(
     whole: Path, fails: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,8 +198,9 @@ def test_a_writer_that_is_stopped_leaves_the_former_file(
 
     before = whole.read_bytes()
     with monkeypatch.context() as patched:
-        patched.setattr(f"feynkac.steering.checkpoints.files.{fails}", stop)
+        patched.setattr(fails, stop)
         with pytest.raises(FeynkacError, match="could not be written: OSError: no space left"):
             carry({"some": 1}, whole)
     assert whole.read_bytes() == before
+    assert [*whole.parent.iterdir()] == [whole]
     assert carry({"some": 1}, whole) == {"some": 1}
