@@ -63,7 +63,7 @@ class Shifted:
 
     def move(self, state: Latents, transition: Transition, mean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """A draw around the shifted mean, with log p/q in its stable form."""
-        shift = self._shift(state, transition)
+        shift = self._bound(self.find_shift(state, transition, mean), transition)
         x = mean + shift + transition.std * noise
         if torch.finfo(x.dtype).bits < 32:  # x is rounded by more than std may be
             return x, self._weight(noise, shift, transition.std)
@@ -75,7 +75,7 @@ class Shifted:
 
     def ratio(self, state: Latents, transition: Transition, mean: Tensor, x: Tensor) -> Tensor:
         """log p/q of latents `x`: bit by bit that of `move`, but in half precision."""
-        shift = self._shift(state, transition)
+        shift = self._bound(self.find_shift(state, transition, mean), transition)
         return self._weight((x - (mean + shift)) / (transition.std or 1.0), shift, transition.std)
 
     def _weight(self, noise: Tensor, shift: Tensor, std: float) -> Tensor:
@@ -83,9 +83,11 @@ class Shifted:
             return shift.new_zeros(len(shift), dtype=torch.float64)
         return log_ratio(noise, shift, std)
 
-    def _shift(self, state: Latents, transition: Transition) -> Tensor:
-        """(N, ...) by how much the mean moves."""
-        shift = transition.lever * state.leaves["toward"]
+    def find_shift(self, state: Latents, transition: Transition, mean: Tensor) -> Tensor:
+        """(N, ...) by how much the mean is to move, whatever the bound: as it does where x0hat is moved."""
+        return transition.lever * state.leaves["toward"]
+
+    def _bound(self, shift: Tensor, transition: Transition) -> Tensor:
         if self.trust is None:
             return shift
         entropy = square_lengths(shift) / (2.0 * transition.std**2)
