@@ -136,7 +136,7 @@ def compare(n: int, runs: int, digits: int) -> list[dict[str, Any]]:
     for row in rows:
         row["log Z, RMSE"] = None if np.isnan(row["log Z, RMSE"]) else row["log Z, RMSE"]
     table(
-        rows, f"{digits} digits seen by half, {n} latents of {SIZE}, {passes} passes each, {runs} runs: the unseen half; the "
-        f"truth rests on {min(ess):.0f} effective of {MANY} samples or more"
+        rows, f"{digits} digits seen by half, {n} latents of {SIZE}, {passes} passes each, {runs} runs: the unseen half; "
+        f"the truth rests on {min(ess):.0f} effective of {MANY} samples or more"
     )  # fmt: skip
     return rows
