@@ -37,7 +37,18 @@ from typing import Any
 import numpy as np
 import torch
 
-PARTS = ("mixture", "digits", "molecules", "overhead", "gradients", "memory")
+PARTS = (
+    "mixture",
+    "digits",
+    "molecules",
+    "overhead",
+    "gradients",
+    "memory",
+    "flowchef",
+    "tractable",
+    "depth",
+    "inversion",
+)
 
 
 def mixture(quick: bool) -> Any:
@@ -74,6 +85,24 @@ def memory(quick: bool) -> Any:
     from steered.costs import memory as measured
 
     return measured((8, 16) if quick else (8, 16, 32, 64, 256))
+
+
+def flowchef(quick: bool) -> Any:
+    from steered.flowchef import compare
+
+    return compare(8, 2) if quick else compare(16, 32)
+
+
+def tractable(quick: bool) -> Any:
+    from steered.tractable import compare
+
+    return compare(8, 2) if quick else compare(16, 32)
+
+
+def inversion(quick: bool) -> Any:
+    from steered.inversion import compare
+
+    return compare(8, 2, 1) if quick else compare(32, 16, 6)
 
 
 def main() -> None:

@@ -18,19 +18,20 @@ from feynkac.smc.checks import name_of
 
 if TYPE_CHECKING:
     from feynkac.base.contract import Rows
+    from feynkac.models.diffusion.kernel import Transition
     from feynkac.models.diffusion.state import Latents
 
 
 class Blended(Shifted):
-    """The kernel with its x0hat moved by a share of the way from one denoiser to another.
+    """The kernel moved towards what another denoiser expects, which knows what the samples are conditioned on.
 
-    `posterior`: a denoiser that knows what the samples are conditioned on, such as `GaussianMixture.observe` gives, a
-    probabilistic circuit given its pixels, or a network that was trained with the condition. `prior`: the same model
-    without the condition. x0hat then moves by share * (posterior.x0hat - prior.x0hat), which is the gradient of the
-    prior's log p(y | x) by Tweedie's formula: exact where the network is the prior. Without `prior` it moves from the
-    network's own x0hat to the posterior's, all of the way with a share of 1 (Liu et al. 2024, "Image inpainting via
-    tractable steering of diffusion models", arXiv 2401.03349, in the form for Gaussian kernels). `share`: a number, or
-    a function of the noise level. Unlike a gradient of x0hat it acts at the first step, too, where all is noise.
+    `posterior`: such a denoiser, as `GaussianMixture.observe` gives, a probabilistic circuit given its pixels, or a
+    network that was trained with the condition. Without `prior` a `share` of x0hat is the posterior's, and the rest the
+    network's (Liu et al. 2024, "Image inpainting via tractable steering of diffusion models", arXiv 2401.03349, in the
+    form for Gaussian kernels). `prior`: the same model without the condition. The difference of the two is the gradient
+    of log p(y | x) by Tweedie's formula, and what is drawn from is the kernel times p(y | next latent), to first order
+    about the kernel's mean: exact in the limit of many steps where the network is the prior. `share`: a number, or a
+    function of the noise level before the step. It acts at the first step, too, where all is noise.
 
     `trust` and `weighted` are those of `Guided`: the target does not depend on the move, whose log-ratio is weighed.
     Raises ArgumentError for what is no denoiser, and for numbers that cannot be.
@@ -57,13 +58,30 @@ class Blended(Shifted):
         from_ = "" if self.prior is None else f", prior={name_of(self.prior)}"
         return f"Blended({name_of(self.posterior)}{from_}{'' if self.weighted else ', weighted=False: biased'})"
 
+    def check_noiseless(self) -> None:
+        """Raises ArgumentError for a schedule that draws no noise, unless x0hat is moved without weights."""
+        super().check_noiseless()
+        if self.prior is not None:
+            raise ArgumentError(f"{self} moves by what noise the kernel draws, here none; leave prior= out")
+
+    def prepare(self, state: Latents) -> None:
+        """Keep by how much x0hat is to move; with a prior nothing is known before the kernel's mean is."""
+        if self.prior is None:
+            super().prepare(state)
+
     def toward(self, state: Latents, part: Rows) -> Tensor:
         """(R, ...) by how much x0hat of the rows in `part` is to move."""
-        x, level = gather(state.x, part), state.noise_level
+        level = state.noise_level
         own = gather(state.prediction.x0hat, part)
-        with torch.no_grad():
-            start = own if self.prior is None else self._ask(self.prior, x, level)
-            return self._read_share(level) * (self._ask(self.posterior, x, level) - start)
+        return self._read_share(level) * (self._ask(self.posterior, gather(state.x, part), level) - own)
+
+    def find_shift(self, state: Latents, transition: Transition, mean: Tensor) -> Tensor:
+        """(N, ...) by how much the mean is to move, whatever the bound."""
+        if self.prior is None:
+            return super().find_shift(state, transition, mean)
+        after = transition.after
+        change = self._ask(self.posterior, mean, after) - self._ask(self.prior, mean, after)
+        return self._read_share(transition.before) * transition.std**2 * after.alpha / after.sigma**2 * change
 
     def _read_share(self, level: NoiseLevel) -> float:
         given: Any = self.share(level) if callable(self.share) else self.share
@@ -73,7 +91,8 @@ class Blended(Shifted):
         return share
 
     def _ask(self, denoiser: Denoiser, x: Tensor, level: NoiseLevel) -> Tensor:
-        x0hat = denoiser.x0hat(x, level)
+        with torch.no_grad():
+            x0hat = denoiser.x0hat(x, level)
         if x0hat.shape != x.shape:
             raise ArgumentError(
                 f"{name_of(denoiser)} of {self} returned shape {tuple(x0hat.shape)} for latents of shape "

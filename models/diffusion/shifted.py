@@ -64,8 +64,9 @@ class Shifted:
 
     def move(self, state: Latents, transition: Transition, mean: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """A draw around the shifted mean, with log p/q in its stable form."""
-        shift = self._shift(state, transition)
-        self._note_bound(state, transition)
+        wanted = self.find_shift(state, transition, mean)
+        self._note_bound(state, transition, wanted)
+        shift = self._bound(wanted, transition)
         x = mean + shift + transition.std * noise
         if torch.finfo(x.dtype).bits < 32:  # x is rounded by more than std may be
             return x, self._weight(noise, shift, transition.std)
@@ -77,7 +78,7 @@ class Shifted:
 
     def ratio(self, state: Latents, transition: Transition, mean: Tensor, x: Tensor) -> Tensor:
         """log p/q of latents `x`: bit by bit that of `move`, but in half precision."""
-        shift = self._shift(state, transition)
+        shift = self._bound(self.find_shift(state, transition, mean), transition)
         return self._weight((x - (mean + shift)) / (transition.std or 1.0), shift, transition.std)
 
     def _weight(self, noise: Tensor, shift: Tensor, std: float) -> Tensor:
@@ -85,18 +86,20 @@ class Shifted:
             return shift.new_zeros(len(shift), dtype=torch.float64)
         return log_ratio(noise, shift, std)
 
-    def _shift(self, state: Latents, transition: Transition) -> Tensor:
-        """(N, ...) by how much the mean moves."""
-        shift = transition.lever * state.leaves["toward"]
+    def find_shift(self, state: Latents, transition: Transition, mean: Tensor) -> Tensor:
+        """(N, ...) by how much the mean is to move, whatever the bound: as it does where x0hat is moved."""
+        return transition.lever * state.leaves["toward"]
+
+    def _bound(self, shift: Tensor, transition: Transition) -> Tensor:
         if self.trust is None:
             return shift
         bound = torch.sqrt(self.trust / _find_entropy(shift, transition).clamp(min=1e-300)).clamp(max=1.0)
         return shift * bound.to(shift.dtype).reshape(-1, *[1] * (shift.ndim - 1))
 
-    def _note_bound(self, state: Latents, transition: Transition) -> None:
+    def _note_bound(self, state: Latents, transition: Transition, shift: Tensor) -> None:
         if self.trust is None:
             return
-        entropy = _find_entropy(transition.lever * state.leaves["toward"], transition)
+        entropy = _find_entropy(shift, transition)
         name = type(self).__name__
         said = f"the bound trust={self.trust:g} of {name} was active: it moved a particle less far than it would"
         state.memory.note(said, np.flatnonzero((entropy > self.trust).cpu().numpy() & state.alive))

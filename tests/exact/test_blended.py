@@ -96,6 +96,12 @@ def test_images_are_moved_as_their_pixels_are():
     assert torch.allclose(torch.stack(list(image.samples)).reshape(8, 3), torch.stack(list(flat.samples)))
 
 
+def test_a_prior_needs_noise_to_move_by():
+    blended = fd.Blended(POSTERIOR, PRIOR, trust=None, weighted=False)
+    with pytest.raises(ArgumentError, match=r"moves by what noise the kernel draws, here none; leave prior= out"):
+        fd.DiffusionSampler(PRIOR, fd.flow(5, eta=0.0), (3,), proposal=blended)
+
+
 def test_unweighted_blending_is_declared_biased():
     result = fk.steer(sampler(5, fd.Blended(POSTERIOR, weighted=False)), SEEN, particles=4, seed=0)
     assert result.biased
