@@ -155,7 +155,7 @@ class Langevin:
         rows, here = part
         leaf = x[here].detach().requires_grad_()
         with torch.enable_grad(), within_memory("the gradient", len(rows)):
-            nats = self.potential.log_psi(View(state, rows, preview_latents(state, leaf)))
+            nats = self.potential.log_psi(View(state, rows, preview_latents(state, leaf), leaf))
             gradient = torch.autograd.grad(nats.sum(), leaf, allow_unused=True)[0] if nats.requires_grad else None
         if gradient is None:
             raise PotentialError(

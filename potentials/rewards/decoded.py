@@ -170,11 +170,11 @@ def require_outputs(state: State, name: str) -> Decodes:
 
 def _score_outputs(scorer: Scorer, state: State, rows: Rows) -> Tensor:
     """(R,) float64 scores of finished `rows`, each sample asked about once."""
+    whole = require_outputs(state, scorer.name)
     originals = state.find_originals(rows) if has(state, TellsCopies) else rows
     first, which = np.unique(originals, return_inverse=True)
-    outputs = require_outputs(state, scorer.name).outputs(first)
     with torch.no_grad():
-        scores = torch.cat([scorer.score_tensors(x, None, part, state) for part, x in outputs])
+        scores = torch.cat([scorer.score_tensors(x, None, part, state) for part, x in whole.outputs(first)])
     return scores[torch.as_tensor(which, device=scores.device)]
 
 

@@ -271,7 +271,7 @@ def test_the_default_of_guided_stakes_at_most_one_nat_of_a_step_whatever_the_rew
         state.look()
         transition = sampler.schedule.transitions[0]
         free = transition.lever * state.leaves["toward"]
-        shift = proposal._shift(state, transition)
+        shift = proposal._bound(free, transition)
         entropy = (shift**2).sum(1) / (2.0 * transition.std**2)
         assert float(entropy.max()) < 1.0 + 1e-6
         assert torch.equal(shift, free) != bounded
