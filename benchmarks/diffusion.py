@@ -1,6 +1,6 @@
 """Steered diffusion beside what it is compared with, from one run; each part prints a table and its reading.
 
-    python benchmarks/diffusion.py                        # all of it, about ten minutes on 2 cores
+    python benchmarks/diffusion.py                        # all of it, about fifteen minutes on 2 cores
     python benchmarks/diffusion.py --quick                # small sizes: a minute or two, to see that it works
     python benchmarks/diffusion.py --mixture --digits     # some parts; see --help
 
@@ -14,6 +14,11 @@ was not rewarded. Digits are judged by a classifier of another family, trained o
 rewards ("accuracy"); of molecules, SA (hard to make, 1 to 10) and logP are not rewarded, and the means are over the
 unique valid ones. "best" is the mean over runs of the one sample that a user would keep. "published FK" is the weight
 logic of the code that was published with FK steering (see `steered/published.py`).
+
+Inverse problems (--flowchef, --tractable, --depth, --inversion). What is seen of a digit or a scene, against the
+posterior by importance sampling (`train/digits_truth.py`), or in closed form: "TV" of the classes of digits, "image"
+the RMSE of the mean image (pixels from 0 to 1), all runs together, and "log Z" the RMSE of a run's log evidence in
+nats, where there is one. "FlowChef as published" is shown with the best of its steps.
 
 Costs (--overhead, --gradients, --memory). Times are processor time of one thread, medians, both sides in turns. The
 overhead is that of weights, resampling and a reward at every step over the same sampler without them. Of the two
@@ -97,6 +102,12 @@ def tractable(quick: bool) -> Any:
     from steered.tractable import compare
 
     return compare(8, 2) if quick else compare(16, 32)
+
+
+def depth(quick: bool) -> Any:
+    from steered.depth import compare
+
+    return compare(4, 2, 1, 500) if quick else compare(16, 4, 8, 6000)
 
 
 def inversion(quick: bool) -> Any:

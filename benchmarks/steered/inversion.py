@@ -135,8 +135,6 @@ def compare(n: int, runs: int, digits: int) -> list[dict[str, Any]]:
     ]
     for row in rows:
         row["log Z, RMSE"] = None if np.isnan(row["log Z, RMSE"]) else row["log Z, RMSE"]
-    table(
-        rows, f"{digits} digits seen by half, {n} latents of {SIZE}, {passes} passes each, {runs} runs: the unseen half; "
-        f"the truth rests on {min(ess):.0f} effective of {MANY} samples or more"
-    )  # fmt: skip
+    about = f"{digits} digits seen by half, {n} latents of {SIZE}, {passes} passes each, {runs} runs: the unseen half"
+    table(rows, f"{about}; the truth rests on at least {min(ess):.0f} effective of {MANY} samples")
     return rows

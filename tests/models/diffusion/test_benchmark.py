@@ -95,3 +95,58 @@ def test_a_diagonal_mixture_is_the_dense_one():
     expected = (plain.weights @ means, plain.weights @ (variances + means**2))
     for found, true in zip((drawn.mean(0), (drawn**2).mean(0)), expected, strict=True):
         assert torch.allclose(found, true, atol=0.05)
+
+
+def test_the_digits_flow_has_the_law_of_the_pipeline():
+    """With the same noise a latent of the flow is that of the pipeline, over alpha + sigma, at every level."""
+    pytest.importorskip("diffusers")
+    pytest.importorskip("sklearn")
+    from steered.flowchef import Flow
+
+    from feynkac.models.diffusion.schedulers import prediction_of, schedule_of
+
+    flow, noise = Flow(), torch.randn(9, 2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    own, straight = schedule_of(flow.scheduler, eta=1.0), flow.schedule(1.0)
+    x, y = own.start * noise[-1], straight.start * noise[-1]
+    with torch.no_grad():
+        for z, step, other in zip(noise, own.transitions, straight.transitions, strict=False):
+            said = prediction_of(flow.scheduler, flow.unet(x, step.before.time).sample, x, step.before)
+            x = step.mean(said.x0hat, said.epshat) + step.std * z
+            said = flow.predict(y, other.before)
+            y = other.mean(said.x0hat, said.epshat) + other.std * z
+            assert torch.allclose(y * (step.after.alpha + step.after.sigma), x, atol=1e-4)
+
+
+def test_replaced_pixels_are_what_was_seen():
+    pytest.importorskip("diffusers")
+    pytest.importorskip("sklearn")
+    from steered.flowchef import Flow
+    from steered.tractable import replaced
+    from train import digits_truth as truth
+
+    x = replaced(Flow(), 1e-4, 2)
+    assert torch.allclose(x[:, truth.left_half()], (2 * truth.seen() - 1).expand(2, -1), atol=1e-2)
+
+
+def test_depths_are_compared_with_their_exact_posterior(capsys, monkeypatch):
+    pytest.importorskip("sklearn")
+    from steered import depth
+
+    monkeypatch.setattr(depth, "POINTS", (5,))
+    rows = {row["method"]: row for row in depth.compare(4, 1, 2, 300)}
+    assert "depth, 2 scenes" in capsys.readouterr().out
+    assert rows["exact posterior mean"]["5 points"] < rows["the model without points"]["5 points"]
+    assert rows["SMC, Guided"]["log Z, 5"] >= 0.0 and rows["Guided without weights"].get("log Z, 5") is None
+
+
+def test_inversions_are_compared(capsys, monkeypatch):
+    pytest.importorskip("sklearn")
+    from steered import inversion
+
+    train = inversion.trained
+    monkeypatch.setattr(inversion, "trained", lambda data: train(data, 30))
+    monkeypatch.setattr(inversion, "MANY", 2000)
+    monkeypatch.setattr(inversion, "STEPS", 4)
+    rows = {row["method"]: row for row in inversion.compare(8, 2, 1)}
+    assert "1 digits seen by half" in capsys.readouterr().out
+    assert rows["Adam, the best start"]["spread / true"] == 0.0 < rows["importance sampling"]["spread / true"]
