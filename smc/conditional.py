@@ -71,15 +71,18 @@ def gibbs(
     rng: RandomSource,
     resample: Resample,
     reference: Any = None,
+    first: int = 0,
     observers: Sequence[Observer] = (),
 ) -> Generator[Sweep, None, None]:
     """Particle Gibbs: a Markov chain of paths, each sweep one conditional SMC run about the path before.
 
     The target is invariant for every `n` >= 2. Without a `reference` the chain starts from a path that plain SMC
-    (with `resample`) selects, as the first sweep. Sweep k takes its numbers from `rng.child(k)`. `observers` see every
-    step of every sweep; one that returns True ends the chain there, without a sweep that it cuts short.
+    (with `resample`) selects, as the first sweep. Sweep k takes its numbers from `rng.child(k)`, so that a chain that
+    was stopped goes on as it would have: `first` is the sweep to begin with, `reference` the path of the one before.
+    `observers` see every step of every sweep; one that returns True ends the chain there, without a sweep that it cuts
+    short.
     """
-    for sweep in range(sweeps):
+    for sweep in range(first, sweeps):
         source = rng.child(sweep)
         if reference is None:
             steps = smc(_TracedModel(model), potential, n=n, resample=resample, rng=source)

@@ -129,9 +129,9 @@ def smc(
 
     `n` is the number of particles, or one number for each of several independent problems whose rows `model` carries
     in one batch; these share the model's work and nothing else. `start`, instead of `n`, is a population to go on from,
-    such as the last step of a run that was stopped: with the same random source the rest is what it would have been.
-    Its state must be one that the model can still extend (a language model's cache and a pipeline only move forward),
-    and nothing is yielded if it has ended.
+    such as the last step of a run that was stopped: with the same random source and `moves` the rest is what it would
+    have been. Its state must be one that the model can still extend (a language model's cache and a pipeline only move
+    forward), and nothing is yielded if it has ended.
 
     Raises ArgumentError for bad arguments, WeightError and PotentialError for NaN, +inf and wrong shapes. What the
     model or a resampler raises arrives as ModelError, what the potential raises as PotentialError, each with its step
@@ -140,9 +140,10 @@ def smc(
     step = draw_first(model, n, rng) if start is None else _check_start(start, n)
     if not isinstance(moves, Rejuvenation):
         moves = Rejuvenation(Moves(tuple(moves)))
-    past = None
+    if start is None:
+        moves.past = None
     while not step.ended:
-        step, past = _extend(step, past, model, potential, resample, rng, moves)
+        step = _extend(step, model, potential, resample, rng, moves)
         yield step
 
 
@@ -165,28 +166,22 @@ def _check_start(start: Step, n: int | Sequence[int] | None) -> Step:
 
 
 def _extend(
-    before: Step,
-    past: Past | None,
-    model: Model,
-    potential: Potential,
-    resample: Resample,
-    rng: RandomSource,
-    moves: Rejuvenation,
-) -> tuple[Step, Past | None]:
+    before: Step, model: Model, potential: Potential, resample: Resample, rng: RandomSource, moves: Rejuvenation
+) -> Step:
     """The step after `before`: resample, rejuvenate, propose, weigh."""
     t, now = before.t + 1, Population(before.state, before.log_weight, before.level, before.done)
     groups = before.groups
     chosen = _Chosen(now, np.arange(len(now.done)), (False,) * len(groups), groups, None)
     if t:
-        chosen = _choose(t, now, past, groups, model, resample, rng, moves)
+        chosen = _choose(t, now, moves.past, groups, model, resample, rng, moves)
     now, rows, resampled, groups, past = chosen
     after = advance(t, now, model, potential, rng.at("propose", t, _sizes(groups)))
-    past = None if past is None else past.follow(t, now.log_weight, after)
+    past = moves.past = None if past is None else past.follow(t, now.log_weight, after)
     waiting = None if past is None else past.find_waiting(after)
     left = after.log_weight, after.level, rows, resampled, after.done, groups, before.groups
     ran = now.alive & ~now.done
     increment = np.zeros(len(ran)) if after.increment is None else np.where(ran, after.increment, 0.0)
-    return Step(t, after.state, *left, None, None, waiting, now.log_weight, increment, ran), past
+    return Step(t, after.state, *left, None, None, waiting, now.log_weight, increment, ran)
 
 
 class _Chosen(NamedTuple):

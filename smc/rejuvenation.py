@@ -61,7 +61,7 @@ class Rejuvenated(NamedTuple):
     """(N,) the chosen row from which each comes."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Rejuvenation:
     """When a population is moved, and how: before the steps `every`, 2 `every`, ..., by `kernel`.
 
@@ -75,6 +75,8 @@ class Rejuvenation:
     every: int = 1
     choose: Resample | None = None
     copies: int = 1
+    past: Past | None = field(default=None, init=False)
+    """The population that the run on its way will be taken back to; None: to none."""
 
     def is_due(self, t: int, past: Past | None) -> bool:
         """Whether the population is moved before step `t`."""

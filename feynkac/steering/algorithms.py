@@ -24,6 +24,7 @@ from feynkac.smc.branching import branching_smc
 from feynkac.smc.checks import name_of
 from feynkac.smc.engine import RandomSource, Step, smc
 from feynkac.smc.observers import close, walk
+from feynkac.steering.checkpoints.populations import Follower
 from feynkac.steering.deaths import explain_death
 from feynkac.steering.jobs import Control, Glimpse, look_at
 from feynkac.steering.moves import Moving, check_algorithm
@@ -131,8 +132,6 @@ class Batch:
     ) -> None:
         """`saver`: what saves it on its way, and may have a population to go on from."""
         self._problems, self._plan, self._seed, self._watch = problems, plan, seed, Stopwatch()
-        self._saver = saver
-        self._start: Step | None = None
         self._limits = [model.max_steps for model in problems.models if isinstance(model, Bounded)]
         verdicts = Verdicts()
         moving = plan.moves is not None
@@ -147,20 +146,19 @@ class Batch:
         model = problems.join(guided=not whole)
         if plan.moves is not None:
             plan.moves.check(model)
-        if saver is not None:
-            model = saver.follow(model, self._recorders)
-            self._start = saver.take_up()
-        self._last = self._start
+        self._saver = None if saver is None else Follower(saver, model, self._recorders)
+        model = model if self._saver is None else self._saver.model
         parts = TimedModel(model, self._watch), TimedPotential(weigh, self._watch, problems.places)
+        unwatched = TimedPotential(weighed, self._watch, problems.places)
+        moves = None if plan.moves is None else plan.moves.bind(parts[0], unwatched, plan)
+        self._start = self._last = None if self._saver is None else self._saver.take_up(moves)
         begin: Any = {"n": [plan.size] * len(problems)} if self._start is None else {"start": self._start}
         if plan.algorithm == "optimal":
             refusal = CANNOT_BRANCH.format(type(problems.models[0]).__name__)
             require(model, Branches, refusal, ArgumentError).check_branches()
             self._steps = branching_smc(*parts, **begin, rng=streams, islands=plan.islands)
         else:
-            unwatched = TimedPotential(weighed, self._watch, problems.places)
-            moves = () if plan.moves is None else plan.moves.bind(parts[0], unwatched, plan)
-            self._steps = smc(*parts, **begin, resample=plan.resample_islands(), rng=streams, moves=moves)
+            self._steps = smc(*parts, **begin, resample=plan.resample_islands(), rng=streams, moves=moves or ())
 
     @property
     def has_particles(self) -> bool:

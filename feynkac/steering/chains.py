@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple
 
@@ -60,11 +60,15 @@ class Chain:
         observers: Sequence[Observer],
         watch: Stopwatch,
         places: Sequence[int] | None = None,
+        begin: Callable[[Chain], Any] = lambda chain: None,
     ) -> None:
-        """`places`: that of the problem in the call."""
+        """`places`: that of the problem in the call. `begin` takes up what was saved of it, and gives the last path."""
         self.kept: list[Kept] = []
+        self.path: Any = None
+        """The path that was drawn last."""
         self._verdicts = Verdicts()
         self.recorder = Recorder(0, 1, self._verdicts)
+        self.path = begin(self)
         self.stopped = False
         """Whether an observer has ended it."""
         self._sweeps_in_all, self._observers = plan.sweeps or SWEEPS, observers
@@ -75,6 +79,8 @@ class Chain:
             sweeps=plan.sweeps or SWEEPS,
             rng=source,
             resample=plan.resample(),
+            reference=self.path,
+            first=len(self.kept),
             observers=[self._see],
         )
 
@@ -91,7 +97,7 @@ class Chain:
     def sweep(self) -> None:
         """Go on by one sweep, which is not kept if an observer stopped it before its end."""
         try:
-            row = next(self._sweeps).row
+            self.path, row, _ = next(self._sweeps)
         except StopIteration:
             return
         except AllParticlesDied:

@@ -48,6 +48,11 @@ class Moving:
         choose = schemes.islands(choose, plan.islands) if plan.islands > 1 else choose
         return Rejuvenation(kernel, self.every, choose, plan.particles // self.chains)
 
+    def describe(self) -> dict[str, Any]:
+        """All of it in plain values: of moves of a user their names."""
+        numbers = {name: getattr(self, name) for name in ("every", "block", "tail", "chains")}
+        return {**numbers, "moves": [*map(name_of, self.moves)]}
+
     def divide(self, islands: int) -> Moving:
         """Those of one of `islands`."""
         return self if self.chains is None else replace(self, chains=self.chains // islands)

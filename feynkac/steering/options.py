@@ -11,7 +11,8 @@ from feynkac.base.contract import Resample
 from feynkac.smc.budgets import Budget
 from feynkac.smc.observers import Observer
 from feynkac.steering.algorithms import Algorithm
-from feynkac.steering.checkpoints.saving import Checkpoint, Saved
+from feynkac.steering.checkpoints.saved import Saved
+from feynkac.steering.checkpoints.saving import Checkpoint
 from feynkac.steering.executors.pieces import Executor
 
 

@@ -21,7 +21,8 @@ from feynkac.smc.budgets import Budget, Spending
 from feynkac.smc.observers import Observer, read_observers
 from feynkac.smc.rng import Streams
 from feynkac.steering.algorithms import Algorithm, Plan
-from feynkac.steering.checkpoints.saving import Checkpoint, Saved, begin_saving
+from feynkac.steering.checkpoints.saved import Saved
+from feynkac.steering.checkpoints.saving import Checkpoint, begin_saving
 from feynkac.steering.deaths import raise_if_dead
 from feynkac.steering.exclusions import refuse_contradiction
 from feynkac.steering.executors.divided import Divided

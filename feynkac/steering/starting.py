@@ -23,5 +23,5 @@ def start(problems: Problems, plan: Plan, streams: Streams, *, first: int = 0, s
     if plan.algorithm == "exact":
         return Exact(problems)
     if plan.algorithm == "gibbs":
-        return Chains(problems, plan, streams, streams.seed, first=first)
+        return Chains(problems, plan, streams, streams.seed, first=first, saver=saver)
     return Batch(problems, plan, streams, streams.seed, saver)

@@ -12,7 +12,8 @@ from feynkac.results.result import Result
 from feynkac.smc.budgets import Budget
 from feynkac.smc.observers import Observer
 from feynkac.steering.algorithms import Algorithm
-from feynkac.steering.checkpoints.saving import Checkpoint, Saved
+from feynkac.steering.checkpoints.saved import Saved
+from feynkac.steering.checkpoints.saving import Checkpoint
 from feynkac.steering.executors.pieces import Executor
 from feynkac.steering.options import ADVICE, SteerOptions
 from feynkac.steering.running import Run
@@ -71,8 +72,8 @@ def steer(
       Problems have the random numbers that they have without one, islands other ones (see
       `feynkac/steering/executors/README.md`).
     - `checkpoint`: a path to which the run is saved, every 30 seconds or so (`fk.Checkpoint(path, every=10)`: every 10
-      steps, too); `fk.resume(path, model, *potentials)` goes on from there after a kill, to the same result. For
-      prompts, programs, samplers and canvases, and algorithms that are one run of SMC, without `moves` and `executor`.
+      steps, or sweeps of "gibbs", too); `fk.resume(path, model, *potentials)` goes on from there after a kill, to the
+      same result. For prompts, programs, samplers and canvases; not for "exact", nor with `executor`.
 
     All algorithms have the same target. All but "gibbs" give an unbiased evidence and properly weighted samples.
 

@@ -13,6 +13,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from feynkac.smc.engine import RandomSource
 from feynkac.smc.observers import Observer, close
 from feynkac.steering.algorithms import SWEEPS, Plan
 from feynkac.steering.chains import Chain, diagnose_first, estimate_evidence, join_histories, pool, pool_last
+from feynkac.steering.checkpoints.sweeping import SweepSaver
 from feynkac.steering.deaths import explain_death
 from feynkac.steering.jobs import Control, Glimpse
 from feynkac.steering.problems import Problems
@@ -32,13 +34,29 @@ from feynkac.steering.recorder import read_watch, write_notes
 from feynkac.steering.timing import TimedModel
 from feynkac.steering.trail import join_arrays, join_known
 
+if TYPE_CHECKING:
+    from feynkac.steering.checkpoints.saving import Saver
+
 
 class Chains:
     """All chains of a call of `steer`, a sweep of each in turn."""
 
-    def __init__(self, problems: Problems, plan: Plan, streams: RandomSource, seed: int, *, first: int = 0) -> None:
-        """`first`: the number of its first chain among those of the call, by which its random numbers are keyed."""
+    def __init__(
+        self,
+        problems: Problems,
+        plan: Plan,
+        streams: RandomSource,
+        seed: int,
+        *,
+        first: int = 0,
+        saver: Saver | None = None,
+    ) -> None:
+        """`first`: the number of its first chain among those of the call, by which its random numbers are keyed.
+
+        `saver`: what saves it between two sweeps, and may have sweeps to go on from.
+        """
         self._problems, self._plan, self._streams, self._first = problems, plan, streams, first
+        self._saver = None if saver is None else SweepSaver(saver)
         self._seed, self._watch = seed, Stopwatch()
         for model in problems.models:
             if not isinstance(model, Replays):
@@ -74,13 +92,16 @@ class Chains:
         bar = control.make_bar(len(self._problems) * self._plan.islands * sweeps, "sweep")
         watching = [*control.observers, control.spending, bar]
         try:
+            saver = self._saver
             self._chains = [self._start(g, watching) for g in range(len(self._problems))]
-            for _ in range(sweeps):
+            for k in range(0 if saver is None else saver.begun, sweeps):
                 for chain in itertools.chain(*self._chains):
                     if not chain.dead:
                         chain.sweep()
                     if chain.stopped and (self.has_particles or control.spending.why is None):
                         return
+                if saver is not None:
+                    saver(k, self._chains, last=k == sweeps - 1)
                 yield
         finally:
             for chain in itertools.chain(*self._chains):
@@ -120,10 +141,16 @@ class Chains:
 
     def _start(self, g: int, observers: Sequence[Observer]) -> list[Chain]:
         alone = self._problems.take(g)
-        model, potential = TimedModel(alone.join(), self._watch), alone.weigh()
-        islands = self._plan.islands
-        sources = [self._streams.child(self._first + g * islands + b) for b in range(islands)]
-        return [Chain(model, potential, self._plan, source, observers, self._watch, alone.places) for source in sources]
+        joined, islands = alone.join(), self._plan.islands
+        if self._saver is not None:
+            joined = self._saver.follow(joined)
+        given = TimedModel(joined, self._watch), alone.weigh(), self._plan
+        options: Any = {"observers": observers, "watch": self._watch, "places": alone.places}
+        chains = []
+        for b in range(islands):
+            begin = {} if self._saver is None else {"begin": self._saver.find(g, b)}
+            chains.append(Chain(*given, self._streams.child(self._first + g * islands + b), **options, **begin))
+        return chains
 
     def _make_result(self, g: int, chains: list[Chain], complete: bool) -> Result:
         finished = [kept for chain in chains for kept in chain.kept]

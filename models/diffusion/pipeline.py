@@ -236,6 +236,15 @@ class Diffusion:
             sampler.source.load(saved["call"], saved["latents"]["t"])
         return load_latents(sampler, saved["latents"], self._prompts)
 
+    def write_path(self, path: LatentPath) -> Any:
+        """See `feynkac.base.capabilities.SavesPaths`."""
+        return path.latents, path.seed
+
+    def read_path(self, saved: Any) -> LatentPath:
+        """What `write_path` wrote."""
+        latents, seed = saved
+        return LatentPath(tuple(each.to(self.pipe.device) for each in latents), seed)
+
     @property
     def _prompts(self) -> tuple[str | None, ...]:
         """The prompt of each problem, where it is a text."""

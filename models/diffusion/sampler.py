@@ -201,6 +201,15 @@ class DiffusionSampler:
         """What `save` wrote."""
         return load_latents(self, saved)
 
+    def write_path(self, path: LatentPath) -> Any:
+        """See `feynkac.base.capabilities.SavesPaths`."""
+        return path.latents, path.seed
+
+    def read_path(self, saved: Any) -> LatentPath:
+        """What `write_path` wrote."""
+        latents, seed = saved
+        return LatentPath(tuple(each.to(self.device) for each in latents), seed)
+
     def done(self, state: Latents) -> Mask:
         """(N,) whether the last level is reached, which all rows do together."""
         return np.full(len(state), state.t == len(self.schedule))

@@ -230,6 +230,12 @@ class DiscreteDiffusion:
 
         return load_canvas(self, saved)
 
+    def write_path(self, path: CanvasPath) -> CanvasPath:
+        """See `feynkac.base.capabilities.SavesPaths`: tuples of numbers as they are."""
+        return path
+
+    read_path = write_path
+
     def done(self, state: Canvas) -> Mask:
         """(N,) which canvases are finished."""
         return state.done()

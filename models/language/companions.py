@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ArgumentError
+from feynkac.models.language.kept import Kept
 from feynkac.models.language.proposals.drawing import GROUPS
 from feynkac.models.language.proposals.listed import Listing
 from feynkac.models.language.proposals.plain import Drafted
-from feynkac.models.language.protocols import require_saving
+from feynkac.models.language.protocols import Contexts, require_saving
 from feynkac.models.language.readers.readers import Reader, list_readers
 from feynkac.models.language.readers.walks import Reread, Walk
 from feynkac.models.language.texts import HIDDEN, LISTING, Texts
@@ -17,6 +18,7 @@ from feynkac.smc.checks import name_of
 if TYPE_CHECKING:
     from feynkac.models.language.prompted import Prompted
 
+KEPT = "kept"
 SPENT = "spent"
 """The first part of the keys of what proposals spend."""
 
@@ -41,6 +43,8 @@ def save_companions(model: Prompted, state: Texts) -> list[Any]:
 
 
 def _save(model: Prompted, key: Any, value: Any, running: bool) -> Any:
+    if isinstance(value, Kept):
+        return KEPT, value.save()
     if isinstance(value, Listing | Reread):
         return key, value.save()
     if isinstance(value, Walk):
@@ -58,12 +62,14 @@ def _save(model: Prompted, key: Any, value: Any, running: bool) -> Any:
     )
 
 
-def load_companions(model: Prompted, saved: list[Any]) -> dict[Any, Any]:
-    """What `save_companions` gave, with contexts of its own."""
-    return dict(_load(model, key, value) for key, value in saved)
+def load_companions(model: Prompted, contexts: Contexts, saved: list[Any]) -> dict[Any, Any]:
+    """What `save_companions` gave, of texts with these `contexts`, and with others of its own."""
+    return dict(_load(model, contexts, key, value) for key, value in saved)
 
 
-def _load(model: Prompted, key: Any, value: Any) -> tuple[Any, Any]:
+def _load(model: Prompted, contexts: Contexts, key: Any, value: Any) -> tuple[Any, Any]:
+    if key == KEPT:
+        return Kept, Kept.load(contexts, value)
     vocabulary, longest = model.lm.vocabulary, model.max_steps
     if isinstance(key, Reader):
         return key, Reread.load(key.lm, key.prompt, longest, value)
@@ -79,7 +85,7 @@ def _load(model: Prompted, key: Any, value: Any) -> tuple[Any, Any]:
         assert isinstance(proposal, Drafted)
         prompts = [model.prompts[g] for g in key[2]]
         longest = max(prompt.max_tokens for prompt in prompts)
-        contexts = proposal.beneath.open_prompts([proposal.find_prompt(prompt) for prompt in prompts], longest)
-        require_saving(contexts).load(value)
-        return (proposal.key, key[2]), contexts
+        ahead = proposal.beneath.open_prompts([proposal.find_prompt(prompt) for prompt in prompts], longest)
+        require_saving(ahead).load(value)
+        return (proposal.key, key[2]), ahead
     return key, value

@@ -28,6 +28,17 @@ class Kept:
         self._n_frontier: int | None = None
         """Contexts of the last frontier; behind them in the store stand those that are kept. At first all are of it."""
 
+    def save(self) -> int | None:
+        """What of it is not in the store, nor with those who hold populations."""
+        return self._n_frontier
+
+    @classmethod
+    def load(cls, contexts: Contexts, saved: int | None) -> Kept:
+        """What `save` gave; whoever held a population is to keep it again."""
+        found = cls(contexts)
+        found._n_frontier = saved
+        return found
+
     def add(self, context: NDArray[np.int64], running: Mask) -> None:
         """Keep the contexts (N,) of the `running` rows of a population; the array is rewritten in place."""
         self._populations.append((ref(context), running.copy()))

@@ -156,6 +156,12 @@ class Prompted:
         """What `save` wrote."""
         return load_texts(self, saved)
 
+    def write_path(self, path: NDArray[np.int64]) -> NDArray[np.int64]:
+        """See `feynkac.base.capabilities.SavesPaths`: the tokens as they are."""
+        return path
+
+    read_path = write_path
+
     def check_branches(self) -> None:
         """Raises ArgumentError for a prompt whose tokens must be drawn before they are weighed."""
         check_undrawn([problem.proposal for problem in self.problems], bool(self.columns.lazy))

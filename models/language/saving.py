@@ -60,7 +60,7 @@ def load_texts(model: Prompted, saved: dict[str, Any]) -> Texts:
         automata=_walk(model, arrays["ids"], arrays["length"], arrays["group"]),
         memory=Memory.load(saved["memory"]),
         forwarded=saved["forwarded"],
-        companions=load_companions(model, saved["companions"]),
+        companions=load_companions(model, contexts, saved["companions"]),
     )
 
 

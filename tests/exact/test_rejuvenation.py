@@ -190,7 +190,7 @@ def test_waste_free_islands_are_exact() -> None:
     assert_exact(replace(toy, moves=moves), islands(systematic, 2), 4)
 
 
-@dataclass(frozen=True)
+@dataclass
 class ChainsWeighWhole(Rejuvenation):
     """Each state of a chain keeps the whole weight of the chain."""
 
@@ -200,7 +200,7 @@ class ChainsWeighWhole(Rejuvenation):
         return found._replace(population=replace(found.population, log_weight=weight))
 
 
-@dataclass(frozen=True)
+@dataclass
 class FirstStateTwice(Rejuvenation):
     """The start of a chain is counted again instead of its last state, with the level of that."""
 

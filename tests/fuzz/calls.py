@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import io
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
@@ -107,7 +109,14 @@ def look(result: Any) -> None:
 
 def list_calls(world: World) -> dict[str, Call]:
     """All calls, by name."""
-    return {**_potentials(world), **_models(world), **_runs(world), **_programs(world), **_results(world)}
+    return {
+        **_potentials(world),
+        **_models(world),
+        **_runs(world),
+        **_watched(world),
+        **_programs(world),
+        **_results(world),
+    }
 
 
 def _potentials(world: World) -> dict[str, Call]:
@@ -169,6 +178,8 @@ def _models(world: World) -> dict[str, Call]:
         "bytewise": Call(fk.bytewise, {"lm": lm}, lambda made: world.run_task(made.prompt("a", max_tokens=2))),
         "ensemble": Call(fk.ensemble, {"prompts": [task, task]}, world.run_task),
         "ServedLM": Call(fk.ServedLM, {"base_url": "http://127.0.0.1:9/v1", "model": "a"}),
+        **({"demo": Call(fk.CausalLM.demo)} if INPUTS else {}),  # takes a second, and half a gigabyte
+        "demo of diffusion": Call(fk.Diffusion.demo, {"steps": 2}, lambda model: fk.steer(model, particles=2, seed=0)),
         "Diffusion": Call(fk.Diffusion.from_pipeline, {"pipe": None}),
     }
 
@@ -192,6 +203,55 @@ def _runs(world: World) -> dict[str, Call]:
         "LocalExecutor": Call(fk.LocalExecutor, {"jobs": 1}),
         "RayExecutor": Call(fk.RayExecutor, {"workers": 1}),
     }
+
+
+def _watched(world: World) -> dict[str, Call]:
+    """Runs that are watched, awaited, limited, saved and taken up."""
+    task, one, path = world.task, world.one, world.folder / "run.checkpoint"
+    steered = {"model": task, "potentials": [one], "particles": 2, "seed": 0, "on_death": "return"}
+    asked = {**steered, "algorithm": "smc", "islands": 1, "resampler": "ssp", "ess_threshold": 0.5, "observers": ()}
+    asked |= {"moves": None, "sweeps": None, "budget": None, "executor": None, "checkpoint": None, "progress": False}
+    run = functools.partial(fk.steer, task, one, particles=2, seed=0)
+
+    def save(checkpoint: Any) -> None:
+        path.unlink(missing_ok=True)
+        run(checkpoint=checkpoint, observers=[lambda step: step.t == 1])
+
+    save(path)
+    saved = shutil.copy(path, world.folder / "saved.checkpoint")
+
+    @functools.wraps(fk.resume)
+    def resume(*given: Any, **options: Any) -> Any:
+        shutil.copy(saved, path)
+        return fk.resume(*given, **options)
+
+    return {
+        "stream": Call(fk.stream, asked, lambda stream: [*stream] and look(stream.result), many="potentials"),
+        "steer_async": Call(_await(fk.steer_async), asked, look, many="potentials"),
+        "stream_async": Call(_go_through(fk.stream_async), asked, look, many="potentials"),
+        "Budget": Call(fk.Budget, {"seconds": 9.0}, lambda budget: run(budget=budget)),
+        "Checkpoint": Call(fk.Checkpoint, {"path": path, "every": 1}, save),
+        "checkpoint of a run": Call(lambda checkpoint: save(checkpoint), {"checkpoint": path}),
+        "resume": Call(resume, {"path": path, **steered}, look, many="potentials"),
+    }
+
+
+def _await(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*given: Any, **options: Any) -> Any:
+        return asyncio.run(function(*given, **options))
+
+    return call
+
+
+def _go_through(function: Callable[..., Any]) -> Callable[..., Any]:
+    async def go(*given: Any, **options: Any) -> Any:
+        async with function(*given, **options) as stream:
+            async for _ in stream:
+                pass
+        return stream.result
+
+    return _await(functools.wraps(function)(go))
 
 
 def _programs(world: World) -> dict[str, Call]:
@@ -246,6 +306,9 @@ def _results(world: World) -> dict[str, Call]:
         "summary": Call(result.summary),
         **({"plot": Call(result.plot)} if INPUTS else {}),  # takes a second
         "preferences": Call(result.preferences, {"base": result, "prompt": "a"}),
+        "to_html": Call(result.to_html, {"path": world.folder / "page.html"}),
+        "write_page": Call(fk.write_page, {"results": [result], "path": world.folder / "pages.html"}),
+        "to_pandas": Call(result.to_pandas),
         "to_json": Call(result.to_json, {"path": path}),
         "from_json": Call(fk.Result.from_json, {"path": world.folder / "none.json"}),
         "save_images": Call(result.save_images, {"folder": world.folder}),

@@ -33,6 +33,7 @@ from feynkac.base.capabilities.models import (
     Retraces as Retraces,
     Saves as Saves,
     SavesContexts as SavesContexts,
+    SavesPaths as SavesPaths,
     Scorer as Scorer,
     Scores as Scores,
     ScoresAnswers as ScoresAnswers,
@@ -99,7 +100,7 @@ class Closes(Protocol):
 
 OF_MODELS: tuple[type, ...] = (
     Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, GoesBack, Enumerates, Replays, Retraces, Scores,
-    Branches, Saves,
+    Branches, Saves, SavesPaths,
 )  # fmt: skip
 OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers, Resides)
 OF_CONTEXTS: tuple[type, ...] = (KeepsHidden, SavesContexts)

@@ -69,6 +69,22 @@ class Saves(Protocol):
         ...
 
 
+@runtime_checkable
+class SavesPaths(Protocol):
+    """A model whose paths can be written: those that `Replays.trace` gives. Asked by `checkpoint=` with "gibbs".
+
+    Without it: that refuses.
+    """
+
+    def write_path(self, path: Any) -> Any:
+        """The path as a tree (see `Saves`)."""
+        ...
+
+    def read_path(self, saved: Any) -> Any:
+        """What `write_path` wrote."""
+        ...
+
+
 class Scorer(Protocol):
     """What `Scores` gives."""
 

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_list
 from feynkac.base.writing import write_atomically
 from feynkac.results.pages.telling import tell_result
+from feynkac.results.posterior import Posterior
 
 if TYPE_CHECKING:
     from feynkac.results.pictures.particles import Kind
@@ -29,11 +31,13 @@ ESCAPED = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028
 def write_page(results: Sequence[Result], path: str | os.PathLike[str], kind: Kind | None = None) -> None:
     """Write one page of several results, which are chosen from by a list; of each it is what `Result.to_html` writes.
 
-    Raises ArgumentError for no results, for samples that are not of that `kind`, and for a file that cannot be written.
+    Raises ArgumentError for what is no list of results, or an empty one, for samples that are not of that `kind`, and
+    for a file that cannot be written.
     """
-    if not results:
-        raise ArgumentError("write_page: there is no result to show; give a list of at least one")
-    page = make_page([tell_result(result, kind) for result in results])
+    listed = as_list(results)
+    if not listed or not all(isinstance(each, Posterior) for each in listed):
+        raise ArgumentError(f"write_page: there is no result to show in {quote(results)}; give a list of at least one")
+    page = make_page([tell_result(result, kind) for result in listed])
     write_atomically(path, page)
 
 

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from feynkac.base.capabilities import Saves, require
+from feynkac.base.capabilities import Saves, SavesPaths, require
 from feynkac.base.errors import ArgumentError, shorten
 from feynkac.steering.algorithms import Plan
 from feynkac.steering.checkpoints.places import describe_potentials
 from feynkac.steering.problems import Problems
 
+_NO_PATHS = (
+    "checkpoint= with algorithm='gibbs': a {} has paths that cannot be written, as those of prompts, samplers and "
+    "canvases can; take another algorithm, or leave checkpoint= out"
+)
 _MOST = 3
 """Differences that an error names."""
-_REFUSED = {
-    "gibbs": "its sweeps are not saved; take another algorithm, or leave checkpoint= out",
-    "exact": "it is one listing, with nothing to go on from; leave checkpoint= out",
-}
 
 
-def check_plan(plan: Plan, executor: Any) -> None:
-    """Raises ArgumentError for a way of sampling that cannot be saved."""
-    if plan.algorithm in _REFUSED:
-        raise ArgumentError(f"checkpoint= with algorithm='{plan.algorithm}': {_REFUSED[plan.algorithm]}")
-    if plan.moves is not None:
+def check_plan(plan: Plan, models: Sequence[Any], executor: Any) -> None:
+    """Raises ArgumentError for a way of sampling that cannot be saved, before anything is written."""
+    if plan.algorithm == "exact":
         raise ArgumentError(
-            "checkpoint= with moves=: populations that are gone back to are not saved; leave one of them out"
+            "checkpoint= with algorithm='exact': it is one listing, with nothing to go on from; leave checkpoint= out"
         )
+    for model in models if plan.algorithm == "gibbs" else ():
+        require(model, SavesPaths, _NO_PATHS.format(type(model).__name__), ArgumentError)
     if executor is not None:
         raise ArgumentError(
             "checkpoint= with executor=: the pieces of a run are not saved; steer them one by one, or leave one of the "

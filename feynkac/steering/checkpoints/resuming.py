@@ -10,7 +10,7 @@ from feynkac.base.contract import Resample
 from feynkac.base.host import check_not_forked
 from feynkac.smc.budgets import Budget
 from feynkac.smc.observers import Observer
-from feynkac.steering.checkpoints.saving import Saved
+from feynkac.steering.checkpoints.saved import Saved
 from feynkac.steering.steer import steer
 
 
@@ -23,6 +23,8 @@ def resume(
     resampler: str | Resample | None = None,
     ess_threshold: float | None = None,
     islands: int | None = None,
+    sweeps: int | None = None,
+    moves: Any = None,
     seed: int | None = None,
     progress: bool | None = None,
     on_death: Literal["raise", "return"] = "raise",
@@ -34,11 +36,11 @@ def resume(
         fk.steer(task, potential, particles=64, seed=1, checkpoint="run.checkpoint")    # is killed
         fk.resume("run.checkpoint", task, potential)
 
-    `model` and `potentials` are what the run was started with, made anew in this process; so is a `resampler` that is a
-    function. How it samples is in the file: other options need not be given, and must be the same if they are. On a
-    CPU, with the same libraries and as many threads, samples, weights and evidence are the same bit for bit. The run is
-    saved on to the same file, as often as before; a run that has ended gives its result. The file stays: remove it when
-    it is no longer wanted.
+    `model` and `potentials` are what the run was started with, made anew in this process; so are a `resampler` and
+    `moves` that are functions of yours. How it samples is in the file: other options need not be given, and must be the
+    same if they are. On a CPU, with the same libraries and as many threads, samples, weights and evidence are the same
+    bit for bit. The run is saved on to the same file, as often as before; a run that has ended gives its result. The
+    file stays: remove it when it is no longer wanted.
 
     What is compared: the release of feynkac, the model (its configuration, type of numbers, and some of its weights),
     prompts and their options, and of potentials their names, order and settings. Not compared is what a function of
@@ -56,6 +58,8 @@ def resume(
         "resampler": resampler,
         "ess_threshold": ess_threshold,
         "islands": islands,
+        "sweeps": sweeps,
+        "moves": moves,
         "seed": seed,
     }
     asked: dict[str, Any] = {**saved.read_options(options), "progress": progress, "on_death": on_death}

@@ -7,6 +7,8 @@ forward pass of the whole text says.
 from __future__ import annotations
 
 import functools
+import itertools
+import json
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from feynkac.models.language.caches.plain import PlainContexts
 from feynkac.models.language.caches.shared import SharedContexts
 from feynkac.models.language.caches.twin import Twins
 from feynkac.smc.rng import Streams
+from feynkac.steering.checkpoints.trees import Reader, Writer
 
 SHARED, PLAIN = ("llama", "gpt2"), ("mamba", "gemma3")
 TOKEN = st.integers(0, VOCAB - 1)
@@ -105,7 +108,7 @@ class Remembering(RuleBasedStateMachine):
 
 
 class Populations(RuleBasedStateMachine):
-    """Texts of a run: steps, forks, deaths, populations that are kept and gone back to."""
+    """Texts of a run: steps, forks, deaths, populations that are kept and gone back to, runs that are taken up."""
 
     @initialize(seed=st.integers(0, 2**32), pattern=st.sampled_from([None, "[ab]*", "(ab|e)*"]), n=st.integers(1, 5))
     def open(self, seed: int, pattern: str | None, n: int) -> None:
@@ -150,6 +153,18 @@ class Populations(RuleBasedStateMachine):
         everyone = np.arange(len(rows))
         self.saved.append((self.state.keep(), [list(row) for row in self.rows]))
         self.state, self.rows = kept.fork(everyone), [list(row) for row in rows]
+        self.check()
+
+    @precondition(lambda self: self.t)
+    @rule()
+    def take_up(self) -> None:
+        """The population is written and read, with all that are kept, as a run that was killed is taken up."""
+        writer = Writer({})
+        tree = writer.write(self.task.save(self.state.concat([kept for kept, _ in self.saved])))
+        whole = self.task.load(Reader(writer.tensors, {}).read(json.loads(json.dumps(tree))))
+        ends = np.cumsum([len(self.rows), *(len(rows) for _, rows in self.saved)]).tolist()
+        self.state, *kept = (whole.fork(np.arange(*pair)) for pair in itertools.pairwise([0, *ends]))
+        self.saved = [(each.keep(), rows) for each, (_, rows) in zip(kept, self.saved, strict=True)]
         self.check()
 
     def check(self) -> None:

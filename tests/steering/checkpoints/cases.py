@@ -135,6 +135,20 @@ def with_own_cache(kind: str) -> tuple[Any, ...]:
     return fk.CausalLM(model, tokenizer, eos=(0,)).prompt("ab", max_tokens=STEPS), fk.reward(count_a)
 
 
+def with_few_ends() -> tuple[Any, ...]:
+    return _task(19, at_limit="end"), fk.reward(count_a, every=" ")
+
+
+def with_hard_prefix() -> tuple[Any, ...]:
+    return _task(20), fk.regex("(abc|a1)[abc12]*"), fk.constraint(lambda text: text.count("a") % 4 == 1)
+
+
+def stay(t: int, state: Any, level: Any, alive: Any, rng: Any) -> Any:
+    """A move of one's own, which draws numbers and changes nothing."""
+    rng.uniform(len(alive))
+    return state, level
+
+
 # --- programs --------------------------------------------------------------------------------------------------------
 
 
@@ -198,9 +212,9 @@ def quadratic(x: torch.Tensor) -> torch.Tensor:
     return -((x[..., 0] - 1.0) ** 2)
 
 
-def with_ddpm() -> tuple[Any, ...]:
+def with_ddpm(steps: int = STEPS) -> tuple[Any, ...]:
     reward = fk.reward(quadratic, scale=0.5, kind="max", batch=True)
-    return fd.DiffusionSampler(_prior(), fd.ddpm(STEPS), (2,)), tempered(reward, ess=0.7)
+    return fd.DiffusionSampler(_prior(), fd.ddpm(steps), (2,)), tempered(reward, ess=0.7)
 
 
 def with_guidance() -> tuple[Any, ...]:
@@ -267,6 +281,15 @@ PROMPTS = {
     "importance": Case(with_json, {"algorithm": "importance"}),
     "best of n": Case(with_choices, {"algorithm": "best_of_n"}),
 }
+MOVED = {
+    "blocks drawn anew": Case(with_problems, {"moves": fk.redraw(2, every=6), "islands": 2}),
+    "blocks drawn anew before a tail": Case(with_few_ends, {"moves": fk.redraw(3, tail=2, every=7), "particles": 8}),
+    "chains of moves": Case(with_choices, {"moves": fk.redraw(3, chains=4), "particles": 8}),
+    "chains of moves of one's own": Case(
+        with_choices, {"moves": fk.rejuvenate(stay, every=2, chains=4), "particles": 8}
+    ),
+}
+"""Runs with moves."""
 PROGRAMS = {
     "tokens": Case(lambda: (writing(_lm(7)),), {}),
     "spans": Case(lambda: (spans(_lm(8)), fk.reward(lambda value: 0.1 * len(str(value)))), {"ess_threshold": 1.0}),
@@ -283,4 +306,13 @@ SAMPLERS = {
     "canvas": Case(with_canvas, {}),
     "uniform noise": Case(with_uniform_noise, {"ess_threshold": 1.0}),
 }
-CASES = PROMPTS | PROGRAMS | SAMPLERS
+GIBBS = {
+    "prompts": Case(with_regex, {"islands": 2}),
+    "problems": Case(with_problems, {}),
+    "chains of which some die": Case(with_hard_prefix, {"islands": 4}),
+    "a sampler": Case(with_ddpm, {}),
+    "a canvas": Case(with_canvas, {}),
+    "a pipeline": Case(lambda: with_pipeline("ddim"), {"particles": 4}),
+}
+"""Runs of particle Gibbs."""
+CASES = PROMPTS | MOVED | PROGRAMS | SAMPLERS

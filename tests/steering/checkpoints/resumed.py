@@ -48,7 +48,7 @@ def check_case(name: str, folder: Path) -> int:
     saved = fk.steer(*case.make(), checkpoint=fk.Checkpoint(copies.path, every=1), observers=[copies], **options)
     assert_same(saved, whole)
     for path in (*copies.files.values(), copies.path):  # the last has ended, and gives its result
-        assert_same(fk.resume(path, *case.make(), on_death="return"), whole)
+        assert_same(fk.resume(path, *case.make(), on_death="return", moves=case.options.get("moves")), whole)
     return len(copies.files)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cases import CASES, PROGRAMS, SAMPLERS, set_tiny_lm, writing
-from resumed import CUTS, assert_same, check_case, stop_at
+from cases import CASES, PROGRAMS, SAMPLERS, set_tiny_lm, with_ddpm, writing
+from resumed import CUTS, Copies, assert_same, check_case, stop_at
 
 import feynkac as fk
 from feynkac.steering.checkpoints.saving import Pace
@@ -29,6 +29,17 @@ def test_a_run_of_a_sampler_that_is_resumed_is_the_run_that_was_not_cut(name: st
 
 def test_fifty_places_are_cut() -> None:
     assert len({(name, t) for name in CASES for t in CUTS[name]}) >= 50
+
+
+def test_one_run_is_cut_at_fifty_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, options = with_ddpm(steps=51), {"particles": 4, "seed": 3}
+    whole, copies = fk.steer(*given, **options), Copies(tmp_path / "run", range(50))
+    checkpoint = fk.Checkpoint(copies.path, every=1)
+    assert_same(fk.steer(*given, checkpoint=checkpoint, observers=[copies], **options), whole)
+    assert len(copies.files) == 50
+    monkeypatch.setattr(Pace, "is_due", lambda self, t: False)  # what is taken up is saved at its end only
+    for path in copies.files.values():
+        assert_same(fk.resume(path, *given), whole)
 
 
 def test_a_run_that_an_observer_ended_goes_on_where_it_stood(tiny_lm, tmp_path: Path) -> None:

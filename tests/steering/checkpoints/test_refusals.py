@@ -39,15 +39,19 @@ def saved(task: Any, tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"algorithm": "gibbs"}, "algorithm='gibbs': its sweeps are not saved"),
         ({"algorithm": "exact"}, "algorithm='exact': it is one listing"),
-        ({"moves": fk.redraw(2)}, "with moves=: populations that are gone back to"),
         ({"executor": fk.LocalExecutor()}, "with executor=: the pieces of a run"),
     ],
 )
 def test_a_way_of_sampling_that_is_not_saved_is_refused(task, options, told, tmp_path) -> None:
     with pytest.raises(ArgumentError, match=told):
         fk.steer(task, particles=8, checkpoint=tmp_path / "run", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_particle_gibbs_over_programs_is_refused_before_it_begins(task, tmp_path) -> None:
+    with pytest.raises(ArgumentError, match="with algorithm='gibbs': a Program has paths that cannot be written"):
+        fk.steer(writing(task.lm), algorithm="gibbs", checkpoint=tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
 
