@@ -18,7 +18,7 @@ TEXT = PAGE.read_text(encoding="utf-8")
 OPENING, *_SECTIONS = TEXT.split("\n### ")
 SECTIONS = {part.split("\n")[0]: part for part in _SECTIONS}
 ROWS = re.findall(r"^\| (.+?) \| \[(.+?)\]\(#(.+?)\) \| (.+?) \| (.+?) \|$", TEXT, re.MULTILINE)
-SYSTEMS = 56
+SYSTEMS = 58
 WITHOUT_CODE = {"PrimeComposer", "C2SER, PRELUDE, LeTFuser"}
 """What the page says is missing, or outside."""
 

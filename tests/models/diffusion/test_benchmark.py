@@ -150,3 +150,76 @@ def test_inversions_are_compared(capsys, monkeypatch):
     rows = {row["method"]: row for row in inversion.compare(8, 2, 1)}
     assert "1 digits seen by half" in capsys.readouterr().out
     assert rows["Adam, the best start"]["spread / true"] == 0.0 < rows["importance sampling"]["spread / true"]
+
+
+# --- mazes and molecules ---------------------------------------------------------------------------------------------
+
+
+def test_paths_of_the_data_keep_to_the_corridors_and_what_cuts_through_a_block_collides():
+    from mazes.world import CENTRE, GOAL, POINTS, WOBBLE, collide, draw_days, draw_paths, normalise, reach, to_cells
+
+    rng = np.random.default_rng(0)
+    anywhere, middle, days = draw_paths(200, rng), draw_paths(50, rng, (2, 2)), draw_days(100, 4, rng)
+    assert anywhere.shape == (200, POINTS, 2) and middle.shape == (50, POINTS, 2)
+    for paths in (anywhere, middle, days.reshape(-1, POINTS, 2)):
+        assert not collide(torch.as_tensor(paths)).any()
+    assert np.allclose(middle[:, 0], CENTRE)
+    gap = days[:, 1:, 0] - days[:, :-1, -1]  # a random walk of 15 steps of WOBBLE in each coordinate
+    assert abs(np.mean(gap**2) / (15 * WOBBLE**2) - 1.0) < 3.0 * np.sqrt(2.0 / gap.size)
+    line = torch.linspace(0.0, 1.0, POINTS)[:, None]
+    straight = torch.stack([0.5 + 4.0 * line * torch.tensor([1.0, 1.0]), 0.5 + 4.0 * line * torch.tensor([1.0, 0.0])])
+    assert collide(straight).tolist() == [True, False]
+    assert collide(straight[1:] - 1.0).tolist() == [True]  # outside
+    assert reach(straight).tolist() == [False, False] and reach(straight[1:] * 0.0 + torch.tensor(GOAL)).all()
+    assert torch.allclose(to_cells(normalise(straight)), straight, atol=1e-6)
+
+
+def test_the_published_guidance_pushes_the_noise_along_the_gradient_of_the_mean_distance():
+    from mazes.networks import SHAPE, From, load
+    from mazes.world import CENTRE, normalise
+    from steered.policies import Pulled, sketches
+
+    from feynkac.models import diffusion as fd
+
+    policy, level = From(load()[0], CENTRE), fd.NoiseLevel(0.8, 0.6, 100.0)
+    x = torch.randn(3, *SHAPE, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    sketch = sketches()[0]
+    distance = torch.linalg.vector_norm(x - normalise(sketch), dim=2).mean(1).sum()
+    (gradient,) = torch.autograd.grad(distance, x)
+    eps = (x - 0.8 * policy.x0hat(x, level)) / 0.6 + 2.0 * gradient
+    expected = ((x - 0.6 * eps) / 0.8).clamp(-1.0, 1.0)
+    assert torch.allclose(Pulled(policy, sketch, 2.0).x0hat(x, level), expected, atol=1e-5)
+
+
+def test_the_samplers_of_policies_are_compared(capsys, monkeypatch):
+    from steered import policies
+
+    monkeypatch.setattr(policies, "SIZES", (16,))
+    rows = {row["method"]: row for row in policies.compare(64, 2048, 1)}
+    assert "stochastic sampling" in capsys.readouterr().out
+    assert all(0.0 <= row["TV N=16"] <= 1.0 and 0.0 <= row["collide N=16"] <= 1.0 for row in rows.values())
+    assert rows["feynkac, Guided"]["distance N=16"] < rows["random sampling"]["distance N=16"]
+    assert rows["feynkac, Guided"]["TV N=16"] < rows["random sampling"]["TV N=16"]
+
+
+def test_choices_by_a_value_are_compared(capsys, monkeypatch):
+    from steered import values
+
+    monkeypatch.setattr(values, "SIZES", (8,))
+    rows = values.compare(64, 2048, 6)
+    assert "V-GPS, best of n, ODE policy" in capsys.readouterr().out
+    found = {row["one decision"]: row for row in rows if "one decision" in row}
+    assert found["V-GPS, best of n, n=8"]["value"] > found["policy alone, n=8"]["value"]
+    assert all(0.0 <= row["success"] + row["crash"] <= 1.0 for row in rows if "episodes" in row)
+
+
+def test_conformers_are_compared(capsys, monkeypatch):
+    from steered import conformers
+
+    monkeypatch.setattr(conformers, "SIZES", (16,))
+    rows = {row["method"]: row for row in conformers.compare(128, 4000)}
+    assert "published Boltz" in capsys.readouterr().out
+    assert rows["feynkac, Guided"]["TV N=16"] < rows["best of N"]["TV N=16"]
+    x = conformers.PRIOR.means
+    contact = torch.cdist(conformers.atoms_of(x), conformers.atoms_of(x))[:, 4, 5]
+    assert contact.min() < 0.9 * 2 < 2.6 < contact.max()  # some clash, some do not touch
