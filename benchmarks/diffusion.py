@@ -4,17 +4,18 @@
     python benchmarks/diffusion.py --quick                # small sizes: a minute or two, to see that it works
     python benchmarks/diffusion.py --mixture --digits     # some parts; see --help
 
-Equal budgets (--mixture, --digits, --molecules, --texts, --conformers, --maze, --values). Every method has N
-particles and evaluates the network once for each particle and step; many independent runs are pooled. "TV" is the total variation,
-from 0 to 1, between what a method returns and the target p(x) exp(reward): by quadrature in one dimension, else over
-the bins of two features, the truth of which comes from importance sampling with many samples of the base model (its
-effective size is in the title). "exact draws" shows how much of a TV is the noise of so many samples. TV must fall as
-N grows; a method whose TV does not follows another law. A reward above that of the exact draws is over-optimised: its
-price is in the TV, and in what was not rewarded. Digits are judged by a classifier of another family, trained on
-other images than the one that rewards ("accuracy"); of molecules, SA (hard to make, 1 to 10) and logP are not
-rewarded, and the means are over the unique valid ones. Of paths through a maze the share that collides is not
-rewarded, and of reviews the perplexity under SmolLM2 and the number of words. "best" is the mean over runs of the one sample that a user would keep. "published FK" is the weight logic of
-the code that was published with FK steering (see `steered/published.py`).
+Equal budgets (--mixture, --digits, --molecules, --texts, --conformers, --maze, --values). Every method has N particles
+and evaluates the network once for each particle and step; many independent runs are pooled. "TV" is the total
+variation, from 0 to 1, between what a method returns and the target p(x) exp(reward): by quadrature in one dimension,
+else over the bins of two features, the truth of which comes from importance sampling with many samples of the base
+model (its effective size is in the title). "exact draws" shows how much of a TV is the noise of so many samples. TV
+must fall as N grows; a method whose TV does not follows another law. A reward above that of the exact draws is over-
+optimised: its price is in the TV, and in what was not rewarded. Digits are judged by a classifier of another family,
+trained on other images than the one that rewards ("accuracy"); of molecules, SA (hard to make, 1 to 10) and logP are
+not rewarded, and the means are over the unique valid ones. Of paths through a maze the share that collides is not
+rewarded, and of reviews the perplexity under SmolLM2 and the number of words. "best" is the mean over runs of the one
+sample that a user would keep. "published FK" is the weight logic of the code that was published with FK steering (see
+`steered/published.py`).
 
 Inverse problems (--flowchef, --tractable, --depth, --inversion). What is seen of a digit or a scene, against the
 posterior by importance sampling (`train/digits_truth.py`), or in closed form: "TV" of the classes of digits, "image"
