@@ -59,6 +59,8 @@ class View:
         deviation up or down (see `calibration`).
         """
         variance = torch.as_tensor(self.state.estimate_variance()[self.rows]).to(self.clean)
+        if not bool((variance > 0.0).any()):  # nothing is open about a generator's latents
+            return variance.double()
         signs = _draw_signs(self.state.sampler.shape).to(self.clean)
         away = variance.sqrt().reshape(-1, *[1] * signs.ndim) * signs
         with torch.no_grad():
