@@ -4,23 +4,34 @@
     python benchmarks/diffusion.py --quick                # small sizes: a minute or two, to see that it works
     python benchmarks/diffusion.py --mixture --digits     # some parts; see --help
 
-Equal budgets (--mixture, --digits, --molecules, --texts, --conformers, --maze, --values). Every method has N particles
-and evaluates the network once for each particle and step; many independent runs are pooled. "TV" is the total
-variation, from 0 to 1, between what a method returns and the target p(x) exp(reward): by quadrature in one dimension,
-else over the bins of two features, the truth of which comes from importance sampling with many samples of the base
-model (its effective size is in the title). "exact draws" shows how much of a TV is the noise of so many samples. TV
-must fall as N grows; a method whose TV does not follows another law. A reward above that of the exact draws is over-
-optimised: its price is in the TV, and in what was not rewarded. Digits are judged by a classifier of another family,
-trained on other images than the one that rewards ("accuracy"); of molecules, SA (hard to make, 1 to 10) and logP are
-not rewarded, and the means are over the unique valid ones. Of paths through a maze the share that collides is not
-rewarded, and of reviews the perplexity under SmolLM2 and the number of words. "best" is the mean over runs of the one
-sample that a user would keep. "published FK" is the weight logic of the code that was published with FK steering (see
-`steered/published.py`).
+Equal budgets (--mixture, --digits, --molecules, --texts, --conformers, --maze, --values). Every method has N
+particles and evaluates the network once for each particle and step; many independent runs are pooled. "TV" is the
+total variation, from 0 to 1, between what a method returns and the target p(x) exp(reward): by quadrature in one
+dimension, else over the bins of two features, the truth of which comes from importance sampling with many samples of
+the base model (its effective size is in the title). "exact draws" shows how much of a TV is the noise of so many
+samples. TV must fall as N grows; a method whose TV does not follows another law. A reward above that of the exact
+draws is over-optimised: its price is in the TV, and in what was not rewarded. Digits are judged by a classifier of
+another family, trained on other images than the one that rewards ("accuracy"); of molecules, SA (hard to make, 1 to
+10) and logP are not rewarded, and the means are over the unique valid ones. Of paths through a maze the share that
+collides is not rewarded, and of reviews the perplexity under SmolLM2 and the number of words. "best" is the mean over
+runs of the one sample that a user would keep. "published FK" is the weight logic of the code that was published with
+FK steering (see `steered/published.py`).
 
 Inverse problems (--flowchef, --tractable, --depth, --inversion). What is seen of a digit or a scene, against the
 posterior by importance sampling (`train/digits_truth.py`), or in closed form: "TV" of the classes of digits, "image"
 the RMSE of the mean image (pixels from 0 to 1), all runs together, and "log Z" the RMSE of a run's log evidence in
 nats, where there is one. "FlowChef as published" is shown with the best of its steps.
+
+Semantic guidance (--concepts). A shape and a colour are asked for at once, of a network that takes prompts. "passes"
+is how often a method calls the network for a particle and step; it has so many times fewer particles than N. SEGA's
+samples follow the law of the edited denoiser, whose distance to the target is its TV; "rewarded" they are tilted within
+that law, and EditedProposal makes the same moves and weighs them, for the target of the plain model. Z0 is the evidence
+by many samples of the model itself (`train/shapes_truth.py`).
+
+Compositions (--compositions). Shapes are cut out with a margin of their old background, pasted into a new one, and
+drawn anew from some step on. Errors are those to the shape on the new background: of the shape's pixels, and of the
+margin. Every method calls the network once for a particle and step; steered attention takes one more row, for the
+picture.
 
 Costs (--overhead, --gradients, --memory). Times are processor time of one thread, medians, both sides in turns. The
 overhead is that of weights, resampling and a reward at every step over the same sampler without them. Of the two
@@ -45,9 +56,8 @@ import numpy as np
 import torch
 
 PARTS = (
-    "mixture", "digits", "molecules", "texts", "conformers", "maze", "values", "overhead", "gradients", "memory",
-    "flowchef", "tractable", "depth",
-    "inversion",
+    "mixture", "digits", "concepts", "compositions", "molecules", "texts", "conformers", "maze", "values",
+    "overhead", "gradients", "memory", "flowchef", "tractable", "depth", "inversion",
 )  # fmt: skip
 
 
@@ -61,6 +71,18 @@ def digits(quick: bool) -> Any:
     from steered.digits import compare
 
     return compare(64, 1024, range(2)) if quick else compare(256, 12_288)
+
+
+def concepts(quick: bool) -> Any:
+    from steered.concepts import compare
+
+    return compare(96 if quick else 768)
+
+
+def compositions(quick: bool) -> Any:
+    from steered.composing import compare
+
+    return compare(2, 4) if quick else compare(32)
 
 
 def molecules(quick: bool) -> Any:

@@ -20,7 +20,7 @@ from steered.tables import table
 TRUTH = Path(__file__).parents[1] / "train" / "shapes_truth.npz"
 SHAPE, STEPS, PARTS = (3, shapes.SIZE, shapes.SIZE), 10, 4
 SCHEDULE = fd.ddpm(STEPS)
-WANTED = (shapes.SHAPES.index("plus"), shapes.COLOURS.index("red"))
+WANTED = (shapes.SHAPES.index("cross"), shapes.COLOURS.index("red"))
 SIZES = (12, 48)
 """Particles of a method that calls the network once for each and step; the others have fewer."""
 
@@ -131,7 +131,7 @@ def methods(painter: shapes.Painter, truth: Truth) -> dict[str, tuple[int, Metho
         "importance sampling": (1, run(model, resample=schemes.never)),
         "reward": (1, run(model)),
         "reward, EditedProposal, scale 5": (3, run(model, proposal=fd.EditedProposal(strong))),
-        "reward, EditedProposal, scale 1": (3, run(model, proposal=fd.EditedProposal(mild, trust=None))),
+        "reward, EditedProposal, scale 1": (3, run(model, proposal=fd.EditedProposal(mild))),
     }
 
 
@@ -140,8 +140,8 @@ def figures(drawn: Drawn, truth: Truth, judge: Judge) -> dict[str, float]:
     log_w, x = drawn
     w, flat = shares(log_w), x.flatten(0, 1)
     weight = (w / len(w)).ravel()
-    top = log_w.max(1, keepdims=True)
-    log_z = (top + np.log(np.exp(log_w - top).mean(1, keepdims=True)))[:, 0]
+    top = log_w.max(1, keepdims=True)  # the sum of a run's weights is its evidence
+    log_z = (top + np.log(np.exp(log_w - top).sum(1, keepdims=True)))[:, 0]
     return {
         "accuracy": float(weight @ judge.right(flat)),
         "TV": total_variation(cells(features(flat), truth.edges, weight), truth.law),
@@ -158,12 +158,12 @@ def compare(samples: int) -> list[dict[str, Any]]:
         row: dict[str, Any] = {"method": name, "passes": passes}
         for n in SIZES:
             found = figures(method(n // passes, samples // n), truth, judge)
-            weighs = "reward" in name or name == "importance sampling"
+            weighs = name.startswith(("reward", "importance"))
             row |= {f"{key} N={n}": value if weighs or "Z" not in key else None for key, value in found.items()}
         rows.append(row)
     table(
         rows,
-        f"a red plus, {STEPS} steps: log Z {truth.log_evidence:.3f}; the truth rests on {truth.ess:.0f} effective of "
+        f"a red cross, {STEPS} steps: log Z {truth.log_evidence:.3f}; the truth rests on {truth.ess:.0f} effective of "
         f"{truth.samples} samples",
     )
     return rows

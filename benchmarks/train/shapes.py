@@ -79,8 +79,11 @@ class Painter(nn.Module):
 
     def forward(self, x: Tensor, times: Tensor, prompt: Tensor) -> Tensor:
         """(R, 3, 8, 8) v of latents (R, 3, 8, 8) at `times` (R,) under prompts (R, 2): a shape, a colour, or 0."""
-        said = torch.stack([embed(word) for embed, word in zip(self.words, prompt.T, strict=True)], 1)
-        return self.network(x, encoder_hidden_states=said, timestep=times, return_dict=False)[0]
+        return self.network(x, encoder_hidden_states=self.say(prompt), timestep=times, return_dict=False)[0]
+
+    def say(self, prompt: Tensor) -> Tensor:
+        """(R, 2, WIDTH) what cross-attention hears of prompts (R, 2)."""
+        return torch.stack([embed(word) for embed, word in zip(self.words, prompt.T, strict=True)], 1)
 
 
 def load(file: Path = OUT) -> Painter:

@@ -3,7 +3,7 @@
     pip install 'feynkac[diffusion]'
     python benchmarks/train/shapes_truth.py
 
-About 2 ms of one core for each sample. Chunk k has seed k. Prints a JSON line for every twentieth of it.
+About 2 ms of one core for each sample. Chunk k has seed k. Prints a JSON line for every fortieth of it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def drawn(seed: int, painter: shapes.Painter) -> Tensor:
 
 
 def main() -> None:
-    """Draw, weigh, save what there is after every twentieth of it, and say what came out."""
+    """Draw, weigh, save what there is after every fortieth of it, and say what came out."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--samples", type=int, default=100_000)
     parser.add_argument("--out", type=Path, default=TRUTH)
@@ -48,7 +48,7 @@ def main() -> None:
     for seed in range(chunks):
         with torch.no_grad():
             kept.append(drawn(seed, painter))
-        if (seed + 1) % max(chunks // 20, 1) and seed + 1 < chunks:
+        if (seed + 1) % max(chunks // 40, 1) and seed + 1 < chunks:
             continue
         found = find_target(torch.cat(kept))
         np.savez_compressed(args.out, **found)

@@ -2,6 +2,7 @@
 
 from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.blended import Blended
+from feynkac.models.diffusion.composing import ComposedDenoiser
 from feynkac.models.diffusion.composition import Composition, anneal, guide, multiply
 from feynkac.models.diffusion.decoding import on_pil
 from feynkac.models.diffusion.denoisers import Denoiser, Network, Prediction, Predictor, Recurrent
@@ -29,9 +30,10 @@ from feynkac.models.diffusion.sources import Denoisers, Source
 from feynkac.models.diffusion.state import Latents, View
 
 __all__ = [
-    "BASE", "Blended", "Composition", "Concept", "Denoiser", "Denoisers", "DiffusionSampler", "EditedDenoiser",
-    "EditedProposal", "GaussianMixture", "Guided", "Langevin", "LatentPath", "Latents", "Network", "NoiseLevel",
-    "NoiseSchedule", "Prediction", "Predictor", "Proposal", "Recurrent", "SemanticGuidance", "Source", "Transition",
-    "View", "ancestral", "anneal", "chain", "ddim", "ddpm", "edm", "euler_ancestral", "flow", "generator", "guide",
-    "karras_sigmas", "lcm", "log_ratio", "multiply", "on_pil", "renoise", "revisit", "there_and_back",
+    "BASE", "Blended", "ComposedDenoiser", "Composition", "Concept", "Denoiser", "Denoisers", "DiffusionSampler",
+    "EditedDenoiser", "EditedProposal", "GaussianMixture", "Guided", "Langevin", "LatentPath", "Latents", "Network",
+    "NoiseLevel", "NoiseSchedule", "Prediction", "Predictor", "Proposal", "Recurrent", "SemanticGuidance", "Source",
+    "Transition", "View", "ancestral", "anneal", "chain", "ddim", "ddpm", "edm", "euler_ancestral", "flow",
+    "generator", "guide", "karras_sigmas", "lcm", "log_ratio", "multiply", "on_pil", "renoise", "revisit",
+    "there_and_back",
 ]  # fmt: skip

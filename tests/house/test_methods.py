@@ -19,8 +19,8 @@ OPENING, *_SECTIONS = TEXT.split("\n### ")
 SECTIONS = {part.split("\n")[0]: part for part in _SECTIONS}
 ROWS = re.findall(r"^\| (.+?) \| \[(.+?)\]\(#(.+?)\) \| (.+?) \| (.+?) \|$", TEXT, re.MULTILINE)
 SYSTEMS = 58
-WITHOUT_CODE = {"PrimeComposer", "C2SER, PRELUDE, LeTFuser"}
-"""What the page says is missing, or outside."""
+WITHOUT_CODE = {"C2SER, PRELUDE, LeTFuser"}
+"""What the page says is outside."""
 
 
 def list_blocks(part: str) -> list[str]:

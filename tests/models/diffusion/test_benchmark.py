@@ -82,6 +82,39 @@ def test_memory_and_gradients_are_measured(capsys):
     assert set(gradients.compare(16, 8, 1, 1)) >= {"gradient of x0hat, RMSE, nats"}
 
 
+def test_semantic_guidance_is_compared(capsys, monkeypatch):
+    pytest.importorskip("diffusers")
+    from steered import concepts
+
+    monkeypatch.setattr(concepts, "SIZES", (12,))
+    rows = {row["method"]: row for row in concepts.compare(96)}
+    assert "a red cross" in capsys.readouterr().out
+    assert all(0.0 <= row[f"{key} N=12"] <= 1.0 for row in rows.values() for key in ("accuracy", "TV"))
+    edited, plain = (rows[name]["accuracy N=12"] for name in ("SEGA, scale 1, threshold 0", "the model itself"))
+    assert edited > plain and rows["exact draws"]["mean Z / Z0 N=12"] is None
+
+
+def test_compositions_are_compared(capsys):
+    pytest.importorskip("diffusers")
+    from steered import composing
+
+    rows = {row["method"]: row for row in composing.compare(1, 2)}
+    assert "1 compositions" in capsys.readouterr().out
+    assert rows["pasted"]["shape, from 3"] == 0.0 < rows["pasted"]["background, from 3"]
+    assert all(np.isfinite(value) for row in rows.values() for key, value in row.items() if key != "method")
+
+
+def test_what_is_asked_of_shapes_is_found_in_them():
+    pytest.importorskip("diffusers")
+    from steered import concepts
+    from train import shapes
+
+    images, words, ground, mask = shapes.draw(200, torch.Generator().manual_seed(3))
+    shape, colour = concepts.classify(images)
+    assert torch.equal(shape.argmax(1) + 1, words[:, 0]) and torch.equal(colour.argmax(1) + 1, words[:, 1])
+    assert torch.equal(images[mask.expand_as(images) == 0], ground[mask.expand_as(images) == 0])
+
+
 def test_a_diagonal_mixture_is_the_dense_one():
     from feynkac.models import diffusion as fd
 
