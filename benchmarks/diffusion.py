@@ -4,15 +4,16 @@
     python benchmarks/diffusion.py --quick                # small sizes: a minute or two, to see that it works
     python benchmarks/diffusion.py --mixture --digits     # some parts; see --help
 
-Equal budgets (--mixture, --digits, --molecules). Every method has N particles and evaluates the network once for each
-particle and step; many independent runs are pooled. "TV" is the total variation, from 0 to 1, between what a method
-returns and the target p(x) exp(reward): by quadrature in one dimension, else over the bins of two features, the truth
-of which comes from importance sampling with many samples of the base model (its effective size is in the title).
+Equal budgets (--mixture, --digits, --molecules, --texts). Every method has N particles and evaluates the network once
+for each particle and step; many independent runs are pooled. "TV" is the total variation, from 0 to 1, between what a
+method returns and the target p(x) exp(reward): by quadrature in one dimension, else over the bins of two features, the
+truth of which comes from importance sampling with many samples of the base model (its effective size is in the title).
 "exact draws" shows how much of a TV is the noise of so many samples. TV must fall as N grows; a method whose TV does
 not follows another law. A reward above that of the exact draws is over-optimised: its price is in the TV, and in what
 was not rewarded. Digits are judged by a classifier of another family, trained on other images than the one that
 rewards ("accuracy"); of molecules, SA (hard to make, 1 to 10) and logP are not rewarded, and the means are over the
-unique valid ones. "best" is the mean over runs of the one sample that a user would keep. "published FK" is the weight
+unique valid ones. Of reviews, the perplexity under SmolLM2 and the number of words are not rewarded. "best" is the mean
+over runs of the one sample that a user would keep. "published FK" is the weight
 logic of the code that was published with FK steering (see `steered/published.py`).
 
 Costs (--overhead, --gradients, --memory). Times are processor time of one thread, medians, both sides in turns. The
@@ -41,6 +42,7 @@ PARTS = (
     "mixture",
     "digits",
     "molecules",
+    "texts",
     "overhead",
     "gradients",
     "memory",
@@ -67,6 +69,12 @@ def molecules(quick: bool) -> Any:
     from steered.molecules import compare
 
     return compare(64, 256) if quick else compare(512, 4096)
+
+
+def texts(quick: bool) -> Any:
+    from steered.texts import compare
+
+    return compare(128 if quick else 512)
 
 
 def overhead(quick: bool) -> Any:

@@ -7,7 +7,6 @@ import importlib.util
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from feynkac.models.discrete.proposals import FirstOrder, Unweighted, by_differe
 from feynkac.potentials.discrete import Lookahead
 from feynkac.smc import resample as schemes
 from feynkac.smc.rng import Streams
-from steered.published import Published
+from steered.published import Published, run_masked
 from steered.runs import Numbers, cells, engine, quantiles, shares, total_variation
 from steered.tables import table
 
@@ -68,23 +67,6 @@ def base_model() -> Any:
     return DiscreteDiffusion(NetworkDenoiser(network), vocabulary, length, Unmask(length, order="confident"))
 
 
-def published(model: Any, n: int, runs: int, logic: Published, samples: int = 4) -> Texts:
-    """The published code on masked diffusion: rewards are the log-mean-exp of those of completions, then scaled."""
-    streams, sizes, rng = Streams(7), [n * runs], np.random.default_rng(7)
-    state, every = model.init(n * runs, streams.at("init", 0, sizes)), np.arange(n * runs)
-    for t in range(model.length):
-        before = replace(state, rng=streams.at("move", t, sizes))
-        state, _ = model.step(t, state, streams.at("propose", t, sizes))
-        if not logic.asked(t, model.length):
-            continue
-        last = t + 1 == model.length
-        made = [state] if last else [before.complete(every, before.draw_clean(every)) for _ in range(samples)]
-        found = np.array([[qed(text) for text in each.texts(every)] for each in made])
-        r = SCALE * np.log(np.exp(found).mean(axis=0)).reshape(runs, n)
-        state = state.fork((logic(r, last, rng) + n * np.arange(runs)[:, None]).ravel())
-    return np.zeros((runs, n)), np.array(state.texts(every), dtype=object).reshape(runs, n)
-
-
 def methods(base: NDArray[np.object_]) -> dict[str, Method]:
     """What is compared; all evaluate the network at most once for each particle and step."""
     model = base_model()
@@ -114,7 +96,10 @@ def methods(base: NDArray[np.object_]) -> dict[str, Method]:
         return np.array([[SCALE * qed(text) if valid(text) else -np.inf for text in row] for row in texts]), texts
 
     def fk_steering(**options: Any) -> Method:
-        return lambda n, runs: published(model, n, runs, Published(every=2, **options))
+        def go(n: int, runs: int) -> Texts:
+            return np.zeros((runs, n)), run_masked(model, qed, SCALE, Published(every=2, **options), (runs, n))
+
+        return go
 
     blind = ours(model.with_proposal(Unweighted(first_order)), target, resample=schemes.never)
     return {

@@ -14,8 +14,8 @@ is exact. The code that was published beside it (zacharyhorvitz/Fk-Diffusion-Ste
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from feynkac.models.diffusion import NoiseSchedule
 from feynkac.models.diffusion.denoisers import ask
+from feynkac.smc.rng import Streams
 
 Numbers = NDArray[np.float64]
 CEILING = 1e10
@@ -104,3 +105,31 @@ def run(
         rows = logic(r, last, rng) + n * np.arange(runs)[:, None]
         x = x[torch.as_tensor(rows.ravel())]
     return x.reshape(runs, n, *shape)
+
+
+def run_masked(
+    model: Any,
+    reward: Callable[[str], float],
+    scale: float,
+    logic: Published,
+    sizes: tuple[int, int],
+    samples: int = 4,
+) -> NDArray[np.object_]:
+    """(runs, N) texts of a masked diffusion, `sizes` = (runs, N).
+
+    Rewards on the way are the log-mean-exp of those of as many completions as `samples`; then they are scaled.
+    """
+    runs, n = sizes
+    streams, groups, rng = Streams(7), [n * runs], np.random.default_rng(7)
+    state, every = model.init(n * runs, streams.at("init", 0, groups)), np.arange(n * runs)
+    for t in range(model.max_steps):
+        before = replace(state, rng=streams.at("move", t, groups))
+        state, _ = model.step(t, state, streams.at("propose", t, groups))
+        if not logic.asked(t, model.max_steps):
+            continue
+        last = t + 1 == model.max_steps
+        made = [state] if last else [before.complete(every, before.draw_clean(every)) for _ in range(samples)]
+        found = np.array([[reward(text) for text in each.texts(every)] for each in made])
+        r = scale * np.log(np.exp(found).mean(axis=0)).reshape(runs, n)
+        state = state.fork((logic(r, last, rng) + n * np.arange(runs)[:, None]).ravel())
+    return np.array(state.texts(every), dtype=object).reshape(runs, n)

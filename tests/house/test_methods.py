@@ -93,7 +93,7 @@ def make_names(lm: fk.CausalLM) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def run(names: dict[str, Any], title: str) -> dict[str, Any]:
+def run(names: dict[str, Any], title: str, folder: Path) -> dict[str, Any]:
     """The names that a section leaves behind, which begins with its own copy of those of the page."""
     found = dict(names)
     if "pipe" in SECTIONS[title]:
@@ -102,23 +102,28 @@ def run(names: dict[str, Any], title: str) -> dict[str, Any]:
 
         found["pipe"] = open_pipeline(str(ROOT / "benchmarks" / "train" / "digits"))
     if "esm" in SECTIONS[title]:
-        found["esm"] = make_esm()
+        found["esm"], found["letters"] = make_esm(folder)
     for block in list_blocks(SECTIONS[title]):
         exec(compile(block, f"{PAGE}: {title}", "exec"), found)
     return found
 
 
-def make_esm() -> Any:
-    from transformers import EsmConfig, EsmForMaskedLM
+def make_esm(folder: Path) -> tuple[Any, Any]:
+    """A random model with the tokens of ESM-2, and its tokenizer."""
+    from transformers import EsmConfig, EsmForMaskedLM, EsmTokenizer
+
+    tokens = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<null_1>", "<mask>"]
+    (folder / "vocab.txt").write_text("\n".join(tokens), encoding="utf-8")
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return EsmForMaskedLM(
+        model = EsmForMaskedLM(
             EsmConfig(
                 vocab_size=33, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
                 max_position_embeddings=64, position_embedding_type="rotary", mask_token_id=32, pad_token_id=1,
             )
-        ).eval()  # fmt: skip
+        )  # fmt: skip
+    return model.eval(), EsmTokenizer(str(folder / "vocab.txt"))
 
 
 @pytest.fixture(scope="module")
@@ -129,19 +134,19 @@ def small() -> dict[str, Any]:
 
 @pytest.mark.parametrize("title", CODED)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_the_lines_of_every_system_run(small: dict[str, Any], title: str, capsys: Any) -> None:
+def test_the_lines_of_every_system_run(small: dict[str, Any], title: str, tmp_path: Path, capsys: Any) -> None:
     before = {name: value.clone() for name, value in small["lm"].model.state_dict().items()}
-    run(small, title)
+    run(small, title, tmp_path)
     assert all(value.equal(before[name]) for name, value in small["lm"].model.state_dict().items())
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_the_lines_run_on_the_demos_model(smollm2: Path, capsys: Any) -> None:
+def test_the_lines_run_on_the_demos_model(smollm2: Path, tmp_path: Path, capsys: Any) -> None:
     pytest.importorskip("vaderSentiment")
     names = make_names(fk.CausalLM.from_pretrained(str(smollm2)))
     for title in CODED:
-        run(names, title)
+        run(names, title, tmp_path)
 
 
 def test_every_system_stands_in_the_table_and_has_a_section() -> None:
