@@ -93,7 +93,7 @@ class Truth:
 def find_perplexity(lm: fk.CausalLM, texts: list[str]) -> float:
     """exp of the mean nats of a token, under a language model that has seen no review before."""
     unique = sorted({text for text in texts if text})
-    found = dict(zip(unique, lm.score("A film review:", unique), strict=True))
+    found = dict(zip(unique, lm.score("A film review:", unique, end=False), strict=True))
     told = [text for text in texts if text]
     return math.exp(-sum(found[text] for text in told) / sum(len(lm.tokenizer(text).input_ids) for text in told))
 

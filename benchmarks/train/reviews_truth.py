@@ -27,7 +27,7 @@ CHUNK, EXACT = 1000, 1024
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--samples", type=int, default=100_000)
+    parser.add_argument("--samples", type=int, default=20_000)
     args = parser.parse_args()
     began = time.perf_counter()
     texts = np.concatenate([draw_base(CHUNK, 1000 + chunk) for chunk in range(args.samples // CHUNK)])

@@ -187,7 +187,7 @@ class MaskedLM:
 
     def _write_chat(self, chat: Any) -> str:
         try:
-            return self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+            return str(self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
         except Exception as cause:
             raise ArgumentError(f"the tokenizer cannot write chat={quote(chat)}: {cause}") from cause
 

@@ -90,11 +90,11 @@ def _read_mask(tokenizer: Any, mask: int | str | None) -> tuple[int, str]:
                 "a model that writes from left to right is a fk.CausalLM"
             )
         return int(tokenizer.mask_token_id), str(tokenizer.mask_token)
-    found = tokenizer.convert_tokens_to_ids(mask) if isinstance(mask, str) else as_whole(mask)
-    spelling = None if found is None or found < 0 else tokenizer.convert_ids_to_tokens(int(found))
-    if spelling is None or (isinstance(mask, str) and spelling != mask):
+    found = as_whole(tokenizer.convert_tokens_to_ids(mask) if isinstance(mask, str) else mask)
+    spelling = None if found is None or found < 0 else tokenizer.convert_ids_to_tokens(found)
+    if found is None or spelling is None or (isinstance(mask, str) and spelling != mask):
         raise ArgumentError(f"mask is {quote(mask)}, which is no token of {name}; give its id, or its text")
-    return int(found), str(spelling)
+    return found, str(spelling)
 
 
 def _read_ends(eos: int | Iterable[int] | None, size: int) -> tuple[int, ...]:

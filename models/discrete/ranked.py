@@ -40,7 +40,7 @@ class Ranking:
 
     def pack(self) -> NDArray[np.float64]:
         """(..., 2 R + 1) in one array, which is kept, forked and saved as a table of all tokens is."""
-        return np.concatenate([self.tokens, self.log_p, self.log_rest[..., None]], axis=-1)
+        return np.concatenate([self.tokens.astype(np.float64), self.log_p, self.log_rest[..., None]], axis=-1)
 
     @classmethod
     def unpack(cls, packed: NDArray[np.float64]) -> Ranking:
