@@ -148,7 +148,7 @@ class Chains:
         options: Any = {"observers": observers, "watch": self._watch, "places": alone.places}
         chains = []
         for b in range(islands):
-            begin = {} if self._saver is None else {"begin": self._saver.find(g, b)}
+            begin: dict[str, Any] = {} if self._saver is None else {"begin": self._saver.find(g, b)}
             chains.append(Chain(*given, self._streams.child(self._first + g * islands + b), **options, **begin))
         return chains
 

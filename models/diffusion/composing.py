@@ -154,7 +154,7 @@ def copy_steered(network: nn.Module, steering: Steering) -> nn.Module:
         from diffusers.models.attention_processor import Attention
     memo = {id(each): each for each in (*network.parameters(), *network.buffers())}
     mine = copy.deepcopy(network, memo)
-    parts = [part for part in mine.modules() if hasattr(part, "set_processor")]
+    parts: list[Any] = [part for part in mine.modules() if hasattr(part, "set_processor")]
     more = ("add_k_proj", "norm_q", "norm_k", "spatial_norm")
     usual = (isinstance(part, Attention) and all(getattr(part, name) is None for name in more) for part in parts)
     odd = [part for part, each in zip(parts, usual, strict=True) if not each]

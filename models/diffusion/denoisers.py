@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -84,7 +84,7 @@ def predict(denoiser: Denoiser | Predictor | Recurrent, x: Tensor, carry: Tensor
     return Prediction(*(None if some[0] is None else torch.cat(some) for some in zip(*parts, strict=True)))  # type: ignore[arg-type]
 
 
-def ask(denoiser: Denoiser | Predictor, x: Tensor, noise_level: NoiseLevel) -> Prediction:
+def ask(denoiser: Denoiser | Predictor | Recurrent, x: Tensor, noise_level: NoiseLevel) -> Prediction:
     """What `denoiser` says about all of `x` at once.
 
     Raises ArgumentError for another shape than that of `x`, and for a denoiser that must be told what it said before.
@@ -96,7 +96,7 @@ def ask(denoiser: Denoiser | Predictor, x: Tensor, noise_level: NoiseLevel) -> P
         )
     if has(denoiser, Predictor):
         return _check(denoiser, denoiser.predict(x, noise_level), x)
-    x0hat = denoiser.x0hat(x, noise_level)
+    x0hat = cast("Denoiser", denoiser).x0hat(x, noise_level)
     return _check(denoiser, Prediction(x0hat, noise_of(x, x0hat, noise_level) if x0hat.shape == x.shape else x0hat), x)
 
 

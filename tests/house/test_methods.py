@@ -31,7 +31,7 @@ CODED = [title for title, part in SECTIONS.items() if list_blocks(part)]
 
 
 def make_small(heads: int = 9, layers: int = 15) -> fk.CausalLM:
-    """A random model with as many heads as the demo's, over pieces of the page."""
+    """A random model with as many heads as the demo's, over pieces of a text that stays as it is, unlike the page."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -42,7 +42,7 @@ def make_small(heads: int = 9, layers: int = 15) -> fk.CausalLM:
         vocab_size=1500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=["</s>", "<s>"],
         show_progress=False,
     )  # fmt: skip
-    spelling.train_from_iterator([TEXT], trainer)
+    spelling.train_from_iterator([(ROOT / "LICENSE").read_text(encoding="utf-8")], trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=spelling, eos_token="</s>", bos_token="<s>")
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "
     config = LlamaConfig(
