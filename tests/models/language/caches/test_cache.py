@@ -59,7 +59,7 @@ def test_memory_that_runs_out_halves_the_contexts_of_a_pass(monkeypatch: pytest.
     contexts = SharedContexts(Twins(model), PROMPTS, 20)
     with caplog.at_level("INFO", "feynkac"):
         run_program(model, contexts, PROMPTS, 1, steps=8, keep=0.2, most=4)
-    assert max(sizes) > most and contexts._parts.most in (2, 3)
+    assert max(sizes) > most and contexts._parts.room["a pass"] in (2, 3)
     assert [record.levelname for record in caplog.records] == ["INFO"]  # results warn of it
     assert "smaller parts from now on" in caplog.text
 
@@ -80,7 +80,7 @@ def test_hidden_states_of_parts_are_in_the_callers_order(monkeypatch: pytest.Mon
     found = []
     for most in (None, 2):
         contexts = SharedContexts(Twins(tiny("llama")), PROMPTS, 20)
-        contexts._parts.most = most
+        contexts._parts.room = {} if most is None else {"a pass": most}
         contexts.start()
         contexts.extend(np.array([3, 0, 2, 0, 1]), np.array([1, 2, 3, 4, 5]))
         contexts.extend(np.array([4, 2, 1, 0]), np.array([1, -1, 3, 4]))
