@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from functools import cached_property
 from threading import RLock
 from typing import TYPE_CHECKING, Any
 
@@ -67,17 +68,23 @@ class CheckedAutomaton:
     def masks(self, states: States) -> TokenMask:
         """(U, ceil(V / 32)) what may come next, by asking about every token. Raises PotentialError."""
         asked = np.flatnonzero(self._has_text)
-        leads = [find_lead(self._tokens[token]) for token in asked]
-        alone = [lead == self._tokens[token] for lead, token in zip(leads, asked, strict=True)]
+        alone, leads = self._singles
         masks = np.zeros((len(states), len(self._is_end)), np.bool_)
         for mask, state in zip(masks, states.tolist(), strict=True):
-            self.advance(np.full(sum(alone), state), asked[alone])
+            self.advance(np.full(len(alone), state), alone)
             with self._lock:
-                unknown = self._leads.list_unknown(state, {*leads} - {b""})
+                unknown = self._leads.list_unknown(state, leads)
             self._ask_leads([(state, lead) for lead in unknown])
             mask[asked] = self.advance(np.full(len(asked), state), asked) >= 0
         masks[self.accepts(states)] |= self._is_end
         return pack(masks)
+
+    @cached_property
+    def _singles(self) -> tuple[NDArray[np.int64], list[bytes]]:
+        """The tokens that are one character, and all characters with which tokens begin."""
+        leads = {int(token): find_lead(self._tokens[token]) for token in np.flatnonzero(self._has_text)}
+        alone = [token for token, lead in leads.items() if lead == self._tokens[token]]
+        return np.array(alone, np.int64), sorted({*leads.values()} - {b""})
 
     def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
         """(N,) states after one more token each; -1 where it may not come. Raises PotentialError."""
