@@ -73,9 +73,7 @@ class Task:
 
     def __init__(self, network: Network, judges: Judges, wanted: int, base: Tensor) -> None:
         self.network, self.judges, self.wanted, self.base = network, judges, wanted, base
-        nats = self.reward(base).double().numpy()
-        weight = np.exp(nats - nats.max())
-        self.share = weight / weight.sum()
+        self.share = shares(self.reward(base).double().numpy()[None])[0]
         self.ess = 1.0 / (self.share**2).sum()
         self.edges = [quantiles(each, self.share, PARTS) for each in self._features(base)]
         self.law = cells(self._features(base), self.edges, self.share)

@@ -55,9 +55,7 @@ class Task:
 
     def __init__(self, policy: Policy, sketch: Tensor, base: Tensor) -> None:
         self.policy, self.sketch, self.base = policy, sketch, base
-        nats = self.reward(base).double().numpy()
-        weight = np.exp(nats - nats.max())
-        self.share = weight / weight.sum()
+        self.share = shares(self.reward(base).double().numpy()[None])[0]
         self.ess = 1.0 / (self.share**2).sum()
         self.edges = [quantiles(each, self.share, PARTS) for each in self._features(base)]
         self.law = cells(self._features(base), self.edges, self.share)
