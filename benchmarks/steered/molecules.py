@@ -23,14 +23,12 @@ from feynkac.potentials.discrete import Lookahead
 from feynkac.smc import resample as schemes
 from feynkac.smc.rng import Streams
 from steered.published import Published, run_masked
-from steered.runs import Numbers, cells, engine, quantiles, shares, total_variation
+from steered.runs import Numbers, Texts, cells, engine, quantiles, shares, total_variation, written
 from steered.tables import table
 
 FOLDER = Path(__file__).parents[1] / "train"
 SCALE, PARTS = 10.0, 3
 SIZES = (16, 64)
-Texts = tuple[Numbers, NDArray[np.object_]]
-"""(runs, N) log-weights in nats and (runs, N) texts."""
 Method = Callable[[int, int], Texts]
 
 
@@ -75,14 +73,6 @@ def methods(base: NDArray[np.object_]) -> dict[str, Method]:
     guess = Lookahead(target, samples=8, worst=0.25 * SCALE, power=lambda t: ((t + 1) / model.length) ** 4)
     first_order = FirstOrder(by_difference(target, worst=0.0, top=16), trust=1.0)
 
-    def ours(model: Any, potential: Any, **options: Any) -> Method:
-        def go(n: int, runs: int) -> Texts:
-            last = engine(model, potential, n, runs, **options)
-            texts = np.array(last.state.texts(np.arange(n * runs)), dtype=object)
-            return last.log_weight.reshape(runs, n), texts.reshape(runs, n)
-
-        return go
-
     def blocks(n: int) -> NDArray[np.object_]:
         return base[: len(base) // n * n].reshape(-1, n)
 
@@ -101,7 +91,7 @@ def methods(base: NDArray[np.object_]) -> dict[str, Method]:
 
         return go
 
-    blind = ours(model.with_proposal(Unweighted(first_order)), target, resample=schemes.never)
+    blind = written(model.with_proposal(Unweighted(first_order)), target, resample=schemes.never)
     return {
         "base model": lambda n, runs: (np.zeros(blocks(n).shape), blocks(n)),
         "best of N": best_of,
@@ -110,7 +100,7 @@ def methods(base: NDArray[np.object_]) -> dict[str, Method]:
         "published FK, difference, adaptive": fk_steering(adaptive=True),
         "published FK, max": fk_steering(potential="max"),
         "importance sampling": importance,
-        "feynkac, Lookahead": ours(model, guess),
+        "feynkac, Lookahead": written(model, guess),
     }
 
 

@@ -17,6 +17,8 @@ from feynkac.smc.rng import Streams
 Numbers = NDArray[np.float64]
 Drawn = tuple[Numbers, Tensor]
 """(runs, N) log-weights in nats and (runs, N, ...) samples."""
+Texts = tuple[Numbers, NDArray[np.object_]]
+"""(runs, N) log-weights in nats and (runs, N) texts."""
 Method = Callable[[int, int], Drawn]
 """(N, runs) to what the method returns."""
 SSP = schemes.adaptive(schemes.ssp, 0.5)
@@ -34,6 +36,17 @@ def steered(sampler: Any, potential: Any, n: int, runs: int, resample: Any = SSP
     """What the engine makes of a sampler of latents."""
     last = engine(sampler, potential, n, runs, resample, seed)
     return last.log_weight.reshape(runs, n), last.state.x.reshape(runs, n, *sampler.shape)
+
+
+def written(model: Any, potential: Any, **options: Any) -> Callable[[int, int], Texts]:
+    """(N, runs) to what the engine makes of a model of texts."""
+
+    def go(n: int, runs: int) -> Texts:
+        last = engine(model, potential, n, runs, **options)
+        texts = np.array(last.state.texts(np.arange(n * runs)), dtype=object)
+        return last.log_weight.reshape(runs, n), texts.reshape(runs, n)
+
+    return go
 
 
 def even(x: Tensor) -> Drawn:

@@ -21,14 +21,12 @@ from feynkac.models.discrete.network import NetworkDenoiser, load
 from feynkac.potentials.discrete import Lookahead
 from feynkac.smc import resample as schemes
 from steered.published import Published, run_masked
-from steered.runs import Numbers, cells, engine, shares, total_variation
+from steered.runs import Numbers, Texts, cells, engine, shares, total_variation, written
 from steered.tables import table
 
 FOLDER = Path(__file__).parents[1] / "train"
 SCALE, PER_STEP, PARTS = 4.0, 1, 3
 SIZES = (4, 16)
-Texts = tuple[Numbers, NDArray[np.object_]]
-"""(runs, N) log-weights in nats and (runs, N) texts."""
 Method = Callable[[int, int], Texts]
 
 
@@ -105,14 +103,6 @@ def methods(base: NDArray[np.object_]) -> dict[str, Method]:
     guess = Lookahead(target, samples=4)
     first_order = FirstOrder(by_difference(target, worst=0.0, top=16), trust=2.0)
 
-    def ours(model: Any, potential: Any, **options: Any) -> Method:
-        def go(n: int, runs: int) -> Texts:
-            last = engine(model, potential, n, runs, **options)
-            texts = np.array(last.state.texts(np.arange(n * runs)), dtype=object)
-            return last.log_weight.reshape(runs, n), texts.reshape(runs, n)
-
-        return go
-
     def blocks(n: int, runs: int) -> NDArray[np.object_]:
         return base[: n * runs].reshape(runs, n)
 
@@ -131,7 +121,7 @@ def methods(base: NDArray[np.object_]) -> dict[str, Method]:
 
         return go
 
-    blind = ours(model.with_proposal(Unweighted(first_order)), target, resample=schemes.never)
+    blind = written(model.with_proposal(Unweighted(first_order)), target, resample=schemes.never)
     return {
         "base model": lambda n, runs: (np.zeros((runs, n)), blocks(n, runs)),
         "best of N": best_of,
@@ -140,8 +130,8 @@ def methods(base: NDArray[np.object_]) -> dict[str, Method]:
         "published FK, difference, adaptive": fk_steering(adaptive=True),
         "published FK, max": fk_steering(potential="max"),
         "importance sampling": importance,
-        "feynkac, Lookahead": ours(model, guess),
-        "feynkac, Lookahead, guided": ours(model.with_proposal(first_order), guess),
+        "feynkac, Lookahead": written(model, guess),
+        "feynkac, Lookahead, guided": written(model.with_proposal(first_order), guess),
     }
 
 
