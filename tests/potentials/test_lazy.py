@@ -153,6 +153,14 @@ def test_one_question_answers_for_all_tokens_that_begin_alike(reader: str) -> No
     assert sum(counted.asked.values()) == 9 + 3 + 10 + 4
 
 
+def test_a_character_that_may_come_excludes_no_token_that_begins_with_it() -> None:
+    words = ["a" + end for end in "bcdefghijklz"]
+    vocabulary = Vocabulary((b"", *(word.encode() for word in words)), eos=(0,))
+    automaton = fk.lazy("az".startswith, timeout=None).automaton(vocabulary)
+    for token, word in enumerate(words, 1):
+        assert (automaton.advance(np.array([0]), np.array([token]))[0] >= 0) == (word == "az")
+
+
 def test_questions_about_first_characters_end_where_they_are_vain() -> None:
     letters, ends = "abcdefgh", "xyz"
     words = [letter + end for letter in letters for end in ends]
