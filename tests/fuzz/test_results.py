@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,17 +96,18 @@ def _change(document: Any, place: tuple[Any, ...], how: str, value: Any) -> Any:
 
 def use(result: Any) -> None:
     """Whatever can be asked of a result."""
-    for act in (
-        lambda: result.summary(), lambda: repr(result), lambda: result.texts, lambda: result.weights,
-        lambda: result.ess,
-        lambda: result.log_evidence_interval(), lambda: result.best, lambda: result.posterior(),
-        lambda: result.sample(2, seed=0),
-        lambda: result.expectation(lambda x: 1.0), lambda: result.parsed(), lambda: result.preferences(result),
-        lambda: result.to_json("again.json"),
-        lambda: result.show(),
-    ):  # fmt: skip
-        with guarded():
-            act()
+    with tempfile.TemporaryDirectory() as folder:
+        for act in (
+            lambda: result.summary(), lambda: repr(result), lambda: result.texts, lambda: result.weights,
+            lambda: result.ess,
+            lambda: result.log_evidence_interval(), lambda: result.best, lambda: result.posterior(),
+            lambda: result.sample(2, seed=0),
+            lambda: result.expectation(lambda x: 1.0), lambda: result.parsed(), lambda: result.preferences(result),
+            lambda: result.to_json(Path(folder, "again.json")),
+            lambda: result.show(),
+        ):  # fmt: skip
+            with guarded():
+                act()
 
 
 @fuzz(share=0.1, sample=25)
