@@ -11,7 +11,7 @@ import numpy as np
 from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Foresees, Guides, is_hard
 from feynkac.base.contract import LogW, Potential, Rows, State
-from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.base.errors import ArgumentError, PotentialError, quote
 from feynkac.base.numbers import as_real
 from feynkac.smc.checks import call, check_log_weights, name_of
 
@@ -59,7 +59,7 @@ class Factor:
 
     def __pow__(self, exponent: float) -> Factor:
         if (finite := as_real(exponent)) is None:
-            raise ArgumentError(f"{self.name} ** {exponent!r}: the power of a potential is a finite number")
+            raise ArgumentError(f"{self.name} ** {quote(exponent)}: the power of a potential is a finite number")
         return self._power(finite)
 
     def _power(self, exponent: float) -> Factor:
@@ -229,4 +229,4 @@ def as_potential(source: Any) -> Potential:
         int: "to weigh a potential more or less, raise it to a power: a ** 0.5",
         float: "to weigh a potential more or less, raise it to a power: a ** 0.5",
     }.get(type(source), "a potential has level(t, state, rows) and final(state, rows), or is a function of the sample")
-    raise ArgumentError(f"{source!r} is no potential: {advice}")
+    raise ArgumentError(f"{quote(source)} is no potential: {advice}")

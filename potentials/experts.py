@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Scorer, Scores, require
 from feynkac.base.contract import LogW, Rows, State
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.lists import as_list
 from feynkac.base.numbers import as_real
 from feynkac.potentials.base import Factor
@@ -96,7 +96,7 @@ def expert(prompt: Any, power: float = 1.0) -> Expert:
     another vocabulary, and ModelError where the expert's window is too small for its prompt and the text.
     """
     if (finite := as_real(power)) is None:
-        raise ArgumentError(f"expert: power is {power!r}; it must be a finite number")
+        raise ArgumentError(f"expert: power is {quote(power)}; it must be a finite number")
     return Expert("expert", [_read_scorer(prompt, "expert")], np.zeros(1), finite)
 
 
@@ -113,7 +113,7 @@ def mixture(prompts: Iterable[Any], weights: Iterable[float] | None = None) -> E
     Raises ArgumentError as `expert` does, and for weights that cannot be.
     """
     if (listed := as_list(prompts)) is None:
-        raise ArgumentError(f"mixture: {prompts!r}: give a list of prompts, [lm.prompt(...), ...]")
+        raise ArgumentError(f"mixture: {quote(prompts)}: give a list of prompts, [lm.prompt(...), ...]")
     scorers = [_read_scorer(prompt, "mixture") for prompt in listed]
     if not scorers:
         raise ArgumentError("mixture: an empty list of prompts; give at least one")
@@ -125,13 +125,13 @@ def _read_weights(weights: Iterable[float] | None, n: int) -> NDArray[np.float64
     try:
         shares = np.ones(n) if weights is None else np.array(list(weights), np.float64)
     except (TypeError, ValueError):
-        raise ArgumentError(f"mixture: weights is {weights!r}; give {n} positive numbers") from None
+        raise ArgumentError(f"mixture: weights is {quote(weights)}; give {n} positive numbers") from None
     if shares.shape != (n,) or not (np.isfinite(shares) & (shares > 0)).all():
-        raise ArgumentError(f"mixture: weights is {weights!r}; give {n} positive numbers, one for each prompt")
+        raise ArgumentError(f"mixture: weights is {quote(weights)}; give {n} positive numbers, one for each prompt")
     return shares / shares.sum()
 
 
 def _read_scorer(prompt: Any, who: str) -> Scorer:
     many = isinstance(prompt, list | tuple)
     advice = "multiply experts, or give fk.mixture a list" if many else "give lm.prompt(...)"
-    return require(prompt, Scores, f"{who}: {prompt!r} is no prompt; {advice}", ArgumentError).make_scorer()
+    return require(prompt, Scores, f"{who}: {quote(prompt)} is no prompt; {advice}", ArgumentError).make_scorer()

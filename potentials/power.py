@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import TellsLogProb, require
 from feynkac.base.contract import LogW, Rows, Schedule, State
-from feynkac.base.errors import ArgumentError, PotentialError, shorten
+from feynkac.base.errors import ArgumentError, PotentialError, quote
 from feynkac.base.numbers import as_real, read_whole
 from feynkac.potentials.base import Factor
 
@@ -42,7 +42,7 @@ def power(alpha: float, schedule: Schedule | int | None = None) -> PowerOfLaw:
     language models; in a program write `p.factor((alpha - 1) * text.log_drawn)` behind each token that is drawn.
     """
     if not _is_power(alpha):
-        raise ArgumentError(f"power({alpha!r}): the power of the model's law is a positive number")
+        raise ArgumentError(f"power({quote(alpha)}): the power of the model's law is a positive number")
     return PowerOfLaw(float(alpha), _read_schedule(schedule))
 
 
@@ -95,7 +95,7 @@ class PowerOfLaw(Factor):
             ) from error
         if not _is_power(alpha):
             raise PotentialError(
-                f"'{self.name}' at step {t}: the schedule returned {shorten(repr(alpha))}; return a positive number"
+                f"'{self.name}' at step {t}: the schedule returned {quote(alpha)}; return a positive number"
             )
         return float(alpha)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.errors import ArgumentError, ProgramError
+from feynkac.base.errors import ArgumentError, ProgramError, quote
 from feynkac.base.numbers import read_flag
 from feynkac.base.tokens import Token, Tokens, TokenSet
 from feynkac.models.language.prompts.openings import list_tokens, read_ids
@@ -180,7 +180,9 @@ class Context:
     def check_open(self) -> Context:
         """This context, if something can be put behind it. Raises ProgramError if it has ended."""
         if self.ended:
-            raise ProgramError(f"this text has ended, after {_shorten(str(self))!r}; ask text.ended before going on")
+            raise ProgramError(
+                f"this text has ended, after {quote(_shorten(str(self)))}; ask text.ended before going on"
+            )
         return self
 
     def advance(self, token: int) -> tuple[Node, bool]:
@@ -216,7 +218,7 @@ class Context:
         if isinstance(text, Token):
             return [NextToken(self).convert(text).id]
         if not isinstance(text, str):
-            raise ArgumentError(f"{text!r} is no text; give a string")
+            raise ArgumentError(f"{quote(text)} is no text; give a string")
         return self.lm.spell(text)
 
     def _read_ids(self, tokens: Any) -> Sequence[int]:

@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
-from feynkac.base.errors import ArgumentError, ProgramError
+from feynkac.base.errors import ArgumentError, ProgramError, quote
 from feynkac.base.numbers import as_real, take_only
 from feynkac.programs.numbers import show
 
@@ -105,7 +105,7 @@ class Distribution(Generic[T]):
     def __eq__(self, other: object) -> bool:
         if self.is_plain or isinstance(other, Distribution):
             return self is other
-        return self._refuse(f"is not to be compared with {other!r}")
+        return self._refuse(f"is not to be compared with {quote(other)}")
 
     __hash__ = object.__hash__
 
@@ -116,7 +116,8 @@ class Distribution(Generic[T]):
 
     def _refuse(self, what: str) -> NoReturn:
         raise ProgramError(
-            f"{self!r} {what}: it was never sampled, p.sample is missing; write x = p.sample(...) around it, and use x"
+            f"{quote(self)} {what}: it was never sampled, p.sample is missing; write x = "
+            "p.sample(...) around it, and use x"
         )
 
 
@@ -201,7 +202,7 @@ class Categorical(Distribution[Any]):
                 weights = [math.exp(w - top) if w > -math.inf else 0.0 for w in weights] if top < math.inf else [top]
             total = math.fsum(weights)
             if not all(w >= 0.0 for w in weights) or not 0.0 < total < math.inf:
-                raise ArgumentError(f"{self!r}: probabilities are not negative, and some is positive")
+                raise ArgumentError(f"{quote(self)}: probabilities are not negative, and some is positive")
             p = [w / total for w in weights]
             cdf = list(itertools.accumulate(p))
             last = max(i for i, mass in enumerate(p) if mass > 0.0)

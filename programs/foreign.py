@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.programs.distributions import Distribution, Interval
 from feynkac.programs.runtime.generators import make_generator, read_bits, seed_generators
 
@@ -56,7 +56,7 @@ def adapt(source: Any) -> Distribution:
     if isinstance(source, Sampleable):
         return Sampler(source)
     raise ArgumentError(
-        f"{source!r} is no distribution; give one of feynkac.programs, of torch.distributions, a frozen one of "
+        f"{quote(source)} is no distribution; give one of feynkac.programs, of torch.distributions, a frozen one of "
         "scipy.stats, text.next_token(), or an object with sample() and log_prob(value)"
     )
 
@@ -130,6 +130,6 @@ def _read_log_prob(source: Any, score: Callable[[Any], Any], value: Any) -> floa
         return float(score(value))
     except (TypeError, ValueError, RuntimeError) as cause:
         raise ArgumentError(
-            f"{source!r} gives no single log-probability to {value!r}: {cause}. A distribution over several values at "
-            "once must know them as one event (torch.distributions.Independent)"
+            f"{quote(source)} gives no single log-probability to {quote(value)}: {cause}. A distribution over several "
+            "values at once must know them as one event (torch.distributions.Independent)"
         ) from cause

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from feynkac.base.errors import ArgumentError, shorten
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import find_shape, take_only
 from feynkac.potentials.rewards.values import Unfit, read_number
 
@@ -32,4 +32,4 @@ def read_nats(what: str, value: Any, *, bools: bool = False) -> float:
 def show(value: Any) -> str:
     """`value` as an error shows it: an array or tensor by its shape, anything else as Python writes it, in short."""
     shape = find_shape(value)
-    return f"{type(value).__name__} of shape {shape}" if shape else shorten(repr(value))
+    return f"{type(value).__name__} of shape {shape}" if shape else quote(value)

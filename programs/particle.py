@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 import numpy as np
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import take_only
 from feynkac.programs.distributions import Distribution, T
 from feynkac.programs.foreign import adapt
@@ -164,8 +164,8 @@ class Particle:
             return value
         if miss := dist.find_missed(proposal):
             raise ArgumentError(
-                f"the proposal {proposal!r} never gives {miss[0]!r}, which {dist!r} may be; propose from a "
-                "distribution that covers the target"
+                f"the proposal {quote(proposal)} never gives {quote(miss[0])}, which {quote(dist)} may be; propose "
+                "from a distribution that covers the target"
             )
         drawn, log_q = execution.draw(proposal)
         log_q = proposal.log_prob(drawn) if log_q is None else log_q

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.arguments import refuse_names, suggest_names
 from feynkac.base.contract import LogW, Mask, Rng, Rows
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.host import check_not_forked
 from feynkac.base.memory import Memory
 from feynkac.base.problems import Problem, list_problems
@@ -216,7 +216,9 @@ class Program:
         Raises ArgumentError if `p` is no particle.
         """
         if not isinstance(p, Particle):
-            raise ArgumentError(f"{self!r} has its arguments already; steer it, or run it as a part: p.call(program)")
+            raise ArgumentError(
+                f"{quote(self)} has its arguments already; steer it, or run it as a part: p.call(program)"
+            )
         return self.function(p, *self.args, *args, **{**self.kwargs, **kwargs})
 
     def __repr__(self) -> str:
@@ -299,7 +301,7 @@ def program(
     if function is None:
         return lambda decorated: program(decorated, max_steps=max_steps, max_tokens=max_tokens)  # pyright: ignore[reportCallIssue]
     if not callable(function) or isinstance(function, type):
-        raise ArgumentError(f"{function!r} is no function; write @program above `def name(p, ...)`")
+        raise ArgumentError(f"{quote(function)} is no function; write @program above `def name(p, ...)`")
     if any(is_kind(function) for is_kind in _NO_PROGRAMS):
         raise ArgumentError(f"{function.__name__}: a program is a plain function, without async, await and yield")
     return ProgramFunction(function, Limits(max_steps, max_tokens))

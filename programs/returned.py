@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Set
 from types import ModuleType
 from typing import Any
 
-from feynkac.base.errors import ProgramError
+from feynkac.base.errors import ProgramError, quote
 from feynkac.programs.distributions import Distribution
 
 _NO_RECORDS = ("builtins", "feynkac", "numpy", "torch")
@@ -19,8 +19,8 @@ def check_returned(name: str, value: Any) -> None:
     for part in _list_parts(value):
         if isinstance(part, Distribution) and not part.is_plain:
             raise ProgramError(
-                f"program '{name}' returned {part!r}, which was never sampled: write x = p.sample(text.gen(...)) in "
-                "place of x = text.gen(...)"
+                f"program '{name}' returned {quote(part)}, which was never sampled: write x = p.sample(text.gen(...)) "
+                "in place of x = text.gen(...)"
             )
 
 

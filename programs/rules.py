@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from feynkac.base.capabilities import Checks, ChecksTokens, MasksWithin, has
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.masks import TokenAutomaton, TokenConstraint, count_least, mask_within, pack
 from feynkac.base.tokens import TokenSet
 from feynkac.base.unicode import check_unicode
@@ -202,17 +202,17 @@ def _make_rule(vocabulary: Vocabulary, kind: str, what: Any) -> Rule:
     if kind == "until":
         stops = [what] if isinstance(what, str) else list(what)
         if not all(isinstance(stop, str) and stop for stop in stops):
-            raise ArgumentError(f"until={what!r}: give a string that is not empty, or a list of such")
+            raise ArgumentError(f"until={quote(what)}: give a string that is not empty, or a list of such")
         for stop in stops:
             check_unicode(stop, "until")
         return Until([stop.encode() for stop in stops], vocabulary)
     if kind == "unit":
         if what not in ("word", "sentence"):
-            raise ArgumentError(f"unit={what!r}: choose 'word' or 'sentence'")
+            raise ArgumentError(f"unit={quote(what)}: choose 'word' or 'sentence'")
         return Unit(what, vocabulary)
     constraint = what if kind == "constraint" else _make_constraint(kind, what)
     if not isinstance(constraint, TokenConstraint):
-        raise ArgumentError(f"gen({constraint!r}): give a token constraint, such as feynkac.grammar(...)")
+        raise ArgumentError(f"gen({quote(constraint)}): give a token constraint, such as feynkac.grammar(...)")
     automaton = constraint.automaton(vocabulary)
     if has(automaton, ChecksTokens):
         raise ArgumentError(

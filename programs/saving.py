@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from feynkac.base.errors import ArgumentError, shorten
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.memory import Memory
 from feynkac.base.tokens import Token, TokenSet
 from feynkac.models.language.histories import Node
@@ -141,7 +141,7 @@ class _Records:
         if isinstance(value, TokenSet):
             return {_TAG: "tokens", "of": value.packed, "size": value.size}
         raise ArgumentError(
-            f"{where} has {shorten(repr(value), 80)}, a {type(value).__name__}, which no checkpoint can hold; let it "
+            f"{where} has {quote(value, 80)}, a {type(value).__name__}, which no checkpoint can hold; let it "
             "be a number, a text, an array, or a list, tuple or dict of these, or run without checkpoint="
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feynkac.base.errors import ArgumentError, ProgramError
+from feynkac.base.errors import ArgumentError, ProgramError, quote
 from feynkac.base.numbers import read_whole, take_only
 from feynkac.base.tokens import Token, TokenSet
 from feynkac.programs.distributions import Distribution, T
@@ -50,7 +50,9 @@ class InContext(Distribution[T]):
     def check_current(self) -> Context:
         """The context. Raises ProgramError if it has moved on since."""
         if self.key[1] is not self.context.node or self.context.ended:
-            raise ProgramError(f"{self!r}: the context has moved on; call next_token() or mask() anew for each token")
+            raise ProgramError(
+                f"{quote(self)}: the context has moved on; call next_token() or mask() anew for each token"
+            )
         return self.context
 
 
@@ -98,15 +100,15 @@ class NextToken(InContext[Token]):
             same = value.id < vocabulary.size and vocabulary.tokens[value.id] == value.bytes
             if same and value.is_eos == (value.id in vocabulary.eos):
                 return Token.of(vocabulary, value.id)
-            raise ArgumentError(f"token {value!r} is of another model's vocabulary; use observe_text or append")
+            raise ArgumentError(f"token {quote(value)} is of another model's vocabulary; use observe_text or append")
         if isinstance(value, str):
             ids = self.context.encode(value)
             if len(ids) != 1:
-                raise ArgumentError(f"{value!r} is {len(ids)} tokens; use text.observe_text({value!r})")
+                raise ArgumentError(f"{quote(value)} is {len(ids)} tokens; use text.observe_text({quote(value)})")
             return Token.of(vocabulary, ids[0])
         if isinstance(value, int | np.integer) and not isinstance(value, bool) and 0 <= value < vocabulary.size:
             return Token.of(vocabulary, int(value))
-        raise ArgumentError(f"{value!r} is no token; give a Token, an id, or a text that is one token")
+        raise ArgumentError(f"{quote(value)} is no token; give a Token, an id, or a text that is one token")
 
     def find_missed(self, proposal: Distribution) -> tuple[Any] | None:
         vocabulary = self.context.lm.vocabulary
@@ -177,8 +179,8 @@ def check_covers(target: Context, proposal: Context) -> None:
     same = proposal.node is target.node and proposal.law.key == target.law.key
     if proposal.law.leaves_out and not same:
         raise ArgumentError(
-            f"the law of {proposal!r}, from which tokens are proposed, leaves out some that {target!r} may go on with, "
-            "and no weight makes up for these; open it without top_k, top_p, min_p and no_repeat_ngram_size"
+            f"the law of {quote(proposal)}, from which tokens are proposed, leaves out some that {quote(target)} may "
+            "go on with, and no weight makes up for these; open it without top_k, top_p, min_p and no_repeat_ngram_size"
         )
 
 
@@ -190,7 +192,7 @@ class Draft(Distribution[str]):
 
     def __init__(self, context: Context, ahead: Context, tokens: int) -> None:
         if ahead is context:
-            raise ArgumentError(f"draft({ahead!r}): give another context than the one that the tokens are for")
+            raise ArgumentError(f"draft({quote(ahead)}): give another context than the one that the tokens are for")
         self.context = context.check_open()
         self.ahead = ahead.check_open()
         check_covers(context, ahead)
@@ -245,7 +247,7 @@ class InSet(InContext[bool]):
 
     def convert(self, value: Any) -> bool:
         if not isinstance(truth := take_only(value), bool):
-            raise ArgumentError(f"{value!r}: whether the next token is in a set is True or False")
+            raise ArgumentError(f"{quote(value)}: whether the next token is in a set is True or False")
         return truth
 
     def __repr__(self) -> str:

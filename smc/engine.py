@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.contract import LogW, Mask, Model, Move, Potential, Resample, Rng, Rows, State
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.smc.checks import call, check_pair, check_size
 from feynkac.smc.population import Population, advance, retire
 from feynkac.smc.redraws import Past
@@ -161,7 +161,7 @@ def draw_first(model: Model, n: int | Sequence[int] | None, rng: RandomSource) -
 
 def _check_start(start: Step, n: int | Sequence[int] | None) -> Step:
     if n is not None:
-        raise ArgumentError(f"n={n!r} with start=, which says itself how many particles there are; leave n out")
+        raise ArgumentError(f"n={quote(n)} with start=, which says itself how many particles there are; leave n out")
     return start
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from feynkac.base.contract import LogW, Resample, Rng, Rows
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_steps
 from feynkac.smc import kernels
 from feynkac.smc.checks import name_of
@@ -77,7 +77,7 @@ def by_name(name: str) -> Resample:
     """The scheme called `name`. Raises ArgumentError that lists the names."""
     if name not in SCHEMES:
         raise ArgumentError(
-            f"no resampler is called {name!r}; the names are {', '.join(SCHEMES)}, "
+            f"no resampler is called {quote(name)}; the names are {', '.join(SCHEMES)}, "
             "and any function of feynkac.smc.resample can be given as a value, such as optimal(16)"
         )
     return SCHEMES[name]
@@ -93,7 +93,7 @@ def adaptive(scheme: Resample, ess: float = 0.5, *, measure: Literal["ess", "max
     if not 0.0 <= ess <= 1.0:
         raise ArgumentError(f"adaptive(ess={ess}); the threshold is a fraction of the rows, from 0 to 1")
     if measure not in ("ess", "max"):
-        raise ArgumentError(f"adaptive(measure={measure!r}); measure is 'ess' or 'max'")
+        raise ArgumentError(f"adaptive(measure={quote(measure)}); measure is 'ess' or 'max'")
 
     def draw(log_weight: LogW, rng: Rng) -> Draw:
         limit = ess * len(log_weight)

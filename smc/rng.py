@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_whole
 
 Stream = Literal["init", "propose", "resample", "move", "output"]
@@ -100,7 +100,7 @@ class Streams:
     def __init__(self, seed: int | None = None, *, group: int = 0, path: tuple[int, ...] = ()) -> None:
         number = secrets.randbits(63) if seed is None else as_whole(seed)
         if number is None or number < 0:
-            raise ArgumentError(f"seed {seed!r}; seeds are integers from 0")
+            raise ArgumentError(f"seed {quote(seed)}; seeds are integers from 0")
         self.seed = number
         self._group, self._path = group, path
         # As spawn keys, which are padded: the words of a long seed cannot run into the number of the stream.

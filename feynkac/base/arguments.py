@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar, cast
 
-from feynkac.base.errors import UnknownArgument
+from feynkac.base.errors import UnknownArgument, quote
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -122,27 +122,27 @@ def refuse_names(
     """Raises UnknownArgument for the first of the `foreign` keywords: `called` has `names` alone."""
     for name in sorted(foreign):
         said = (advice or {}).get(name) or advise_name(name, [each for each in names if each not in ("self", "cls")])
-        raise UnknownArgument(f"{called.removesuffix('.__init__')}() has no argument {name!r}; {said}")
+        raise UnknownArgument(f"{called.removesuffix('.__init__')}() has no argument {quote(name)}; {said}")
 
 
 def advise_name(name: str, names: Collection[str]) -> str:
     """What to write in place of the keyword `name`, for a function that has `names`."""
     meant = [ours for ours in _list_meanings(name) if ours in names]
     if meant:
-        return f"it is called {meant[0]!r} here"
+        return f"it is called {quote(meant[0])} here"
     if name in NO_NEED:
         return NO_NEED[name]
     if name in _HOME:
         return f"it belongs to {_HOME[name]}"
     if begun := [each for each in names if each.startswith(f"{name}_")]:
-        return f"did you mean {begun[0]!r}?"
+        return f"did you mean {quote(begun[0])}?"
     elsewhere = [ours for ours in _list_meanings(name) if ours in _HOME]
     if elsewhere:
-        return f"it is {elsewhere[0]!r} of {_HOME[elsewhere[0]]}"
+        return f"it is {quote(elsewhere[0])} of {_HOME[elsewhere[0]]}"
     if close := difflib.get_close_matches(name, names, n=1):
-        return f"did you mean {close[0]!r}?"
+        return f"did you mean {quote(close[0])}?"
     if close := difflib.get_close_matches(name, _HOME, n=1):
-        return f"did you mean {close[0]!r} of {_HOME[close[0]]}?"
+        return f"did you mean {quote(close[0])} of {_HOME[close[0]]}?"
     return f"it has {', '.join(names)}" if names else "it has none by name"
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from feynkac.base.escaping import escape
 
 _LONG = 1_500
 """Characters of a message beyond which its middle is left out: what is long there was given, not said."""
+_BREAK = re.compile(r"\s*\n\s*")
+_BRACKETS: dict[type, tuple[str, str]] = {
+    list: ("[", "]"), tuple: ("(", ")"), dict: ("{", "}"), set: ("{", "}"), frozenset: ("frozenset({", "})"),
+}  # fmt: skip
 
 
 class FeynkacError(Exception):
@@ -80,13 +85,49 @@ def shorten(name: str, length: int = 60) -> str:
     return name if len(name) <= length else f"{name[: length - 5]}...{name[-2:]}"
 
 
-def quote(value: Any, length: int = 60) -> str:
-    """A value as Python writes it, in short; its type where that cannot be written, as of what is nested too deep."""
+def quote(value: Any, length: int = 120) -> str:
+    """A value of the user's for a message: as Python writes it, in one line of at most `length` characters.
+
+    It never raises, and of what is large it writes no more than it shows. What cannot be written, as its `__repr__`
+    raises, is told by its type.
+    """
     try:
-        written = repr(value)
+        written = _write(value, length)
     except Exception:
-        written = f"<{type(value).__name__}>"
-    return shorten(written, length)
+        written = object.__repr__(value)
+    return shorten(escape(_BREAK.sub(" ", shorten(written, length))), length)
+
+
+def _write(value: Any, length: int) -> str:
+    """`repr(value)`, or what is shown of a longer one."""
+    if type(value) in (str, bytes, bytearray) and len(value) > 2 * length:
+        value = value[:length] + value[-length:]
+    if type(value) not in _BRACKETS or not value:
+        return "".join([repr(value)])  # a str, and of no class of the user's
+    written, (_, closing) = "", _BRACKETS[type(value)]
+    for piece in _list_pieces(value, length):
+        written += piece
+        if len(written) > length:
+            return f"{written[: length - 4]}...{closing[-1]}"
+    return written
+
+
+def _list_pieces(value: Any, length: int, around: tuple[int, ...] = ()) -> Iterator[str]:
+    """What `repr(value)` is made of, entry by entry: nobody waits for those that are not shown."""
+    if type(value) not in _BRACKETS or not value:
+        yield quote(value, length)
+        return
+    opening, closing = _BRACKETS[type(value)]
+    if id(value) in around:
+        yield f"{opening}...{closing}"
+        return
+    yield opening
+    for i, entry in enumerate(value.items() if type(value) is dict else zip(value)):
+        yield ", " if i else ""
+        for j, part in enumerate(entry):
+            yield ": " if j else ""
+            yield from _list_pieces(part, length, (*around, id(value)))
+    yield f",{closing}" if type(value) is tuple and len(value) == 1 else closing
 
 
 def shorten_report(text: str, width: int = 120) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.lists import as_list
 
 
@@ -63,7 +63,7 @@ def read_whole(name: str, value: Any, low: int, advice: str = "") -> int:
     """`value` as an int of at least `low`. Raises ArgumentError by the `name` of the argument."""
     number = as_whole(value)
     if number is None or number < low:
-        raise ArgumentError(f"{name} is {value!r}; it must be an integer of at least {low}{advice}")
+        raise ArgumentError(f"{name} is {quote(value)}; it must be an integer of at least {low}{advice}")
     return number
 
 
@@ -71,7 +71,7 @@ def read_real(name: str, value: Any, low: float, advice: str = "") -> float:
     """`value` as a finite float of at least `low`. Raises ArgumentError by the `name` of the argument."""
     number = _to_float(value)
     if not (math.isfinite(number) and number >= low):
-        raise ArgumentError(f"{name} is {value!r}; it must be a number of at least {low:g}{advice}")
+        raise ArgumentError(f"{name} is {quote(value)}; it must be a number of at least {low:g}{advice}")
     return number
 
 
@@ -79,7 +79,7 @@ def read_flag(name: str, value: Any) -> bool:
     """True or False. Raises ArgumentError by the `name` of the argument for what is neither."""
     flag = as_bool(value)
     if flag is None:
-        raise ArgumentError(f"{name} is {value!r}; give True or False")
+        raise ArgumentError(f"{name} is {quote(value)}; give True or False")
     return flag
 
 
@@ -101,5 +101,5 @@ def read_steps(name: str, value: Any) -> range | tuple[int, ...]:
     """Numbers of steps from 1 on, a range as it is. Raises ArgumentError by the `name` of the argument."""
     steps = [as_whole(each) for each in as_list(value) or ()]
     if not steps or not all(each is not None and each >= 1 for each in steps):
-        raise ArgumentError(f"{name} is {value!r}; give numbers of steps, from 1 on, such as range(20, 81, 20)")
+        raise ArgumentError(f"{name} is {quote(value)}; give numbers of steps, from 1 on, such as range(20, 81, 20)")
     return value if isinstance(value, range) else tuple(sorted({each for each in steps if each is not None}))

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.lists import as_list
 from feynkac.base.masks import TokenMask, pack, unpack
 from feynkac.base.per_vocabulary import PerVocabulary
@@ -65,7 +65,7 @@ class TokenSet:
         if callable(what):
             return _ask_function(vocabulary, what)
         if (listed := as_list(what)) is None:
-            raise ArgumentError(f"{what!r} is no set of tokens; give ids, texts, or a function of a token's text")
+            raise ArgumentError(f"{quote(what)} is no set of tokens; give ids, texts, or a function of a token's text")
         return cls(pack(_mark(vocabulary, listed)), vocabulary.size)
 
     def __and__(self, other: TokenSet) -> TokenSet:
@@ -137,10 +137,10 @@ def _mark(vocabulary: Vocabulary, items: list[Any]) -> NDArray[np.bool_]:
             allowed[item.id] = True
         elif isinstance(item, str):
             if item not in index_texts(vocabulary):
-                raise ArgumentError(f"no token of this model reads {item!r}; give texts that are single tokens")
+                raise ArgumentError(f"no token of this model reads {quote(item)}; give texts that are single tokens")
             allowed[index_texts(vocabulary)[item]] = True
         elif isinstance(item, int | np.integer) and not isinstance(item, bool) and 0 <= item < vocabulary.size:
             allowed[int(item)] = True
         else:
-            raise ArgumentError(f"{item!r} is no token of a vocabulary of {vocabulary.size}")
+            raise ArgumentError(f"{quote(item)} is no token of a vocabulary of {vocabulary.size}")
     return allowed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from feynkac.base.errors import ArgumentError, FeynkacError
+from feynkac.base.errors import ArgumentError, FeynkacError, quote
 
 _LONE = re.compile("[\ud800-\udfff]")
 
@@ -13,6 +13,6 @@ def check_unicode(text: str, what: str, error: type[FeynkacError] = ArgumentErro
     """Raise `error`, by the name of `what` the text is, if it holds a lone surrogate."""
     if found := _LONE.search(text):
         raise error(
-            f"{what} holds {found[0]!r} at {found.start()}, half of a character in UTF-16, which no text has; repair "
-            "it with text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
+            f"{what} holds {quote(found[0])} at {found.start()}, half of a character in UTF-16, which no text has; "
+            "repair it with text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
         )

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 
 
 def edit_model(lm: Any, files: Sequence[str], emphasis: Sequence[str]) -> Any:
@@ -34,7 +34,7 @@ def _split(given: str) -> tuple[Path, float | None]:
         strength = math.nan
     if not math.isfinite(strength):
         raise ArgumentError(
-            f"--edit {given}: there is no such file, and {number!r} is no strength; write FILE:1.5, say"
+            f"--edit {given}: there is no such file, and {quote(number)} is no strength; write FILE:1.5, say"
         )
     return Path(path), strength
 
@@ -55,5 +55,5 @@ def _read(path: Path, strength: float | None) -> list[Any]:
 
 def _scale(edit: Any, factor: float) -> Any:
     if not any(part.name == "strength" for part in fields(edit)):
-        raise ArgumentError(f"{edit!r} has no strength that could be changed by {factor:g}; leave it out")
+        raise ArgumentError(f"{quote(edit)} has no strength that could be changed by {factor:g}; leave it out")
     return replace(edit, strength=factor * edit.strength)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeAlias
 
 import typer
 
-from feynkac.base.errors import ArgumentError, FeynkacError
+from feynkac.base.errors import ArgumentError, FeynkacError, quote
 from feynkac.commands import places
 from feynkac.commands.signals import STOP, check_stop
 from feynkac.results.outputs import write_outputs
@@ -49,7 +49,7 @@ def parse_argument(text: str) -> tuple[str, Any]:
     """The key and the value of "key=value"."""
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
-        raise ArgumentError(f"--arg {text!r}: write --arg key=value")
+        raise ArgumentError(f"--arg {quote(text)}: write --arg key=value")
     try:
         return key, json.loads(value)
     except (ValueError, RecursionError):

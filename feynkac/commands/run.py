@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.commands.options import (
     DEMO,
     Algorithm,
@@ -83,12 +83,12 @@ def _assign_models(program: Any, given: list[str], arguments: dict[str, Any]) ->
         if not equals or not name.isidentifier():  # a path may hold an = itself: write ./a=b
             name, path = "lm", text
         if name not in list(known)[1:]:
-            raise ArgumentError(f"--model {text}: {program!r} has no argument {name}; {_advise(program)}")
+            raise ArgumentError(f"--model {text}: {quote(program)} has no argument {name}; {_advise(program)}")
         if name in models or name in arguments:
             raise ArgumentError(f"--model {text}: the argument {name} is given twice; leave one out")
         models[name] = path
     if "lm" in known and "lm" not in models and "lm" not in arguments:
-        raise ArgumentError(f"{program!r} takes a model; say which with --model")
+        raise ArgumentError(f"{quote(program)} takes a model; say which with --model")
     return models
 
 
@@ -112,4 +112,4 @@ def _bind(program: Any, arguments: dict[str, Any]) -> Any:
         return program(**arguments)
     except TypeError as cause:
         advice = "give arguments as --arg key=value, and models as --model name=MODEL"
-        raise ArgumentError(f"{program!r}: {cause}; {advice}") from cause
+        raise ArgumentError(f"{quote(program)}: {cause}; {advice}") from cause

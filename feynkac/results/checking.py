@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from feynkac.base.errors import quote
+
 if TYPE_CHECKING:
     from feynkac.results.history import History
     from feynkac.results.result import Result
@@ -71,7 +73,7 @@ def check_types(value: Any, name: str = "") -> None:
     for each in fields(value):
         inner, place = getattr(value, each.name), f"{name}{each.name}"
         if not _fits(inner, hints[each.name]):
-            raise ValueError(f"{place} is {inner!r:.60}, which is not of the type {each.type}")
+            raise ValueError(f"{place} is {quote(inner)}, which is not of the type {each.type}")
         if is_dataclass(inner):
             check_types(inner, f"{place}.")
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.errors import quote
 from feynkac.results.history import History
 from feynkac.results.losses import find_running, pass_back, write_prefix
 from feynkac.results.text import shorten
@@ -83,7 +84,7 @@ def _warn_of_masks(history: History, lost: float, t: int, row: int) -> list[str]
     if not RARE < lost < math.inf:
         return []
     behind = write_prefix(history, t, row)
-    where = f"behind {shorten(behind[-60:], 70)!r}" if behind else "at the start"
+    where = f"behind {quote(shorten(behind[-60:], 70))}" if behind else "at the start"
     return [
         f"almost impossible: {where} the model gives all that the constraints allow a probability of "
         f"{math.exp(-lost):.0e} ({lost:.1f} of the {-history.log_evidence[-1]:.1f} nats of the evidence); ask for it "

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.results.losses import Loss, Prefixes, find_running, list_losses, pass_back
 from feynkac.results.text import escape
 from feynkac.smc.weights import log_sum_exp
@@ -106,7 +106,7 @@ def explain(result: Result) -> Explanation:
     history = _take_first_sweep(result.history)
     if not (history.carried and history.increments and history.log_weights):
         raise ArgumentError(
-            f"explain: the history of this result (algorithm={result.algorithm!r}) does not tell what its steps "
+            f"explain: the history of this result (algorithm={quote(result.algorithm)}) does not tell what its steps "
             "weighed, as those of 'exact', of models that list their own children, and of older files; run 'smc'"
         )
     if any(history.moved):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.extras import needing
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ KINDS = ("samples", "tokens", "steps")
 def make_frame(result: Result, of: str) -> DataFrame:
     """See `Result.to_pandas`."""
     if of not in KINDS:
-        raise ArgumentError(f"to_pandas(of={of!r}): choose one of {', '.join(map(repr, KINDS))}")
+        raise ArgumentError(f"to_pandas(of={quote(of)}): choose one of {', '.join(map(repr, KINDS))}")
     with needing("pandas", "data frames are those of pandas"):
         from pandas import DataFrame, Series
     columns = {"samples": _list_samples, "tokens": _list_tokens, "steps": _list_steps}[of](result)

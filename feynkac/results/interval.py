@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_real
 from feynkac.results.doubts import find_spread
 from feynkac.smc.evidence import bound_evidence, find_interval
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def find_result_interval(result: Result, confidence: float) -> tuple[float, float]:
     """See `Result.log_evidence_interval`."""
     if not 0.0 < (as_real(confidence) or 0.0) < 1.0:
-        raise ArgumentError(f"confidence is {confidence!r}; it must be between 0 and 1, such as 0.95")
+        raise ArgumentError(f"confidence is {quote(confidence)}; it must be between 0 and 1, such as 0.95")
     if result.biased or not (result.complete or result.algorithm in ("gibbs", "exact")):
         return -math.inf, math.inf
     if result.algorithm == "exact":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import AllParticlesDied, ArgumentError
+from feynkac.base.errors import AllParticlesDied, ArgumentError, quote
 from feynkac.base.numbers import read_seed, read_whole
 from feynkac.base.writing import write_atomically
 from feynkac.results.ranking import merge_samples
@@ -31,8 +31,8 @@ def list_preferences(
     chosen = _list_texts(result, "this result", result.weights)
     if base is None and result.algorithm != "best_of_n":
         raise ArgumentError(
-            f"preferences: the texts of algorithm={result.algorithm!r} are the target's, and none the base's; give "
-            "base=, a result of the prompt alone (fk.steer(task, particles=...)), or make this one by 'best_of_n'"
+            f"preferences: the texts of algorithm={quote(result.algorithm)} are the target's, and none the base's; "
+            "give base=, a result of the prompt alone (fk.steer(task, particles=...)), or make this one by 'best_of_n'"
         )
     other = result if base is None else base
     drawn = np.full(len(other.samples), 1.0 / len(other.samples)) if base is None else other.weights
@@ -41,7 +41,7 @@ def list_preferences(
     listed = [(x, y, w * v) for x, w in chosen for y, v in rejected if x != y and w * v > 0.0]
     if not listed:
         raise ArgumentError(
-            f"preferences: there is one distinct text only, {chosen[0][0]!r:.80}, and a pair takes two; draw more "
+            f"preferences: there is one distinct text only, {quote(chosen[0][0], 80)}, and a pair takes two; draw more "
             "particles, or loosen what weighs"
         )
     weights = np.array([weight for _, _, weight in listed])
@@ -84,11 +84,11 @@ def _find_prompt(result: Result, base: Result | None, given: Any) -> Any:
             "text or a list of messages"
         )
     if not isinstance(found, str) and not (isinstance(found, Sequence) and found and _are_messages(found)):
-        raise ArgumentError(f"preferences: prompt is {found!r:.80}; give a text or a list of messages")
+        raise ArgumentError(f"preferences: prompt is {quote(found, 80)}; give a text or a list of messages")
     if given is None and base is not None and base.prompt != found:
         raise ArgumentError(
-            f"preferences: base continues {base.prompt!r:.80}, and this result {found!r:.80}; give both the same "
-            "prompt, or say by prompt= what is to be trained"
+            f"preferences: base continues {quote(base.prompt, 80)}, and this result {quote(found, 80)}; give both the "
+            "same prompt, or say by prompt= what is to be trained"
         )
     return found
 

@@ -6,6 +6,7 @@ import math
 import shutil
 from typing import TYPE_CHECKING
 
+from feynkac.base.errors import quote
 from feynkac.base.escaping import escape
 from feynkac.base.numbers import find_shape
 from feynkac.results.ranking import rank_samples
@@ -58,7 +59,7 @@ def _tell_best(result: Result) -> list[str]:
         return []
     n = len(result.samples)
     reward = result.log_weights.max() + math.log(n)
-    return [f"best of {n}: {shorten(str(result.best), 60)!r}, log-weight {reward:.2f} nats"]
+    return [f"best of {n}: {quote(shorten(str(result.best), 60))}, log-weight {reward:.2f} nats"]
 
 
 def tell_course(result: Result) -> list[str]:

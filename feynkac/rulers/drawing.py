@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 
 from feynkac.base.contract import Rows
-from feynkac.base.errors import PotentialError, shorten
+from feynkac.base.errors import PotentialError, quote, shorten
 from feynkac.models.language.texts import Texts
 from feynkac.potentials.base import Factor
 from feynkac.results.result import Result
@@ -76,8 +76,8 @@ def score(reward: Factor, drawn: Drawn) -> Floats:
     if len(wrong):
         (text,) = drawn.state.texts(drawn.rows[wrong[:1]])
         raise PotentialError(
-            f"'{name_of(reward)}' is {values[wrong[0]]} for the text {shorten(text)!r}; a reward has a mean only if it "
-            "is finite. What texts must not do is a constraint: measure (task, constraint) as a law"
+            f"'{name_of(reward)}' is {values[wrong[0]]} for the text {quote(shorten(text))}; a reward has a mean only "
+            "if it is finite. What texts must not do is a constraint: measure (task, constraint) as a law"
         )
     return values
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.contract import LogW
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.smc.student import student_quantile
 from feynkac.smc.weights import effective_sample_size, log_sum_exp, normalise
 
@@ -34,7 +34,7 @@ class Estimate:
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Between these two it is with probability `confidence`, by Student's t for the parts. Raises ArgumentError."""
         if not 0.0 < confidence < 1.0:
-            raise ArgumentError(f"confidence is {confidence!r}; it must be between 0 and 1, such as 0.95")
+            raise ArgumentError(f"confidence is {quote(confidence)}; it must be between 0 and 1, such as 0.95")
         if self.se == 0.0:
             return self.value, self.value
         if self.parts < 2 or not math.isfinite(self.se):

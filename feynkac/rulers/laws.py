@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.models.language.prompted import Prompted
 from feynkac.models.language.readers.readers import are_alike
 from feynkac.models.language.texts import Prompt
@@ -80,11 +80,11 @@ def check_comparable(law: Law, base: Law) -> None:
 
 def _tell_ends(law: Law, field: str, own: Any, value: Any) -> str:
     return (
-        f"ruler: {tell_name(law.name)} has {field}={own!r} and the base {value!r}; texts that end elsewhere have no "
-        f"probability under the base. Give both the same {field}"
+        f"ruler: {tell_name(law.name)} has {field}={quote(own)} and the base {quote(value)}; texts that end elsewhere "
+        f"have no probability under the base. Give both the same {field}"
     )
 
 
 def tell_name(name: Any) -> str:
     """A law, for an error."""
-    return "the base" if name == BASE else f"law {name!r}"
+    return "the base" if name == BASE else f"law {quote(name)}"

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.writing import write_atomically
 from feynkac.results.files import map_numbers, read_number, write_number
 from feynkac.results.plain import make_plain
@@ -91,7 +91,7 @@ class Ruler:
         ArgumentError for a negative budget.
         """
         if not kl >= 0.0:
-            raise ArgumentError(f"best(kl={kl!r}): a budget of nats is at least 0")
+            raise ArgumentError(f"best(kl={quote(kl)}): a budget of nats is at least 0")
         within = [row for row in (self.base, *self.laws) if not row.died and row.kl.value <= kl]
         return max(within, key=lambda row: row.reward.value).name
 

@@ -10,7 +10,7 @@ import numpy as np
 from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import is_hard
 from feynkac.base.contract import Potential
-from feynkac.base.errors import AllParticlesDied, ArgumentError, FeynkacError, shorten
+from feynkac.base.errors import AllParticlesDied, ArgumentError, FeynkacError, quote
 from feynkac.base.host import check_not_forked
 from feynkac.base.numbers import read_whole
 from feynkac.potentials.base import Factor, product
@@ -116,16 +116,16 @@ class Meter:
 def read_laws(laws: Any) -> list[Law]:
     """The laws of a mapping. Raises ArgumentError."""
     if not isinstance(laws, Mapping) or not laws:
-        raise ArgumentError(f"ruler: laws is {shorten(repr(laws))}; give a dict of tasks by name, {{'cold': prompt}}")
+        raise ArgumentError(f"ruler: laws is {quote(laws)}; give a dict of tasks by name, {{'cold': prompt}}")
     if BASE in laws:
-        raise ArgumentError(f"ruler: {BASE!r} is the name of the base in tables; call the law otherwise")
+        raise ArgumentError(f"ruler: {quote(BASE)} is the name of the base in tables; call the law otherwise")
     return [read_law(name, task) for name, task in laws.items()]
 
 
 def read_reward(reward: Any) -> Factor:
     """What scores texts. Raises ArgumentError for what does not, or only forbids."""
     if isinstance(reward, type) or not (isinstance(reward, Potential) or callable(reward)):
-        raise ArgumentError(f"ruler: reward is {shorten(repr(reward))}; give a function of a text")
+        raise ArgumentError(f"ruler: reward is {quote(reward)}; give a function of a text")
     potential = product(reward) if isinstance(reward, Potential) else product(read_function(reward, every="end"))
     if is_hard(potential):
         raise ArgumentError(

@@ -15,7 +15,7 @@ import numpy as np
 from feynkac.base.capabilities import Bounded, Branches, ChecksForks, require
 from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import LogW, Potential, Resample, Rows
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_whole
 from feynkac.base.words import is_word
 from feynkac.results.result import Result
@@ -64,21 +64,21 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not is_word(self.algorithm, ALGORITHMS):
-            raise ArgumentError(f"algorithm is {self.algorithm!r}; it must be one of {', '.join(ALGORITHMS)}")
+            raise ArgumentError(f"algorithm is {quote(self.algorithm)}; it must be one of {', '.join(ALGORITHMS)}")
         for name, low in (("particles", 1), ("islands", 1), ("sweeps", 2)):
             if (value := getattr(self, name)) is not None:  # numbers of numpy become Python's
                 object.__setattr__(self, name, read_whole(name, value, low, ADVICE.get(name, "")))
         if self.particles % self.islands:
             parts = f"it must divide the {self.particles} particles into equal parts"
-            raise ArgumentError(f"islands is {self.islands!r}; {parts}")
+            raise ArgumentError(f"islands is {quote(self.islands)}; {parts}")
         if not isinstance(self.ess_threshold, Real) or not 0.0 <= self.ess_threshold <= 1.0:
             fraction = "it is a fraction of the particles, from 0 (never resample) to 1"
-            raise ArgumentError(f"ess_threshold is {self.ess_threshold!r}; {fraction}")
+            raise ArgumentError(f"ess_threshold is {quote(self.ess_threshold)}; {fraction}")
         check_algorithm(self.moves, self.algorithm)
         if self.algorithm == "gibbs":
             self._check_chains()
         elif self.sweeps is not None:
-            raise ArgumentError(f"sweeps={self.sweeps!r} is for algorithm='gibbs' only; leave it out")
+            raise ArgumentError(f"sweeps={quote(self.sweeps)} is for algorithm='gibbs' only; leave it out")
 
     def _check_chains(self) -> None:
         if self.particles < 2 * self.islands:
@@ -116,7 +116,7 @@ class Plan:
         if callable(self.resampler):
             return self.resampler
         raise ArgumentError(
-            f"resampler is {self.resampler!r}; give the name of a scheme, or a function of the log-weights"
+            f"resampler is {quote(self.resampler)}; give the name of a scheme, or a function of the log-weights"
         )
 
     def resample_islands(self) -> Resample:

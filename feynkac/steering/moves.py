@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import GoesBack, Retraces, require
 from feynkac.base.contract import Model, Move, Potential
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_whole
 from feynkac.smc import resample as schemes
 from feynkac.smc.checks import name_of
@@ -64,8 +64,8 @@ class Moving:
             return
         if not isinstance(plan.resampler, str):
             raise ArgumentError(
-                f"chains={self.chains} with resampler={plan.resampler!r}: give the name of a scheme, which can return "
-                "fewer rows than it is given"
+                f"chains={self.chains} with resampler={quote(plan.resampler)}: give the name of a scheme, which can "
+                "return fewer rows than it is given"
             )
         if n % chains or chains >= n or chains % plan.islands:
             raise ArgumentError(
@@ -116,7 +116,9 @@ def rejuvenate(*moves: Move, every: int = 1, chains: int | None = None) -> Movin
     """
     for move in moves:
         if isinstance(move, type) or not callable(move):
-            raise ArgumentError(f"{move!r} is no move; it is a function (t, state, level, alive, rng) -> state, level")
+            raise ArgumentError(
+                f"{quote(move)} is no move; it is a function (t, state, level, alive, rng) -> state, level"
+            )
     if not moves:
         raise ArgumentError("rejuvenate() without a move; give one or more, or take fk.redraw(...)")
     return Moving(
@@ -134,11 +136,13 @@ def read_moves(moves: Any) -> Moving | None:
         name = "redraw(8)" if moves is redraw else "rejuvenate(move)"
         raise ArgumentError(f"moves is the function fk.{name.split('(')[0]} itself; call it, as in moves=fk.{name}")
     if not callable(moves):
-        raise ArgumentError(f"moves is {moves!r}; give fk.redraw(...), or fk.rejuvenate(move) with a move of your own")
+        raise ArgumentError(
+            f"moves is {quote(moves)}; give fk.redraw(...), or fk.rejuvenate(move) with a move of your own"
+        )
     return rejuvenate(cast(Move, moves))
 
 
 def check_algorithm(moving: Moving | None, algorithm: str) -> None:
     """Raises ArgumentError where an algorithm has no place for moves."""
     if moving is not None and algorithm != "smc":
-        raise ArgumentError(f"moves= is for algorithm='smc', and not for {algorithm!r}; leave one of them out")
+        raise ArgumentError(f"moves= is for algorithm='smc', and not for {quote(algorithm)}; leave one of them out")

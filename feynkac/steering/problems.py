@@ -11,7 +11,7 @@ import numpy as np
 
 from feynkac.base.capabilities import Checks, Grouped, Guides, Heeds, Joins, Masks, has, is_hard, list_factors, require
 from feynkac.base.contract import LogW, Model, Potential, Rows
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.masks import TokenConstraint
 from feynkac.potentials.base import Factor, product
 from feynkac.smc.checks import call, name_of
@@ -145,6 +145,6 @@ def _is_weight(thing: Any) -> bool:
 def _check(model: Any) -> Any:
     if isinstance(model, type) or not isinstance(model, Model):
         raise ArgumentError(
-            f"{model!r} is no model; steer a prompt, as in lm.prompt('...'), or an object with init, step and done"
+            f"{quote(model)} is no model; steer a prompt, as in lm.prompt('...'), or an object with init, step and done"
         )
     return model

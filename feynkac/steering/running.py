@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from feynkac.base.capabilities import Biased, find_reader
 from feynkac.base.contract import Resample
-from feynkac.base.errors import ArgumentError, FeynkacError, ModelLost
+from feynkac.base.errors import ArgumentError, FeynkacError, ModelLost, quote
 from feynkac.base.host import check_not_forked
 from feynkac.base.numbers import read_flag
 from feynkac.base.words import is_word
@@ -70,7 +70,7 @@ class Run:
         spending = Spending(read_budget(budget), halt=halt)  # whose time counts from here on
         self.plan = Plan(algorithm, particles, islands, resampler, ess_threshold, sweeps, read_moves(moves))
         if not is_word(on_death, ("raise", "return")):
-            raise ArgumentError(f"on_death is {on_death!r}; it must be 'raise' or 'return'")
+            raise ArgumentError(f"on_death is {quote(on_death)}; it must be 'raise' or 'return'")
         watching = read_observers(observers)
         progress = None if progress is None else read_flag("progress", progress)
         self._raises, self._problems, streams = on_death == "raise", read_problems(model, potentials), Streams(seed)
@@ -160,7 +160,9 @@ def read_budget(budget: Any) -> Budget | None:
     """The budget of a run. Raises ArgumentError for what is none."""
     if budget is None or isinstance(budget, Budget):
         return budget
-    raise ArgumentError(f"budget is {budget!r}; give fk.Budget(seconds=, tokens=, calls=) with one of them or more")
+    raise ArgumentError(
+        f"budget is {quote(budget)}; give fk.Budget(seconds=, tokens=, calls=) with one of them or more"
+    )
 
 
 def _warn(result: Result, model: Any) -> Result:

@@ -8,7 +8,7 @@ from threading import Event, Lock
 from typing import Any, Generic, TypeVar, Unpack, cast, overload
 
 from feynkac.base.contract import Model
-from feynkac.base.errors import ArgumentError, FeynkacError
+from feynkac.base.errors import ArgumentError, FeynkacError, quote
 from feynkac.results.posterior import Weighted
 from feynkac.results.result import Result
 from feynkac.smc.weights import log_sum_exp
@@ -213,5 +213,5 @@ def start_run(model: Any, potentials: tuple[Any, ...], options: SteerOptions, ha
     """A run to be watched. Raises ArgumentError for one that cannot be."""
     for name, value in (("algorithm", "exact"), ("executor", options.get("executor"))):
         if value is not None and options.get(name) == value:
-            raise ArgumentError(UNSEEN.format(f"{name}={value!r}", name))
+            raise ArgumentError(UNSEEN.format(f"{name}={quote(value)}", name))
     return Run(model, potentials, halt=halt, **{"progress": False, **options})

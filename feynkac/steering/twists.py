@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Heeds
 from feynkac.base.contract import LogW, Rows, State
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.masks import TokenConstraint
 from feynkac.base.numbers import read_whole
 from feynkac.potentials.base import Factor
@@ -55,16 +55,16 @@ def markov_twist(
     without a finite automaton, or with one of too many states.
     """
     if not isinstance(task, Heeds):
-        raise ArgumentError(f"markov_twist({task!r}): give a prompt first, as in lm.prompt('...')")
+        raise ArgumentError(f"markov_twist({quote(task)}): give a prompt first, as in lm.prompt('...')")
     for name, each in (("constraint", constraint), ("outline", outline)):
         if each is not None and not isinstance(each, TokenConstraint):
-            raise ArgumentError(f"markov_twist({name}={each!r}): give a constraint on tokens, such as regex(...)")
+            raise ArgumentError(f"markov_twist({name}={quote(each)}): give a constraint on tokens, such as regex(...)")
     if constraint is None:
         raise ArgumentError("markov_twist(constraint=None): give a constraint on tokens, such as regex(...)")
     if chain is not None and not isinstance(chain, TokenChain):
-        raise ArgumentError(f"markov_twist(chain={chain!r}): give a TokenChain, or nothing")
+        raise ArgumentError(f"markov_twist(chain={quote(chain)}): give a TokenChain, or nothing")
     if not isinstance(guide, bool):
-        raise ArgumentError(f"markov_twist(guide={guide!r}): give True or False")
+        raise ArgumentError(f"markov_twist(guide={quote(guide)}): give True or False")
     known = learn_chain(task, constraint, runs=runs, seed=seed) if chain is None else chain
     kind = MarkovTwist if guide else MarkovLevel
     return kind(known, constraint if outline is None else outline)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_real
 from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.denoisers import Denoiser
@@ -49,9 +49,9 @@ class Blended(Shifted):
         super().__init__(trust, weighted)
         for each in (posterior, prior):
             if each is not None and not isinstance(each, Denoiser):
-                raise ArgumentError(f"Blended({each!r}): give a denoiser, an object with x0hat(x, noise_level)")
+                raise ArgumentError(f"Blended({quote(each)}): give a denoiser, an object with x0hat(x, noise_level)")
         if not callable(share) and as_real(share) is None:
-            raise ArgumentError(f"Blended(share={share!r}): a number, or a function of the noise level")
+            raise ArgumentError(f"Blended(share={quote(share)}): a number, or a function of the noise level")
         self.posterior, self.prior, self.share = posterior, prior, share
 
     def __repr__(self) -> str:
@@ -87,7 +87,7 @@ class Blended(Shifted):
         given: Any = self.share(level) if callable(self.share) else self.share
         share = as_real(given)
         if share is None:
-            raise ArgumentError(f"the share of {self} at {level} is {given!r}; return a finite number")
+            raise ArgumentError(f"the share of {self} at {level} is {quote(given)}; return a finite number")
         return share
 
     def _ask(self, denoiser: Denoiser, x: Tensor, level: NoiseLevel) -> Tensor:

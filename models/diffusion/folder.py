@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.errors import ArgumentError, ModelError, quote
 from feynkac.base.extras import needing
 
 DEMO = Path(__file__).with_name("digits")
@@ -30,7 +30,7 @@ def open_pipeline(folder: str | os.PathLike[str], dtype: str = "float32", device
         raise ModelError(f"{place} {what}; give the folder of a pipeline, as pipe.save_pretrained(folder) writes it")
     precision = getattr(torch, dtype, None)
     if not isinstance(precision, torch.dtype):
-        raise ArgumentError(f"dtype {dtype!r} is no type of torch; try float32, float16 or bfloat16")
+        raise ArgumentError(f"dtype {quote(dtype)} is no type of torch; try float32, float16 or bfloat16")
     with needing("diffusion", "pipelines are run by diffusers"):
         diffusers: Any = importlib.import_module("diffusers")
     diffusers.utils.logging.disable_progress_bar()

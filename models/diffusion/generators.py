@@ -18,7 +18,7 @@ from torch import Tensor
 
 from feynkac.base.capabilities import Foresees
 from feynkac.base.contract import LogW, Mask, Rng, Rows
-from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.base.errors import ArgumentError, PotentialError, quote
 from feynkac.base.numbers import as_real, read_whole
 from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.checks import preview_latents, within_memory
@@ -176,5 +176,5 @@ class Langevin:
     def _read_step(self, value: Any) -> float:
         step = as_real(value)
         if step is None or not 0.0 < step <= 1.0:
-            raise ArgumentError(f"{self.name}: step is {value!r}; a standard deviation above 0 and at most 1")
+            raise ArgumentError(f"{self.name}: step is {quote(value)}; a standard deviation above 0 and at most 1")
         return step

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from feynkac.base.capabilities import Foresees
 from feynkac.base.contract import Rows
-from feynkac.base.errors import ArgumentError, ModelError, PotentialError
+from feynkac.base.errors import ArgumentError, ModelError, PotentialError, quote
 from feynkac.base.numbers import as_real, read_whole
 from feynkac.base.words import is_word
 from feynkac.models.diffusion.checks import preview_latents, within_memory
@@ -66,9 +66,9 @@ class Guided(Shifted):
             if not isinstance(each, Foresees):
                 raise ArgumentError(f"Guided({name_of(each)}): give a potential to follow, such as fk.reward(f)")
         if not is_word(through, ("denoiser", "x0hat")):
-            raise ArgumentError(f"Guided(through={through!r}): choose 'denoiser' or 'x0hat'")
+            raise ArgumentError(f"Guided(through={quote(through)}): choose 'denoiser' or 'x0hat'")
         if as_real(strength) is None:
-            raise ArgumentError(f"Guided(strength={strength!r}): a number, by which the shift is multiplied")
+            raise ArgumentError(f"Guided(strength={quote(strength)}): a number, by which the shift is multiplied")
         super().__init__(trust, weighted)
         self.potentials, self.through, self.strength = potentials, through, strength
         self.inner = read_whole("Guided: inner", inner, 1, ", the steps in which x0hat is moved")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_real
 from feynkac.base.sampling import NoiseLevel
 
@@ -109,7 +109,7 @@ def clean_of(output: Tensor, x: Tensor, noise_level: NoiseLevel, kind: str) -> T
         return x - noise_level.sigma * output
     if kind == "sample":
         return output
-    raise ArgumentError(f"prediction {kind!r}; it is one of 'epsilon', 'v_prediction', 'flow', 'sample'")
+    raise ArgumentError(f"prediction {quote(kind)}; it is one of 'epsilon', 'v_prediction', 'flow', 'sample'")
 
 
 def square_lengths(x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.arguments import advise_name
-from feynkac.base.errors import ArgumentError, ModelError, UnknownArgument
+from feynkac.base.errors import ArgumentError, ModelError, UnknownArgument, quote
 
 COUNTS = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "batch_size")
 OURS = (*COUNTS, "num_inference_steps", "generator", "latents", "output_type", "return_dict", "eta")
@@ -46,7 +46,7 @@ def check_call(pipe: Any, call: Mapping[str, Any]) -> None:
         if name in OURS:
             raise ArgumentError(f"{name} belongs to the run; see steps and eta of from_pipeline, and steer(...)")
         if known is not None and name not in known:
-            raise UnknownArgument(f"{type(pipe).__name__} has no argument {name!r}; {_advise_name(name, known)}")
+            raise UnknownArgument(f"{type(pipe).__name__} has no argument {quote(name)}; {_advise_name(name, known)}")
     if isinstance(call.get("prompt"), list | tuple):
         raise ArgumentError("one prompt at a time; for several, steer a list of models, one for each")
 

@@ -20,7 +20,7 @@ import torch
 from greenlet import GreenletExit, getcurrent, greenlet
 from torch import Tensor
 
-from feynkac.base.errors import FeynkacError, ModelError, is_out_of_memory
+from feynkac.base.errors import FeynkacError, ModelError, is_out_of_memory, quote
 from feynkac.models.diffusion.checks import tell
 from feynkac.models.diffusion.pipeline_parts import Room, place_parts
 
@@ -100,7 +100,7 @@ def _find_unusual(name: str, signature: inspect.Signature, given: Mapping[str, A
     for key, value in given.items():
         default = signature.parameters[key].default
         if key not in USUAL and value is not default and (default or (value is not None and value is not False)):
-            return f"the pipeline calls {name}.step with {key}={value!r}; only its default can be steered"
+            return f"the pipeline calls {name}.step with {key}={quote(value)}; only its default can be steered"
     return ""
 
 

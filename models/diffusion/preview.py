@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.models.diffusion.decoding import Decoder, raise_precision
 
 Preview: TypeAlias = Literal["linear", "full"] | Callable[[Tensor], Tensor] | None
@@ -111,7 +111,9 @@ def preview_of(
             raise ArgumentError(f"preview={type(preview).__name__}, but there is no VAE that it could stand for")
         return Decoder(decode.pipe, decode.height, decode.width, preview)
     if not callable(preview):
-        raise ArgumentError(f"preview={preview!r}; choose 'linear' or 'full', or give a VAE, or a function of latents")
+        raise ArgumentError(
+            f"preview={quote(preview)}; choose 'linear' or 'full', or give a VAE, or a function of latents"
+        )
     return cast("Callable[[Tensor], Tensor]", preview)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_real, read_whole
 from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.kernel import Transition, ancestral, renoise, there_and_back
@@ -100,7 +100,7 @@ def karras_sigmas(steps: int, lowest: float = 0.002, highest: float = 80.0, rho:
     """(steps,) noise levels from `highest` to `lowest`, even in sigma^(1/rho) (Karras et al. 2022, eq. 5)."""
     steps, rho = read_whole("steps", steps, 1), read_real("rho", rho, 1.0)
     if not 0.0 < lowest <= highest < math.inf:
-        raise ArgumentError(f"karras_sigmas(lowest={lowest!r}, highest={highest!r}): 0 < lowest <= highest")
+        raise ArgumentError(f"karras_sigmas(lowest={quote(lowest)}, highest={quote(highest)}): 0 < lowest <= highest")
     return (np.linspace(highest ** (1 / rho), lowest ** (1 / rho), steps) ** rho).tolist()
 
 
@@ -180,5 +180,7 @@ def _read_churn(churn: float | Sequence[float], steps: int) -> NDArray[np.float6
     """() or (steps,) by how much each step raises the noise."""
     rises = np.asarray(churn, dtype=np.float64)
     if rises.shape not in ((), (steps,)) or not bool(((rises >= 0.0) & (rises < math.inf)).all()):
-        raise ArgumentError(f"edm(churn={churn!r}): one number of at least 0, or one for each of the {steps} steps")
+        raise ArgumentError(
+            f"edm(churn={quote(churn)}): one number of at least 0, or one for each of the {steps} steps"
+        )
     return rises

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.errors import ArgumentError, ModelError, quote
 from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.kernel import Transition, ancestral, renoise
 
@@ -80,7 +80,7 @@ def _ddpm(scheduler: Any, eta: float | None) -> list[Transition]:
     kind = scheduler.config.variance_type
     if kind not in ("fixed_small", "fixed_small_log", "fixed_large"):
         name = type(scheduler).__name__
-        raise ModelError(f"{name} with variance_type={kind!r} cannot be steered; use 'fixed_small'")
+        raise ModelError(f"{name} with variance_type={quote(kind)} cannot be steered; use 'fixed_small'")
     _refuse_eta(scheduler, eta, but=1.0)
     steps = []
     for t in scheduler.timesteps.tolist():

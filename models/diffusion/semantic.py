@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_real, read_real
 from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.checks import run_in_parts
@@ -51,12 +51,13 @@ class Concept:
 
     def __post_init__(self) -> None:
         if as_real(self.scale) is None:
-            raise ArgumentError(f"Concept(scale={self.scale!r}): a number, below 0 to move away from the concept")
+            raise ArgumentError(f"Concept(scale={quote(self.scale)}): a number, below 0 to move away from the concept")
         if not 0.0 <= read_real("Concept: threshold", self.threshold, 0.0) < 1.0:
-            raise ArgumentError(f"Concept(threshold={self.threshold!r}): a share from 0 to less than 1")
+            raise ArgumentError(f"Concept(threshold={quote(self.threshold)}): a share from 0 to less than 1")
         if not 0.0 <= self.stop < self.start:
             raise ArgumentError(
-                f"Concept(start={self.start!r}, stop={self.stop!r}): standard deviations of the noise, the larger first"
+                f"Concept(start={quote(self.start)}, stop={quote(self.stop)}): standard deviations "
+                "of the noise, the larger first"
             )
 
     def find_term(self, x: Tensor, t: NoiseLevel, plain: Prediction) -> Tensor:
@@ -92,7 +93,9 @@ class SemanticGuidance:
         self.momentum = read_real("SemanticGuidance: momentum", momentum, 0.0)
         self.decay = read_real("SemanticGuidance: decay", decay, 0.0)
         if self.decay > 1.0:
-            raise ArgumentError(f"SemanticGuidance(decay={decay!r}): the share of the momentum that is kept, at most 1")
+            raise ArgumentError(
+                f"SemanticGuidance(decay={quote(decay)}): the share of the momentum that is kept, at most 1"
+            )
 
     def find_change(
         self, x: Tensor, t: NoiseLevel, said: Prediction, carry: Tensor | None

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.models.diffusion.kernel import log_ratio, square_lengths
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Shifted:
     def __init__(self, trust: float | None, weighted: bool) -> None:
         name = type(self).__name__
         if trust is not None and not (isinstance(trust, Real) and trust >= 0.0):
-            raise ArgumentError(f"{name}(trust={trust!r}): a bound in nats, at least 0")
+            raise ArgumentError(f"{name}(trust={quote(trust)}): a bound in nats, at least 0")
         self.trust, self.weighted = trust, weighted
 
     def toward(self, state: Latents, part: Rows) -> Tensor:

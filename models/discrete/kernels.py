@@ -14,7 +14,7 @@ from typing import Literal, Protocol, TypeAlias
 import numpy as np
 
 from feynkac.base.contract import Mask, Rows
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.words import is_word
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
 from feynkac.models.discrete.draws import Draws
@@ -179,7 +179,7 @@ class Unmask(_Hiding):
         if not 1 <= per_step <= length:
             raise ArgumentError(f"per_step={per_step} of {length} positions; reveal at least one and at most all")
         if not is_word(order, ("random", "left", "confident")):
-            raise ArgumentError(f"order={order!r}; it must be 'random', 'left' or 'confident'")
+            raise ArgumentError(f"order={quote(order)}; it must be 'random', 'left' or 'confident'")
         self.length = length
         self.per_step = per_step
         self.order = order

@@ -178,7 +178,7 @@ class MaskedLM:
     def _surround(self, text: str) -> tuple[list[int], list[int]]:
         """What stands before and behind a mask that follows `text`."""
         if isinstance(text, str) and self.mask in text:
-            raise ArgumentError(f"the prompt has masks of its own, {self.mask!r}; fill them in with lm.fill(text)")
+            raise ArgumentError(f"the prompt has masks of its own, {quote(self.mask)}; fill them in with lm.fill(text)")
         plain = encode(self.tokenizer, text)
         ids = encode(self.tokenizer, text + self.mask)
         # A tokenizer that does not know the mask of its model writes it as any other text.

@@ -53,9 +53,9 @@ class MaskedTokens:
         if (numbers < 0).any():
             place = start + int((numbers < 0).argmax())
             raise ArgumentError(
-                f"token {place} of the text, {tokenizer.convert_ids_to_tokens(int(ids[place]))!r}, has no text, so "
-                "that it cannot stand between others; write the text otherwise, or give what is before it as a prompt: "
-                "lm.prompt(text, length)"
+                f"token {place} of the text, {quote(tokenizer.convert_ids_to_tokens(int(ids[place])))}, has no text, "
+                "so that it cannot stand between others; write the text otherwise, or give what is before it as a "
+                "prompt: lm.prompt(text, length)"
             )
         return start, stop, numbers
 
@@ -124,7 +124,7 @@ def _choose(vocabulary: Vocabulary, only: Iterable[str]) -> Mask:
     wanted = {text.encode() for text in only}
     missing = sorted(wanted - set(vocabulary.tokens))
     if missing or not wanted:
-        told = f"holds {missing[0].decode()!r}, which is the text of no token" if missing else "is empty"
+        told = f"holds {quote(missing[0].decode())}, which is the text of no token" if missing else "is empty"
         raise ArgumentError(f"only {told}; give the texts of the tokens that may be written, spaces included")
     return np.array([text in wanted for text in vocabulary.tokens]) | vocabulary.ends
 
@@ -142,12 +142,12 @@ def check_masks(tokens: MaskedTokens, text: str, ids: Sequence[int]) -> None:
     written, found = text.count(tokens.spelling), list(ids).count(tokens.mask)
     if not written:
         other = next((each for each in _SPELLINGS if each in text), None)
-        told = f"holds {other!r}, which is another tokenizer's mask" if other else "has no mask"
+        told = f"holds {quote(other)}, which is another tokenizer's mask" if other else "has no mask"
         raise ArgumentError(
-            f"the text {quote(text)} {told}; write {tokens.spelling!r} where a token is to be filled in"
+            f"the text {quote(text)} {told}; write {quote(tokens.spelling)} where a token is to be filled in"
         )
     if written != found:
         raise ArgumentError(
-            f"the text has {tokens.spelling!r} {written} times, of which the tokenizer made {found} masks; give the "
-            "model's token ids instead: lm.fill(tokens=[...])"
+            f"the text has {quote(tokens.spelling)} {written} times, of which the tokenizer made {found} masks; give "
+            "the model's token ids instead: lm.fill(tokens=[...])"
         )

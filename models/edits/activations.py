@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.models.edits.scopes import (
     Scope,
     Strength,
@@ -60,7 +60,7 @@ class Activation:
         check_scope(self.scope)
         strength = read_strength(self.strength)
         if self.when is not None and not callable(self.when):
-            raise ArgumentError(f"when is {self.when!r}; give a probe, such as fit_probe(...)")
+            raise ArgumentError(f"when is {quote(self.when)}; give a probe, such as fit_probe(...)")
         layers = self.find_layers(anatomy)
         self.check(anatomy, layers)
         if strength == 0.0:

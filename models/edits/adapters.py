@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.extras import needing
 from feynkac.models.edits.activations import write_edit
 from feynkac.models.edits.scopes import (
@@ -155,8 +155,8 @@ def _check_plain(config: Mapping[str, Any]) -> None:
     start = config.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
         raise ArgumentError(
-            f"init_lora_weights={start!r} has changed the base model's own weights; save the adapter as plain LoRA "
-            "with save_pretrained(path_initial_model_for_weight_conversion=...)"
+            f"init_lora_weights={quote(start)} has changed the base model's own weights; save the adapter as plain "
+            "LoRA with save_pretrained(path_initial_model_for_weight_conversion=...)"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_real, as_whole
 from feynkac.base.words import is_word
 from feynkac.models.edits.activations import write_edit
@@ -56,11 +56,11 @@ class Emphasise(Attending):
         """See `feynkac.models.language.editing.Edit`."""
         alpha = as_real(self.alpha)
         if alpha is None or alpha <= 0.0:
-            raise ArgumentError(f"alpha is {self.alpha!r}; it must be positive, and 1 leaves everything as it is")
+            raise ArgumentError(f"alpha is {quote(self.alpha)}; it must be positive, and 1 leaves everything as it is")
         given = [self.spans] if isinstance(self.spans, str | Span) else list(self.spans)
         spans = [Span(one) if isinstance(one, str) else one for one in given]
         if not spans or any(not isinstance(span, Span) or not span.text for span in spans):
-            raise ArgumentError(f"spans is {self.spans!r}; give texts that occur in the prompt")
+            raise ArgumentError(f"spans is {quote(self.spans)}; give texts that occur in the prompt")
         if alpha == 1.0:
             return Prepared(spans=spans)
 
@@ -93,7 +93,7 @@ class BiasAttention(Attending):
         try:
             bias = torch.as_tensor(self.bias, dtype=torch.float32)
         except (TypeError, ValueError, RuntimeError):
-            raise ArgumentError(f"bias is {self.bias!r}; give a number for each token of the prompt") from None
+            raise ArgumentError(f"bias is {quote(self.bias)}; give a number for each token of the prompt") from None
         if bias.ndim not in (1, 2) or not bias.shape[-1] or not bias.isfinite().all():
             raise ArgumentError(f"bias {tuple(bias.shape)} must hold a finite number for each token of the prompt")
         if bias.ndim == 2 and bias.shape[0] != anatomy.heads:
@@ -115,7 +115,7 @@ class BiasAttention(Attending):
 def make_biases(anatomy: Anatomy, layer: Any, heads: Any, queries: str, weigh: Any) -> list[Bias]:
     """The biases of some layers and heads. `weigh` as `Bias.make`, giving (P,) or (heads, P)."""
     if not is_word(queries, ("all", "response")):
-        raise ArgumentError(f"queries is {queries!r}; it must be 'all' or 'response'")
+        raise ArgumentError(f"queries is {quote(queries)}; it must be 'all' or 'response'")
     if isinstance(heads, Mapping):
         chosen = {anatomy.read_layer(number): some for number, some in heads.items()}
         layers = list(chosen) if layer is None else anatomy.read_layers(layer)
@@ -138,11 +138,11 @@ def _read_heads(heads: Any, anatomy: Anatomy, layer: int) -> Tensor:
     if heads is None:
         return torch.ones(anatomy.heads)
     if isinstance(heads, str) or not isinstance(heads, Sequence | range):
-        raise ArgumentError(f"heads is {heads!r}; give numbers, or a mapping from layers to numbers")
+        raise ArgumentError(f"heads is {quote(heads)}; give numbers, or a mapping from layers to numbers")
     which = torch.zeros(anatomy.heads)
     for head in heads:
         number = as_whole(head)
         if number is None or not 0 <= number < anatomy.heads:
-            raise ArgumentError(f"layer {layer} has no head {head!r}: this model has heads 0..{anatomy.heads - 1}")
+            raise ArgumentError(f"layer {layer} has no head {quote(head)}: this model has heads 0..{anatomy.heads - 1}")
         which[number] = 1.0
     return which

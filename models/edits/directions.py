@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_real, as_whole
 from feynkac.models.edits.sites import Site
 
@@ -44,7 +44,7 @@ class Direction(Mapping[int, Tensor]):
         for layer, vector in found.items():
             if as_whole(layer) is None or layer < 0 or vector.ndim not in (1, 2) or not vector.isfinite().all():
                 raise ArgumentError(
-                    f"direction: layer {layer!r} has {tuple(vector.shape)}; give {{layer: (d,) numbers}}"
+                    f"direction: layer {quote(layer)} has {tuple(vector.shape)}; give {{layer: (d,) numbers}}"
                 )
         self._vectors: Mapping[int, Tensor] = MappingProxyType(found)
         self.separation: Mapping[int, float] = MappingProxyType(dict(separation or {}))
@@ -104,7 +104,9 @@ class Direction(Mapping[int, Tensor]):
             return NotImplemented
         more, total = self._read(other), dict(self._vectors)
         if more.of != self.of:
-            raise ArgumentError(f"directions of={self.of!r} and of={more.of!r} cannot be added: they act elsewhere")
+            raise ArgumentError(
+                f"directions of={quote(self.of)} and of={quote(more.of)} cannot be added: they act elsewhere"
+            )
         for layer, vector in more._vectors.items():
             if layer in total and total[layer].shape != vector.shape:
                 shapes = f"{tuple(total[layer].shape)} and {tuple(vector.shape)}"
@@ -120,7 +122,7 @@ class Direction(Mapping[int, Tensor]):
         """The vectors times a number. Raises ArgumentError for one that is not finite."""
         number = as_real(factor)
         if number is None:
-            raise ArgumentError(f"a direction is multiplied by {factor!r}; give a finite number")
+            raise ArgumentError(f"a direction is multiplied by {quote(factor)}; give a finite number")
         share = self.separation if number > 0.0 else None  # elsewhere it puts no pair in order
         return Direction({layer: number * v for layer, v in self._vectors.items()}, share, self.of, self.method)
 
@@ -128,7 +130,7 @@ class Direction(Mapping[int, Tensor]):
         """The vectors divided by a number. Raises ArgumentError for 0 and for one that is not finite."""
         number = as_real(divisor)
         if not number:
-            raise ArgumentError(f"a direction is divided by {divisor!r}; give a finite number other than 0")
+            raise ArgumentError(f"a direction is divided by {quote(divisor)}; give a finite number other than 0")
         return self * (1.0 / number)
 
     def __neg__(self) -> Direction:

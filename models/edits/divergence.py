@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.base.contract import Rows
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.models.edits.activations import write_edit
 from feynkac.models.language.caches.plain import append_one_by_one
 from feynkac.models.language.editing import Anatomy, Change, Edit, Prepared, Where
@@ -47,7 +47,7 @@ class DivergentLM(LanguageModel):
 
     def __init__(self, plain: CausalLM, *edits: Edit, most: float = 2.0) -> None:
         if isinstance(most, bool) or not isinstance(most, int | float) or not 0.0 < most < float("inf"):
-            raise ArgumentError(f"most is {most!r}; give the largest strength, a positive number")
+            raise ArgumentError(f"most is {quote(most)}; give the largest strength, a positive number")
         super().__init__(plain.tokenizer, eos=plain.vocabulary.eos)
         self.plain, self.full = plain, plain.edited(*edits)
         self._measured = plain.edited(*(_Measured(edit) for edit in edits))
@@ -97,7 +97,9 @@ class _Measured:
     def prepare(self, anatomy: Anatomy) -> Prepared:
         prepared = self.edit.prepare(anatomy)
         if prepared.weights or prepared.biases:
-            raise ArgumentError(f"{self.edit!r} changes no activations; only what does has a strength at each token")
+            raise ArgumentError(
+                f"{quote(self.edit)} changes no activations; only what does has a strength at each token"
+            )
         return replace(prepared, changes=[self._weaken(change) for change in prepared.changes])
 
     def _weaken(self, change: Change) -> Change:

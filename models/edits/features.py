@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_whole
 from feynkac.models.edits.activations import Activation
 from feynkac.models.edits.scopes import read_factor
@@ -50,11 +50,11 @@ class Clamp(Activation):
         place = anatomy.model.get_input_embeddings().weight.device
         code = encode_zeros(self.features, find_width(anatomy, self.of, layers), place)
         if not isinstance(self.values, Mapping) or not self.values:
-            raise ArgumentError(f"values is {self.values!r}; give numbers by features, such as {{12: 0.0}}")
+            raise ArgumentError(f"values is {quote(self.values)}; give numbers by features, such as {{12: 0.0}}")
         for number, value in self.values.items():
             feature = as_whole(number)
             if feature is None or not 0 <= feature < code.shape[-1]:
-                raise ArgumentError(f"feature {number!r} does not exist; there are 0..{code.shape[-1] - 1}")
+                raise ArgumentError(f"feature {quote(number)} does not exist; there are 0..{code.shape[-1] - 1}")
             read_factor(f"the value of feature {number}", value)
 
     def change(self, value: Tensor, amount: Tensor, layer: int, where: Where) -> Tensor:

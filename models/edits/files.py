@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError, shorten
+from feynkac.base.errors import ArgumentError, quote, shorten
 from feynkac.base.extras import needing
 from feynkac.models.edits.directions import Direction
 
@@ -105,7 +105,7 @@ def _load_pt(path: Path) -> Direction:
     if not isinstance(inner, Mapping) or not all(
         isinstance(layer, int) and isinstance(vector, Tensor) for layer, vector in inner.items()
     ):
-        raise ArgumentError(f"'{path}' holds {shorten(repr(found))}; it must be {{layer: vector}}")
+        raise ArgumentError(f"'{path}' holds {quote(found)}; it must be {{layer: vector}}")
     return Direction(inner, method="steering vector")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.models.edits.activations import Add, Affine, ProjectOut
 from feynkac.models.edits.adapters import Adapter
 from feynkac.models.edits.attention import BiasAttention, Emphasise
@@ -43,7 +43,7 @@ def save_edits(edits: Edit | Iterable[Edit], path: str | Path) -> Path:
     written = [_write(edit, tensors) for edit in given]
     for edit, record in zip(given, written, strict=True):
         if record.get("kind") not in _KINDS:
-            raise ArgumentError(f"{edit!r} cannot be saved; {', '.join(_KINDS)} can be")
+            raise ArgumentError(f"{quote(edit)} cannot be saved; {', '.join(_KINDS)} can be")
     check_folder(path)
     save_file(tensors, path, metadata={_HEADER: json.dumps(written)})
     return Path(path)
@@ -102,7 +102,7 @@ def _write(value: Any, tensors: dict[str, Tensor]) -> Any:
         return [_write(item, tensors) for item in value]
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise ArgumentError(f"{value!r} cannot be saved with an edit: only numbers, texts and tensors can")
+    raise ArgumentError(f"{quote(value)} cannot be saved with an edit: only numbers, texts and tensors can")
 
 
 def _read(record: Any, tensors: Mapping[str, Tensor]) -> Any:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, cast
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_real, as_whole
 from feynkac.models.language.editing import Change, Prepared, Span, Where
 
@@ -28,7 +28,7 @@ class Steps:
     def __post_init__(self) -> None:
         first, last = as_whole(self.first), None if self.last is None else as_whole(self.last)
         if first is None or (self.last is not None and (last is None or last < first)):
-            raise ArgumentError(f"{self!r} has no steps; give whole numbers, the last not before the first")
+            raise ArgumentError(f"{quote(self)} has no steps; give whole numbers, the last not before the first")
 
 
 Scope: TypeAlias = 'Literal["all", "prompt", "response", "text"] | Steps | Span | range'
@@ -50,7 +50,8 @@ def check_scope(scope: Any) -> None:
             raise ArgumentError(f"scope {scope} is empty, goes back, or leaves out positions")
     elif not isinstance(scope, Steps | Span) and scope not in _NAMES:
         raise ArgumentError(
-            f"scope is {scope!r}; it must be one of {', '.join(map(repr, _NAMES))}, Steps(...), Span(...) or range(...)"
+            f"scope is {quote(scope)}; it must be one of {', '.join(map(repr, _NAMES))}, Steps(...), Span(...) or "
+            "range(...)"
         )
 
 
@@ -87,7 +88,7 @@ def read_strength(strength: Any) -> Strength:
         return cast("Strength", strength)
     number = as_real(strength)
     if number is None:
-        raise ArgumentError(f"strength is {strength!r}; give a finite number, or a function of steps")
+        raise ArgumentError(f"strength is {quote(strength)}; give a finite number, or a function of steps")
     return number
 
 
@@ -95,7 +96,7 @@ def read_factor(name: str, value: Any) -> float:
     """A number of an edit that has no schedule. Raises ArgumentError by its `name` for anything else."""
     number = as_real(value)
     if number is None:
-        raise ArgumentError(f"{name} is {value!r}; give a finite number (schedules in steps are for activations)")
+        raise ArgumentError(f"{name} is {quote(value)}; give a finite number (schedules in steps are for activations)")
     return number
 
 
@@ -106,6 +107,6 @@ def measure(strength: Strength, where: Where) -> Tensor | float:
     found = strength(where.steps)
     if not isinstance(found, Tensor) or found.shape != where.steps.shape:
         raise ArgumentError(
-            f"a strength gave {found!r} for {tuple(where.steps.shape)} steps; it must give a tensor of that shape"
+            f"a strength gave {quote(found)} for {tuple(where.steps.shape)} steps; it must give a tensor of that shape"
         )
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.models.language.editing import Anatomy
 
 Site = Literal["residual", "attention", "mlp", "heads", "embedding"]
@@ -25,7 +25,7 @@ def name_site(anatomy: Anatomy, layer: int, of: str) -> str:
         "heads": anatomy.name_output,
     }
     if of not in names:
-        raise ArgumentError(f"of is {of!r}; it must be one of {', '.join(map(repr, (*names, 'embedding')))}")
+        raise ArgumentError(f"of is {quote(of)}; it must be one of {', '.join(map(repr, (*names, 'embedding')))}")
     name = names[of](layer)
     if of in ("attention", "mlp"):
         anatomy.check_alone(name)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.sites import find_width
 from feynkac.models.language.editing import Anatomy
@@ -25,8 +25,8 @@ def check_place(direction: Any, of: str) -> None:
     """Raises ArgumentError for a direction that was found elsewhere in a layer than it is to act."""
     if isinstance(direction, Direction) and direction.of != of:
         raise ArgumentError(
-            f"the direction was found of={direction.of!r} and the edit is of={of!r}; give of={direction.of!r}, or the "
-            "vectors alone, as dict(direction)"
+            f"the direction was found of={quote(direction.of)} and the edit is of={quote(of)}; give "
+            f"of={quote(direction.of)}, or the vectors alone, as dict(direction)"
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_whole
 from feynkac.models.edits.activations import write_edit
 from feynkac.models.edits.scopes import Scope, check_scope, is_inside, name_scope, prepare_changes, read_factor
@@ -82,12 +82,12 @@ class ScaleHeads:
         check_scope(self.scope)
         by_layer: dict[int, Tensor] = {}
         if not isinstance(self.factors, Mapping):
-            raise ArgumentError(f"factors is {self.factors!r}; give {{(layer, head): factor}}")
+            raise ArgumentError(f"factors is {quote(self.factors)}; give {{(layer, head): factor}}")
         for key, factor in self.factors.items():
             layer, head = key if isinstance(key, tuple) and len(key) == 2 else (None, None)
             number = as_whole(head)
             if layer is None or number is None or not 0 <= number < anatomy.heads:
-                raise ArgumentError(f"{key!r} is no (layer, head): this model has heads 0..{anatomy.heads - 1}")
+                raise ArgumentError(f"{quote(key)} is no (layer, head): this model has heads 0..{anatomy.heads - 1}")
             found = anatomy.read_layer(layer)
             scale = by_layer.setdefault(found, torch.ones(anatomy.heads, anatomy.find_head_size(found)))
             scale[number] = read_factor(f"the factor of {key}", factor)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.errors import ArgumentError, ModelError, quote
 from feynkac.base.host import find_host
 from feynkac.base.numbers import read_whole
 from feynkac.base.vocabulary import Vocabulary
@@ -268,7 +268,7 @@ class LanguageModel(ABC):
 
     def _check_end(self, at_limit: Any) -> None:
         if not isinstance(at_limit, str) or at_limit not in ("truncate", "end"):
-            raise ArgumentError(f"at_limit is {at_limit!r}; it must be 'truncate' or 'end'")
+            raise ArgumentError(f"at_limit is {quote(at_limit)}; it must be 'truncate' or 'end'")
         if at_limit == "end" and not self._eos:
             raise ArgumentError("at_limit='end' needs an end-of-sequence token, and this model was given none")
 

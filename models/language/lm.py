@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.errors import ArgumentError, ModelError, shorten
+from feynkac.base.errors import ArgumentError, ModelError, quote
 from feynkac.base.numbers import read_whole
 from feynkac.models.language.caches.opening import check_whole, find_device, find_window, open_contexts, remember_prompt
 from feynkac.models.language.forks import check_process
@@ -207,10 +207,10 @@ class CausalLM(LanguageModel):
         """
         prompted = self.prompt(prompt, max_tokens=1) if isinstance(prompt, str) else prompt
         if not isinstance(prompted, Prompted) or len(prompted.prompts) != 1:
-            raise ArgumentError(f"remember takes one text or prompt, lm.prompt(...), not {shorten(repr(prompt), 120)}")
+            raise ArgumentError(f"remember takes one text or prompt, lm.prompt(...), not {quote(prompt, 120)}")
         if prompted.lm is not self:
             raise ArgumentError(
-                f"remember takes a prompt of this model; {prompted!r} is one of {prompted.lm!r}, which is "
+                f"remember takes a prompt of this model; {quote(prompted)} is one of {quote(prompted.lm)}, which is "
                 "another object: call its own remember, where it has one"
             )
         self._check()
@@ -267,7 +267,7 @@ def _check_parts(model: Any, tokenizer: Any) -> None:
     ):
         if isinstance(part, type) or not callable(getattr(part, needed, None)):
             raise ArgumentError(
-                f"CausalLM: the {name} is {shorten(repr(part))}; give a model and a tokenizer of transformers, or load "
+                f"CausalLM: the {name} is {quote(part)}; give a model and a tokenizer of transformers, or load "
                 "both by CausalLM.from_pretrained(name)"
             )
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from feynkac.base.errors import ModelError
+from feynkac.base.errors import ModelError, quote
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ def read_dtype(dtype: torch.dtype | str | None) -> torch.dtype | str:
         return "auto"
     found = getattr(torch, dtype.removeprefix("torch."), None) if isinstance(dtype, str) else dtype
     if not (isinstance(found, torch.dtype) and found.is_floating_point):
-        raise ModelError(f"there is no dtype {dtype!r} for a model; give auto, float32, bfloat16 or float16")
+        raise ModelError(f"there is no dtype {quote(dtype)} for a model; give auto, float32, bfloat16 or float16")
     return found
 
 
@@ -62,7 +62,7 @@ def move(model: Any, device: Any) -> Any:
     import torch
 
     if isinstance(device, bool) or not isinstance(device, str | int | torch.device | None):
-        raise ModelError(f"device is {device!r}; give a name such as 'cuda', 'cuda:1' or 'cpu', or leave it out")
+        raise ModelError(f"device is {quote(device)}; give a name such as 'cuda', 'cuda:1' or 'cpu', or leave it out")
     try:
         return model if device is None else model.to(device)
     except Exception as cause:
@@ -70,5 +70,5 @@ def move(model: Any, device: Any) -> Any:
         reason = read_reason(cause).rstrip(".")
         advice = "" if torch.cuda.is_available() else "; leave device out, or install a torch that is built for it"
         raise ModelError(
-            f"cannot move the model to {str(device)!r}: {reason}; torch finds {found} here{advice}"
+            f"cannot move the model to {quote(str(device))}: {reason}; torch finds {found} here{advice}"
         ) from cause

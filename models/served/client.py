@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
-from feynkac.base.errors import ArgumentError, ModelError, ModelLost
+from feynkac.base.errors import ArgumentError, ModelError, ModelLost, quote
 
 if TYPE_CHECKING:
     import httpx2
@@ -113,7 +113,7 @@ class Client:
             except httpx2.TransportError as broken:
                 failure, lost = f"has broken off ({type(broken).__name__}: {broken})", _NOT_ANOTHER
             except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as wrong:
-                raise ArgumentError(f"base_url {self.base_url!r} cannot be asked: {wrong}") from wrong
+                raise ArgumentError(f"base_url {quote(self.base_url)} cannot be asked: {wrong}") from wrong
             else:
                 if (status := answer.status_code) not in (*_BUSY, *_LATE, *_BROKEN):
                     return self._read(answer)
@@ -139,8 +139,8 @@ class Client:
             return answer.json()
         except ValueError as cause:
             raise ModelError(
-                f"the server at {self.base_url} answers with what is no JSON, {_shorten(answer.text)!r}; is this the "
-                "address of a completions API, such as http://localhost:8000/v1?"
+                f"the server at {self.base_url} answers with what is no JSON, {quote(_shorten(answer.text))}; is this "
+                "the address of a completions API, such as http://localhost:8000/v1?"
             ) from cause
 
     def _open(self) -> httpx2.Client:
@@ -164,9 +164,11 @@ def _read_url(base_url: Any) -> str:
     try:
         url = httpx2.URL(base_url)
     except (TypeError, httpx2.InvalidURL) as cause:
-        raise ArgumentError(f"base_url is {base_url!r}; give an address, such as 'http://localhost:8000/v1'") from cause
+        raise ArgumentError(
+            f"base_url is {quote(base_url)}; give an address, such as 'http://localhost:8000/v1'"
+        ) from cause
     if url.scheme not in ("http", "https") or not url.host:
-        raise ArgumentError(f"base_url is {base_url!r}; give an address, such as 'http://localhost:8000/v1'")
+        raise ArgumentError(f"base_url is {quote(base_url)}; give an address, such as 'http://localhost:8000/v1'")
     return str(url.copy_with(path=url.path.rstrip("/") or "/v1"))
 
 

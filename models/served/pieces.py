@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from feynkac.base.errors import ModelError
+from feynkac.base.errors import ModelError, quote
 from feynkac.models.served.questions import Draw, Foreseen, Piece
 from feynkac.models.served.replies import Choice
 from feynkac.models.served.sampling import Sampling
@@ -109,8 +109,8 @@ class Draft:
             self._tries += 1
             if self._tries == (1 if self.question.sampling.is_certain else _TRIES):
                 raise ModelError(
-                    f"a {given.ending.name} ended at {given.text[-40:]!r} by what followed, and behind it the server "
-                    f"never goes on like that ({self._tries} draws); draw pieces by until= or max_tokens="
+                    f"a {given.ending.name} ended at {quote(given.text[-40:])} by what followed, and behind it the "
+                    f"server never goes on like that ({self._tries} draws); draw pieces by until= or max_tokens="
                 )
             self._begin()
 

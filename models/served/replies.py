@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from feynkac.base.errors import ModelError
+from feynkac.base.errors import ModelError, quote
 
 _ENDS = ("stop", "eos", "eos_token")
 _TELLS = ("stop_reason", "matched_stop")
@@ -47,7 +47,7 @@ def read_choices(reply: Any, stops: Sequence[str], *, log_probs: bool) -> list[C
     """The texts of a reply, at least one. Raises ModelError for what is no reply of the completions API."""
     choices = reply.get("choices") if isinstance(reply, dict) else None
     if not isinstance(choices, list) or not choices:
-        raise ModelError(f"the server answers without any text: {reply!r:.300}")
+        raise ModelError(f"the server answers without any text: {quote(reply, 300)}")
     return [_read_choice(each, stops, log_probs) for each in sorted(choices, key=_find_index)]
 
 
@@ -62,7 +62,7 @@ def _read_choice(choice: Any, stops: Sequence[str], log_probs: bool) -> Choice:
     why = choice.get("finish_reason") if isinstance(choice, dict) else None
     if not isinstance(text, str) or why not in (*_ENDS, "length"):
         raise ModelError(
-            f"the server answers {choice!r:.300}, which is no finished text: each needs a `text`, and a "
+            f"the server answers {quote(choice, 300)}, which is no finished text: each needs a `text`, and a "
             f"`finish_reason` that is 'stop' or 'length'"
         )
     stop = _find_stop(choice) if why in _ENDS and stops else None
@@ -78,8 +78,8 @@ def _find_stop(choice: dict[str, Any]) -> str | None:
     """The string that a text has stopped at; None for an end of sequence."""
     if not any(name in choice for name in _TELLS):
         raise ModelError(
-            f"the server does not tell whether {choice.get('text')!r:.80} has ended or stopped at a string, as vLLM "
-            "and SGLang do"
+            f"the server does not tell whether {quote(choice.get('text'), 80)} has ended or stopped at a string, as "
+            "vLLM and SGLang do"
         )
     said = [choice.get(name) for name in _TELLS]
     return next((each for each in said if isinstance(each, str)), None)
@@ -102,7 +102,7 @@ def read_echo(reply: Any) -> Echo:
     if len(told) < 2 or not isinstance(length, int) or min(map(len, told)) < length:
         raise ModelError(
             "this server does not echo a prompt with its log-probabilities (it was asked for echo and logprobs, and "
-            f"returned {choice.text!r:.60}), so that no given text can be observed. Draw the text, and weigh it by "
+            f"returned {quote(choice.text)}), so that no given text can be observed. Draw the text, and weigh it by "
             "p.factor or p.condition; or observe it by an fk.CausalLM"
         )
     return Echo(tuple(map(str, told[0][:length])), tuple(told[1][:length]))
@@ -116,12 +116,12 @@ def score(before: Echo, whole: Echo, text: str) -> float:
     start = len(before.tokens)
     if whole.tokens[:start] != before.tokens:
         raise ModelError(
-            f"the server spells the text before {text!r:.60} and that text with one token across their border, so that "
-            "the one cannot be observed behind the other; let the text begin where a token does, as with the blank "
-            "before a word"
+            f"the server spells the text before {quote(text)} and that text with one token across their border, so "
+            "that the one cannot be observed behind the other; let the text begin where a token does, as with the "
+            "blank before a word"
         )
     nats = whole.log_probs[start:]
     if None in nats:
-        raise ModelError(f"the server tells no log-probability of the first token of {text!r:.60}; open the context "
+        raise ModelError(f"the server tells no log-probability of the first token of {quote(text)}; open the context "
                          "behind a prompt")  # fmt: skip
     return float(sum(each for each in nats if each is not None))

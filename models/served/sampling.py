@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_real
 
 _OURS = ("model", "prompt", "max_tokens", "stop", "n", "best_of", "echo", "stream", "logprobs", "seed", "suffix")
@@ -47,12 +47,12 @@ def read_sampling(temperature: float, top_p: float, extra: Mapping[str, Any] | N
     if not 0.0 < top_p <= 1.0:
         raise ArgumentError(f"top_p is {top_p}; give a probability, above 0 and at most 1")
     if extra is not None and not isinstance(extra, Mapping):
-        raise ArgumentError(f"extra is {extra!r}; give a dict of fields of the request, such as {{'top_k': 40}}")
+        raise ArgumentError(f"extra is {quote(extra)}; give a dict of fields of the request, such as {{'top_k': 40}}")
     extra = dict(extra or {})
     if taken := [name for name in (*_OURS, *_NAMED) if name in extra]:
         whose = "an argument of context" if taken[0] in _NAMED else "set by feynkac itself"
-        raise ArgumentError(f"extra names {taken[0]!r}, which is {whose}; leave it out")
+        raise ArgumentError(f"extra names {quote(taken[0])}, which is {whose}; leave it out")
     try:
         return Sampling(temperature, top_p, json.dumps(extra, sort_keys=True, allow_nan=False))
     except (TypeError, ValueError) as cause:
-        raise ArgumentError(f"extra={extra!r} cannot be sent as JSON: {cause}") from cause
+        raise ArgumentError(f"extra={quote(extra)} cannot be sent as JSON: {cause}") from cause

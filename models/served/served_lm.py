@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.errors import ArgumentError, ModelError, quote
 from feynkac.base.extras import needing
 from feynkac.base.host import find_host
 from feynkac.base.numbers import as_bool, read_real, read_whole
@@ -61,13 +61,13 @@ class ServedLM:
     ) -> None:
         _check_package()
         if not isinstance(model, str) or not model:
-            raise ArgumentError(f"model is {model!r}; give the name that the server has for it")
+            raise ArgumentError(f"model is {quote(model)}; give the name that the server has for it")
         if api_key is not None and not isinstance(api_key, str):
             raise ArgumentError("api_key is no string")
         switches = {"seeded": seeded, "log_probs": log_probs, "listed": listed}
         for name, value in switches.items():
             if as_bool(value) is None:
-                raise ArgumentError(f"{name} is {value!r}; it must be True or False")
+                raise ArgumentError(f"{name} is {quote(value)}; it must be True or False")
         if not read_real("timeout", timeout, 0.0):
             raise ArgumentError("timeout is 0; give the seconds that a request may take")
         client = Client(
@@ -101,7 +101,7 @@ class ServedLM:
         host = find_host()
         if not isinstance(text, str):
             raise ArgumentError(
-                f"context({text!r:.60}): give a text. A completions API takes no list of messages: write them down by "
+                f"context({quote(text)}): give a text. A completions API takes no list of messages: write them down by "
                 "the model's template, as in tokenizer.apply_chat_template(chat, tokenize=False, "
                 "add_generation_prompt=True)"
             )

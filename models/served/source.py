@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from feynkac.base.errors import ModelError
+from feynkac.base.errors import ModelError, quote
 from feynkac.models.served.client import Client, Refused
 from feynkac.models.served.pieces import Draft
 from feynkac.models.served.questions import Draw, Piece, Question, Score
@@ -68,7 +68,8 @@ class Source:
         if self.model not in names:
             raise ModelError(
                 f"the server at {self.client.base_url} serves {', '.join(map(repr, names)) or 'no model by name'}, not "
-                f"{self.model!r}; ask for what it serves, or say listed=False if it loads models as they are asked for"
+                f"{quote(self.model)}; ask for what it serves, or say listed=False if it loads "
+                "models as they are asked for"
             )
 
     def answer(self, questions: Sequence[Question], uniforms: Sequence[Any]) -> list[Any]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from feynkac.base.capabilities import Tokenised, require
 from feynkac.base.contract import LogW, Rows, State
-from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.base.errors import ArgumentError, PotentialError, quote
 from feynkac.potentials.base import Factor
 
 if TYPE_CHECKING:
@@ -54,7 +54,8 @@ def from_genlm(potential: Any, lm: HasVocabulary) -> FromGenlm:
     """
     if isinstance(potential, type) or not isinstance(potential, GenlmPotential):
         raise ArgumentError(
-            f"from_genlm({potential!r:.60}): give an instance with vocab and the coroutines prefix, complete, logw_next"
+            f"from_genlm({quote(potential)}): give an instance with vocab and "
+            "the coroutines prefix, complete, logw_next"
         )
     return FromGenlm(potential, lm.vocabulary)
 
@@ -152,7 +153,7 @@ def _spell(token: Any) -> bytes:
     """The bytes of one of their tokens. Raises ArgumentError for one that has none."""
     written = token if isinstance(token, bytes) else getattr(token, "byte_string", None)
     if not isinstance(written, bytes):
-        raise ArgumentError(f"from_genlm: the vocabulary has {token!r:.40}, which is no bytes; coerce it to bytes")
+        raise ArgumentError(f"from_genlm: the vocabulary has {quote(token, 40)}, which is no bytes; coerce it to bytes")
     return written
 
 

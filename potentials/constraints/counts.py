@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.errors import ArgumentError, ConstraintError, shorten
+from feynkac.base.errors import ArgumentError, ConstraintError, quote, shorten
 from feynkac.base.lists import as_list
 from feynkac.base.masks import States, TokenAutomaton, TokenMask, pack
 from feynkac.base.unicode import check_unicode
@@ -73,8 +73,8 @@ class TokenChoice(TokenFactor):
     """See `tokens`."""
 
     def __init__(self, ban: tuple[int | str, ...], allow: tuple[int | str, ...] | None) -> None:
-        shown = [f"ban={list(ban)!r}"] if ban else []
-        shown += [] if allow is None else [f"allow={list(allow)!r}"]
+        shown = [f"ban={quote(list(ban))}"] if ban else []
+        shown += [] if allow is None else [f"allow={quote(list(allow))}"]
         super().__init__(shorten(f"tokens({', '.join(shown)})"))
         self._ban, self._allow = ban, allow
 
@@ -110,11 +110,11 @@ class TokenChoice(TokenFactor):
             return found
         if not whole:
             raise ArgumentError(
-                f"{self.name}: no single token contains {each!r}, so that banning it bans nothing; it can still be "
-                f"spelt by several tokens: to keep it out of the text use phrases(ban=[{each!r}])"
+                f"{self.name}: no single token contains {quote(each)}, so that banning it bans nothing; it can still "
+                f"be spelt by several tokens: to keep it out of the text use phrases(ban=[{quote(each)}])"
             )
         raise ConstraintError(
-            f"{self.name}: no single token has the text {each!r}, it takes several; "
+            f"{self.name}: no single token has the text {quote(each)}, it takes several; "
             "allow those one by one, or constrain the text with regex(...)"
         )
 
@@ -168,19 +168,15 @@ def length(min: int = 0, max: int | None = None, unit: Unit = "token") -> TokenL
     """
     for limit in (min, 0 if max is None else max):
         if isinstance(limit, bool) or not isinstance(limit, (int, np.integer)) or not 0 <= limit <= _MAX_LENGTH:
-            raise ArgumentError(
-                f"length: the limits are whole numbers from 0 to {_MAX_LENGTH:,}, not {shorten(repr(limit))}"
-            )
+            raise ArgumentError(f"length: the limits are whole numbers from 0 to {_MAX_LENGTH:,}, not {quote(limit)}")
     if max is not None and min > max:
         raise ArgumentError(f"length(min={min}, max={max}): no text is that long and that short; exchange them")
-    name = f"length(min={min}, max={max}, unit={unit!r})"
+    name = f"length(min={min}, max={max}, unit={quote(unit)})"
     one = unit.removesuffix("s") if isinstance(unit, str) else unit
     if is_word(one, ("token",)):
         return TokenLength(int(min), max if max is None else int(max), name)
     if not is_word(one, _BUILD):
-        raise ArgumentError(
-            f"length(unit={shorten(repr(unit))}): choose one of 'token', 'character', 'word', 'sentence'"
-        )
+        raise ArgumentError(f"length(unit={quote(unit)}): choose one of 'token', 'character', 'word', 'sentence'")
     return TextConstraint(name, partial(_BUILD[one], int(min), max if max is None else int(max)))
 
 
@@ -195,10 +191,10 @@ _BUILD = {
 def _list_names(what: str, names: TokenNames) -> tuple[int | str, ...]:
     listed = [names] if isinstance(names, (int, str, np.integer)) else as_list(names)
     if listed is None:
-        raise ArgumentError(f"tokens({what}={shorten(repr(names))}): give a list of token ids and texts")
+        raise ArgumentError(f"tokens({what}={quote(names)}): give a list of token ids and texts")
     for name in listed:
         if isinstance(name, bool) or not isinstance(name, (int, str, np.integer)) or name == "":
-            raise ArgumentError(f"tokens({what}=...): {shorten(repr(name))} is neither a token id nor a text")
+            raise ArgumentError(f"tokens({what}=...): {quote(name)} is neither a token id nor a text")
         if isinstance(name, str):
-            check_unicode(name, f"tokens({what}=...): {name!r}")
+            check_unicode(name, f"tokens({what}=...): {quote(name)}")
     return tuple(int(name) if isinstance(name, np.integer) else name for name in listed)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.errors import ArgumentError, ConstraintError, shorten, shorten_report
+from feynkac.base.errors import ArgumentError, ConstraintError, quote, shorten, shorten_report
 from feynkac.base.masks import TokenAutomaton
 from feynkac.base.words import is_word
 from feynkac.potentials.constraints.automata.listing import list_accepted
@@ -117,12 +117,12 @@ def grammar(lark: str, *, engine: Literal["earley", "llguidance"] | None = None)
     token such as <|im_end|>, which has no text, if no text derives, and, when it is compiled, if tokens can spell none.
     """
     if not isinstance(lark, str):
-        raise ArgumentError(f"grammar({shorten(repr(lark))}): give the grammar as text")
+        raise ArgumentError(f"grammar({quote(lark)}): give the grammar as text")
     if engine is not None and not is_word(engine, ("earley", "llguidance")):
-        raise ArgumentError(f'grammar(engine={shorten(repr(engine))}): the engines are "earley" and "llguidance"')
-    name = shorten(f"grammar({' '.join(lark.split())!r})")
+        raise ArgumentError(f'grammar(engine={quote(engine)}): the engines are "earley" and "llguidance"')
+    name = shorten(f"grammar({quote(' '.join(lark.split()))})")
     if halves := _HALF.search(lark):
-        raise ConstraintError(f"{name}: it holds {halves[0]!r}, half of a character, which no text has")
+        raise ConstraintError(f"{name}: it holds {quote(halves[0])}, half of a character, which no text has")
     bare = _QUOTED.sub(lambda found: " " * len(found[0]), lark)
     if other := _OTHER_NOTATION.search(bare):
         line = lark.count("\n", 0, other.start(1)) + 1

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.errors import ArgumentError, shorten
+from feynkac.base.errors import ArgumentError, quote, shorten
 from feynkac.base.lists import as_list
 from feynkac.base.unicode import check_unicode
 from feynkac.potentials.constraints.automata.matching import build_phrases
@@ -33,10 +33,10 @@ def phrases(
     """
     banned, required = _list_phrases("ban", ban), _list_phrases("require", require)
     if not isinstance(ignore_case, bool):
-        raise ArgumentError(f"phrases(ignore_case={shorten(repr(ignore_case))}): give True or False")
+        raise ArgumentError(f"phrases(ignore_case={quote(ignore_case)}): give True or False")
     if not banned and not required:
         raise ArgumentError("phrases(): name the phrases to ban=[...], or those to require=[...]")
-    shown = [f"{what}={list(listed)!r}" for what, listed in (("ban", banned), ("require", required)) if listed]
+    shown = [f"{what}={quote(list(listed))}" for what, listed in (("ban", banned), ("require", required)) if listed]
     name = shorten(f"phrases({', '.join([*shown, *(['ignore_case=True'] if ignore_case else [])])})")
     return TextConstraint(name, partial(build_phrases, banned, required, ignore_case, name)).prepare()
 
@@ -45,11 +45,11 @@ def _list_phrases(what: str, given: str | Iterable[str]) -> tuple[str, ...]:
     """The phrases, none twice. A single one need not stand in a list."""
     listed = [given] if isinstance(given, str) else as_list(given)
     if listed is None:
-        raise ArgumentError(f"phrases({what}={shorten(repr(given))}): give a list of strings")
+        raise ArgumentError(f"phrases({what}={quote(given)}): give a list of strings")
     for each in listed:
         if not isinstance(each, str):
-            raise ArgumentError(f"phrases({what}=[...]): {shorten(repr(each))} is no string; give a list of strings")
+            raise ArgumentError(f"phrases({what}=[...]): {quote(each)} is no string; give a list of strings")
         if not each:
             raise ArgumentError(f"phrases({what}=['']): every text contains the empty phrase; leave it out")
-        check_unicode(each, f"phrases({what}=...): {shorten(repr(each))}")
+        check_unicode(each, f"phrases({what}=...): {quote(each)}")
     return tuple(dict.fromkeys(listed))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Checks, Reads, has
-from feynkac.base.errors import ArgumentError, ConstraintError, shorten
+from feynkac.base.errors import ArgumentError, ConstraintError, quote, shorten
 from feynkac.base.masks import States, TokenAutomaton, TokenConstraint, TokenMask, count_least, mask_within, pack, words
 from feynkac.base.numbers import as_whole
 from feynkac.base.unicode import check_unicode
@@ -208,13 +208,11 @@ def after(marker: str | int, constraint: TokenConstraint) -> Sequel:
     """
     id = as_whole(marker)
     if not isinstance(marker, str) and (id is None or id < 0):
-        raise ArgumentError(
-            f"after({shorten(repr(marker))}, ...): give the marker as text, or the id of a control token"
-        )
+        raise ArgumentError(f"after({quote(marker)}, ...): give the marker as text, or the id of a control token")
     if marker == "":
         raise ArgumentError("after('', ...): the marker is empty; use the constraint itself")
     if not isinstance(constraint, TokenConstraint):
-        shown = shorten(repr(constraint))
+        shown = quote(constraint)
         raise ArgumentError(
             f"after(..., {shown}): give one constraint on tokens, such as json_schema(...). A product is "
             "written after(m, a) * after(m, b), and a function as constraint(lambda text: f(text.partition(m)[2]))"
@@ -234,10 +232,10 @@ def after(marker: str | int, constraint: TokenConstraint) -> Sequel:
     spelt = marker.encode() if isinstance(marker, str) else int(marker)
     if isinstance(spelt, bytes) and len(spelt) > _LONGEST:
         raise ArgumentError(
-            f"after({shorten(repr(marker))}, ...): the marker has {len(spelt):,} bytes, and may have {_LONGEST}; give "
+            f"after({quote(marker)}, ...): the marker has {len(spelt):,} bytes, and may have {_LONGEST}; give "
             "its end, or a part that comes nowhere else"
         )
-    return Sequel(spelt, constraint, f"after({shorten(repr(marker))}, {shorten(constraint.name)})")
+    return Sequel(spelt, constraint, f"after({quote(marker, 60)}, {shorten(constraint.name)})")
 
 
 def _find_borders(marker: bytes) -> NDArray[np.int64]:

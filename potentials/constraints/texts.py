@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.errors import ArgumentError, ConstraintError, shorten
+from feynkac.base.errors import ArgumentError, ConstraintError, quote, shorten
 from feynkac.base.lists import as_list
 from feynkac.base.masks import TokenAutomaton
 from feynkac.base.unicode import check_unicode
@@ -84,7 +84,7 @@ def regex(pattern: str | re.Pattern[str]) -> TextConstraint:
     automaton that takes more than a second or two to build.
     """
     source, flags = expressions.check(pattern)
-    return TextConstraint(shorten(f"regex({source!r})"), partial(expressions.build_dfa, source, flags)).prepare()
+    return TextConstraint(shorten(f"regex({quote(source)})"), partial(expressions.build_dfa, source, flags)).prepare()
 
 
 @suggest_names()
@@ -100,17 +100,17 @@ def choices(options: Iterable[str]) -> TextConstraint:
     surrogate), and for millions of characters.
     """
     if (listed := as_list(options)) is None:
-        shown = shorten(repr(options))
+        shown = quote(options)
         example = f", choices([{shown}])" if isinstance(options, str) else ""
         raise ArgumentError(f"choices({shown}): give a list of strings{example}")
     if wrong := [option for option in listed if not isinstance(option, str)]:
-        raise ArgumentError(f"choices: {shorten(repr(wrong[0]))} is no string; give a list of strings")
+        raise ArgumentError(f"choices: {quote(wrong[0])} is no string; give a list of strings")
     for option in listed:
-        check_unicode(option, f"choices: {shorten(repr(option))}", ConstraintError)
+        check_unicode(option, f"choices: {quote(option)}", ConstraintError)
     if not listed:
         raise ConstraintError("choices([]): there is nothing to choose from; give at least one text")
     texts = sorted(set(listed))
-    name = shorten(f"choices({texts!r})")
+    name = shorten(f"choices({quote(texts)})")
     return TextConstraint(name, partial(build_choice, texts, name)).prepare()
 
 

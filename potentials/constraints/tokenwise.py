@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.capabilities import CarriesAutomata, Checks, ForeseesAcceptance, Tokenised, has, require
 from feynkac.base.contract import LogW, Rows, State
-from feynkac.base.errors import ArgumentError, shorten
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.masks import States, TokenAutomaton
 from feynkac.base.per_vocabulary import PerVocabulary
 from feynkac.potentials.base import Factor
@@ -26,7 +26,7 @@ _REMEMBERED = 8192  # texts whose states a constraint remembers, where the model
 def read_name(name: str | None, of: str) -> str | None:
     """The `name` that a user gave to what `of` makes, None where it is left out. Raises ArgumentError."""
     if not isinstance(name, str | None):
-        raise ArgumentError(f"{of}(name={shorten(repr(name))}): give a string")
+        raise ArgumentError(f"{of}(name={quote(name)}): give a string")
     return name
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.errors import ArgumentError, ConstraintError, shorten
+from feynkac.base.errors import ArgumentError, ConstraintError, quote, shorten
 from feynkac.base.lists import as_list
 from feynkac.base.unicode import check_unicode
 from feynkac.potentials.base import Factor, Product
@@ -85,8 +85,8 @@ class Support(TextConstraint):
 def _choose(choices: Mapping[Any, float], name: str | None) -> Factor:
     if not choices:
         raise ArgumentError("wfsa({}): give at least one regular expression with its log-weight")
-    named = name or shorten(f"wfsa({dict(choices)!r})")
-    weights = {each: _read_weight(weight, f"wfsa({{{each!r}: ...}})") for each, weight in choices.items()}
+    named = name or shorten(f"wfsa({quote(dict(choices))})")
+    weights = {each: _read_weight(weight, f"wfsa({{{quote(each)}: ...}})") for each, weight in choices.items()}
     kept = [(each, weight) for each, weight in weights.items() if weight > -math.inf]
     if not kept:
         raise ConstraintError(f"{named}: all weights are zero, so that no text has weight")
@@ -166,16 +166,16 @@ def _join(mask: TextConstraint, weight: TextWeight) -> Factor:
 def _list_transitions(given: Any) -> list[tuple[Hashable, Ranges, Hashable, float]]:
     """The transitions that weigh anything, with the characters of each."""
     if (entries := as_list(given)) is None:
-        raise ArgumentError(f"wfsa({shorten(repr(given))}): give a list of transitions such as {_EXAMPLE}")
+        raise ArgumentError(f"wfsa({quote(given)}): give a list of transitions such as {_EXAMPLE}")
     listed: list[tuple[Hashable, Ranges, Hashable, float]] = []
     for each in entries:
         if not isinstance(each, (tuple, list)) or len(each) != 4:
-            raise ArgumentError(f"wfsa: {shorten(repr(each))} is no transition; write {_EXAMPLE}")
+            raise ArgumentError(f"wfsa: {quote(each)} is no transition; write {_EXAMPLE}")
         origin, char, target, weight = each
         for state in (origin, target):
             if not isinstance(state, Hashable):
-                raise ArgumentError(f"wfsa: the state {shorten(repr(state))} has no hash; name states by str or int")
-        weight = _read_weight(weight, f"wfsa: of {shorten(repr(each))}")
+                raise ArgumentError(f"wfsa: the state {quote(state)} has no hash; name states by str or int")
+        weight = _read_weight(weight, f"wfsa: of {quote(each)}")
         if weight > -math.inf:
             listed.append((origin, _read_character(char), target, weight))
     return listed
@@ -185,35 +185,35 @@ def _list_states(what: str, given: Any) -> dict[Hashable, float]:
     if given is None:
         raise ArgumentError(f"wfsa: name the {what} state, {what}=..., or give a mapping of states to log-weights")
     if isinstance(given, Mapping):
-        weights = {state: _read_weight(weight, f"wfsa({what}={{{state!r}: ...}})") for state, weight in given.items()}
+        weights = {
+            state: _read_weight(weight, f"wfsa({what}={{{quote(state)}: ...}})") for state, weight in given.items()
+        }
         return {state: weight for state, weight in weights.items() if weight > -math.inf}
     if not isinstance(given, Hashable):
-        raise ArgumentError(
-            f"wfsa({what}={shorten(repr(given))}): give one state, or a mapping of several to log-weights"
-        )
+        raise ArgumentError(f"wfsa({what}={quote(given)}): give one state, or a mapping of several to log-weights")
     return {given: 0.0}
 
 
 def _read_weight(weight: Any, of: str) -> float:
     if isinstance(weight, bool) or not isinstance(weight, Real) or math.isnan(weight) or weight == math.inf:
-        raise ArgumentError(f"{of}: the log-weight is {shorten(repr(weight))}; give a number of nats, or -inf")
+        raise ArgumentError(f"{of}: the log-weight is {quote(weight)}; give a number of nats, or -inf")
     return float(weight)
 
 
 def _read_character(char: Any) -> Ranges:
     """The characters that a transition may take. Raises ArgumentError, ConstraintError."""
     if not isinstance(char, str):
-        raise ArgumentError(f"wfsa: {shorten(repr(char))} is no str; give a character, or a regex for one")
-    check_unicode(char, f"wfsa: the character {char!r}", ConstraintError)
+        raise ArgumentError(f"wfsa: {quote(char)} is no str; give a character, or a regex for one")
+    check_unicode(char, f"wfsa: the character {quote(char)}", ConstraintError)
     try:
         tree = _parser.parse(char)
         one = len(tree) == 1 and tree[0][0] in (sre.LITERAL, sre.NOT_LITERAL, sre.ANY, sre.IN)
         found = match_characters(char, tree.state.flags) if one else ()
     except (WrongSyntax, OverflowError, RecursionError) as error:
-        raise ConstraintError(f"wfsa: {shorten(repr(char))} is no regex: {error}") from None
+        raise ConstraintError(f"wfsa: {quote(char)} is no regex: {error}") from None
     if not one:
         raise ConstraintError(
-            f"wfsa: {shorten(repr(char))} is no regex for one character, such as 'a' or '[a-z]'; spell longer texts by "
+            f"wfsa: {quote(char)} is no regex for one character, such as 'a' or '[a-z]'; spell longer texts by "
             "several states, and fold transitions without a character into the others"
         )
     return found

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.contract import LogW, Rows, State
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.sampling import View
 from feynkac.potentials.diffusion.operators import Operator
 from feynkac.potentials.rewards.decoded import Guess, require_outputs, store
@@ -65,5 +65,5 @@ def observed(operator: Operator, y: Tensor, noise: float, prior: float | Literal
     if not noise > 0.0 or not math.isfinite(noise):
         raise ArgumentError(f"observed(noise={noise}): the standard deviation of the noise is above 0")
     if prior != "online" and not prior > 0.0:
-        raise ArgumentError(f"observed(prior={prior!r}): a variance above 0, or 'online'")
+        raise ArgumentError(f"observed(prior={quote(prior)}): a variance above 0, or 'online'")
     return Observation(operator, torch.as_tensor(y), float(noise), prior)

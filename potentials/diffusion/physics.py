@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_real
 from feynkac.potentials.rewards.boundaries import read_every
 from feynkac.potentials.rewards.decoded import DecodedReward, Steps, count_steps
@@ -64,7 +64,7 @@ def clashes(radii: Any, bonded: Any = (), stiffness: float = 1.0, every: Steps =
     """
     size = torch.as_tensor(radii, dtype=torch.float64)
     if size.ndim > 1 or not bool((size >= 0.0).all()) or not bool(torch.isfinite(size).all()):
-        raise ArgumentError(f"clashes(radii={radii!r}): give one number of at least 0, or one for each atom")
+        raise ArgumentError(f"clashes(radii={quote(radii)}): give one number of at least 0, or one for each atom")
     stiffness = read_real("clashes: stiffness", stiffness, 0.0)
     free = _read_atoms("clashes", "bonded", bonded, 2) if len(bonded) else torch.zeros(0, 2, dtype=torch.long)
 
@@ -93,7 +93,7 @@ def chirality(centres: Any, hands: Any, least: float = 0.4, stiffness: float = 1
     """
     rows, sign = _read_atoms("chirality", "centres", centres, 4), _read_bounds("chirality", hands, len(centres))
     if not bool((sign.abs() == 1.0).all()):
-        raise ArgumentError(f"chirality(hands={hands!r}): 1 or -1, one for all centres or one for each")
+        raise ArgumentError(f"chirality(hands={quote(hands)}): 1 or -1, one for all centres or one for each")
     least, stiffness = read_real("chirality: least", least, 0.0), read_real("chirality: stiffness", stiffness, 0.0)
 
     def energy(x: Tensor) -> Tensor:
@@ -110,9 +110,9 @@ def _read_atoms(name: str, what: str, given: Any, width: int) -> Tensor:
     rows = torch.as_tensor(given)
     whole = not rows.is_floating_point() and rows.dtype != torch.bool
     if rows.ndim != 2 or rows.shape[1] != width or not whole or not bool((rows >= 0).all()):
-        raise ArgumentError(f"{name}({what}={given!r}): give (m, {width}) numbers of atoms, counted from 0")
+        raise ArgumentError(f"{name}({what}={quote(given)}): give (m, {width}) numbers of atoms, counted from 0")
     if any(len(set(row)) < width for row in rows.tolist()):
-        raise ArgumentError(f"{name}({what}={given!r}): the atoms of one row are different ones")
+        raise ArgumentError(f"{name}({what}={quote(given)}): the atoms of one row are different ones")
     return rows.long()
 
 
@@ -120,7 +120,9 @@ def _read_bounds(name: str, given: Any, count: int) -> Tensor:
     """(count,) float64 numbers."""
     bounds = torch.as_tensor(given, dtype=torch.float64)
     if bounds.shape not in ((), (count,)) or bool(torch.isnan(bounds).any()):
-        raise ArgumentError(f"{name}: {given!r} for {count} rows of atoms; give one number for all, or one for each")
+        raise ArgumentError(
+            f"{name}: {quote(given)} for {count} rows of atoms; give one number for all, or one for each"
+        )
     return bounds.expand(count)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.contract import LogW, Potential, Rows, State
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_real
 from feynkac.base.sampling import NoiseLevel, View
 from feynkac.potentials.rewards.decoded import Guess, store
@@ -56,7 +56,7 @@ def foreseen(potential: Potential, prior: Tractable, posterior: Tractable, log_e
     Raises ArgumentError for what is no potential, and for laws without `log_prob(x, noise_level)`.
     """
     if not isinstance(potential, Potential):
-        raise ArgumentError(f"foreseen({potential!r}): give a potential, such as observed(...) or reward(f)")
+        raise ArgumentError(f"foreseen({quote(potential)}): give a potential, such as observed(...) or reward(f)")
     for each in (prior, posterior):
         if not isinstance(each, Tractable):
             raise ArgumentError(
@@ -65,5 +65,5 @@ def foreseen(potential: Potential, prior: Tractable, posterior: Tractable, log_e
             )
     height = as_real(log_evidence)
     if height is None:
-        raise ArgumentError(f"foreseen(log_evidence={log_evidence!r}): a finite number of nats")
+        raise ArgumentError(f"foreseen(log_evidence={quote(log_evidence)}): a finite number of nats")
     return Foreseen(potential, prior, posterior, height)

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from feynkac.base.contract import LogW, Rows, State
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.sampling import NoiseLevel, View
 from feynkac.potentials.rewards.boundaries import Every, read_every
 from feynkac.potentials.rewards.decoded import Guess, Steps, count_steps, store
@@ -44,6 +44,6 @@ def twist(f: Callable[[Tensor, NoiseLevel], Any], every: Every = 1) -> Twist:
     Raises ArgumentError for bad arguments; PotentialError, when used, for NaN, +inf and other shapes.
     """
     if not callable(f):
-        raise ArgumentError(f"twist({f!r}): give a function of a batch of samples and their noise level")
+        raise ArgumentError(f"twist({quote(f)}): give a function of a batch of samples and their noise level")
     name = f"twist({getattr(f, '__name__', None) or type(f).__name__})"
     return Twist(f, count_steps(read_every(every, "twist"), name), name)

@@ -6,7 +6,7 @@ import numpy as np
 
 from feynkac.base.capabilities import Completes, require
 from feynkac.base.contract import LogW, Potential, Rows, Schedule, State
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.words import is_word
 from feynkac.potentials.base import Factor
 from feynkac.potentials.rewards.folds import FOLDS, Kind
@@ -34,10 +34,10 @@ class Lookahead(Factor):
         power: float | Schedule = 1.0,
     ) -> None:
         if not isinstance(potential, Potential):
-            raise ArgumentError(f"Lookahead({potential!r}): give a potential, such as reward(f) or constraint(f)")
+            raise ArgumentError(f"Lookahead({quote(potential)}): give a potential, such as reward(f) or constraint(f)")
         if samples < 0 or not is_word(kind, FOLDS) or not np.isfinite(worst):
             raise ArgumentError(
-                f"Lookahead(samples={samples}, kind={kind!r}, worst={worst}); samples is 0 or more, "
+                f"Lookahead(samples={samples}, kind={quote(kind)}, worst={worst}); samples is 0 or more, "
                 f"kind one of {', '.join(map(repr, FOLDS))}, and worst a finite number of nats"
             )
         self.potential = potential

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeAlias, cast
 
-from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.base.errors import ArgumentError, PotentialError, quote
 from feynkac.base.lists import as_list
 from feynkac.base.numbers import as_whole, read_steps
 
@@ -55,7 +55,7 @@ def read_every(every: Any, what: str) -> Every:
     """`every`, as it is meant. Raises ArgumentError, for the potential `what`, for what says no boundary."""
     if isinstance(every, re.Pattern):
         if not isinstance(every.pattern, str):
-            raise ArgumentError(f"{what}(every={every!r}): the pattern is one of bytes; compile a str")
+            raise ArgumentError(f"{what}(every={quote(every)}): the pattern is one of bytes; compile a str")
         return every
     if isinstance(every, str) and (every in BOUNDARIES or (every and not any(map(str.isalnum, every)))):
         return every
@@ -67,8 +67,8 @@ def read_every(every: Any, what: str) -> Every:
     if steps is None or steps < 1:
         names = ", ".join(map(repr, BOUNDARIES))
         raise ArgumentError(
-            f"{what}(every={every!r}): choose one of {names}, or a number of steps, at least 1, or several, such as "
-            "range(20, 81, 20); or give a separator without letters, such as '\\n\\n', a compiled pattern such as "
+            f"{what}(every={quote(every)}): choose one of {names}, or a number of steps, at least 1, or several, such "
+            "as range(20, 81, 20); or give a separator without letters, such as '\\n\\n', a compiled pattern such as "
             "re.compile('Step [0-9]+:'), or a function of the text that lists the lengths of its complete prefixes"
         )
     return steps
@@ -94,7 +94,7 @@ def _ask(text: str, start: int, every: Callable[[str], Iterable[int]]) -> list[i
     ends = [None] if listed is None else [as_whole(end) for end in listed]
     if not all(end is not None and 0 <= end <= len(text) for end in ends):
         raise PotentialError(
-            f"every={getattr(every, '__name__', type(every).__name__)} returned {said!r:.80} for a text of {len(text)} "
-            "characters; return the lengths of its complete prefixes"
+            f"every={getattr(every, '__name__', type(every).__name__)} returned {quote(said, 80)} for a text of "
+            f"{len(text)} characters; return the lengths of its complete prefixes"
         )
     return sorted({end for end in ends if end is not None and end > start})

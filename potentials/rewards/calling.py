@@ -11,7 +11,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_seconds, read_whole
 from feynkac.base.words import is_word
 from feynkac.potentials.rewards.loop import check_loop, start_coroutine
@@ -59,7 +59,7 @@ class Calls:
                 )
         read_seconds(f"{what}: timeout", self.timeout)
         if not is_word(self.on_error, get_args(OnError)):
-            raise ArgumentError(f"{what}: on_error is {self.on_error!r}; choose 'raise', 'kill' or 'retry'")
+            raise ArgumentError(f"{what}: on_error is {quote(self.on_error)}; choose 'raise', 'kill' or 'retry'")
         if self.on_error == "kill" and batch:
             raise ArgumentError(
                 f"{what}: with batch=True one failure would kill every particle; give a function of one sample, "

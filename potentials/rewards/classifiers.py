@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import ArgumentError, PotentialError, shorten
+from feynkac.base.errors import ArgumentError, PotentialError, quote, shorten
 from feynkac.base.problems import Problem
 from feynkac.base.words import is_word
 from feynkac.potentials.rewards.calling import Calls
@@ -38,7 +38,7 @@ def read_classifier(f: Any, tokenizer: Any, label: Any, score: Any, reads: Any) 
     if is_pipeline(f):
         if not classifies(f):
             raise ArgumentError(
-                f"reward: this is a pipeline for {f.task!r}, and a reward takes one for 'text-classification'; of "
+                f"reward: this is a pipeline for {quote(f.task)}, and a reward takes one for 'text-classification'; of "
                 "another one write a function that makes a number of what it returns"
             )
         if tokenizer is not None:
@@ -70,7 +70,7 @@ class Classifier:
         templated = bool(getattr(encoder.tokenizer, "chat_template", None))
         self.reads = reads or ("chat" if self._outputs == 1 and templated else "text")
         if not is_word(self.reads, get_args(Reads)):
-            raise ArgumentError(f"reward: reads is {reads!r}; choose 'text', 'pair' or 'chat'")
+            raise ArgumentError(f"reward: reads is {quote(reads)}; choose 'text', 'pair' or 'chat'")
         if self.reads == "chat" and not templated:
             raise ArgumentError("reward: reads='chat' needs a tokenizer with a chat template; use 'pair' or 'text'")
 
@@ -118,16 +118,18 @@ def _find_label(names: Mapping[Any, str], outputs: int, label: Any) -> int:
         return label
     found = [i for i in range(outputs) if names.get(i) == label]
     if len(found) > 1:
-        raise ArgumentError(f"reward: label={label!r} names the outputs {found} of this model; give one of the numbers")
+        raise ArgumentError(
+            f"reward: label={quote(label)} names the outputs {found} of this model; give one of the numbers"
+        )
     if not found:
-        raise ArgumentError(f"reward: label={label!r} is none that this model has: {shorten(known, 300)}")
+        raise ArgumentError(f"reward: label={quote(label)} is none that this model has: {shorten(known, 300)}")
     return found[0]
 
 
 def _find_head(problem_type: str | None, outputs: int, score: Head | None) -> str:
     """How logits become scores: "softmax", "sigmoid" or "logit". A single one is a number by default."""
     if score is not None and not is_word(score, get_args(Head)):
-        raise ArgumentError(f"reward: score is {score!r}; choose 'log_prob' or 'logit'")
+        raise ArgumentError(f"reward: score is {quote(score)}; choose 'log_prob' or 'logit'")
     if problem_type == "regression" and score == "log_prob":
         raise ArgumentError("reward: this model's outputs are no probabilities (regression); use score='logit'")
     if score == "logit" or problem_type == "regression" or (outputs == 1 and score is None):

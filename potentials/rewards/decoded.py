@@ -15,7 +15,7 @@ from torch import Tensor
 
 from feynkac.base.capabilities import Decodes, TellsCopies, has, require
 from feynkac.base.contract import LogW, Potential, Rows, State
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.sampling import Estimates, View
 from feynkac.potentials.base import Factor
 from feynkac.potentials.rewards.boundaries import STEPS, Every, is_due
@@ -146,7 +146,7 @@ def count_steps(every: Every, name: str) -> Steps:
         return every
     lacks = f"{every}s" if every in ("word", "sentence") else "text to be cut"
     raise ArgumentError(
-        f"'{name}' is asked every={every!r}, but an image has no {lacks}; use every='token' (each step of the "
+        f"'{name}' is asked every={quote(every)}, but an image has no {lacks}; use every='token' (each step of the "
         "model), a number of steps, several such as range(20, 81, 20), or 'end'"
     )
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.words import is_word
 
 Kind: TypeAlias = Literal["difference", "max", "sum"]
@@ -32,4 +32,4 @@ FOLDS: dict[str, Callable[[Any, Any], Any]] = {
 def check_kind(kind: str, what: str = "reward") -> None:
     """Raises ArgumentError for an unknown kind of the potential `what`."""
     if not is_word(kind, FOLDS):
-        raise ArgumentError(f"{what}(kind={kind!r}): choose one of {', '.join(map(repr, FOLDS))}")
+        raise ArgumentError(f"{what}(kind={quote(kind)}): choose one of {', '.join(map(repr, FOLDS))}")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import ScoresAnswers, require
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.problems import Problem
 from feynkac.base.words import is_word
 from feynkac.potentials.rewards.boundaries import Every, read_every
@@ -56,7 +56,7 @@ def judge(
     check_scale(scale, "judge")
     every = read_every(every, "judge")
     if not is_word(score, ("log_odds", "log_prob")):
-        raise ArgumentError(f"judge: score is {score!r}; choose 'log_odds' or 'log_prob'")
+        raise ArgumentError(f"judge: score is {quote(score)}; choose 'log_odds' or 'log_prob'")
     lm = require(
         lm, ScoresAnswers, f"judge: {type(lm).__name__} is no language model to ask; give a CausalLM", ArgumentError
     )
@@ -64,7 +64,9 @@ def judge(
     if callable(question):
         told = find_problem(question, "judge: ", False)
     elif not isinstance(question, str) or not question.strip():
-        raise ArgumentError(f"judge: the question is {question!r}; give a text, or a function of the text to judge")
+        raise ArgumentError(
+            f"judge: the question is {quote(question)}; give a text, or a function of the text to judge"
+        )
     judging = Judge(lm, question, told, [_read_answer(each) for each in _read_pair(answers)], score)
     calls = Calls(told=None if told is None else "")
     scorer = Scorer(judging, f"judge({judging.name})", batch=True, calls=calls, pure=isinstance(question, str))
@@ -103,14 +105,14 @@ class Judge:
 
 def _read_pair(answers: Any) -> tuple[Any, Any]:
     if isinstance(answers, str) or not isinstance(answers, Sequence) or len(answers) != 2:
-        raise ArgumentError(f"judge: answers is {answers!r:.80}; give what stands for yes, and what stands for no")
+        raise ArgumentError(f"judge: answers is {quote(answers, 80)}; give what stands for yes, and what stands for no")
     return answers[0], answers[1]
 
 
 def _read_answer(answer: Any) -> list[str]:
     texts = [answer] if isinstance(answer, str) else list(answer) if isinstance(answer, Sequence) else []
     if not texts or not all(isinstance(text, str) and text for text in texts):
-        raise ArgumentError(f"judge: {answer!r:.80} is no answer; give a text, or a list of texts")
+        raise ArgumentError(f"judge: {quote(answer, 80)} is no answer; give a text, or a list of texts")
     return texts
 
 
@@ -121,6 +123,6 @@ def _check_apart(answers: list[list[str]]) -> None:
         for j, other in enumerate(texts):
             if i != j and text.startswith(other):
                 raise ArgumentError(
-                    f"judge: the answer {text!r} begins with the answer {other!r}, and is counted there; give answers "
-                    "of which none begins with another"
+                    f"judge: the answer {quote(text)} begins with the answer {quote(other)}, and is counted there; "
+                    "give answers of which none begins with another"
                 )

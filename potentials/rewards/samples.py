@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from feynkac.base.capabilities import Decodes, Writes, has
 from feynkac.base.contract import LogW, Rows, State
-from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.base.errors import ArgumentError, PotentialError, quote
 from feynkac.base.numbers import as_real, read_flag
 from feynkac.potentials.base import Factor
 from feynkac.potentials.rewards.boundaries import Every
@@ -71,7 +71,7 @@ def make_scorer(f: Any, what: str, convert: Convert = read_number, batch: bool =
     function of the sample, and for calls that cannot be.
     """
     if not callable(f):
-        raise ArgumentError(f"{what}({f!r}): give a function of the sample, which is a text or a decoded image")
+        raise ArgumentError(f"{what}({quote(f)}): give a function of the sample, which is a text or a decoded image")
     batch = read_flag(f"{what}: batch", batch)
     told = find_problem(f, f"{what}: " if what else "", batch)
     how = Calls(is_async(f), told, **calls).check(what, batch)
@@ -81,7 +81,7 @@ def make_scorer(f: Any, what: str, convert: Convert = read_number, batch: bool =
 def check_scale(scale: Any, what: str = "reward") -> None:
     """Raises ArgumentError for a scale that is no finite number."""
     if as_real(scale) is None:
-        raise ArgumentError(f"{what}(scale={scale!r}): the scale is a finite number, in nats per unit of reward")
+        raise ArgumentError(f"{what}(scale={quote(scale)}): the scale is a finite number, in nats per unit of reward")
 
 
 # Of modules and not of functions, so that potentials travel to other processes; what they import takes a while.

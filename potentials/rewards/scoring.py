@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.capabilities import Remembers, TellsProblems, has, require
 from feynkac.base.contract import Rows
-from feynkac.base.errors import PotentialError, is_out_of_memory
+from feynkac.base.errors import PotentialError, is_out_of_memory, quote
 from feynkac.base.numbers import take_only
 from feynkac.base.problems import Problem
 from feynkac.potentials.rewards.calling import Calls, Failed
@@ -69,7 +69,7 @@ class Scorer:
         asked = list(first.values())
 
         def place(i: int) -> str:
-            return f"{self._start(t)}, row {rows[asked[i]]}, text {_shorten(texts[asked[i]])!r},"
+            return f"{self._start(t)}, row {rows[asked[i]]}, text {quote(_shorten(texts[asked[i]]))},"
 
         told = None if problems is None else [problems[i] for i in asked]
         whole = f"{self._start(t)}, asked about {len(asked)} texts,"

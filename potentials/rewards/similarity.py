@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.errors import ArgumentError, PotentialError, shorten
+from feynkac.base.errors import ArgumentError, PotentialError, quote
 from feynkac.potentials.rewards.boundaries import Every, read_every
 from feynkac.potentials.rewards.encoders import Encoder, embeds, is_model, is_pipeline
 from feynkac.potentials.rewards.folds import Kind, check_kind
@@ -58,7 +58,7 @@ def similarity(
     every = read_every(every, "similarity")
     given = [to] if isinstance(to, str) else list(to) if isinstance(to, Sequence) else []
     if not given or not all(isinstance(text, str) and text for text in given):
-        raise ArgumentError(f"similarity({to!r:.80}): give a text, or a list of texts, to be near to")
+        raise ArgumentError(f"similarity({quote(to, 80)}): give a text, or a list of texts, to be near to")
     scorer = Scorer(Nearest(given, _read_model(model, tokenizer)), _name(given), batch=True, pure=True)
     return TextFactor(scorer, every=every, kind=kind, scale=float(scale))
 
@@ -115,7 +115,9 @@ class Encoded:
 def _read_model(model: Any, tokenizer: Any) -> Embed:
     if is_pipeline(model):
         if not embeds(model):
-            raise ArgumentError(f"similarity: this is a pipeline for {model.task!r}; give one for 'feature-extraction'")
+            raise ArgumentError(
+                f"similarity: this is a pipeline for {quote(model.task)}; give one for 'feature-extraction'"
+            )
         if tokenizer is not None:
             raise ArgumentError("similarity: a pipeline has its tokenizer; leave tokenizer= out")
         return MeanPooled(Encoder.of_pipeline(model))
@@ -128,7 +130,7 @@ def _read_model(model: Any, tokenizer: Any) -> Embed:
         return MeanPooled(Encoder(model, tokenizer, {}, None))
     if isinstance(model, type) or not isinstance(model, Encodes):
         raise ArgumentError(
-            f"similarity: {shorten(repr(model))} embeds no texts; give a feature-extraction pipeline, a model with its "
+            f"similarity: {quote(model)} embeds no texts; give a feature-extraction pipeline, a model with its "
             "tokenizer=, or an object with encode(texts)"
         )
     return Encoded(model)
@@ -140,4 +142,4 @@ def _normalise(found: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _name(given: Sequence[str]) -> str:
-    return f"similarity({shorten(repr(given[0]), 40)}{', ...' if len(given) > 1 else ''})"
+    return f"similarity({quote(given[0], 40)}{', ...' if len(given) > 1 else ''})"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Remembers, has
 from feynkac.base.contract import LogW, Rows, State
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.words import is_word
 from feynkac.potentials.base import Factor
 from feynkac.potentials.rewards.boundaries import STEPS, Every, boundaries, read_every
@@ -60,11 +60,13 @@ def process_reward(
     every = read_every(every, "process_reward")
     if isinstance(every, (int, *STEPS)) or every in ("token", "end"):
         raise ArgumentError(
-            f"process_reward(every={every!r}): a step ends at a place in the text; give a separator such as '\\n\\n', "
-            "a compiled pattern, 'word' or 'sentence'"
+            f"process_reward(every={quote(every)}): a step ends at a place in the text; give a separator such as "
+            "'\\n\\n', a compiled pattern, 'word' or 'sentence'"
         )
     if not is_word(total, get_args(Total)):
-        raise ArgumentError(f"process_reward(total={total!r}): choose one of {', '.join(map(repr, get_args(Total)))}")
+        raise ArgumentError(
+            f"process_reward(total={quote(total)}): choose one of {', '.join(map(repr, get_args(Total)))}"
+        )
     slow = {"workers": workers, "timeout": timeout, "on_error": on_error, "retries": retries}
     return StepFactor(make_scorer(f, "process_reward", batch=batch, **slow), every, total, float(scale))
 

@@ -10,7 +10,7 @@ from typing import Any, SupportsFloat, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import PotentialError
+from feynkac.base.errors import PotentialError, quote
 from feynkac.base.numbers import take_only
 from feynkac.potentials.rewards.calling import Failed
 
@@ -92,4 +92,4 @@ def describe(value: Any) -> str:
     """A returned value, for an error."""
     if getattr(value, "ndim", 0):
         return f"{type(value).__name__} of shape {tuple(value.shape)}"
-    return "None" if value is None else f"{type(value).__name__} {value!r}"[:80]
+    return "None" if value is None else f"{type(value).__name__} {quote(value)}"[:80]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.programs.distributions import Categorical
 from feynkac.programs.particle import Particle
 from feynkac.programs.program import program
@@ -126,11 +126,11 @@ def _write_example(example: Choice) -> tuple[str, str]:
 
 def _find_answer(example: Choice) -> int:
     if example.answer not in example.options:
-        raise ArgumentError(f"{example!r}: its answer is none of its options")
+        raise ArgumentError(f"{quote(example)}: its answer is none of its options")
     return list(example.options).index(example.answer)
 
 
 def _check_options(options: Sequence[str]) -> Sequence[str]:
     if isinstance(options, str) or not 2 <= len(options) <= 26 or len(set(options)) < len(options):
-        raise ArgumentError(f"options={options!r}: give a list of 2 to 26 texts, none twice")
+        raise ArgumentError(f"options={quote(options)}: give a list of 2 to 26 texts, none twice")
     return options

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_whole
 from feynkac.programs.distributions import Categorical
 from feynkac.programs.particle import Particle
@@ -82,7 +82,7 @@ def fit_policy(
     """
     turns, actions = (read_whole("shape", size, 1) for size in shape)
     if not 0.0 <= explore <= 1.0:
-        raise ArgumentError(f"fit_policy(explore={explore!r}): give a share from 0 to 1")
+        raise ArgumentError(f"fit_policy(explore={quote(explore)}): give a share from 0 to 1")
     seed = options.pop("seed", 0)
     policy, evidence = np.zeros((turns, actions)), list[float]()
     for r in range(read_whole("rounds", rounds, 1)):

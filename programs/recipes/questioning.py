@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.programs.distributions import Bernoulli
 from feynkac.programs.particle import Particle
 from feynkac.programs.program import program
@@ -53,7 +53,7 @@ def justify(
     """
     if not 0 <= (wanted := len(questions) if least is None else least) <= len(questions):
         raise ArgumentError(
-            f"justify(least={least!r}): there are {len(questions)} questions; ask for as many yeses at most"
+            f"justify(least={quote(least)}): there are {len(questions)} questions; ask for as many yeses at most"
         )
     plan = p.sample(lm.context(chat=f"{question}\nPlan the answer, step by step.").gen(max_tokens=plan_tokens))
     asked = [(critic or lm).context(chat=f"{question}\nPlan: {plan}\n{each} Say Yes or No.") for each in questions]

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, NamedTuple
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_whole
 
 _ALONE = ["-I", "-B", "-X", "utf8"]
@@ -63,7 +63,7 @@ def run_python(code: str, *, timeout: float = 5.0, memory: int = 512, output: in
     if os.name != "posix":
         raise ArgumentError("run_python needs the limits of POSIX, which this system lacks; give run= of your own")
     if not 0.0 < timeout < math.inf:
-        raise ArgumentError(f"run_python(timeout={timeout!r}): give a number of seconds above 0")
+        raise ArgumentError(f"run_python(timeout={quote(timeout)}): give a number of seconds above 0")
     limits = [math.ceil(timeout) + 1, read_whole("memory", memory, 1) << 20, read_whole("output", output, 1)]
     with TemporaryDirectory() as folder:
         script, printed, complaint = (Path(folder, name) for name in ("program.py", "printed", "complaint"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.programs.particle import Particle
 from feynkac.programs.program import program
 from feynkac.programs.recipes.asking import name_options, weigh_answers, write_options
@@ -50,7 +50,7 @@ def support(
     Raises ArgumentError for a strategy that is none of several.
     """
     if strategy not in strategies or not 2 <= len(strategies) <= 26:
-        raise ArgumentError(f"support(strategy={strategy!r}): name one of the strategies, 2 to 26 of them")
+        raise ArgumentError(f"support(strategy={quote(strategy)}): name one of the strategies, 2 to 26 of them")
     text = lm.context(chat=f"{message}\n(Answer with empathy: {strategy}.)")
     reply = p.sample(text.gen(max_tokens=max_tokens))
     asked = (critic or lm).context(chat=write_options(f"{reply}\nWhat does this reply do?", strategies))

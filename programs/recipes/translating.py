@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.potentials import phrases
 from feynkac.programs.particle import Particle
 from feynkac.programs.program import program
@@ -53,7 +53,9 @@ def translate(
 def find_terms(source: str, glossary: Mapping[str, str]) -> tuple[str, ...]:
     """The translations of those terms of `glossary` that stand in `source` as whole words, case left aside."""
     if bad := [term for term, translation in glossary.items() if not term.strip() or not translation.strip()]:
-        raise ArgumentError(f"glossary: {bad[0]!r} or its translation {glossary[bad[0]]!r} is empty; leave it out")
+        raise ArgumentError(
+            f"glossary: {quote(bad[0])} or its translation {quote(glossary[bad[0]])} is empty; leave it out"
+        )
     return tuple(translation for term, translation in glossary.items() if _has_word(source, term))
 
 

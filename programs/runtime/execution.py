@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from greenlet import GreenletExit, getcurrent
 
-from feynkac.base.errors import ArgumentError, ProgramError
+from feynkac.base.errors import ArgumentError, ProgramError, quote
 from feynkac.base.host import HOST
 from feynkac.programs.runtime.causes import describe_place
 from feynkac.programs.runtime.generators import make_generator
@@ -149,7 +149,7 @@ class Execution(Recorder):
     def open_served(self, lm: Any, prompt: str, sampling: Any) -> Any:
         """A context of this particle behind a text, of a model that is served (see `ServedLM.context`)."""
         if self.run.make_served is None:
-            raise ProgramError(f"{lm!r} is no model for programs of this kind; write one with feynkac.program")
+            raise ProgramError(f"{quote(lm)} is no model for programs of this kind; write one with feynkac.program")
         return self.run.make_served(self, lm, prompt, sampling)
 
     def add_context(self, context: OpenContext) -> None:
@@ -266,8 +266,8 @@ class Execution(Recorder):
         if strand is None or getcurrent() is not strand:
             self.fail(
                 ProgramError(
-                    f"{self!r} was used outside of its own run, such as from another thread; a program uses the p that "
-                    "it was given, and where it was given it"
+                    f"{quote(self)} was used outside of its own run, such as from another thread; a program uses the p "
+                    "that it was given, and where it was given it"
                 )
             )
         if kind is not SAMPLE and self.expected is not None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.errors import ArgumentError, ModelError, ProgramError
+from feynkac.base.errors import ArgumentError, ModelError, ProgramError, quote
 from feynkac.base.numbers import read_whole
 from feynkac.base.unicode import check_unicode
 from feynkac.models.served.sampling import Sampling
@@ -137,7 +137,9 @@ class ServedContext:
     def check_open(self) -> ServedContext:
         """This context, if something can be put behind it. Raises ProgramError if it has ended."""
         if self.ended:
-            raise ProgramError(f"this text has ended, after {self._written[-60:]!r}; ask text.ended before going on")
+            raise ProgramError(
+                f"this text has ended, after {quote(self._written[-60:])}; ask text.ended before going on"
+            )
         return self
 
     def move(
@@ -215,6 +217,6 @@ class ServedContext:
 
 def _check_text(text: Any, what: str) -> str:
     if not isinstance(text, str):
-        raise ArgumentError(f"{what}({text!r:.60}): give a string")
+        raise ArgumentError(f"{what}({quote(text)}): give a string")
     check_unicode(text, what)
     return text

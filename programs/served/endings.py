@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.unicode import check_unicode
 from feynkac.models.served.pieces import find_first
 from feynkac.models.served.questions import Ending
@@ -22,13 +22,13 @@ def read_ending(until: str | Sequence[str] | None, unit: str | None) -> Ending |
         raise ArgumentError("gen takes one of until and unit, not both")
     if unit is not None:
         if unit not in _CHUNKS:
-            raise ArgumentError(f"unit={unit!r}: choose 'word' or 'sentence'")
+            raise ArgumentError(f"unit={quote(unit)}: choose 'word' or 'sentence'")
         return _find_unit(unit)
     if until is None:
         return None
     stops = (until,) if isinstance(until, str) else tuple(until)
     if not stops or not all(isinstance(stop, str) and stop for stop in stops):
-        raise ArgumentError(f"until={until!r}: give a string that is not empty, or a list of such")
+        raise ArgumentError(f"until={quote(until)}: give a string that is not empty, or a list of such")
     for stop in stops:
         check_unicode(stop, "until")
     return _find_strings(stops)

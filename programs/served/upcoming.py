@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from feynkac.base.errors import ArgumentError, ProgramError
+from feynkac.base.errors import ArgumentError, ProgramError, quote
 from feynkac.models.served.questions import Draw, Ending, Piece, Score
 from feynkac.models.served.served_lm import refuse
 from feynkac.programs.distributions import Distribution
@@ -26,7 +26,7 @@ class _OfContext(Distribution[str]):
     def check_current(self) -> ServedContext:
         """The context. Raises ProgramError if it has moved on since."""
         if self.key[1] != self.context.key or self.context.ended:
-            raise ProgramError(f"{self!r}: the context has moved on; call gen() anew for each piece")
+            raise ProgramError(f"{quote(self)}: the context has moved on; call gen() anew for each piece")
         return self.context
 
     def follow(self, after: After, value: Any) -> Any:

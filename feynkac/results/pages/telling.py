@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.escaping import escape
 from feynkac.results.pages.lineage import list_populations, pack_history
 from feynkac.results.pages.packing import join, pack, pack_whole, pack_words
@@ -27,7 +27,7 @@ LONGEST = 20_000
 def tell_result(result: Result, kind: Kind | None) -> dict[str, Any]:
     """All that the page shows of `result`. Raises ArgumentError for samples that are not of that `kind`."""
     if kind is not None and kind not in KINDS:
-        raise ArgumentError(f"to_html(kind={kind!r}): choose one of {', '.join(map(repr, KINDS))}, or None")
+        raise ArgumentError(f"to_html(kind={quote(kind)}): choose one of {', '.join(map(repr, KINDS))}, or None")
     populations = list_populations(result)
     shown = kind or (kind_of(result.samples) if result.samples else "texts")
     return {

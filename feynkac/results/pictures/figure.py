@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.extras import needing
 from feynkac.base.numbers import as_whole
 from feynkac.base.words import is_word
@@ -30,9 +30,9 @@ def picture(result: Result, kind: particles.Kind | None = None, most: int = 64, 
     """See `Result.plot`."""
     figure_class, settings = matplotlib()
     if kind is not None and not is_word(kind, particles.KINDS):
-        raise ArgumentError(f"plot(kind={kind!r}): choose one of {', '.join(map(repr, particles.KINDS))}, or None")
+        raise ArgumentError(f"plot(kind={quote(kind)}): choose one of {', '.join(map(repr, particles.KINDS))}, or None")
     if (as_whole(most) or 0) < 1:
-        raise ArgumentError(f"plot(most={most!r}): a number of particles to show, at least 1")
+        raise ArgumentError(f"plot(most={quote(most)}): a number of particles to show, at least 1")
     with settings(SETTINGS):
         figure = figure_class(figsize=SIZE, layout="constrained")
         figure.get_layout_engine().set(wspace=0.04, w_pad=0.06, h_pad=0.05)

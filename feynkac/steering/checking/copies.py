@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.capabilities import Grouped, Shows, Writes, has
 from feynkac.base.contract import LogW, Rows
+from feynkac.base.errors import quote
 from feynkac.base.memory import Memory
 from feynkac.smc.checks import name_of
 from feynkac.smc.rng import KeyedRng
@@ -133,8 +134,8 @@ class ForkCheck:
             state, before = self._aside
             for row, (now, then) in enumerate(zip(describe(state, np.arange(len(before))), before, strict=True)):
                 if not is_close(now, then):
-                    self._tell(f"a copy of row {row} was put aside after step 0 at {then!r:.60}, and is now at "
-                               f"{now!r:.60}: children must share nothing that is written to; copy it in "
+                    self._tell(f"a copy of row {row} was put aside after step 0 at {quote(then)}, and is now at "
+                               f"{quote(now)}: children must share nothing that is written to; copy it in "
                                "`fork`")  # fmt: skip
                     return
         if not self.found:

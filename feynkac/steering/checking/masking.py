@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.capabilities import Checks, Guides, Heeds, Tokenised, has
+from feynkac.base.errors import quote
 from feynkac.base.masks import TokenAutomaton, TokenConstraint, unpack
 from feynkac.smc.checks import name_of
 from feynkac.steering.checking.report import Report
@@ -60,16 +61,16 @@ class MaskCheck:
             if allowed[v] != (there >= 0):
                 verb = "allows" if allowed[v] else "forbids"
                 self._fault(
-                    f"{verb} the token {vocabulary.tokens[v]!r} before the end of {text}; `advance` gives {there}: "
-                    "a token is allowed if and only if it leads to a state"
+                    f"{verb} the token {quote(vocabulary.tokens[v])} before the end of {text}; `advance` gives "
+                    f"{there}: a token is allowed if and only if it leads to a state"
                 )
         live = np.unique(after[after >= 0])
         if len(live) and not (masks := automaton.masks(live)).any(axis=1).all():
             dead = int(live[~masks.any(axis=1)][0])
             v = int(tried[after == dead][0])
             self._fault(
-                f"allows the token {vocabulary.tokens[v]!r} before the end of {text}, from which nothing accepted can "
-                "be reached; a particle that draws it dies"
+                f"allows the token {quote(vocabulary.tokens[v])} before the end of {text}, from which nothing accepted "
+                "can be reached; a particle that draws it dies"
             )
         return int(after[tried == token][0])
 
@@ -132,8 +133,8 @@ def check_guide(report: Report, model: Any, potential: Any, n: int, steps: int, 
                 if now[row] > -np.inf:
                     token = place.state.vocabulary.tokens[v]
                     report.add_fault(
-                        f"'{who}'.guide forbids the token {token!r} that leads to {place.shown[row]}, which it gives "
-                        f"{now[row]:.3g}; such texts are lost"
+                        f"'{who}'.guide forbids the token {quote(token)} that leads to {place.shown[row]}, which it "
+                        f"gives {now[row]:.3g}; such texts are lost"
                     )
                 continue
             if now[row] > -np.inf and before[row] > -np.inf:

@@ -9,7 +9,7 @@ import numpy as np
 
 from feynkac.base.capabilities import OF_STATES, Replays
 from feynkac.base.contract import Model
-from feynkac.base.errors import AllParticlesDied, ArgumentError
+from feynkac.base.errors import AllParticlesDied, ArgumentError, quote
 from feynkac.smc.conditional import gibbs
 from feynkac.smc.engine import Step, smc
 from feynkac.smc.resample import multinomial
@@ -47,7 +47,7 @@ class Trial:
         shown = show_samples(last.state, np.arange(self._n))
         if len(shown) != self._n:
             raise ArgumentError(f"samples(rows) gave {len(shown)} samples of {self._n} rows; give one for each")
-        self._report.passed.append(f"the samples are shown, e.g. {shown[0]!r:.60}")
+        self._report.passed.append(f"the samples are shown, e.g. {quote(shown[0])}")
 
     def _compare(self, first: list[Step], again: list[Step]) -> bool:
         for one, other in itertools.zip_longest(first, again):

@@ -11,7 +11,7 @@ import numpy as np
 
 from feynkac.base.capabilities import Retires, Shows, Writes, has
 from feynkac.base.contract import LogW, Rows
-from feynkac.base.errors import PotentialError
+from feynkac.base.errors import PotentialError, quote
 from feynkac.smc.checks import call, check_log_weights, name_of
 from feynkac.smc.rng import KeyedRng, Streams
 from feynkac.steering.recorder import show_samples
@@ -34,9 +34,9 @@ class Place:
         """The rows in words; to be looked at before the next step, which may write to the state."""
         rows = np.arange(len(self.state))
         if has(self.state, Writes):
-            return [f"{text!r:.60}" for text in self.state.texts(rows)]
+            return [quote(text) for text in self.state.texts(rows)]
         if has(self.state, Shows):
-            return [f"{sample!r:.60}" for sample in show_samples(self.state, rows)]
+            return [quote(sample) for sample in show_samples(self.state, rows)]
         return [f"row {row}" for row in rows]
 
 

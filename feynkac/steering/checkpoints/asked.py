@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from feynkac.base.capabilities import Saves, SavesPaths, require
-from feynkac.base.errors import ArgumentError, shorten
+from feynkac.base.errors import ArgumentError, quote, shorten
 from feynkac.steering.algorithms import Plan
 from feynkac.steering.checkpoints.places import describe_potentials
 from feynkac.steering.problems import Problems
@@ -88,7 +88,7 @@ def _list_differences(was: Any, now: Any, where: str) -> Iterator[str]:
                 missing = "is missing" if name in was else "was not there"
                 yield f"{inner} {missing} ({shorten(_show(was.get(name, now.get(name))), 80)})"
     elif was != now and not (_is_nan(was) and _is_nan(now)):
-        yield f"{where} is {shorten(repr(now), 80)}, and was {shorten(repr(was), 80)}"
+        yield f"{where} is {quote(now, 80)}, and was {quote(was, 80)}"
 
 
 def _is_setting(was: dict[str, Any], now: dict[str, Any]) -> bool:

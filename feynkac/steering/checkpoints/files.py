@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError, FeynkacError
+from feynkac.base.errors import ArgumentError, FeynkacError, quote
 from feynkac.base.writing import replace_file
 
 FORMAT, VERSION = "feynkac checkpoint", "1"
@@ -64,7 +64,7 @@ def read_file(path: Path) -> tuple[Any, dict[str, Tensor]]:
     try:
         record = json.loads(tensors.pop(RECORD).numpy().tobytes())
     except (KeyError, ValueError) as cause:
-        raise _refuse(path, f"it has no record ({cause!r})") from cause
+        raise _refuse(path, f"it has no record ({quote(cause)})") from cause
     return record, tensors
 
 

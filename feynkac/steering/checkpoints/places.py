@@ -7,6 +7,7 @@ from typing import Any
 
 from feynkac.base.capabilities import Consults, has
 from feynkac.base.contract import Potential
+from feynkac.base.errors import quote
 from feynkac.potentials.rewards.samples import SampleFactor
 from feynkac.smc.checks import name_of
 from feynkac.steering.problems import Problems
@@ -54,7 +55,7 @@ def _walk(name: str, thing: Any, seen: set[int]) -> Iterator[tuple[str, Any]]:
             yield from _walk(f"{name}[{i}]", part, seen)
     elif isinstance(thing, dict):
         for key, part in thing.items():
-            yield from _walk(f"{name}[{key!r}]", part, seen)
+            yield from _walk(f"{name}[{quote(key)}]", part, seen)
     elif id(thing) not in seen and _may_keep(thing):
         seen.add(id(thing))
         yield name, thing

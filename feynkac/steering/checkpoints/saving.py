@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_real, read_whole
 from feynkac.base.paths import read_path
 from feynkac.steering.algorithms import Plan
@@ -52,7 +52,7 @@ def read_checkpoint(given: Any) -> Checkpoint:
         return given
     if isinstance(given, str | os.PathLike):
         return Checkpoint(given)
-    raise ArgumentError(f"checkpoint is {given!r}; give a path, or fk.Checkpoint(path, every=steps)")
+    raise ArgumentError(f"checkpoint is {quote(given)}; give a path, or fk.Checkpoint(path, every=steps)")
 
 
 class Pace:
@@ -114,7 +114,7 @@ class Saver:
         try:
             return Reader(saved.tensors, self._known).read(saved.record["run"])
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as cause:
-            raise ArgumentError(f"the checkpoint '{self.path}' is damaged: {cause!r} in its record") from cause
+            raise ArgumentError(f"the checkpoint '{self.path}' is damaged: {quote(cause)} in its record") from cause
 
     def save(self, t: int, make: Callable[[], Any]) -> None:
         """Save the tree that is made after part `t`, unless that was saved. Raises ArgumentError for what cannot be."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError, shorten
+from feynkac.base.errors import ArgumentError, quote
 
 KIND = "$"
 """The key of what is no plain JSON: an object with this key says what it stands for."""
@@ -48,7 +48,7 @@ class Writer:
             return {KIND: "number", "of": self.write(value.item(), where), "dtype": value.dtype.str}
         if isinstance(value, Tensor):
             return {KIND: "tensor", "of": self._keep(value, value)}
-        raise ArgumentError(f"{where or 'what a run keeps'} is {shorten(repr(value), 80)}, which cannot be written")
+        raise ArgumentError(f"{where or 'what a run keeps'} is {quote(value, 80)}, which cannot be written")
 
     def _write_list(self, value: Any, where: str) -> Any:
         return [self.write(each, where) for each in value]

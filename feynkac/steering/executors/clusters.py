@@ -6,7 +6,7 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 
 ANSWER = 10.0
 """Seconds in which a machine must answer. Ray itself tries for many minutes."""
@@ -16,14 +16,14 @@ def check_text(name: str, value: Any, example: str) -> str | None:
     """An option that is a text or None. Raises ArgumentError for anything else."""
     if value is None or (isinstance(value, str) and value):
         return value
-    raise ArgumentError(f"{name} is {value!r}; give a text such as {example!r}, or None")
+    raise ArgumentError(f"{name} is {quote(value)}; give a text such as {quote(example)}, or None")
 
 
 def check_environment(value: Any) -> Mapping[str, Any] | None:
     """A runtime environment of Ray. Raises ArgumentError for what is no mapping from names."""
     if value is None or (isinstance(value, Mapping) and all(isinstance(key, str) for key in value)):
         return value
-    raise ArgumentError(f"runtime_env is {value!r}; give a dict as Ray has it, such as {{'working_dir': '.'}}")
+    raise ArgumentError(f"runtime_env is {quote(value)}; give a dict as Ray has it, such as {{'working_dir': '.'}}")
 
 
 def check_listening(address: str | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import cloudpickle
 
-from feynkac.base.errors import shorten
+from feynkac.base.errors import quote
 
 DEEP = 12
 """Levels that are looked through."""
@@ -17,7 +17,7 @@ DEEP = 12
 def explain_refusal(what: str, thing: Any, cause: Exception) -> str:
     """Why `thing`, which is called `what`, cannot be sent, by the innermost part of it that cannot."""
     path, inner = _find_innermost(thing)
-    where = f" (its {', '.join(path)}: {shorten(repr(inner), 80)})" if path else ""
+    where = f" (its {', '.join(path)}: {quote(inner, 80)})" if path else ""
     return (
         f"{what} cannot be sent to a worker{where}: {type(cause).__name__}: {cause}. Locks, open files, connections "
         "and generators stay in their process: open them where they are used, in the function and on first use, or "
@@ -55,7 +55,7 @@ def _list_inner(thing: Any) -> Iterator[tuple[str, Any]]:
         named = {name: thing.__globals__[name] for name in thing.__code__.co_names if name in thing.__globals__}
         yield from ((f"global '{name}'", value) for name, value in named.items() if not isinstance(value, ModuleType))
     elif isinstance(thing, dict):
-        yield from ((f"entry {key!r}", value) for key, value in thing.items())
+        yield from ((f"entry {quote(key)}", value) for key, value in thing.items())
     elif isinstance(thing, list | tuple):
         yield from ((f"entry {i}", value) for i, value in enumerate(thing))
     else:

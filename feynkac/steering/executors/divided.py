@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from feynkac.base.errors import ArgumentError, FeynkacError, ModelError
+from feynkac.base.errors import ArgumentError, FeynkacError, ModelError, quote
 from feynkac.results.result import Result
 from feynkac.smc.budgets import Budget
 from feynkac.smc.progress import make_bar
@@ -29,8 +29,8 @@ class Divided:
     def __init__(self, problems: Problems, plan: Plan, seed: int, executor: Any, budget: Budget | None = None) -> None:
         if isinstance(executor, type) or not isinstance(executor, Executor):
             raise ArgumentError(
-                f"executor is {executor!r}; give fk.RayExecutor(...), fk.LocalExecutor(...), or an object with `jobs` "
-                "and `run`"
+                f"executor is {quote(executor)}; give fk.RayExecutor(...), fk.LocalExecutor(...), or an object with "
+                "`jobs` and `run`"
             )
         # What one process would refuse is refused here, before anything is sent.
         plan.resample()

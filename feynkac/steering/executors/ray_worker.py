@@ -124,7 +124,7 @@ def set_threads(threads: int) -> None:
 
 def put_on(part: Any, device: str | None) -> Any:
     """A module on a device, anything else as it is. Raises ModelError where a worker cannot put it there."""
-    from feynkac.base.errors import ModelError
+    from feynkac.base.errors import ModelError, quote
 
     if device is None or not is_module(part):
         return part
@@ -132,8 +132,8 @@ def put_on(part: Any, device: str | None) -> Any:
         return part.to(device)
     except Exception as cause:
         raise ModelError(
-            f"a worker cannot put its model on device={device!r}: {cause}. Give workers a GPU by gpus=1, and see that "
-            "their nodes have one and a torch that finds it; or leave device= out"
+            f"a worker cannot put its model on device={quote(device)}: {cause}. Give workers a GPU by gpus=1, and see "
+            "that their nodes have one and a torch that finds it; or leave device= out"
         ) from cause
 
 

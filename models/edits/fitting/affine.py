@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_real
 from feynkac.models.edits.activations import Affine
 from feynkac.models.edits.fitting.captures import Activations
@@ -36,7 +36,7 @@ def fit_affine(
     """
     at = read_layer(toward, layer)
     if read_layer(away, layer) != at or toward.of != away.of or toward.at[at].shape[1:] != away.at[at].shape[1:]:
-        raise ArgumentError(f"{toward!r} and {away!r} are of different places; capture both alike")
+        raise ArgumentError(f"{quote(toward)} and {quote(away)} are of different places; capture both alike")
     target, source = toward.at[at].double(), away.at[at].double()
     if target.ndim != 2:
         raise ArgumentError(

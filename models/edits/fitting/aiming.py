@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_whole, read_real, read_whole
 from feynkac.models.edits.activations import Add
 from feynkac.models.edits.directions import Direction
@@ -42,7 +42,7 @@ class Effects:
         for feature, change in (target if isinstance(target, Mapping) else {target: 1.0}).items():
             number = as_whole(feature)
             if number is None or not 0 <= number < count:
-                raise ArgumentError(f"feature {feature!r} does not exist; there are features 0..{count - 1}")
+                raise ArgumentError(f"feature {quote(feature)} does not exist; there are features 0..{count - 1}")
             wanted[number] = change
         return Direction({self.layer: _solve(self.matrix.double().T, wanted[:, None], ridge)[:, 0]}, method="aimed")
 

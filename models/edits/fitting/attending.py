@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError, ModelError, shorten
+from feynkac.base.errors import ArgumentError, ModelError, quote
 from feynkac.base.numbers import as_whole
 from feynkac.models.edits.fitting.passes import Tokens, find_anatomy, list_batches, open_pass, read_texts
 from feynkac.models.language.caches.attention import select_attention
@@ -48,7 +48,7 @@ def measure_attention(
     """
     anatomy = find_anatomy(lm, blocks)
     if isinstance(texts, str) or not isinstance(texts, Sequence):
-        raise ArgumentError(f"texts is {shorten(repr(texts))}; give a list of texts")
+        raise ArgumentError(f"texts is {quote(texts)}; give a list of texts")
     tokens = read_texts(lm, [(prompt, text) for text in texts])
     marked = locate(Span(span) if isinstance(span, str) else span, tokens[0].ids[: tokens[0].start], lm.vocabulary)
     chosen = anatomy.read_layers(range(anatomy.n_layers) if layers is None else layers)
@@ -67,11 +67,11 @@ def _read_heads(anatomy: Anatomy, heads: Any) -> list[int]:
     if heads is None:
         return list(range(anatomy.heads))
     if isinstance(heads, str) or not isinstance(heads, Sequence | range) or not heads:
-        raise ArgumentError(f"heads is {heads!r}; give numbers from 0 to {anatomy.heads - 1}")
+        raise ArgumentError(f"heads is {quote(heads)}; give numbers from 0 to {anatomy.heads - 1}")
     found = [as_whole(head) for head in heads]
     for head, number in zip(heads, found, strict=True):
         if number is None or not 0 <= number < anatomy.heads:
-            raise ArgumentError(f"head {head!r} does not exist: this model has heads 0..{anatomy.heads - 1}")
+            raise ArgumentError(f"head {quote(head)} does not exist: this model has heads 0..{anatomy.heads - 1}")
     return [number for number in found if number is not None]
 
 

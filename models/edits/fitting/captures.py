@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_whole
 from feynkac.models.edits.fitting.passes import (
     Tokens,
@@ -142,7 +142,7 @@ def _read_position(text: Tokens, at: Any, name: str) -> Tensor:
         return share
     wanted = [-1] if isinstance(at, str) and at == "last" else list(at) if isinstance(at, range) else [as_whole(at)]
     if (isinstance(at, str | range) and not wanted) or None in wanted:
-        raise ArgumentError(f"at is {at!r}; it must be 'last', 'mean', a number, or a range of numbers")
+        raise ArgumentError(f"at is {quote(at)}; it must be 'last', 'mean', a number, or a range of numbers")
     share = torch.zeros(len(wanted), length)
     for row, number in zip(share, wanted, strict=True):
         assert number is not None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_real, read_whole
 from feynkac.models.edits.activations import Add
 from feynkac.models.edits.directions import Direction
@@ -111,7 +111,7 @@ def _read_direction(direction: Direction | Tensor, layer: int | None) -> Directi
     if isinstance(direction, Direction):
         found = direction if layer is None else direction.at(layer)
         if len(found) != 1:
-            raise ArgumentError(f"{direction!r} has several layers; say which with layer=")
+            raise ArgumentError(f"{quote(direction)} has several layers; say which with layer=")
         return found
     if layer is None:
         raise ArgumentError("a tensor does not know its layer; say which with layer=")

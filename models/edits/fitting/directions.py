@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.words import is_word
 from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.fitting.captures import Activations
@@ -52,12 +52,12 @@ def fit_direction(
     given), unequal numbers with "pca", groups of different layers, widths or places, and where the difference is 0.
     """
     if not is_word(method, METHODS):
-        raise ArgumentError(f"method is {method!r}; it must be one of {', '.join(map(repr, METHODS))}")
+        raise ArgumentError(f"method is {quote(method)}; it must be one of {', '.join(map(repr, METHODS))}")
     high = _pool(toward, "toward")
     other = None if away is None and centre is None else _pool(away if centre is None else centre, "away")
     _check_groups(high, other, away is not None and centre is not None, method)
     if weights is not None and method != "entropy":
-        raise ArgumentError(f"weights are for method='entropy'; {method!r} takes none")
+        raise ArgumentError(f"weights are for method='entropy'; {quote(method)} takes none")
     grades = _read_weights(weights if weights is not None else high.entropy, len(high)) if method == "entropy" else None
     vectors, separation = {}, {}
     for layer, value in high.at.items():
@@ -76,7 +76,7 @@ def fit_direction(
 def _pool(groups: Any, name: str) -> Activations:
     listed = [groups] if isinstance(groups, Activations) else groups
     if not isinstance(listed, Sequence) or not listed or not all(isinstance(one, Activations) for one in listed):
-        raise ArgumentError(f"{name} is {groups!r}; give what capture(lm, texts) returns, one or several")
+        raise ArgumentError(f"{name} is {quote(groups)}; give what capture(lm, texts) returns, one or several")
     first = listed[0]
     if len(listed) == 1:
         return first
@@ -89,7 +89,7 @@ def _pool(groups: Any, name: str) -> Activations:
 
 def _check_alike(one: Activations, other: Activations) -> None:
     if one.of != other.of or set(one.at) != set(other.at):
-        raise ArgumentError(f"{one!r} and {other!r} are of different places; capture both alike")
+        raise ArgumentError(f"{quote(one)} and {quote(other)} are of different places; capture both alike")
     for layer, value in one.at.items():
         if value.shape[1:] != other.at[layer].shape[1:]:
             shapes = f"{tuple(value.shape[1:])} and {tuple(other.at[layer].shape[1:])}"
@@ -102,10 +102,10 @@ def _check_groups(high: Activations, other: Activations | None, both: bool, meth
     if method == "entropy" and other is not None:
         raise ArgumentError("method='entropy' weighs the texts of one group; leave away= and centre= out")
     if method != "entropy" and other is None:
-        raise ArgumentError(f"method={method!r} compares two groups; give away=, or centre=")
+        raise ArgumentError(f"method={quote(method)} compares two groups; give away=, or centre=")
     several = next(iter(high.at.values())).ndim == 3
     if several and method != "difference":
-        raise ArgumentError(f"activations of several positions need method='difference', not {method!r}")
+        raise ArgumentError(f"activations of several positions need method='difference', not {quote(method)}")
     if other is not None:
         _check_alike(high, other)
     least = min(len(high), len(high) if other is None else len(other))
@@ -132,5 +132,6 @@ def _check_differs(sample: Graded, vector: Tensor, layer: int, method: str) -> N
         raise ArgumentError(f"the difference is 0 at layer {layer}: {why}; leave the layer out, or use other texts")
     if vector.norm() <= least:
         raise ArgumentError(
-            f"the direction that {method!r} finds at layer {layer} does not tell the means apart; use another method"
+            f"the direction that {quote(method)} finds at layer {layer} does not tell the "
+            "means apart; use another method"
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_whole
 from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.fitting.captures import capture
@@ -58,7 +58,9 @@ def _read_heads(anatomy: Anatomy, at: int, heads: Any) -> dict[int, list[int]]:
     for pair in [(n, head) for n, some in heads.items() for head in some] if isinstance(heads, Mapping) else heads:
         head = as_whole(pair[1]) if isinstance(pair, tuple | list) and len(pair) == 2 else None
         if head is None or not 0 <= head < anatomy.heads:
-            raise ArgumentError(f"head {pair!r} does not exist; give (layer, head), with heads 0..{anatomy.heads - 1}")
+            raise ArgumentError(
+                f"head {quote(pair)} does not exist; give (layer, head), with heads 0..{anatomy.heads - 1}"
+            )
         found.setdefault(anatomy.read_layer(pair[0]), []).append(head)
     if not found:
         raise ArgumentError("heads is empty; give at least one (layer, head), or leave it out for all")

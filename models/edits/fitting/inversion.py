@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_whole, read_real, read_whole
 from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.fitting.passes import Tokens, find_anatomy, open_pass, read_texts
@@ -50,7 +50,7 @@ def invert(
     anatomy = find_anatomy(lm, blocks)
     text = read_texts(lm, [(prompt, sentence)], "sentence")[0]
     if as_whole(layer) is None:
-        raise ArgumentError(f"layer is {layer!r}; give one number")
+        raise ArgumentError(f"layer is {quote(layer)}; give one number")
     at = anatomy.read_layer(layer)
     count, pace = read_whole("steps", steps, 1), read_real("rate", rate, 0.0)
     sought = Sought(lm, text, anatomy.name_block(at))
@@ -69,7 +69,7 @@ def invert(
                 adam.step()
                 schedule.step()
     if not best.norm() > 0:
-        raise ArgumentError(f"no vector at layer {at} makes {sentence!r} likelier; try another layer or rate")
+        raise ArgumentError(f"no vector at layer {at} makes {quote(sentence)} likelier; try another layer or rate")
     return Inversion(Direction({at: best}, method="inversion"), least)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_real
 from feynkac.models.edits.fitting.captures import Activations
 
@@ -92,7 +92,7 @@ def fit_probe(
     """
     at = read_layer(toward, layer)
     if read_layer(away, layer) != at or away.at[at].shape[1:] != toward.at[at].shape[1:] or toward.at[at].ndim != 2:
-        raise ArgumentError(f"{toward!r} and {away!r} are of different places, or of several positions")
+        raise ArgumentError(f"{quote(toward)} and {quote(away)} are of different places, or of several positions")
     if min(len(toward), len(away)) < 2:
         raise ArgumentError(f"too few texts: {len(toward)} toward and {len(away)} away; a probe takes 2 of each")
     if not 0.0 < (level := read_real("threshold", threshold, 0.0)) < 1.0:

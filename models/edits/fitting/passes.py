@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError, ModelError, shorten
+from feynkac.base.errors import ArgumentError, ModelError, quote
 from feynkac.models.language.caches.forward import select_rows
 from feynkac.models.language.caches.opening import check_whole
 from feynkac.models.language.editing import Anatomy
@@ -43,7 +43,7 @@ def find_anatomy(lm: CausalLM, blocks: str | None = None) -> Anatomy:
     from feynkac.models.language.lm import CausalLM
 
     if not isinstance(lm, CausalLM):
-        raise ArgumentError(f"activations are those of a CausalLM, edited or not, and this is {shorten(repr(lm))}")
+        raise ArgumentError(f"activations are those of a CausalLM, edited or not, and this is {quote(lm)}")
     return Anatomy(lm.model, blocks)
 
 
@@ -54,7 +54,7 @@ def read_texts(lm: CausalLM, texts: Sequence[Written], name: str = "texts") -> l
     longer than the model's window.
     """
     if isinstance(texts, str) or not isinstance(texts, Sequence):
-        raise ArgumentError(f"{name} is {shorten(repr(texts))}; give a list of texts, or of (prompt, response) pairs")
+        raise ArgumentError(f"{name} is {quote(texts)}; give a list of texts, or of (prompt, response) pairs")
     if not texts:
         raise ArgumentError(f"{name} is empty; give at least one text")
     found = [_read(lm, text, f"{name}[{i}]") for i, text in enumerate(texts)]
@@ -68,7 +68,7 @@ def _read(lm: CausalLM, text: Any, name: str) -> Tokens:
     if isinstance(text, tuple) and len(text) == 2:
         prompt, response = _begin(lm, text[0], f"the prompt of {name}"), text[1]
         if not isinstance(response, str) or not response:
-            raise ArgumentError(f"the response of {name} is {shorten(repr(response))}; give a text that is not empty")
+            raise ArgumentError(f"the response of {name} is {quote(response)}; give a text that is not empty")
         return Tokens((*prompt, *lm.spell(response)), len(prompt))
     if text == "":
         raise ArgumentError(f"{name} is empty; leave it out")
@@ -81,7 +81,7 @@ def _begin(lm: CausalLM, text: Any, name: str) -> tuple[int, ...]:
         return lm.begin(text)
     if isinstance(text, Prompted) and len(text.prompts) == 1 and text.lm.vocabulary is lm.vocabulary:
         return text.prompts[0].tokens
-    raise ArgumentError(f"{name} is {shorten(repr(text))}; give a text, or one prompt of this model")
+    raise ArgumentError(f"{name} is {quote(text)}; give a text, or one prompt of this model")
 
 
 def list_batches(texts: Sequence[Tokens]) -> Iterator[list[int]]:

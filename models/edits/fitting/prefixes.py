@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_real, read_whole
 from feynkac.models.edits.activations import Add
 from feynkac.models.edits.fitting.passes import Tokens, find_anatomy, list_batches, open_pass, read_texts
@@ -46,7 +46,9 @@ def fit_prefix(
     """
     width = find_anatomy(lm).embedding_width
     if not isinstance(scope, range):
-        raise ArgumentError(f"scope is {scope!r}; give the places of the prefix in the prompt, such as range(0, 4)")
+        raise ArgumentError(
+            f"scope is {quote(scope)}; give the places of the prefix in the prompt, such as range(0, 4)"
+        )
     check_scope(scope)
     if isinstance(pairs, str) or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
         raise ArgumentError("pairs must be a list of (prompt, answer)")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.contract import Rows
-from feynkac.base.errors import ModelError
+from feynkac.base.errors import ModelError, quote
 from feynkac.models.language.bytewise.hypotheses import Beam, Hypotheses, add_loss, join, prune
 from feynkac.models.language.bytewise.kernels import Words, find_ways, sum_next
 from feynkac.models.language.draws.next_token import check_law
@@ -67,7 +67,9 @@ class ByteContexts:
         self.spent = spent
         if len(wrong := np.setdiff1d(np.arange(n), self._hypotheses.owner)):
             written = bytes(self._behind[wrong[0]])
-            raise ModelError(f"no spelling of the prompt's last bytes {written!r} is left; lower heal, or raise beam")
+            raise ModelError(
+                f"no spelling of the prompt's last bytes {quote(written)} is left; lower heal, or raise beam"
+            )
         return self._to_logits(np.arange(n))
 
     def save(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_real, read_whole
 from feynkac.base.per_vocabulary import PerVocabulary
 from feynkac.base.unicode import check_unicode
@@ -120,11 +120,11 @@ class ByteModel(LanguageModel):
 
     def spell(self, text: str) -> tuple[int, ...]:
         """The bytes of `text`. Raises ArgumentError for lone surrogates, and for the names of control tokens."""
-        check_unicode(text, f"the text {text!r}")
+        check_unicode(text, f"the text {quote(text)}")
         if name := self.lm._speller.find_control(text):
             raise ArgumentError(
-                f"the text {text!r} has the name of the control token {name!r}, which has no bytes; a byte model reads "
-                "such tokens in prompts only, as in prompt(chat=...)"
+                f"the text {quote(text)} has the name of the control token {quote(name)}, which has no bytes; a byte "
+                "model reads such tokens in prompts only, as in prompt(chat=...)"
             )
         return tuple(text.encode())
 
@@ -182,10 +182,10 @@ def bytewise(lm: LanguageModel, *, beam: int | None = 16, least: float = 1e-4, h
     used.
     """
     if not isinstance(lm, LanguageModel) or isinstance(lm, ByteModel):
-        raise ArgumentError(f"bytewise: {lm!r}; give a language model over tokens, such as fk.CausalLM")
+        raise ArgumentError(f"bytewise: {quote(lm)}; give a language model over tokens, such as fk.CausalLM")
     width = None if beam is None else read_whole("beam", beam, 1, ", or None to keep all spellings")
     share = read_real("least", least, 0.0, " and below 1")
     if share >= 1.0:
-        raise ArgumentError(f"least is {least!r}; it must be at least 0 and below 1")
+        raise ArgumentError(f"least is {quote(least)}; it must be at least 0 and below 1")
     log_least = math.log(share) if share else -math.inf
     return ByteModel(lm, Beam(width, log_least), read_whole("heal", heal, 0))

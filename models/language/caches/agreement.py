@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from feynkac.base.errors import ModelError, is_out_of_memory
+from feynkac.base.errors import ModelError, is_out_of_memory, quote
 from feynkac.models.language.caches.forward import autocast_dtype
 from feynkac.models.language.caches.opening import find_device
 from feynkac.models.language.caches.plain import PlainContexts
@@ -69,7 +69,7 @@ def check_plain(twins: Twins, edits: Edits | None = None) -> None:
     """Raise ModelError if the model's own cache gives other logits than the model does without it."""
     error = _find_plain_error(twins, edits)
     if not error <= _tolerate(twins, "plain", edits):
-        name = type(twins.model).__name__ if edits is None else f"{type(twins.model).__name__} with {edits!r}"
+        name = type(twins.model).__name__ if edits is None else f"{type(twins.model).__name__} with {quote(edits)}"
         raise ModelError(
             f"{name} gives other logits with its cache than without: they are off by {error:.2g} standard deviations, "
             "and so would be all weights. Either its cache cannot be reordered, or an edit or a hook acts on the place "

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.errors import ArgumentError, ModelError, quote
 from feynkac.base.numbers import as_whole
 from feynkac.base.words import is_word
 
@@ -43,14 +43,14 @@ class Anatomy:
         one = as_whole(layers)
         layers = layers.tolist() if one is None and isinstance(layers, np.ndarray) else layers
         if one is None and (isinstance(layers, str) or not isinstance(layers, Sequence | range)):
-            raise ArgumentError(f"layer is {layers!r}; give a number, or a list of them{_hint(layers)}")
+            raise ArgumentError(f"layer is {quote(layers)}; give a number, or a list of them{_hint(layers)}")
         found = []
         for layer in [one] if one is not None else layers:
             number = as_whole(layer)
             if number is None or not -self.n_layers <= number < self.n_layers:
                 raise ArgumentError(
-                    f"layer {layer!r} does not exist: this model has layers 0..{self.n_layers - 1} (negative numbers "
-                    f"count from the end){_hint(layer)}"
+                    f"layer {quote(layer)} does not exist: this model has layers 0..{self.n_layers - 1} (negative "
+                    f"numbers count from the end){_hint(layer)}"
                 )
             found.append(number % self.n_layers)
         if not found:
@@ -61,7 +61,7 @@ class Anatomy:
         """As `read_layers`, of one number. Raises ArgumentError also for several."""
         found = self.read_layers(layer)
         if len(found) > 1:
-            raise ArgumentError(f"layer is {layer!r}; give one number")
+            raise ArgumentError(f"layer is {quote(layer)}; give one number")
         return found[0]
 
     def name_block(self, layer: int) -> str:
@@ -130,7 +130,7 @@ class Anatomy:
         wanted = getattr(self._config, "num_hidden_layers", None)
         found = [name for name, size in self._list_blocks() if size == wanted]
         if not found:
-            near = ", ".join(f"{name!r} ({size})" for name, size in self._list_blocks()) or "none"
+            near = ", ".join(f"{quote(name)} ({size})" for name, size in self._list_blocks()) or "none"
             raise ModelError(
                 f"cannot find the {wanted} layers of {self._name}; name the list that holds them, as in "
                 f"lm.edited(..., blocks='model.layers'). Its lists of modules: {near}"
@@ -145,7 +145,7 @@ class Anatomy:
     def _read_blocks(self, blocks: str) -> str:
         known = dict(self._list_blocks())
         if not is_word(blocks, known):
-            raise ArgumentError(f"blocks={blocks!r} is no list of modules; this model has {sorted(known)}")
+            raise ArgumentError(f"blocks={quote(blocks)} is no list of modules; this model has {sorted(known)}")
         return blocks
 
     @property

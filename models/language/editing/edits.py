@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.base.capabilities import has
-from feynkac.base.errors import ArgumentError, FeynkacError, ModelError, is_out_of_memory
+from feynkac.base.errors import ArgumentError, FeynkacError, ModelError, is_out_of_memory, quote
 from feynkac.models.language.editing.biases import bias_attention
 from feynkac.models.language.editing.contract import (
     Bias,
@@ -47,7 +47,7 @@ class Edits:
                 raise ArgumentError(f"edit {number} is a {type(edit).__name__} of edits; unpack it: lm.edited(*edits)")
             if isinstance(edit, type) or not isinstance(edit, Edit):
                 raise ArgumentError(
-                    f"edit {number} is {edit!r}; give one of feynkac.models.edits, such as Add(...), or an object "
+                    f"edit {number} is {quote(edit)}; give one of feynkac.models.edits, such as Add(...), or an object "
                     "with prepare(anatomy)"
                 )
             prepared.append(one := edit.prepare(anatomy))
@@ -119,8 +119,8 @@ def _check_module(model: Any, change: Change, edit: Edit) -> None:
         ) from None
     if module is model.get_output_embeddings():  # which passes ask about few of their tokens
         raise ArgumentError(
-            f"{edit!r} changes the output layer '{change.module}', which is no place for edits: change the residual of "
-            "the last layer, the output layer's weights (Shift), or logits (logits_processor= of a prompt)"
+            f"{quote(edit)} changes the output layer '{change.module}', which is no place for edits: change the "
+            "residual of the last layer, the output layer's weights (Shift), or logits (logits_processor= of a prompt)"
         )
 
 
@@ -222,7 +222,7 @@ class _Act:
         new = self._run(old, its)
         if not isinstance(new, Tensor) or new.shape != old.shape:
             shape = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
-            raise ModelError(f"{self._edit!r} made {shape} of the {tuple(old.shape)} of {self._change.module}")
+            raise ModelError(f"{quote(self._edit)} made {shape} of the {tuple(old.shape)} of {self._change.module}")
         new = new.to(value.dtype)
         self._watch.see(new, self._edit, self._change.module, self._where)
         return new if rows is None else value.index_copy(0, rows, new)
@@ -236,7 +236,7 @@ class _Act:
             if is_out_of_memory(cause):
                 raise
             said = str(cause) if isinstance(cause, FeynkacError) else f"{type(cause).__name__}: {cause}"
-            raise ModelError(f"{self._edit!r} failed at {self._change.module}: {said}") from cause
+            raise ModelError(f"{quote(self._edit)} failed at {self._change.module}: {said}") from cause
 
 
 class _Watch:
@@ -257,7 +257,7 @@ class _Watch:
                 at = int((~sums.isfinite()).nonzero()[0, 0]) if sums.ndim else 0
                 step = int(where.steps[:, at].max())
                 place = f"at token {step} of the text" if step >= 0 else "in the prompt"
-                raise ModelError(f"{edit!r} gave NaN or infinity at {module}, {place}; it may be too strong")
+                raise ModelError(f"{quote(edit)} gave NaN or infinity at {module}, {place}; it may be too strong")
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.models.language.editing.contract import Span
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ def locate(span: Span, prompt: Sequence[int], vocabulary: Vocabulary) -> list[in
     written, wanted = b"".join(pieces), span.text.encode()
     found = [i for i in range(len(written) - len(wanted) + 1) if wanted and written.startswith(wanted, i)]
     if not found:
-        raise ArgumentError(f"the prompt does not hold {span.text!r}: {written.decode(errors='replace')!r}")
+        raise ArgumentError(f"the prompt does not hold {quote(span.text)}: {quote(written.decode(errors='replace'))}")
     if span.at is None and len(found) > 1:
         raise ArgumentError(
-            f"{span.text!r} occurs {len(found)} times in the prompt; say which: Span({span.text!r}, at=0)"
+            f"{quote(span.text)} occurs {len(found)} times in the prompt; say which: Span({quote(span.text)}, at=0)"
         )
     if span.at is not None and not 0 <= span.at < len(found):
-        raise ArgumentError(f"{span.text!r} occurs {len(found)} times in the prompt; at={span.at} is none of them")
+        raise ArgumentError(f"{quote(span.text)} occurs {len(found)} times in the prompt; at={span.at} is none of them")
     first = found[span.at or 0]
     ends = np.cumsum([len(piece) for piece in pieces])
     begins = ends - [len(piece) for piece in pieces]

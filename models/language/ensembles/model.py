@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.lists import as_list
 from feynkac.base.numbers import as_real, read_real
 from feynkac.base.vocabulary import Vocabulary
@@ -135,12 +135,12 @@ def _split(prompt: tuple[int, ...], n: int, mark: int) -> list[tuple[int, ...]]:
 
 def _read_prompts(prompts: Any) -> list[Prompted]:
     if (listed := as_list(prompts)) is None:
-        raise ArgumentError(f"ensemble: {prompts!r}: give a list of prompts, [lm.prompt(...), ...]")
+        raise ArgumentError(f"ensemble: {quote(prompts)}: give a list of prompts, [lm.prompt(...), ...]")
     if not listed:
         raise ArgumentError("ensemble: an empty list of prompts; give at least one")
     for i, each in enumerate(listed):
         if not isinstance(each, Prompted) or len(each.problems) != 1:
-            raise ArgumentError(f"ensemble: prompts[{i}] is {each!r}; give lm.prompt(...)")
+            raise ArgumentError(f"ensemble: prompts[{i}] is {quote(each)}; give lm.prompt(...)")
         problem = each.problems[0]
         if problem.constraints or problem.guides or problem.proposal is not None:
             raise ArgumentError(
@@ -162,14 +162,14 @@ def _read_prompts(prompts: Any) -> list[Prompted]:
 
 def _read_rule(n: int, weights: Any, kind: Any, plausible: Any) -> Rule:
     if not is_word(kind, ("product", "mixture")):
-        raise ArgumentError(f"ensemble: kind is {kind!r}; it must be 'product' or 'mixture'")
+        raise ArgumentError(f"ensemble: kind is {quote(kind)}; it must be 'product' or 'mixture'")
     share = read_real("plausible", plausible, 0.0, " and at most 1")
     if share > 1.0:
-        raise ArgumentError(f"plausible is {plausible!r}; it must be a number of at least 0 and at most 1")
+        raise ArgumentError(f"plausible is {quote(plausible)}; it must be a number of at least 0 and at most 1")
     listed = [1.0 / n] * n if weights is None else as_list(weights) or []
     sound = [bool(as_real(w)) for w in listed]
     if len(listed) != n or not all(sound) or (kind == "mixture" and min(listed) < 0):
         what = "positive numbers" if kind == "mixture" else "finite numbers other than 0"
-        raise ArgumentError(f"ensemble: weights is {weights!r}; give {n} {what}, one for each prompt")
+        raise ArgumentError(f"ensemble: weights is {quote(weights)}; give {n} {what}, one for each prompt")
     total = sum(listed) if kind == "mixture" else 1.0
     return Rule(kind, tuple(float(w) / total for w in listed), share)

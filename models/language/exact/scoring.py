@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import ArgumentError, shorten
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.lists import as_list
 from feynkac.base.masks import States, TokenMask, pack
 from feynkac.base.numbers import read_flag
@@ -35,11 +35,11 @@ def score_texts(
 ) -> NDArray[np.float64]:
     """(K,) log-probabilities of texts (see `LanguageModel.score`)."""
     if (listed := as_list(texts)) is None:
-        raise ArgumentError(f"score: {texts!r}: give a list of texts")
+        raise ArgumentError(f"score: {quote(texts)}: give a list of texts")
     if wrong := [text for text in listed if not isinstance(text, str)]:
-        raise ArgumentError(f"score: {wrong[0]!r} is no text; give a list of texts")
+        raise ArgumentError(f"score: {quote(wrong[0])} is no text; give a list of texts")
     if not is_word(spellings, ("usual", "all")):
-        raise ArgumentError(f"spellings is {spellings!r}; it must be 'usual' or 'all'")
+        raise ArgumentError(f"spellings is {quote(spellings)}; it must be 'usual' or 'all'")
     end = read_flag("score: end", end)
     if spellings == "all" and not end:
         raise ArgumentError("score: end=False counts the usual spelling only; leave spellings='all' out")
@@ -58,7 +58,7 @@ def score_answers(lm: LanguageModel, questions: Sequence[Any], answers: Sequence
         raise ArgumentError("score_answers: give a list of questions, and a list of answers, which are texts")
     spelt = [tuple(lm.spell(answer)) for answer in listed]
     if not all(spelt):
-        raise ArgumentError(f"score_answers: an answer of {listed!r:.80} is empty; leave it out")
+        raise ArgumentError(f"score_answers: an answer of {quote(listed, 80)} is empty; leave it out")
     longest = max(map(len, spelt))
     prompts = [_read_question(lm, question, longest) for question in asked]
     if not prompts:
@@ -83,7 +83,7 @@ def _read_model(lm: LanguageModel, prompt: Any, longest: int) -> Prompted:
     if isinstance(prompt, str):
         return lm.prompt(prompt, max_tokens=longest + 1)
     if not isinstance(prompt, Prompted) or prompt.lm is not lm or len(prompt.prompts) != 1:
-        raise ArgumentError(f"score: {prompt!r} is no prompt of this model; give a text, or lm.prompt(...)")
+        raise ArgumentError(f"score: {quote(prompt)} is no prompt of this model; give a text, or lm.prompt(...)")
     return prompt
 
 
@@ -107,7 +107,7 @@ def _score_all(model: Prompted, text: str) -> float:
     total = float(np.logaddexp.reduce(found.log_prob, initial=-np.inf))
     if found.log_left > total - 18.0:
         raise ArgumentError(
-            f"score: {shorten(repr(text))} has more than {MOST} prefixes of spellings; score shorter texts, or the "
+            f"score: {quote(text)} has more than {MOST} prefixes of spellings; score shorter texts, or the "
             "usual spelling"
         )
     return total

@@ -17,10 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.errors import ArgumentError, ModelError, quote
 from feynkac.base.numbers import read_real, read_whole
 from feynkac.models.language.laws.nucleus import keep_nucleus
-from feynkac.models.language.prompts.chats import shorten
 from feynkac.models.language.prompts.openings import read_temperature
 from feynkac.smc.checks import call, name_of
 
@@ -210,24 +209,24 @@ def read_law(
 def _read_share(name: str, value: Any) -> float:
     share = read_real(name, value, 0.0, " and at most 1")
     if share > 1.0:
-        raise ArgumentError(f"{name} is {value!r}; it must be a number of at least 0 and at most 1")
+        raise ArgumentError(f"{name} is {quote(value)}; it must be a number of at least 0 and at most 1")
     return share
 
 
 def _read_processors(given: Any) -> tuple[Processor, ...]:
     if not isinstance(given, list | tuple):
-        raise ArgumentError(f"logits_processor is {shorten(given)}; give a list of functions of (input_ids, scores)")
+        raise ArgumentError(f"logits_processor is {quote(given)}; give a list of functions of (input_ids, scores)")
     for i, each in enumerate(given):
         if isinstance(each, type) or not callable(each):
             raise ArgumentError(
-                f"logits_processor[{i}] is {shorten(each)}; give a function of (input_ids, scores), or an object of a "
+                f"logits_processor[{i}] is {quote(each)}; give a function of (input_ids, scores), or an object of a "
                 "class of transformers such as NoBadWordsLogitsProcessor"
             )
         try:
             inspect.signature(each).bind(None, None)
         except TypeError as cause:
             raise ArgumentError(
-                f"logits_processor[{i}], {shorten(each)}, does not take the two arguments (input_ids, scores): {cause}"
+                f"logits_processor[{i}], {quote(each)}, does not take the two arguments (input_ids, scores): {cause}"
             ) from cause
         except ValueError:  # of compiled code nothing is known
             pass

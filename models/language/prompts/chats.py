@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.errors import ArgumentError, ModelError, quote
 from feynkac.base.unicode import check_unicode
 
 _FORM = '[{"role": "user", "content": "..."}, ...]'
@@ -28,15 +28,15 @@ class Chat:
 def read_chat(chat: Any, tools: Any, documents: Any, template: Any) -> Chat:
     """The chat that is meant: `chat` is a user's message, or a list of messages. Raises ArgumentError for others."""
     if isinstance(chat, Mapping):
-        raise ArgumentError(f"chat is one message, {shorten(chat)}; give a list of messages: chat=[message]")
+        raise ArgumentError(f"chat is one message, {quote(chat)}; give a list of messages: chat=[message]")
     if isinstance(chat, str):
         chat = [{"role": "user", "content": str(chat)}]
     if not isinstance(chat, Sequence) or isinstance(chat, bytes):
-        raise ArgumentError(f"chat is {shorten(chat)}; give a user's message, or a list of messages: {_FORM}")
+        raise ArgumentError(f"chat is {quote(chat)}; give a user's message, or a list of messages: {_FORM}")
     if not chat:
         raise ArgumentError(f"chat is empty; give at least one message: {_FORM}")
     if template is not None and not (isinstance(template, Mapping) and all(isinstance(name, str) for name in template)):
-        raise ArgumentError(f"template is {shorten(template)}; give the template's variables as a dict")
+        raise ArgumentError(f"template is {quote(template)}; give the template's variables as a dict")
     return Chat(
         [_read_message(message, i) for i, message in enumerate(chat)],
         None if tools is None else _read_tools(tools) or None,
@@ -58,7 +58,7 @@ def write_chat(chat: Chat, tokenizer: Any) -> str:
         written = _render(chat, tokenizer, add_generation_prompt=True)
     elif ends.get("tool_calls") or not ends.get("content"):
         raise ArgumentError(
-            f"chat ends in an assistant's turn without text to continue, {shorten(ends)}; leave it out, or add what "
+            f"chat ends in an assistant's turn without text to continue, {quote(ends)}; leave it out, or add what "
             'comes next, such as {"role": "tool", "content": "..."}'
         )
     else:
@@ -96,14 +96,14 @@ def _render(chat: Chat, tokenizer: Any, **how: bool) -> str:
 def _read_message(message: Any, i: int) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         hint = ", or message.model_dump() of an object" if hasattr(message, "model_dump") else ""
-        raise ArgumentError(f"chat[{i}] is {shorten(message)}; give messages as dicts{hint}: {_FORM}")
+        raise ArgumentError(f"chat[{i}] is {quote(message)}; give messages as dicts{hint}: {_FORM}")
     read = dict(message)
     if not isinstance(read.get("role"), str):
-        raise ArgumentError(f'chat[{i}], {shorten(message)}, has no "role" that is a string; write {_FORM}')
+        raise ArgumentError(f'chat[{i}], {quote(message)}, has no "role" that is a string; write {_FORM}')
     content = read.get("content")
     if content is None:
         if not read.get("tool_calls"):
-            raise ArgumentError(f'chat[{i}], {shorten(message)}, has no "content"; write {_FORM}')
+            raise ArgumentError(f'chat[{i}], {quote(message)}, has no "content"; write {_FORM}')
         return {name: value for name, value in read.items() if name != "content"}
     read["content"] = content if isinstance(content, str) else _join_parts(content, i)
     check_unicode(read["content"], f"the content of chat[{i}]")
@@ -113,14 +113,14 @@ def _read_message(message: Any, i: int) -> dict[str, Any]:
 def _join_parts(parts: Any, i: int) -> str:
     """The text of a content in parts, one behind the other."""
     if not isinstance(parts, Sequence) or isinstance(parts, bytes):
-        raise ArgumentError(f"the content of chat[{i}] is {shorten(parts)}; give a string")
+        raise ArgumentError(f"the content of chat[{i}] is {quote(parts)}; give a string")
     texts = list[str]()
     for part in parts:
         known = isinstance(part, Mapping) and part.get("type", "text") in _TEXT_PARTS
         text = part["text"] if known and "text" in part else part
         if not isinstance(text, str):
             raise ArgumentError(
-                f'the content of chat[{i}] holds {shorten(part)}; this model reads text only: {{"type": "text", '
+                f'the content of chat[{i}] holds {quote(part)}; this model reads text only: {{"type": "text", '
                 '"text": "..."}'
             )
         texts.append(text)
@@ -130,7 +130,7 @@ def _join_parts(parts: Any, i: int) -> str:
 def _read_tools(tools: Any) -> list[Any]:
     """The schemas of `tools`, which are functions or schemas."""
     if isinstance(tools, Mapping | str) or not isinstance(tools, Sequence):
-        raise ArgumentError(f"tools is {shorten(tools)}; give a list of functions, or of their JSON schemas")
+        raise ArgumentError(f"tools is {quote(tools)}; give a list of functions, or of their JSON schemas")
     return [_read_tool(tool, i) for i, tool in enumerate(tools)]
 
 
@@ -138,7 +138,7 @@ def _read_tool(tool: Any, i: int) -> dict[str, Any]:
     if isinstance(tool, Mapping):
         return dict(tool)
     if not (inspect.isfunction(tool) or inspect.ismethod(tool)):
-        raise ArgumentError(f"tools[{i}] is {shorten(tool)}; give a function, or its JSON schema as a dict")
+        raise ArgumentError(f"tools[{i}] is {quote(tool)}; give a function, or its JSON schema as a dict")
     from transformers.utils.chat_template_utils import get_json_schema
 
     try:
@@ -150,7 +150,7 @@ def _read_tool(tool: Any, i: int) -> dict[str, Any]:
 def _read_documents(documents: Any) -> list[Any]:
     listed: list[Any] = [*documents] if isinstance(documents, Sequence) else [None]
     if not all(isinstance(each, Mapping) for each in listed):
-        raise ArgumentError(f'documents is {shorten(documents)}; give a list: [{{"title": "...", "text": "..."}}, ...]')
+        raise ArgumentError(f'documents is {quote(documents)}; give a list: [{{"title": "...", "text": "..."}}, ...]')
     return [dict(each) for each in listed]
 
 
@@ -162,14 +162,12 @@ def _check_variables(chat: Chat, tokenizer: Any) -> None:
     except ValueError as cause:  # several templates, and none of them the default one
         raise ModelError(f"the chat templates of {type(tokenizer).__name__}: {cause}") from cause
     if taken := sorted(own.keys() & chat.template.keys()):
-        raise ArgumentError(f"template sets {taken[0]!r}, which is no variable of the template's own; leave it out")
+        raise ArgumentError(
+            f"template sets {quote(taken[0])}, which is no variable of the template's own; leave it out"
+        )
     given = {"tools": chat.tools, "documents": chat.documents, **chat.template}
     for name in (name for name, value in given.items() if value is not None):
         if not re.search(rf"\b{re.escape(name)}\b", source):
-            raise ArgumentError(f"the chat template of this tokenizer has no {name!r}, so that it would be dropped")
-
-
-def shorten(value: Any) -> str:
-    """A value fit for a line of an error message."""
-    shown = repr(value)
-    return shown if len(shown) <= 100 else f"{shown[:90]}...{shown[-5:]}"
+            raise ArgumentError(
+                f"the chat template of this tokenizer has no {quote(name)}, so that it would be dropped"
+            )

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.lists import as_list
 from feynkac.base.numbers import as_whole
 from feynkac.base.tokens import Token
 from feynkac.base.unicode import check_unicode
-from feynkac.models.language.prompts.chats import Chat, read_chat, shorten
+from feynkac.models.language.prompts.chats import Chat, read_chat
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +48,7 @@ class Opening:
         if tokens is not None:
             return cls(tokens=list_tokens(tokens))
         if not isinstance(text, str):
-            raise ArgumentError(f"the prompt is {shorten(text)}; {_advise(text)}")
+            raise ArgumentError(f"the prompt is {quote(text)}; {_advise(text)}")
         check_unicode(text, "the prompt")
         return cls(text=str(text))
 
@@ -58,10 +58,10 @@ def read_ids(tokens: Sequence[Any], n_embeddings: int, vocabulary: Vocabulary) -
     ids = list[int]()
     for i, token in enumerate(tokens):
         if isinstance(token, Token) and token.vocabulary is not vocabulary:
-            raise ArgumentError(f"tokens[{i}] is {token!r} of another model's vocabulary; give texts, or ids")
+            raise ArgumentError(f"tokens[{i}] is {quote(token)} of another model's vocabulary; give texts, or ids")
         id = token.id if isinstance(token, Token) else as_whole(token)
         if id is None:
-            raise ArgumentError(f"tokens[{i}] is {shorten(token)}; give token ids, which are integers")
+            raise ArgumentError(f"tokens[{i}] is {quote(token)}; give token ids, which are integers")
         if not 0 <= id < n_embeddings:
             raise ArgumentError(f"tokens[{i}] is {id}, which lies outside of the vocabulary of {n_embeddings}")
         ids.append(id)
@@ -73,10 +73,10 @@ def read_eos(eos: Any) -> list[int]:
     one = as_whole(eos)
     listed = as_list(eos) if one is None else [one]
     if listed is None:
-        raise ArgumentError(f"eos is {shorten(eos)}; give a token id, or a list of ids")
+        raise ArgumentError(f"eos is {quote(eos)}; give a token id, or a list of ids")
     ids = [as_whole(id) for id in listed]
     if any(id is None or id < 0 for id in ids):
-        raise ArgumentError(f"eos is {shorten(eos)}; give a token id, or a list of ids")
+        raise ArgumentError(f"eos is {quote(eos)}; give a token id, or a list of ids")
     return sorted({id for id in ids if id is not None})
 
 
@@ -86,10 +86,10 @@ def read_stops(stop: Any) -> tuple[bytes, ...]:
         return ()
     stops = [stop] if isinstance(stop, str) else as_list(stop)
     if stops is None:
-        raise ArgumentError(f"stop is {shorten(stop)}; give a string, or a list of strings")
+        raise ArgumentError(f"stop is {quote(stop)}; give a string, or a list of strings")
     for one in stops:
         if not isinstance(one, str):
-            raise ArgumentError(f"stop holds {shorten(one)}; give a string, or a list of strings")
+            raise ArgumentError(f"stop holds {quote(one)}; give a string, or a list of strings")
         if not one:
             raise ArgumentError("a stop string is empty; leave it out")
         check_unicode(one, "a stop string")
@@ -100,7 +100,7 @@ def read_temperature(temperature: Any) -> float:
     """A temperature as a float. Raises ArgumentError for what is no number, or none that logits can be divided by."""
     value: Any = temperature.item() if isinstance(temperature, np.ndarray) and temperature.ndim == 0 else temperature
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise ArgumentError(f"temperature is {shorten(value)}; give a number, such as 0.7")
+        raise ArgumentError(f"temperature is {quote(value)}; give a number, such as 0.7")
     if not _COLDEST <= cast(Any, value) <= _HOTTEST:
         raise ArgumentError(
             f"temperature is {value}; it must be positive, and from {_COLDEST} (nearly greedy) to {_HOTTEST}"
@@ -113,7 +113,7 @@ def list_tokens(tokens: Any) -> list[Any]:
     if isinstance(tokens, Mapping):
         raise ArgumentError("tokens is what a tokenizer returns; give its input_ids: tokens=tokenizer(text).input_ids")
     if isinstance(tokens, str | bytes | Set) or not isinstance(tokens, Iterable) or getattr(tokens, "ndim", 1) == 0:
-        raise ArgumentError(f"tokens is {shorten(tokens)}; give a list of token ids, or a text as lm.prompt(text)")
+        raise ArgumentError(f"tokens is {quote(tokens)}; give a list of token ids, or a text as lm.prompt(text)")
     array: Any = tokens
     listed: list[Any] = array.tolist() if hasattr(array, "tolist") else list(array)
     if not any(getattr(one, "ndim", 0) or (isinstance(one, Sequence) and not isinstance(one, str)) for one in listed):

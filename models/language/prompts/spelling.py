@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
-from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.errors import ArgumentError, ModelError, quote
 from feynkac.base.unicode import check_unicode
 from feynkac.base.vocabulary import Vocabulary
 
@@ -48,7 +48,7 @@ class Speller:
 
         Raises ArgumentError for what is no text, and ModelError if the tokenizer makes another text of it.
         """
-        check_unicode(text, f"the text {text!r}")
+        check_unicode(text, f"the text {quote(text)}")
         if not text:
             return ()
         ids = self.check_readable(self._encode(text, add_special_tokens=False)["input_ids"])
@@ -58,8 +58,8 @@ class Speller:
             ids = tuple(self._bare.encode(text, add_special_tokens=False).ids)
         if (found := self._write(ids)) != text.encode():
             raise ModelError(
-                f"the tokenizer of this model makes {found.decode('utf-8', 'replace')!r} of the text {text!r}; give a "
-                "text that it keeps as it is, or token ids"
+                f"the tokenizer of this model makes {quote(found.decode('utf-8', 'replace'))} of the text "
+                f"{quote(text)}; give a text that it keeps as it is, or token ids"
             )
         return ids
 
@@ -100,7 +100,9 @@ class Speller:
             with self._lock:
                 return self._tokenizer(text, **kwargs)
         except Exception as cause:
-            raise ModelError(f"the tokenizer raised {type(cause).__name__} on the text {text!r}: {cause}") from cause
+            raise ModelError(
+                f"the tokenizer raised {type(cause).__name__} on the text {quote(text)}: {cause}"
+            ) from cause
 
     def _write(self, ids: Iterable[int]) -> bytes:
         """What the tokens stand for, control tokens by their names."""
@@ -108,7 +110,7 @@ class Speller:
         return b"".join([names[i] if i in names else tokens[i] for i in ids])
 
     def _name(self, i: int) -> str:
-        return f"token {self._tokenizer.convert_ids_to_tokens(i)!r} ({i})"
+        return f"token {quote(self._tokenizer.convert_ids_to_tokens(i))} ({i})"
 
     @cached_property
     def _names(self) -> dict[int, bytes]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.errors import ArgumentError, ModelError, quote
 from feynkac.base.masks import TokenMask, unpack
 from feynkac.models.language.draws.next_token import Drawn, draw_tokens, score_tokens
 from feynkac.models.language.draws.rejection import draw_checked
@@ -169,12 +169,12 @@ def read_proposal(proposal: Any, mix: Any) -> Proposal | None:
         return None
     if isinstance(proposal, Prompted):
         if isinstance(mix, bool) or not isinstance(mix, int | float) or not 0.0 <= mix < 1.0:
-            raise ArgumentError(f"mix is {mix!r}; give the share of the target's own law, from 0 to below 1")
+            raise ArgumentError(f"mix is {quote(mix)}; give the share of the target's own law, from 0 to below 1")
         return Drafted(proposal, 1.0 - mix)
     if isinstance(proposal, type) or not isinstance(proposal, Proposal):
         raise ArgumentError(
-            f"proposal is {proposal!r}; give one of feynkac.models.language.proposals, another prompt, or an object "
-            "with draw(frontier)"
+            f"proposal is {quote(proposal)}; give one of feynkac.models.language.proposals, another prompt, or an "
+            "object with draw(frontier)"
         )
     return proposal
 

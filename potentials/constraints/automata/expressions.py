@@ -10,7 +10,7 @@ from re import (
 )
 from typing import Any
 
-from feynkac.base.errors import ArgumentError, ConstraintError, shorten
+from feynkac.base.errors import ArgumentError, ConstraintError, quote, shorten
 from feynkac.potentials.constraints.automata.anchors import Anchor
 from feynkac.potentials.constraints.automata.characters import match_class
 from feynkac.potentials.constraints.automata.nfa import CharDfa, Nfa, TooLarge, determinise
@@ -42,8 +42,8 @@ def check(pattern: str | re.Pattern[str]) -> tuple[str, int]:
     """
     source, flags = (pattern.pattern, pattern.flags) if isinstance(pattern, re.Pattern) else (pattern, 0)
     if not isinstance(source, str):
-        raise ArgumentError(f"regex({pattern!r}): give the pattern as str")
-    name = shorten(f"regex({source!r})")
+        raise ArgumentError(f"regex({quote(pattern)}): give the pattern as str")
+    name = shorten(f"regex({quote(source)})")
     try:
         tree = _parser.parse(source, flags)
         _Builder(name, Nfa()).check(tree)
@@ -56,7 +56,7 @@ def check(pattern: str | re.Pattern[str]) -> tuple[str, int]:
 
 def build_dfa(source: str, flags: int) -> CharDfa:
     """The automaton of what `check` returned. Raises ConstraintError if it is too large, or matches nothing."""
-    name = shorten(f"regex({source!r})")
+    name = shorten(f"regex({quote(source)})")
     tree = _parser.parse(source, flags)
     nfa = Nfa()
     try:
@@ -114,7 +114,7 @@ class _Builder:
                 raise self._refuse(*_UNSUPPORTED[op])
             if op is sre.LITERAL and 0xD800 <= arg < 0xE000:
                 raise ConstraintError(
-                    f"{self._name}: {chr(arg)!r} is half of a character, which no text has; write the whole one"
+                    f"{self._name}: {quote(chr(arg))} is half of a character, which no text has; write the whole one"
                 )
             if op is sre.BRANCH:
                 for branch in arg[1]:

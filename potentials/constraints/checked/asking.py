@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from feynkac.base.deadline import Overdue, call_each
-from feynkac.base.errors import ArgumentError, PotentialError, shorten
+from feynkac.base.errors import ArgumentError, PotentialError, quote, shorten
 from feynkac.base.numbers import as_bool
 
 Show: TypeAlias = Callable[[int], str]
@@ -86,7 +86,7 @@ class Question:
 def check_function(f: Any, what: str, given: Sequence[str]) -> None:
     """Raises ArgumentError for what is no function of the arguments `given`, or is async."""
     if not callable(f):
-        raise ArgumentError(f"{what} is {shorten(repr(f))}; give a function of ({', '.join(given)})")
+        raise ArgumentError(f"{what} is {quote(f)}; give a function of ({', '.join(given)})")
     if any(inspect.iscoroutinefunction(each) for each in (f, type(f).__call__)):
         raise ArgumentError(f"{what} is async, and is called without an event loop; give a function that runs it")
     try:
@@ -109,4 +109,4 @@ def _quote(text: str) -> str:
 
 
 def _describe(value: Any) -> str:
-    return "None" if value is None else shorten(f"{type(value).__name__} {value!r}")
+    return "None" if value is None else shorten(f"{type(value).__name__} {quote(value)}")

@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Hashable, Sequence
 from typing import Any, Protocol
 
-from feynkac.base.errors import PotentialError
+from feynkac.base.errors import PotentialError, quote
 from feynkac.potentials.constraints.checked.asking import Question, Show
 
 
@@ -90,8 +90,9 @@ class StepReader:
             i = asked[k]
             if state is values[i][0] and not _is_hashable(state):
                 raise PotentialError(
-                    f"'{self._advance.name}', asked about the text {show(i)!r}, returned the very state that it was "
-                    f"given, a {type(state).__name__}: other texts go on from that one. Change a copy, and return it"
+                    f"'{self._advance.name}', asked about the text {quote(show(i))}, returned the very state that it "
+                    f"was given, a {type(state).__name__}: other texts go on from that one. "
+                    "Change a copy, and return it"
                 )
             after[i] = REJECTED if state is None else (state, after[i][1])
         return after
@@ -100,8 +101,8 @@ class StepReader:
         [after] = self.extend([value], [token], show)
         if after is REJECTED:
             raise PotentialError(
-                f"'{self._advance.name}' rejects the text {show(0)!r}, which it accepted before; the same state and "
-                "text must always have the same answer"
+                f"'{self._advance.name}' rejects the text {quote(show(0))}, which it accepted before; the same state "
+                "and text must always have the same answer"
             )
         return after
 

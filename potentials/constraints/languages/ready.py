@@ -7,7 +7,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Literal
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.errors import ArgumentError, shorten
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.words import is_word
 from feynkac.potentials.constraints.grammars import ContextFree
 
@@ -31,7 +31,7 @@ def sql(*kinds: Literal["select", "insert", "update", "delete", "create"]) -> Co
     Raises ArgumentError for another kind.
     """
     if unknown := [kind for kind in kinds if not is_word(kind, _STATEMENTS)]:
-        raise ArgumentError(f"sql({shorten(repr(unknown[0]))}): the kinds of statements are {', '.join(_STATEMENTS)}")
+        raise ArgumentError(f"sql({quote(unknown[0])}): the kinds of statements are {', '.join(_STATEMENTS)}")
     chosen = [kind for kind in _STATEMENTS if kind in kinds or not kinds]
     return _make("sql", f'start: _O ({" | ".join(chosen)}) [_O ";"] _O', f"sql({', '.join(map(repr, kinds))})")
 
@@ -49,8 +49,8 @@ def python(part: Literal["lines", "expression"] = "lines") -> ContextFree:
     Raises ArgumentError for another part.
     """
     if not is_word(part, _PARTS):
-        raise ArgumentError(f'python({shorten(repr(part))}): give "lines" or "expression"')
-    return _make("python", f"start: {part}", f"python({part!r})")
+        raise ArgumentError(f'python({quote(part)}): give "lines" or "expression"')
+    return _make("python", f"start: {part}", f"python({quote(part)})")
 
 
 def _make(language: str, start: str, name: str) -> ContextFree:

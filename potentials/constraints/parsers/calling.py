@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from feynkac.base.deadline import Overdue, call_each
-from feynkac.base.errors import PotentialError, shorten
+from feynkac.base.errors import PotentialError, quote
 
 _CHECKED = 200  # states of which it is looked at whether a call changes them
 _UNCHANGING = (int, float, str, bytes, frozenset, type(None))
@@ -47,7 +47,7 @@ class Caller:
             if isinstance(after, (bool, np.bool_)) or inspect.isawaitable(after) or after is NotImplemented:
                 said = self._at("advance", states[i], texts[i], bytes_[i])
                 raise PotentialError(
-                    f"{said} returned {shorten(repr(after))}; return the state after the byte, or None where no text "
+                    f"{said} returned {quote(after)}; return the state after the byte, or None where no text "
                     "goes on like this"
                 )
         return found
@@ -60,7 +60,7 @@ class Caller:
         for state, text, answer in zip(states, texts, found, strict=True):
             if not isinstance(answer, (bool, np.bool_)):
                 said = self._at("accepts", state, text)
-                raise PotentialError(f"{said} returned {shorten(repr(answer))}; return True or False")
+                raise PotentialError(f"{said} returned {quote(answer)}; return True or False")
         return [bool(answer) for answer in found]
 
     def _call(self, what: str, function: Any, given: list[tuple[Any, ...]], texts: Sequence[bytes]) -> list[Any]:
@@ -104,8 +104,8 @@ class Caller:
         return copies
 
     def _at(self, what: str, state: Any, text: bytes, byte: bytes | None = None) -> str:
-        given = shorten(repr(state)) + ("" if byte is None else f", {byte!r}")
-        return f"'{self.name}': {what}({given}), behind the text {shorten(repr(text))},"
+        given = quote(state) + ("" if byte is None else f", {quote(byte)}")
+        return f"'{self.name}': {what}({given}), behind the text {quote(text)},"
 
 
 def _same(before: Any, after: Any) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.errors import ArgumentError, shorten
+from feynkac.base.errors import ArgumentError, quote, shorten
 from feynkac.base.masks import TokenAutomaton
 from feynkac.base.numbers import read_seconds
 from feynkac.potentials.constraints.parsers.automaton import ParserAutomaton
@@ -149,8 +149,8 @@ def _takes(function: Any, n: int) -> bool:
 
 def _check_takes(what: str, function: Any, n: int) -> None:
     if not callable(function):
-        raise ArgumentError(f"parser: {shorten(repr(function))} is no function; give {what}")
+        raise ArgumentError(f"parser: {quote(function)} is no function; give {what}")
     if not _takes(function, n):
-        raise ArgumentError(f"parser: {what} is called so, but {shorten(repr(function))} does not take that")
+        raise ArgumentError(f"parser: {what} is called so, but {quote(function)} does not take that")
     if inspect.iscoroutinefunction(function):
         raise ArgumentError(f"parser: {what} is called at once, and cannot be async; write a plain function")

@@ -107,9 +107,7 @@ def json_schema(
     than 120 deep, or that looks like something else (a tool description, a misspelt keyword), with the place.
     """
     if not is_word(unsupported, ("check", "refuse", "ignore")):
-        raise ArgumentError(
-            f"json_schema(unsupported={shorten(repr(unsupported))}): choose one of 'check', 'refuse', 'ignore'"
-        )
+        raise ArgumentError(f"json_schema(unsupported={quote(unsupported)}): choose one of 'check', 'refuse', 'ignore'")
     reader = TypeReader(schema) if is_type(schema) else None
     given = _read(schema) if reader is None else reader.make_schema()
     written = _write(given)
@@ -160,7 +158,7 @@ def _write(schema: Any) -> str:
         return json.dumps(schema, allow_nan=False)
     except UnicodeEncodeError as error:
         half = error.object[error.start]
-        raise ConstraintError(f"json_schema: it holds {half!r}, half of a character, which no text has") from None
+        raise ConstraintError(f"json_schema: it holds {quote(half)}, half of a character, which no text has") from None
     except (TypeError, ValueError) as error:
         raise ArgumentError(f"json_schema: the schema is no JSON: {error}") from None
 
@@ -168,7 +166,7 @@ def _write(schema: Any) -> str:
 def _check_whitespace(whitespace: Any) -> str:
     if not isinstance(whitespace, str):
         raise ArgumentError(
-            f"json_schema(whitespace={shorten(repr(whitespace))}): give 'compact', 'flexible', or a regular expression"
+            f"json_schema(whitespace={quote(whitespace)}): give 'compact', 'flexible', or a regular expression"
         )
     return whitespace
 
@@ -183,7 +181,7 @@ def _make_options(whitespace: str) -> dict[str, Any]:
     blank = expressions.build_dfa(*expressions.check(whitespace))
     if share_text([blank, expressions.build_dfa(*expressions.check(r"(?s).*[^ \t\n\r].*"))]) is not False:
         raise ConstraintError(
-            f"json_schema(whitespace={shorten(repr(whitespace))}): JSON allows only blanks, tabs and line breaks "
+            f"json_schema(whitespace={quote(whitespace)}): JSON allows only blanks, tabs and line breaks "
             "between its parts; give 'compact', 'flexible', or a regular expression of these"
         )
     return {"whitespace_pattern": whitespace}
@@ -210,7 +208,7 @@ def _make_checks(name: str, given: Any, relaxed: Relaxed, warn: bool) -> list[Ch
     for place, format in relaxed.formats if warn else ():
         if format not in formats:
             warnings.warn(
-                escape(f"{name}: the format {shorten(repr(format))} at {place} {explain_format(format)}"),
+                escape(f"{name}: the format {quote(format)} at {place} {explain_format(format)}"),
                 stacklevel=4,  # of the call of json_schema, behind suggest_names
             )
     if not relaxed.dropped and not formats:
@@ -224,7 +222,7 @@ def _make_checks(name: str, given: Any, relaxed: Relaxed, warn: bool) -> list[Ch
 def _refuse(name: str, given: Any, relaxed: Relaxed, options: dict[str, Any]) -> None:
     """Raise ConstraintError for what is wrong, or for what is unsupported."""
     if relaxed.error is None:
-        places = [*relaxed.dropped, *(f"{place} ({format!r})" for place, format in relaxed.formats)]
+        places = [*relaxed.dropped, *(f"{place} ({quote(format)})" for place, format in relaxed.formats)]
         if places:
             named = ", ".join(places[:10]) + (f" and {len(places) - 10} more" if len(places) > 10 else "")
             raise ConstraintError(

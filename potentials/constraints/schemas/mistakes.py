@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
+from feynkac.base.errors import quote
 from feynkac.potentials.constraints.schemas.walking import walk
 
 _ASSERTIONS = (
@@ -36,22 +37,22 @@ _CLOSE = 0.82  # of the letters agree
 def find_mistake(schema: Any) -> str | None:
     """What is probably meant otherwise, with its place and what to write; None where nothing is."""
     if isinstance(schema, dict) and schema.get("type") in _TOOLS:
-        return _unwrap(schema, f'its "type" is {schema["type"]!r}')
+        return _unwrap(schema, f'its "type" is {quote(schema["type"])}')
     if isinstance(schema, dict) and schema and not any(key in _ASSERTIONS for key in schema):
         if wrapped := _find_wrapped(schema):
-            return _unwrap(schema, f"it has {wrapped!r} and no keyword of JSON Schema")
+            return _unwrap(schema, f"it has {quote(wrapped)} and no keyword of JSON Schema")
         known = (*_ASSERTIONS, *_ANNOTATIONS)
         if strange := [key for key in schema if key not in known and not _is_misspelt(key)]:
             return (
-                f"{strange[0]!r} is no keyword of JSON Schema, so that any JSON would be valid; the properties of an "
-                'object are written {"type": "object", "properties": {...}}'
+                f"{quote(strange[0])} is no keyword of JSON Schema, so that any JSON would be valid; the properties "
+                'of an object are written {"type": "object", "properties": {...}}'
             )
     for path, inner in walk(schema):
         for key, value in inner.items():
             if key == "nullable" and value:
                 return f"{path}/nullable is of OpenAPI, and no keyword of JSON Schema; write " + _make_nullable(inner)
             if meant := _is_misspelt(key) or _is_of_another_dialect(key, inner):
-                return f"{path}/{key} is no keyword of JSON Schema; did you mean {meant!r}?"
+                return f"{path}/{key} is no keyword of JSON Schema; did you mean {quote(meant)}?"
             if mistake := _find_wrong_flag(path, key, value):
                 return mistake
     return None
@@ -66,7 +67,7 @@ def _unwrap(description: dict[str, Any], sign: str) -> str:
     """What to give instead of a description: the schema in it, by the keys that lead there."""
     keys, inner = "", description
     while (key := _find_wrapped(inner)) and (inner is description or inner.get("type") != "object"):
-        keys, inner = f"{keys}[{key!r}]", inner[key]
+        keys, inner = f"{keys}[{quote(key)}]", inner[key]
     instead = f"give what is in it: json_schema(description{keys})" if keys else 'any object is {"type": "object"}'
     return f"this describes a tool or a format and is no schema, for {sign}; {instead}"
 

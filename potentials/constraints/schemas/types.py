@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 from typing import Any
 
-from feynkac.base.errors import ArgumentError, ConstraintError, MissingExtra
+from feynkac.base.errors import ArgumentError, ConstraintError, MissingExtra, quote
 from feynkac.base.extras import needing
 
 
@@ -18,7 +18,7 @@ class TypeReader:
     """What reads the JSON text of a value of a Python type."""
 
     def __init__(self, kind: Any) -> None:
-        with needing("types", f"json_schema({kind!r}) needs pydantic"):
+        with needing("types", f"json_schema({quote(kind)}) needs pydantic"):
             import pydantic
         self.kind = kind
         try:
@@ -26,7 +26,7 @@ class TypeReader:
         except ImportError as error:
             raise _make_missing(kind, error) from None
         except pydantic.PydanticUserError as error:
-            raise ArgumentError(f"json_schema({kind!r}): pydantic has no schema for it: {error}") from None
+            raise ArgumentError(f"json_schema({quote(kind)}): pydantic has no schema for it: {error}") from None
 
     def make_schema(self) -> dict[str, Any]:
         """The JSON schema of what can be read. Raises ConstraintError where there is none."""
@@ -37,7 +37,7 @@ class TypeReader:
         except ImportError as error:
             raise _make_missing(self.kind, error) from None
         except pydantic.PydanticUserError as error:
-            raise ConstraintError(f"json_schema({self.kind!r}): pydantic has no schema for it: {error}") from None
+            raise ConstraintError(f"json_schema({quote(self.kind)}): pydantic has no schema for it: {error}") from None
 
     def read(self, text: str) -> Any:
         """The value that a text stands for. Raises ValueError where it is none."""
@@ -57,4 +57,4 @@ class TypeReader:
 
 def _make_missing(kind: Any, error: ImportError) -> MissingExtra:
     """What to say where pydantic needs another package for a type."""
-    return MissingExtra(f"json_schema({kind!r}) needs a package that is not installed: {error}")
+    return MissingExtra(f"json_schema({quote(kind)}) needs a package that is not installed: {error}")

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.masks import pack
 from feynkac.base.tokens import TokenSet
 from feynkac.models.language.histories import Histories, Node
@@ -33,7 +33,7 @@ class CachedCausalLM:
 
     def __init__(self, lm: CausalLM) -> None:
         if not isinstance(lm, CausalLM):
-            raise ArgumentError(f"CachedCausalLM({lm!r}): give a feynkac.CausalLM, or use from_pretrained(name)")
+            raise ArgumentError(f"CachedCausalLM({quote(lm)}): give a feynkac.CausalLM, or use from_pretrained(name)")
         self.lm = lm
         self.model = lm.model
         self.tokenizer = lm.tokenizer
@@ -237,7 +237,7 @@ class TokenSequence:
             return _encode(self.lm, other, False)
         if isinstance(other, Token | int | np.integer):
             return [int(other)]
-        raise ArgumentError(f"{other!r} cannot be added to tokens; give tokens, ids or text")
+        raise ArgumentError(f"{quote(other)} cannot be added to tokens; give tokens, ids or text")
 
     def __str__(self) -> str:
         return str(self.lm.tokenizer.decode(self.seq))

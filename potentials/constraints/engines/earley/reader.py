@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from feynkac.base.errors import ConstraintError
+from feynkac.base.errors import ConstraintError, quote
 from feynkac.potentials.constraints.engines.earley.common import COMMON
 from feynkac.potentials.constraints.engines.earley.notation import (
     Both,
@@ -76,7 +76,9 @@ class _Reader:
     def _expect(self, wanted: str, kind: str = "sign") -> Token:
         token = self._take()
         if token.kind != kind or (kind == "sign" and token.text != wanted):
-            seen = {"newline": "the line ends", "end": "the grammar ends"}.get(token.kind, f"{token.text!r} stands")
+            seen = {"newline": "the line ends", "end": "the grammar ends"}.get(
+                token.kind, f"{quote(token.text)} stands"
+            )
             raise self._fault(token.at, f"{seen} where {wanted} is expected")
         return token
 
@@ -144,7 +146,7 @@ class _Reader:
     def _end_line(self) -> None:
         token = self._peek()
         if token.kind not in ("newline", "end"):
-            raise self._fault(token.at, f"{token.text!r} stands where the definition should end")
+            raise self._fault(token.at, f"{quote(token.text)} stands where the definition should end")
 
     # --- expressions
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from feynkac.base.errors import quote
 from feynkac.potentials.constraints.engines.earley.notation import make_fault
 
 _TOKEN = re.compile(
@@ -45,7 +46,7 @@ def _explain(opened: str) -> str:
     if opened in '"/':
         what = "text" if opened == '"' else "regular expression"
         return f"this {what} has no end in its line, or letters behind it that mean nothing there"
-    return f"{opened!r} means nothing here"
+    return f"{quote(opened)} means nothing here"
 
 
 def unescape(source: str, token: Token) -> str:
@@ -64,5 +65,5 @@ def unescape(source: str, token: Token) -> str:
     text = _ESCAPE.sub(one, token.text.removesuffix("i")[1:-1])
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")  # pairs become one character
     if half := re.search("[\ud800-\udfff]", text):
-        raise make_fault(source, token.at, f"it holds {half[0]!r}, half of a character, which no text has")
+        raise make_fault(source, token.at, f"it holds {quote(half[0])}, half of a character, which no text has")
     return text

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import ConstraintError, shorten_report
+from feynkac.base.errors import ConstraintError, quote, shorten_report
 from feynkac.base.per_vocabulary import PerVocabulary
 from feynkac.base.vocabulary import Vocabulary
 
@@ -73,7 +73,7 @@ def try_grammar(lark: str, trials: Iterable[str]) -> str | None:
         if copy.try_consume_tokens(list(trial.encode())) == len(trial.encode()):
             copy.compute_bitmask()
         if copy.is_error() and not is_dead_end(copy):
-            return f"llguidance gave up after {trial!r}: {explain_error(copy)}; make it simpler"
+            return f"llguidance gave up after {quote(trial)}: {explain_error(copy)}; make it simpler"
     return explain_error(matcher) if matcher.is_error() else None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import ArgumentError, ProgramError
+from feynkac.base.errors import ArgumentError, ProgramError, quote
 from feynkac.base.masks import unpack
 from feynkac.base.tokens import TokenSet
 from feynkac.models.language.laws import Law
@@ -127,7 +127,7 @@ class LMNextToken(Distribution):
     async def log_prob(self, x: Any) -> float:
         token = int(x)
         if not 0 <= token < self.ctx.lm.lm.vocabulary.size:
-            raise ArgumentError(f"{x!r} is no token of a vocabulary of {self.ctx.lm.lm.vocabulary.size}")
+            raise ArgumentError(f"{quote(x)} is no token of a vocabulary of {self.ctx.lm.lm.vocabulary.size}")
         answer = await fetch_answer(self.ctx.ask(token=token), self.ctx)
         self.ctx.advance(token)
         return answer.log_prob

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from feynkac.base.contract import LogW, Resample
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_whole
 from feynkac.potentials import product
 from feynkac.programs.compat.llamppl.inference.smc_record import SMCRecord
@@ -28,7 +28,7 @@ def check_model(call: str, model: Any) -> None:
     """Raises ArgumentError if what an inference `call` was given is no model."""
     if not isinstance(model, Model):
         meant = f"an instance, {model.__name__}(...)" if isinstance(model, type) else "an instance of a Model"
-        raise ArgumentError(f"{call}: {model!r} is no model; give {meant}")
+        raise ArgumentError(f"{call}: {quote(model)} is no model; give {meant}")
 
 
 def run_engine(population: Population, n: int, resample: Resample, seed: Any, record: SMCRecord | None) -> Step:

@@ -9,7 +9,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_whole
 from feynkac.programs.compat.llamppl.inference.driving import Particles, check_model, collect, run_engine
 from feynkac.programs.compat.llamppl.inference.smc_record import SMCRecord
@@ -39,7 +39,7 @@ async def smc_standard(
     check_model("smc_standard", model)
     if not isinstance(ess_threshold, Real) or math.isnan(ess_threshold):
         raise ArgumentError(
-            f"smc_standard: ess_threshold is {ess_threshold!r}; give a share of the particles, such as 0.5"
+            f"smc_standard: ess_threshold is {quote(ess_threshold)}; give a share of the particles, such as 0.5"
         )
     scheme = by_name(resampling_method)
     if ess_threshold <= 1.0:
