@@ -6,7 +6,6 @@ import functools
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,13 @@ from feynkac.models.discrete.proposals import FirstOrder, Unweighted, by_differe
 from feynkac.potentials.discrete import Lookahead
 from feynkac.smc import resample as schemes
 from feynkac.smc.rng import Streams
-from steered.published import Published, run_masked
-from steered.runs import Numbers, Texts, cells, engine, quantiles, shares, total_variation, written
+from steered import masked
+from steered.runs import Numbers, cells, engine, quantiles, shares, total_variation, written
 from steered.tables import table
 
 FOLDER = Path(__file__).parents[1] / "train"
 SCALE, PARTS = 10.0, 3
 SIZES = (16, 64)
-Method = Callable[[int, int], Texts]
 
 
 @functools.lru_cache(maxsize=1)
@@ -65,7 +63,7 @@ def base_model() -> Any:
     return DiscreteDiffusion(NetworkDenoiser(network), vocabulary, length, Unmask(length, order="confident"))
 
 
-def methods(base: NDArray[np.object_]) -> dict[str, Method]:
+def methods(base: NDArray[np.object_]) -> dict[str, masked.Method]:
     """What is compared; all evaluate the network at most once for each particle and step."""
     model = base_model()
     target = fk.constraint(valid) * fk.reward(qed, scale=SCALE, every="end")
@@ -73,33 +71,18 @@ def methods(base: NDArray[np.object_]) -> dict[str, Method]:
     guess = Lookahead(target, samples=8, worst=0.25 * SCALE, power=lambda t: ((t + 1) / model.length) ** 4)
     first_order = FirstOrder(by_difference(target, worst=0.0, top=16), trust=1.0)
 
-    def blocks(n: int) -> NDArray[np.object_]:
-        return base[: len(base) // n * n].reshape(-1, n)
-
-    def best_of(n: int, runs: int) -> Texts:
-        texts = blocks(n)
-        top = np.array([max(range(n), key=lambda i, row=row: qed(row[i])) for row in texts])
-        return np.zeros((len(texts), 1)), texts[np.arange(len(texts)), top][:, None]
-
-    def importance(n: int, runs: int) -> Texts:
-        texts = blocks(n)
-        return np.array([[SCALE * qed(text) if valid(text) else -np.inf for text in row] for row in texts]), texts
-
-    def fk_steering(**options: Any) -> Method:
-        def go(n: int, runs: int) -> Texts:
-            return np.zeros((runs, n)), run_masked(model, qed, SCALE, Published(every=2, **options), (runs, n))
-
-        return go
+    def log_psi(text: str) -> float:
+        return SCALE * qed(text) if valid(text) else -np.inf
 
     blind = written(model.with_proposal(Unweighted(first_order)), target, resample=schemes.never)
     return {
-        "base model": lambda n, runs: (np.zeros(blocks(n).shape), blocks(n)),
-        "best of N": best_of,
-        "guidance without weights": lambda n, runs: (np.zeros((runs, n)), blind(n, runs)[1]),
-        "published FK, difference": fk_steering(),
-        "published FK, difference, adaptive": fk_steering(adaptive=True),
-        "published FK, max": fk_steering(potential="max"),
-        "importance sampling": importance,
+        "base model": masked.plain(base),
+        "best of N": masked.best_of(base, qed),
+        "guidance without weights": masked.unweighted(blind),
+        "published FK, difference": masked.fk_steering(model, qed, SCALE),
+        "published FK, difference, adaptive": masked.fk_steering(model, qed, SCALE, adaptive=True),
+        "published FK, max": masked.fk_steering(model, qed, SCALE, potential="max"),
+        "importance sampling": masked.importance(base, log_psi),
         "feynkac, Lookahead": written(model, guess),
     }
 

@@ -12,12 +12,9 @@ over the steps, in half precision. Prints one JSON line.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
-import math
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,27 +26,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from mazes.networks import ALPHAS_BAR, Policy, Value, save
 from mazes.world import draw_days, draw_paths, normalise, reach
+from train.averaging import fit
 
-DISCOUNT = 0.8
-
-
-def fit(net: nn.Module, loss_of: Callable[[nn.Module, nn.Module], Tensor], steps: int, rate: float) -> nn.Module:
-    """The average of `net` over its training; `loss_of` sees the network and that average."""
-    average = copy.deepcopy(net).requires_grad_(False)
-    optimizer = torch.optim.AdamW(net.parameters(), rate, weight_decay=0.0, fused=True)
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min((step + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * step / steps))
-        loss = loss_of(net, average)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        weight = 1.0 - min(0.999, (step + 1) / (step + 10))
-        for mean, new in zip(average.parameters(), net.parameters(), strict=True):
-            mean.lerp_(new.detach(), weight)
-        if step % 2000 == 0:
-            print(f"step {step}: loss {loss.item():.4f}", flush=True)
-    return average
+DISCOUNT, DECAY = 0.8, 0.999
 
 
 def fit_policy(paths: Tensor, steps: int, batch: int) -> nn.Module:
@@ -62,7 +41,7 @@ def fit_policy(paths: Tensor, steps: int, batch: int) -> nn.Module:
         noise = torch.randn_like(x)
         return F.mse_loss(net(alpha * x + sigma * noise, x[:, 0], times.float()), alpha * noise - sigma * x)
 
-    return fit(Policy(), loss_of, steps, 2e-3)
+    return fit(Policy(), loss_of, steps, 2e-3, DECAY, told=2000)
 
 
 def fit_value(days: Tensor, steps: int, batch: int) -> nn.Module:
@@ -77,7 +56,7 @@ def fit_value(days: Tensor, steps: int, batch: int) -> nn.Module:
             worth = here[rows] + (1.0 - here[rows]) * DISCOUNT * average(then[rows]).sigmoid()
         return F.binary_cross_entropy_with_logits(net(first[rows]), worth)
 
-    return fit(Value(), loss_of, steps, 2e-3)
+    return fit(Value(), loss_of, steps, 2e-3, DECAY, told=2000)
 
 
 def main() -> None:

@@ -13,11 +13,8 @@ exponential average over the steps. Prints one JSON line; its `loss` is the mean
 
 from __future__ import annotations
 
-import argparse
-import copy
-import json
-import math
-import time
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -27,6 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feynkac.models.diffusion.schedule import linear_alphas_bar
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from train.averaging import fit, run
 
 OUT = Path(__file__).with_name("shapes.safetensors")
 SIZE = 8
@@ -103,49 +103,15 @@ def loss_of(painter: Painter, n: int, alphas_bar: Tensor, source: torch.Generato
     return F.mse_loss(painter(alpha * x + sigma * noise, times, words * kept), alpha * noise - sigma * x)
 
 
-def train(steps: int, batch: int, rate: float, decay: float) -> tuple[Painter, float]:
-    """The network with averaged weights, and its loss on new images."""
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    source, painter = torch.Generator().manual_seed(0), Painter()
-    average, bars = copy.deepcopy(painter).eval(), torch.as_tensor(linear_alphas_bar(TIMES), dtype=torch.float32)
-    optimizer = torch.optim.AdamW(painter.parameters(), rate, weight_decay=0.0)
-    for step in range(steps):
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min((step + 1) / 100, 0.5 + 0.5 * math.cos(math.pi * step / steps))
-        loss = loss_of(painter, batch, bars, source)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(painter.parameters(), 1.0)
-        optimizer.step()
-        keep = min(decay, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for mean, new in zip(average.parameters(), painter.parameters(), strict=True):
-                mean.lerp_(new, 1.0 - keep)
-        if step % 250 == 0:
-            print(f"step {step}: loss {loss.item():.4f}", flush=True)
+def train(steps: int, batch: int, rate: float, decay: float) -> tuple[Painter, float, Callable[[Path], None]]:
+    """The network with averaged weights, its loss on new images, and what saves it."""
+    source, bars = torch.Generator().manual_seed(0), torch.as_tensor(linear_alphas_bar(TIMES), dtype=torch.float32)
+    painter = fit(Painter(), lambda net, average: loss_of(net, batch, bars, source), steps, rate, decay, clip=1.0)
     with torch.no_grad():
-        score = sum(loss_of(average, 256, bars, source).item() for _ in range(8)) / 8
-    return average, score
-
-
-def main() -> None:
-    """Train, save, and say what came out."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--decay", type=float, default=0.997)
-    parser.add_argument("--out", type=Path, default=OUT)
-    args = parser.parse_args()
-    began = time.process_time()
-    painter, loss = train(args.steps, args.batch, args.rate, args.decay)
-    save_file({name: value.half().contiguous() for name, value in painter.state_dict().items()}, args.out)
-    print(json.dumps({
-        "steps": args.steps, "loss": round(loss, 4), "parameters": sum(p.numel() for p in painter.parameters()),
-        "bytes": args.out.stat().st_size, "seconds": round(time.process_time() - began),
-    }))  # fmt: skip
+        score = sum(loss_of(painter, 256, bars, source).item() for _ in range(8)) / 8
+    halves = {name: value.half().contiguous() for name, value in painter.state_dict().items()}
+    return painter, score, lambda out: save_file(halves, out)
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, train, OUT, steps=2500, decay=0.997)
