@@ -44,7 +44,6 @@ BEHIND = {
     "feynkac.models.language.demo": "gguf",
     "feynkac.models.diffusion.pipeline_source": "diffusers",
     "feynkac.models.served.client": "httpx2",
-    "feynkac.potentials.constraints.schemas.types": "pydantic",
     "feynkac.programs.recipes.syllables": "pronouncing",
     "feynkac.results.pictures.lineage": "matplotlib",
     "feynkac.results.pictures.style": "matplotlib",
