@@ -3,7 +3,8 @@
 from feynkac.base.errors import ProgramError, ReplayDiverged
 from feynkac.base.tokens import Token, TokenSet
 from feynkac.programs.context import Context
-from feynkac.programs.distributions import Bernoulli, Categorical, Distribution, Geometric, Normal, Uniform
+from feynkac.programs.distribution import Distribution
+from feynkac.programs.distributions import Bernoulli, Categorical, Geometric, Normal, Uniform
 from feynkac.programs.particle import Particle
 from feynkac.programs.program import Program, program
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.programs.distributions import Distribution, Interval
+from feynkac.programs.distribution import Distribution, Interval
 from feynkac.programs.runtime.generators import make_generator, read_bits, seed_generators
 
 _FEW = 10_000

@@ -9,7 +9,7 @@ import numpy as np
 
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import take_only
-from feynkac.programs.distributions import Distribution, T
+from feynkac.programs.distribution import Distribution, T
 from feynkac.programs.foreign import adapt
 from feynkac.programs.numbers import read_nats, show
 from feynkac.programs.runtime.record import CONDITION, FACTOR, OBSERVE, SAMPLE, TWIST

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from feynkac.base.errors import ProgramError, quote
-from feynkac.programs.distributions import Distribution
+from feynkac.programs.distribution import Distribution
 
 _NO_RECORDS = ("builtins", "feynkac", "numpy", "torch")
 """Packages whose objects are not looked into: they hold models and arrays, and no values of a program."""

@@ -14,7 +14,7 @@ import numpy as np
 from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import read_whole
 from feynkac.programs.context import Context
-from feynkac.programs.distributions import Distribution
+from feynkac.programs.distribution import Distribution
 from feynkac.programs.rules import Options, Rule, find_rule
 from feynkac.programs.runtime.serving import Answer, Ask
 from feynkac.programs.upcoming import InContext

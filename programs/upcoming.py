@@ -11,7 +11,7 @@ import numpy as np
 from feynkac.base.errors import ArgumentError, ProgramError, quote
 from feynkac.base.numbers import read_whole, take_only
 from feynkac.base.tokens import Token, TokenSet
-from feynkac.programs.distributions import Distribution, T
+from feynkac.programs.distribution import Distribution, T
 from feynkac.programs.runtime.serving import Answer, Ask, Block
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from feynkac.base.errors import ArgumentError, ProgramError, quote
 from feynkac.models.served.questions import Draw, Ending, Piece, Score
 from feynkac.models.served.served_lm import refuse
-from feynkac.programs.distributions import Distribution
+from feynkac.programs.distribution import Distribution
 from feynkac.programs.runtime.serving import Inquiry
 
 if TYPE_CHECKING:
