@@ -20,7 +20,7 @@ from transformers import AttentionInterface
 from feynkac.base.errors import ModelError
 
 if TYPE_CHECKING:
-    from feynkac.models.language.caches.shared import SharedCache
+    from feynkac.models.language.caches.store import SharedCache
 
 NAME = "feynkac_particles"
 """The name of `shared_attention` among the attention functions of transformers."""

@@ -18,7 +18,7 @@ from feynkac.models.language.caches.operators import HALVES, attend, find_capabi
 from feynkac.models.language.kernels.availability import has_kernels
 
 if TYPE_CHECKING:
-    from feynkac.models.language.caches.shared import SharedCache
+    from feynkac.models.language.caches.store import SharedCache
 
 _LARGEST_HEAD = 256
 """Elements of a head of which the kernel holds tiles."""

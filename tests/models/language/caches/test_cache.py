@@ -17,7 +17,8 @@ from feynkac.base.errors import ModelError
 from feynkac.models.language.caches import agreement, attention, forward, plain as plain_cache, shared
 from feynkac.models.language.caches.opening import find_attention_window, open_contexts, shares_prompt
 from feynkac.models.language.caches.plain import PlainContexts
-from feynkac.models.language.caches.shared import SharedContexts, SharedLayer
+from feynkac.models.language.caches.shared import SharedContexts
+from feynkac.models.language.caches.store import SharedLayer
 from feynkac.models.language.caches.twin import Twins
 from feynkac.models.language.lm import CausalLM
 from feynkac.potentials import product

@@ -16,7 +16,8 @@ from feynkac.models.edits import Emphasise
 from feynkac.models.language.caches import promotion, shared
 from feynkac.models.language.caches.plan import Layout
 from feynkac.models.language.caches.promotion import count_shared, is_worth_it, write_tokens
-from feynkac.models.language.caches.shared import SharedContexts, SharedLayer
+from feynkac.models.language.caches.shared import SharedContexts
+from feynkac.models.language.caches.store import SharedLayer
 from feynkac.models.language.caches.twin import Twins
 
 
