@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -66,3 +70,64 @@ def test_what_is_no_file_is_written_to_as_it_stands(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_an_argument_error(tmp_path: Path, path: str | None) -> None:
     with pytest.raises(ArgumentError, match=r"cannot be written|give the path of a file"):
         write_atomically(None if path is None else tmp_path / path, b"x")  # type: ignore[arg-type]
+
+
+KILLED = """
+import os, signal, sys
+from feynkac.base.writing import replace_file
+with replace_file(sys.argv[1]) as file:
+    file.write(b"half of the n")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def _kill_a_writer(path: Path) -> Path:
+    """What a process leaves that is killed while it writes `path`."""
+    before = set(path.parent.iterdir())
+    ended = subprocess.run([sys.executable, "-c", KILLED, str(path)])
+    assert ended.returncode == -signal.SIGKILL
+    (left,) = set(path.parent.iterdir()) - before
+    return left
+
+
+def _age(path: Path, seconds: float) -> None:
+    os.utime(path, (time.time() - seconds,) * 2)
+
+
+def test_what_a_killed_writer_left_is_deleted_by_a_later_one(tmp_path: Path) -> None:
+    path = tmp_path / "file[1]*"
+    write_atomically(path, b"old")
+    left = _kill_a_writer(path)
+    assert path.read_bytes() == b"old"
+    write_atomically(path, b"new")
+    assert left.exists()  # another machine may be at it, whose locks are not seen here
+    _age(left, 700.0)
+    write_atomically(tmp_path / "file", b"another")
+    assert left.exists()
+    write_atomically(path, b"new")
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "file", path]
+
+
+def test_what_a_living_writer_is_at_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with replace_file(path) as slow:
+        slow.write(b"slow")
+        slow.flush()
+        (beside,) = tmp_path.iterdir()
+        _age(beside, 700.0)
+        write_atomically(path, b"fast")
+        assert beside.exists() and path.read_bytes() == b"fast"
+    assert path.read_bytes() == b"slow" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_system_without_locks_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    path = tmp_path / "file"
+    left = _kill_a_writer(path)
+    _age(left, 700.0)
+    monkeypatch.setattr(writing.fcntl, "flock", refuse)
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new" and left.exists()
