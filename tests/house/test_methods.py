@@ -30,30 +30,6 @@ def list_blocks(part: str) -> list[str]:
 CODED = [title for title, part in SECTIONS.items() if list_blocks(part)]
 
 
-def make_small(heads: int = 9, layers: int = 15) -> fk.CausalLM:
-    """A random model with as many heads as the demo's, over pieces of a text that stays as it is, unlike the page."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    spelling = Tokenizer(models.BPE())
-    spelling.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    spelling.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=1500, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=["</s>", "<s>"],
-        show_progress=False,
-    )  # fmt: skip
-    spelling.train_from_iterator([(ROOT / "LICENSE").read_text(encoding="utf-8")], trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=spelling, eos_token="</s>", bos_token="<s>")
-    tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=4 * heads, intermediate_size=24, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=3, max_position_embeddings=2048, initializer_range=0.3,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return fk.CausalLM(LlamaForCausalLM(config), tokenizer, eos=0)
-
-
 class Planted:
     """A sparse autoencoder whose features are random directions."""
 
@@ -127,17 +103,18 @@ def make_esm(folder: Path) -> tuple[Any, Any]:
 
 
 @pytest.fixture(scope="module")
-def small() -> dict[str, Any]:
-    pytest.importorskip("vaderSentiment")
-    return make_names(make_small())
+def made() -> dict[str, Any]:
+    """The names that all sections begin with, from the first of them on."""
+    return {}
 
 
 @pytest.mark.parametrize("title", CODED)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_the_lines_of_every_system_run(small: dict[str, Any], title: str, tmp_path: Path, capsys: Any) -> None:
-    before = {name: value.clone() for name, value in small["lm"].model.state_dict().items()}
-    run(small, title, tmp_path)
-    assert all(value.equal(before[name]) for name, value in small["lm"].model.state_dict().items())
+def test_the_lines_of_every_system_run(small_lm: Any, made: Any, title: str, tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip("vaderSentiment")
+    if not made:
+        made.update(make_names(small_lm))
+    run(made, title, tmp_path)
 
 
 @pytest.mark.slow

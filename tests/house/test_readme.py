@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import feynkac as fk
 from feynkac.commands.cli import app
 
 README = Path(__file__).parents[2] / "README.md"
@@ -40,9 +41,18 @@ def test_the_readme_begins_with_what_installs_it_and_lines_that_run(smollm2, cap
     assert all(re.fullmatch(r" [A-Z][a-z]+ \d{1,2}, \d{4}\.", text) for text in names["result"].posterior())
 
 
-def test_the_first_five_minutes(smollm2, capsys) -> None:
+def test_the_first_five_minutes(small_lm, monkeypatch, capsys) -> None:
+    """On a small model, which knows nothing; as pages of docs/ do."""
+    monkeypatch.setattr(fk.CausalLM, "demo", lambda: small_lm)
     names, blocks = run("The first five minutes")
     assert blocks >= 5
+    assert "log evidence" in capsys.readouterr().out
+    assert len(names["two"].samples) == 16
+
+
+@pytest.mark.slow
+def test_the_first_five_minutes_with_the_demos_model(smollm2, capsys) -> None:
+    names, _ = run("The first five minutes")
     assert "log evidence" in capsys.readouterr().out
     assert names["result"].log_evidence > -50 and len(names["two"].samples) == 16
 
