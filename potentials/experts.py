@@ -123,8 +123,8 @@ def mixture(prompts: Iterable[Any], weights: Iterable[float] | None = None) -> E
 def _read_weights(weights: Iterable[float] | None, n: int) -> NDArray[np.float64]:
     """(n,) shares that sum to 1."""
     try:
-        shares = np.ones(n) if weights is None else np.array(list(weights), np.float64)
-    except (TypeError, ValueError):
+        shares = np.ones(n) if weights is None else np.array(as_list(weights), np.float64)
+    except (TypeError, ValueError, OverflowError):
         raise ArgumentError(f"mixture: weights is {quote(weights)}; give {n} positive numbers") from None
     if shares.shape != (n,) or not (np.isfinite(shares) & (shares > 0)).all():
         raise ArgumentError(f"mixture: weights is {quote(weights)}; give {n} positive numbers, one for each prompt")

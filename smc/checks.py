@@ -58,9 +58,15 @@ def check_log_weights(
     """
     where = f"'{source}'.{what}" + (f" at step {t}" if t is not None else "")
     try:
-        result = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError, OverflowError) as cause:
+        if isinstance(values, np.ma.MaskedArray):
+            values = values.astype(np.float64).filled(np.nan)
+        given = np.asarray(values)
+        is_complex = given.dtype.kind == "c"
+        result = np.asarray(given.real if is_complex else given, dtype=np.float64)
+    except Exception as cause:
         raise error(f"{where} returned {type(values).__name__}; return an array of {len(rows)} log-weights") from cause
+    if is_complex:
+        raise error(f"{where} returned complex numbers; return an array of {len(rows)} log-weights")
     if result.shape != (len(rows),):
         raise error(f"{where} returned shape {result.shape} for {len(rows)} rows; return one log-weight a row")
     bad = np.isnan(result) | (result == np.inf)

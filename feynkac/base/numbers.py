@@ -19,7 +19,7 @@ def as_whole(value: Any) -> int | None:
         return None
     try:
         return operator.index(value)
-    except TypeError:
+    except Exception:  # of a tensor of torch's device "meta", say, a NotImplementedError
         return None
 
 
@@ -38,9 +38,17 @@ def as_real(value: Any) -> float | None:
 
 
 def take_only(value: Any) -> Any:
-    """The Python number in a numpy number, and in an array or tensor with one entry; else `value` as it is."""
+    """The Python number in a numpy number, and in an array or tensor with one entry; else `value` as it is.
+
+    An entry that is masked is none: what is missing must not count as the number that happens to lie below the mask.
+    """
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        return value
     single = hasattr(value, "item") and isinstance(getattr(value, "shape", None), tuple) and math.prod(value.shape) == 1
-    return value.item() if single else value
+    try:
+        return value.item() if single else value
+    except Exception:  # a tensor without numbers, or of an object that raises
+        return value
 
 
 def find_shape(value: Any) -> tuple[int, ...]:
@@ -57,6 +65,8 @@ def _to_float(value: Any) -> float:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf  # type: ignore[operator]
+    except Exception:
+        return math.nan
 
 
 def read_whole(name: str, value: Any, low: int, advice: str = "") -> int:

@@ -14,6 +14,6 @@ def read_path(name: str, value: Any) -> Path:
     try:
         if b"\0" not in os.fsencode(value):
             return Path(os.fsdecode(value))
-    except (TypeError, ValueError):  # no path, or with half of a character
+    except Exception:  # no path, or with half of a character, or its `__fspath__` raises
         pass
     raise ArgumentError(f"{name} is {quote(value)}; give the path of a file or folder, as a text or a Path")

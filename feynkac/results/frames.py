@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.extras import needing
+from feynkac.base.words import is_word
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -17,7 +18,7 @@ KINDS = ("samples", "tokens", "steps")
 
 def make_frame(result: Result, of: str) -> DataFrame:
     """See `Result.to_pandas`."""
-    if of not in KINDS:
+    if not is_word(of, KINDS):
         raise ArgumentError(f"to_pandas(of={quote(of)}): choose one of {', '.join(map(repr, KINDS))}")
     with needing("pandas", "data frames are those of pandas"):
         from pandas import DataFrame, Series

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import AllParticlesDied, ArgumentError, quote
+from feynkac.base.lists import as_sequence
 from feynkac.base.numbers import read_seed, read_whole
 from feynkac.base.writing import write_atomically
 from feynkac.results.ranking import merge_samples
@@ -83,9 +84,12 @@ def _find_prompt(result: Result, base: Result | None, given: Any) -> Any:
             "preferences: this result does not know what its texts continue, as those of programs; give prompt=, a "
             "text or a list of messages"
         )
-    if not isinstance(found, str) and not (isinstance(found, Sequence) and found and _are_messages(found)):
-        raise ArgumentError(f"preferences: prompt is {quote(found, 80)}; give a text or a list of messages")
-    if given is None and base is not None and base.prompt != found:
+    if not isinstance(found, str):
+        listed = as_sequence(found)
+        if not listed or not _are_messages(listed):
+            raise ArgumentError(f"preferences: prompt is {quote(found, 80)}; give a text or a list of messages")
+        found = listed
+    if given is None and base is not None and base.prompt != result.prompt:
         raise ArgumentError(
             f"preferences: base continues {quote(base.prompt, 80)}, and this result {quote(found, 80)}; give both the "
             "same prompt, or say by prompt= what is to be trained"

@@ -34,18 +34,21 @@ class _ByEquality:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, _ByEquality) or type(other._value) is not type(self._value):
             return False
-        return self._value is other._value or self._value.__eq__(other._value) is True
+        try:
+            return self._value is other._value or self._value.__eq__(other._value) is True
+        except Exception:  # it cannot be compared: equal to itself alone
+            return False
 
 
 def make_key(sample: Any) -> Hashable:
     """What is equal for equal samples: lists, dicts and objects by what is in them, 1, True and 1.0 as three.
 
-    Arrays of numpy are equal with the same shape, type and numbers; tensors, and what holds itself, only as the same
-    object.
+    Arrays of numpy are equal with the same shape, type and numbers; tensors, what holds itself, and what raises as it
+    is looked into, only as the same object.
     """
     try:
         return _make_key(sample)
-    except RecursionError:
+    except Exception:
         return type(sample), id(sample)
 
 
@@ -78,7 +81,7 @@ def _make_composite_key(sample: Any) -> Hashable:
         return kind, _make_key(vars(sample))
     try:
         hash(sample)
-    except TypeError:
+    except Exception:
         return _ByEquality(sample)
     return kind, sample
 
@@ -116,7 +119,7 @@ def make_posterior(entries: Sequence[tuple[Any, float]]) -> Mapping[Any, float]:
     """A dict of distinct samples, or a `Posterior` where a dict cannot hold them, or would take some for the same."""
     try:
         plain = dict(entries)
-    except TypeError:
+    except Exception:  # one has no hash
         return Posterior(entries)
     lost = len(plain) < len(entries) or any(isinstance(sample, float) and math.isnan(sample) for sample in plain)
     return Posterior(entries) if lost else plain

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
+from feynkac.base.errors import quote
 from feynkac.base.escaping import escape
 
 
@@ -13,6 +14,14 @@ def shorten(text: str, width: int) -> str:
     """One line of at most `width` characters, with nothing in it that a terminal would obey."""
     flat = escape(text.replace("\n", "⏎"))
     return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def write_sample(sample: Any) -> str:
+    """`str(sample)`, or its type where that raises."""
+    try:
+        return "".join([str(sample)])  # of a str of another class its characters
+    except Exception:
+        return quote(sample)
 
 
 def print_text(text: str, *, file: TextIO | None = None) -> None:

@@ -12,7 +12,8 @@ from feynkac.base.capabilities import is_hard
 from feynkac.base.contract import Potential
 from feynkac.base.errors import AllParticlesDied, ArgumentError, FeynkacError, quote
 from feynkac.base.host import check_not_forked
-from feynkac.base.numbers import read_whole
+from feynkac.base.lists import as_dict
+from feynkac.base.numbers import read_flag, read_whole
 from feynkac.potentials.base import Factor, product
 from feynkac.potentials.rewards.functions import reward as read_function
 from feynkac.rulers.describing import describe
@@ -66,7 +67,7 @@ def ruler(
         check_comparable(law, known)
     potential, n = read_reward(reward), read_whole("texts", texts, 20)
     meter = Meter(known, potential, n, Streams(seed).seed)
-    bar = make_bar(1 + len(measured), shown=progress, unit="law")
+    bar = make_bar(1 + len(measured), shown=None if progress is None else read_flag("progress", progress), unit="law")
     law = known
     try:
         for law in (known, *measured):
@@ -115,11 +116,11 @@ class Meter:
 
 def read_laws(laws: Any) -> list[Law]:
     """The laws of a mapping. Raises ArgumentError."""
-    if not isinstance(laws, Mapping) or not laws:
+    if not (named := as_dict(laws)):
         raise ArgumentError(f"ruler: laws is {quote(laws)}; give a dict of tasks by name, {{'cold': prompt}}")
-    if BASE in laws:
+    if BASE in named:
         raise ArgumentError(f"ruler: {quote(BASE)} is the name of the base in tables; call the law otherwise")
-    return [read_law(name, task) for name, task in laws.items()]
+    return [read_law(name, task) for name, task in named.items()]
 
 
 def read_reward(reward: Any) -> Factor:

@@ -77,7 +77,7 @@ def bound_evidence(
     """
     check_not_forked()
     if isinstance(model, list):
-        raise ArgumentError(f"a list of {len(model)} models; bound the evidence of one model at a time")
+        raise ArgumentError("a list of models; bound the evidence of one model at a time")
     problem, streams = read_problems(model, potentials), Streams(seed)
     n = read_whole("particles", particles, 2, ": conditional SMC draws others beside its sample")
     runs, sweeps = read_whole("runs", runs, 1), read_whole("sweeps", sweeps, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,6 +9,7 @@ from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import GoesBack, Retraces, require
 from feynkac.base.contract import Model, Move, Potential
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_sequence
 from feynkac.base.numbers import read_whole
 from feynkac.smc import resample as schemes
 from feynkac.smc.checks import name_of
@@ -130,7 +130,7 @@ def read_moves(moves: Any) -> Moving | None:
     """What `steer` was given as `moves`. Raises ArgumentError for anything else."""
     if moves is None or isinstance(moves, Moving):
         return moves
-    if isinstance(moves, Sequence) and not moves:
+    if as_sequence(moves) == []:
         return None
     if moves is redraw or moves is rejuvenate:
         name = "redraw(8)" if moves is redraw else "rejuvenate(move)"

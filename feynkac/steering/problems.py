@@ -12,6 +12,7 @@ import numpy as np
 from feynkac.base.capabilities import Checks, Grouped, Guides, Heeds, Joins, Masks, has, is_hard, list_factors, require
 from feynkac.base.contract import LogW, Model, Potential, Rows
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_sequence
 from feynkac.base.masks import TokenConstraint
 from feynkac.potentials.base import Factor, product
 from feynkac.smc.checks import call, name_of
@@ -120,10 +121,10 @@ def read_problems(source: Any, potentials: Sequence[Any]) -> Problems:
 
     `source`: a model, or a list of models and of tuples (model, potential, ...). Raises ArgumentError for others.
     """
-    entries = list(source) if isinstance(source, list | tuple) else [source]
+    entries = as_sequence(source) if isinstance(source, list | tuple) else [source]
     if not entries:
         raise ArgumentError("an empty list of models; give at least one")
-    if isinstance(source, tuple) and isinstance(source[0], Model) and any(_is_weight(each) for each in source[1:]):
+    if isinstance(source, tuple) and isinstance(entries[0], Model) and any(_is_weight(each) for each in entries[1:]):
         raise ArgumentError(
             "a tuple of a model and potentials; write steer(model, potential, ...), or, for several problems, "
             "steer([(model, potential, ...), (other, ...)])"

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar, Unpack, cast, overload
 
 from feynkac.base.contract import Model
 from feynkac.base.errors import ArgumentError, FeynkacError, quote
+from feynkac.base.words import is_word
 from feynkac.results.posterior import Weighted
 from feynkac.results.result import Result
 from feynkac.smc.weights import log_sum_exp
@@ -211,7 +212,8 @@ def stream(model: Any, *potentials: Any, **options: Unpack[SteerOptions]) -> Any
 
 def start_run(model: Any, potentials: tuple[Any, ...], options: SteerOptions, halt: Event | None = None) -> Run:
     """A run to be watched. Raises ArgumentError for one that cannot be."""
-    for name, value in (("algorithm", "exact"), ("executor", options.get("executor"))):
-        if value is not None and options.get(name) == value:
-            raise ArgumentError(UNSEEN.format(f"{name}={quote(value)}", name))
+    if is_word(options.get("algorithm"), ("exact",)):
+        raise ArgumentError(UNSEEN.format("algorithm='exact'", "algorithm"))
+    if (executor := options.get("executor")) is not None:
+        raise ArgumentError(UNSEEN.format(f"executor={quote(executor)}", "executor"))
     return Run(model, potentials, halt=halt, **{"progress": False, **options})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ModelError, quote
-from feynkac.base.numbers import read_whole
+from feynkac.base.numbers import read_flag, read_whole
 from feynkac.models.language.caches.opening import check_whole, find_device, find_window, open_contexts, remember_prompt
 from feynkac.models.language.forks import check_process
 from feynkac.models.language.language_model import LanguageModel
@@ -67,7 +68,7 @@ class CausalLM(LanguageModel):
                 f"neither {type(model).__name__} nor its tokenizer names an end-of-sequence token; pass "
                 "eos=[id, ...], or eos=[] if texts are to end at max_tokens or at a stop string only"
             )
-        if packed:
+        if read_flag("packed", packed):
             from feynkac.models.language.caches.linear import check_packing
 
             check_packing(model)
@@ -96,6 +97,8 @@ class CausalLM(LanguageModel):
         kwargs = {"trust_remote_code": False, **kwargs}  # or else transformers would ask at the terminal
         own = {key: kwargs[key] for key in ("revision", "token", "cache_dir", "trust_remote_code") if key in kwargs}
         check_device(device)
+        if not isinstance(name, str | os.PathLike):
+            raise ModelError(f"the model is {quote(name)}; give its id on the hub, or the path of a folder, as a text")
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, **own)
             model: Any = load_weights(name, dtype, kwargs)

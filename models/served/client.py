@@ -161,14 +161,15 @@ def _read_url(base_url: Any) -> str:
     """The address without a slash at its end; one without a path gets that of the API."""
     import httpx2
 
+    said = f"base_url is {quote(base_url)}; give an address, such as 'http://localhost:8000/v1'"
+    if not isinstance(base_url, str | httpx2.URL):
+        raise ArgumentError(said)
     try:
         url = httpx2.URL(base_url)
-    except (TypeError, httpx2.InvalidURL) as cause:
-        raise ArgumentError(
-            f"base_url is {quote(base_url)}; give an address, such as 'http://localhost:8000/v1'"
-        ) from cause
+    except httpx2.InvalidURL as cause:
+        raise ArgumentError(said) from cause
     if url.scheme not in ("http", "https") or not url.host:
-        raise ArgumentError(f"base_url is {quote(base_url)}; give an address, such as 'http://localhost:8000/v1'")
+        raise ArgumentError(said)
     return str(url.copy_with(path=url.path.rstrip("/") or "/v1"))
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ConstraintError, quote, shorten
-from feynkac.base.lists import as_list
+from feynkac.base.lists import as_dict, as_list
 from feynkac.base.unicode import check_unicode
 from feynkac.potentials.base import Factor, Product
 from feynkac.potentials.constraints.automata.alphabet import build_alphabet
@@ -173,7 +173,7 @@ def _list_transitions(given: Any) -> list[tuple[Hashable, Ranges, Hashable, floa
             raise ArgumentError(f"wfsa: {quote(each)} is no transition; write {_EXAMPLE}")
         origin, char, target, weight = each
         for state in (origin, target):
-            if not isinstance(state, Hashable):
+            if not _has_hash(state):
                 raise ArgumentError(f"wfsa: the state {quote(state)} has no hash; name states by str or int")
         weight = _read_weight(weight, f"wfsa: of {quote(each)}")
         if weight > -math.inf:
@@ -184,14 +184,23 @@ def _list_transitions(given: Any) -> list[tuple[Hashable, Ranges, Hashable, floa
 def _list_states(what: str, given: Any) -> dict[Hashable, float]:
     if given is None:
         raise ArgumentError(f"wfsa: name the {what} state, {what}=..., or give a mapping of states to log-weights")
-    if isinstance(given, Mapping):
+    if (several := as_dict(given)) is not None:
         weights = {
-            state: _read_weight(weight, f"wfsa({what}={{{quote(state)}: ...}})") for state, weight in given.items()
+            state: _read_weight(weight, f"wfsa({what}={{{quote(state)}: ...}})") for state, weight in several.items()
         }
         return {state: weight for state, weight in weights.items() if weight > -math.inf}
-    if not isinstance(given, Hashable):
+    if not _has_hash(given):
         raise ArgumentError(f"wfsa({what}={quote(given)}): give one state, or a mapping of several to log-weights")
     return {given: 0.0}
+
+
+def _has_hash(state: Any) -> bool:
+    """Whether it can name a state: a tuple with a list in it cannot, although it is `Hashable`."""
+    try:
+        hash(state)
+    except Exception:
+        return False
+    return True
 
 
 def _read_weight(weight: Any, of: str) -> float:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import ScoresAnswers, require
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_sequence
 from feynkac.base.problems import Problem
 from feynkac.base.words import is_word
 from feynkac.potentials.rewards.boundaries import Every, read_every
@@ -104,13 +105,13 @@ class Judge:
 
 
 def _read_pair(answers: Any) -> tuple[Any, Any]:
-    if isinstance(answers, str) or not isinstance(answers, Sequence) or len(answers) != 2:
+    if (listed := as_sequence(answers)) is None or len(listed) != 2:
         raise ArgumentError(f"judge: answers is {quote(answers, 80)}; give what stands for yes, and what stands for no")
-    return answers[0], answers[1]
+    return listed[0], listed[1]
 
 
 def _read_answer(answer: Any) -> list[str]:
-    texts = [answer] if isinstance(answer, str) else list(answer) if isinstance(answer, Sequence) else []
+    texts = [answer] if isinstance(answer, str) else as_sequence(answer)
     if not texts or not all(isinstance(text, str) and text for text in texts):
         raise ArgumentError(f"judge: {quote(answer, 80)} is no answer; give a text, or a list of texts")
     return texts

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, PotentialError, quote
+from feynkac.base.lists import as_sequence
 from feynkac.potentials.rewards.boundaries import Every, read_every
 from feynkac.potentials.rewards.encoders import Encoder, embeds, is_model, is_pipeline
 from feynkac.potentials.rewards.folds import Kind, check_kind
@@ -56,7 +57,7 @@ def similarity(
     check_kind(kind, "similarity")
     check_scale(scale, "similarity")
     every = read_every(every, "similarity")
-    given = [to] if isinstance(to, str) else list(to) if isinstance(to, Sequence) else []
+    given = [to] if isinstance(to, str) else as_sequence(to)
     if not given or not all(isinstance(text, str) and text for text in given):
         raise ArgumentError(f"similarity({quote(to, 80)}): give a text, or a list of texts, to be near to")
     scorer = Scorer(Nearest(given, _read_model(model, tokenizer)), _name(given), batch=True, pure=True)

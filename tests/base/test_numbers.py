@@ -14,8 +14,9 @@ import torch
 
 import feynkac as fk
 from feynkac.base.errors import ArgumentError
-from feynkac.base.lists import as_list
+from feynkac.base.lists import as_dict, as_list, as_sequence
 from feynkac.base.numbers import as_bool, as_real, as_whole, find_shape, read_flag, read_real, read_seed, take_only
+from feynkac.base.paths import read_path
 from feynkac.base.words import is_word
 
 HUGE = 10**400
@@ -112,3 +113,65 @@ def test_a_value_that_cannot_be_compared_is_outside_of_the_support() -> None:
         fk.Geometric(0.5).log_prob(3) == pytest.approx(3 * math.log(0.5))
         and fk.Geometric(0.5).log_prob(1.5) == -math.inf
     )
+
+
+class _Faulty:
+    """Raises whatever it is asked."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(name)
+
+    def _fail(self, *_: Any) -> Any:
+        raise KeyError("a fault of the user's")
+
+    __iter__ = __len__ = __bool__ = __eq__ = __hash__ = __float__ = __index__ = __repr__ = __fspath__ = _fail  # type: ignore[assignment]
+
+
+def test_an_object_that_raises_is_no_number_word_or_path() -> None:
+    value = _Faulty()
+    assert as_whole(value) is None and as_real(value) is None and as_bool(value) is None and not is_word(value, ["a"])
+    for read in (lambda: read_flag("packed", value), lambda: read_path("path", value), lambda: as_list(value)):
+        with pytest.raises(ArgumentError, match="_Faulty object"):
+            read()
+
+
+def test_lists_and_dicts_that_raise_as_they_are_read_are_refused() -> None:
+    def fail() -> Any:
+        yield 1
+        raise OSError("gone")
+
+    class Listed(list):
+        def __iter__(self) -> Any:
+            raise OSError("gone")
+
+    class Named(dict):
+        items = Listed.__iter__
+
+    for read in (lambda: as_list(fail()), lambda: as_sequence(Listed()), lambda: as_dict(Named())):
+        with pytest.raises(ArgumentError, match=r"OSError\('gone'\)"):
+            read()
+
+
+def test_a_list_is_what_its_iterator_gives_whatever_its_length_is_said_to_be() -> None:
+    class Lies(list):
+        def __len__(self) -> int:
+            return -1
+
+    assert as_list(Lies([1, 2])) == as_sequence(Lies([1, 2])) == [1, 2]
+    assert as_sequence("ab") is as_sequence({1, 2}) is as_sequence(iter([1])) is as_dict([("a", 1)]) is None
+
+
+@pytest.mark.parametrize("value", [np.ma.masked, np.ma.array(1.0, mask=True), np.ma.array([2], mask=[True])])
+def test_a_number_that_is_masked_is_none(value) -> None:
+    assert as_real(value) is as_whole(value) is as_bool(value) is None
+    assert as_real(np.ma.array([2.0], mask=[False])) == 2.0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [torch.tensor(2, device="meta"), torch.ones(1).to_sparse(), np.zeros(1, dtype=[("a", int)])[0],
+     np.zeros(2, dtype=[("a", int)]), torch.zeros(2, device="meta")],
+    ids=repr,
+)  # fmt: skip
+def test_a_tensor_or_array_without_numbers_is_none(value) -> None:
+    assert as_whole(value) is as_bool(value) is None

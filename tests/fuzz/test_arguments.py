@@ -8,7 +8,7 @@ import pytest
 from calls import World, list_calls
 from guard import fuzz, guarded
 from hypothesis import given, note, strategies as st
-from values import HOSTILE
+from values import ARRAYS, BROKEN, HOSTILE
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +50,7 @@ def test_hostile_arguments_give_a_result_or_an_error_of_ours(calls, data) -> Non
     if not call.names:
         return
     names = data.draw(st.lists(st.sampled_from(call.names), min_size=1, max_size=2, unique=True), label="arguments")
-    hostile = {each: data.draw(HOSTILE, label=each) for each in names}
+    hostile = {each: data.draw(HOSTILE, label=each).value for each in names}
     note(f"in {os.getpid()}")
     with guarded():
         call.make(hostile)
@@ -62,4 +62,24 @@ def test_hostile_potentials_and_moves_give_a_result_or_an_error_of_ours(calls, d
     several = [name for name, call in sorted(calls.items()) if call.many]
     call = calls[data.draw(st.sampled_from(several), label="call")]
     with guarded():
-        call.make({call.many: [data.draw(HOSTILE, label="given")]})
+        call.make({call.many: [data.draw(HOSTILE, label="given").value]})
+
+
+# Of each kind of reading: words, flags, numbers, lists in their order, lists of any order, dicts, paths and addresses,
+# settings that are compared, and what user's functions return.
+READS = [
+    ("CausalLM", "packed"), ("RayExecutor", "runtime_env"), ("ServedLM", "base_url"), ("bound_evidence", "model"),
+    ("chat", "chat"), ("chat", "documents"), ("chat", "template"), ("chat", "tools"), ("from_pretrained", "name"),
+    ("json_schema", "schema"), ("judge", "answers"), ("mixture", "weights"), ("preferences", "prompt"),
+    ("prompt", "logits_processor"), ("prompt", "text"), ("resume", "seed"), ("ruler", "laws"), ("ruler", "progress"),
+    ("similarity", "to"), ("steer", "model"), ("steer", "moves"), ("stream", "algorithm"), ("stream", "executor"),
+    ("to_html", "kind"), ("to_pandas", "of"), ("tokens of a prompt", "tokens"), ("wfsa", "start"),
+    ("what a level returns", "value"), ("what a program returns", "value"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "argument"), READS)
+def test_values_that_raise_or_lie_are_refused_or_used(calls, name: str, argument: str) -> None:
+    for value in (*BROKEN, *ARRAYS[-15:]):
+        with guarded():
+            calls[name].make({argument: value})

@@ -160,7 +160,7 @@ def test_what_is_written_is_read_again(tmp_path_factory, samples, data) -> None:
 @fuzz(share=0.03, sample=20)
 @given(st.lists(HOSTILE, min_size=1, max_size=3))
 def test_samples_of_every_kind_are_shown_ranked_and_written_or_refused(samples) -> None:
-    use(_make(samples, [0.0] * len(samples)))
+    use(_make([each.value for each in samples], [0.0] * len(samples)))
 
 
 def _make(samples: list[Any], weights: list[float]) -> fk.Result:

@@ -1,9 +1,12 @@
 """Sums over log-weights: lopsided fixtures, since symmetric ones hide a wrong sign."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from feynkac.base.errors import WeightError
+from feynkac.base.errors import PotentialError, WeightError
+from feynkac.smc.checks import check_log_weights
 from feynkac.smc.weights import effective_sample_size, largest_share, log_sum_exp, normalise
 
 DEAD = np.full(3, -np.inf)
@@ -39,3 +42,25 @@ def test_arguments_stay_as_they_are() -> None:
     for function in (log_sum_exp, normalise, effective_sample_size, largest_share):
         function(log_weight)
     assert np.array_equal(log_weight, LOPSIDED)
+
+
+class _Raises:
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise KeyError("a fault of the user's")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (np.array([0.0, 1j]), "complex numbers"),
+        (np.ma.array([0.0, 1.0], mask=[False, True]), "nan for row 7"),
+        (np.ma.array([0, 1], mask=[False, True]), "nan for row 7"),
+        (_Raises(), "_Raises"),
+    ],
+)
+def test_values_that_hold_no_number_are_no_log_weights(given: Any, said: str) -> None:
+    """Where the imaginary part, or a mask, was dropped, the rest would be taken for the weight."""
+    with pytest.raises(PotentialError, match=said):
+        check_log_weights(given, source="mine", what="level", t=0, rows=np.array([3, 7]))
+    found = check_log_weights(np.ma.array([1, 2]), source="mine", what="level", t=0, rows=np.array([3, 7]))
+    assert found.tolist() == [1.0, 2.0]

@@ -10,12 +10,14 @@ import numpy as np
 
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.escaping import escape
+from feynkac.base.words import is_word
 from feynkac.results.pages.lineage import list_populations, pack_history
 from feynkac.results.pages.packing import join, pack, pack_whole, pack_words
 from feynkac.results.pages.thumbnails import draw_images, draw_molecules
 from feynkac.results.pictures.particles import KINDS, Kind, kind_of
 from feynkac.results.ranking import make_key
 from feynkac.results.summary import tell_evidence
+from feynkac.results.text import write_sample
 
 if TYPE_CHECKING:
     from feynkac.results.result import Result
@@ -26,7 +28,7 @@ LONGEST = 20_000
 
 def tell_result(result: Result, kind: Kind | None) -> dict[str, Any]:
     """All that the page shows of `result`. Raises ArgumentError for samples that are not of that `kind`."""
-    if kind is not None and kind not in KINDS:
+    if kind is not None and not is_word(kind, KINDS):
         raise ArgumentError(f"to_html(kind={quote(kind)}): choose one of {', '.join(map(repr, KINDS))}, or None")
     populations = list_populations(result)
     shown = kind or (kind_of(result.samples) if result.samples else "texts")
@@ -136,7 +138,7 @@ def _draw_samples(samples: Sequence[Any], kind: Kind) -> list[dict[str, Any]]:
         if kind == "images":
             pictures: Sequence[str | None] = draw_images(samples)
         elif kind == "molecules":
-            pictures = draw_molecules([str(sample) for sample in samples])
+            pictures = draw_molecules([write_sample(sample) for sample in samples])
         else:
             return [{"text": text} for text in texts]
     except (AttributeError, TypeError, ValueError, IndexError) as cause:
@@ -150,5 +152,5 @@ def _write_sample(sample: Any, kind: Kind, number: int) -> str:
     if kind in ("points", "numbers"):
         values = [sample] if isinstance(sample, int | float) else sample.ravel()
         return ", ".join(f"{float(value):.6g}" for value in values)
-    text = escape(str(sample), keep="\n\t")
+    text = escape(write_sample(sample), keep="\n\t")
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} … and {len(text) - LONGEST:,} more characters"

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from feynkac.base.capabilities import Saves, SavesPaths, require
-from feynkac.base.errors import ArgumentError, quote, shorten
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.steering.algorithms import Plan
 from feynkac.steering.checkpoints.places import describe_potentials
 from feynkac.steering.problems import Problems
@@ -86,8 +86,8 @@ def _list_differences(was: Any, now: Any, where: str) -> Iterator[str]:
                 yield from _list_differences(was[name], now[name], inner)
             elif not _is_setting(was, now):
                 missing = "is missing" if name in was else "was not there"
-                yield f"{inner} {missing} ({shorten(_show(was.get(name, now.get(name))), 80)})"
-    elif was != now and not (_is_nan(was) and _is_nan(now)):
+                yield f"{inner} {missing} ({_show(was.get(name, now.get(name)))})"
+    elif _differ(was, now) and not (_is_nan(was) and _is_nan(now)):
         yield f"{where} is {quote(now, 80)}, and was {quote(was, 80)}"
 
 
@@ -97,7 +97,15 @@ def _is_setting(was: dict[str, Any], now: dict[str, Any]) -> bool:
 
 
 def _show(value: Any) -> str:
-    return repr(value["is"]) if isinstance(value, dict) and "is" in value else repr(value)
+    return quote(value["is"] if isinstance(value, dict) and "is" in value else value, 80)
+
+
+def _differ(was: Any, now: Any) -> bool:
+    """Whether they are not equal, as an array is not that nobody can tell in one word."""
+    try:
+        return bool(was != now)
+    except Exception:
+        return True
 
 
 def _is_nan(value: Any) -> bool:

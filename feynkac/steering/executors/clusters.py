@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_dict
 
 ANSWER = 10.0
 """Seconds in which a machine must answer. Ray itself tries for many minutes."""
@@ -21,8 +22,10 @@ def check_text(name: str, value: Any, example: str) -> str | None:
 
 def check_environment(value: Any) -> Mapping[str, Any] | None:
     """A runtime environment of Ray. Raises ArgumentError for what is no mapping from names."""
-    if value is None or (isinstance(value, Mapping) and all(isinstance(key, str) for key in value)):
-        return value
+    if value is None:
+        return None
+    if (found := as_dict(value)) is not None and all(isinstance(key, str) for key in found):
+        return found
     raise ArgumentError(f"runtime_env is {quote(value)}; give a dict as Ray has it, such as {{'working_dir': '.'}}")
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError, ModelError, quote
+from feynkac.base.lists import as_sequence
 from feynkac.base.numbers import read_real, read_whole
 from feynkac.models.language.laws.nucleus import keep_nucleus
 from feynkac.models.language.prompts.openings import read_temperature
@@ -214,9 +215,9 @@ def _read_share(name: str, value: Any) -> float:
 
 
 def _read_processors(given: Any) -> tuple[Processor, ...]:
-    if not isinstance(given, list | tuple):
+    if (listed := as_sequence(given)) is None:
         raise ArgumentError(f"logits_processor is {quote(given)}; give a list of functions of (input_ids, scores)")
-    for i, each in enumerate(given):
+    for i, each in enumerate(listed):
         if isinstance(each, type) or not callable(each):
             raise ArgumentError(
                 f"logits_processor[{i}] is {quote(each)}; give a function of (input_ids, scores), or an object of a "
@@ -230,4 +231,4 @@ def _read_processors(given: Any) -> tuple[Processor, ...]:
             ) from cause
         except ValueError:  # of compiled code nothing is known
             pass
-    return tuple(given)
+    return tuple(listed)

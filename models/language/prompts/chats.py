@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from feynkac.base.errors import ArgumentError, ModelError, quote
+from feynkac.base.lists import as_dict, as_sequence
 from feynkac.base.unicode import check_unicode
+from feynkac.base.words import is_word
 
 _FORM = '[{"role": "user", "content": "..."}, ...]'
 _TEXT_PARTS = ("text", "input_text", "output_text")
@@ -31,17 +33,18 @@ def read_chat(chat: Any, tools: Any, documents: Any, template: Any) -> Chat:
         raise ArgumentError(f"chat is one message, {quote(chat)}; give a list of messages: chat=[message]")
     if isinstance(chat, str):
         chat = [{"role": "user", "content": str(chat)}]
-    if not isinstance(chat, Sequence) or isinstance(chat, bytes):
+    if (messages := as_sequence(chat)) is None:
         raise ArgumentError(f"chat is {quote(chat)}; give a user's message, or a list of messages: {_FORM}")
-    if not chat:
+    if not messages:
         raise ArgumentError(f"chat is empty; give at least one message: {_FORM}")
-    if template is not None and not (isinstance(template, Mapping) and all(isinstance(name, str) for name in template)):
+    variables = {} if template is None else as_dict(template)
+    if variables is None or not all(isinstance(name, str) for name in variables):
         raise ArgumentError(f"template is {quote(template)}; give the template's variables as a dict")
     return Chat(
-        [_read_message(message, i) for i, message in enumerate(chat)],
+        [_read_message(message, i) for i, message in enumerate(messages)],
         None if tools is None else _read_tools(tools) or None,
         None if documents is None else _read_documents(documents) or None,
-        dict(template or {}),
+        variables,
     )
 
 
@@ -94,10 +97,9 @@ def _render(chat: Chat, tokenizer: Any, **how: bool) -> str:
 
 
 def _read_message(message: Any, i: int) -> dict[str, Any]:
-    if not isinstance(message, Mapping):
+    if (read := as_dict(message)) is None:
         hint = ", or message.model_dump() of an object" if hasattr(message, "model_dump") else ""
         raise ArgumentError(f"chat[{i}] is {quote(message)}; give messages as dicts{hint}: {_FORM}")
-    read = dict(message)
     if not isinstance(read.get("role"), str):
         raise ArgumentError(f'chat[{i}], {quote(message)}, has no "role" that is a string; write {_FORM}')
     content = read.get("content")
@@ -112,11 +114,11 @@ def _read_message(message: Any, i: int) -> dict[str, Any]:
 
 def _join_parts(parts: Any, i: int) -> str:
     """The text of a content in parts, one behind the other."""
-    if not isinstance(parts, Sequence) or isinstance(parts, bytes):
+    if (listed := as_sequence(parts)) is None:
         raise ArgumentError(f"the content of chat[{i}] is {quote(parts)}; give a string")
     texts = list[str]()
-    for part in parts:
-        known = isinstance(part, Mapping) and part.get("type", "text") in _TEXT_PARTS
+    for part in listed:
+        known = isinstance(part, Mapping) and is_word(part.get("type", "text"), _TEXT_PARTS)
         text = part["text"] if known and "text" in part else part
         if not isinstance(text, str):
             raise ArgumentError(
@@ -129,14 +131,14 @@ def _join_parts(parts: Any, i: int) -> str:
 
 def _read_tools(tools: Any) -> list[Any]:
     """The schemas of `tools`, which are functions or schemas."""
-    if isinstance(tools, Mapping | str) or not isinstance(tools, Sequence):
+    if (listed := as_sequence(tools)) is None:
         raise ArgumentError(f"tools is {quote(tools)}; give a list of functions, or of their JSON schemas")
-    return [_read_tool(tool, i) for i, tool in enumerate(tools)]
+    return [_read_tool(tool, i) for i, tool in enumerate(listed)]
 
 
 def _read_tool(tool: Any, i: int) -> dict[str, Any]:
-    if isinstance(tool, Mapping):
-        return dict(tool)
+    if (schema := as_dict(tool)) is not None:
+        return schema
     if not (inspect.isfunction(tool) or inspect.ismethod(tool)):
         raise ArgumentError(f"tools[{i}] is {quote(tool)}; give a function, or its JSON schema as a dict")
     from transformers.utils.chat_template_utils import get_json_schema
@@ -148,10 +150,10 @@ def _read_tool(tool: Any, i: int) -> dict[str, Any]:
 
 
 def _read_documents(documents: Any) -> list[Any]:
-    listed: list[Any] = [*documents] if isinstance(documents, Sequence) else [None]
-    if not all(isinstance(each, Mapping) for each in listed):
+    found = [as_dict(each) for each in listed] if (listed := as_sequence(documents)) is not None else [None]
+    if None in found:
         raise ArgumentError(f'documents is {quote(documents)}; give a list: [{{"title": "...", "text": "..."}}, ...]')
-    return [dict(each) for each in listed]
+    return found
 
 
 def _check_variables(chat: Chat, tokenizer: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.lists import as_list
+from feynkac.base.lists import as_list, as_sequence
 from feynkac.base.numbers import as_whole
 from feynkac.base.tokens import Token
 from feynkac.base.unicode import check_unicode
@@ -115,7 +115,10 @@ def list_tokens(tokens: Any) -> list[Any]:
     if isinstance(tokens, str | bytes | Set) or not isinstance(tokens, Iterable) or getattr(tokens, "ndim", 1) == 0:
         raise ArgumentError(f"tokens is {quote(tokens)}; give a list of token ids, or a text as lm.prompt(text)")
     array: Any = tokens
-    listed: list[Any] = array.tolist() if hasattr(array, "tolist") else list(array)
+    try:
+        listed: list[Any] = array.tolist() if hasattr(array, "tolist") else as_list(array)
+    except (RuntimeError, NotImplementedError) as cause:  # a tensor of the device "meta", or a sparse one
+        raise ArgumentError(f"the numbers of tokens, {quote(tokens)}, cannot be read: {quote(cause)}") from cause
     if not any(getattr(one, "ndim", 0) or (isinstance(one, Sequence) and not isinstance(one, str)) for one in listed):
         return listed
     if len(listed) != 1:
@@ -129,8 +132,9 @@ def _advise(text: Any) -> str:
         return "decode it: text.decode()"
     if isinstance(text, Mapping):
         return "give messages as chat=[message]"
-    if isinstance(text, Sequence) and text and all(isinstance(one, Mapping) for one in text):
+    listed = as_sequence(text)
+    if listed and all(isinstance(one, Mapping) for one in listed):
         return "give messages as chat="
-    if hasattr(text, "ndim") or (isinstance(text, Sequence) and text and as_whole(text[0]) is not None):
+    if hasattr(text, "ndim") or (listed and as_whole(listed[0]) is not None):
         return "give token ids as tokens="
     return _SEVERAL if isinstance(text, Iterable) else "give a string"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ConstraintError, quote, shorten, shorten_report
 from feynkac.base.escaping import escape
+from feynkac.base.lists import as_dict
 from feynkac.base.masks import TokenAutomaton
 from feynkac.base.words import is_word
 from feynkac.potentials.constraints.automata import expressions
@@ -140,6 +141,8 @@ def _read(schema: Any) -> Any:
             raise ConstraintError(f"json_schema: the text is no JSON: {error}") from None
         except RecursionError:
             raise ConstraintError(_TOO_DEEP) from None
+    if isinstance(schema, dict):
+        schema = as_dict(schema)
     if not isinstance(schema, (dict, bool)):
         raise ArgumentError(
             f"json_schema({quote(schema)}): give the schema as a dict, or as a JSON text, or as a class"
