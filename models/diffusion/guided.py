@@ -17,6 +17,7 @@ from feynkac.base.numbers import as_real, read_whole
 from feynkac.base.words import is_word
 from feynkac.models.diffusion.checks import preview_latents, within_memory
 from feynkac.models.diffusion.gradients import Pull
+from feynkac.models.diffusion.kernel import Transition, square_lengths
 from feynkac.models.diffusion.shifted import Shifted
 from feynkac.models.diffusion.state import Latents, View
 from feynkac.models.diffusion.tree import gather
@@ -24,21 +25,27 @@ from feynkac.smc.checks import name_of
 
 Spread: TypeAlias = Pull
 """(R, ...) gradients of estimates to (R, ...) moves of them: times the covariance of x0 given x."""
+TINY = 1e-30
+"""A variance that is as good as none."""
 
 
 class Guided(Shifted):
-    """The kernel with its mean shifted along the gradient of what a potential guesses.
+    """The kernel times psi of the next latent, to first order: its mean is shifted along what a potential guesses.
+
+    The shift is std^2 times the slope of log psi at the next noise level, where x0hat moves with the latent by
+    alpha_s Var[x0 | x_s] / sigma_s^2: exact for a reward without curvature and a normal law. At the last steps that is
+    far less than what moving x0hat itself would do, as published guidance does, for the kernel has little noise there.
 
     `through`: "denoiser" takes the gradient with respect to the latent, through the network (twisted diffusion
     sampler, Wu et al. 2023, eq. 11): x0hat moves by (sigma^2 / alpha) grad_x log psi. "x0hat" takes it with respect to
     x0hat alone, which needs no backward pass of the network (MPGD, He et al. 2024; FlowChef, Patel et al. 2024): x0hat
     moves by Var[x0 | x] grad_x0hat log psi, the same up to the shape of that covariance. `strength` multiplies the
-    shift. `inner` takes it in so many steps of strength / `inner`, each along the gradient at the estimate that the
-    ones before have led to, and asks the potential as often: one long step overshoots where the gradient turns. For
-    steps of full length, as FlowChef and Boltz take them, multiply `strength`, too. `trust` bounds the shift for each
-    particle: at most that many nats of relative entropy between proposal and kernel in one step. Without a bound (None)
-    a strong reward leads particles to where their weights fall apart, which the effective sample size does not show;
-    that is for problems that are nearly Gaussian, where it has the least variance.
+    shift. `inner` takes the move of x0hat in so many steps of strength / `inner`, each along the gradient at the
+    estimate that the ones before have led to, and asks the potential as often: one long step overshoots where the
+    gradient turns. For steps of full length, as FlowChef and Boltz take them, multiply `strength`, too. `trust` bounds
+    the shift for each particle: at most that many nats of relative entropy between proposal and kernel in one step. The
+    bound is for rewards of much curvature, which lead particles to where their weights fall apart, and for estimates
+    that are wrong; the effective sample size does not show it. None is no bound, for observations and mild rewards.
 
     Through the network, each step also takes a backward pass of it, and the memory of its graph for as many rows as it
     gets at a time (`batch=`). In a pipeline these are all particles, twice with classifier-free guidance, unless
@@ -84,12 +91,26 @@ class Guided(Shifted):
         return self.through == "denoiser"
 
     def prepare(self, state: Latents) -> None:
-        """Keep by how much x0hat is to move, the leaf "toward"."""
+        """Keep by how much x0hat is to move, the leaf "toward", and the variance of x0 that way, the leaf "open"."""
         toward = torch.zeros_like(state.x)
+        open_ = torch.zeros(len(state), dtype=torch.float64, device=toward.device)
         if state.noise_level.alpha > 0.0:  # of pure noise x0hat is the same whatever the latent
             for part, spread in self._spreads(state):
-                toward[torch.as_tensor(part, device=toward.device)] = self._climb(state, part, spread).to(toward)
-        state.leaves["toward"] = toward
+                rows = torch.as_tensor(part, device=toward.device)
+                move, gradient = self._climb(state, part, spread)
+                toward[rows], open_[rows] = move.to(toward), _find_variance(move, self.strength * gradient)
+        state.leaves |= {"toward": toward, "open": open_}
+
+    def find_shift(self, state: Latents, transition: Transition, mean: Tensor) -> Tensor:
+        """(N, ...) by how much the mean is to move, whatever the bound; without weights as far as x0hat moves it."""
+        if not self.weighted:
+            return super().find_shift(state, transition, mean)
+        (alpha, sigma), before = (transition.after.alpha, transition.after.sigma), transition.before
+        # alpha V_s / (sigma^2 V_t), with 1 / V_s - 1 / V_t the growth of alpha^2 / sigma^2, where V is Var[x0 | x].
+        growth = max(alpha**2 - (before.alpha * sigma / before.sigma) ** 2, 0.0)
+        slope = alpha / (sigma**2 + growth * state.leaves["open"]).clamp(min=TINY)
+        toward = state.leaves["toward"]
+        return transition.std**2 * slope.to(toward.dtype).reshape(-1, *[1] * (toward.ndim - 1)) * toward
 
     def _spreads(self, state: Latents) -> Iterator[tuple[Rows, Spread]]:
         """The rows alive in parts, each with what multiplies a gradient by the covariance of x0 given x."""
@@ -103,14 +124,15 @@ class Guided(Shifted):
         for part in state.sampler.batches(np.flatnonzero(state.alive)):
             yield part, partial(_scale_by, gather(variance, part))
 
-    def _climb(self, state: Latents, part: Rows, spread: Spread) -> Tensor:
-        """(R, ...) by how much x0hat of the rows in `part` is to move."""
+    def _climb(self, state: Latents, part: Rows, spread: Spread) -> tuple[Tensor, Tensor]:
+        """(R, ...) by how much x0hat of the rows in `part` is to move, and (R, ...) the mean gradient on the way."""
         estimate = gather(state.prediction.estimate, part)
-        move = torch.zeros_like(estimate)
+        move, mean = torch.zeros_like(estimate), torch.zeros_like(estimate)
         for k in range(self.inner):
             # What is guessed of other estimates than that of the latents is none of their guesses.
             gradient = self._find_gradient(state if k == 0 else state.aside(), part, estimate + move)
             move = move + self.strength / self.inner * spread(gradient, k + 1 < self.inner)
+            mean = mean + gradient / self.inner
         bad = ~torch.isfinite(move.flatten(1)).all(1)
         if bool(bad.any()):
             row = int(part[int(torch.nonzero(bad)[0])])
@@ -118,7 +140,7 @@ class Guided(Shifted):
                 f"the gradient through the network at step {state.t} is not finite for row {row}; run the network in "
                 "float32 or bfloat16, or take Guided(..., through='x0hat')"
             )
-        return move
+        return move, mean
 
     def _find_gradient(self, state: Latents, part: Rows, estimate: Tensor) -> Tensor:
         """(R, ...) the gradient of the guessed log-weights with respect to the `estimate` of the rows in `part`."""
@@ -156,3 +178,12 @@ def _pull_by(factor: float, pull: Pull, gradient: Tensor, again: bool) -> Tensor
 
 def _scale_by(variance: Tensor, gradient: Tensor, again: bool) -> Tensor:
     return variance.to(gradient).reshape(-1, *[1] * (gradient.ndim - 1)) * gradient
+
+
+def _find_variance(move: Tensor, gradient: Tensor) -> Tensor:
+    """(R,) float64: the variance of x0 given x along `move` (R, ...), which is its covariance times `gradient`."""
+    flat = move.flatten(1).double()
+    size = flat.abs().amax(1).clamp(min=TINY)  # the square of a wild move would overflow
+    unit = flat / size[:, None]
+    along = (unit * gradient.flatten(1).double()).sum(1)
+    return size * square_lengths(unit) / torch.where(along > 0.0, along, torch.inf)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_sampler import BOWL, Counting, bowl, last_of, sampler_of
+from test_sampler import BOWL, SSP, Counting, bowl, last_of, sampler_of
 
 import feynkac as fk
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models import diffusion as fd
 from feynkac.models.diffusion.gradients import pull_back
+from feynkac.potentials import diffusion as fp
+from feynkac.smc.engine import smc
 from feynkac.smc.rng import Streams
 
 NORMAL = fd.GaussianMixture([1.0], [[0.0, 1.0]], 0.5)
@@ -62,6 +64,43 @@ def test_inner_steps_take_no_pass_of_the_network_and_keep_the_guess_of_the_first
     assert denoiser.calls == 1 and len(asked) == 3
     level = reward.level(0, state, np.arange(6))
     assert len(asked) == 3 and np.allclose(level, bowl(state.prediction.estimate).numpy())
+
+
+SCHEDULES = {
+    "ddpm": fd.ddpm(6), "ddim": fd.ddim(6, 0.4), "flow": fd.flow(6), "lcm": fd.lcm(5),
+    "euler": fd.euler_ancestral([8.0, 2.0, 0.5]), "edm": fd.edm([8.0, 2.0, 0.5, 0.1], churn=0.4),
+    "revisit": fd.revisit(fd.ddpm(4), 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("through", ["denoiser", "x0hat"])
+def test_a_reward_without_curvature_is_followed_as_the_optimal_kernel_does(through, schedule):
+    """The kernel times psi of the next latent, exp(h E[x0 | x]) up to a constant: moved by std^2 h dx0hat / dx."""
+    h = torch.tensor([1.0, -2.0]).double()
+    proposal = fd.Guided(fk.reward(lambda x: x @ h, batch=True), through=through, trust=None)
+    sampler = sampler_of(NORMAL, SCHEDULES[schedule], proposal=proposal)
+    state = sampler.init(6, Streams(0).at("init", 0))
+    for t, step in enumerate(sampler.schedule.transitions):
+        state.look()
+        if step.std > 0.0 and step.before.alpha > 0.0:
+            x = torch.zeros(1, 2).double().requires_grad_()
+            (slope,) = torch.autograd.grad(NORMAL.x0hat(x, step.after) @ h, x)
+            assert torch.allclose(proposal.find_shift(state, step, state.x), step.std**2 * slope, rtol=1e-9), t
+        state, _ = sampler.step(t, state, Streams(0).at("propose", t))
+
+
+def test_the_coarse_last_steps_do_not_lose_the_evidence_of_an_observation():
+    """One coordinate seen, twelve steps, and no bound: the error is below that of the model's own kernel."""
+    prior = fd.GaussianMixture([0.7, 0.3], [[-2.0], [3.0]], 0.25)
+    seen = fp.observed(fp.linear(torch.ones(1, 1)), torch.ones(1), noise=1.0)
+    errors = []
+    for proposal in (fd.BASE, fd.Guided(seen, trust=None)):
+        sampler = fd.DiffusionSampler(prior, fd.ddpm(12), (1,), dtype=torch.float64, proposal=proposal)
+        joint = sampler.join([sampler] * 199)
+        *_, last = smc(joint, seen, n=[16] * 200, resample=SSP, rng=Streams(0))
+        errors.append(np.std([last.group(g).log_z for g in range(200)]))
+    assert errors[1] < 0.8 * errors[0]
 
 
 @pytest.mark.parametrize("inner", [0, 1.5, "2", True])
