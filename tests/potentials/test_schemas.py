@@ -15,6 +15,7 @@ import random
 import re
 import sys
 import time
+import typing
 import warnings
 from typing import Any
 
@@ -374,6 +375,149 @@ def test_a_python_type_is_taken_as_its_schema(population: Any, kind: Any, right:
         constraint = json_schema(kind)
     assert accepts(constraint, right, population) and not accepts(constraint, wrong, population)
     assert constraint.read(right) == value
+
+
+@pytest.mark.parametrize(
+    ("schema", "right", "wrong"),
+    [
+        ({"const": 2**53 + 1}, [2**53 + 1], [2**53, 2**53 + 2]),
+        ({"enum": [-(2**70), "a"]}, [-(2**70), "a"], [-(2**70) - 1, "b"]),
+        ({"const": {"a": [2**53 + 1]}}, [{"a": [2**53 + 1]}], [{"a": [2**53]}]),
+        ({"type": "integer", "minimum": 2**53 + 1}, [2**53 + 1, 2**60], [2**53, 0]),
+        ({"type": "integer", "maximum": -(2**53) - 1}, [-(2**53) - 1], [-(2**53), 0]),
+        ({"type": "integer", "exclusiveMinimum": 2**53 + 1}, [2**53 + 2], [2**53 + 1]),
+        ({"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}, [2**63 - 1, -(2**63)], [2**63]),
+        ({"type": "integer", "minimum": 0, "maximum": 2**64 - 1}, [2**64 - 1, 0], [2**64, -1]),
+        ({"type": "number", "maximum": 1.7976931348623157e308}, [5, 1.5], ["a"]),
+        ({"type": "integer", "minimum": 10**30}, [10**30], [10**30 - 1]),
+        ({"type": "string", "maxLength": 10**30}, ["a"], [1]),
+    ],
+)
+def test_numbers_beyond_those_of_the_engine_mean_what_they_say(
+    population: Any, schema: Any, right: list[Any], wrong: list[Any]
+) -> None:
+    constraint = json_schema(schema, whitespace="compact")
+    assert all(accepts(constraint, json.dumps(value, separators=(",", ":")), population) for value in right)
+    assert not any(accepts(constraint, json.dumps(value, separators=(",", ":")), population) for value in wrong)
+
+
+@pytest.mark.parametrize(
+    ("schema", "right", "wrong"),
+    [
+        ({"not": {"type": "string"}, "properties": {"a": {"$ref": "#/not"}}}, ['{"a":"x"}', "3"], ['{"a":1}', '"x"']),
+        ({"oneOf": [{"type": "integer"}, {"type": ["object", "null"]}, {"type": "null"}],
+          "properties": {"x": {"$ref": "#/oneOf/0"}}}, ["3", '{"x":1}'], ['{"x":"a"}', "null"]),
+        ({"if": {"required": ["a"]}, "then": {"minProperties": 2}, "properties": {"b": {"$ref": "#/then"}}},
+         ['{"b":{"x":1,"y":2}}'], ['{"b":{"x":1}}', '{"a":1}']),
+        ({"patternProperties": {"^a": {"type": "integer"}, "^.b": {}}, "items": {"$ref": "#/patternProperties/%5Ea"}},
+         ["[1]", '{"a":1}'], ['["x"]', '{"a":"x"}']),
+    ],
+)  # fmt: skip
+def test_a_reference_into_what_is_only_checked_stays(
+    population: Any, schema: Any, right: list[str], wrong: list[str]
+) -> None:
+    constraint = json_schema(schema, whitespace="compact")
+    assert all(accepts(constraint, text, population) for text in right)
+    assert not any(accepts(constraint, text, population) for text in wrong)
+
+
+@pytest.mark.parametrize(
+    ("schema", "right", "wrong"),
+    [
+        ({"type": "string", "pattern": r"^a\b"}, ['"a b"'], ['"ab"']),
+        ({"type": "string", "pattern": r"^\p{Lu}+$", "not": {"const": "B"}}, ['"A\u00c9"'], ['"a"', '"B"']),
+        ({"type": "string", "not": {"pattern": r"^[\P{L}\]\d]"}}, ['"a"'], ['"1"', '"]"']),
+        ({"type": "string", "pattern": "^(?<n>[(?<n>]a)$", "not": {"const": "(a"}}, ['"?a"'], ['"(a"', '"a"']),
+        ({"patternProperties": {r"^\p{L}$": {"type": "null"}}, "not": {"required": ["b"]}}, ['{"a":null}'],
+         ['{"a":1}', '{"b":null}']),
+    ],
+)  # fmt: skip
+def test_patterns_that_python_or_the_engine_cannot_read_are_enforced_by_the_other(
+    population: Any, schema: Any, right: list[str], wrong: list[str]
+) -> None:
+    constraint = json_schema(schema, whitespace="compact")
+    assert all(accepts(constraint, json.dumps(json.loads(text), ensure_ascii=False).replace(": ", ":"), population)
+               for text in right)  # fmt: skip
+    assert not any(accepts(constraint, text, population) for text in wrong)
+
+
+@pytest.mark.parametrize("pattern", ["a(", r"\p{Nothing}", r"(?<n>\p{L}"])
+def test_a_pattern_that_nobody_reads_is_refused(pattern: str) -> None:
+    with pytest.raises(ConstraintError, match=r"regex parse error|is not a 'regex'"):
+        json_schema({"type": "string", "pattern": pattern})
+
+
+@pytest.mark.parametrize(
+    ("schema", "right", "wrong"),
+    [
+        ({"type": "string", "format": "date"}, '"2024-02-29"', '"2023-02-29"'),
+        ({"type": "string", "format": "date-time"}, '"2024-02-29T00:00:00Z"', '"2024-04-31T00:00:00Z"'),
+        ({"properties": {"on": {"format": "date"}}}, '{"on":"2000-02-29"}', '{"on":"1900-02-29"}'),
+        ({"type": "string", "not": {"format": "ipv4"}}, '"a"', '"10.0.0.1"'),
+    ],
+)
+def test_a_date_is_a_day_of_the_calendar(population: Any, schema: Any, right: str, wrong: str) -> None:
+    constraint = json_schema(schema, whitespace="compact")
+    assert accepts(constraint, right, population) and not accepts(constraint, wrong, population)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {"allOf": [{"$ref": "#"}]},
+        {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},
+        {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+        {"type": "array", "items": {"$ref": "#"}, "minItems": 1},
+        {"type": "array", "prefixItems": [{}, {"anyOf": [{"$ref": "#"}]}], "minItems": 2},
+    ],
+)
+def test_a_schema_whose_values_never_end_is_refused(schema: Any) -> None:
+    with pytest.raises(ConstraintError, match="without end"):
+        json_schema(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "array", "items": {"$ref": "#"}},
+        {"type": ["object", "null"], "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+        {"type": "object", "properties": {"a": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}, "required": ["a"]},
+        {"anyOf": [{"type": "array", "items": {"$ref": "#"}, "minItems": 2}, {"type": "integer"}]},
+    ],
+)
+def test_a_schema_that_holds_itself_and_may_end_is_taken(schema: Any) -> None:
+    json_schema(schema)
+
+
+def test_the_schema_of_nothing_is_masked_and_refused_where_something_must_be(population: Any) -> None:
+    never = {"type": "object", "properties": {"a": {"not": {}}, "b": {"not": True}}}
+    constraint = json_schema(never, whitespace="compact")
+    assert masked(constraint, '{"c":1}') and not any(masked(constraint, f'{{"{name}":1}}') for name in "ab")
+    with pytest.raises(ConstraintError, match="no value meets it"):
+        json_schema({**never, "required": ["a"]})
+
+
+UserId = typing.NewType("UserId", int)
+
+
+@pytest.mark.parametrize("kind", [UserId, list[UserId], pydantic.TypeAdapter(UserId)])
+def test_a_new_type_and_an_adapter_are_types(population: Any, kind: Any) -> None:
+    text = "[3]" if kind == list[UserId] else "3"
+    constraint = json_schema(kind)
+    assert accepts(constraint, text, population) and not accepts(constraint, '"a"', population)
+    assert constraint.read(text) == json.loads(text)
+
+
+class Hooked(pydantic.BaseModel):
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> Any:
+        raise KeyError("mine")
+
+
+def test_a_hook_of_a_type_that_raises_is_told_with_its_error() -> None:
+    with pytest.raises(ConstraintError, match="KeyError: 'mine'"):
+        json_schema(Hooked)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("email_validator") is None, reason="pydantic's extra `email` is missing")

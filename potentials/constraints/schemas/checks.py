@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import date
 from typing import Any
 
 from feynkac.base.errors import ConstraintError
+from feynkac.potentials.constraints.schemas.patterns import translate_patterns
 from feynkac.potentials.constraints.schemas.walking import rewrite
 
 Check = Callable[[str], bool]
@@ -14,23 +16,23 @@ Check = Callable[[str], bool]
 
 
 class SchemaCheck:
-    """Whether a text is JSON that is valid under `schema`; `formats`: those that jsonschema knows are checked, too.
+    """Whether a text is JSON that is valid under `schema`, formats that jsonschema knows included.
 
     Raises ConstraintError for what is no schema.
     """
 
-    def __init__(self, schema: Any, formats: bool) -> None:
+    def __init__(self, schema: Any) -> None:
         from jsonschema import Draft202012Validator, SchemaError
         from jsonschema.validators import validator_for
 
-        self._made_of = schema, formats
+        self._made_of = schema
         kind: Any = validator_for(schema, default=Draft202012Validator)
-        whole = rewrite(schema, lambda path, inner: _split_dependencies(inner, kind.VALIDATORS))
+        whole = rewrite(translate_patterns(schema), lambda path, inner: _split_dependencies(inner, kind.VALIDATORS))
         try:
             kind.check_schema(whole)
         except SchemaError as error:
             raise ConstraintError(tell_place(error)) from None
-        self._validator = kind(whole, format_checker=kind.FORMAT_CHECKER if formats else None)
+        self._validator = kind(whole, format_checker=_check_formats(kind))
         self("null")  # a reference that leads nowhere, or round and round, is told here
 
     def __call__(self, text: str) -> bool:
@@ -45,8 +47,28 @@ class SchemaCheck:
         except (Unresolvable, RecursionError) as error:
             raise ConstraintError(f"a reference in the schema leads nowhere: {error}") from None
 
-    def __reduce__(self) -> tuple[type[SchemaCheck], tuple[Any, bool]]:
-        return SchemaCheck, self._made_of
+    def __reduce__(self) -> tuple[type[SchemaCheck], tuple[Any]]:
+        return SchemaCheck, (self._made_of,)
+
+
+CALENDAR = ("date", "date-time")
+"""Formats of which masks know the figures only, and not how long a month is."""
+
+
+def _check_formats(kind: Any) -> Any:
+    """What checks the formats of a draft, as far as it can be checked here."""
+    from jsonschema import FormatChecker
+
+    checker = FormatChecker(())
+    checker.checkers = dict(kind.FORMAT_CHECKER.checkers)
+    for name in CALENDAR:
+        checker.checkers[name] = _is_day, ValueError
+    return checker
+
+
+def _is_day(value: Any) -> bool:
+    """Whether a date, or what stands before a time, is a day of the calendar."""
+    return not isinstance(value, str) or date.fromisoformat(value[:10]) is not None
 
 
 def find_error(schema: Any) -> str | None:

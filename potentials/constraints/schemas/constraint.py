@@ -22,17 +22,19 @@ from feynkac.potentials.constraints.automata.products import share_text
 from feynkac.potentials.constraints.engines.llguidance.chains import MOST
 from feynkac.potentials.constraints.grammars import GrammarConstraint, find_fault
 from feynkac.potentials.constraints.schemas.checks import (
+    CALENDAR,
     Check,
     SchemaCheck,
     explain_format,
     find_error,
     is_checked_format,
 )
+from feynkac.potentials.constraints.schemas.endless import is_endless
 from feynkac.potentials.constraints.schemas.mistakes import find_mistake
 from feynkac.potentials.constraints.schemas.outline import build_outline
 from feynkac.potentials.constraints.schemas.relaxing import Relaxed, find_cause, relax, simplify
 from feynkac.potentials.constraints.schemas.types import TypeReader, is_type
-from feynkac.potentials.constraints.schemas.walking import MAX_DEPTH, find_depth, find_reach
+from feynkac.potentials.constraints.schemas.walking import MAX_DEPTH, find_depth, find_reach, walk
 from feynkac.potentials.constraints.texts import TextConstraint
 
 if TYPE_CHECKING:
@@ -97,7 +99,7 @@ def json_schema(
     There is none around the whole.
 
     Not all of a schema can be masked token by token: llguidance has no `not`, `if`, `uniqueItems`, `contains`,
-    `dependentRequired`, overlapping `oneOf` and some more
+    `dependentRequired`, overlapping `oneOf`, whole numbers beyond 2^53, days of the calendar and some more
     (https://github.com/guidance-ai/llguidance/blob/main/docs/json_schema.md). `unsupported` says what becomes of it:
     "check" masks by the rest of the schema, and weighs whole texts by `jsonschema`, so that the target is exact, and
     particles may die at their end; "refuse" raises; "ignore" leaves it out of the target. A `format` that is unknown,
@@ -117,7 +119,10 @@ def json_schema(
     options = _make_options(_check_whitespace(whitespace))
     if reader is None and (mistake := find_mistake(given)):
         raise ConstraintError(f"{name}: {mistake}")
-    relaxed = relax(simplify(given), lambda each: find_fault(_make_lark(each, options), ("", "{", "[", '"')))
+    simple = simplify(given)
+    if is_endless(simple):
+        raise ConstraintError(f"{name}: {_ENDLESS}")
+    relaxed = relax(simple, lambda each: find_fault(_make_lark(each, options), ("", "{", "[", '"')))
     if unsupported == "refuse" or relaxed.error is not None:
         _refuse(name, given, relaxed, options)
     checks = [] if reader is None or unsupported == "ignore" else [reader.check]
@@ -146,6 +151,10 @@ def _read(schema: Any) -> Any:
 
 _TOO_DEEP = f"json_schema: the schema is nested more than {MAX_DEPTH} deep; let a $ref stand for what repeats"
 
+_ENDLESS = (
+    "no value meets it, since each would have to hold another one, without end; let what repeats be optional, or one "
+    'of several: {"anyOf": [{"$ref": ...}, {"type": "null"}]}'
+)
 _TOO_FAR = (
     f"json_schema: references lead more than {MOST} schemas deep, each through the one before; let fewer stand between "
     "a schema and what it means"
@@ -211,10 +220,11 @@ def _make_checks(name: str, given: Any, relaxed: Relaxed, warn: bool) -> list[Ch
                 escape(f"{name}: the format {quote(format)} at {place} {explain_format(format)}"),
                 stacklevel=4,  # of the call of json_schema, behind suggest_names
             )
-    if not relaxed.dropped and not formats:
+    dated = warn and any(is_word(inner.get("format"), CALENDAR) for _, inner in walk(given))
+    if not relaxed.dropped and not formats and not dated:
         return []
     try:
-        return [SchemaCheck(given, bool(formats))]
+        return [SchemaCheck(given)]
     except ConstraintError as error:
         raise ConstraintError(f"{name}: {error}") from None
 

@@ -17,6 +17,7 @@ from typing import Any
 from feynkac.base.errors import ConstraintError
 from feynkac.potentials.constraints.automata.characters import ANY_CHAR, Ranges, match_characters
 from feynkac.potentials.constraints.automata.nfa import CharDfa, Nfa, TooLarge, determinise
+from feynkac.potentials.constraints.schemas.amounts import name_type
 
 _TRIES = ((6, False), (3, False), (6, True), (2, True))
 """How many nested brackets are told apart, and whether all behind deeper ones is given up; the first that is small
@@ -170,7 +171,7 @@ class _Outline:
             written = [partial(self._add_text, json.dumps(text)) for text in texts]
         else:
             written = [partial(self._add_string, min(map(len, texts), default=0))]
-        kinds = {_name_type(value) for value in values} - {"string"}
+        kinds = {name_type(value) for value in values} - {"string"}
         others = [lambda s: self._add_types(sorted(kinds), {}, s, 0)] if kinds else []
         return self._add_any([*(written if texts else ()), *others], state)
 
@@ -207,10 +208,3 @@ def _find_length(schema: dict[str, Any]) -> int:
     """How many characters a string has at least."""
     least = schema.get("minLength", 0)
     return max(least if isinstance(least, int) else 0, _MIN_LENGTH.get(schema.get("format", ""), 0))
-
-
-def _name_type(value: Any) -> str:
-    for kind, name in ((bool, "boolean"), ((int, float), "number"), (str, "string"), (dict, "object"), (list, "array")):
-        if isinstance(value, kind):
-            return name
-    return "null"

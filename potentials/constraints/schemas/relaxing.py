@@ -8,9 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from feynkac.potentials.constraints.schemas.walking import rewrite, walk
+from feynkac.potentials.constraints.schemas.amounts import loosen_amounts
+from feynkac.potentials.constraints.schemas.walking import rewrite, settle_references, walk
 
 _COUNTS = ("maxItems", "maxLength", "maxProperties", "minItems", "minLength", "minProperties")
+_COUNTLESS = 10**12  # longer than any text; llguidance counts up to 2^64
 _KEPT = ("$defs", "$id", "$ref", "$schema", "definitions")
 Compile = Callable[[Any], str | None]
 """Compiles a schema: None, or what is wrong with it in the words of llguidance."""
@@ -30,24 +32,36 @@ class Relaxed:
 
 
 def simplify(schema: Any) -> Any:
-    """The same schema in other words: counts as whole numbers, and nothing beside `$ref` where the draft ignores it."""
+    """The same schema in other words, which llguidance reads.
+
+    Counts are whole numbers, nothing stands beside `$ref` where the draft ignores it, `"not": {}` is the schema of
+    nothing, and references lead to places that stay.
+    """
     written = schema.get("$schema") if isinstance(schema, dict) else None
     alone = isinstance(written, str) and re.search(r"draft-0[3-7]/", written) is not None
 
     def change(path: str, inner: dict[str, Any]) -> dict[str, Any]:
         kept = _KEPT if alone and "$ref" in inner else inner
-        return {key: _make_whole(value) if key in _COUNTS else value for key, value in inner.items() if key in kept}
+        if "not" in kept and (inner["not"] is True or inner["not"] == {}):
+            return {"enum": []}
+        counted = {key: _make_whole(value) if key in _COUNTS else value for key, value in inner.items() if key in kept}
+        return {key: value for key, value in counted.items() if not _is_countless(key, value)}
 
-    return rewrite(schema, change)
+    return rewrite(settle_references(schema), change)
 
 
 def _make_whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _is_countless(key: str, value: Any) -> bool:
+    """Whether a keyword allows more than there can be, and so all."""
+    return key in _COUNTS and key.startswith("max") and isinstance(value, int) and value > _COUNTLESS
+
+
 def relax(schema: Any, compile: Compile) -> Relaxed:
     """Leave out, one after the other, what `compile` says is unsupported."""
-    relaxed = Relaxed(schema)
+    relaxed = Relaxed(*loosen_amounts(schema))
     while (error := compile(relaxed.schema)) is not None:
         before = len(relaxed.dropped) + len(relaxed.formats)
         _leave_out(relaxed, error, compile)
@@ -75,7 +89,7 @@ def _leave_out(relaxed: Relaxed, error: str, compile: Compile) -> None:
     elif "are not disjoint" in error:
         # A name that two patterns match obeys both; and what neither matches falls to additionalProperties.
         _drop(relaxed, lambda key, value: key == "patternProperties" and len(value) > 1, also=_BESIDE)
-    elif "regex parse error" in error:
+    else:
         strange = {pattern for pattern in _list_patterns(relaxed.schema) if _is_beyond(pattern, compile)}
         _drop(relaxed, lambda key, value: key == "pattern" and value in strange)
         # What a pattern does not match falls to additionalProperties, which must then be left out, too.

@@ -10,8 +10,10 @@ from feynkac.base.extras import needing
 
 
 def is_type(schema: Any) -> bool:
-    """Whether a class or a type such as `list[int]` was given rather than a schema."""
-    return isinstance(schema, type) or typing.get_origin(schema) is not None
+    """Whether a class or a type such as `list[int]` was given rather than a schema, or pydantic's adapter of one."""
+    if isinstance(schema, type | typing.NewType) or typing.get_origin(schema) is not None:
+        return True
+    return type(schema).__name__ in ("TypeAdapter", "TypeAliasType")
 
 
 class TypeReader:
@@ -22,22 +24,20 @@ class TypeReader:
             import pydantic
         self.kind = kind
         try:
-            self._adapter = pydantic.TypeAdapter(kind)
+            self._adapter = kind if isinstance(kind, pydantic.TypeAdapter) else pydantic.TypeAdapter(kind)
         except ImportError as error:
             raise _make_missing(kind, error) from None
-        except pydantic.PydanticUserError as error:
-            raise ArgumentError(f"json_schema({quote(kind)}): pydantic has no schema for it: {error}") from None
+        except Exception as error:  # whatever hooks of the type raise, too
+            raise ArgumentError(_tell(kind, error)) from error
 
     def make_schema(self) -> dict[str, Any]:
         """The JSON schema of what can be read. Raises ConstraintError where there is none."""
-        import pydantic
-
         try:
             return self._adapter.json_schema(mode="validation")
         except ImportError as error:
             raise _make_missing(self.kind, error) from None
-        except pydantic.PydanticUserError as error:
-            raise ConstraintError(f"json_schema({quote(self.kind)}): pydantic has no schema for it: {error}") from None
+        except Exception as error:
+            raise ConstraintError(_tell(self.kind, error)) from error
 
     def read(self, text: str) -> Any:
         """The value that a text stands for. Raises ValueError where it is none."""
@@ -53,6 +53,12 @@ class TypeReader:
 
     def __reduce__(self) -> tuple[type[TypeReader], tuple[Any]]:
         return TypeReader, (self.kind,)
+
+
+def _tell(kind: Any, error: Exception) -> str:
+    """What to say where a type has no schema; what its own code raised is named."""
+    named = str(error) if type(error).__name__.startswith("Pydantic") else f"{type(error).__name__}: {error}"
+    return f"json_schema({quote(kind)}): pydantic has no schema for it: {named}"
 
 
 def _make_missing(kind: Any, error: ImportError) -> MissingExtra:

@@ -116,3 +116,36 @@ def _list_names(schema: dict[str, Any]) -> list[str]:
     ids = [schema[key] for key in ("$id", "id") if isinstance(schema.get(key), str)]
     anchors = [schema[key] for key in ("$anchor", "$dynamicAnchor") if isinstance(schema.get(key), str)]
     return [*ids, *(f"#{anchor}" for anchor in anchors)]
+
+
+_STAYS = {"$defs": 2, "allOf": 2, "anyOf": 2, "definitions": 2, "prefixItems": 2, "properties": 2, "items": 1}
+"""Keywords that masks keep as they stand, and the parts that each has in a JSON pointer."""
+
+
+def settle_references(schema: Any) -> Any:
+    """`schema`, in which references into keywords that may be left out or rewritten lead to copies in `$defs`."""
+    places = dict(walk(schema))
+    if any("$id" in inner or "id" in inner for path, inner in places.items() if path != "#"):
+        return schema  # what "#" means there depends on the place
+    references = [inner["$ref"] for inner in places.values() if isinstance(inner.get("$ref"), str)]
+    leads = {each: unquote(each) for each in references if unquote(each) in places and _may_go(unquote(each))}
+    if not leads:
+        return schema
+    copies = {f"~{number}": places[lead] for number, lead in enumerate(leads.values())}
+    names = dict(zip(leads, copies, strict=True))
+
+    def change(path: str, inner: dict[str, Any]) -> dict[str, Any]:
+        name = names.get(inner["$ref"]) if isinstance(inner.get("$ref"), str) else None
+        return inner if name is None else {**inner, "$ref": f"#/$defs/{escape(name)}"}
+
+    return rewrite({**schema, "$defs": {**schema.get("$defs", {}), **copies}}, change)
+
+
+def _may_go(pointer: str) -> bool:
+    """Whether a place is within a keyword that masks may leave out."""
+    parts = pointer.split("/")[1:]
+    while parts:
+        if (taken := _STAYS.get(parts[0])) is None:
+            return True
+        parts = parts[taken + (parts[0] == "items" and len(parts) > 1 and parts[1].isdecimal()) :]
+    return False
