@@ -9,8 +9,7 @@ noise. About 3.5 ms of one core for each sample:
 
 What is saved for each target: the log evidence in nats, the effective sample size, and the posterior means of the
 `features`, all with standard errors; and the classifier, so that the truth does not hang on how it is fitted. Chunk k
-has seed k: any part can be drawn again alone. In the committed file the blurred and the coarse image rest on the first
-40,000 of the 100,000 samples. Prints one JSON line for each target.
+has seed k: any part can be drawn again alone. Prints one JSON line for each target.
 """
 
 from __future__ import annotations
