@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import sys
@@ -62,6 +63,15 @@ def _tiny_lm(*tokens: str, seed: int = 0, spread: float = 1.0, eos: Sequence[int
         # Unscaled random weights make a nearly deterministic law; flatter logits give every text some mass.
         model.lm_head.weight.data *= 0.15
     return CausalLM(model, PreTrainedTokenizerFast(tokenizer_object=words, eos_token="</s>"), eos=eos)
+
+
+@pytest.fixture
+def frozen() -> Iterator[None]:
+    """What other tests have left is set aside, so that garbage is not looked for in all of it, time and again."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

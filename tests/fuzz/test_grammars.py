@@ -55,7 +55,7 @@ def test_grammars_mask_or_are_refused(tiny_lm, lark, engine) -> None:
 
 def test_grammars_nested_deeply_are_refused() -> None:
     deep = "start: " + "(" * 5_000 + '"a"' + ")" * 5_000
-    rules = "start: r0\n" + "".join(f"r{i}: r{i + 1}\n" for i in range(3_000)) + 'r3000: "a"'
+    rules = "start: r0\n" + "".join(f"r{i}: r{i + 1}\n" for i in range(1_200)) + 'r1200: "a"'
     for lark in (deep, rules, "start: " + '"a" | ' * 20_000 + '"b"', 'start: "a"{1000000}', 'start: ("a"{1000}){1000}'):
         for engine in (None, "llguidance"):
             with guarded():

@@ -179,7 +179,7 @@ def test_the_states_that_a_model_carries_are_used(population: Any) -> None:
         hard.final(object(), ROWS)
 
 
-def test_constraints_let_go_of_vocabularies() -> None:
+def test_constraints_let_go_of_vocabularies(frozen) -> None:
     import gc
     import weakref
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,16 @@ def test_a_text_is_accepted_iff_fullmatch_accepts_it(part: int) -> None:
                     assert accepts(dfa, text) == bool(compiled.fullmatch(text)), (SUPPORTED[number], text)
 
 
+@functools.cache
+def build_once(pattern: str) -> Any:
+    return regex(pattern).dfa
+
+
 @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(st.sampled_from(SUPPORTED), st.data())
 def test_what_python_writes_is_accepted(pattern: str, data: Any) -> None:
     text = data.draw(st.from_regex(pattern, fullmatch=True))
-    assert accepts(regex(pattern).dfa, text) == bool(re.fullmatch(pattern, text))
+    assert accepts(build_once(pattern), text) == bool(re.fullmatch(pattern, text))
 
 
 @pytest.mark.parametrize("pattern", REFUSED)

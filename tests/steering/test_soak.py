@@ -121,15 +121,6 @@ def measure() -> tuple[Counter[str], int, int, int]:
     return kinds, threading.active_count(), len(os.listdir("/proc/self/fd")), resident
 
 
-@pytest.fixture
-def frozen() -> Iterator[None]:
-    """What other tests have left is set aside, so that it is not looked through at each measurement."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 def check_nothing_is_left(run: Callable[[int], None], warm: int, runs: int) -> None:
     numbers = itertools.count()
     for _ in range(warm):
