@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.capabilities import Ranks, has
 from feynkac.base.contract import LogW, Mask, Rows
-from feynkac.base.masks import TokenConstraint
+from feynkac.base.masks import States, TokenConstraint
 from feynkac.models.discrete.automata import CanvasAutomaton, compile_constraints
 from feynkac.models.discrete.canvas import Canvas
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
@@ -192,6 +192,18 @@ def _find_lost(known: Messages) -> Mask:
 
 def _pick(log_p: NDArray[np.float64], drawn: NDArray[np.int64]) -> LogW:
     return log_p[np.arange(len(drawn)), drawn]
+
+
+def follow_texts(canvas: Canvas, constraint: TokenConstraint, rows: Rows) -> States:
+    """(R,) automaton states after the texts of finished rows; the start state, no promise, of the others."""
+    automaton = constraint.automaton(canvas.vocabulary)
+    states = np.full(len(rows), automaton.start, dtype=np.int64)
+    done = np.flatnonzero(canvas.done()[rows])
+    texts = canvas.tokens(rows[done])
+    for i in range(max(map(len, texts), default=0)):
+        here = [k for k, row in enumerate(done) if i < len(texts[k]) and states[row] >= 0]
+        states[done[here]] = automaton.advance(states[done[here]], np.array([texts[k][i] for k in here], np.int64))
+    return states
 
 
 def log_accepted(canvas: Canvas, constraint: TokenConstraint, rows: Rows) -> LogW:

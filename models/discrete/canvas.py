@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,10 @@ from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.discrete.composition import Composition
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
 from feynkac.models.discrete.draws import Draws
+from feynkac.models.discrete.kernel import Kernel, find_certain
 from feynkac.models.discrete.outputs import Outputs
 from feynkac.models.discrete.path import Past
 from feynkac.models.discrete.ranked import Ranking, draw_completion
-
-if TYPE_CHECKING:
-    from feynkac.models.discrete.kernels import Kernel
 
 
 @dataclass
@@ -210,7 +208,7 @@ class Canvas:
         if has(self.outputs.denoiser, Ranks):
             return draw_completion(self.ranking(rows), tokens, self.find_hidden(rows), draws)
         law = self.clean(rows)
-        draws.fill(tokens, ~_find_certain(law, tokens), law)
+        draws.fill(tokens, ~find_certain(law, tokens), law)
         return tokens
 
     def complete(self, rows: Rows, tokens: Tokens) -> Canvas:
@@ -231,14 +229,9 @@ class Canvas:
 
     def states(self, constraint: TokenConstraint, rows: Rows) -> States:
         """(R,) automaton states after the texts of finished rows; the start state, no promise, of the others."""
-        automaton = constraint.automaton(self.vocabulary)
-        states = np.full(len(rows), automaton.start, dtype=np.int64)
-        done = np.flatnonzero(self.done()[rows])
-        texts = self.tokens(rows[done])
-        for i in range(max(map(len, texts), default=0)):
-            here = [k for k, row in enumerate(done) if i < len(texts[k]) and states[row] >= 0]
-            states[done[here]] = automaton.advance(states[done[here]], np.array([texts[k][i] for k in here], np.int64))
-        return states
+        from feynkac.models.discrete.acceptance import follow_texts
+
+        return follow_texts(self, constraint, rows)
 
     def log_accepted(self, constraint: TokenConstraint, rows: Rows) -> LogW:
         """(R,) nats, at most 0: the probability under the factorised denoiser that the text meets `constraint`.
@@ -254,10 +247,3 @@ class Canvas:
         if isinstance(self.alphabet, int):
             return [tuple(canvas.tolist()) for canvas in self.tokens_now[rows]]
         return self.texts(rows)
-
-
-def _find_certain(law: LogProbs, tokens: Tokens) -> NDArray[np.bool_]:
-    """(R, L) positions whose clean token is the one that stands there."""
-    k = law.shape[-1]
-    own = np.take_along_axis(law, np.minimum(tokens, k - 1)[..., None], axis=-1)[..., 0]
-    return (tokens < k) & (own == 0.0)

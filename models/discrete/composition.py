@@ -31,7 +31,7 @@ from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.discrete.denoiser import LogitsDenoiser, LogProbs, Tokens
 
 if TYPE_CHECKING:
-    from feynkac.models.discrete.kernels import Kernel
+    from feynkac.models.discrete.kernel import Kernel
 
 
 class Composition:

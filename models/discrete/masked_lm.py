@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ModelError, quote
-from feynkac.base.numbers import as_whole, read_real, read_whole
+from feynkac.base.numbers import read_real, read_whole
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.discrete.denoiser import Tokens
 from feynkac.models.discrete.frames import Framed, RankedFrame
-from feynkac.models.discrete.kernels import Kernel, Unmask
+from feynkac.models.discrete.kernel import Kernel
+from feynkac.models.discrete.kernels import Unmask
 from feynkac.models.discrete.masked_loading import count_positions, load, share_weights
-from feynkac.models.discrete.masked_tokens import MaskedTokens, check_masks, encode, read_tokens
+from feynkac.models.discrete.masked_tokens import MaskedTokens, check_masks, encode, read_ids, read_tokens, write_chat
 from feynkac.models.discrete.model import DiscreteDiffusion
 from feynkac.models.discrete.proposals import Proposal
 
@@ -140,7 +141,7 @@ class MaskedLM:
         if (text is None) == (tokens is None):
             raise ArgumentError("give the text with its masks, or its token ids as tokens=")
         if text is None:
-            ids = self._read_ids(tokens)
+            ids = read_ids(tokens, max(self._width, len(self.tokenizer)))
             if self.tokens.mask not in ids:
                 raise ArgumentError(f"tokens has no mask; the id of the mask is {self.tokens.mask}")
         else:
@@ -170,32 +171,10 @@ class MaskedLM:
             raise ArgumentError("length is missing: how many tokens are to be written, lm.prompt(text, 64)")
         n = read_whole("length", length, 1, " tokens")
         if text is None:
-            before, after = encode(self.tokenizer, self._write_chat(chat), special=False), list[int]()
+            before, after = encode(self.tokenizer, write_chat(self.tokenizer, chat), special=False), list[int]()
         else:
-            before, after = self._surround(text)
+            before, after = self.tokens.surround(text, self.tokenizer)
         return self._make(before, after, np.full(n, -1), kernel, proposal)
-
-    def _surround(self, text: str) -> tuple[list[int], list[int]]:
-        """What stands before and behind a mask that follows `text`."""
-        if isinstance(text, str) and self.mask in text:
-            raise ArgumentError(f"the prompt has masks of its own, {quote(self.mask)}; fill them in with lm.fill(text)")
-        plain = encode(self.tokenizer, text)
-        ids = encode(self.tokenizer, text + self.mask)
-        # A tokenizer that does not know the mask of its model writes it as any other text.
-        place = ids.index(self.tokens.mask) if self.tokens.mask in ids else None
-        return (plain, []) if place is None else (ids[:place], ids[place + 1 :])
-
-    def _write_chat(self, chat: Any) -> str:
-        try:
-            return str(self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
-        except Exception as cause:
-            raise ArgumentError(f"the tokenizer cannot write chat={quote(chat)}: {cause}") from cause
-
-    def _read_ids(self, tokens: Any) -> list[int]:
-        ids = [as_whole(each) for each in tokens]
-        if any(each is None or not 0 <= each < max(self._width, len(self.tokenizer)) for each in ids):
-            raise ArgumentError(f"tokens is {quote(tokens)}; give the model's token ids")
-        return [each for each in ids if each is not None]
 
     def _make(
         self, before: Sequence[int], after: Sequence[int], given: NDArray[np.int64], kernel: Any, proposal: Any

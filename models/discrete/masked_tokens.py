@@ -59,6 +59,17 @@ class MaskedTokens:
             )
         return start, stop, numbers
 
+    def surround(self, text: str, tokenizer: Any) -> tuple[list[int], list[int]]:
+        """The ids before and behind a mask that follows `text`. Raises ArgumentError for a text that has masks."""
+        if isinstance(text, str) and self.spelling in text:
+            own = quote(self.spelling)
+            raise ArgumentError(f"the prompt has masks of its own, {own}; fill them in with lm.fill(text)")
+        plain = encode(tokenizer, text)
+        ids = encode(tokenizer, text + self.spelling)
+        # A tokenizer that does not know the mask of its model writes it as any other text.
+        place = ids.index(self.mask) if self.mask in ids else None
+        return (plain, []) if place is None else (ids[:place], ids[place + 1 :])
+
 
 def read_tokens(
     tokenizer: Any, size: int, mask: int | str | None, eos: int | Iterable[int] | None, only: Iterable[str] | None
@@ -135,6 +146,22 @@ def encode(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
         raise ArgumentError(f"the text is {quote(text)}; give a string")
     check_unicode(text, "the text")
     return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+
+
+def write_chat(tokenizer: Any, chat: Any) -> str:
+    """The text of a list of messages, by the tokenizer's template. Raises ArgumentError."""
+    try:
+        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+    except Exception as cause:
+        raise ArgumentError(f"the tokenizer cannot write chat={quote(chat)}: {cause}") from cause
+
+
+def read_ids(tokens: Any, size: int) -> list[int]:
+    """Token ids that a user gave, below `size`. Raises ArgumentError for others."""
+    ids = [as_whole(each) for each in tokens]
+    if any(each is None or not 0 <= each < size for each in ids):
+        raise ArgumentError(f"tokens is {quote(tokens)}; give the model's token ids")
+    return [each for each in ids if each is not None]
 
 
 def check_masks(tokens: MaskedTokens, text: str, ids: Sequence[int]) -> None:

@@ -20,7 +20,7 @@ from feynkac.models.discrete.canvas import Canvas
 from feynkac.models.discrete.composition import Composition, sum_normalisers
 from feynkac.models.discrete.denoiser import LogitsDenoiser, LogProbs, Tokens
 from feynkac.models.discrete.draws import Draws
-from feynkac.models.discrete.kernels import Kernel
+from feynkac.models.discrete.kernel import Kernel
 from feynkac.models.discrete.outputs import Outputs, find_width
 from feynkac.models.discrete.path import CanvasPath, Past, ReplayedDraws
 from feynkac.models.discrete.proposals import Base, Proposal, find_ranked_draw

@@ -23,7 +23,8 @@ from torch.nn import functional as F
 
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.base.vocabulary import Vocabulary
-from feynkac.models.discrete.kernels import Kernel, Unmask
+from feynkac.models.discrete.kernel import Kernel
+from feynkac.models.discrete.kernels import Unmask
 from feynkac.models.discrete.model import DiscreteDiffusion
 
 FORMAT = "feynkac canvas 1"
