@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from feynkac.results.ranking import rank_samples
 from feynkac.results.summary import has_pictures, tell_course, tell_evidence
-from feynkac.results.text import shorten
+from feynkac.results.text import shorten, write_sample
 
 if TYPE_CHECKING:
     from feynkac.results.result import Result
@@ -37,7 +37,7 @@ def _write_posterior(result: Result) -> str:
     shown = rank_samples(result.samples, result.weights)
     lines = [
         f'<tr><td style="text-align:right;vertical-align:top">{share:.1%}</td>'
-        f'<td style="{_CELL};white-space:pre-wrap">{_show(shorten(str(sample), WIDTH))}</td></tr>'
+        f'<td style="{_CELL};white-space:pre-wrap">{_show(shorten(write_sample(sample), WIDTH))}</td></tr>'
         for sample, share in shown[:ROWS]
     ]
     if len(shown) > ROWS:

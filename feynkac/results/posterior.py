@@ -14,6 +14,7 @@ from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import AllParticlesDied, ArgumentError
 from feynkac.base.numbers import read_seed, read_whole
 from feynkac.results.ranking import find_top, make_posterior, rank_samples
+from feynkac.results.text import write_sample
 from feynkac.smc.weights import effective_sample_size, normalise
 
 
@@ -45,7 +46,7 @@ class Posterior(Weighted):
     @property
     def texts(self) -> list[str]:
         """The samples as text."""
-        return [str(sample) for sample in self.samples]
+        return [write_sample(sample) for sample in self.samples]
 
     @property
     def best(self) -> Any:

@@ -10,7 +10,7 @@ from feynkac.base.errors import quote
 from feynkac.base.escaping import escape
 from feynkac.base.numbers import find_shape
 from feynkac.results.ranking import rank_samples
-from feynkac.results.text import draw_sparkline, shorten
+from feynkac.results.text import draw_sparkline, shorten, write_sample
 
 if TYPE_CHECKING:
     from feynkac.results.result import Result
@@ -21,7 +21,7 @@ def summarise(result: Result, rows: int) -> str:
     pictures = has_pictures(result)
     shown = [] if pictures else rank_samples(result.samples, result.weights)
     width = max(20, shutil.get_terminal_size((100, 24)).columns - 9)
-    lines = [f"{p:6.1%}  {shorten(str(sample), width)}" for sample, p in shown[:rows]]
+    lines = [f"{p:6.1%}  {shorten(write_sample(sample), width)}" for sample, p in shown[:rows]]
     if len(shown) > rows:
         lines.append(f"        ... and {len(shown) - rows} more")
     if pictures:
@@ -59,7 +59,7 @@ def _tell_best(result: Result) -> list[str]:
         return []
     n = len(result.samples)
     reward = result.log_weights.max() + math.log(n)
-    return [f"best of {n}: {quote(shorten(str(result.best), 60))}, log-weight {reward:.2f} nats"]
+    return [f"best of {n}: {quote(shorten(write_sample(result.best), 60))}, log-weight {reward:.2f} nats"]
 
 
 def tell_course(result: Result) -> list[str]:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TextIO
+from typing import Any, TextIO
 
 from feynkac.base.escaping import escape
+
+
+def write_sample(sample: Any) -> str:
+    """A sample as text; its type in brackets where it cannot be written, as of a number of 5,000 digits."""
+    try:
+        return str(sample)
+    except Exception:
+        return f"<{type(sample).__name__}>"
 
 
 def shorten(text: str, width: int) -> str:

@@ -16,6 +16,7 @@ from feynkac.results.pages.thumbnails import draw_images, draw_molecules
 from feynkac.results.pictures.particles import KINDS, Kind, kind_of
 from feynkac.results.ranking import make_key
 from feynkac.results.summary import tell_evidence
+from feynkac.results.text import write_sample
 
 if TYPE_CHECKING:
     from feynkac.results.result import Result
@@ -150,5 +151,5 @@ def _write_sample(sample: Any, kind: Kind, number: int) -> str:
     if kind in ("points", "numbers"):
         values = [sample] if isinstance(sample, int | float) else sample.ravel()
         return ", ".join(f"{float(value):.6g}" for value in values)
-    text = escape(str(sample), keep="\n\t")
+    text = escape(write_sample(sample), keep="\n\t")
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} … and {len(text) - LONGEST:,} more characters"
