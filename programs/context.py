@@ -177,8 +177,13 @@ class Context:
         """Where the model must be able to go on, once the text that is being scored is behind it; None at an end."""
         return None if self.ended else (self.histories, self.heading or self.node)
 
+    def check_here(self) -> None:
+        """Raises ProgramError outside of the particle that opened it: no record would tell of its moving on."""
+        self._execution.check_here(self)
+
     def check_open(self) -> Context:
-        """This context, if something can be put behind it. Raises ProgramError if it has ended."""
+        """This context, if something can be put behind it. Raises ProgramError if it has ended, or is another's."""
+        self.check_here()
         if self.ended:
             raise ProgramError(
                 f"this text has ended, after {quote(_shorten(str(self)))}; ask text.ended before going on"

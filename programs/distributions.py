@@ -148,8 +148,10 @@ class Uniform(Distribution[float]):
 
     def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
         low, high = _read_number("Uniform", low), _read_number("Uniform", high)
-        if not -math.inf < low < high < math.inf:
-            raise ArgumentError(f"Uniform({low}, {high}): give two finite numbers, the lower one first")
+        if not -math.inf < low < high < math.inf or high - low == math.inf:
+            raise ArgumentError(
+                f"Uniform({low}, {high}): give two finite numbers, the lower one first, whose difference is finite"
+            )
         self.low = low
         self.high = high
         self.key = ("Uniform", low, high)

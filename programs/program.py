@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.arguments import refuse_names, suggest_names
 from feynkac.base.contract import LogW, Mask, Rng, Rows
-from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.errors import ArgumentError, UnknownArgument, quote
 from feynkac.base.host import check_not_forked
 from feynkac.base.memory import Memory
 from feynkac.base.problems import Problem, list_problems
@@ -260,7 +260,10 @@ class ProgramFunction(Generic[P, R]):
         parameters = self._signature.parameters
         if not any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
             refuse_names(self.function.__name__, kwargs.keys() - parameters.keys(), list(parameters)[1:])
-        self._signature.bind(None, *args, **kwargs)
+        try:
+            self._signature.bind(None, *args, **kwargs)
+        except TypeError as error:
+            raise UnknownArgument(f"{quote(self)} is called with what stands behind its first argument: {error}") from None
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         name = name_of_function(self.function)
@@ -302,6 +305,8 @@ def program(
         return lambda decorated: program(decorated, max_steps=max_steps, max_tokens=max_tokens)  # pyright: ignore[reportCallIssue]
     if not callable(function) or isinstance(function, type):
         raise ArgumentError(f"{quote(function)} is no function; write @program above `def name(p, ...)`")
+    if not (isinstance(function, ProgramFunction) or inspect.isfunction(function) or inspect.ismethod(function)):
+        raise ArgumentError(f"{quote(function)} is no function of Python's own; write `def name(p, ...)` that calls it")
     if any(is_kind(function) for is_kind in _NO_PROGRAMS):
         raise ArgumentError(f"{function.__name__}: a program is a plain function, without async, await and yield")
     return ProgramFunction(function, Limits(max_steps, max_tokens))

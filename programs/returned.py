@@ -1,10 +1,10 @@
-"""What a program may return: anything but what it has forgotten to sample."""
+"""What a program may return: anything but what it has forgotten to sample, or would only sample later."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Set
-from types import ModuleType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, ModuleType
 from typing import Any
 
 from feynkac.base.errors import ProgramError, quote
@@ -12,11 +12,18 @@ from feynkac.programs.distribution import Distribution
 
 _NO_RECORDS = ("builtins", "feynkac", "numpy", "torch")
 """Packages whose objects are not looked into: they hold models and arrays, and no values of a program."""
+_LATER = (GeneratorType, CoroutineType, AsyncGeneratorType, map, filter, zip)
+"""What runs only when somebody goes through it, and can be gone through once."""
 
 
 def check_returned(name: str, value: Any) -> None:
-    """Raises ProgramError if the `value` of program `name` is or holds what a context offered to be sampled."""
+    """Raises ProgramError if the `value` of program `name` is or holds what was never sampled, or has never run."""
     for part in _list_parts(value):
+        if isinstance(part, _LATER):
+            raise ProgramError(
+                f"program '{name}' returned {quote(part)}, of which nothing has run yet; return what it makes, such as "
+                "list(...) or ''.join(...) of it"
+            )
         if isinstance(part, Distribution) and not part.is_plain:
             raise ProgramError(
                 f"program '{name}' returned {quote(part)}, which was never sampled: write x = p.sample(text.gen(...)) "

@@ -12,6 +12,7 @@ import numpy as np
 
 from feynkac.base.capabilities import Checks, ChecksTokens, MasksWithin, has
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_list
 from feynkac.base.masks import TokenAutomaton, TokenConstraint, count_least, mask_within, pack
 from feynkac.base.tokens import TokenSet
 from feynkac.base.unicode import check_unicode
@@ -200,8 +201,8 @@ def find_rule(vocabulary: Vocabulary, kind: str, what: Any) -> Rule:
 
 def _make_rule(vocabulary: Vocabulary, kind: str, what: Any) -> Rule:
     if kind == "until":
-        stops = [what] if isinstance(what, str) else list(what)
-        if not all(isinstance(stop, str) and stop for stop in stops):
+        stops = [what] if isinstance(what, str) else as_list(what)
+        if stops is None or not all(isinstance(stop, str) and stop for stop in stops):
             raise ArgumentError(f"until={quote(what)}: give a string that is not empty, or a list of such")
         for stop in stops:
             check_unicode(stop, "until")

@@ -123,7 +123,8 @@ def make_span(context: Context, given: dict[str, Any], max_tokens: int | None) -
     if len(given) > 1:
         raise ArgumentError(f"gen takes one of {', '.join(given)}, not several")
     max_tokens = None if max_tokens is None else read_whole("max_tokens", max_tokens, 1)
-    if not given and max_tokens is None:
+    until = given.get("until")
+    if (not given or (isinstance(until, list | tuple) and not until)) and max_tokens is None:
         raise ArgumentError("gen() would go on to the end of the text; bound it: gen(max_tokens=50), gen(until='.')")
     kind, what = next(iter(given.items()), ("until", ()))
     return Span(context, find_rule(context.lm.vocabulary, kind, what), max_tokens)

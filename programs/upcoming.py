@@ -47,6 +47,10 @@ class InContext(Distribution[T]):
         """A value that this may take and `proposal` cannot, where that can be told."""
         return None
 
+    def check_here(self) -> None:
+        """Raises ProgramError outside of the particle that has opened the context."""
+        self.context.check_here()
+
     def check_current(self) -> Context:
         """The context. Raises ProgramError if it has moved on since."""
         if self.key[1] is not self.context.node or self.context.ended:

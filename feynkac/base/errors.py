@@ -37,7 +37,7 @@ class ArgumentError(FeynkacError, ValueError):
 
 
 class UnknownArgument(ArgumentError, TypeError):
-    """A call names an argument that the function has not; the message says which was meant."""
+    """A call has an argument that the function has not, or lacks one; the message says which was meant."""
 
 
 class MissingExtra(FeynkacError, ImportError):

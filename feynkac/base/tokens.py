@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -103,7 +104,7 @@ class TokenSet:
 
 Tokens: TypeAlias = TokenSet | Iterable[int] | Iterable[str] | Callable[[str], bool] | NDArray[np.bool_]
 
-_asked: PerVocabulary[WeakKeyDictionary[Callable[..., Any], TokenSet]] = PerVocabulary()
+_asked: PerVocabulary[Answered] = PerVocabulary()
 _texts: PerVocabulary[dict[str, list[int]]] = PerVocabulary()
 
 
@@ -120,14 +121,35 @@ def _build_index(vocabulary: Vocabulary) -> dict[str, list[int]]:
     return table
 
 
+class Answered:
+    """The tokens of which functions are true, as long as the functions live; nothing of what has no weak reference."""
+
+    def __init__(self) -> None:
+        self._known: WeakKeyDictionary[Callable[..., Any], TokenSet] = WeakKeyDictionary()
+
+    def find(self, f: Callable[..., Any]) -> TokenSet | None:
+        """What was answered before; None where nothing was."""
+        try:
+            return self._known.get(f)
+        except TypeError:  # methods of built-in types, such as str.isalpha, and what has no hash
+            return None
+
+    def keep(self, f: Callable[..., Any], answer: TokenSet) -> None:
+        """Remember an answer where that is possible."""
+        with suppress(TypeError):
+            self._known[f] = answer
+
+
 def _ask_function(vocabulary: Vocabulary, f: Callable[..., Any]) -> TokenSet:
-    known = _asked.find(vocabulary, lambda _: WeakKeyDictionary())
-    if f not in known:
-        allowed = np.zeros(vocabulary.size, np.bool_)
-        for text, ids in index_texts(vocabulary).items():
-            allowed[ids] = bool(f(text))
-        known[f] = TokenSet(pack(allowed), vocabulary.size)
-    return known[f]
+    answered = _asked.find(vocabulary, lambda _: Answered())
+    if (known := answered.find(f)) is not None:
+        return known
+    allowed = np.zeros(vocabulary.size, np.bool_)
+    for text, ids in index_texts(vocabulary).items():
+        allowed[ids] = bool(f(text))
+    found = TokenSet(pack(allowed), vocabulary.size)
+    answered.keep(f, found)
+    return found
 
 
 def _mark(vocabulary: Vocabulary, items: list[Any]) -> NDArray[np.bool_]:

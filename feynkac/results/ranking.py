@@ -23,21 +23,27 @@ class _HasFields(Protocol):
 
 
 class _ByEquality:
-    """An object without a hash, equal to one of its own class that says so."""
+    """An object equal to one of its own class that says so; to itself only where its own comparison raises."""
 
     def __init__(self, value: Any) -> None:
         self._value = value
 
     def __hash__(self) -> int:
-        return hash(type(self._value))
+        try:
+            return hash(self._value)
+        except Exception:  # it has none
+            return hash(type(self._value))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, _ByEquality) or type(other._value) is not type(self._value):
             return False
+        if self._value is other._value:
+            return True
         try:
-            return self._value is other._value or self._value.__eq__(other._value) is True
-        except Exception:  # it cannot be compared: equal to itself alone
+            equal = self._value == other._value
+        except Exception:
             return False
+        return isinstance(equal, bool | np.bool_) and bool(equal)
 
 
 def make_key(sample: Any) -> Hashable:
@@ -79,11 +85,7 @@ def _make_composite_key(sample: Any) -> Hashable:
         )
     if isinstance(sample, _HasFields):
         return kind, _make_key(vars(sample))
-    try:
-        hash(sample)
-    except Exception:
-        return _ByEquality(sample)
-    return kind, sample
+    return _ByEquality(sample)
 
 
 class Posterior(Mapping[Any, float]):
@@ -119,7 +121,7 @@ def make_posterior(entries: Sequence[tuple[Any, float]]) -> Mapping[Any, float]:
     """A dict of distinct samples, or a `Posterior` where a dict cannot hold them, or would take some for the same."""
     try:
         plain = dict(entries)
-    except Exception:  # one has no hash
+    except Exception:  # they have no hash, or raise where they are compared
         return Posterior(entries)
     lost = len(plain) < len(entries) or any(isinstance(sample, float) and math.isnan(sample) for sample in plain)
     return Posterior(entries) if lost else plain

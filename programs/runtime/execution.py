@@ -177,6 +177,7 @@ class Execution(Recorder):
         if self.expected is not None:
             self.arrive(SAMPLE, dist.key)
         if dist.in_context:
+            dist.check_here()  # pyright: ignore[reportAttributeAccessIssue]
             dist.check_current()  # pyright: ignore[reportAttributeAccessIssue]
         u, pin, answer = self.wait(SAMPLE, dist)
         if pin is not None:
@@ -191,6 +192,8 @@ class Execution(Recorder):
 
     def score(self, dist: Any, value: Any) -> float | None:
         """The log-probability of `value`, whose context goes on; None in a replay: it is in the weight already."""
+        if dist.in_context:
+            dist.check_here()
         if self.past:
             _, kind, key, was, after = self.past.pop()
             if kind is not OBSERVE or key != dist.key or fingerprint(was) != fingerprint(value):
@@ -262,14 +265,7 @@ class Execution(Recorder):
     def wait(self, kind: str, request: Any) -> Any:
         """Hand `request` to the engine; returns its answer. Fails outside of the program's own run."""
         self.check_alive()
-        strand = self.strand
-        if strand is None or getcurrent() is not strand:
-            self.fail(
-                ProgramError(
-                    f"{quote(self)} was used outside of its own run, such as from another thread; a program uses the p "
-                    "that it was given, and where it was given it"
-                )
-            )
+        strand = self.check_here(self)
         if kind is not SAMPLE and self.expected is not None:
             self.arrive(kind, None)
         self.pending = (kind, request)
@@ -278,6 +274,19 @@ class Execution(Recorder):
         except GreenletExit:  # it is closed, or freed with its run
             self.dead, self.requests = True, math.inf
             raise
+
+    def check_here(self, what: Any) -> Strand:
+        """The strand that it runs on. Raises ProgramError where `what`, which is its own, is used by anybody else."""
+        here = getcurrent()
+        if self.strand is not None and here is self.strand:
+            return self.strand
+        user = here.execution if isinstance(here, Strand) else None
+        (user or self).fail(
+            ProgramError(
+                f"{quote(what)} was used outside of its own run, such as from another thread or by another particle; a "
+                "program uses the p that it was given, and the contexts that it has opened, where it was given them"
+            )
+        )
 
     def weigh(self, log_weight: float) -> None:
         """Add nats to the increment; -inf kills the particle. Raises ArgumentError for NaN and infinity."""

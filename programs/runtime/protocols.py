@@ -38,6 +38,10 @@ class AnyDistribution(Protocol):
 class ContextDistribution(AnyDistribution, Protocol):
     """A distribution that depends on the model of a context."""
 
+    def check_here(self) -> None:
+        """Raises ProgramError outside of the particle that has opened the context."""
+        ...
+
     def check_current(self) -> Any:
         """The context. Raises ProgramError if it has moved on."""
         ...

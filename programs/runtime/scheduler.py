@@ -301,7 +301,7 @@ class Run:
         except FeynkacError as error:
             error.add_note(self._place(execution))
             raise
-        except (Exception, SystemExit) as cause:
+        except (Exception, SystemExit, GeneratorExit) as cause:
             raise ProgramError(f"{self._place(execution)}: {describe_cause(cause, execution.function)}") from cause
 
     def _place(self, execution: Execution) -> str:

@@ -134,8 +134,13 @@ class ServedContext:
         """What must be equal when the program is run again."""
         return self.prompt, self._written, self.sampling, self.foreseen
 
+    def check_here(self) -> None:
+        """Raises ProgramError outside of the particle that opened it: no record would tell of its moving on."""
+        self._execution.check_here(self)
+
     def check_open(self) -> ServedContext:
-        """This context, if something can be put behind it. Raises ProgramError if it has ended."""
+        """This context, if something can be put behind it. Raises ProgramError if it has ended, or is another's."""
+        self.check_here()
         if self.ended:
             raise ProgramError(
                 f"this text has ended, after {quote(self._written[-60:])}; ask text.ended before going on"

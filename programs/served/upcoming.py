@@ -23,6 +23,10 @@ class _OfContext(Distribution[str]):
     context: ServedContext
     in_context = True
 
+    def check_here(self) -> None:
+        """Raises ProgramError outside of the particle that has opened the context."""
+        self.context.check_here()
+
     def check_current(self) -> ServedContext:
         """The context. Raises ProgramError if it has moved on since."""
         if self.key[1] != self.context.key or self.context.ended:

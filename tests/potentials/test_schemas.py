@@ -515,9 +515,27 @@ class Hooked(pydantic.BaseModel):
         raise KeyError("mine")
 
 
+class Divides(pydantic.BaseModel):
+    a: typing.Literal[0, 1]
+
+    @pydantic.field_validator("a")
+    @classmethod
+    def divide(cls, a: int) -> int:
+        return 1 // a
+
+
 def test_a_hook_of_a_type_that_raises_is_told_with_its_error() -> None:
     with pytest.raises(ConstraintError, match="KeyError: 'mine'"):
         json_schema(Hooked)
+
+
+def test_a_validator_that_raises_what_is_no_verdict_is_told_with_the_text(population: Any) -> None:
+    constraint = json_schema(Divides, whitespace="compact")
+    assert accepts(constraint, '{"a":1}', population)
+    with pytest.raises(
+        ConstraintError, match=r"raised ZeroDivisionError: .* on the text '{\"a\":0}'; a validator rejects"
+    ):
+        accepts(constraint, '{"a":0}', population)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("email_validator") is None, reason="pydantic's extra `email` is missing")

@@ -158,3 +158,20 @@ def test_a_plain_distribution_may_be_returned() -> None:
 
     found = fk.steer(picks(), particles=8, seed=0).samples
     assert all(isinstance(record.answer, Distribution) for record in found)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda draw: (draw() for _ in range(2)),
+        lambda draw: {"a": map(lambda _: draw(), "ab")},
+        lambda draw: [zip("ab", filter(None, (draw() for _ in range(2))), strict=True)],
+    ],
+)
+def test_what_would_sample_only_after_the_program_is_not_returned(make) -> None:
+    @fk.program
+    def lazy(p):
+        return make(lambda: p.sample(fk.Bernoulli(0.5)))
+
+    with pytest.raises(ProgramError, match=r"program 'lazy' returned <.*, of which nothing has run yet; return what"):
+        fk.steer(lazy(), particles=2, seed=0)

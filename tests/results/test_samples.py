@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections import namedtuple
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -15,6 +16,7 @@ import pydantic
 import pytest
 
 import feynkac as fk
+from feynkac.base.errors import ArgumentError
 from feynkac.programs import Categorical, program
 from feynkac.results.text import print_text
 from tests.results.test_result import result
@@ -147,3 +149,40 @@ def test_a_terminal_that_lacks_a_character_gets_its_name() -> None:
     print_text("é ▁\n\x1b", file=stream)
     stream.flush()
     assert held.getvalue() == b"\\xe9 \\u2581\n\\x1b\n"
+
+
+class RaisesWhereEqual:
+    def __eq__(self, other: object) -> bool:
+        raise ValueError
+
+
+class HasNoHash:
+    def __hash__(self) -> int:
+        raise ValueError
+
+
+class HasNoText:
+    def __repr__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize("make", [RaisesWhereEqual, HasNoHash, HasNoText, lambda: 10**5_000, lambda: 10**500])
+def test_samples_that_cannot_be_compared_or_written_are_shown_all_the_same(make, tmp_path, capsys) -> None:
+    @program
+    def odd(p):
+        p.sample(fk.Bernoulli(0.5))
+        return make()
+
+    found = fk.steer(odd(), particles=4, seed=0)
+    found.show()
+    assert found._repr_html_() and len(found.texts) == 4
+    assert sum(found.posterior().values()) == pytest.approx(1.0)
+    assert len(found.posterior()) == (1 if isinstance(found.best, int) else 4)
+    found.to_html(tmp_path / "odd.html")
+    with suppress(ArgumentError):  # what JSON does not know is refused by name
+        found.to_json(tmp_path / "odd.json")
+
+
+@pytest.mark.parametrize("kind", [int, str, RaisesWhereEqual])
+def test_classes_are_samples_like_others(kind) -> None:
+    assert dict(result(samples=[kind, kind, float], log_weights=np.zeros(3)).posterior()) == {kind: 2 / 3, float: 1 / 3}

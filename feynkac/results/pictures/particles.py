@@ -38,7 +38,8 @@ def kind_of(samples: Sequence[Any]) -> Kind:
         return "points"
     number = isinstance(first, int | float | np.number) and not isinstance(first, bool)
     number = number or (shape in ([1], []) and hasattr(first, "item"))
-    return "numbers" if number else "texts"
+    beyond = any(isinstance(each, int) and abs(each) >= 2**1023 for each in samples)  # what no axis holds
+    return "numbers" if number and not beyond else "texts"
 
 
 def draw(axes: Any, result: Result, kind: Kind, most: int, reference: Any = None) -> None:

@@ -161,7 +161,7 @@ def append_one_by_one(
 ) -> Tensor:
     """`Contexts.append` by as many calls of its `extend` as the longest list has tokens."""
     found: dict[tuple[int, int], Tensor] = {}
-    logits = torch.empty(0, 0)
+    logits = torch.empty(0, 0, device="cpu")
     for t in range(max([1, *map(len, tokens)])):
         some = np.array([row[t] if t < len(row) else -1 for row in tokens], np.int64)
         logits = extend(parents, some)

@@ -134,7 +134,7 @@ class Prefill:
         """By the model's own attention, one stretch of the texts after the other."""
         ids = torch.tensor([texts[i] for i in members], device=self._device)
         numbers = np.array([self._first[i] for i in members])
-        last = Last(torch.empty(0), None, _expand(before, n, len(members)))
+        last = Last(torch.empty(0, device="cpu"), None, _expand(before, n, len(members)))
         with self._twins.borrow() as twin:
             for start in range(n, ids.shape[1], stretch):
                 some = ids[:, start : start + stretch]

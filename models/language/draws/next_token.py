@@ -110,7 +110,7 @@ def score_tokens(
         everything = np.full((len(values), -(-values.shape[1] // 32)), 0xFFFFFFFF, np.uint32)
         log_total = normalise(values, everything, scale).log_total
     check_law(log_total, logits)
-    chosen = logits[torch.as_tensor(context), torch.as_tensor(np.maximum(tokens, 0))].double().cpu().numpy()
+    chosen = logits[torch.from_numpy(context), torch.from_numpy(np.maximum(tokens, 0))].double().cpu().numpy()
     return np.where(tokens < 0, -np.inf, chosen * scale[context] - log_total[context])
 
 

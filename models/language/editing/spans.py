@@ -45,7 +45,7 @@ class Located:
     def find(self, span: Span) -> Tensor:
         """(G, P) bool: the tokens of each prompt that belong to the span; none where it does not occur."""
         if span not in self._tables:
-            table = torch.zeros(len(self._prompts), max(map(len, self._prompts)), dtype=torch.bool)
+            table = torch.zeros(len(self._prompts), max(map(len, self._prompts)), dtype=torch.bool, device="cpu")
             for row, prompt in zip(table, self._prompts, strict=True):
                 try:
                     row[locate(span, prompt, self._vocabulary)] = True

@@ -44,11 +44,19 @@ class TypeReader:
         return self._adapter.validate_json(text)
 
     def check(self, text: str) -> bool:
-        """Whether a text stands for a value, by all that the type asks of it."""
+        """Whether a text stands for a value, by all that the type asks of it.
+
+        Raises ConstraintError where its own code raises what is no verdict.
+        """
         try:
             self._adapter.validate_json(text)
         except ValueError:
             return False
+        except Exception as error:
+            raise ConstraintError(
+                f"json_schema({quote(self.kind)}): its own code raised {type(error).__name__}: {error} on the text "
+                f"{quote(text)}; a validator rejects a value by ValueError or AssertionError"
+            ) from error
         return True
 
     def __reduce__(self) -> tuple[type[TypeReader], tuple[Any]]:
