@@ -3,8 +3,8 @@
     pip install vaderSentiment
     python benchmarks/train/reviews_truth.py
 
-What is saved: the log evidence of exp(SCALE praise) in nats, the effective sample size, the law over bins of praise and
-number of words that have a third of the target each, and exact draws. Prints one JSON line.
+For each control: the log evidence of exp(scale score) in nats, the effective sample size, the law over bins of the
+score and of the number of words that have a third of the target each, and exact draws. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from steered.runs import cells, quantiles
-from steered.texts import PARTS, SCALE, count_words, draw_base, praise
+from steered.texts import CONTROLS, draw_base, find_target
 
 OUT = Path(__file__).with_name("reviews_truth.npz")
 CHUNK, EXACT = 1000, 1024
@@ -31,20 +30,11 @@ def main() -> None:
     args = parser.parse_args()
     began = time.perf_counter()
     texts = np.concatenate([draw_base(CHUNK, 1000 + chunk) for chunk in range(args.samples // CHUNK)])
-    score, words = (np.array([f(text) for text in texts], dtype=np.float64) for f in (praise, count_words))
-    weight = np.exp(SCALE * score)
-    share = weight / weight.sum()
-    edges = [quantiles(each, share, PARTS) for each in (score, words)]
-    found = {
-        "samples": len(texts), "ess": 1.0 / (share**2).sum(), "log_evidence": np.log(weight.mean()),
-        "praise": share @ score, "praise_edges": edges[0], "word_edges": edges[1],
-        "law": cells((score, words), edges, share),
-    }  # fmt: skip
-    drawn = np.random.default_rng(0).choice(len(texts), EXACT, p=share)
-    np.savez_compressed(OUT, texts=texts[drawn].astype(str), **found)
+    found = {control.name: find_target(control, texts, EXACT) for control in CONTROLS}
+    np.savez_compressed(OUT, **{f"{name}/{key}": value for name, of in found.items() for key, value in of.items()})
+    kept = ("samples", "ess", "log_evidence", "error", "score")
     print(json.dumps({
-        **{name: float(found[name]) for name in ("samples", "ess", "log_evidence", "praise")},
-        "error": float(weight.std() / weight.mean() / np.sqrt(len(texts))),
+        **{name: {key: round(float(of[key]), 4) for key in kept} for name, of in found.items()},
         "seconds": round(time.perf_counter() - began),
         "bytes": OUT.stat().st_size,
     }))  # fmt: skip

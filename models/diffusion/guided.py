@@ -17,7 +17,7 @@ from feynkac.base.numbers import as_real, read_whole
 from feynkac.base.words import is_word
 from feynkac.models.diffusion.checks import preview_latents, within_memory
 from feynkac.models.diffusion.gradients import Pull
-from feynkac.models.diffusion.kernel import Transition, square_lengths
+from feynkac.models.diffusion.kernel import TINY, Transition, square_lengths
 from feynkac.models.diffusion.shifted import Shifted
 from feynkac.models.diffusion.state import Latents, View
 from feynkac.models.diffusion.tree import gather
@@ -25,8 +25,6 @@ from feynkac.smc.checks import name_of
 
 Spread: TypeAlias = Pull
 """(R, ...) gradients of estimates to (R, ...) moves of them: times the covariance of x0 given x."""
-TINY = 1e-30
-"""A variance that is as good as none."""
 
 
 class Guided(Shifted):
@@ -105,12 +103,8 @@ class Guided(Shifted):
         """(N, ...) by how much the mean is to move, whatever the bound; without weights as far as x0hat moves it."""
         if not self.weighted:
             return super().find_shift(state, transition, mean)
-        (alpha, sigma), before = (transition.after.alpha, transition.after.sigma), transition.before
-        # alpha V_s / (sigma^2 V_t), with 1 / V_s - 1 / V_t the growth of alpha^2 / sigma^2, where V is Var[x0 | x].
-        growth = max(alpha**2 - (before.alpha * sigma / before.sigma) ** 2, 0.0)
-        slope = alpha / (sigma**2 + growth * state.leaves["open"]).clamp(min=TINY)
         toward = state.leaves["toward"]
-        return transition.std**2 * slope.to(toward.dtype).reshape(-1, *[1] * (toward.ndim - 1)) * toward
+        return transition.reach(state.leaves["open"]).to(toward.dtype).reshape(-1, *[1] * (toward.ndim - 1)) * toward
 
     def _spreads(self, state: Latents) -> Iterator[tuple[Rows, Spread]]:
         """The rows alive in parts, each with what multiplies a gradient by the covariance of x0 given x."""

@@ -19,6 +19,9 @@ from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_real
 from feynkac.base.sampling import NoiseLevel
 
+TINY = 1e-30
+"""A variance that is as good as none."""
+
 
 @dataclass(frozen=True)
 class Transition:
@@ -37,6 +40,16 @@ class Transition:
     def lever(self) -> float:
         """By how much the mean moves when x0hat moves by 1 and epshat = (x - alpha x0hat) / sigma follows."""
         return self.after.alpha - self.c * self.before.alpha / self.before.sigma
+
+    def reach(self, variance: Tensor) -> Tensor:
+        """By how much the mean moves under the kernel times psi(x_s) when psi moves E[x0 | x_t] by 1, in any shape.
+
+        `variance`: Var[x0 | x_t]. It is std^2 times the slope of log psi at x_s, alpha_s V_s / (sigma_s^2 V_t) with
+        1 / V_s - 1 / V_t the growth of alpha^2 / sigma^2: exact for a normal law and log psi(x0) without curvature.
+        """
+        (alpha, sigma), before = (self.after.alpha, self.after.sigma), self.before
+        growth = max(alpha**2 - (before.alpha * sigma / before.sigma) ** 2, 0.0)
+        return self.std**2 * alpha / (sigma**2 + growth * variance).clamp(min=TINY)
 
 
 def ancestral(before: NoiseLevel, after: NoiseLevel, eta: float = 1.0) -> Transition:

@@ -150,8 +150,9 @@ class EditedProposal(Shifted):
     """The kernel of a model with its mean moved as an edit moves it, weighed: the target stays that of the model.
 
     The passes of the concepts' networks come on top of those of the model. `trust` bounds the move in each step, in
-    nats (see `Shifted`); with None the move is the edit's own, whose weights fall apart where the edit is strong. With
-    `weighted=False` the samples are those of the edited denoiser, but follow no declared target.
+    nats (see `Shifted`): a step at the bound adds twice as much to the variance of the log-weight, so that weights of
+    strong edits have a heavy tail. With `weighted=False` the samples are those of the edited denoiser, but follow no
+    declared target.
     """
 
     def __init__(self, guidance: SemanticGuidance, trust: float | None = 1.0, weighted: bool = True) -> None:
