@@ -14,7 +14,7 @@ from feynkac.base.contract import Rng
 from feynkac.base.errors import ArgumentError, FeynkacError, ModelError, is_out_of_memory
 from feynkac.models.diffusion.pipeline_arguments import count_samples, counts, list_parameters, repeat_inputs
 from feynkac.models.diffusion.pipeline_call import PipelineCall, Question
-from feynkac.models.diffusion.schedulers import check_times, own_options, schedule_of
+from feynkac.models.diffusion.schedulers import check_times, own_options, schedule_of, set_timesteps
 
 
 def seed_generators(n: int, rng: Rng) -> list[torch.Generator]:
@@ -29,9 +29,8 @@ def rehearse(pipe: Any, steps: int, eta: float | None) -> FeynkacError | None:
     Raises ArgumentError for a number of steps and an eta that the scheduler has not.
     """
     trial = copy.deepcopy(pipe.scheduler)
-    shifted = getattr(trial.config, "use_dynamic_shifting", False)
     try:
-        trial.set_timesteps(steps, **({"mu": 1.0} if shifted else {}))
+        set_timesteps(trial, steps)
     except Exception as cause:
         name = type(trial).__name__
         raise ArgumentError(

@@ -21,6 +21,9 @@ from feynkac.models.diffusion.scheduler_advice import advise
 from feynkac.models.diffusion.scheduler_kernels import KERNELS, Kernel, forgets, is_inverted
 from feynkac.models.diffusion.scheduler_trial import draws_from
 
+FEW = 5
+"""Steps for which a scheduler is tried."""
+
 
 def schedule_of(scheduler: Any, eta: float | None = None) -> NoiseSchedule:
     """The chain that `scheduler.step` would run, after `scheduler.set_timesteps`.
@@ -167,6 +170,23 @@ def _bound(scheduler: Any, kernel: Kernel, x0hat: Tensor) -> Tensor:
     return x0hat
 
 
+def _works(scheduler: Any, eta: float | None) -> bool:
+    """Whether `scheduler` can be steered, in a few steps of its own."""
+    set_timesteps(scheduler, FEW)
+    try:
+        own_options(scheduler, eta)
+        return schedule_of(scheduler, eta).stochastic
+    except FeynkacError:
+        return False
+
+
+def set_timesteps(scheduler: Any, steps: int) -> None:
+    """Set `scheduler` to so many steps, as a pipeline does that shifts its levels by the size of a picture."""
+    shifts = getattr(scheduler.config, "use_dynamic_shifting", False)
+    shifts = shifts and "mu" in inspect.signature(scheduler.set_timesteps).parameters
+    scheduler.set_timesteps(steps, **({"mu": 1.0} if shifts else {}))
+
+
 def _kind(scheduler: Any) -> tuple[str, Kernel]:
     """The known class, by name, that `scheduler` is of, or derived from. Raises ModelError for any other."""
     own, name = type(scheduler), type(scheduler).__name__
@@ -174,8 +194,8 @@ def _kind(scheduler: Any) -> tuple[str, Kernel]:
     if known is None or (known.__name__.startswith("DPMSolver") and not forgets(scheduler)):
         raise ModelError(
             f"{name} cannot be steered: it draws no noise, or remembers earlier steps, or is unknown. "
-            f"{advise(scheduler)}Those that can be steered are {', '.join(KERNELS)} (DPM-Solvers with solver_order=1 "
-            "and algorithm_type='sde-dpmsolver++'); with algorithm='best_of_n' or 'importance' any will do"
+            f"{advise(scheduler, _works)}Those that can be steered are {', '.join(KERNELS)} (DPM-Solvers with "
+            "solver_order=1 and algorithm_type='sde-dpmsolver++'); with algorithm='best_of_n' or 'importance' any will do"
         )
     if inspect.unwrap(own.step) is not inspect.unwrap(known.step):
         raise ModelError(

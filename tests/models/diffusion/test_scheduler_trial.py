@@ -129,3 +129,23 @@ def test_a_trial_leaves_the_scheduler_as_it_was():
     before = {key: repr(value) for key, value in vars(scheduler).items()}
     own_options(scheduler, None)
     assert {key: repr(value) for key, value in vars(scheduler).items()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("LMSDiscreteScheduler", {"prediction_type": "flow_prediction"}),
+        ("RePaintScheduler", {"beta_schedule": "sigmoid"}),
+        ("CogVideoXDPMScheduler", {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}),
+    ],
+)
+def test_no_scheduler_is_advised_that_would_itself_be_refused(name, config):
+    with pytest.raises(ModelError, match=rf"{name} cannot be steered.*best_of_n") as said:
+        schedule_of(getattr(diffusers, name)(**config))
+    assert "from_config" not in str(said.value)
+
+
+def test_a_shift_that_another_scheduler_has_left_in_the_config_is_none():
+    shifting = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
+    other = diffusers.DDIMScheduler.from_config(shifting.config)
+    assert rehearse(pipe(other), 5, None) is None
