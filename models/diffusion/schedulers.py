@@ -195,7 +195,8 @@ def _kind(scheduler: Any) -> tuple[str, Kernel]:
         raise ModelError(
             f"{name} cannot be steered: it draws no noise, or remembers earlier steps, or is unknown. "
             f"{advise(scheduler, _works)}Those that can be steered are {', '.join(KERNELS)} (DPM-Solvers with "
-            "solver_order=1 and algorithm_type='sde-dpmsolver++'); with algorithm='best_of_n' or 'importance' any will do"
+            "solver_order=1 and algorithm_type='sde-dpmsolver++'); with algorithm='best_of_n' or 'importance' any will "
+            "do"
         )
     if inspect.unwrap(own.step) is not inspect.unwrap(known.step):
         raise ModelError(
