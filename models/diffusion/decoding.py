@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from feynkac.base.extras import needing
 
 PACKING = ["latents", "height", "width", "vae_scale_factor"]
 """The arguments of `_unpack_latents` where its meaning is known (Flux)."""
+NO_CALL = MappingProxyType[str, Any]({})
 QUANTISED = ("vqvae", "vqgan", "movq")
 """Components that decode by other rules than a VAE."""
 
@@ -26,9 +28,12 @@ def raise_precision(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def to_pixels(x: Tensor) -> Tensor:
-    """(R, C, H, W) images from 0 to 1, of images from -1 to 1; the gradient is 0 where they were outside."""
-    return raise_precision((x / 2 + 0.5).clamp(0, 1))
+def to_samples(x: Tensor) -> Tensor:
+    """(R, C, H, W) images from 0 to 1, of images from -1 to 1, or (R, C, T) sounds bounded to these.
+
+    The gradient is 0 where they were outside.
+    """
+    return raise_precision(x.clamp(-1, 1) if x.ndim == 3 else (x / 2 + 0.5).clamp(0, 1))
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Decoder:
         Raises ModelError where the VAE cannot be used as that of Stable Diffusion or Wan, with what to give instead.
         """
         try:
-            return raise_precision(self._decode(latents.to(self._device)))
+            return raise_precision(self._decode(latents.to(find_device(self.pipe, self._vae))))
         except Exception as cause:
             if is_out_of_memory(cause):
                 raise
@@ -72,12 +77,6 @@ class Decoder:
             return self._process(mine.decode_latents(latents.to(self._vae.dtype)))
         scaled = self._unscale(latents).to(self._vae.dtype)
         return self._process(self._vae.decode(scaled, return_dict=False)[0])
-
-    @property
-    def _device(self) -> torch.device:
-        """Where the VAE works, which is not where it rests if the pipeline is offloaded."""
-        offloaded = any(hasattr(module, "_hf_hook") for module in self._vae.modules())
-        return self.pipe._execution_device if offloaded else self._vae.device
 
     @property
     def _decodes_videos(self) -> bool:
@@ -120,8 +119,14 @@ class Decoder:
         if decoded.ndim == 5:
             return self.pipe.video_processor.postprocess_video(decoded, output_type="pt")
         if getattr(self.pipe, "image_processor", None) is None:
-            return to_pixels(decoded)
+            return to_samples(decoded)
         return self.pipe.image_processor.postprocess(decoded, output_type="pt")
+
+
+def find_device(pipe: Any, vae: Any) -> torch.device:
+    """Where `vae` works, which is not where it rests if `pipe` is offloaded."""
+    offloaded = any(hasattr(module, "_hf_hook") for module in vae.modules())
+    return pipe._execution_device if offloaded else vae.device
 
 
 def copy_vae(vae: Any) -> Any:
@@ -150,20 +155,25 @@ def copy_vae(vae: Any) -> Any:
     return mine.to(dtype=torch.float32) if upcast else mine
 
 
-def decoder_of(pipe: Any, height: int | None = None, width: int | None = None) -> Callable[[Tensor], Tensor]:
-    """How `pipe` makes images of its latents. Raises ArgumentError where that is not known."""
+def decoder_of(pipe: Any, call: Mapping[str, Any] = NO_CALL) -> Callable[[Tensor], Tensor]:
+    """How a `call` of `pipe` makes samples of its latents. Raises ArgumentError where that is not known."""
+    from feynkac.models.diffusion.sounds import sounds_of  # which decodes by what is defined here
+
+    sounds = sounds_of(pipe, call)
+    if sounds is not None:
+        return sounds
     unknown = [name for name in QUANTISED if getattr(pipe, name, None) is not None]
     unpack = getattr(pipe, "_unpack_latents", None)
     if unpack is not None and list(inspect.signature(unpack).parameters) != PACKING:
         unknown = ["own packing"]
     if getattr(pipe, "vae", None) is not None and not unknown:
-        return Decoder(pipe, height, width)
+        return Decoder(pipe, call.get("height"), call.get("width"))
     if unknown:
         raise ArgumentError(
             f"{type(pipe).__name__} decodes with its {unknown[0]}; give decode=, a function of latents (R, ...) that "
             "returns images (R, C, H, W) from 0 to 1"
         )
-    return to_pixels
+    return to_samples
 
 
 def on_pil(f: Callable[[Any], Any]) -> Callable[[Tensor], Any]:

@@ -16,8 +16,11 @@ from feynkac.models.diffusion.checks import differ
 
 SMALL = 8
 """Below how many particles the first fork is left alone."""
-MOMENTUM = "edit_momentum_scale"
-"""The argument of semantic guidance in diffusers."""
+MOMENTA = {"edit_momentum_scale": "editing_prompt", "sld_momentum_scale": "sld_guidance_scale"}
+"""Arguments that scale a momentum, and how those begin that turn its guidance on: that of concepts, and that away from
+unsafe images."""
+GUIDER_MOMENTUM = "adaptive_projected_guidance_momentum"
+"""The attribute of a guider, and the argument that makes it."""
 HARMLESS = ("TextKVCache",)
 """What is remembered of the prompt alone is the same for all particles."""
 
@@ -38,11 +41,51 @@ def list_memories(network: torch.nn.Module) -> Iterator[str]:
 
 
 def find_momentum(pipe: Any, call: Mapping[str, Any]) -> str:
-    """The argument by which the `call` of a pipeline keeps a momentum of its edits; empty if it keeps none."""
+    """The argument by which the `call` of a pipeline keeps a momentum of its guidance; empty if it keeps none."""
     taken = inspect.signature(type(pipe).__call__).parameters
-    if MOMENTUM not in taken or all(call.get(name) is None for name in taken if name.startswith("editing_prompt")):
-        return ""
-    return MOMENTUM if call.get(MOMENTUM, taken[MOMENTUM].default) else ""
+    for momentum, switch in MOMENTA.items():
+        if momentum in taken and call.get(momentum, taken[momentum].default):
+            values = (call.get(name, each.default) for name, each in taken.items() if name.startswith(switch))
+            if any(value is not None and not (isinstance(value, int | float) and value <= 1.0) for value in values):
+                return momentum
+    return ""
+
+
+def is_guider(component: Any) -> bool:
+    """Whether it is a guider of diffusers, which counts steps, and may remember them, while a pipeline runs."""
+    return any(each.__module__.startswith("diffusers.guiders") for each in type(component).__mro__)
+
+
+def find_guider(pipe: Any) -> str:
+    """The name in `pipe` of a guider with a momentum; empty if there is none."""
+    for name, component in vars(pipe).items():
+        if is_guider(component) and getattr(component, GUIDER_MOMENTUM, None):
+            return name
+    return ""
+
+
+def check_memory(pipe: Any, calls: Sequence[Mapping[str, Any]]) -> None:
+    """Raises ModelError where `pipe`, in any of `calls`, is known by name to remember earlier steps."""
+    name, otherwise = type(pipe).__name__, "algorithm='best_of_n' or 'importance', which copy nothing"
+    cache = find_cache(pipe)
+    if cache:
+        raise ModelError(
+            f"{name} cannot be steered: its network keeps what it computed at earlier steps ({cache}), which would not "
+            f"be copied with the particles; call disable_cache() on it, or take {otherwise}"
+        )
+    guider = find_guider(pipe)
+    if guider:
+        raise ModelError(
+            f"{name} cannot be steered with the momentum of its guider, which would not be copied with the particles; "
+            f"set pipe.{guider} = pipe.{guider}.new({GUIDER_MOMENTUM}=None), or take {otherwise}"
+        )
+    momentum = next(filter(None, (find_momentum(pipe, call) for call in calls)), "")
+    if momentum:
+        raise ModelError(
+            f"{name} cannot be steered with its momentum, which would not be copied with the particles; call "
+            f"prompt(..., {momentum}=0.0), or take a DiffusionSampler on an EditedDenoiser, whose momentum is, or "
+            f"{otherwise}"
+        )
 
 
 class Twins:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from feynkac.base.contract import Rows
+from feynkac.base.errors import ArgumentError
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +20,16 @@ class LatentPath:
     """(T + 1) latents of the sampler's shape, from pure noise to the sample, on the sampler's device."""
     seed: int | None = None
     """What a pipeline seeded the generator of the first latent with."""
+
+
+def check_path(path: LatentPath, length: int, shape: Sequence[int]) -> None:
+    """Raises ArgumentError for a `path` that is none of a sampler with so many latents of this `shape`."""
+    shapes = {tuple(each.shape) for each in path.latents}
+    if len(path.latents) != length or shapes != {tuple(shape)}:
+        raise ArgumentError(
+            f"a path of {len(path.latents)} latents of shape {shapes} is none of this sampler, which has {length} of "
+            f"shape {tuple(shape)}; take one that its own trace has returned"
+        )
 
 
 class _Node(NamedTuple):

@@ -17,15 +17,15 @@ from torch import Tensor
 from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Biased
 from feynkac.base.contract import LogW, Mask, Rng
-from feynkac.base.errors import ArgumentError, FeynkacError, ModelError
+from feynkac.base.errors import ArgumentError, FeynkacError
 from feynkac.base.numbers import read_real, read_whole
 from feynkac.models.diffusion.decoding import decoder_of
-from feynkac.models.diffusion.forkable import find_cache, find_momentum
+from feynkac.models.diffusion.forkable import check_memory
 from feynkac.models.diffusion.gradients import check_gradients
 from feynkac.models.diffusion.paths import LatentPath
 from feynkac.models.diffusion.pipeline_arguments import check_call, check_kind
 from feynkac.models.diffusion.pipeline_call import PipelineCall
-from feynkac.models.diffusion.pipeline_opening import ask_for, make_arguments, open_call, rehearse
+from feynkac.models.diffusion.pipeline_opening import ask_for, make_arguments, open_call, rehearse, seed_generators
 from feynkac.models.diffusion.pipeline_source import PipelineSource, Prepared, part_from
 from feynkac.models.diffusion.pipeline_whole import WHOLE, Drawn, hold, read_latents
 from feynkac.models.diffusion.preview import Fit, Preview, preview_of, try_decoder
@@ -37,12 +37,6 @@ from feynkac.models.diffusion.state import Latents
 
 DECODED = 8
 """The rows for one call of a decoder by default: its memory exceeds a network's."""
-
-
-def seed_generators(n: int, rng: Rng) -> list[torch.Generator]:
-    """One source of noise for each of `n` slots, keyed by slot; a plain call of the pipeline may be given the same."""
-    seeds = (rng.uniform(n) * 2.0**53).astype(np.int64)
-    return [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds]
 
 
 @dataclass(frozen=True)
@@ -143,20 +137,7 @@ class Diffusion:
         """
         if self._refusal is not None:
             raise type(self._refusal)(*self._refusal.args)
-        cache = find_cache(self.pipe)
-        if cache:
-            raise ModelError(
-                f"{type(self.pipe).__name__} cannot be steered: its network keeps what it computed at earlier steps "
-                f"({cache}), which would not be copied with the particles; call disable_cache() on it, or take "
-                "algorithm='best_of_n' or 'importance', which copy nothing"
-            )
-        momentum = next(filter(None, (find_momentum(self.pipe, call) for call in self.calls)), "")
-        if momentum:
-            raise ModelError(
-                f"{type(self.pipe).__name__} cannot be steered with its momentum, which would not be copied with the "
-                f"particles; call prompt(..., {momentum}=0.0), or take a DiffusionSampler on an EditedDenoiser, whose "
-                "momentum is, or algorithm='best_of_n' or 'importance', which copy nothing"
-            )
+        check_memory(self.pipe, self.calls)
 
     @property
     def biased(self) -> bool:
@@ -265,7 +246,7 @@ class Diffusion:
     def _open(self, sources: list[torch.Generator]) -> tuple[DiffusionSampler, PipelineCall]:
         """The sampler of a new call, which stands at the first question of the pipeline."""
         call, question = open_call(self.pipe, self.calls, sources, {"num_inference_steps": self.steps}, self.batch)
-        decode = self.decode or decoder_of(self.pipe, **{name: self.calls[0].get(name) for name in ("height", "width")})
+        decode = self.decode or decoder_of(self.pipe, self.calls[0])
         source, schedule = Drawn(), WHOLE
         if self._refusal is None:
             source = PipelineSource(

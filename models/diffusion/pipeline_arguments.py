@@ -49,6 +49,16 @@ def check_call(pipe: Any, call: Mapping[str, Any]) -> None:
             raise UnknownArgument(f"{type(pipe).__name__} has no argument {quote(name)}; {_advise_name(name, known)}")
     if isinstance(call.get("prompt"), list | tuple):
         raise ArgumentError("one prompt at a time; for several, steer a list of models, one for each")
+    if call.get("denoising_end") is not None and float(call["denoising_end"]) < 1.0:
+        raise ArgumentError(
+            f"denoising_end={call['denoising_end']} ends before there is a sample that a reward could see; leave it out"
+        )
+    embeds = call.get("prompt_embeds")
+    if isinstance(embeds, Tensor) and embeds.ndim > 2 and len(embeds) > 1:
+        raise ArgumentError(
+            f"prompt_embeds of shape {tuple(embeds.shape)} are those of {len(embeds)} prompts; give those of one, "
+            "(1, ...), and for several prompts steer a list of models, one for each"
+        )
 
 
 def _advise_name(name: str, known: Sequence[str]) -> str:
@@ -67,7 +77,7 @@ def check_kind(pipe: Any) -> None:
 def counts(pipe: Any, calls: Sequence[Mapping[str, Any]]) -> bool:
     """Whether `pipe` has an argument for the number of samples of each of `calls`."""
     many = _find_count(pipe)
-    return many is not None and (many != "batch_size" or all(call == calls[0] for call in calls))
+    return many is not None and (many != "batch_size" or all(call.keys() == calls[0].keys() for call in calls))
 
 
 def _find_count(pipe: Any) -> str | None:
@@ -81,7 +91,13 @@ def count_samples(pipe: Any, calls: Sequence[Mapping[str, Any]], n: int) -> dict
     """
     many = _find_count(pipe)
     assert many is not None
-    return _merge(calls) | {many: n if many == "batch_size" else n // len(calls)}
+    if many == "batch_size":  # then labels are those of the whole batch
+        return _merge([_repeat_labels(call, n // len(calls)) for call in calls], joined=True) | {many: n}
+    return _merge(calls) | {many: n // len(calls)}
+
+
+def _repeat_labels(call: Mapping[str, Any], times: int) -> dict[str, Any]:
+    return {name: _repeat(name, value, times) if "label" in name else value for name, value in call.items()}
 
 
 def repeat_inputs(pipe: Any, calls: Sequence[Mapping[str, Any]], n: int) -> dict[str, Any]:
@@ -107,7 +123,7 @@ def _repeat(name: str, value: Any, times: int) -> Any:
     if isinstance(value, Tensor) and ("embeds" in name or "prompt" in name) and value.ndim > 1:
         return value.repeat_interleave(times, 0)
     if "label" in name:
-        return [value] * times if isinstance(value, int) else list(value) * times
+        return None if value is None else [value] * times if isinstance(value, int) else list(value) * times
     if name.endswith("image"):
         if isinstance(value, Tensor):
             return (value[None] if value.ndim == 3 else value).repeat_interleave(times, 0)

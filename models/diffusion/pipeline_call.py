@@ -22,6 +22,7 @@ from torch import Tensor
 
 from feynkac.base.errors import FeynkacError, ModelError, is_out_of_memory, quote
 from feynkac.models.diffusion.checks import tell
+from feynkac.models.diffusion.forkable import is_guider
 from feynkac.models.diffusion.pipeline_parts import Room, place_parts
 
 if TYPE_CHECKING:
@@ -59,15 +60,22 @@ that change when they are used, cannot be used by two threads at once."""
 def copy_pipeline(pipe: Any) -> Any:
     """A shallow copy of `pipe` for one call: its components are the same objects, but what is set on it stays there.
 
-    Lists, dicts and sets that it holds are copied too, since a call may change them in place; its scheduler is a copy
-    that asks the parent greenlet, and its progress bar is off.
+    Lists, dicts, sets and guiders that it holds are copied too, since a call may change them in place; its scheduler is
+    a copy that asks the parent greenlet, and its progress bar is off.
     """
     mine = object.__new__(type(pipe))
     for name, value in pipe.__dict__.items():  # past __setattr__, which keeps a record of components in the config
-        mine.__dict__[name] = copy.copy(value) if type(value) in (list, dict, set) else value
+        mine.__dict__[name] = _copy_held(value)
     mine.__dict__["scheduler"] = copy_scheduler(pipe.scheduler)
     mine.__dict__["_progress_bar_config"] = {"disable": True}
     return mine
+
+
+def _copy_held(value: Any) -> Any:
+    """What a call's own pipeline holds in the place of `value`: a copy of what a call may change."""
+    if is_guider(value):
+        return copy.deepcopy(value)
+    return copy.copy(value) if type(value) in (list, dict, set) else value
 
 
 def copy_scheduler(scheduler: Any) -> Any:
@@ -155,12 +163,12 @@ class PipelineCall:
 
     def take_own_step(
         self, output: Tensor, x: Tensor, generators: Sequence[torch.Generator], options: Mapping[str, Any]
-    ) -> Tensor:
-        """(N, ...) the next latents, as the scheduler's own `step` draws them."""
+    ) -> tuple[Tensor, ...]:
+        """(N, ...) the next latents, as the scheduler's own `step` draws them, and what else it says, if anything."""
         assert self.question is not None
         return self._step(
             self.scheduler, output, self.question.time, x, generator=list(generators), return_dict=False, **options
-        )[0]
+        )
 
     def skip_step(self) -> None:
         """Let the scheduler count a step that it did not take itself."""

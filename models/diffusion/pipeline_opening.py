@@ -7,12 +7,20 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
+from feynkac.base.contract import Rng
 from feynkac.base.errors import ArgumentError, FeynkacError, ModelError, is_out_of_memory
 from feynkac.models.diffusion.pipeline_arguments import count_samples, counts, list_parameters, repeat_inputs
 from feynkac.models.diffusion.pipeline_call import PipelineCall, Question
-from feynkac.models.diffusion.schedulers import own_options, schedule_of
+from feynkac.models.diffusion.schedulers import check_times, own_options, schedule_of, set_timesteps
+
+
+def seed_generators(n: int, rng: Rng) -> list[torch.Generator]:
+    """One source of noise for each of `n` slots, keyed by slot; a plain call of the pipeline may be given the same."""
+    seeds = (rng.uniform(n) * 2.0**53).astype(np.int64)
+    return [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds]
 
 
 def rehearse(pipe: Any, steps: int, eta: float | None) -> FeynkacError | None:
@@ -21,16 +29,19 @@ def rehearse(pipe: Any, steps: int, eta: float | None) -> FeynkacError | None:
     Raises ArgumentError for a number of steps and an eta that the scheduler has not.
     """
     trial = copy.deepcopy(pipe.scheduler)
-    shifted = getattr(trial.config, "use_dynamic_shifting", False)
     try:
-        trial.set_timesteps(steps, **({"mu": 1.0} if shifted else {}))
+        set_timesteps(trial, steps)
     except Exception as cause:
         name = type(trial).__name__
         raise ArgumentError(
             f"{name} cannot be set to {steps} steps: {cause}; give from_pipeline other steps="
         ) from cause
+    check_times(trial)
     try:
         schedule_of(trial, eta)
+        if hasattr(trial, "set_begin_index"):  # many a pipeline does so; whether this one does is seen when it begins
+            trial.set_begin_index(0)
+        own_options(trial, eta)
     except FeynkacError as refusal:
         if eta is not None and not (eta == 0.0 and _runs_without_noise(pipe, trial)):
             raise
@@ -95,10 +106,21 @@ def open_call(
             return found
         error = other if error is not None and "generators" in str(error) else error
     if error is not None:
+        _check_strength(calls, options["num_inference_steps"], error)
         raise error
     if question is None:
         raise ModelError(f"{type(pipe).__name__} never calls the step of its scheduler")
     raise ModelError(f"the pipeline made {len(question.x)} latents for {n} particles; give it one prompt")
+
+
+def _check_strength(calls: Sequence[Mapping[str, Any]], steps: int, error: ModelError) -> None:
+    """Raises ArgumentError where a picture is to be changed by so little that no step is left."""
+    strength = calls[0].get("strength")
+    if isinstance(strength, float | int) and strength >= 0.0 and int(steps * strength) < 1:
+        raise ArgumentError(
+            f"strength={strength:g} leaves none of the {steps} steps, so that nothing would be drawn; give a strength "
+            f"of at least 1/{steps}, or more steps"
+        ) from error.__cause__
 
 
 def _try_call(

@@ -57,6 +57,8 @@ class PipelineSource:
         """The latents that the pipeline was given so far, and those expected; None where they are not kept."""
         self._own = own_options(call.scheduler, eta) if proposal is BASE else None
         self._twins, self.check_forks = Twins(problems), check_forks
+        self._said: Tensor | None = None
+        """(N, ...) the clean latents that the scheduler's own last step said: some pipelines return them."""
 
     @property
     def seeds(self) -> list[int]:
@@ -65,7 +67,7 @@ class PipelineSource:
 
     def draw_first(self, sampler: DiffusionSampler, n: int, rng: Rng) -> tuple[Tensor, LogW]:
         """(n, ...) the latents of the pipeline's first question, and (n,) zeros."""
-        x = _check(self._call.question, 0, sampler).x
+        x = _check(self._call.question, 0, sampler).x.detach()  # some ask for their gradient while they run
         return x if self._own is not None else raise_precision(x), np.zeros(n)
 
     def pin_first(self, state: Latents, reference: LatentPath) -> tuple[Tensor, LogW]:
@@ -131,7 +133,9 @@ class PipelineSource:
         if self._own is None:
             return None
         shared = self._twins.share(self._generators)
-        return self._call.take_own_step(state.leaves["output"], state.x, shared, self._own)
+        x, *rest = self._call.take_own_step(state.leaves["output"], state.x, shared, self._own)
+        self._said = rest[0] if rest else None
+        return x
 
     def follow(self, state: Latents) -> None:
         """Let the scheduler count the step; after the last one, let the pipeline end, and take what it returns."""
@@ -139,16 +143,17 @@ class PipelineSource:
             self._call.skip_step()
         if state.t < len(state.sampler.schedule):
             return
-        if self._resume(state, state.x) is not None:
+        if self._resume(state, state.x, x0=self._said) is not None:
             raise ModelError(f"the pipeline goes on after its {state.t} steps: {TWICE}")
         state.x = read_latents(self._call.returned, state.x, self._asked)
 
-    def _resume(self, state: Latents, x: Tensor, graph: bool = False) -> Question | None:
+    def _resume(self, state: Latents, x: Tensor, graph: bool = False, x0: Tensor | None = None) -> Question | None:
         """Hand the latents over as the pipeline keeps them; its own step may have changed their type."""
         assert state.denoised is not None
         dtype = state.x.dtype if self._own is not None else state.sampler.dtype
+        x0 = state.denoised if x0 is None else x0
         with torch.set_grad_enabled(graph):  # a copy, which the pipeline may write to
-            given, x0 = x.clone().to(dtype) if graph else x.to(dtype), state.denoised.to(dtype)
+            given, x0 = x.clone().to(dtype) if graph else x.to(dtype), x0.to(dtype)
         if self.given is not None:
             self.given.append((given.detach().clone(), x0.clone()))
         return self._call.resume(given, x0, graph)
@@ -220,7 +225,10 @@ def part_from(schedule: NoiseSchedule, time: float) -> NoiseSchedule:
 
 def _check(question: Question | None, t: int, sampler: DiffusionSampler) -> Question:
     if question is None:
-        raise ModelError(f"the pipeline ended after {t} of {len(sampler.schedule)} steps")
+        raise ModelError(
+            f"the pipeline ended after {t} of {len(sampler.schedule)} steps; a callback that sets its _interrupt does "
+            "that: to stop early, give steer budget=fk.Budget(...), or leave a loop over fk.stream(...)"
+        )
     if question.unusual:
         raise ModelError(question.unusual)
     return question

@@ -12,7 +12,7 @@ from torch import Tensor
 from feynkac.base.errors import ModelError
 from feynkac.base.memory import Memory
 from feynkac.base.sampling import NoiseLevel
-from feynkac.models.diffusion.decoding import to_pixels
+from feynkac.models.diffusion.decoding import to_samples
 from feynkac.models.diffusion.kernel import Transition
 from feynkac.models.diffusion.sampler import DiffusionSampler
 from feynkac.models.diffusion.schedule import NoiseSchedule
@@ -36,7 +36,7 @@ def hold(sampler: DiffusionSampler, x: Tensor, problems: int) -> Latents:
     return Latents(
         sampler=sampler,
         t=len(sampler.schedule),
-        x=x,
+        x=x.detach(),
         group=np.repeat(np.arange(problems), n // problems),
         alive=np.ones(n, dtype=np.bool_),
         owed=np.zeros(n),
@@ -56,16 +56,16 @@ def read_latents(returned: Any, x: Tensor, asked: str | None) -> Tensor:
         value = next(iter(value.values()), None)
     elif isinstance(value, tuple) and value:
         value = value[0]
-    if asked != "latent" and isinstance(value, np.ndarray) and value.ndim == 4:
-        value = torch.from_numpy(np.ascontiguousarray(value.transpose(0, 3, 1, 2)))
+    if asked != "latent" and isinstance(value, np.ndarray) and value.ndim in (3, 4):
+        value = torch.from_numpy(np.ascontiguousarray(value.transpose(0, 3, 1, 2) if value.ndim == 4 else value))
     if not isinstance(value, Tensor) or value.ndim != x.ndim or len(value) != len(x) or not value.is_floating_point():
         return x
-    value = value.to(x)
+    value = value.detach().to(x)
     if asked == "latent":
         return value
-    if value.shape != x.shape or torch.allclose(value, to_pixels(x).to(x), atol=_tolerance(value)):
+    if value.shape != x.shape or torch.allclose(value, to_samples(x).to(x), atol=_tolerance(value)):
         return x
-    return value if asked is None else 2.0 * value - 1.0
+    return value if asked is None or value.ndim == 3 else 2.0 * value - 1.0
 
 
 def _tolerance(x: Tensor) -> float:

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.models.diffusion.decoding import Decoder, raise_precision
+from feynkac.models.diffusion.decoding import Decoder, raise_precision, to_samples
+from feynkac.models.diffusion.sounds import Sounds
 
 Preview: TypeAlias = Literal["linear", "full"] | Callable[[Tensor], Tensor] | None
 PIXELS, FIELDS = 2**16, 4
@@ -82,11 +83,11 @@ class Linear:
 def try_decoder(decode: Callable[[Tensor], Tensor], preview: Callable[[Tensor], Tensor], latents: Tensor) -> None:
     """Find out before a run whether `decode`, a pipeline's own, takes its `latents` (R, ...).
 
-    With the decoder as the preview the first guess does. Raises ModelError where it does not.
+    Raises ModelError where it does not.
     """
     if isinstance(preview, Linear):
         preview.try_decoder(latents)
-    elif preview is not decode:
+    elif decode is not to_samples:
         with torch.no_grad():
             decode(latents[:1])
 
@@ -103,9 +104,14 @@ def preview_of(
     if preview is None or preview == "linear":
         if isinstance(decode, Decoder):
             return Linear(decode, fits)
-        if own:  # pixels are cheap
+        if own and not (preview == "linear" and isinstance(decode, Sounds)):  # pixels are cheap
             return decode
-        raise ArgumentError("preview='linear' is fitted to the pipeline's own VAE, and decode= is given in its place")
+        raise ArgumentError(
+            "preview='linear' is fitted to the pipeline's own VAE, which makes sounds; leave preview= out, or give a "
+            "function of latents"
+            if own
+            else "preview='linear' is fitted to the pipeline's own VAE, and decode= is given in its place"
+        )
     if hasattr(preview, "decode") and hasattr(preview, "config"):
         if not isinstance(decode, Decoder):
             raise ArgumentError(f"preview={type(preview).__name__}, but there is no VAE that it could stand for")

@@ -20,7 +20,7 @@ from feynkac.base.numbers import read_whole
 from feynkac.models.diffusion.composition import corrector
 from feynkac.models.diffusion.denoisers import Denoiser, Predictor, Recurrent
 from feynkac.models.diffusion.kernel import Transition
-from feynkac.models.diffusion.paths import LatentPath, Past
+from feynkac.models.diffusion.paths import LatentPath, Past, check_path
 from feynkac.models.diffusion.proposals import BASE, Proposal
 from feynkac.models.diffusion.saving import check_source, identify_sampler, load_latents, save_latents
 from feynkac.models.diffusion.schedule import NoiseSchedule
@@ -145,7 +145,7 @@ class DiffusionSampler:
         the whole population, and conditional SMC is then exact all the same. Raises ArgumentError for the path of
         another sampler, and for a proposal that cannot weigh a given latent.
         """
-        self._check(reference)
+        check_path(reference, len(self.schedule) + 1, self.shape)
         if state.t == 0:
             state = self.pin(state, reference)
         return self.advance(state, rng, reference)
@@ -250,11 +250,3 @@ class DiffusionSampler:
         if transition.std == 0.0:
             return log_w
         return with_row_0(log_w, check_replayable(self.proposal).ratio(state, transition, mean, x)[0])
-
-    def _check(self, reference: LatentPath) -> None:
-        shapes = {tuple(each.shape) for each in reference.latents}
-        if len(reference.latents) != len(self.schedule) + 1 or shapes != {tuple(self.shape)}:
-            raise ArgumentError(
-                f"a path of {len(reference.latents)} latents of shape {shapes} is none of this sampler, which has "
-                f"{len(self.schedule) + 1} of shape {tuple(self.shape)}; take one that its own trace has returned"
-            )

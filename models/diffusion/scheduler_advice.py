@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 EULER, DDIM, FLOW = "EulerAncestralDiscreteScheduler", "DDIMScheduler", "FlowMatchEulerDiscreteScheduler"
@@ -68,21 +69,32 @@ LAW = (
 """All that decides at which noise levels the network is asked, and what is made of its answers."""
 
 
-def advise(scheduler: Any) -> str:
-    """A sentence that says what to set in place of `scheduler`; empty where nothing takes its place."""
+def advise(scheduler: Any, works: Callable[[Any, float | None], bool]) -> str:
+    """A sentence that says what to set in place of `scheduler`; empty where nothing takes its place.
+
+    `works` says whether a scheduler can be steered with an eta: what could not is no advice.
+    """
     config = getattr(scheduler, "config", {})
     name = next((each.__name__ for each in type(scheduler).__mro__ if each.__name__ in INSTEAD), None)
     if name is None:
         return ""
     instead = FLOW if config.get("use_flow_sigmas", False) else INSTEAD[name]
-    eta = "" if instead in (EULER, DDIM) else " and give eta=1.0"
-    options = "".join(f", {key}={value}" for key, value in _correct(scheduler, instead).items())
-    return f"Set pipe.scheduler = {instead}.from_config(pipe.scheduler.config{options}){eta}. "
+    cls = getattr(importlib.import_module("diffusers"), instead)
+    eta = None if instead in (EULER, DDIM) else 1.0
+    options = _correct(scheduler, cls)
+    try:
+        if not works(cls.from_config(config, **options), eta):
+            return ""
+    except Exception:  # such as a table of betas that the other class has not
+        return ""
+    code = "".join(f", {key}={_write(key, value)}" for key, value in options.items())
+    given = "" if eta is None else f" and give eta={eta}"
+    return f"Set pipe.scheduler = {instead}.from_config(pipe.scheduler.config{code}){given}. "
 
 
-def _correct(scheduler: Any, instead: str) -> dict[str, str]:
-    """The arguments, as code, that `from_config` needs so that the new scheduler obeys what the old one does."""
-    known = inspect.signature(getattr(importlib.import_module("diffusers"), instead).__init__).parameters
+def _correct(scheduler: Any, instead: type) -> dict[str, Any]:
+    """The arguments that `from_config` needs so that the new scheduler obeys what the old one does."""
+    known = inspect.signature(instead.__init__).parameters
     left = scheduler.config.get("_use_default_values", ())
     found = {
         key: scheduler.config[key] if key in scheduler.config and key not in left else known[key].default
@@ -90,7 +102,7 @@ def _correct(scheduler: Any, instead: str) -> dict[str, str]:
         if key in known
     }
     wanted = {key: _obeyed(scheduler, key, value) for key, value in found.items()}
-    return {key: _write(key, value) for key, value in wanted.items() if not _same(value, found[key])}
+    return {key: value for key, value in wanted.items() if not _same(value, found[key])}
 
 
 def _obeyed(scheduler: Any, key: str, default: Any) -> Any:

@@ -24,11 +24,13 @@ class Kernel:
     transitions: Callable[[Any, float | None], list[Transition]]
     """The chain of a scheduler with timesteps, for an eta or None."""
     own: Callable[[Any, float | None], dict[str, Any] | None]
-    """The options with which its own `step` draws from this chain; None where it does not."""
+    """The options with which its own `step` draws from this chain, rounding aside; None where it does not."""
     bounds: Sequence[str] = ()
     """Which of "thresholding" and "clip_sample" its `step` obeys; a config may hold keys that others left there."""
     flow: bool = False
     """Whether the network predicts a velocity, x = (1 - sigma) x0 + sigma eps."""
+    predicts: Sequence[str] = ("epsilon", "v_prediction", "sample")
+    """What its networks may predict, by the words of its config."""
     keeps_noise: bool = False
     """Whether epshat stays as the network meant it where x0hat is bounded."""
 
@@ -64,12 +66,7 @@ def _ddim(scheduler: Any, eta: float | None) -> list[Transition]:
 
 
 def _ddim_own(scheduler: Any, eta: float | None) -> dict[str, Any] | None:
-    """None where its own arithmetic would take the root of a rounding error below 0, as with zero terminal SNR."""
-    eta = 1.0 if eta is None else eta
-    for t, s, _, bar_s in _ddim_pairs(scheduler):
-        if not float(1 - bar_s - (eta * scheduler._get_variance(t, s) ** 0.5) ** 2) >= 0.0:
-            return None
-    return {"eta": eta}
+    return {"eta": 1.0 if eta is None else eta}
 
 
 def _ddim_ode(scheduler: Any, eta: float | None) -> list[Transition]:
@@ -226,7 +223,12 @@ def _consistency(scheduler: Any, eta: float | None) -> list[Transition]:
 BOTH = ("thresholding", "clip_sample")
 _DDIM = Kernel(_ddim, _ddim_own, BOTH, keeps_noise=True)
 _DDPM = Kernel(_ddpm, lambda scheduler, eta: {}, BOTH)
-_DPM = Kernel(_by_sigmas(_dpm_level, _dpm), _takes_nothing, ("thresholding",))
+_DPM = Kernel(
+    _by_sigmas(_dpm_level, _dpm),
+    _takes_nothing,
+    ("thresholding",),
+    predicts=("epsilon", "v_prediction", "sample", "flow_prediction"),
+)
 KERNELS = {
     "DDIMScheduler": _DDIM,
     "DDIMParallelScheduler": _DDIM,

@@ -15,10 +15,14 @@ from torch import Tensor
 from feynkac.base.errors import ArgumentError, FeynkacError, ModelError
 from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.denoisers import Prediction
-from feynkac.models.diffusion.kernel import clean_of, noise_of
+from feynkac.models.diffusion.kernel import Transition, clean_of, noise_of
 from feynkac.models.diffusion.schedule import NoiseSchedule
 from feynkac.models.diffusion.scheduler_advice import advise
 from feynkac.models.diffusion.scheduler_kernels import KERNELS, Kernel, forgets, is_inverted
+from feynkac.models.diffusion.scheduler_trial import draws_from
+
+FEW = 5
+"""Steps for which a scheduler is tried."""
 
 
 def schedule_of(scheduler: Any, eta: float | None = None) -> NoiseSchedule:
@@ -32,7 +36,7 @@ def schedule_of(scheduler: Any, eta: float | None = None) -> NoiseSchedule:
     name, kernel = _kind(scheduler)
     if getattr(scheduler, "timesteps", None) is None:
         raise ModelError(f"{name} has no timesteps; call its set_timesteps(steps) first")
-    transitions = tuple(kernel.transitions(scheduler, eta))
+    transitions = _list_transitions(scheduler, name, kernel, eta)
     schedule = NoiseSchedule(transitions, float(getattr(scheduler, "init_noise_sigma", 1.0)))
     if not schedule.stochastic:
         how = "as it is" if eta is None else f"with eta={eta:g}"
@@ -51,6 +55,59 @@ def schedule_of(scheduler: Any, eta: float | None = None) -> NoiseSchedule:
     return schedule
 
 
+def check_times(scheduler: Any) -> None:
+    """Raises ArgumentError where `scheduler` would ask its network at times that its own tables do not have."""
+    size, times = scheduler.config.get("num_train_timesteps"), getattr(scheduler, "timesteps", None)
+    if getattr(scheduler, "alphas_cumprod", None) is None or size is None or times is None or not len(times):
+        return
+    if float(times.max()) > size - 1:
+        name = type(scheduler).__name__
+        raise ArgumentError(
+            f"{name} would ask its network at time {float(times.max()):g}, beyond the {size} times of training; take "
+            f"fewer steps, or set pipe.scheduler = {name}.from_config(pipe.scheduler.config, steps_offset=0)"
+        )
+
+
+def _list_transitions(scheduler: Any, name: str, kernel: Kernel, eta: float | None) -> tuple[Transition, ...]:
+    """The chain. Raises ModelError for what the network predicts, and for times, of which no chain is made."""
+    kind = scheduler.config.get("prediction_type")
+    if not kernel.flow and kind is not None and kind not in kernel.predicts:
+        raise ModelError(
+            f"{name} has no prediction_type={kind!r}; what the network was trained for is one of "
+            f"{', '.join(kernel.predicts)}, and flow matching has FlowMatchEulerDiscreteScheduler"
+        )
+    if kind == "flow_prediction" and not scheduler.config.use_flow_sigmas:
+        raise ModelError(
+            f"{name} with prediction_type='flow_prediction' has other noise levels than flow matching; set "
+            f"pipe.scheduler = {name}.from_config(pipe.scheduler.config, use_flow_sigmas=True)"
+        )
+    sigmas = getattr(scheduler, "sigmas", None)
+    finite = not isinstance(sigmas, Tensor) or bool(sigmas.isfinite().all())
+    try:
+        found = tuple(kernel.transitions(scheduler, eta)) if finite else ()
+    except FeynkacError:
+        raise
+    except (ArithmeticError, ValueError, IndexError):
+        found = ()
+    numbers = (n for step in found for n in (*_level(step.before), *_level(step.after), step.c, step.std))
+    fits = len(found) == len(scheduler.timesteps) and all(map(math.isfinite, numbers))
+    if not fits or any(step.before.sigma <= 0.0 for step in found):
+        raise ModelError(
+            f"the timesteps {_shorten(scheduler.timesteps)} of {name} make no chain from noise to sample: they must "
+            "fall, each above the level of the finished sample, which is added at the end"
+        )
+    return found
+
+
+def _level(level: NoiseLevel) -> tuple[float, float]:
+    return level.alpha, level.sigma
+
+
+def _shorten(times: Tensor) -> str:
+    some = [f"{time:g}" for time in times.tolist()]
+    return ", ".join(some if len(some) < 7 else [*some[:3], "...", *some[-3:]])
+
+
 def _advise_noise(scheduler: Any, kernel: Kernel, steps: int) -> str:
     """What makes `scheduler` draw noise: an eta, only if that does it, or more steps where one leads to the sample."""
     if steps == 1:
@@ -65,9 +122,13 @@ def _advise_noise(scheduler: Any, kernel: Kernel, steps: int) -> str:
 def own_options(scheduler: Any, eta: float | None) -> dict[str, Any] | None:
     """The options with which `scheduler.step` draws from the chain of `schedule_of`; None where it does not.
 
-    It does not where eta makes an SDE of an ODE, and where its arithmetic gives nan (DDIM with zero terminal SNR).
+    It does not where eta makes an SDE of an ODE, and where its arithmetic gives nan (with zero terminal SNR). Raises
+    ModelError where its step is not that of the kernel.
     """
-    return _kind(scheduler)[1].own(scheduler, eta)
+    options = _kind(scheduler)[1].own(scheduler, eta)
+    if options is None or not draws_from(scheduler, schedule_of(scheduler, eta), options, prediction_of):
+        return None
+    return options
 
 
 def prediction_of(scheduler: Any, output: Tensor, x: Tensor, noise_level: NoiseLevel) -> Prediction:
@@ -109,6 +170,23 @@ def _bound(scheduler: Any, kernel: Kernel, x0hat: Tensor) -> Tensor:
     return x0hat
 
 
+def _works(scheduler: Any, eta: float | None) -> bool:
+    """Whether `scheduler` can be steered, in a few steps of its own."""
+    set_timesteps(scheduler, FEW)
+    try:
+        own_options(scheduler, eta)
+        return schedule_of(scheduler, eta).stochastic
+    except FeynkacError:
+        return False
+
+
+def set_timesteps(scheduler: Any, steps: int) -> None:
+    """Set `scheduler` to so many steps, as a pipeline does that shifts its levels by the size of a picture."""
+    shifts = getattr(scheduler.config, "use_dynamic_shifting", False)
+    shifts = shifts and "mu" in inspect.signature(scheduler.set_timesteps).parameters
+    scheduler.set_timesteps(steps, **({"mu": 1.0} if shifts else {}))
+
+
 def _kind(scheduler: Any) -> tuple[str, Kernel]:
     """The known class, by name, that `scheduler` is of, or derived from. Raises ModelError for any other."""
     own, name = type(scheduler), type(scheduler).__name__
@@ -116,8 +194,9 @@ def _kind(scheduler: Any) -> tuple[str, Kernel]:
     if known is None or (known.__name__.startswith("DPMSolver") and not forgets(scheduler)):
         raise ModelError(
             f"{name} cannot be steered: it draws no noise, or remembers earlier steps, or is unknown. "
-            f"{advise(scheduler)}Those that can be steered are {', '.join(KERNELS)} (DPM-Solvers with solver_order=1 "
-            "and algorithm_type='sde-dpmsolver++'); with algorithm='best_of_n' or 'importance' any will do"
+            f"{advise(scheduler, _works)}Those that can be steered are {', '.join(KERNELS)} (DPM-Solvers with "
+            "solver_order=1 and algorithm_type='sde-dpmsolver++'); with algorithm='best_of_n' or 'importance' any will "
+            "do"
         )
     if inspect.unwrap(own.step) is not inspect.unwrap(known.step):
         raise ModelError(

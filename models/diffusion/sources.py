@@ -17,6 +17,7 @@ from feynkac.models.diffusion.denoisers import Denoiser, Prediction, Predictor, 
 from feynkac.models.diffusion.gradients import Pull, pull_back, require_graph
 from feynkac.models.diffusion.paths import LatentPath
 from feynkac.models.diffusion.proposals import Replayable, keeps_graph
+from feynkac.models.diffusion.remembering import prove_forgetful
 from feynkac.models.diffusion.state import DENOISER_CARRY
 from feynkac.models.diffusion.tree import gather, with_row_0
 
@@ -134,6 +135,7 @@ class Denoisers:
                 elif value is not None:
                     whole = leaves.setdefault(name, value.new_zeros(len(state), *value.shape[1:]))
                     whole[torch.as_tensor(part, device=whole.device)] = value.detach()
+        prove_forgetful(state, leaves["x0hat"], partial(self._ask_again, state), self.denoisers)
         return leaves
 
     def pulls(self, state: Latents) -> Iterator[tuple[Rows, Pull]]:
@@ -147,6 +149,10 @@ class Denoisers:
         x = gather(state.x, part).requires_grad_()
         with torch.enable_grad():
             return x, self._predict(state, part, x).estimate
+
+    @torch.no_grad()
+    def _ask_again(self, state: Latents, rows: Rows) -> Tensor:
+        return self._predict(state, rows, gather(state.x, rows)).x0hat
 
     def _predict(self, state: Latents, rows: Rows, x: Tensor) -> Prediction:
         """What the denoiser of each row's problem says about the latents `x` (R, ...) of `rows`."""

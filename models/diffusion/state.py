@@ -20,6 +20,7 @@ from feynkac.models.diffusion.calibration import posterior_variance
 from feynkac.models.diffusion.checks import decode_latents, preview_latents
 from feynkac.models.diffusion.denoisers import Prediction
 from feynkac.models.diffusion.paths import Past
+from feynkac.models.diffusion.remembering import note_fork
 from feynkac.models.diffusion.tree import SHARED, Tree, gather
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ class Latents(Tree):
         self.sampler.check_forks()
         child = super().fork(rows)
         moved = rows != np.arange(len(rows))
+        if moved.any():
+            note_fork(child)
         child.since[np.isin(child.group, child.group[moved])] = 0.0
         return child
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -22,6 +24,7 @@ import feynkac as fk
 from feynkac.base.errors import ModelError
 from feynkac.models import diffusion as fd
 from feynkac.models.diffusion.forkable import Twins
+from feynkac.models.diffusion.pipeline_call import copy_pipeline
 from feynkac.smc import resample as schemes
 
 diffusers = pytest.importorskip("diffusers")
@@ -221,3 +224,27 @@ def test_samples_of_runs_that_fork_are_those_of_the_target():
     off = found.mean() - weights.mean()
     error = np.sqrt(found.var(ddof=1) / len(found) + weights.var(ddof=1) / len(weights))
     assert abs(off / error) < 3.9  # one false alarm in 10,000
+
+
+def test_the_momentum_of_safe_guidance_is_refused_by_name():
+    scheduler = diffusers.DDIMScheduler(clip_sample=False)
+    pipe = diffusers.StableDiffusionPipelineSafe(
+        vae(), clip(), clip_tokenizer(), text_unet(16), scheduler, None, None, requires_safety_checker=False
+    )
+    model = fk.Diffusion.from_pipeline(pipe, 8)
+    with pytest.raises(ModelError, match=r"prompt\(..., sld_momentum_scale=0\.0\)"):
+        model.prompt("a cat", **SIZE).check_forks()
+    model.prompt("a cat", sld_momentum_scale=0.0, **SIZE).check_forks()
+    model.prompt("a cat", sld_guidance_scale=0.0, **SIZE).check_forks()
+
+
+def test_the_momentum_of_a_guider_is_refused_by_name_and_a_guider_is_not_written_to():
+    from diffusers.guiders import AdaptiveProjectedGuidance
+
+    pipe = ddim()
+    pipe.guider = AdaptiveProjectedGuidance(adaptive_projected_guidance_momentum=-0.5)
+    with pytest.raises(ModelError, match="momentum of its guider") as said:
+        fk.Diffusion.from_pipeline(pipe, 8).check_forks()
+    assert copy_pipeline(pipe).guider is not pipe.guider
+    exec(re.search(r"set (pipe\..*?\))", str(said.value)).group(1), {"pipe": pipe})
+    fk.Diffusion.from_pipeline(pipe, 8).check_forks()
