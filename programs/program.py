@@ -263,7 +263,8 @@ class ProgramFunction(Generic[P, R]):
         try:
             self._signature.bind(None, *args, **kwargs)
         except TypeError as error:
-            raise UnknownArgument(f"{quote(self)} is called with what stands behind its first argument: {error}") from None
+            own = quote(self)
+            raise UnknownArgument(f"{own} is called with what stands behind its first argument: {error}") from None
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         name = name_of_function(self.function)
