@@ -263,7 +263,9 @@ class ProgramFunction(Generic[P, R]):
         try:
             self._signature.bind(None, *args, **kwargs)
         except TypeError as error:
-            raise UnknownArgument(f"{quote(self)} is called with what stands behind its first argument: {error}") from None
+            raise UnknownArgument(
+                f"{quote(self)} is called with what stands behind its first argument: {error}"
+            ) from None
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         name = name_of_function(self.function)
