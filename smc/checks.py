@@ -59,8 +59,8 @@ def check_log_weights(
     where = f"'{source}'.{what}" + (f" at step {t}" if t is not None else "")
     try:
         if isinstance(values, np.ma.MaskedArray):
-            values = values.astype(np.float64).filled(np.nan)
-        given = np.asarray(values)
+            values = np.ma.filled(values.astype(np.float64), np.nan)
+        given: Any = np.asarray(values)
         is_complex = given.dtype.kind == "c"
         result = np.asarray(given.real if is_complex else given, dtype=np.float64)
     except Exception as cause:

@@ -92,7 +92,8 @@ def _kill_a_writer(path: Path) -> Path:
 
 
 def _age(path: Path, seconds: float) -> None:
-    os.utime(path, (time.time() - seconds,) * 2)
+    then = time.time() - seconds
+    os.utime(path, (then, then))
 
 
 def test_what_a_killed_writer_left_is_deleted_by_a_later_one(tmp_path: Path) -> None:

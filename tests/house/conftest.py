@@ -30,7 +30,7 @@ def _small_lm() -> fk.CausalLM:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=spelling, eos_token="</s>", bos_token="<s>")
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=36, intermediate_size=24, num_hidden_layers=15,
+        vocab_size=len(tokenizer), hidden_size=36, intermediate_size=24, num_hidden_layers=20,
         num_attention_heads=9, num_key_value_heads=3, max_position_embeddings=2048, initializer_range=0.3,
     )  # fmt: skip
     with torch.random.fork_rng():
@@ -40,7 +40,7 @@ def _small_lm() -> fk.CausalLM:
 
 @pytest.fixture
 def small_lm(_small_lm: fk.CausalLM) -> Iterator[fk.CausalLM]:
-    """A random model with the demo's heads and half of its layers, thin, which chats; its weights must stay."""
+    """A random model with the demo's heads and two thirds of its layers, thin, which chats; its weights must stay."""
     before = {name: value.clone() for name, value in _small_lm.model.state_dict().items()}
     yield _small_lm
     assert all(value.equal(before[name]) for name, value in _small_lm.model.state_dict().items())

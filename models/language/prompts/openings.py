@@ -112,13 +112,13 @@ def list_tokens(tokens: Any) -> list[Any]:
     """The entries of a list, array or tensor (n,) or (1, n). Raises ArgumentError for what has none."""
     if isinstance(tokens, Mapping):
         raise ArgumentError("tokens is what a tokenizer returns; give its input_ids: tokens=tokenizer(text).input_ids")
-    if isinstance(tokens, str | bytes | Set) or not isinstance(tokens, Iterable) or getattr(tokens, "ndim", 1) == 0:
-        raise ArgumentError(f"tokens is {quote(tokens)}; give a list of token ids, or a text as lm.prompt(text)")
     array: Any = tokens
     try:
-        listed: list[Any] = array.tolist() if hasattr(array, "tolist") else as_list(array)
+        listed = array.tolist() if hasattr(array, "tolist") and getattr(array, "ndim", 1) else as_list(array)
     except (RuntimeError, NotImplementedError) as cause:  # a tensor of the device "meta", or a sparse one
         raise ArgumentError(f"the numbers of tokens, {quote(tokens)}, cannot be read: {quote(cause)}") from cause
+    if listed is None or isinstance(tokens, Set):
+        raise ArgumentError(f"tokens is {quote(tokens)}; give a list of token ids, or a text as lm.prompt(text)")
     if not any(getattr(one, "ndim", 0) or (isinstance(one, Sequence) and not isinstance(one, str)) for one in listed):
         return listed
     if len(listed) != 1:
