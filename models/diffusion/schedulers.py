@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError, FeynkacError, ModelError
+from feynkac.base.errors import ArgumentError, FeynkacError, ModelError, quote
 from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.denoisers import Prediction
 from feynkac.models.diffusion.kernel import Transition, clean_of, noise_of
@@ -73,7 +73,7 @@ def _list_transitions(scheduler: Any, name: str, kernel: Kernel, eta: float | No
     kind = scheduler.config.get("prediction_type")
     if not kernel.flow and kind is not None and kind not in kernel.predicts:
         raise ModelError(
-            f"{name} has no prediction_type={kind!r}; what the network was trained for is one of "
+            f"{name} has no prediction_type={quote(kind)}; what the network was trained for is one of "
             f"{', '.join(kernel.predicts)}, and flow matching has FlowMatchEulerDiscreteScheduler"
         )
     if kind == "flow_prediction" and not scheduler.config.use_flow_sigmas:
