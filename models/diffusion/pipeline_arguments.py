@@ -11,6 +11,7 @@ from torch import Tensor
 
 from feynkac.base.arguments import advise_name
 from feynkac.base.errors import ArgumentError, ModelError, UnknownArgument, quote
+from feynkac.base.numbers import as_real
 
 COUNTS = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "batch_size")
 OURS = (*COUNTS, "num_inference_steps", "generator", "latents", "output_type", "return_dict", "eta")
@@ -49,9 +50,10 @@ def check_call(pipe: Any, call: Mapping[str, Any]) -> None:
             raise UnknownArgument(f"{type(pipe).__name__} has no argument {quote(name)}; {_advise_name(name, known)}")
     if isinstance(call.get("prompt"), list | tuple):
         raise ArgumentError("one prompt at a time; for several, steer a list of models, one for each")
-    if call.get("denoising_end") is not None and float(call["denoising_end"]) < 1.0:
+    end = as_real(call.get("denoising_end"))
+    if end is not None and end < 1.0:
         raise ArgumentError(
-            f"denoising_end={call['denoising_end']} ends before there is a sample that a reward could see; leave it out"
+            f"denoising_end={end:g} ends before there is a sample that a reward could see; leave it out"
         )
     embeds = call.get("prompt_embeds")
     if isinstance(embeds, Tensor) and embeds.ndim > 2 and len(embeds) > 1:

@@ -12,6 +12,7 @@ import torch
 
 from feynkac.base.contract import Rng
 from feynkac.base.errors import ArgumentError, FeynkacError, ModelError, is_out_of_memory
+from feynkac.base.numbers import as_real
 from feynkac.models.diffusion.pipeline_arguments import count_samples, counts, list_parameters, repeat_inputs
 from feynkac.models.diffusion.pipeline_call import PipelineCall, Question
 from feynkac.models.diffusion.schedulers import check_times, own_options, schedule_of, set_timesteps
@@ -115,8 +116,8 @@ def open_call(
 
 def _check_strength(calls: Sequence[Mapping[str, Any]], steps: int, error: ModelError) -> None:
     """Raises ArgumentError where a picture is to be changed by so little that no step is left."""
-    strength = calls[0].get("strength")
-    if isinstance(strength, float | int) and strength >= 0.0 and int(steps * strength) < 1:
+    strength = as_real(calls[0].get("strength"))
+    if strength is not None and strength >= 0.0 and int(steps * strength) < 1:
         raise ArgumentError(
             f"strength={strength:g} leaves none of the {steps} steps, so that nothing would be drawn; give a strength "
             f"of at least 1/{steps}, or more steps"

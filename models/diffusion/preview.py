@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.errors import ArgumentError, is_out_of_memory, quote
 from feynkac.models.diffusion.decoding import Decoder, raise_precision, to_samples
 from feynkac.models.diffusion.sounds import Sounds
 
@@ -88,8 +88,12 @@ def try_decoder(decode: Callable[[Tensor], Tensor], preview: Callable[[Tensor], 
     if isinstance(preview, Linear):
         preview.try_decoder(latents)
     elif decode is not to_samples:
-        with torch.no_grad():
-            decode(latents[:1])
+        try:
+            with torch.no_grad():
+                decode(latents[:1])
+        except Exception as cause:
+            if not is_out_of_memory(cause):  # what to do about that is said where it matters
+                raise
 
 
 def preview_of(

@@ -131,6 +131,17 @@ def test_whole_runs_try_the_decoder_before_they_begin():
     assert len(passes) == 1
 
 
+def test_a_decoder_that_no_guess_asks_is_tried_before_the_second_pass_all_the_same():
+    passes = []
+    pipe = tiny()
+    pipe.unet.register_forward_pre_hook(lambda *_: passes.append(1) and None)
+    pipe.vae = Foreign("another call")
+    model = fk.Diffusion.from_pipeline(pipe, STEPS, preview="full").prompt("a cat", **SIZE)
+    with pytest.raises(ModelError, match="decode="):
+        fk.steer(model, fk.reward(bright, every="end", batch=True), particles=2)
+    assert len(passes) == 1
+
+
 def test_a_decoder_that_runs_out_of_memory_is_no_foreign_one():
     pipe = tiny()
 

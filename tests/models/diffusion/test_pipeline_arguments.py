@@ -58,7 +58,7 @@ def test_a_call_that_ends_before_there_is_a_sample_is_refused():
     model.prompt("a cat", denoising_end=None, **SIZE)
 
 
-@pytest.mark.parametrize("strength", [0.0, 0.2, 0])
+@pytest.mark.parametrize("strength", [0.0, np.float32(0.2), 0])
 def test_a_strength_that_leaves_no_step_is_named(strength):
     pipe = quiet(stable_diffusion())
     changes = diffusers.StableDiffusionImg2ImgPipeline(**pipe.components, requires_safety_checker=False)

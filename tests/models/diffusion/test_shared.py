@@ -142,10 +142,10 @@ def test_a_vae_that_overflows_is_copied_in_single_precision_and_stays_in_half():
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     pipe.vae.half()
     rounded = copy.deepcopy(pipe.vae).float()
-    wanted = decoder_of(_with_vae(pipe, rounded), **SIZE)(latents)
+    wanted = decoder_of(_with_vae(pipe, rounded), SIZE)(latents)
     pipe.vae.register_to_config(force_upcast=True)
     tensors = dict(pipe.vae.state_dict(keep_vars=True))
-    decoder = decoder_of(pipe, **SIZE)
+    decoder = decoder_of(pipe, SIZE)
     found = decoder(latents.half())
     assert found.dtype == torch.float32 and torch.allclose(found, wanted, atol=2e-3)
     assert torch.equal(decoder(latents), wanted), "nothing is rounded but the latents and the weights"
@@ -169,7 +169,7 @@ def test_a_copy_of_a_vae_is_on_its_tensors_and_calls_its_hooks():
     own = dict(pipe.vae.named_parameters())
     assert mine is not pipe.vae and all(tensor is own[key] for key, tensor in mine.named_parameters())
     found = dict(vars(pipe.vae))
-    decoder_of(pipe, **SIZE)(torch.zeros(1, 16, 2, 2, 2))
+    decoder_of(pipe, SIZE)(torch.zeros(1, 16, 2, 2, 2))
     assert calls and dict(vars(pipe.vae)) == found
     handle.remove()
 
