@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any, TypeAlias, TypeVar
@@ -23,6 +24,10 @@ def name_of(potential: Any) -> str:
     return potential.__name__ if isinstance(potential, FunctionType) else type(potential).__name__
 
 
+FAULTS = (Exception, SystemExit, GeneratorExit, CancelledError)
+"""What code of others may raise and the run tells as an error of its own: all but Ctrl-C and the end of a greenlet."""
+
+
 def call(
     function: Callable[..., T],
     *args: Any,
@@ -41,7 +46,7 @@ def call(
     except FeynkacError as known:
         known.step = t if known.step is None else known.step
         raise
-    except (Exception, SystemExit) as cause:  # which would end the process, and lose the particles
+    except FAULTS as cause:  # some of which would end the process, and lose the particles
         where = f"'{name_of(of)}'" + (f".{what}" if what else "") + ("" if t is None else f" at step {t}")
         less = "; use fewer particles, shorter samples or a smaller batch" if is_out_of_memory(cause) else ""
         unknown = error(f"{where} raised {type(cause).__name__}: {cause}{less}")

@@ -15,6 +15,7 @@ from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_seconds, read_whole
 from feynkac.base.words import is_word
 from feynkac.potentials.rewards.loop import check_loop, start_coroutine
+from feynkac.smc.checks import FAULTS
 
 OnError: TypeAlias = Literal["raise", "kill", "retry"]
 RETRIES = 3
@@ -154,7 +155,7 @@ class _Run:
         if cause is None:
             self._values[attempt.number] = future.result()
             return False
-        if not isinstance(cause, Exception | SystemExit):
+        if not isinstance(cause, FAULTS):
             raise cause
         if attempt.made < self._calls.tries:
             attempt.due = time.monotonic() + PAUSE * 2.0 ** (attempt.made - 1)
@@ -181,7 +182,7 @@ def _call_here(f: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]
     future = Future[Any]()
     try:
         future.set_result(f(*arguments))
-    except (Exception, SystemExit) as cause:
+    except FAULTS as cause:
         future.set_exception(cause)
     return future
 

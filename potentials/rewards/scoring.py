@@ -19,6 +19,7 @@ from feynkac.potentials.rewards.calling import Calls, Failed
 from feynkac.potentials.rewards.loop import Blocked
 from feynkac.potentials.rewards.parts import ask_in_parts
 from feynkac.potentials.rewards.values import Convert, Place, convert_batch, convert_one, read_number
+from feynkac.smc.checks import FAULTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -158,7 +159,7 @@ class Scorer:
         for i, pair in enumerate(pairs):
             try:
                 values.append(self._give(*pair))
-            except (Exception, SystemExit) as cause:
+            except FAULTS as cause:
                 raise self._blame(Failed(cause, 1), place(i)) from cause
         return values
 

@@ -21,6 +21,7 @@ from feynkac.programs.runtime.rows import ProgramCall, ProgramRow
 from feynkac.programs.runtime.serving import Ask, Block, Inquiry, serve
 from feynkac.programs.runtime.shelved import Shelf
 from feynkac.programs.runtime.strand import Strand, find_home
+from feynkac.smc.checks import FAULTS
 
 if TYPE_CHECKING:
     from feynkac.models.language.histories import Histories, Node
@@ -301,7 +302,7 @@ class Run:
         except FeynkacError as error:
             error.add_note(self._place(execution))
             raise
-        except (Exception, SystemExit, GeneratorExit) as cause:
+        except FAULTS as cause:
             raise ProgramError(f"{self._place(execution)}: {describe_cause(cause, execution.function)}") from cause
 
     def _place(self, execution: Execution) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from typing import Any
 
@@ -241,3 +242,14 @@ def test_a_program_that_would_end_the_process_has_failed() -> None:
 
     with pytest.raises(fk.ProgramError, match="raised SystemExit"):
         fk.steer(leaves(), particles=2, seed=0)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("wrong", [asyncio.CancelledError(), GeneratorExit(), SystemExit(7), StopIteration()])
+def test_a_reward_that_raises_what_is_no_exception_of_its_own_is_told_as_any_other(tiny_lm, wrong, workers) -> None:
+    def score(text: str) -> float:
+        raise wrong
+
+    with pytest.raises(fk.PotentialError, match=f"raised {type(wrong).__name__}") as caught:
+        fk.steer(tiny_lm("a").prompt("a", max_tokens=2), fk.reward(score, workers=workers), particles=2, seed=0)
+    assert caught.value.__cause__ is wrong
