@@ -10,14 +10,6 @@ from feynkac.base.errors import quote
 from feynkac.base.escaping import escape
 
 
-def write_sample(sample: Any) -> str:
-    """A sample as text; its type in brackets where it cannot be written, as of a number of 5,000 digits."""
-    try:
-        return str(sample)
-    except Exception:
-        return f"<{type(sample).__name__}>"
-
-
 def shorten(text: str, width: int) -> str:
     """One line of at most `width` characters, with nothing in it that a terminal would obey."""
     flat = escape(text.replace("\n", "⏎"))
