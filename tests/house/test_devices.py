@@ -27,7 +27,6 @@ MAKERS = (
 )
 PLACES = (
     "models/language",
-    "models/edits",
     "potentials/constraints",
     "potentials/rewards",
     "potentials/twists",
