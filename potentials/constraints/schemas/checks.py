@@ -59,7 +59,7 @@ def _check_formats(kind: Any) -> Any:
     """What checks the formats of a draft, as far as it can be checked here."""
     from jsonschema import FormatChecker
 
-    checker = FormatChecker(())
+    checker: Any = FormatChecker(())
     checker.checkers = dict(kind.FORMAT_CHECKER.checkers)
     for name in CALENDAR:
         checker.checkers[name] = _is_day, ValueError
