@@ -309,5 +309,6 @@ def program(
     if not (isinstance(function, ProgramFunction) or inspect.isfunction(function) or inspect.ismethod(function)):
         raise ArgumentError(f"{quote(function)} is no function of Python's own; write `def name(p, ...)` that calls it")
     if any(is_kind(function) for is_kind in _NO_PROGRAMS):
-        raise ArgumentError(f"{function.__name__}: a program is a plain function, without async, await and yield")
+        name = getattr(function, "__name__", function)
+        raise ArgumentError(f"{name}: a program is a plain function, without async, await and yield")
     return ProgramFunction(function, Limits(max_steps, max_tokens))

@@ -280,8 +280,8 @@ class Execution(Recorder):
         here = getcurrent()
         if self.strand is not None and here is self.strand:
             return self.strand
-        user = here.execution if isinstance(here, Strand) else None
-        (user or self).fail(
+        user: Execution = (here.execution if isinstance(here, Strand) else None) or self
+        user.fail(
             ProgramError(
                 f"{quote(what)} was used outside of its own run, such as from another thread or by another particle; a "
                 "program uses the p that it was given, and the contexts that it has opened, where it was given them"
