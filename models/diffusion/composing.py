@@ -60,7 +60,7 @@ class ComposedDenoiser:
         steered = copy_steered(network, Steering(mask, words))
         self._plain, self._steered = (Network(partial(call, each), kind, clip) for each in (network, steered))
         self.picture, self.mask, self.start, self.until = picture, mask.bool(), start, until
-        self._noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(seed))
+        self._noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(seed), device="cpu")
 
     def x0hat(self, x: Tensor, t: NoiseLevel, /) -> Tensor:
         """(R, C, H, W) the clean latents expected."""
@@ -129,7 +129,7 @@ class Steering:
                 f"words={self._words} of a prompt of {tokens} tokens: outside of the mask there is nothing else to "
                 "hear, or they are none of them; give the numbers, from 0, of those that are about the subject"
             )
-        deaf = torch.zeros(tokens, dtype=torch.bool)
+        deaf = torch.zeros(tokens, dtype=torch.bool, device="cpu")
         deaf[self._words] = True
         return deaf
 

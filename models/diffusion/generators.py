@@ -133,7 +133,7 @@ class Langevin:
 
     def _walk(self, state: Latents, rows: Rows, at: Point, step: float, rng: Rng) -> Point:
         """Where the `rows` are after one move."""
-        noise = torch.as_tensor(rng.normal((len(state), *state.sampler.shape))).to(at.x)
+        noise = torch.from_numpy(rng.normal((len(state), *state.sampler.shape))).to(at.x)
         there = self._look(state, rows, at.drift(step) + step * gather(noise, rows))
         odds = log_odds(at, there, step).clamp(max=0.0).exp().cpu().numpy()
         taken = [bool(u < each) for u, each in zip(rng.uniform(len(state))[rows], odds, strict=True)]

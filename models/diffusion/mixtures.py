@@ -64,14 +64,17 @@ class GaussianMixture:
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """(n, d) draws."""
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
-        z = torch.randn(n, self.means.shape[1], generator=generator, dtype=torch.float64) * self._values[k].sqrt()
+        z = (
+            torch.randn(n, self.means.shape[1], generator=generator, dtype=torch.float64, device=self.means.device)
+            * self._values[k].sqrt()
+        )
         return self.means[k] + (z if self._vectors is None else torch.einsum("ne,nde->nd", z, self._vectors[k]))
 
     def observe(self, matrix: object, y: object, variance: float) -> tuple[float, GaussianMixture]:
         """Log evidence in nats and posterior of y = A x + N(0, variance I); `matrix` A is (m, d), `y` (m,)."""
         a = torch.as_tensor(matrix, dtype=torch.float64)
         seen = torch.as_tensor(y, dtype=torch.float64) - self.means @ a.T
-        across = a @ self.covariances @ a.T + variance * torch.eye(len(a), dtype=torch.float64)
+        across = a @ self.covariances @ a.T + variance * torch.eye(len(a), dtype=torch.float64, device=a.device)
         gain = torch.linalg.solve(across, a @ self.covariances).transpose(1, 2)
         fit = torch.distributions.MultivariateNormal(torch.zeros_like(seen), across).log_prob(seen)
         joint = fit + self.weights.log()
@@ -88,6 +91,6 @@ class GaussianMixture:
         """
         d = self.means.shape[1]
         p = torch.as_tensor(precision, dtype=torch.float64)
-        root = torch.linalg.cholesky(p if p.ndim else p * torch.eye(d, dtype=torch.float64)).T
+        root = torch.linalg.cholesky(p if p.ndim else p * torch.eye(d, dtype=torch.float64, device=p.device)).T
         log_z, posterior = self.observe(root, root @ torch.as_tensor(center, dtype=torch.float64), 1.0)
         return log_z + 0.5 * d * math.log(2 * math.pi), posterior

@@ -76,7 +76,7 @@ class Linear:
         )
         given = torch.cat([given, given.new_ones(len(given), 1)], 1)
         square = given.T @ given
-        ridge = 1e-9 * square.diagonal().mean() * torch.eye(len(square), dtype=torch.float64)
+        ridge = 1e-9 * square.diagonal().mean() * torch.eye(len(square), dtype=torch.float64, device=square.device)
         return Fit(torch.linalg.solve(square + ridge, given.T @ wanted), size)
 
 
@@ -132,7 +132,7 @@ def _draw_smooth(n: int, shape: Sequence[int]) -> Tensor:
     channels, *size = shape
     source = torch.Generator().manual_seed(0)
     grids = [[min(points, side) for side in size] for points in GRIDS]
-    total = sum(_blow_up(torch.randn(n, channels, *grid, generator=source), size) for grid in grids)
+    total = sum(_blow_up(torch.randn(n, channels, *grid, generator=source, device="cpu"), size) for grid in grids)
     assert isinstance(total, Tensor)
     return total / total.std()
 

@@ -35,7 +35,7 @@ def draws_from(scheduler: Any, schedule: NoiseSchedule, options: Mapping[str, An
         trial._step_index, trial._begin_index = None, None if trial._begin_index is None else 0
     drawn = torch.Generator().manual_seed(0)
     for k, (transition, t) in enumerate(zip(schedule.transitions, scheduler.timesteps, strict=True)):
-        x, output = (torch.randn(SHAPE, generator=drawn).to(t.device) for _ in range(2))
+        x, output = (torch.randn(SHAPE, generator=drawn, device="cpu").to(t.device) for _ in range(2))
         x = x * max(transition.before.sigma, 1.0)
         if hasattr(trial, "is_scale_input_called"):  # else it warns
             trial.is_scale_input_called = True
@@ -48,7 +48,7 @@ def draws_from(scheduler: Any, schedule: NoiseSchedule, options: Mapping[str, An
                 f"{type(cause).__name__}: {cause}"
             ) from cause
         said = predict(scheduler, output, x, transition.before)
-        noise = transition.std * torch.randn(SHAPE, generator=torch.Generator().manual_seed(k)).to(x)
+        noise = transition.std * torch.randn(SHAPE, generator=torch.Generator().manual_seed(k), device="cpu").to(x)
         ours = transition.mean(said.x0hat, said.epshat) + noise
         if not bool(theirs.isfinite().all()):
             return False

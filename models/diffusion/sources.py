@@ -116,7 +116,7 @@ class Denoisers:
 
     def draw_noise(self, sampler: DiffusionSampler, n: int, rng: Rng) -> Tensor:
         """(n, ...) the engine's noise."""
-        return torch.as_tensor(rng.normal((n, *sampler.shape))).to(sampler.device, sampler.dtype)
+        return torch.from_numpy(rng.normal((n, *sampler.shape))).to(sampler.device, sampler.dtype)
 
     def look(self, state: Latents) -> dict[str, Tensor]:
         """Call the networks for the rows alive; rows that died have zeros."""

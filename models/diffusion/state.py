@@ -59,7 +59,7 @@ class View:
         By how much the preview changes, on average over its coordinates, as those of the clean latents go one standard
         deviation up or down (see `calibration`).
         """
-        variance = torch.as_tensor(self.state.estimate_variance()[self.rows]).to(self.clean)
+        variance = torch.from_numpy(self.state.estimate_variance()[self.rows]).to(self.clean)
         if not bool((variance > 0.0).any()):  # nothing is open about a generator's latents
             return variance.double()
         signs = _draw_signs(self.state.sampler.shape).to(self.clean)
@@ -204,7 +204,7 @@ class Latents(Tree):
             with torch.no_grad():
                 shown = decode_latents(self, gather(self.x, new)).cpu()
             whole = self.leaves.setdefault("samples", shown.new_empty((len(self), *shown.shape[1:])))
-            whole[torch.as_tensor(new)] = shown
+            whole[torch.from_numpy(new)] = shown
             known[new] = True
 
     def recall(self, key: Hashable) -> NDArray[np.float64]:
@@ -228,4 +228,4 @@ class Latents(Tree):
 
 def _draw_signs(shape: tuple[int, ...]) -> Tensor:
     """+1 and -1 at random places, always the same."""
-    return torch.randint(2, shape, generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0
+    return torch.randint(2, shape, generator=torch.Generator().manual_seed(0), device="cpu") * 2.0 - 1.0

@@ -23,6 +23,7 @@ from feynkac.models.edits.scopes import (
     read_strength,
 )
 from feynkac.models.edits.sites import Site, find_width, name_site
+from feynkac.models.edits.tensors import take_tensor
 from feynkac.models.edits.vectors import check_place, read_vectors, take_vectors
 from feynkac.models.language.editing import Anatomy, Change, Mechanism, Prepared, Where
 
@@ -230,7 +231,7 @@ class Affine(Activation):
 
     @cached_property
     def _map(self) -> tuple[Tensor, Tensor]:
-        return torch.as_tensor(self.matrix), torch.as_tensor(self.offset)
+        return take_tensor(self.matrix), take_tensor(self.offset)
 
     def change(self, value: Tensor, amount: Tensor, layer: int, where: Where) -> Tensor:
         """See `Activation.change`."""

@@ -14,6 +14,7 @@ from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_real, as_whole
 from feynkac.base.words import is_word
 from feynkac.models.edits.activations import write_edit
+from feynkac.models.edits.tensors import take_tensor
 from feynkac.models.language.editing import Anatomy, Bias, Mechanism, Prepared, Span
 from feynkac.models.language.editing.contract import Spans
 
@@ -65,7 +66,7 @@ class Emphasise(Attending):
             return Prepared(spans=spans)
 
         def weigh(n_tokens: int, found: Spans, number: int) -> Tensor:
-            marked = torch.zeros(n_tokens, dtype=torch.bool)
+            marked = torch.zeros(n_tokens, dtype=torch.bool, device="cpu")
             for span in spans:
                 row = found.find(span)[number].cpu()
                 marked[: len(row)] |= row[:n_tokens]
@@ -91,7 +92,7 @@ class BiasAttention(Attending):
     def prepare(self, anatomy: Anatomy) -> Prepared:
         """See `feynkac.models.language.editing.Edit`."""
         try:
-            bias = torch.as_tensor(self.bias, dtype=torch.float32)
+            bias = take_tensor(self.bias, dtype=torch.float32)
         except (TypeError, ValueError, RuntimeError):
             raise ArgumentError(f"bias is {quote(self.bias)}; give a number for each token of the prompt") from None
         if bias.ndim not in (1, 2) or not bias.shape[-1] or not bias.isfinite().all():
@@ -108,7 +109,7 @@ class BiasAttention(Attending):
 
     def find_mechanism(self, anatomy: Anatomy) -> Mechanism:
         """See `feynkac.models.language.editing.Mechanical`."""
-        bias = torch.as_tensor(self.bias, dtype=torch.float32).detach().abs()
+        bias = take_tensor(self.bias, dtype=torch.float32).detach().abs()
         return Mechanism((self._name_heads(), tuple(bias.shape)), tuple(bias.flatten().tolist()))
 
 
@@ -136,10 +137,10 @@ def make_biases(anatomy: Anatomy, layer: Any, heads: Any, queries: str, weigh: A
 def _read_heads(heads: Any, anatomy: Anatomy, layer: int) -> Tensor:
     """(heads,) 1 for those that are named."""
     if heads is None:
-        return torch.ones(anatomy.heads)
+        return torch.ones(anatomy.heads, device="cpu")
     if isinstance(heads, str) or not isinstance(heads, Sequence | range):
         raise ArgumentError(f"heads is {quote(heads)}; give numbers, or a mapping from layers to numbers")
-    which = torch.zeros(anatomy.heads)
+    which = torch.zeros(anatomy.heads, device="cpu")
     for head in heads:
         number = as_whole(head)
         if number is None or not 0 <= number < anatomy.heads:

@@ -13,6 +13,7 @@ from torch import Tensor
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_real, as_whole
 from feynkac.models.edits.sites import Site
+from feynkac.models.edits.tensors import take_tensor
 
 if TYPE_CHECKING:
     from feynkac.models.edits.fitting.captures import At
@@ -38,7 +39,7 @@ class Direction(Mapping[int, Tensor]):
         of: Site = "residual",
         method: str = "given",
     ) -> None:
-        found = {layer: torch.as_tensor(v).detach().to("cpu", torch.float32).clone() for layer, v in vectors.items()}
+        found = {layer: take_tensor(v).detach().to("cpu", torch.float32).clone() for layer, v in vectors.items()}
         if not found:
             raise ArgumentError("a direction has a vector for at least one layer")
         for layer, vector in found.items():

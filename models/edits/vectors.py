@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.sites import find_width
+from feynkac.models.edits.tensors import take_tensor
 from feynkac.models.language.editing import Anatomy
 
 
 def take_vectors(direction: Any, layer: int) -> Tensor:
     """(W,) or (K, W) of a layer, without its gradient; one row is one vector."""
     found = direction[layer] if isinstance(direction, Mapping) else direction
-    found = found.detach() if isinstance(found, Tensor) else torch.as_tensor(found)
+    found = take_tensor(found).detach()
     return found[0] if found.ndim == 2 and len(found) == 1 else found
 
 

@@ -12,6 +12,7 @@ from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_whole
 from feynkac.models.edits.activations import write_edit
 from feynkac.models.edits.scopes import Scope, check_scope, is_inside, name_scope, prepare_changes, read_factor
+from feynkac.models.edits.tensors import take_tensor
 from feynkac.models.language.editing import Anatomy, Change, Mechanism, Prepared, Where
 
 
@@ -42,7 +43,7 @@ class Shift:
             raise ArgumentError("differences are given as {name of a parameter: tensor}, of at least one")
         if strength == 0.0:
             return Prepared()
-        given = {name: torch.as_tensor(difference) for name, difference in self.differences.items()}
+        given = {name: take_tensor(difference) for name, difference in self.differences.items()}
         return Prepared(weights={name: self._add(name, value, strength, share) for name, value in given.items()})
 
     def _add(self, name: str, difference: Tensor, strength: float, share: float) -> Callable[[Tensor], Tensor]:
@@ -89,7 +90,7 @@ class ScaleHeads:
             if layer is None or number is None or not 0 <= number < anatomy.heads:
                 raise ArgumentError(f"{quote(key)} is no (layer, head): this model has heads 0..{anatomy.heads - 1}")
             found = anatomy.read_layer(layer)
-            scale = by_layer.setdefault(found, torch.ones(anatomy.heads, anatomy.find_head_size(found)))
+            scale = by_layer.setdefault(found, torch.ones(anatomy.heads, anatomy.find_head_size(found), device="cpu"))
             scale[number] = read_factor(f"the factor of {key}", factor)
         changes = [
             Change(anatomy.name_output(layer), self._scale(scale.flatten()), "input")

@@ -31,12 +31,14 @@ class Observation(Guess):
         if isinstance(self.prior, str):
             variance = view.estimate_variance()
         else:
-            variance = torch.full((len(view.rows),), view.noise_level.variance(self.prior), dtype=torch.float64)
+            variance = torch.full(
+                (len(view.rows),), view.noise_level.variance(self.prior), dtype=torch.float64, device="cpu"
+            )
         return store(self, view, self._log_density(view.estimate, variance))
 
     def final(self, state: State, rows: Rows) -> LogW:
         """(R,) nats: log N(y; A x, noise^2 I)."""
-        zero = torch.zeros(1, dtype=torch.float64)
+        zero = torch.zeros(1, dtype=torch.float64, device="cpu")
         outputs = require_outputs(state, self.name).outputs(rows)
         return np.concatenate([self._log_density(x, zero.to(x.device)).cpu().numpy() for _, x in outputs])
 

@@ -33,7 +33,7 @@ def inpainting(mask: Tensor) -> Operator:
     if mask.dtype != torch.bool or not bool(mask.any()):
         raise ArgumentError(f"inpainting: the mask is {mask.dtype}; it must be bool, True where the sample is seen")
     seen = torch.nonzero(mask.flatten())[:, 0]
-    return Operator("inpainting", lambda x: x.flatten(1)[:, seen.to(x.device)], _flat, torch.ones(1))
+    return Operator("inpainting", lambda x: x.flatten(1)[:, seen.to(x.device)], _flat, torch.ones(1, device="cpu"))
 
 
 def superresolution(factor: int) -> Operator:
@@ -46,12 +46,12 @@ def superresolution(factor: int) -> Operator:
             raise ArgumentError(f"superresolution({factor}) of {tuple(x.shape)}: sides must be multiples of the factor")
         return x.unflatten(-1, (-1, factor)).mean(-1).unflatten(-2, (-1, factor)).mean(-2)
 
-    return Operator("superresolution", pool, _flat, torch.full((1,), 1.0 / factor**2))
+    return Operator("superresolution", pool, _flat, torch.full((1,), 1.0 / factor**2, device="cpu"))
 
 
 def deblurring(kernel: Tensor, height: int, width: int) -> Operator:
     """See (..., height, width) samples through a blur with `kernel` (kh, kw), which goes around at the edges."""
-    padded = torch.zeros(height, width, dtype=torch.float64)
+    padded = torch.zeros(height, width, dtype=torch.float64, device="cpu")
     padded[: kernel.shape[0], : kernel.shape[1]] = kernel
     shifts = (-(kernel.shape[0] // 2), -(kernel.shape[1] // 2))
     spectrum = torch.fft.fft2(torch.roll(padded, shifts, (0, 1)))

@@ -66,7 +66,11 @@ def clashes(radii: Any, bonded: Any = (), stiffness: float = 1.0, every: Steps =
     if size.ndim > 1 or not bool((size >= 0.0).all()) or not bool(torch.isfinite(size).all()):
         raise ArgumentError(f"clashes(radii={quote(radii)}): give one number of at least 0, or one for each atom")
     stiffness = read_real("clashes: stiffness", stiffness, 0.0)
-    free = _read_atoms("clashes", "bonded", bonded, 2) if len(bonded) else torch.zeros(0, 2, dtype=torch.long)
+    free = (
+        _read_atoms("clashes", "bonded", bonded, 2)
+        if len(bonded)
+        else torch.zeros(0, 2, dtype=torch.long, device="cpu")
+    )
 
     def energy(x: Tensor) -> Tensor:
         _take(x, free, "clashes")

@@ -47,7 +47,7 @@ def fit_affine(
     share = read_real("shrink", shrink, 0.0)
     if share >= 1.0 or (share > 0.0 and not covariance):
         raise ArgumentError(f"shrink is {shrink}; it is a share below 1 of covariance=True")
-    matrix = torch.eye(target.shape[1], dtype=torch.float64)
+    matrix = torch.eye(target.shape[1], dtype=torch.float64, device="cpu")
     if covariance:
         matrix = _transport(_find_covariance(source, share, "away"), _find_covariance(target, share, "toward"))
     offset = target.mean(0) - matrix @ source.mean(0)
@@ -61,7 +61,7 @@ def _find_covariance(values: Tensor, share: float, name: str) -> Tensor:
             f"{n} texts {name} do not determine a covariance of {d} numbers; give more than {d}, or shrink=0.1"
         )
     found = torch.cov(values.T, correction=0)
-    return (1.0 - share) * found + share * found.diagonal().mean() * torch.eye(d, dtype=values.dtype)
+    return (1.0 - share) * found + share * found.diagonal().mean() * torch.eye(d, dtype=values.dtype, device="cpu")
 
 
 def _transport(source: Tensor, target: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class Effects:
         moves.
         """
         count = self.matrix.shape[1]
-        wanted = torch.zeros(count, dtype=torch.float64)
+        wanted = torch.zeros(count, dtype=torch.float64, device="cpu")
         for feature, change in (target if isinstance(target, Mapping) else {target: 1.0}).items():
             number = as_whole(feature)
             if number is None or not 0 <= number < count:
@@ -82,7 +82,7 @@ def target_features(
     plain = capture(lm, texts, sorted({to, behind}), at, blocks=blocks).at
     codes = encode(features, plain[behind])
     length = size * plain[to].norm(dim=-1).mean()
-    drawn = torch.randn(count, anatomy.width, generator=torch.Generator().manual_seed(seed))
+    drawn = torch.randn(count, anatomy.width, generator=torch.Generator().manual_seed(seed), device="cpu")
     drawn *= length / drawn.norm(dim=1, keepdim=True)
     changes = []
     for vector in drawn:
@@ -103,4 +103,6 @@ def _solve(matrix: Tensor, wanted: Tensor, ridge: float) -> Tensor:
     gram = matrix.T @ matrix
     if not (scale := float(gram.diagonal().mean())) > 0:
         raise ArgumentError("no vector moves these features; try other texts, a larger strength or another layer")
-    return torch.linalg.lstsq(gram + share * scale * torch.eye(len(gram), dtype=gram.dtype), matrix.T @ wanted).solution
+    return torch.linalg.lstsq(
+        gram + share * scale * torch.eye(len(gram), dtype=gram.dtype, device="cpu"), matrix.T @ wanted
+    ).solution

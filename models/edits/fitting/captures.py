@@ -23,6 +23,7 @@ from feynkac.models.edits.fitting.passes import (
     read_texts,
 )  # fmt: skip
 from feynkac.models.edits.sites import Site, name_site
+from feynkac.models.edits.tensors import take_tensor
 from feynkac.models.language.editing.edits import find_input
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Activations:
     of: Site = "residual"
 
     def __post_init__(self) -> None:
-        tensors = {layer: torch.as_tensor(value).detach().to("cpu", torch.float32) for layer, value in self.at.items()}
+        tensors = {layer: take_tensor(value).detach().to("cpu", torch.float32) for layer, value in self.at.items()}
         if not tensors or len({len(value) if value.ndim else 0 for value in tensors.values()}) != 1:
             raise ArgumentError("activations are given as {layer: (n, d)}, of at least one layer and with one n")
         for layer, value in tensors.items():
@@ -93,7 +94,7 @@ def capture(
     places = {layer: name_site(anatomy, layer, of) for layer in dict.fromkeys(chosen)}
     reads = [_read_position(text, at, f"texts[{i}]") for i, text in enumerate(tokens)]
     found: dict[int, list[Any]] = {layer: [None] * len(tokens) for layer in places}
-    entropy = torch.empty(len(tokens))
+    entropy = torch.empty(len(tokens), device="cpu")
     for numbers in list_batches(tokens):
         with open_pass(lm, [tokens[i] for i in numbers]) as (twin, rows):
             share = torch.stack([reads[i] for i in numbers]).to(rows.device)
@@ -137,13 +138,13 @@ def _read_position(text: Tokens, at: Any, name: str) -> Tensor:
     first = text.start if text.start < length else 0
     if isinstance(at, str) and at == "mean":
         first += first == 0 and length > 1
-        share = torch.zeros(1, length)
+        share = torch.zeros(1, length, device="cpu")
         share[0, first:] = 1.0 / (length - first)
         return share
     wanted = [-1] if isinstance(at, str) and at == "last" else list(at) if isinstance(at, range) else [as_whole(at)]
     if (isinstance(at, str | range) and not wanted) or None in wanted:
         raise ArgumentError(f"at is {quote(at)}; it must be 'last', 'mean', a number, or a range of numbers")
-    share = torch.zeros(len(wanted), length)
+    share = torch.zeros(len(wanted), length, device="cpu")
     for row, number in zip(share, wanted, strict=True):
         assert number is not None
         if not first - length <= number < length - first:

@@ -55,7 +55,7 @@ def _read_strength(strength: float) -> float:
 
 def _diverge(log_p: Tensor, log_q: Tensor) -> Tensor:
     """(n,) Jensen-Shannon divergences of (n, V) laws, in nats."""
-    middle = torch.logaddexp(log_p, log_q) - torch.tensor(2.0).log()
+    middle = torch.logaddexp(log_p, log_q) - torch.tensor(2.0, device="cpu").log()
     one, other = ((log.exp() * (log - middle).nan_to_num(0.0)).sum(1) for log in (log_p, log_q))
     return (one + other) / 2
 

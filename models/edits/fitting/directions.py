@@ -13,6 +13,7 @@ from feynkac.base.words import is_word
 from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.fitting.captures import Activations
 from feynkac.models.edits.fitting.methods import METHODS, Graded, Method, measure_separation
+from feynkac.models.edits.tensors import take_tensor
 
 if TYPE_CHECKING:
     pass
@@ -119,7 +120,7 @@ def _check_groups(high: Activations, other: Activations | None, both: bool, meth
 def _read_weights(weights: Any, n: int) -> Tensor:
     if weights is None:
         raise ArgumentError("method='entropy' needs weights=; these activations were captured without entropies")
-    found = torch.as_tensor(weights, dtype=torch.float64).reshape(-1)
+    found = take_tensor(weights, dtype=torch.float64).reshape(-1)
     if len(found) != n or not found.isfinite().all() or (found < 0).any() or found.sum() <= 0:
         raise ArgumentError(f"weights are {len(found)} numbers for {n} texts; give one each, none negative, not all 0")
     return found

@@ -16,6 +16,7 @@ from feynkac.base.errors import ArgumentError
 from feynkac.base.numbers import read_whole
 from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.features import Features, encode_zeros, put
+from feynkac.models.edits.tensors import take_tensor
 
 _CHUNK = 1024
 
@@ -35,7 +36,9 @@ def list_rows(features: Features, width: int) -> Tensor:
     code = encode_zeros(features, width)
     count = code.shape[-1]
     nothing = features.decode(torch.zeros_like(code))
-    units = (torch.nn.functional.one_hot(some, count).to(code) for some in torch.arange(count).split(_CHUNK))
+    units = (
+        torch.nn.functional.one_hot(some, count).to(code) for some in torch.arange(count, device="cpu").split(_CHUNK)
+    )
     return torch.cat([features.decode(some) - nothing for some in units]).float().cpu()
 
 
@@ -84,7 +87,7 @@ def decompose(
 def _pursue(rows: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
     lengths = rows.norm(dim=1).clamp_min(1e-30)
     chosen: list[int] = []
-    weights, left = torch.empty(0, dtype=rows.dtype), target
+    weights, left = torch.empty(0, dtype=rows.dtype, device="cpu"), target
     for _ in range(min(count, *rows.shape)):
         fit = (rows @ left).abs() / lengths
         fit[chosen] = -1.0
@@ -93,7 +96,7 @@ def _pursue(rows: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
         left = target - weights @ rows[chosen]
         if left.norm() <= 1e-6 * target.norm():
             break
-    return torch.tensor(chosen), weights
+    return torch.tensor(chosen, device="cpu"), weights
 
 
 def _read_vector(direction: Direction | Tensor, layer: int | None) -> Tensor:
@@ -102,7 +105,7 @@ def _read_vector(direction: Direction | Tensor, layer: int | None) -> Tensor:
             raise ArgumentError(f"the direction has several layers, {list(direction)}; say which with layer=")
         found = next(iter(direction.values())) if layer is None else direction.at(layer)[layer]
     else:
-        found = torch.as_tensor(direction).detach().float().cpu()
+        found = take_tensor(direction).detach().float().cpu()
     if found.ndim != 1 or not found.norm() > 0:
         raise ArgumentError(f"the direction is {tuple(found.shape)}, or 0; give one vector")
     return found

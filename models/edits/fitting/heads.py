@@ -42,7 +42,7 @@ def fit_function_vector(
     at = anatomy.read_layer(layer)
     chosen = _read_heads(anatomy, at, heads)
     means = capture(lm, prompts, list(chosen), "last", "heads", blocks=blocks).at
-    total = torch.zeros(anatomy.width)
+    total = torch.zeros(anatomy.width, device="cpu")
     for number, some in chosen.items():
         value = means[number].mean(0).reshape(anatomy.heads, -1)
         kept = torch.zeros_like(value)

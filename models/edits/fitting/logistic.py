@@ -24,8 +24,10 @@ def fit_logistic(values: Tensor, labels: Tensor, ridge: float) -> tuple[Tensor, 
     mean = values.mean(0)
     scale = (values - mean).square().sum(1).mean().sqrt().clamp_min(1e-30)
     basis, within = torch.linalg.qr(((values - mean) / scale).T)
-    rows = torch.cat([within.T, torch.ones(len(values), 1, dtype=values.dtype)], 1)  # the last weight is the offset
-    penalty = torch.full((rows.shape[1],), ridge, dtype=values.dtype)
+    rows = torch.cat(
+        [within.T, torch.ones(len(values), 1, dtype=values.dtype, device="cpu")], 1
+    )  # the last weight is the offset
+    penalty = torch.full((rows.shape[1],), ridge, dtype=values.dtype, device="cpu")
     penalty[-1] = 0.0
     found = _minimise(rows, labels, penalty)
     weight = basis @ found[:-1] / scale
@@ -37,7 +39,7 @@ def _minimise(rows: Tensor, labels: Tensor, penalty: Tensor) -> Tensor:
         score = rows @ w
         return (torch.nn.functional.softplus(score) - labels * score).mean() + 0.5 * (penalty * w * w).sum()
 
-    w = torch.zeros(rows.shape[1], dtype=rows.dtype)
+    w = torch.zeros(rows.shape[1], dtype=rows.dtype, device="cpu")
     for _ in range(_STEPS):
         p = (rows @ w).sigmoid()
         gradient = rows.T @ (p - labels) / len(rows) + penalty * w
@@ -100,7 +102,7 @@ def fit_probe(
     if (strength := read_real("ridge", ridge, 0.0)) == 0.0:
         raise ArgumentError("ridge is 0, with which texts that can be told apart have no best probe; give 0.01, say")
     values = torch.cat([toward.at[at], away.at[at]]).double()
-    labels = torch.cat([torch.ones(len(toward)), torch.zeros(len(away))]).double()
+    labels = torch.cat([torch.ones(len(toward), device="cpu"), torch.zeros(len(away), device="cpu")]).double()
     weight, offset = fit_logistic(values, labels, strength)
     return Probe(weight.float(), offset.float(), level, at)
 

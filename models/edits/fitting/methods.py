@@ -43,14 +43,14 @@ class Graded:
                 f"method='pca' takes the differences of pairs, and there are {len(high)} texts toward and {len(low)} "
                 "away; give as many, in pairs, or another method"
             )
-        grades = torch.cat([torch.ones(len(high)), torch.zeros(len(low))]).double()
-        numbers = torch.cat([torch.arange(len(high)), torch.arange(len(low))])
+        grades = torch.cat([torch.ones(len(high), device="cpu"), torch.zeros(len(low), device="cpu")]).double()
+        numbers = torch.cat([torch.arange(len(high), device="cpu"), torch.arange(len(low), device="cpu")])
         return cls(torch.cat([high, low]).double(), grades, numbers, paired=paired)
 
     @classmethod
     def weigh(cls, values: Tensor, weights: Tensor) -> Graded:
         """One group (n, d) with weights (n,)."""
-        return cls(values.double(), weights, torch.arange(len(values)), grouped=False)
+        return cls(values.double(), weights, torch.arange(len(values), device="cpu"), grouped=False)
 
     @cached_property
     def difference(self) -> Tensor:

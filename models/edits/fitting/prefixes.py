@@ -87,7 +87,9 @@ def _measure(lm: CausalLM, texts: Sequence[Tokens], vectors: Tensor, scope: rang
             _add(twin.model.get_submodule(module), vectors, scope),
         ):
             law = twin.model(input_ids=rows, use_cache=False).logits[:, :-1].float().log_softmax(2)
-            answers = torch.stack([torch.arange(1, len(text.ids)) >= text.start for text in some]).to(rows.device)
+            answers = torch.stack([torch.arange(1, len(text.ids), device="cpu") >= text.start for text in some]).to(
+                rows.device
+            )
             loss = -(law.gather(2, rows[:, 1:, None])[..., 0] * answers).sum() / tokens
             gradient += torch.autograd.grad(loss, [vectors])[0]
         total += float(loss.detach())

@@ -133,7 +133,7 @@ def _read_layers(anatomy: Anatomy, layers: Sequence[int] | None) -> list[int]:
 
 def _spread(anatomy: Anatomy, tried: Sequence[int], gains: Sequence[Tensor]) -> Tensor:
     """(layers, heads) means of gains at the heads of the layers `tried`, -inf elsewhere."""
-    found = torch.full((anatomy.n_layers, anatomy.heads), -torch.inf, dtype=torch.float64)
+    found = torch.full((anatomy.n_layers, anatomy.heads), -torch.inf, dtype=torch.float64, device="cpu")
     found[tried] = torch.stack(list(gains)).mean(0).reshape(len(tried), anatomy.heads)
     return found
 
@@ -164,10 +164,10 @@ def _score_all(lm: CausalLM, answers: Sequence[Tokens], kinds: Sequence[Any]) ->
     groups: dict[tuple[int, ...], list[int]] = {}
     for number, answer in enumerate(answers):
         groups.setdefault(answer.ids[:-1], []).append(number)
-    scores = torch.empty(len(kinds), len(answers), dtype=torch.float64)
+    scores = torch.empty(len(kinds), len(answers), dtype=torch.float64, device="cpu")
     for read, members in groups.items():
         start = answers[members[0]].start
-        written = torch.tensor([answers[number].ids[start:] for number in members])
+        written = torch.tensor([answers[number].ids[start:] for number in members], device="cpu")
         scores[:, members] = _score(lm, Tokens(read, start), written, kinds)
     return scores
 
@@ -175,7 +175,7 @@ def _score_all(lm: CausalLM, answers: Sequence[Tokens], kinds: Sequence[Any]) ->
 @torch.inference_mode()
 def _score(lm: CausalLM, text: Tokens, written: Tensor, kinds: Sequence[Any]) -> Tensor:
     """(n, A) log-probabilities of the tokens `written` (A, K) behind the prompt, under each of n edits."""
-    at = torch.arange(text.start - 1, len(text.ids))
+    at = torch.arange(text.start - 1, len(text.ids), device="cpu")
     found = []
     for some in _split(kinds, max(1, _ROWS // len(at))):
         with open_pass(lm, [text] * len(some), some) as (twin, rows):
@@ -183,7 +183,7 @@ def _score(lm: CausalLM, text: Tokens, written: Tensor, kinds: Sequence[Any]) ->
             with select_rows(twin.model, order, at.to(rows.device).repeat(len(some))) as select:
                 logits = select.apply(twin.model(input_ids=rows, use_cache=False).logits)
         law = logits.double().log_softmax(1).cpu().reshape(len(some), len(at), -1)
-        found.append(law[:, torch.arange(len(at)), written].sum(2))
+        found.append(law[:, torch.arange(len(at), device="cpu"), written].sum(2))
     return torch.cat(found)
 
 

@@ -47,7 +47,7 @@ def left_half(image: Tensor) -> Tensor:
     """The mask of the left half of an image (C, H, W)."""
     import torch
 
-    return (torch.arange(image.shape[-1]) < image.shape[-1] // 2).expand(image.shape)
+    return (torch.arange(image.shape[-1], device="cpu") < image.shape[-1] // 2).expand(image.shape)
 
 
 def digit(which: int = 2) -> Tensor:
