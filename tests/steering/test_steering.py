@@ -56,7 +56,8 @@ def test_impossible_and_invalid_constraints_are_refused_by_name(tiny_lm) -> None
         (lambda: fk.regex("z+"), "z"),
         (lambda: fk.regex("(a"), "regex"),
         (lambda: fk.json_schema({"type": "integer", "minimum": 3, "maximum": 2}), "schema"),
-        (lambda: fk.json_schema({"not": {}}, unsupported="refuse"), "#/not"),
+        (lambda: fk.json_schema({"not": {}}, unsupported="refuse"), "no value meets it"),
+        (lambda: fk.json_schema({"not": {"const": 3}}, unsupported="refuse"), "#/not"),
         (lambda: fk.json_schema("{"), "JSON"),
         (lambda: fk.grammar("start: nonsense"), "nonsense"),
     )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from peers import laws
 from peers.cases import Case, make_cases
-from peers.child import Passes, measure, read_peak, reset_peak
+from peers.child import Passes, measure
 from peers.outcomes import Outcome
 from peers.registry import PEERS, ROOT
 
@@ -91,16 +94,25 @@ def test_positions_and_passes_are_counted() -> None:
     assert found["positions"] == 28 and found["tokens"] == 20 and 0.0 < found["forward"] <= found["seconds"]
 
 
+PEAKS = """
+from peers.child import read_peak, reset_peak
+
+reset_peak()
+before = read_peak()
+held = bytearray(b"x" * 60_000_000)
+grown = read_peak()
+del held
+reset_peak()
+print(grown - before > 50 and read_peak() < grown - 40)
+"""
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks of memory are read from /proc")
 def test_the_peak_is_that_since_the_reset() -> None:
-    reset_peak()
-    before = read_peak()
-    held = bytearray(b"x" * 60_000_000)
-    grown = read_peak()
-    del held
-    reset_peak()
-    assert before is not None and grown is not None
-    assert grown - before > 50 and read_peak() < grown - 40
+    """In a process of its own: of a large one the system may take pages back meanwhile."""
+    paths = os.environ | {"PYTHONPATH": str(FOLDER.parent)}
+    done = subprocess.run([sys.executable, "-c", PEAKS], env=paths, capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
 
 
 def test_our_adapter_does_its_tasks(smollm2) -> None:
