@@ -81,7 +81,7 @@ class Trail:
             **{name: _list_nats(noted[name]) for name in _NATS},
             "rows": [rows.tolist() for rows in noted["rows"]],
             "pieces": self._spell(state),
-            "killers": [[of.get(i, "") for i in range(n)] for of, n in zip(noted["killers"], sizes, strict=True)],
+            "killers": [_list_names(of, n) for of, n in zip(noted["killers"], sizes, strict=True)],
         }
         return {**told, "moved": [list(rows) for rows in noted["moved"]]} if self.moves else told
 
@@ -111,6 +111,13 @@ def read_piece(known: dict[tuple[bytes, bytes], tuple[str, bytes]], begun: bytes
         text, used = codecs.utf_8_decode(data, "replace", False)
         found = known[begun, piece] = text, data[used:]
     return found
+
+
+def _list_names(killers: Mapping[int, str], n: int) -> list[str]:
+    names = [""] * n
+    for i, name in killers.items():
+        names[i] = name
+    return names
 
 
 def _list_nats(columns: Sequence[LogW | None]) -> list[list[float]]:

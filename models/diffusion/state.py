@@ -189,11 +189,12 @@ class Latents(Tree):
     def find_originals(self, rows: Rows) -> Rows:
         """(R,) for each of `rows` the first of them with the same latent and problem."""
         sums = gather(self.x, rows).flatten(1).sum(1, dtype=torch.float64).tolist()
-        first, found = dict[tuple[int, float], int](), rows.copy()
-        for i, key in enumerate(zip(self.group[rows].tolist(), sums, strict=True)):
-            original = first.setdefault(key, int(rows[i]))
-            if torch.equal(self.x[original], self.x[int(rows[i])]):
-                found[i] = original
+        first = dict[tuple[int, float], int]()
+        keys = zip(self.group[rows].tolist(), sums, strict=True)
+        found = np.array([first.setdefault(key, i) for key, i in zip(keys, rows.tolist(), strict=True)], rows.dtype)
+        for part in self.sampler.batches(np.flatnonzero(found != rows)):  # a sum alone may be that of another latent
+            same = (gather(self.x, found[part]) == gather(self.x, rows[part])).flatten(1).all(1).cpu().numpy()
+            found[part[~same]] = rows[part[~same]]
         return found
 
     def _decode(self, part: Rows) -> None:
