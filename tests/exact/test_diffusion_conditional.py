@@ -214,9 +214,11 @@ def assert_target_stays(sampler, n, expected, seed, **options):
     assert np.abs(z).max() < Z_LIMIT, f"z = {z}"
 
 
-@pytest.mark.parametrize(("proposal", "seed"), [("base", 1), ("denoiser", 2), ("x0hat", 3)])
-def test_the_target_stays_and_the_inverse_evidence_is_unbiased(proposal, seed, expected):
-    assert_target_stays(short(proposal), 6, expected, seed)
+@pytest.mark.parametrize(
+    ("proposal", "n", "seed"), [("base", 6, 1), ("denoiser", 6, 2), ("x0hat", 6, 3), ("far", 3, 5)]
+)
+def test_the_target_stays_and_the_inverse_evidence_is_unbiased(proposal, n, seed, expected):
+    assert_target_stays(short(proposal), n, expected, seed)
 
 
 def test_levels_may_depend_on_the_population(expected):
@@ -247,7 +249,6 @@ class FreeEnd(fd.DiffusionSampler):
 
 @pytest.mark.parametrize("mutant", [OwnRatio, FreeStart, FreeEnd])
 def test_wrong_replays_are_found(mutant, expected):
-    assert_target_stays(short("far"), 3, expected, 5)
     with pytest.raises(AssertionError, match="z ="):
         assert_target_stays(short("far", cls=mutant), 3, expected, 5)
 
