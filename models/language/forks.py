@@ -1,11 +1,14 @@
-"""A process that was forked off has none of its parent's threads, and torch would wait for them for ever.
+"""Torch and numba share one pool of OpenMP's threads.
 
-Torch and numba share one pool of OpenMP: threads that either has started in the parent are missed by both.
+A process that was forked off has none of its parent's, and would wait for ever for those that either has started there.
+And where numba starts its own, torch would have as many from then on.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from feynkac.base.errors import ModelError
 
@@ -20,7 +23,8 @@ def check_process() -> None:
 
     global _first
     if _first is None:
-        _first = os.getpid(), max(torch.get_num_threads(), get_num_threads())
+        with keep_threads():  # numba starts its own to count them
+            _first = os.getpid(), max(torch.get_num_threads(), get_num_threads())
     parent, threads = _first
     if os.getpid() != parent and threads > 1:
         raise ModelError(
@@ -28,3 +32,16 @@ def check_process() -> None:
             "them for ever. Start it by multiprocessing.get_context('spawn'), or fork before the first run, or let the "
             "parent run on one thread (OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1)"
         )
+
+
+@contextmanager
+def keep_threads() -> Iterator[None]:
+    """Leave torch the number of threads that it has, whatever numba starts meanwhile."""
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != before:
+            torch.set_num_threads(before)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import ModelError
 from feynkac.base.masks import TokenMask, words
+from feynkac.models.language.forks import keep_threads
 
 BLOCK = 1024
 """Tokens whose probabilities are summed together; a draw finds its block first, then its token in the block."""
@@ -215,7 +216,8 @@ def run_kernel(parallel: Callable[..., None], alone: Callable[..., None], *args:
     else:
         with _one_kernel:
             _owner = os.getpid()
-            parallel(*args)
+            with keep_threads():
+                parallel(*args)
             _layer = threading_layer()
 
 

@@ -229,3 +229,26 @@ def test_an_index_out_of_bounds_is_told_where_indices_are_checked(tmp_path) -> N
     done = subprocess.run([sys.executable, "-P", "-c", CHECKED], capture_output=True, text=True, timeout=100,
                           env=environment, check=False)  # fmt: skip
     assert done.stdout == "told\n", done.stderr
+
+
+THREADS = """
+import numpy as np
+import torch
+from feynkac.models.language.draws.kernels import normalise
+from feynkac.models.language.forks import check_process
+
+torch.set_num_threads(1)
+check_process()
+print(torch.get_num_threads())
+normalise(np.zeros((4, 64), np.float32), np.full((4, 2), 2**32 - 1, np.uint32), np.ones(4, np.float32))
+print(torch.get_num_threads())
+"""
+
+
+def test_the_number_of_torch_s_threads_stays_as_it_was() -> None:
+    """numba starts its own on the first call, and where both use OpenMP torch would have as many from then on."""
+    threads = os.environ | {"NUMBA_NUM_THREADS": "2", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", THREADS], env=threads, capture_output=True, text=True, timeout=100
+    )
+    assert done.stdout == "1\n1\n", done.stderr
