@@ -17,6 +17,21 @@ Method = Callable[[int, int], Texts]
 Score = Callable[[str], float]
 
 
+def baselines(
+    pool: NDArray[np.object_], model: DiscreteDiffusion, score: Score, scale: float, log_psi: Score, blind: Method
+) -> dict[str, Method]:
+    """All that does without our weights: `pool` has samples of `model`, `blind` is guided, its weights are left out."""
+    return {
+        "base model": plain(pool),
+        "best of N": best_of(pool, score),
+        "guidance without weights": unweighted(blind),
+        "published FK, difference": fk_steering(model, score, scale),
+        "published FK, difference, adaptive": fk_steering(model, score, scale, adaptive=True),
+        "published FK, max": fk_steering(model, score, scale, potential="max"),
+        "importance sampling": importance(pool, log_psi),
+    }
+
+
 def plain(pool: NDArray[np.object_]) -> Method:
     """Samples of the base model, from a `pool` of them."""
     return lambda n, runs: _even(_blocks(pool, n))

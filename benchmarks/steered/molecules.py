@@ -76,13 +76,7 @@ def methods(base: NDArray[np.object_]) -> dict[str, masked.Method]:
 
     blind = written(model.with_proposal(Unweighted(first_order)), target, resample=schemes.never)
     return {
-        "base model": masked.plain(base),
-        "best of N": masked.best_of(base, qed),
-        "guidance without weights": masked.unweighted(blind),
-        "published FK, difference": masked.fk_steering(model, qed, SCALE),
-        "published FK, difference, adaptive": masked.fk_steering(model, qed, SCALE, adaptive=True),
-        "published FK, max": masked.fk_steering(model, qed, SCALE, potential="max"),
-        "importance sampling": masked.importance(base, log_psi),
+        **masked.baselines(base, model, qed, SCALE, log_psi, blind),
         "feynkac, Lookahead": written(model, guess),
     }
 

@@ -166,13 +166,7 @@ def methods(control: Control, base: NDArray[np.object_]) -> dict[str, masked.Met
     first_order = FirstOrder(by_difference(target, worst=control.else_, top=16), trust=2.0)
     blind = written(model.with_proposal(Unweighted(first_order)), target, resample=schemes.never)
     return {
-        "base model": masked.plain(base),
-        "best of N": masked.best_of(base, score),
-        "guidance without weights": masked.unweighted(blind),
-        "published FK, difference": masked.fk_steering(model, score, scale),
-        "published FK, difference, adaptive": masked.fk_steering(model, score, scale, adaptive=True),
-        "published FK, max": masked.fk_steering(model, score, scale, potential="max"),
-        "importance sampling": masked.importance(base, lambda text: scale * score(text)),
+        **masked.baselines(base, model, score, scale, lambda text: scale * score(text), blind),
         "feynkac, Lookahead": written(model, guess),
         "feynkac, Lookahead, guided": written(model.with_proposal(first_order), guess),
     }
