@@ -66,7 +66,7 @@ class Plan:
         if not is_word(self.algorithm, ALGORITHMS):
             raise ArgumentError(f"algorithm is {quote(self.algorithm)}; it must be one of {', '.join(ALGORITHMS)}")
         for name, low in (("particles", 1), ("islands", 1), ("sweeps", 2)):
-            if (value := getattr(self, name)) is not None:  # numbers of numpy become Python's
+            if (value := getattr(self, name)) is not None or name != "sweeps":  # numbers of numpy become Python's
                 object.__setattr__(self, name, read_whole(name, value, low, ADVICE.get(name, "")))
         if self.particles % self.islands:
             parts = f"it must divide the {self.particles} particles into equal parts"

@@ -98,6 +98,8 @@ def test_terminals_share_out_the_text_in_every_way() -> None:
         ("start: x\nx: /((a|b){1,400}){1,400}/", 2, "x needs too large an automaton"),
         ('start: "a"~5..2', 1, "no number is both"),
         ('start: "a"~99999999', 1, "too many"),
+        ('start: ~3 "a"', 1, "'3' stands where a text, a name or a bracket is expected"),
+        ('start: "a" ~ | "b"', 1, "'|' stands where a text, a name or a bracket is expected"),
         ("start: " + "(" * 200 + '"a"' + ")" * 200, 1, "nested more than 100 deep"),
         (r'start: "\q"', 1, "is no escape"),
         (r'start: "\ud800"', 1, "half of a character"),

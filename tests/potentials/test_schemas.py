@@ -178,6 +178,11 @@ def test_a_schema_that_no_value_meets_is_refused_with_the_place(schema: Any, pla
         ({"name": "string", "age": "integer"}, '{"type": "object", "properties": {...}}'),
         ({"type": "objekt"}, "#/type: 'objekt'"),
         ({"properties": {"a": {"type": "objekt"}}}, "#/properties/a/type: 'objekt'"),
+        ({"patternProperties": None}, "#/patternProperties is None; it must be an object of names and schemas"),
+        ({"items": {"pattern": ["a"]}}, "#/items/pattern is ['a']; it must be a string"),
+        ({"$ref": "#/not", "not": {"type": "null"}, "$defs": []}, "#/$defs is []; it must be an object"),
+        ({"not": {"type": "null"}, "$schema": True}, "#/$schema is True; it must be a string"),
+        ({"allOf": {"type": "null"}}, "#/allOf is {'type': 'null'}; it must be a list of schemas"),
     ],
 )
 def test_what_is_no_schema_is_refused_by_what_was_probably_meant(schema: Any, meant: str) -> None:

@@ -192,6 +192,12 @@ def test_what_is_no_whole_number_is_refused(name, value) -> None:
         fk.steer(Walk(), Tilt(), **options)
 
 
+@pytest.mark.parametrize("name", ["particles", "islands"])
+def test_a_number_that_must_be_there_is_not_none(name) -> None:
+    with pytest.raises(fk.ArgumentError, match=f"{name} is None; it must be an integer of at least 1"):
+        fk.steer(Walk(), Tilt(), **{"particles": 4, name: None})
+
+
 def test_a_threshold_of_zero_never_resamples() -> None:
     result = fk.steer(Walk(), Tilt(), particles=8, seed=0, ess_threshold=0)
     assert result.history.resampled == []

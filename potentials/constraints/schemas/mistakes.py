@@ -6,7 +6,7 @@ import difflib
 from typing import Any
 
 from feynkac.base.errors import quote
-from feynkac.potentials.constraints.schemas.walking import walk
+from feynkac.potentials.constraints.schemas.walking import NAMED, walk
 
 _ASSERTIONS = (
     "$dynamicRef", "$ref", "additionalItems", "additionalProperties", "allOf", "anyOf", "const", "contains",
@@ -31,6 +31,12 @@ _MEANT = {
     "choices": "enum", "options": "enum", "allowedValues": "enum",
 }  # fmt: skip
 """Words of older drafts and of other libraries, each with the keyword of today; not in place of one that is there."""
+_SHAPES: dict[str, tuple[type, str]] = {
+    **dict.fromkeys(NAMED, (dict, "an object of names and schemas")),
+    **dict.fromkeys(("allOf", "anyOf", "oneOf", "prefixItems"), (list, "a list of schemas")),
+    **dict.fromkeys(("$anchor", "$id", "$ref", "$schema", "pattern"), (str, "a string")),
+}
+"""What a keyword that says where schemas are, or which strings are meant, must hold to be read at all."""
 _CLOSE = 0.82  # of the letters agree
 
 
@@ -53,7 +59,7 @@ def find_mistake(schema: Any) -> str | None:
                 return f"{path}/nullable is of OpenAPI, and no keyword of JSON Schema; write " + _make_nullable(inner)
             if meant := _is_misspelt(key) or _is_of_another_dialect(key, inner):
                 return f"{path}/{key} is no keyword of JSON Schema; did you mean {quote(meant)}?"
-            if mistake := _find_wrong_flag(path, key, value):
+            if mistake := _find_wrong_shape(path, key, value) or _find_wrong_flag(path, key, value):
                 return mistake
     return None
 
@@ -78,6 +84,12 @@ def _is_of_another_dialect(key: Any, schema: dict[str, Any]) -> str | None:
     if meant is None or meant in schema or (meant == "enum" and not isinstance(schema[key], list)):
         return None
     return meant
+
+
+def _find_wrong_shape(path: str, key: Any, value: Any) -> str | None:
+    """What a keyword must hold, where it holds something else."""
+    kind, meant = _SHAPES.get(key, (object, ""))
+    return None if isinstance(value, kind) else f"{path}/{key} is {quote(value)}; it must be {meant}"
 
 
 def _find_wrong_flag(path: str, key: Any, value: Any) -> str | None:

@@ -13,7 +13,8 @@ _ONE = (
     "propertyNames", "then", "unevaluatedItems", "unevaluatedProperties",
 )  # fmt: skip
 _MANY = ("allOf", "anyOf", "items", "oneOf", "prefixItems")
-_NAMED = ("$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties")
+NAMED = ("$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties")
+"""Keywords whose schemas have names."""
 MAX_DEPTH = 120
 """How deeply a schema may be nested: a little less than llguidance reads."""
 
@@ -47,7 +48,7 @@ def rewrite(schema: Any, change: Callable[[str, dict[str, Any]], dict[str, Any]]
         return schema
     made = dict(change(path, schema))
     for key, inner in made.items():
-        if key in _NAMED and isinstance(inner, dict):
+        if key in NAMED and isinstance(inner, dict):
             made[key] = {name: rewrite(each, change, f"{path}/{key}/{escape(name)}") for name, each in inner.items()}
         elif key in _MANY and isinstance(inner, list):
             made[key] = [rewrite(each, change, f"{path}/{key}/{i}") for i, each in enumerate(inner)]
@@ -62,7 +63,7 @@ def escape(name: str) -> str:
 
 
 def _list_inner(key: str, inner: Any) -> list[tuple[str, Any]]:
-    if key in _NAMED and isinstance(inner, dict):
+    if key in NAMED and isinstance(inner, dict):
         return [(f"{key}/{escape(name)}", each) for name, each in inner.items()]
     if key in _MANY and isinstance(inner, list):
         return [(f"{key}/{i}", each) for i, each in enumerate(inner)]

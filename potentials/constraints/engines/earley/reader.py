@@ -29,6 +29,7 @@ from feynkac.potentials.constraints.engines.earley.notation import (
 from feynkac.potentials.constraints.engines.earley.tokens import Token, list_tokens, unescape
 
 _MOST_DEPTH = 100
+_BRACKETS = {"(": ")", "[": "]"}
 _FLAGS = {"i": re.IGNORECASE, "m": re.MULTILINE, "s": re.DOTALL, "x": re.VERBOSE, "l": 0, "u": 0}
 
 
@@ -243,9 +244,12 @@ class _Reader:
             return Outside(self._read_item(), token.at)
         if token.text == "@":
             raise Extension("@, a grammar within the grammar")
+        if token.text not in _BRACKETS:  # behind a ~, where something must follow
+            self._next -= 1
+            self._expect("a text, a name or a bracket", "expression")
         body = self._read_choice()
         self._skip_lines()
-        self._expect({"(": ")", "[": "]"}[token.text])
+        self._expect(_BRACKETS[token.text])
         return Repeat(body, 0, 1) if token.text == "[" else body
 
     def _read_name(self, token: Token) -> Expression:
