@@ -41,7 +41,7 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     try:
         place = Path(os.path.realpath(read_path("path", path)))
-        before = place.stat() if place.exists() else None
+        before = place.stat() if os.path.exists(place) else None
         if before is not None and not stat.S_ISREG(before.st_mode):
             with place.open("wb") as file:
                 yield file

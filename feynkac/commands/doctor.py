@@ -127,11 +127,11 @@ def _tell_cache() -> bool:
     from feynkac.models.language.demo import cache_folder
 
     folder = cache_folder()
-    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
+    there = next(each for each in (folder, *folder.absolute().parents) if os.path.exists(each))
+    if not os.path.isdir(there) or not os.access(there, os.W_OK):
         typer.echo(f"cache       {folder} CANNOT BE WRITTEN; set FEYNKAC_CACHE to a folder that can")
         return False
-    size = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file()) if folder.is_dir() else 0
+    size = sum(each.stat().st_size for each in folder.rglob("*") if os.path.isfile(each))
     typer.echo(f"cache       {folder}, {size / 2**20:,.0f} MiB")
     return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -26,7 +27,7 @@ def edit_model(lm: Any, files: Sequence[str], emphasis: Sequence[str]) -> Any:
 
 def _split(given: str) -> tuple[Path, float | None]:
     path, colon, number = given.rpartition(":")
-    if not colon or Path(given).exists():
+    if not colon or os.path.exists(given):
         return Path(given), None
     try:
         strength = float(number)
@@ -43,7 +44,7 @@ def _read(path: Path, strength: float | None) -> list[Any]:
     from feynkac.models.edits import Add, Direction, load_edits
     from feynkac.models.edits.saving import holds_edits
 
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ArgumentError(f"--edit {path}: there is no such file")
     if holds_edits(path):
         edits: Sequence[Any] = load_edits(path)

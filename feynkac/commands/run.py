@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -101,7 +102,7 @@ def _advise(program: Any) -> str:
 def _load(models: dict[str, str], dtype: str, device: str | None) -> dict[str, Any]:
     """The models themselves; one that is named twice is loaded once."""
     places = {
-        path: str(Path(path).resolve()) if path != DEMO and Path(path).exists() else path for path in models.values()
+        path: str(Path(path).resolve()) if path != DEMO and os.path.exists(path) else path for path in models.values()
     }
     found = {place: load_model(place, dtype, device) for place in set(places.values())}
     return {name: found[places[path]] for name, path in models.items()}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.paths import check_file
 
 if TYPE_CHECKING:
     from feynkac.results.result import Result
@@ -23,7 +24,7 @@ def check_outputs(paths: Sequence[Path], option: str = "--out") -> None:
     Raises ArgumentError, and MissingExtra where a picture is asked for and nothing can draw it.
     """
     for number, path in enumerate(paths):
-        check_file(path, option)
+        check_file(path, f"{option} {path}")
         if path.suffix.lower() not in (WHOLE, PAGE, *PICTURES):
             known = ", ".join(PICTURES)
             raise ArgumentError(
@@ -38,20 +39,10 @@ def check_outputs(paths: Sequence[Path], option: str = "--out") -> None:
         matplotlib()
 
 
-def check_file(path: Path, option: str) -> None:
-    """Raises ArgumentError for a folder, for a file in no folder, and for one that must not be written."""
-    if path.is_dir():
-        raise ArgumentError(f"{option} {path} is a folder; name a file in it")
-    if not path.parent.is_dir():
-        raise ArgumentError(f"{option} {path}: there is no folder {path.parent}")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise ArgumentError(f"{option} {path} cannot be written: permission denied")
-
-
 def check_folder(folder: Path, option: str) -> None:
-    """The same of a `folder` to write into, which is made, with those above it, where it is missing."""
+    """Find out the same of a `folder` to write into, which is made, with those above it, where it is missing."""
     there = next(each for each in (folder, *folder.absolute().parents) if os.path.lexists(each))
-    if not there.is_dir():
+    if not os.path.isdir(there):
         raise ArgumentError(f"{option} {folder}: {there} is no folder; name a folder, new or old")
     if not os.access(there, os.W_OK):
         raise ArgumentError(f"{option} {folder} cannot be written: permission denied for {there}")

@@ -25,8 +25,8 @@ def open_pipeline(folder: str | os.PathLike[str], dtype: str = "float32", device
     where diffusers is missing, and ArgumentError for an unknown type.
     """
     place = Path(folder)
-    if not (place / "model_index.json").is_file():
-        what = "has no model_index.json" if place.is_dir() else "is no folder"
+    if not os.path.isfile(place / "model_index.json"):
+        what = "has no model_index.json" if os.path.isdir(place) else "is no folder"
         raise ModelError(f"{place} {what}; give the folder of a pipeline, as pipe.save_pretrained(folder) writes it")
     precision = getattr(torch, dtype, None)
     if not isinstance(precision, torch.dtype):

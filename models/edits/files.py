@@ -16,6 +16,8 @@ from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote, shorten
 from feynkac.base.extras import needing
+from feynkac.base.paths import check_file, read_path
+from feynkac.base.writing import write_atomically
 from feynkac.models.edits.directions import Direction
 
 _KEY = "feynkac"
@@ -24,22 +26,21 @@ _KEY = "feynkac"
 
 def save_direction(direction: Direction, path: str | os.PathLike[str]) -> None:
     """Write a direction to a `.safetensors` file: a tensor "layer.N" for each layer, and in metadata what is known."""
-    from safetensors.torch import save_file
-
-    target = Path(path)
+    target = read_path("path", path)
     if target.suffix != ".safetensors":
-        raise ArgumentError(f"directions are saved as .safetensors files, and the path is '{path}'")
-    check_folder(target)
+        raise ArgumentError(f"directions are saved as .safetensors files, and the path is '{target}'")
     about = {"of": direction.of, "method": direction.method, "separation": {**direction.separation}}
-    tensors = {f"layer.{layer}": vector.contiguous() for layer, vector in direction.items()}
-    save_file(tensors, target, metadata={_KEY: json.dumps(about)})
+    tensors = {f"layer.{layer}": vector for layer, vector in direction.items()}
+    write_tensors(target, tensors, {_KEY: json.dumps(about)})
 
 
-def check_folder(path: str | os.PathLike[str]) -> None:
-    """Raises ArgumentError where the folder that a file is to stand in does not exist."""
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise ArgumentError(f"cannot write '{path}': there is no folder '{folder}'; make it first")
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
+    """Write a whole file of safetensors, or leave what was there. Raises ArgumentError where it cannot be written."""
+    from safetensors.torch import save
+
+    check_file(path, f"'{path}'")
+    apart = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}  # the format's wish
+    write_atomically(path, save(apart, dict(about)))
 
 
 def load_direction(path: str | os.PathLike[str]) -> Direction:
@@ -49,14 +50,14 @@ def load_direction(path: str | os.PathLike[str]) -> Direction:
     each layer; needs the package gguf. `.pt`: {layer: vector}, or {"layer_activations": {layer: vector}}, as tensors of
     torch. Raises ArgumentError for a file that cannot be read, one of another kind, and one that would run code.
     """
-    source = Path(path)
+    source = read_path("path", path)
     kinds: dict[str, Callable[[Path], Direction]] = {
         ".safetensors": _load_safetensors, ".gguf": _load_gguf, ".pt": _load_pt, ".pth": _load_pt,
     }  # fmt: skip
     if source.suffix not in kinds:
-        raise ArgumentError(f"'{path}' ends in none of {', '.join(kinds)}; no other files of vectors are read")
-    if not source.is_file():
-        raise ArgumentError(f"there is no file '{path}'")
+        raise ArgumentError(f"'{source}' ends in none of {', '.join(kinds)}; no other files of vectors are read")
+    if not os.path.isfile(source):
+        raise ArgumentError(f"there is no file '{source}'")
     return kinds[source.suffix](source)
 
 

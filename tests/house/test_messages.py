@@ -1,4 +1,8 @@
-"""Messages of errors quote what a user gave by `errors.quote`: `repr` and `!r` may raise, hang, or fill pages."""
+"""What a user gave is quoted by `errors.quote`: `repr` and `!r` may raise, hang, or fill pages.
+
+And a path is asked for by `os.path`: before Python 3.14, `Path.exists` and its like raise for a name that is too
+long, and for a folder that is closed.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = ("feynkac", "smc", "models", "potentials", "programs")
+FILES = [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py"))]
 
 
 def find_faults(source: str) -> Iterator[int]:
@@ -25,8 +30,7 @@ def find_faults(source: str) -> Iterator[int]:
 
 
 def test_messages_quote_what_a_user_gave() -> None:
-    files = [file for folder in FOLDERS for file in sorted((ROOT / folder).rglob("*.py"))]
-    found = [f"{file.relative_to(ROOT)}:{line}" for file in files for line in find_faults(file.read_text("utf-8"))]
+    found = [f"{file.relative_to(ROOT)}:{line}" for file in FILES for line in find_faults(file.read_text("utf-8"))]
     assert not found, f"write quote(value), of feynkac.base.errors, for {{value!r}} and repr(value): {found}"
 
 
@@ -34,3 +38,16 @@ def test_a_message_that_does_not_is_found() -> None:
     assert list(find_faults('raise E(f"{x!r}")')) == list(find_faults("raise E(repr(x))")) == [1]
     assert list(find_faults('told = f"{x!r}"')) == [1]
     assert not list(find_faults('def __repr__(self):\n    return f"{self.x!r}"'))
+
+
+def list_asked(source: str) -> list[int]:
+    """Lines that ask a `Path` whether it is there."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and not node.args]
+    asked = [call.func for call in calls if isinstance(call.func, ast.Attribute)]
+    return [func.lineno for func in asked if func.attr in ("exists", "is_dir", "is_file")]
+
+
+def test_whether_a_path_is_there_is_asked_without_a_fault() -> None:
+    found = [f"{file.relative_to(ROOT)}:{line}" for file in FILES for line in list_asked(file.read_text("utf-8"))]
+    assert not found, f"write os.path.exists(path), isdir or isfile for path.exists() and its like: {found}"
+    assert list_asked("Path(x).is_file()\nos.path.isfile(x)") == [1]

@@ -7,6 +7,7 @@ nothing in a file can make its reader run anything.
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,7 +45,7 @@ def write_file(path: Path, record: Any, tensors: Mapping[str, Tensor]) -> None:
 
 def read_file(path: Path) -> tuple[Any, dict[str, Tensor]]:
     """The record of a checkpoint, and its tensors. Raises ArgumentError for a file that is none, or is damaged."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ArgumentError(f"there is no checkpoint '{path}'; give the path that was given as checkpoint=")
     try:
         with safe_open(path, framework="pt") as file:

@@ -11,7 +11,7 @@ from typing import Any
 
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_real, read_whole
-from feynkac.base.paths import read_path
+from feynkac.base.paths import check_file, read_path
 from feynkac.steering.algorithms import Plan
 from feynkac.steering.checkpoints.asked import check_plan, check_same, describe_run
 from feynkac.steering.checkpoints.places import Places
@@ -133,10 +133,8 @@ class Saver:
 
 def check_path(path: Path) -> None:
     """Raises ArgumentError for a path that no new checkpoint can be written to."""
-    if path.is_dir() or not path.absolute().parent.is_dir():
-        what = "is a folder" if path.is_dir() else "lies in no folder that there is"
-        raise ArgumentError(f"checkpoint='{path}' {what}; give the path of a file, such as 'run.checkpoint'")
-    if path.exists():
+    check_file(path, f"checkpoint='{path}'")
+    if os.path.exists(path):
         raise ArgumentError(
             f"checkpoint='{path}' is there already; fk.resume(path, model, *potentials) goes on with its run, or gives "
             "its result where it has ended; remove the file to begin another run"

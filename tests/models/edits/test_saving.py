@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,27 @@ def test_numbers_and_vectors_of_numpy_are_saved(tmp_path: Path) -> None:
     edit = Add(np.ones(16, np.float32), layer=np.int64(1), strength=np.float32(0.5))  # pyright: ignore[reportArgumentType]
     (loaded,) = load_edits(save_edits(edit, tmp_path / "edit.safetensors"))
     assert loaded.layer == 1 and loaded.strength == 0.5 and loaded.direction.tolist() == [1.0] * 16  # pyright: ignore
+
+
+def test_edits_that_share_a_vector_are_saved(tmp_path: Path) -> None:
+    both = torch.arange(32.0).reshape(2, 16)
+    edits = [Add(both[0], layer=0), Add(both[0], layer=1), Add(both[1], layer=1), Add(both.T[:, 0], layer=0)]
+    loaded = load_edits(save_edits(edits, tmp_path / "edits.safetensors"))
+    for edit, again in zip(edits, loaded, strict=True):
+        assert torch.equal(edit.direction, again.direction) and edit.layer == again.layer  # pyright: ignore
+
+
+def test_a_file_that_was_there_stays_where_the_new_one_cannot_be_written(tmp_path: Path, monkeypatch) -> None:
+    path = save_edits(Add(torch.ones(16), layer=0), tmp_path / "edit.safetensors")
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(ArgumentError, match="the disk is full"):
+        save_edits(Add(torch.zeros(16), layer=0), path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_that_does_not_exist_is_said(tmp_path: Path) -> None:

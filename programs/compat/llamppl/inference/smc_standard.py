@@ -11,6 +11,7 @@ from typing import Any
 
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_whole
+from feynkac.base.writing import write_atomically
 from feynkac.programs.compat.llamppl.inference.driving import Particles, check_model, collect, run_engine
 from feynkac.programs.compat.llamppl.inference.smc_record import SMCRecord
 from feynkac.programs.compat.llamppl.modeling import Model
@@ -56,6 +57,6 @@ async def smc_standard(
         name = json_file or f"{type(model).__name__}-{time.strftime('%Y%m%d-%H%M%S')}.json"
         path = Path(visualization_dir or ".", name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(record.to_json(), encoding="utf-8")
+        write_atomically(path, record.to_json().encode())
         print(f"Saved record to {path}")
     return particles
