@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 Ids = tuple[int, ...]
+Text = tuple[int, Ids]
+"""A text and the number of its prompt: in a small vocabulary one prompt may begin as the other does."""
 Open = Callable[[Sequence[Ids], "Laid | None"], "Contexts"]
 _DIFFERENCE = "what edits change"
 _SHARE = 0.1
@@ -180,20 +182,21 @@ def _tolerance(twins: Twins, kind: str) -> float:
 
 
 def _walk_and_compare(twins: Twins, edits: Edits | None, opened: Open) -> float:
-    prompts, texts, found = _take_walk(twins, edits, opened)
+    walked = _take_walk(twins, edits, opened)
+    found = walked.logits
     if edits is None:
-        return _find_distance(torch.stack(found), _recompute_unedited(twins, prompts, texts))
-    wanted = _recompute(twins, edits, prompts, texts)
-    unlike = _recompute_unedited(twins, prompts, texts)
+        return _find_distance(torch.stack(found), _recompute_unedited(twins, walked))
+    wanted = _recompute(twins, edits, walked)
+    unlike = _recompute_unedited(twins, walked)
     edits.find_errors(twins)[_DIFFERENCE, autocast_dtype(twins.model)] = _find_distance(unlike, wanted)
     return _find_distance(torch.stack(found), wanted)
 
 
-def _recompute_unedited(twins: Twins, prompts: list[Ids], texts: list[Ids]) -> Tensor:
+def _recompute_unedited(twins: Twins, walked: Walked) -> Tensor:
     """`_recompute` without edits; the last result is kept, for it is the same for all edits."""
-    key = autocast_dtype(twins.model), count_changes(twins.model), texts
+    key = autocast_dtype(twins.model), count_changes(twins.model), walked.texts
     if twins.unedited is None or twins.unedited[0] != key:
-        twins.unedited = key, _recompute(twins, None, prompts, texts)
+        twins.unedited = key, _recompute(twins, None, walked)
     return twins.unedited[1]
 
 
@@ -201,7 +204,7 @@ class Walked(NamedTuple):
     """The walk: its prompts, the texts that contexts stood on, and the (V,) logits behind each."""
 
     prompts: list[Ids]
-    texts: list[Ids]
+    texts: list[Text]
     logits: list[Tensor]
 
 
@@ -212,7 +215,8 @@ def _take_walk(twins: Twins, edits: Edits | None, opened: Open) -> Walked:
     if edits is not None and edits.reach:  # else what it does further on would not be seen
         prompts[0] += tuple((np.arange(1, edits.reach + 1) * 104729 % vocab).tolist())
     contexts = opened(prompts, _lay(twins, edits, prompts))
-    texts, found = [*prompts], list(zip(prompts, contexts.start(), strict=True))
+    texts: list[Text] = [*enumerate(prompts)]
+    found = list(zip(texts, contexts.start(), strict=True))
     for parents, numbers in WALK:
         tokens = [[ids[i] for i in some] for some in numbers]
         steps = [(texts[i], some) for i, some in zip(parents, tokens, strict=True)]
@@ -220,8 +224,9 @@ def _take_walk(twins: Twins, edits: Edits | None, opened: Open) -> Walked:
             logits = contexts.extend(np.array(parents), np.array([some[0] if some else -1 for some in tokens]))
         else:
             logits = contexts.append(np.array(parents), tokens, every=True)
-        found += zip([(*text, *some[: t + 1]) for text, some in steps for t in range(len(some))], logits, strict=True)
-        texts = [(*text, *some) for text, some in steps]
+        on_the_way = [(of, (*text, *some[: t + 1])) for (of, text), some in steps for t in range(len(some))]
+        found += zip(on_the_way, logits, strict=True)
+        texts = [(of, (*text, *some)) for (of, text), some in steps]
     return Walked(prompts, [text for text, _ in found], [logits for _, logits in found])
 
 
@@ -246,18 +251,21 @@ def _check_laws(logits: Tensor) -> None:
 
 
 @torch.inference_mode()
-def _recompute(twins: Twins, edits: Edits | None, prompts: Sequence[Ids], texts: Sequence[Ids]) -> Tensor:
+def _recompute(twins: Twins, edits: Edits | None, walked: Walked) -> Tensor:
     """(n, V) logits behind n texts, by passes over whole texts without a cache, those of one length together."""
-    whole = {text for text in texts if not any(other != text and other[: len(text)] == text for other in texts)}
-    wanted: dict[Ids, Tensor] = {}
-    laid = _lay(twins, edits, prompts)
+    texts = walked.texts
+    parts = {(of, text[:t]) for of, text in texts for t in range(len(text))}
+    wanted: dict[Text, Tensor] = {}
+    laid = _lay(twins, edits, walked.prompts)
     with twins.borrow() as twin:
-        for length in sorted({len(text) for text in whole}):
-            some = sorted(text for text in whole if len(text) == length)
-            rows = torch.tensor(some, device=find_device(twin.model))
-            of = np.array([text[: len(prompts[1])] == prompts[1] for text in some], np.int64)
+        for length in sorted({len(text) for _, text in {*texts} - parts}):
+            some = sorted((of, text) for of, text in {*texts} - parts if len(text) == length)
+            rows = torch.tensor([text for _, text in some], device=find_device(twin.model))
+            of = np.array([of for of, _ in some], np.int64)
             with laid.on(twin, of, torch.arange(length, device=rows.device).expand_as(rows)):
                 logits = twin.model(input_ids=rows, use_cache=False).logits.float()
             _check_laws(logits.flatten(0, 1))
-            wanted |= {text[: t + 1]: row[t] for text, row in zip(some, logits, strict=True) for t in range(length)}
+            wanted |= {
+                (of, text[: t + 1]): row[t] for (of, text), row in zip(some, logits, strict=True) for t in range(length)
+            }
     return torch.stack([wanted[text] for text in texts])

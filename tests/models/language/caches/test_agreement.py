@@ -289,3 +289,11 @@ def test_a_check_holds_for_one_cache_and_one_precision(checks: Checks) -> None:
         assert checks.open([Add(vector(1), layer=0)]) == 1
     checks.twins = Twins(checks.model)  # as after any change of the model
     assert checks.open([Add(vector(2), layer=0)]) == 1
+
+
+@pytest.mark.parametrize("size", range(2, 10))
+def test_edits_of_a_model_of_few_tokens_are_right(tiny_lm: Any, size: int) -> None:
+    """Of five tokens, one prompt of the walk begins as the other does, and they are edited at other places."""
+    lm = tiny_lm(*"abcdefgh"[: size - 1])
+    edited = lm.edited(Emphasise("a", alpha=0.1), Add(torch.ones(16), layer=0))
+    assert edited.open([[1, 0]], 2).start().isfinite().all()
