@@ -13,15 +13,18 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 from feynkac.base.capabilities.asking import Named as Named, has as has, require as require
-from feynkac.base.capabilities.models import (
-    Biased as Biased,
-    Bounded as Bounded,
+from feynkac.base.capabilities.listing import (
     Branches as Branches,
     BranchingModel as BranchingModel,
-    ChecksForks as ChecksForks,
     Children as Children,
     Enumerated as Enumerated,
     Enumerates as Enumerates,
+    TellsAllowed as TellsAllowed,
+)
+from feynkac.base.capabilities.models import (
+    Biased as Biased,
+    Bounded as Bounded,
+    ChecksForks as ChecksForks,
     GoesBack as GoesBack,
     Heeds as Heeds,
     Joins as Joins,
@@ -31,13 +34,9 @@ from feynkac.base.capabilities.models import (
     Replays as Replays,
     Resides as Resides,
     Retraces as Retraces,
-    Saves as Saves,
-    SavesContexts as SavesContexts,
-    SavesPaths as SavesPaths,
     Scorer as Scorer,
     Scores as Scores,
     ScoresAnswers as ScoresAnswers,
-    TellsAllowed as TellsAllowed,
 )
 from feynkac.base.capabilities.potentials import (
     Checks as Checks,
@@ -60,32 +59,35 @@ from feynkac.base.capabilities.potentials import (
     is_hard as is_hard,
     list_factors as list_factors,
 )
+from feynkac.base.capabilities.saving import Saves as Saves, SavesContexts as SavesContexts, SavesPaths as SavesPaths
 from feynkac.base.capabilities.states import (
-    BoundsEvidence as BoundsEvidence,
-    CarriesAutomata as CarriesAutomata,
     Completes as Completes,
-    CountsTokens as CountsTokens,
     Decodes as Decodes,
     Doubts as Doubts,
-    ForcesEnds as ForcesEnds,
-    ForeseesAcceptance as ForeseesAcceptance,
     Grouped as Grouped,
     Keeps as Keeps,
-    LimitsTokens as LimitsTokens,
     Records as Records,
     Remembers as Remembers,
     Retires as Retires,
     Shows as Shows,
     TellsCopies as TellsCopies,
-    TellsDropped as TellsDropped,
     TellsEnds as TellsEnds,
+    TellsProblems as TellsProblems,
+    Weighed as Weighed,
+)
+from feynkac.base.capabilities.texts import (
+    BoundsEvidence as BoundsEvidence,
+    CarriesAutomata as CarriesAutomata,
+    CountsTokens as CountsTokens,
+    ForcesEnds as ForcesEnds,
+    ForeseesAcceptance as ForeseesAcceptance,
+    LimitsTokens as LimitsTokens,
+    TellsDropped as TellsDropped,
     TellsHidden as TellsHidden,
     TellsLogProb as TellsLogProb,
     TellsPieces as TellsPieces,
-    TellsProblems as TellsProblems,
     TellsTokens as TellsTokens,
     Tokenised as Tokenised,
-    Weighed as Weighed,
     Writes as Writes,
 )
 from feynkac.base.sampling import Estimates, NeedsGraph

@@ -1,8 +1,8 @@
-"""What models may offer."""
+"""What models may offer: to run with others, under masks, along paths; and what they tell of themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -41,47 +41,6 @@ class Heeds(Protocol):
 
     def heed(self, guides: Sequence[Guides], /) -> Model:
         """The same model with a proposal that follows `guides`, which then also weigh as potentials."""
-        ...
-
-
-@runtime_checkable
-class Saves(Protocol):
-    """A model whose populations can be written, and read by another process. Asked by `checkpoint=`.
-
-    Without it: that refuses. What is written is a tree: None, bools, numbers, texts and bytes, arrays and tensors, and
-    lists, tuples, sets and dicts of these; potentials may stand in it, too, and are found again by their places.
-    """
-
-    def prepare_saving(self) -> Model:
-        """This model, in a run that is saved. Raises ArgumentError for what cannot be, which says what to do."""
-        ...
-
-    def identify(self) -> Mapping[str, Any]:
-        """What must be the same where a run goes on, by names that errors give: plain values, and lists and dicts."""
-        ...
-
-    def save(self, state: Any) -> Any:
-        """A population between two steps. Raises ArgumentError that names what of it cannot be written."""
-        ...
-
-    def load(self, saved: Any) -> State:
-        """The population that `save` wrote: what follows is what would have followed, bit for bit on a CPU."""
-        ...
-
-
-@runtime_checkable
-class SavesPaths(Protocol):
-    """A model whose paths can be written: those that `Replays.trace` gives. Asked by `checkpoint=` with "gibbs".
-
-    Without it: that refuses.
-    """
-
-    def write_path(self, path: Any) -> Any:
-        """The path as a tree (see `Saves`)."""
-        ...
-
-    def read_path(self, saved: Any) -> Any:
-        """What `write_path` wrote."""
         ...
 
 
@@ -151,38 +110,6 @@ class ChecksForks(Protocol):
 
 
 @runtime_checkable
-class Enumerates(Protocol):
-    """A model that can list its samples. Asked by algorithm "exact". Without it: that refuses."""
-
-    def enumerate(self, most: int, masked: bool, watch: Callable[[int], Any]) -> Enumerated:
-        """All samples with mass that the constraints allow, from at most `most` evaluations of the law.
-
-        `masked`: nothing else weighs, so that prefixes may be left out whose mass cannot matter. `watch` is told of
-        evaluations that were made, and ends the list there by returning True.
-        """
-        ...
-
-
-class Enumerated(Protocol):
-    """What `Enumerates` gives."""
-
-    @property
-    def state(self) -> Any:
-        """A population of all samples found."""
-        ...
-
-    @property
-    def log_prob(self) -> LogW:
-        """(L,) nats of each under the law."""
-        ...
-
-    @property
-    def log_left(self) -> float:
-        """Nats of what was left out; -inf where nothing was."""
-        ...
-
-
-@runtime_checkable
 class Replays(Protocol):
     """A model that can walk a given path again. Asked by conditional SMC and "gibbs". Without it: they refuse."""
 
@@ -236,41 +163,8 @@ class KeepsHidden(Protocol):
         ...
 
 
-@runtime_checkable
-class SavesContexts(Protocol):
-    """Contexts of a language model that can be written (see `Saves`). Without it: no run on them is saved."""
-
-    def save(self) -> Any:
-        """All that they keep."""
-        ...
-
-    def load(self, saved: Any) -> None:
-        """Take up what `save` wrote: called once, instead of `start`, on contexts of the same prompts."""
-        ...
-
-
 class Replayable(Model, Replays, Protocol):
     """A model that can also walk a given path again."""
-
-
-@runtime_checkable
-class Branches(Protocol):
-    """A model that knows all children of a row. Asked by algorithm "optimal". Without it: that refuses."""
-
-    def check_branches(self) -> None:
-        """Raises a FeynkacError where this very model cannot branch, which says why and what to do."""
-        ...
-
-    def branch(self, t: int, state: Any, rows: Rows) -> Children:
-        """All that step `t` may make of the unfinished `rows`."""
-        ...
-
-    def descend(self, t: int, state: Any, children: Children, parents: Rows, at: Rows, chosen: NDArray[Any]) -> State:
-        """The population of children: row `i` is child `chosen[i]` of history `at[i]`, that of row `parents[i]`.
-
-        Where `chosen[i]` is -1 it is row `parents[i]` as it stands.
-        """
-        ...
 
 
 @runtime_checkable
@@ -282,55 +176,4 @@ class Resides(Protocol):
 
         Asked just before it is pickled: what must be the same object for all that refer to it is made by then.
         """
-        ...
-
-
-class BranchingModel(Model, Branches, Protocol):
-    """A model that also knows all children of its rows."""
-
-
-class Children(Protocol):
-    """The children of J histories: integers, each with its probability under the law, and with a score.
-
-    The score, log p(child) plus what is foreseen of it, in nats, says which are worth keeping; it is -inf only where
-    nothing can come of the child.
-    """
-
-    @property
-    def history(self) -> NDArray[Any]:
-        """(R,) the number of each row's history; rows with the same one are the same in all that may come."""
-        ...
-
-    @property
-    def log_mass(self) -> LogW:
-        """(J,) log-sums of the scores, in nats."""
-        ...
-
-    def among(self, histories: Rows) -> Children:
-        """The children of these histories alone, numbered anew; one may come twice."""
-        ...
-
-    def above(self, bound: LogW) -> tuple[Rows, NDArray[Any]]:
-        """(K,) histories and (K,) children: those with scores above their history's `bound` (J,), up to rounding."""
-        ...
-
-    def without(self, at: Rows, chosen: NDArray[Any]) -> Children:
-        """The same histories without these children."""
-        ...
-
-    def draw(self, at: Rows, uniforms: NDArray[Any]) -> NDArray[Any]:
-        """(K,) children of histories `at`, each by the inversion of exp(score) at its uniform in [0, 1)."""
-        ...
-
-    def weigh(self, at: Rows, chosen: NDArray[Any]) -> tuple[LogW, LogW]:
-        """(K,) scores, and (K,) log-probabilities under the law, in nats."""
-        ...
-
-
-@runtime_checkable
-class TellsAllowed(Protocol):
-    """Children that know how much of the law they are. Without it: no history tells what masks took from a step."""
-
-    def tell_allowed(self) -> LogW:
-        """(J,) nats, the probability under the law that a child of each history is one of these."""
         ...
