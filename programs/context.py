@@ -202,7 +202,7 @@ class Context:
         """Append a token that was given, whatever it is, without any weight."""
         self.given = None
         self.node = self.histories.child(self.node, token)
-        self._execution.run.spend(self._execution, self.node.depth)
+        self._execution.run.limits.spend(self._execution, self.node.depth)
 
     def ask(self, *, among: TokenSet | None = None, token: int | None = None, draws: bool = False) -> Ask:
         """A question about the next token, for the engine to answer."""

@@ -37,7 +37,7 @@ from feynkac.programs.runtime.scheduler import Run
 from feynkac.programs.runtime.shelved import NodeTable, shelve, take_down
 
 if TYPE_CHECKING:
-    from feynkac.programs.program import Particles
+    from feynkac.programs.population import Particles
 
 _KINDS = {kind: kind for kind in (SAMPLE, OBSERVE, CONDITION, FACTOR, TWIST, QUERY, ONCE, RNG, RETURN, DEATH)}
 """The kinds of records, which are compared by identity."""
@@ -76,7 +76,7 @@ def save_particles(state: Particles) -> dict[str, Any]:
     return {
         "rows": rows,
         "records": records.written,
-        "histories": shelve(state.run, table),
+        "histories": shelve(state.run.models, table),
         "nodes": table.entries,
         "t": state.run.t,
         "memory": state.memory.save(),
@@ -149,7 +149,7 @@ class _Records:
 def load_particles(run: Run, calls: Sequence[ProgramCall], saved: dict[str, Any]) -> tuple[list[ProgramRow], Memory]:
     """The rows that `save_particles` gave, as runs of `calls`, one for each problem."""
     run.t = saved["t"]
-    nodes = take_down(run, saved["histories"], saved["nodes"])
+    nodes = take_down(run.models, saved["histories"], saved["nodes"])
     tails: list[Any] = []
     again = set[int]()
     for before, kind, key, value, after in saved["records"]:

@@ -1,13 +1,16 @@
-"""What a program raised, as a line of an error: what it was, and where in the program."""
+"""What a program raised, as a line of an error: what it was, where in the program, and at which of its texts."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
 from pathlib import PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import is_out_of_memory
+
+if TYPE_CHECKING:
+    from feynkac.programs.runtime.execution import Execution
 
 
 def describe_cause(cause: BaseException, function: Callable[..., Any]) -> str:
@@ -42,3 +45,15 @@ def find_line(function: Callable[..., Any]) -> str | None:
     while frame is not None and frame.f_code.co_filename != file:
         frame = frame.f_back
     return None if frame is None else f"at line {frame.f_lineno} of {PurePath(frame.f_code.co_filename).name}"
+
+
+def describe_execution(execution: Execution) -> str:
+    """Which program it is that runs, of which particle, at which step, and its texts if it has opened any."""
+    where = f"in program '{execution.run.name}', particle {execution.row}, step {execution.run.t}"
+    return f"{where}, text {show_texts(execution)}" if execution.opened else where
+
+
+def show_texts(execution: Execution) -> str:
+    """The texts of an execution, shortened."""
+    texts = [str(context) for context in execution.list_contexts()]
+    return " | ".join(repr(text if len(text) <= 200 else "..." + text[-200:]) for text in texts) or "(none)"

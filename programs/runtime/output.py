@@ -13,7 +13,7 @@ from greenlet import getcurrent
 from feynkac.programs.runtime.strand import Strand
 
 if TYPE_CHECKING:
-    from feynkac.programs.runtime.execution import Execution
+    from feynkac.programs.runtime.running import Running
 
 _INSTALLING = threading.Lock()
 """Held while `sys.stdout` is looked at and assigned."""
@@ -86,7 +86,7 @@ def _remove(stream: Tagged) -> None:
             sys.stdout = stream.stream
 
 
-def end_line(execution: Execution) -> None:
+def end_line(execution: Running) -> None:
     """Write what is left of a line when its program is over."""
     stream = sys.stdout
     if stream is not None:
@@ -95,5 +95,5 @@ def end_line(execution: Execution) -> None:
     execution.line = ""
 
 
-def _make_tag(execution: Execution) -> str:
+def _make_tag(execution: Running) -> str:
     return f"[particle {execution.row}, step {execution.run.t}] "

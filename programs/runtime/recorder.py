@@ -9,6 +9,7 @@ from greenlet import GreenletExit
 
 from feynkac.base.errors import ProgramError
 from feynkac.base.tokens import Token
+from feynkac.programs.runtime.limits import make_endless
 from feynkac.programs.runtime.record import Record, Request, Tail, describe, list_backwards, make_divergence
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Recorder:
         if self.requests > MAX_REQUESTS:
             self.check_alive()
             what = f"{MAX_REQUESTS} requests without a sample"
-            self.fail(self.run.make_endless(cast("Execution", self), what, "Let each round of a loop sample"))
+            self.fail(make_endless(cast("Execution", self), what, "Let each round of a loop sample"))
         self.tail = (self.tail, kind, key, value, after)
 
     def fail(self, error: ProgramError) -> NoReturn:

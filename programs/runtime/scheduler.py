@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
@@ -12,38 +11,22 @@ import numpy as np
 
 from feynkac.base.contract import LogW, Rng
 from feynkac.base.errors import FeynkacError, ProgramError, ReplayDiverged
-from feynkac.base.numbers import read_whole
-from feynkac.programs.runtime.causes import describe_cause
+from feynkac.programs.runtime.causes import describe_cause, describe_execution
 from feynkac.programs.runtime.execution import Execution
+from feynkac.programs.runtime.limits import Limits, make_endless
+from feynkac.programs.runtime.opened import OpenedModels
 from feynkac.programs.runtime.output import tag_lines
 from feynkac.programs.runtime.record import SAMPLE, Record, Tail
 from feynkac.programs.runtime.rows import ProgramCall, ProgramRow
 from feynkac.programs.runtime.serving import Ask, Block, Inquiry, serve
-from feynkac.programs.runtime.shelved import Shelf
 from feynkac.programs.runtime.strand import Strand, find_home
 from feynkac.smc.checks import FAULTS
 
 if TYPE_CHECKING:
     from feynkac.models.language.histories import Histories, Node
-    from feynkac.models.language.language_model import LanguageModel
-    from feynkac.models.language.lm import CausalLM
     from feynkac.programs.runtime.protocols import CheckReturned, MakeContext, MakeHandle, MakeServed
 
-_ALLOW_MORE = "Bound its loops, or allow more with `.limited(max_steps=, max_tokens=)`"
 _new = tuple.__new__  # ProgramRow(...) would take twice as long, and there is one a particle and step
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Budgets of each particle; None for none. Raises ArgumentError for what is no whole number."""
-
-    max_steps: int | None = 10_000
-    max_tokens: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("max_steps", "max_tokens"):
-            if (value := getattr(self, name)) is not None:
-                object.__setattr__(self, name, read_whole(name, value, 1))
 
 
 class Lease:
@@ -58,7 +41,7 @@ class Lease:
 
 
 class Run:
-    """One run of the engine over programs: their language models' histories, and what is running now.
+    """One run of the engine over programs: the language models that they have opened, and what is running now.
 
     `make_handle`, `make_context`, `make_served` and `check_returned` come from the language of the programs.
     """
@@ -84,10 +67,7 @@ class Run:
         self.t = 0
         self.idle: list[Strand] = []
         """Strands without work."""
-        self.shelves: list[Shelf] = []
-        """Histories of a run that was saved, until a program opens them."""
-        self._histories: dict[Any, Histories] = {}
-        self._prompts: dict[Any, Node] = {}
+        self.models = OpenedModels()
         self._live: set[Execution] = set()
         self._home: Any = None
         """What the strands can be entered from."""
@@ -128,12 +108,8 @@ class Run:
     @property
     def forwarded(self) -> list[int] | None:
         """Tokens forwarded so far; None for several problems in one batch, which share their forward passes."""
-        known = [*self._histories.values(), *self.shelves]
-        return [sum(each.forwarded for each in known)] if self.groups == 1 and known else None
-
-    def list_histories(self) -> list[tuple[LanguageModel, Histories]]:
-        """Those of each model, in the order in which they were opened."""
-        return [(histories.lm.batch, histories) for histories in self._histories.values()]
+        total = self.models.forwarded
+        return [total] if self.groups == 1 and total is not None else None
 
     def return_again(self, row: int, call: ProgramCall, tail: Tail) -> Tail:
         """The record of a program that has returned, which is run again on all of it but that."""
@@ -147,51 +123,12 @@ class Run:
             )
         return execution.tail
 
-    @property
-    def strains(self) -> list[str]:
-        """What the contexts of all models have said of memory that ran out."""
-        return list(dict.fromkeys(said for histories in self._histories.values() for said in histories.strains))
-
-    def find_root(
-        self, lm: CausalLM, prompt: tuple[Any, ...], read: Callable[..., tuple[int, ...]]
-    ) -> tuple[Histories, Node]:
-        """The history of `read(*prompt)`, which are token ids; read once a run."""
-        key = (lm, repr(prompt))
-        if key not in self._prompts:
-            if lm.batch not in self._histories:
-                from feynkac.models.language.histories import Histories
-
-                self._histories[lm.batch] = self._take_from_shelf(Histories(lm))
-            self._prompts[key] = self._histories[lm.batch].root(read(*prompt), lm.variant)
-        return self._histories[lm.batch], self._prompts[key]
-
-    def _take_from_shelf(self, histories: Histories) -> Histories:
-        """New histories, or those that were saved, if they are of this model."""
-        shelf = next((each for each in self.shelves if each.is_of(histories.lm.batch)), None)
-        if shelf is not None:
-            self.shelves.remove(shelf)
-            histories.adopt(shelf.roots, shelf.nodes, shelf.banks, shelf.forwarded)
-        return histories
-
     def draw_key(self, row: int) -> float:
         """A second uniform of each row, for `p.rng`."""
         if self._keys is None:
             assert self._rng is not None
             self._keys = self._rng.uniform(self._size).tolist()
         return self._keys[row]
-
-    def spend(self, execution: Execution, tokens: int) -> None:
-        """End the execution with ProgramError if a context has grown past the budget."""
-        if self.limits.max_tokens is not None and tokens > self.limits.max_tokens:
-            what = f"a context of more than {self.limits.max_tokens} tokens (max_tokens)"
-            execution.fail(self.make_endless(execution, what))
-
-    def make_endless(self, execution: Execution, what: str, advice: str = _ALLOW_MORE) -> ProgramError:
-        """The error of a program that does not stop."""
-        return ProgramError(
-            f"program '{self.name}', particle {execution.row}, does not stop: {what}. Its text so far: "
-            f"{_show(execution)}. {advice}"
-        )
 
     def close(self) -> None:
         """Unwind all programs that still wait, if they run on this thread."""
@@ -222,7 +159,7 @@ class Run:
             execution.expected = row.request
             self._replay(execution, fresh=row.request is None)
         if self.limits.max_steps is not None and self.t >= self.limits.max_steps and running:
-            raise self.make_endless(next(iter(running.values())), f"{self.limits.max_steps} steps (max_steps)")
+            raise make_endless(next(iter(running.values())), f"{self.limits.max_steps} steps (max_steps)")
         return running
 
     def _come_home(self) -> None:
@@ -300,14 +237,12 @@ class Run:
         except ReplayDiverged:
             raise
         except FeynkacError as error:
-            error.add_note(self._place(execution))
+            error.add_note(describe_execution(execution))
             raise
         except FAULTS as cause:
-            raise ProgramError(f"{self._place(execution)}: {describe_cause(cause, execution.function)}") from cause
-
-    def _place(self, execution: Execution) -> str:
-        where = f"in program '{self.name}', particle {execution.row}, step {self.t}"
-        return f"{where}, text {_show(execution)}" if execution.opened else where
+            raise ProgramError(
+                f"{describe_execution(execution)}: {describe_cause(cause, execution.function)}"
+            ) from cause
 
     def _make_row(self, row: ProgramRow, execution: Execution) -> ProgramRow:
         if execution.finished or execution.dead:
@@ -315,9 +250,3 @@ class Run:
             return ProgramRow(row.call, row.group, execution.tail)
         places = execution.list_places() if execution.opened else ()
         return _new(ProgramRow, (row.call, row.group, execution.tail, execution.request, places, execution))
-
-
-def _show(execution: Execution) -> str:
-    """The texts of an execution, shortened."""
-    texts = [str(context) for context in execution.list_contexts()]
-    return " | ".join(repr(text if len(text) <= 200 else "..." + text[-200:]) for text in texts) or "(none)"

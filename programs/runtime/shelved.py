@@ -10,7 +10,7 @@ from feynkac.models.language.histories import Node
 
 if TYPE_CHECKING:
     from feynkac.models.language.language_model import LanguageModel
-    from feynkac.programs.runtime.scheduler import Run
+    from feynkac.programs.runtime.opened import OpenedModels
 
 
 class NodeTable:
@@ -46,15 +46,15 @@ class Shelf:
         return self.identity == lm.identify()
 
 
-def shelve(run: Run, table: NodeTable) -> list[Any]:
-    """The histories of a run, as a tree; their nodes are numbered by `table`."""
+def shelve(models: OpenedModels, table: NodeTable) -> list[Any]:
+    """The histories of the models of a run, as a tree; their nodes are numbered by `table`."""
     waiting = [
         _write(shelf.identity, shelf.forwarded, shelf.roots, [_number(bank, table) for bank in shelf.banks], table)
-        for shelf in run.shelves
+        for shelf in models.shelves
     ]
     opened = [
         _write(lm.identify(), histories.forwarded, histories.roots, histories.save(table.number), table)
-        for lm, histories in run.list_histories()
+        for lm, histories in models.list_histories()
     ]
     return waiting + opened
 
@@ -68,8 +68,8 @@ def _number(bank: Any, table: NodeTable) -> Any:
     return {**bank, "members": [table.number(node) for node in bank["members"]]}
 
 
-def take_down(run: Run, saved: Sequence[Any], entries: Sequence[Any]) -> list[Node]:
-    """The nodes of histories that were saved, which wait in `run` for the programs that open them."""
+def take_down(models: OpenedModels, saved: Sequence[Any], entries: Sequence[Any]) -> list[Node]:
+    """The nodes of histories that were saved, which wait in `models` for the programs that open them."""
     nodes: list[Node] = []
     home: list[int] = []
     firsts = {number: h for h, each in enumerate(saved) for number in each["roots"]}
@@ -80,5 +80,6 @@ def take_down(run: Run, saved: Sequence[Any], entries: Sequence[Any]) -> list[No
     for h, each in enumerate(saved):
         mine = [node for node, where in zip(nodes, home, strict=True) if where == h]
         banks = [{**bank, "members": [nodes[i] for i in bank["members"]]} for bank in each["banks"]]
-        run.shelves.append(Shelf(each["identity"], each["forwarded"], [nodes[i] for i in each["roots"]], mine, banks))
+        roots = [nodes[i] for i in each["roots"]]
+        models.shelves.append(Shelf(each["identity"], each["forwarded"], roots, mine, banks))
     return nodes
