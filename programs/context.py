@@ -17,9 +17,10 @@ from feynkac.programs.upcoming import Draft, GivenTokens, InSet, NextToken
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
-    from feynkac.models.language.histories import Histories, Node
+    from feynkac.models.language.histories import Histories
     from feynkac.models.language.laws import Law
     from feynkac.models.language.lm import CausalLM
+    from feynkac.models.language.nodes import Node
     from feynkac.potentials.constraints.tokenwise import TokenFactor
     from feynkac.programs.runtime.protocols import ContextDistribution
     from feynkac.programs.spans import Span

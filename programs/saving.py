@@ -15,8 +15,8 @@ import numpy as np
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.memory import Memory
 from feynkac.base.tokens import Token, TokenSet
-from feynkac.models.language.histories import Node
 from feynkac.models.language.language_model import LanguageModel
+from feynkac.models.language.nodes import Node
 from feynkac.programs.runtime.record import (
     CONDITION,
     DEATH,

@@ -15,7 +15,7 @@ from feynkac.programs.distribution import Distribution, T
 from feynkac.programs.runtime.serving import Answer, Ask, Block
 
 if TYPE_CHECKING:
-    from feynkac.models.language.histories import Node
+    from feynkac.models.language.nodes import Node
     from feynkac.programs.context import Context
     from feynkac.programs.particle import Particle
     from feynkac.programs.runtime.record import Record

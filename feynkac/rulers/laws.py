@@ -7,8 +7,8 @@ from typing import Any
 
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.models.language.prompted import Prompted
+from feynkac.models.language.prompts.prompt import Prompt
 from feynkac.models.language.readers.readers import are_alike
-from feynkac.models.language.texts import Prompt
 from feynkac.potentials.base import Factor, product
 
 BASE = "base"

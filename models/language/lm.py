@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from feynkac.models.language.editing.contract import Edit
     from feynkac.models.language.editing.edited import EditedLM
     from feynkac.models.language.editing.spans import Located
+    from feynkac.models.language.prompts.prompt import Prompt
     from feynkac.models.language.protocols import Contexts
-    from feynkac.models.language.texts import Prompt
 
 
 class CausalLM(LanguageModel):

@@ -16,9 +16,11 @@ from feynkac.base.errors import ArgumentError
 from feynkac.base.masks import TokenConstraint, TokenMask, pack
 from feynkac.models.language import texts
 from feynkac.models.language.draws.rejection import Checks, Rounds
+from feynkac.models.language.endings import Endings
 from feynkac.models.language.exact.enumeration import Enumerated, Enumeration
 from feynkac.models.language.kept import Kept
 from feynkac.models.language.laws.law import shape
+from feynkac.models.language.prompts.prompt import Prompt
 from feynkac.models.language.proposals.children import check_undrawn, list_children
 from feynkac.models.language.proposals.columns import FAR, Columns
 from feynkac.models.language.proposals.drawing import PromptProblem, Share, arrange, draw_shares, guide_shares
@@ -34,7 +36,7 @@ from feynkac.models.language.readers.readers import (
 )
 from feynkac.models.language.retracing import retrace
 from feynkac.models.language.saving import check_saving, identify_prompt, load_texts, save_texts
-from feynkac.models.language.texts import Prompt, Texts
+from feynkac.models.language.texts import Texts
 
 if TYPE_CHECKING:
     from feynkac.base.capabilities import Guides
@@ -179,7 +181,7 @@ class Prompted:
         grown = np.flatnonzero(chosen >= 0)
         if len(grown):
             state.context[grown] = at[grown]
-            self.append(state, grown, chosen[grown], children.weigh(at[grown], chosen[grown])[1])
+            self.endings.append(state, grown, chosen[grown], children.weigh(at[grown], chosen[grown])[1])
         return state
 
     def _step(self, state: Texts, rng: Rng, pinned: int | None) -> tuple[Texts, LogW]:
@@ -199,7 +201,7 @@ class Prompted:
             state.context[rows] = frontier.context
             if has(state.contexts, Drops):
                 state.dropped[rows] = state.contexts.dropped[frontier.context]
-            self.append(state, rows, tokens, log_prob)
+            self.endings.append(state, rows, tokens, log_prob)
         return state, increment
 
     def _reach(self, state: Texts, rows: Rows, uniforms: NDArray[Any], pinned: int | None) -> Frontier:
@@ -237,7 +239,7 @@ class Prompted:
         `group` (U,) are their prompts. `lazily`: of constraints that check tokens, the candidates only.
         """
         # No text that the target has is lost: what cannot be completed within the limit has no weight.
-        left = np.minimum(self._limits[group] - length, FAR - 1)
+        left = np.minimum(self.endings.limits[group] - length, FAR - 1)
         mask = self.columns.mask(automata, left, group, lazily)
         mask[left == 0] &= self._eos_mask
         return mask
@@ -245,35 +247,6 @@ class Prompted:
     def enumerate(self, most: int, masked: bool, watch: Callable[[int], Any]) -> Enumerated:
         """All texts that the constraints allow (see `feynkac.models.language.exact.enumeration.Enumeration.run`)."""
         return Enumeration(self).run(most, masked, watch)
-
-    def append(self, state: Texts, rows: Rows, tokens: NDArray[np.int64], log_prob: LogW) -> None:
-        """Write the drawn tokens with their nats, and note which texts have ended."""
-        if state.length.max() + 1 >= state.ids.shape[1]:
-            wider = state.widen(state.ids.shape[1] + texts.EXTEND)
-            state.ids, state.token_log_prob = wider.ids, wider.token_log_prob
-        state.log_prob[rows] += log_prob
-        dead = tokens < 0
-        state.ended[rows[dead]] = texts.DEAD
-        at = rows[~dead], state.length[rows[~dead]]
-        state.ids[at], state.token_log_prob[at] = tokens[~dead], log_prob[~dead]
-        at_end = np.isin(tokens, self.lm.vocabulary.eos)
-        state.ended[rows[at_end]] = texts.BY_EOS
-        longer = rows[~dead & ~at_end]
-        tokens = tokens[~dead & ~at_end]
-        state.length[longer] += 1
-        state.pending[longer] = tokens
-        state.automata[longer] = self.columns.advance(state.automata[longer], tokens, state.group[longer])
-        group = state.group[longer]
-        cut = (state.length[longer] == self._limits[group]) & self._truncates[group]
-        state.ended[longer[cut]] = texts.AT_LIMIT
-        for row in longer[self._stops[group]]:
-            if self._has_stop(state, row):
-                state.ended[row] = texts.BY_STOP
-
-    def _has_stop(self, state: Texts, row: int) -> bool:
-        stops = self.prompts[state.group[row]].stop
-        written = self.lm.vocabulary.bytes(state.ids[row, : state.length[row]])
-        return any(stop in written for stop in stops)
 
     @cached_property
     def columns(self) -> Columns:
@@ -290,16 +263,9 @@ class Prompted:
         return find_readers(self.problems)
 
     @cached_property
-    def _limits(self) -> NDArray[np.int64]:
-        return np.array([prompt.max_tokens for prompt in self.prompts])
-
-    @cached_property
-    def _truncates(self) -> Mask:
-        return np.array([prompt.at_limit == "truncate" for prompt in self.prompts])
-
-    @cached_property
-    def _stops(self) -> Mask:
-        return np.array([bool(prompt.stop) for prompt in self.prompts])
+    def endings(self) -> Endings:
+        """Where the texts of all problems end."""
+        return Endings(self.prompts, self.lm.vocabulary, self.columns)
 
     @cached_property
     def _inverse_temperature(self) -> NDArray[np.float32]:

@@ -69,7 +69,7 @@ def _walk(model: Prompted, steps: int, state: Texts, of: Texts) -> list[Texts]:
         known = np.flatnonzero(tokens >= 0)
         if len(known):
             tokens[known[~_allow(model, state, rows[known], tokens[known])]] = -1
-        model.append(state, rows, tokens, np.zeros(len(rows)))
+        model.endings.append(state, rows, tokens, np.zeros(len(rows)))
         state.ended[rows[~state.running[rows] & (at + 1 < total[rows])]] = texts.DEAD
     return walked
 

@@ -23,7 +23,7 @@ from feynkac.smc.checks import name_of
 if TYPE_CHECKING:
     from feynkac.models.language.laws.law import Law
     from feynkac.models.language.prompted import Prompted
-    from feynkac.models.language.texts import Prompt
+    from feynkac.models.language.prompts.prompt import Prompt
 
 _LAW = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram_size")
 

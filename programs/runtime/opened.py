@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from feynkac.models.language.histories import Histories, Node
+from feynkac.models.language.histories import Histories
+from feynkac.models.language.nodes import Node
 
 if TYPE_CHECKING:
     from feynkac.models.language.language_model import LanguageModel

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from feynkac.models.language.histories import Histories, Node
+    from feynkac.models.language.histories import Histories
     from feynkac.models.language.laws import Law
+    from feynkac.models.language.nodes import Node
     from feynkac.programs.runtime.execution import Execution
     from feynkac.programs.runtime.record import Record
     from feynkac.programs.runtime.serving import Ask, Block, Inquiry

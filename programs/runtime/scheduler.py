@@ -23,7 +23,8 @@ from feynkac.programs.runtime.strand import Strand, find_home
 from feynkac.smc.checks import FAULTS
 
 if TYPE_CHECKING:
-    from feynkac.models.language.histories import Histories, Node
+    from feynkac.models.language.histories import Histories
+    from feynkac.models.language.nodes import Node
     from feynkac.programs.runtime.protocols import CheckReturned, MakeContext, MakeHandle, MakeServed
 
 _new = tuple.__new__  # ProgramRow(...) would take twice as long, and there is one a particle and step

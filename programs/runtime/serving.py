@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from feynkac.base.tokens import TokenSet
 from feynkac.models.language.draws.next_token import draw_tokens, sum_masses
-from feynkac.models.language.histories import Histories, Node
+from feynkac.models.language.histories import Histories
 from feynkac.models.language.laws import Law, shape
+from feynkac.models.language.nodes import Node
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ArgumentError
-from feynkac.models.language.histories import Node
+from feynkac.models.language.nodes import Node
 
 if TYPE_CHECKING:
     from feynkac.models.language.language_model import LanguageModel

@@ -24,7 +24,7 @@ from feynkac.models.edits.fitting.passes import (
 )  # fmt: skip
 from feynkac.models.edits.sites import Site, name_site
 from feynkac.models.edits.tensors import take_tensor
-from feynkac.models.language.editing.edits import find_input
+from feynkac.models.language.editing.hooks import find_input
 
 if TYPE_CHECKING:
     from feynkac.models.language.lm import CausalLM

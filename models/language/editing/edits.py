@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.base.capabilities import has
-from feynkac.base.errors import ArgumentError, FeynkacError, ModelError, is_out_of_memory, quote
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.models.language.editing.biases import bias_attention
 from feynkac.models.language.editing.contract import (
     Bias,
@@ -27,6 +27,7 @@ from feynkac.models.language.editing.contract import (
     Spans,
     Where,
 )
+from feynkac.models.language.editing.hooks import Act, Watch, hook_module
 from feynkac.models.language.editing.parameters import Parameters
 from feynkac.models.language.editing.spans import locate
 
@@ -174,22 +175,29 @@ class Laid:
         of = None if context is None else torch.from_numpy(context).to(device)
         where = Where(positions, start, torch.from_numpy(prompt).to(device), self._spans, of)
         numbers = np.array([-1 if edits is None else kinds.get(edits, -1) for edits in self._edits])[prompt]
-        hooks: dict[str, list[_Act]] = {}
-        watch = _Watch()
-        for edits, k in kinds.items():
-            whole = bool((numbers == k).all())
-            rows = None if whole else torch.from_numpy(np.flatnonzero(numbers == k)).to(device)
-            there = where if rows is None else where.select(rows)
-            for change, edit in edits.changes:
-                hooks.setdefault(f"{change.side} {change.module}", []).append(_Act(change, edit, rows, there, watch))
+        watch = Watch()
         with ExitStack() as stack:
-            for place, acts in hooks.items():
-                stack.enter_context(_hook(twin.model, place, acts, positions.shape))
+            for place, acts in _list_acts(kinds, numbers, where, watch).items():
+                stack.enter_context(hook_module(twin.model, place, acts, positions.shape))
             stack.enter_context(next(iter(kinds)).parameters.swap(twin.model))
             if biased:
                 stack.enter_context(bias_attention(twin.model, self, prompt, where))
             yield
         watch.check()
+
+
+def _list_acts(
+    kinds: Mapping[Edits, int], numbers: NDArray[np.int64], where: Where, watch: Watch
+) -> dict[str, list[Act]]:
+    """What to change at each place, where row i has the edits whose kind is `numbers[i]`."""
+    found: dict[str, list[Act]] = {}
+    for edits, k in kinds.items():
+        whole = bool((numbers == k).all())
+        rows = None if whole else torch.from_numpy(np.flatnonzero(numbers == k)).to(where.positions.device)
+        there = where if rows is None else where.select(rows)
+        for change, edit in edits.changes:
+            found.setdefault(f"{change.side} {change.module}", []).append(Act(change, edit, rows, there, watch))
+    return found
 
 
 class _Nothing(Laid):
@@ -208,97 +216,3 @@ class _Nothing(Laid):
 
 
 NOTHING = _Nothing()
-
-
-class _Act:
-    """One change of some rows."""
-
-    def __init__(self, change: Change, edit: Edit, rows: Tensor | None, where: Where, watch: _Watch) -> None:
-        self._change, self._edit, self._rows, self._where, self._watch = change, edit, rows, where, watch
-
-    def __call__(self, value: Tensor, given: Tensor) -> Tensor:
-        rows = self._rows
-        old, its = (value, given) if rows is None else (value[rows], given[rows])
-        new = self._run(old, its)
-        if not isinstance(new, Tensor) or new.shape != old.shape:
-            shape = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
-            raise ModelError(f"{quote(self._edit)} made {shape} of the {tuple(old.shape)} of {self._change.module}")
-        new = new.to(value.dtype)
-        self._watch.see(new, self._edit, self._change.module, self._where)
-        return new if rows is None else value.index_copy(0, rows, new)
-
-    def _run(self, value: Tensor, given: Tensor) -> Tensor:
-        try:
-            return self._change.function(value, given, self._where)
-        except ModelError:
-            raise
-        except Exception as cause:  # of whatever kind a function of the user's has
-            if is_out_of_memory(cause):
-                raise
-            said = str(cause) if isinstance(cause, FeynkacError) else f"{type(cause).__name__}: {cause}"
-            raise ModelError(f"{quote(self._edit)} failed at {self._change.module}: {said}") from cause
-
-
-class _Watch:
-    """Looks for NaN behind edits, and asks the device once a pass."""
-
-    def __init__(self) -> None:
-        self._seen: list[tuple[Tensor, Edit, str, Where]] = []
-
-    def see(self, value: Tensor, edit: Edit, module: str, where: Where) -> None:
-        self._seen.append((value.sum((0, 2) if value.ndim == 3 else None, dtype=torch.float32), edit, module, where))
-
-    def check(self) -> None:
-        """Raises ModelError that names the first edit behind which there is no number."""
-        if not self._seen or torch.stack([sums.sum() for sums, *_ in self._seen]).isfinite().all():
-            return
-        for sums, edit, module, where in self._seen:
-            if not sums.isfinite().all():
-                at = int((~sums.isfinite()).nonzero()[0, 0]) if sums.ndim else 0
-                step = int(where.steps[:, at].max())
-                place = f"at token {step} of the text" if step >= 0 else "in the prompt"
-                raise ModelError(f"{quote(edit)} gave NaN or infinity at {module}, {place}; it may be too strong")
-
-
-@contextmanager
-def _hook(model: Any, place: str, acts: Sequence[_Act], tokens: torch.Size) -> Iterator[None]:
-    """Let `acts` change what goes through a module, at a `place` such as "output lm_head"."""
-    side, name = place.split(" ", 1)
-
-    def after(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> Any:
-        old, given = (out[0] if isinstance(out, tuple) else out), find_input(args, kwargs)
-        value = _act_on_tokens(acts, old, given, tokens, name)
-        return (value, *out[1:]) if isinstance(out, tuple) else value
-
-    def before(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        given = find_input(args, kwargs)
-        value = _act_on_tokens(acts, given, given, tokens, name)
-        if args:
-            return (value, *args[1:]), kwargs
-        return args, {key: value if old is given else old for key, old in kwargs.items()}
-
-    module = model.get_submodule(name)
-    if side == "output":
-        handle = module.register_forward_hook(after, with_kwargs=True)
-    else:
-        handle = module.register_forward_pre_hook(before, with_kwargs=True)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _act_on_tokens(acts: Sequence[_Act], value: Tensor, given: Tensor, tokens: torch.Size, name: str) -> Tensor:
-    """`value` behind all `acts`, for (F, Q) `tokens`; some modules list the tokens of all rows behind each other."""
-    shape = value.shape
-    if shape[:-1] == (tokens.numel(),) and value.ndim == 2:
-        value, given = value.reshape(*tokens, -1), given.reshape(*tokens, -1)
-    elif shape[:-1] != tokens:
-        raise ModelError(f"{name} works on {tuple(shape)} numbers, not on {tuple(tokens)} tokens: it cannot be edited")
-    for act in acts:
-        value = act(value, given)
-    return value.reshape(shape)
-
-
-def find_input(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    return args[0] if args else next((value for value in kwargs.values() if isinstance(value, Tensor)), None)

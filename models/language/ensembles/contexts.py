@@ -12,8 +12,8 @@ from feynkac.base.capabilities import has
 from feynkac.base.contract import Rows
 from feynkac.models.language.draws.next_token import check_law
 from feynkac.models.language.laws.law import Law, shape
+from feynkac.models.language.prompts.prompt import Prompt
 from feynkac.models.language.protocols import Spends, require_saving
-from feynkac.models.language.texts import Prompt
 
 if TYPE_CHECKING:
     import torch

@@ -19,9 +19,9 @@ from feynkac.models.language.ensembles.contexts import EnsembleContexts, Member
 from feynkac.models.language.ensembles.rules import Rule
 from feynkac.models.language.language_model import LanguageModel
 from feynkac.models.language.prompted import Prompted
+from feynkac.models.language.prompts.prompt import Prompt
 from feynkac.models.language.proposals.drawing import PromptProblem
 from feynkac.models.language.readers.readers import are_alike
-from feynkac.models.language.texts import Prompt
 
 if TYPE_CHECKING:
     import torch

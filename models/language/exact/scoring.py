@@ -23,7 +23,7 @@ from feynkac.models.language.proposals.listed import Ids, can_end, score_firsts,
 if TYPE_CHECKING:
     from feynkac.models.language.language_model import LanguageModel
     from feynkac.models.language.prompted import Prompted
-    from feynkac.models.language.texts import Prompt
+    from feynkac.models.language.prompts.prompt import Prompt
 
 MOST = 5_000
 """Prefixes of spellings that go through the model, at most."""

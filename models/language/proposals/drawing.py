@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from feynkac.base.capabilities import Guides
     from feynkac.base.masks import TokenConstraint
     from feynkac.models.language.prompted import Prompted
-    from feynkac.models.language.texts import Prompt
+    from feynkac.models.language.prompts.prompt import Prompt
 
 GROUPS = "the problem of each context"
 """The key in `Texts.companions` under which (U,) problems of the last step's contexts stand."""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from feynkac.base.vocabulary import Vocabulary
+    from feynkac.models.language.prompts.prompt import Prompt
     from feynkac.models.language.protocols import Contexts
-    from feynkac.models.language.texts import Prompt
 
 Ids = tuple[int, ...]
 AT_ONCE = 256

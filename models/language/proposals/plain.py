@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from feynkac.models.language.language_model import LanguageModel
     from feynkac.models.language.prompted import Prompted
-    from feynkac.models.language.texts import Prompt
+    from feynkac.models.language.prompts.prompt import Prompt
 
 
 @dataclass(frozen=True)

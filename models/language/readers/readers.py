@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from feynkac.base.capabilities import Consults, has
 from feynkac.base.contract import LogW, Rows
 from feynkac.base.errors import ArgumentError, ModelError, PotentialError
+from feynkac.models.language.prompts.prompt import Prompt
 from feynkac.models.language.protocols import Frontier
 from feynkac.models.language.readers.walks import Reread, Walk
-from feynkac.models.language.texts import BY_EOS, Prompt, Texts
+from feynkac.models.language.texts import BY_EOS, Texts
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from feynkac.models.language.language_model import LanguageModel
-    from feynkac.models.language.texts import Prompt
+    from feynkac.models.language.prompts.prompt import Prompt
 
 Ids = tuple[int, ...]
 Place = tuple["Prompt", Ids]

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.models.language.histories import Histories, Node
+from feynkac.models.language.histories import Histories
+from feynkac.models.language.nodes import Node
 from feynkac.programs.runtime.serving import Ask, serve
 
 _FORWARDING = threading.RLock()

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.masks import pack
 from feynkac.base.tokens import TokenSet
-from feynkac.models.language.histories import Histories, Node
+from feynkac.models.language.histories import Histories
 from feynkac.models.language.lm import CausalLM
+from feynkac.models.language.nodes import Node
 from feynkac.programs.compat.llamppl.answering import Logits
 from feynkac.programs.compat.llamppl.running import answer_now, fetch_answer
 

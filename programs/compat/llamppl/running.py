@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import FeynkacError, ProgramError
-from feynkac.models.language.histories import Histories, Node
+from feynkac.models.language.histories import Histories
+from feynkac.models.language.nodes import Node
 from feynkac.programs.compat.llamppl.answering import Logits, answer
 from feynkac.programs.runtime.causes import describe_cause, find_line
 from feynkac.programs.runtime.serving import Ask
