@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.errors import ArgumentError, ModelError, quote
+from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.base.host import find_host
 from feynkac.base.numbers import read_whole
 from feynkac.base.vocabulary import Vocabulary
@@ -19,7 +19,7 @@ from feynkac.models.language.exact.scoring import score_answers, score_texts
 from feynkac.models.language.laws.law import Law, Processor, read_law
 from feynkac.models.language.prompted import Prompted
 from feynkac.models.language.prompts.chats import write_chat
-from feynkac.models.language.prompts.openings import Opening, TokenIds, read_eos, read_ids, read_stops
+from feynkac.models.language.prompts.openings import Opening, TokenIds, check_end, read_eos, read_ids, read_stops
 from feynkac.models.language.prompts.prompt import Prompt
 from feynkac.models.language.prompts.spelling import EMPTY, Speller
 from feynkac.models.language.proposals.drawing import PromptProblem
@@ -157,8 +157,8 @@ class LanguageModel(ABC):
         stops = read_stops(stop)
         law = read_law(temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram_size, logits_processor)
         law = self.admit(law)
-        self._check_end(at_limit)
-        self._check_window(len(ids), limit)
+        check_end(at_limit, self._eos)
+        self.check_window(len(ids), limit)
         turns = None if opening.chat is None else tuple(opening.chat.messages)
         prompt = Prompt(ids, limit, stops, law, at_limit, self.variant, text=opening.text, chat=turns)
         return Prompted(self, (PromptProblem(prompt, proposal=read_proposal(proposal, mix)),))
@@ -267,13 +267,8 @@ class LanguageModel(ABC):
         """A prompt's law. Raises ArgumentError for one that this backend cannot serve; unless it says so, any is."""
         return law
 
-    def _check_end(self, at_limit: Any) -> None:
-        if not isinstance(at_limit, str) or at_limit not in ("truncate", "end"):
-            raise ArgumentError(f"at_limit is {quote(at_limit)}; it must be 'truncate' or 'end'")
-        if at_limit == "end" and not self._eos:
-            raise ArgumentError("at_limit='end' needs an end-of-sequence token, and this model was given none")
-
-    def _check_window(self, n_prompt: int, max_tokens: int) -> None:
+    def check_window(self, n_prompt: int, max_tokens: int) -> None:
+        """Raises ModelError where a prompt of `n_prompt` tokens leaves no room for `max_tokens` more."""
         window = self.window
         if window is not None and n_prompt + max_tokens > window:
             raise ModelError(

@@ -12,7 +12,15 @@ from feynkac.base.numbers import read_flag, read_whole
 from feynkac.models.language.caches.opening import check_whole, find_device, find_window, open_contexts, remember_prompt
 from feynkac.models.language.forks import check_process
 from feynkac.models.language.language_model import LanguageModel
-from feynkac.models.language.loading import check_device, load_weights, move, read_reason, reload_weights
+from feynkac.models.language.loading import (
+    check_device,
+    check_parts,
+    list_eos,
+    load_weights,
+    move,
+    read_reason,
+    reload_weights,
+)
 from feynkac.models.language.prompted import Prompted
 
 if TYPE_CHECKING:
@@ -56,8 +64,8 @@ class CausalLM(LanguageModel):
         eos: int | Iterable[int] | None = None,
         packed: bool = False,
     ) -> None:
-        _check_parts(model, tokenizer)
-        super().__init__(tokenizer, eos=_list_eos(model, tokenizer) if eos is None else eos)
+        check_parts(model, tokenizer)
+        super().__init__(tokenizer, eos=list_eos(model, tokenizer) if eos is None else eos)
         self.model, self._is_packed = model, packed
         self._twins: Twins | None = None
         self._reload: Callable[[], Any] | None = None
@@ -260,23 +268,3 @@ class CausalLM(LanguageModel):
 
     def __repr__(self) -> str:
         return f"CausalLM({type(self.model).__name__}, {self.model.dtype}, {self.model.device})"
-
-
-def _check_parts(model: Any, tokenizer: Any) -> None:
-    """Raises ArgumentError for what is no model and no tokenizer of transformers, nor anything that acts as one."""
-    for name, part, needed in (
-        ("model", model, "get_output_embeddings"),
-        ("tokenizer", tokenizer, "convert_ids_to_tokens"),
-    ):
-        if isinstance(part, type) or not callable(getattr(part, needed, None)):
-            raise ArgumentError(
-                f"CausalLM: the {name} is {quote(part)}; give a model and a tokenizer of transformers, or load "
-                "both by CausalLM.from_pretrained(name)"
-            )
-
-
-def _list_eos(model: Any, tokenizer: Any) -> list[int]:
-    # Chat models end a turn and a document with different tokens: generation config and tokenizer may each know one.
-    found = [getattr(source, "eos_token_id", None) for source in (getattr(model, "generation_config", None), tokenizer)]
-    listed = [int(i) for ids in found if ids is not None for i in (ids if isinstance(ids, list | tuple) else [ids])]
-    return [i for i in listed if i >= 0]  # some configurations say -1 for none

@@ -1,4 +1,4 @@
-"""What can go wrong when a model is loaded, in one line."""
+"""Weights and what comes with them as a model is loaded, and what can go wrong, in one line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from feynkac.base.errors import ModelError, quote
+from feynkac.base.errors import ArgumentError, ModelError, quote
 
 if TYPE_CHECKING:
     import torch
@@ -72,3 +72,24 @@ def move(model: Any, device: Any) -> Any:
         raise ModelError(
             f"cannot move the model to {quote(str(device))}: {reason}; torch finds {found} here{advice}"
         ) from cause
+
+
+def check_parts(model: Any, tokenizer: Any) -> None:
+    """Raises ArgumentError for what is no model and no tokenizer of transformers, nor anything that acts as one."""
+    for name, part, needed in (
+        ("model", model, "get_output_embeddings"),
+        ("tokenizer", tokenizer, "convert_ids_to_tokens"),
+    ):
+        if isinstance(part, type) or not callable(getattr(part, needed, None)):
+            raise ArgumentError(
+                f"CausalLM: the {name} is {quote(part)}; give a model and a tokenizer of transformers, or load "
+                "both by CausalLM.from_pretrained(name)"
+            )
+
+
+def list_eos(model: Any, tokenizer: Any) -> list[int]:
+    """The ids that end a text, as the generation config and the tokenizer name them."""
+    # Chat models end a turn and a document with different tokens: generation config and tokenizer may each know one.
+    found = [getattr(source, "eos_token_id", None) for source in (getattr(model, "generation_config", None), tokenizer)]
+    listed = [int(i) for ids in found if ids is not None for i in (ids if isinstance(ids, list | tuple) else [ids])]
+    return [i for i in listed if i >= 0]  # some configurations say -1 for none

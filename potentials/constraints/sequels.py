@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,17 +18,13 @@ from feynkac.base.unicode import check_unicode
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.potentials.constraints.canonical import Canonical
 from feynkac.potentials.constraints.lazy import Lazy
+from feynkac.potentials.constraints.markers import Moves, find_borders, follow, follow_control, make_spelling
 from feynkac.potentials.constraints.tokenwise import TokenFactor
-
-if TYPE_CHECKING:
-    from feynkac.potentials.constraints.automata.trie import Trie
 
 _NEVER = 1 << 30
 _LONGEST = 128
 """Bytes of a marker, each of which is a state with a row of the vocabulary: a second, and 25 MB, of 49,152 tokens."""
 _FEW = 32  # rests of tokens of which it is found out what they leave to be written
-Moves: TypeAlias = "tuple[NDArray[np.int32], NDArray[np.int32]]"
-"""(V,) the state after each token from one free state, and (V,) the bytes of the token that it took to get there."""
 
 
 class Sequel(TokenFactor):
@@ -43,10 +39,10 @@ class Sequel(TokenFactor):
 
         tokens = find_trie(vocabulary)
         if isinstance(self._marker, bytes):
-            borders = _find_borders(self._marker)
-            moves = [_follow(borders, tokens, q) for q in range(len(self._marker))]
+            borders = find_borders(self._marker)
+            moves = [follow(borders, tokens, q) for q in range(len(self._marker))]
         else:
-            moves = [_follow_control(self._marker, vocabulary, self.name)]
+            moves = [follow_control(self._marker, vocabulary, self.name)]
         return SequelAutomaton(moves, vocabulary, self._constraint, self.name)
 
     def approves(self, vocabulary: Vocabulary, tokens: Sequence[int] | NDArray[np.int64]) -> bool:
@@ -86,7 +82,7 @@ class SequelAutomaton:
             for q, (after, used) in enumerate(moves)
             for token in np.flatnonzero(after == self._free)
         }
-        spell = _make_spelling(tokens, set(rests.values()))
+        spell = make_spelling(tokens, set(rests.values()))
         self._rests = {key: spell(rest) for key, rest in rests.items()}
         extra = {rest: ids[0] for rest in rests.values() if (ids := spell(rest)) and ids[0] >= vocabulary.size}
         behind = Vocabulary((*tokens, *sorted(extra, key=extra.__getitem__)), vocabulary.eos) if extra else vocabulary
@@ -206,11 +202,32 @@ def after(marker: str | int, constraint: TokenConstraint) -> Sequel:
     Raises ArgumentError for an empty marker, for one of more than 128 bytes, and for what is no constraint on tokens;
     ConstraintError, when it is compiled, if no tokens spell the marker, or as the constraint does.
     """
+    spelt = _read_marker(marker)
+    _check_constraint(constraint)
+    return Sequel(spelt, constraint, f"after({quote(marker, 60)}, {shorten(constraint.name)})")
+
+
+def _read_marker(marker: Any) -> bytes | int:
+    """The bytes of a marker, or its id."""
     id = as_whole(marker)
-    if not isinstance(marker, str) and (id is None or id < 0):
-        raise ArgumentError(f"after({quote(marker)}, ...): give the marker as text, or the id of a control token")
+    if not isinstance(marker, str):
+        if id is None or id < 0:
+            raise ArgumentError(f"after({quote(marker)}, ...): give the marker as text, or the id of a control token")
+        return id
     if marker == "":
         raise ArgumentError("after('', ...): the marker is empty; use the constraint itself")
+    check_unicode(marker, "the marker")
+    spelt = marker.encode()
+    if len(spelt) > _LONGEST:
+        raise ArgumentError(
+            f"after({quote(marker)}, ...): the marker has {len(spelt):,} bytes, and may have {_LONGEST}; give "
+            "its end, or a part that comes nowhere else"
+        )
+    return spelt
+
+
+def _check_constraint(constraint: Any) -> None:
+    """Raises ArgumentError for what cannot stand behind a marker."""
     if not isinstance(constraint, TokenConstraint):
         shown = quote(constraint)
         raise ArgumentError(
@@ -222,70 +239,8 @@ def after(marker: str | int, constraint: TokenConstraint) -> Sequel:
             f"after(..., {constraint.name}): a lazy constraint gives no masks to put behind a marker. Let its function "
             "find the marker: lazy(lambda text: f(text.partition(m)[2]))"
         )
-    if isinstance(marker, str):
-        check_unicode(marker, "the marker")
     if isinstance(constraint, Canonical):
         raise ArgumentError(
             f"after(..., {constraint.name}): what is canonical is told of the tokens of a whole text, and a marker may "
             "end within one. Hold the whole text to it: after(...) * canonical()"
         )
-    spelt = marker.encode() if isinstance(marker, str) else int(marker)
-    if isinstance(spelt, bytes) and len(spelt) > _LONGEST:
-        raise ArgumentError(
-            f"after({quote(marker)}, ...): the marker has {len(spelt):,} bytes, and may have {_LONGEST}; give "
-            "its end, or a part that comes nowhere else"
-        )
-    return Sequel(spelt, constraint, f"after({quote(marker, 60)}, {shorten(constraint.name)})")
-
-
-def _find_borders(marker: bytes) -> NDArray[np.int64]:
-    """(L, 256) the number of bytes of the marker that the text ends in, after one more byte (Knuth, Morris, Pratt)."""
-    table = np.zeros((len(marker), 256), dtype=np.int64)
-    border = 0
-    for q, byte in enumerate(marker):
-        table[q] = table[border] if q else 0
-        table[q, byte] = q + 1
-        border = int(table[border, byte]) if q else 0
-    return table
-
-
-def _follow(table: NDArray[np.int64], tokens: Trie, start: int) -> Moves:
-    """Where each token leads from `start`, all tokens at a time and byte by byte; -1 for those without text."""
-    length = np.diff(tokens.offset)
-    after, used = np.where(length > 0, start, -1).astype(np.int32), length.astype(np.int32)
-    going = np.flatnonzero(length)
-    for k in range(tokens.height):
-        going = going[length[going] > k]
-        after[going] = table[after[going], tokens.flat[tokens.offset[going] + k]]
-        whole = after[going] == len(table)
-        used[going[whole]] = k + 1
-        going = going[~whole]
-    return after, used
-
-
-def _follow_control(token: int, vocabulary: Vocabulary, name: str) -> Moves:
-    """The same for a marker that is one token, whatever its text."""
-    if not token < vocabulary.size or token in vocabulary.eos:
-        raise ConstraintError(
-            f"{name}: {token} is an end of sequence, or no token of a vocabulary of {vocabulary.size}"
-        )
-    after = np.where(vocabulary.with_text, 0, -1).astype(np.int32)
-    after[token] = 1
-    return after, np.array([len(text) for text in vocabulary.tokens], dtype=np.int32)
-
-
-def _make_spelling(tokens: tuple[bytes, ...], rests: Iterable[bytes]) -> Callable[[bytes], tuple[int, ...]]:
-    """The fewest tokens that spell each of `rests`, or one new token."""
-    ids = {token: i for i, token in reversed(list(enumerate(tokens))) if token}
-    found: dict[bytes, tuple[int, ...]] = {b"": ()}
-    new = len(tokens)
-    for rest in sorted(rests):
-        best: list[tuple[int, ...] | None] = [()]
-        for end in range(1, len(rest) + 1):
-            ways = [(*way, ids[rest[k:end]]) for k in range(end) if (way := best[k]) is not None and rest[k:end] in ids]
-            best.append(min(ways, key=len, default=None))
-        whole = best[-1]
-        if whole is None:
-            whole, new = (new,), new + 1
-        found[rest] = whole
-    return found.__getitem__

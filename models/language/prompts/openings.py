@@ -96,6 +96,14 @@ def read_stops(stop: Any) -> tuple[bytes, ...]:
     return tuple(one.encode() for one in stops)
 
 
+def check_end(at_limit: Any, eos: Sequence[int]) -> None:
+    """Raises ArgumentError for what says nothing of the limit, or asks for an end that the model has not."""
+    if not isinstance(at_limit, str) or at_limit not in ("truncate", "end"):
+        raise ArgumentError(f"at_limit is {quote(at_limit)}; it must be 'truncate' or 'end'")
+    if at_limit == "end" and not eos:
+        raise ArgumentError("at_limit='end' needs an end-of-sequence token, and this model was given none")
+
+
 def read_temperature(temperature: Any) -> float:
     """A temperature as a float. Raises ArgumentError for what is no number, or none that logits can be divided by."""
     value: Any = temperature.item() if isinstance(temperature, np.ndarray) and temperature.ndim == 0 else temperature

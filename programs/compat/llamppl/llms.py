@@ -18,7 +18,7 @@ from feynkac.models.language.histories import Histories
 from feynkac.models.language.lm import CausalLM
 from feynkac.models.language.nodes import Node
 from feynkac.programs.compat.llamppl.answering import Logits
-from feynkac.programs.compat.llamppl.running import answer_now, fetch_answer
+from feynkac.programs.compat.llamppl.rows import answer_now, fetch_answer
 
 _MID_PUNCTUATION = (",", ":", ";", "-", '"')
 _END_PUNCTUATION = (".", "!", "?")

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 from feynkac.base.errors import ArgumentError, FeynkacError, ProgramError
-from feynkac.programs.compat.llamppl.running import expect_await
+from feynkac.programs.compat.llamppl.rows import expect_await
 from feynkac.programs.numbers import read_nats
 
 

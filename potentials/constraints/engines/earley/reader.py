@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 
-from feynkac.base.errors import ConstraintError, quote
+from feynkac.base.errors import quote
 from feynkac.potentials.constraints.engines.earley.common import COMMON
+from feynkac.potentials.constraints.engines.earley.cursor import Cursor
 from feynkac.potentials.constraints.engines.earley.notation import (
     Both,
     Chain,
@@ -24,9 +25,8 @@ from feynkac.potentials.constraints.engines.earley.notation import (
     Repeat,
     Span,
     Text,
-    make_fault,
 )
-from feynkac.potentials.constraints.engines.earley.tokens import Token, list_tokens, unescape
+from feynkac.potentials.constraints.engines.earley.tokens import Token, unescape
 
 _MOST_DEPTH = 100
 _BRACKETS = {"(": ")", "[": "]"}
@@ -38,58 +38,25 @@ def read_grammar(source: str) -> Grammar:
     return _Reader(source).read()
 
 
-class _Reader:
+class _Reader(Cursor):
     def __init__(self, source: str) -> None:
-        self._source = source
-        self._tokens = list_tokens(source)
-        self._next = 0
+        super().__init__(source)
         self._depth = 0
         self._definitions: dict[str, Definition] = {}
         self._ignored: list[Expression] = []
 
     def read(self) -> Grammar:
-        while self._skip_lines().kind != "end":
-            if self._peek().kind == "directive":
+        while self.skip_lines().kind != "end":
+            if self.peek().kind == "directive":
                 self._read_directive()
             else:
                 self._read_definition()
-        return Grammar(self._source, self._definitions, tuple(self._ignored))
-
-    # --- tokens
-
-    def _peek(self) -> Token:
-        return self._tokens[self._next]
-
-    def _take(self) -> Token:
-        self._next += 1
-        return self._tokens[self._next - 1]
-
-    def _skip_lines(self) -> Token:
-        while self._peek().kind == "newline":
-            self._next += 1
-        return self._peek()
-
-    def _try(self, sign: str) -> bool:
-        if found := self._peek().text == sign and self._peek().kind in ("sign", "directive"):
-            self._next += 1
-        return found
-
-    def _expect(self, wanted: str, kind: str = "sign") -> Token:
-        token = self._take()
-        if token.kind != kind or (kind == "sign" and token.text != wanted):
-            seen = {"newline": "the line ends", "end": "the grammar ends"}.get(
-                token.kind, f"{quote(token.text)} stands"
-            )
-            raise self._fault(token.at, f"{seen} where {wanted} is expected")
-        return token
-
-    def _fault(self, at: int, what: str) -> ConstraintError:
-        return make_fault(self._source, at, what)
+        return Grammar(self.source, self._definitions, tuple(self._ignored))
 
     # --- lines
 
     def _read_directive(self) -> None:
-        token = self._take()
+        token = self.take()
         if token.text == "%ignore":
             self._ignored.append(self._read_choice())
         elif token.text == "%import":
@@ -97,65 +64,65 @@ class _Reader:
         elif token.text in ("%llguidance", "%json", "%lark", "%regex"):
             raise Extension(token.text)
         else:
-            raise self._fault(token.at, f"{token.text} is not supported; write out what it stands for")
+            raise self.fault(token.at, f"{token.text} is not supported; write out what it stands for")
         self._end_line()
 
     def _read_import(self) -> None:
-        first = self._take()
+        first = self.take()
         if first.text != "common":
-            raise self._fault(first.at, "only %import common.NAME is supported; copy other definitions here")
-        if self._try("."):
-            name = self._expect("a name", "name")
-            known = self._expect("a name", "name") if self._try("->") else name
+            raise self.fault(first.at, "only %import common.NAME is supported; copy other definitions here")
+        if self.accept("."):
+            name = self.expect("a name", "name")
+            known = self.expect("a name", "name") if self.accept("->") else name
             self._import(name, known)
             return
-        self._expect("(")
-        while not self._try(")"):
-            name = self._expect("a name", "name")
+        self.expect("(")
+        while not self.accept(")"):
+            name = self.expect("a name", "name")
             self._import(name, name)
-            self._try(",")
+            self.accept(",")
 
     def _import(self, name: Token, known: Token) -> None:
         if name.text not in COMMON:
-            raise self._fault(name.at, f"common has no {name.text}; it has {', '.join(sorted(COMMON))}")
+            raise self.fault(name.at, f"common has no {name.text}; it has {', '.join(sorted(COMMON))}")
         source, flags = COMMON[name.text]
         self._define(known, (), Pattern(source, flags, name.at))
 
     def _read_definition(self) -> None:
-        name = self._expect("a name", "name")
+        name = self.expect("a name", "name")
         parameters: list[str] = []
-        if self._try("{"):
-            while not self._try("}"):
-                parameters.append(self._expect("a parameter", "name").text)
-                self._try(",")
-        if self._try("."):
-            self._expect("a priority", "number")
-        if self._peek().text in ("[", "::"):
+        if self.accept("{"):
+            while not self.accept("}"):
+                parameters.append(self.expect("a parameter", "name").text)
+                self.accept(",")
+        if self.accept("."):
+            self.expect("a priority", "number")
+        if self.peek().text in ("[", "::"):
             raise Extension("attributes and parameters of rules")
-        self._expect(":")
+        self.expect(":")
         self._define(name, tuple(parameters), self._read_choice())
         self._end_line()
 
     def _define(self, name: Token, parameters: tuple[str, ...], body: Expression) -> None:
         text = name.text.lstrip("!?")
         if text not in (text.lower(), text.upper()):
-            raise self._fault(name.at, f"{text}: write rules in lower case, and terminals in upper case")
+            raise self.fault(name.at, f"{text}: write rules in lower case, and terminals in upper case")
         if text in self._definitions:
-            raise self._fault(name.at, f"{text} is defined twice; put both into one definition, with | between them")
+            raise self.fault(name.at, f"{text} is defined twice; put both into one definition, with | between them")
         self._definitions[text] = Definition(parameters, body, name.at)
 
     def _end_line(self) -> None:
-        token = self._peek()
+        token = self.peek()
         if token.kind not in ("newline", "end"):
-            raise self._fault(token.at, f"{quote(token.text)} stands where the definition should end")
+            raise self.fault(token.at, f"{quote(token.text)} stands where the definition should end")
 
     # --- expressions
 
     def _read_choice(self) -> Expression:
         self._depth += 1
         if self._depth > _MOST_DEPTH:
-            raise self._fault(
-                self._peek().at, f"brackets are nested more than {_MOST_DEPTH} deep; give the inner ones names"
+            raise self.fault(
+                self.peek().at, f"brackets are nested more than {_MOST_DEPTH} deep; give the inner ones names"
             )
         options = [self._read_common_part()]
         while self._continues():
@@ -165,17 +132,17 @@ class _Reader:
 
     def _continues(self) -> bool:
         """Take the | of one more option, be it in a line below."""
-        start = self._next
-        self._skip_lines()
-        if self._try("|"):
+        start = self.next
+        self.skip_lines()
+        if self.accept("|"):
             return True
-        self._next = start
+        self.next = start
         return False
 
     def _read_common_part(self) -> Expression:
-        at = self._peek().at
+        at = self.peek().at
         parts = [self._read_chain()]
-        while self._try("&"):
+        while self.accept("&"):
             parts.append(self._read_chain())
         return parts[0] if len(parts) == 1 else Both(tuple(parts), at)
 
@@ -184,56 +151,56 @@ class _Reader:
         while True:
             if self._depth > 1:
                 self._skip_lines_unless_option()
-            token = self._peek()
+            token = self.peek()
             if not (token.kind in ("text", "pattern", "name") or (token.kind == "sign" and token.text in "([~@")):
                 break
             parts.append(self._read_item())
-        if self._try("->"):
-            self._expect("an alias", "name")
-        if self._peek().kind == "directive" and self._peek().text in ("%json", "%lark", "%regex"):
-            raise Extension(self._peek().text)
+        if self.accept("->"):
+            self.expect("an alias", "name")
+        if self.peek().kind == "directive" and self.peek().text in ("%json", "%lark", "%regex"):
+            raise Extension(self.peek().text)
         return parts[0] if len(parts) == 1 else Chain(tuple(parts))
 
     def _skip_lines_unless_option(self) -> None:
-        start = self._next
-        if self._skip_lines().text == "|":
-            self._next = start
+        start = self.next
+        if self.skip_lines().text == "|":
+            self.next = start
 
     def _read_item(self) -> Expression:
         body = self._read_atom()
         while True:
-            if self._try("?"):
+            if self.accept("?"):
                 body = Repeat(body, 0, 1)
-            elif self._try("*"):
+            elif self.accept("*"):
                 body = Repeat(body, 0, None)
-            elif self._try("+"):
+            elif self.accept("+"):
                 body = Repeat(body, 1, None)
-            elif self._peek().text in ("~", "{") and self._tokens[self._next + 1].text[:1] in "0123456789,":
+            elif self.peek().text in ("~", "{") and self.peek(1).text[:1] in "0123456789,":
                 body = self._read_counts(body)
             else:
                 return body
 
     def _read_counts(self, body: Expression) -> Repeat:
-        opened = self._take()
+        opened = self.take()
         between, closed = ("..", None) if opened.text == "~" else (",", "}")
-        low = self._read_number() if self._peek().kind == "number" else 0
+        low = self._read_number() if self.peek().kind == "number" else 0
         high: int | None = low
-        if self._try(between):
-            high = self._read_number() if self._peek().kind == "number" else None
+        if self.accept(between):
+            high = self._read_number() if self.peek().kind == "number" else None
         if closed is not None:
-            self._expect(closed)
+            self.expect(closed)
         if high is not None and high < low:
-            raise self._fault(opened.at, f"at least {low} and at most {high} times: no number is both")
+            raise self.fault(opened.at, f"at least {low} and at most {high} times: no number is both")
         return Repeat(body, low, high)
 
     def _read_number(self) -> int:
-        token = self._take()
+        token = self.take()
         if len(token.text) > 7:
-            raise self._fault(token.at, f"{token.text[:20]} repeats are too many")
+            raise self.fault(token.at, f"{token.text[:20]} repeats are too many")
         return int(token.text)
 
     def _read_atom(self) -> Expression:
-        token = self._take()
+        token = self.take()
         if token.kind == "text":
             return self._read_text(token)
         if token.kind == "pattern":
@@ -245,32 +212,32 @@ class _Reader:
         if token.text == "@":
             raise Extension("@, a grammar within the grammar")
         if token.text not in _BRACKETS:  # behind a ~, where something must follow
-            self._next -= 1
-            self._expect("a text, a name or a bracket", "expression")
+            self.next -= 1
+            self.expect("a text, a name or a bracket", "expression")
         body = self._read_choice()
-        self._skip_lines()
-        self._expect(_BRACKETS[token.text])
+        self.skip_lines()
+        self.expect(_BRACKETS[token.text])
         return Repeat(body, 0, 1) if token.text == "[" else body
 
     def _read_name(self, token: Token) -> Expression:
         name, arguments = token.text.lstrip("!?"), []
-        if self._peek().text == "{" and self._tokens[self._next + 1].text[:1] not in "0123456789,":
-            self._take()
-            while not self._try("}"):
+        if self.peek().text == "{" and self.peek(1).text[:1] not in "0123456789,":
+            self.take()
+            while not self.accept("}"):
                 arguments.append(self._read_choice())
-                if self._peek().text != "}":
-                    self._expect(",")
-        if self._peek().text == "::":
+                if self.peek().text != "}":
+                    self.expect(",")
+        if self.peek().text == "::":
             raise Extension("::, parameters of rules")
         return Name(name, tuple(arguments), token.at)
 
     def _read_text(self, token: Token) -> Expression:
-        text = unescape(self._source, token)
-        if self._try(".."):
-            end = self._expect("a text", "text")
-            high = unescape(self._source, end)
+        text = unescape(self.source, token)
+        if self.accept(".."):
+            end = self.expect("a text", "text")
+            high = unescape(self.source, end)
             if len(text) != 1 or len(high) != 1 or high < text or token.text[-1] == "i" or end.text[-1] == "i":
-                raise self._fault(token.at, 'a range goes from one character to a later one, as "a".."z" does')
+                raise self.fault(token.at, 'a range goes from one character to a later one, as "a".."z" does')
             return Span(text, high)
         return Pattern(re.escape(text), re.IGNORECASE, token.at) if token.text.endswith("i") else Text(text)
 

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial, reduce
 
 from feynkac.base.errors import ConstraintError
 from feynkac.potentials.constraints.automata.alphabet import build_alphabet
 from feynkac.potentials.constraints.automata.characters import ANY_CHAR
 from feynkac.potentials.constraints.automata.expressions import add_pattern
-from feynkac.potentials.constraints.automata.nfa import Nfa, TooLarge as NfaTooLarge
-from feynkac.potentials.constraints.engines.earley.machines import (
-    Draft,
-    Machine,
-    TooLarge,
-    complement,
-    free_of_free_moves,
-    intersect,
-    substitute,
-    tidy,
-)
+from feynkac.potentials.constraints.automata.nfa import TooLarge
+from feynkac.potentials.constraints.engines.earley.machines import Machine, complement, intersect
 from feynkac.potentials.constraints.engines.earley.notation import (
     Both,
     Chain,
@@ -34,6 +26,7 @@ from feynkac.potentials.constraints.engines.earley.notation import (
     fill_in,
     is_terminal,
 )
+from feynkac.potentials.constraints.engines.earley.sheet import Recipe, Sheet
 
 _MOST_RULES = 10_000
 
@@ -44,13 +37,10 @@ class Writer:
     def __init__(self, grammar: Grammar) -> None:
         self._grammar = grammar
         self._definitions = dict(grammar.definitions)
-        self._nfa = Nfa()
-        self._calls: dict[int, list[tuple[int, int]]] = {}
+        self._sheet = Sheet()
+        self._nfa = self._sheet.nfa
         self.numbers: dict[str, int] = {}
-        self._bounds: dict[int, tuple[int, int]] = {}
         self._instances: dict[tuple[str, tuple[Expression, ...]], str] = {}
-        self._recipes: dict[int, Callable[[list[Machine]], Machine]] = {}
-        self._operands: dict[int, list[int]] = {}
         self._inside: list[str] = []  # the terminals whose definitions are being written
         self._skip = Repeat(Choice(grammar.ignored), 0, None) if grammar.ignored else None
 
@@ -62,12 +52,9 @@ class Writer:
         self._find_number(todo[0])
         for name in todo:
             self._write(name.name, todo)
-        sets = [*self._nfa.sets, ANY_CHAR] if self._recipes else self._nfa.sets
+        sets = [*self._nfa.sets, ANY_CHAR] if self._sheet.recipes else self._nfa.sets
         self.alphabet, classes = build_alphabet(sets)
-        self._classes = [chars.tolist() for chars in classes]
-        return self._finish()
-
-    # --- writing
+        return self._sheet.cut([chars.tolist() for chars in classes])
 
     def _write(self, name: str, todo: list[Name]) -> None:
         self._todo = todo
@@ -83,13 +70,13 @@ class Writer:
                 if name == "start" and self._skip is not None:
                     end = self._add_skip(end)
                 end = self._add(definition.body, end)
-        except NfaTooLarge:
+        except TooLarge:
             raise self._grammar.fault(
                 definition.at,
                 f"{name.split('{')[0]} needs too large an automaton; shorten counted repeats, and templates that call "
                 "themselves",
             ) from None
-        self._bounds[self.numbers[name]] = start, end
+        self._sheet.bounds[self.numbers[name]] = start, end
 
     def _find_number(self, name: Name) -> int:
         if name.name not in self._definitions:
@@ -118,7 +105,7 @@ class Writer:
                 return self._add_name(expression, state)
             case Both(parts):
                 self._check_terminal("&", expression.at)
-                return self._add_recipe(parts, _intersect_all, state)
+                return self._add_recipe(parts, partial(reduce, intersect), state)
             case Outside(body):
                 self._check_terminal("~", expression.at)
                 return self._add_recipe((body,), lambda ms: complement(ms[0], self.alphabet.n_classes), state)
@@ -177,7 +164,7 @@ class Writer:
         if self._inside:
             return self._add_inner(name, state)
         known = name.name in self.numbers
-        after = self._call(self._find_number(name), state)
+        after = self._sheet.call(self._find_number(name), state)
         if not known:
             self._todo.append(name)
         return self._add_skip(after) if name.is_terminal else after
@@ -209,11 +196,6 @@ class Writer:
             self._definitions[made] = type(template)((), fill_in(template.body, values), template.at)
         return Name(made, (), name.at)
 
-    def _call(self, number: int, state: int) -> int:
-        after = self._nfa.add_state()
-        self._calls.setdefault(state, []).append((number, after))
-        return after
-
     def _check_terminal(self, sign: str, at: int) -> None:
         if not self._inside:
             raise self._grammar.fault(at, f"{sign} stands in terminals only, whose names are upper case")
@@ -225,67 +207,10 @@ class Writer:
             start = self._nfa.add_state()
             end = self._add(part, start)
             operands.append(self._number_anew())
-            self._bounds[operands[-1]] = start, end
+            self._sheet.bounds[operands[-1]] = start, end
         number = self._number_anew()
-        self._recipes[number], self._operands[number] = make, operands
-        return self._call(number, state)
+        self._sheet.recipes[number] = Recipe(make, operands)
+        return self._sheet.call(number, state)
 
     def _number_anew(self) -> int:
         return self.numbers.setdefault(f"({len(self.numbers)})", len(self.numbers))
-
-    # --- finishing
-
-    def _finish(self) -> dict[int, Machine]:
-        machines: dict[int, Machine] = {}
-        for number in sorted(self.numbers.values()):
-            if number in self._bounds:
-                machines[number] = _tidy(self._draft(number))
-        for number, make in self._recipes.items():  # inner ones were written first
-            try:
-                machines[number] = make([self._flatten(machines, operand) for operand in self._operands[number]])
-            except TooLarge:
-                raise ConstraintError("a terminal with & or ~ needs too large an automaton; make it simpler") from None
-        return machines
-
-    def _flatten(self, machines: dict[int, Machine], number: int) -> Machine:
-        """The automaton of an operand, which may call those of inner recipes."""
-        machine = machines[number]
-        for called in set(machine.calls()):
-            machine = tidy(substitute(machine, {called: machines[called]}))
-        return tidy(machine.draft())
-
-    def _draft(self, number: int) -> Draft:
-        """The part of the big automaton that belongs to one rule."""
-        start, end = self._bounds[number]
-        index, order = {start: 0}, [start]
-
-        def find(state: int) -> int:
-            if state not in index:
-                index[state] = len(order)
-                order.append(state)
-            return index[state]
-
-        draft = Draft()
-        for state in order:
-            here = draft.add_state()
-            draft.free[here] = [find(after) for after in self._nfa.free[state]]
-            for chars, after in self._nfa.moves[state]:
-                draft.moves[here] += [(label, find(after)) for label in self._classes[chars]]
-            for called, after in self._calls.get(state, ()):
-                draft.moves[here].append((~called, find(after)))
-        draft.final = {index[end]} if end in index else set()
-        return draft
-
-
-def _intersect_all(machines: list[Machine]) -> Machine:
-    first, *others = machines
-    for other in others:
-        first = intersect(first, other)
-    return first
-
-
-def _tidy(draft: Draft) -> Machine:
-    try:
-        return tidy(draft)
-    except TooLarge:
-        return free_of_free_moves(draft)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from feynkac.programs import distributions as plain
-from feynkac.programs.compat.llamppl.running import draw_uniform
+from feynkac.programs.compat.llamppl.rows import draw_uniform
 
 
 class Distribution:

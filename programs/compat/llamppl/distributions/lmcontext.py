@@ -16,7 +16,7 @@ from feynkac.models.language.laws import Law
 from feynkac.programs.compat.llamppl.answering import Logits
 from feynkac.programs.compat.llamppl.distributions.distribution import Distribution
 from feynkac.programs.compat.llamppl.llms import CachedCausalLM, Token
-from feynkac.programs.compat.llamppl.running import answer_now, draw_uniform, fetch_answer
+from feynkac.programs.compat.llamppl.rows import answer_now, draw_uniform, fetch_answer
 from feynkac.programs.compat.llamppl.util import log_softmax
 from feynkac.programs.runtime.serving import Ask
 

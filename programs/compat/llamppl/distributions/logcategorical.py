@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.programs.compat.llamppl.distributions.distribution import Distribution
-from feynkac.programs.compat.llamppl.running import draw_uniform
+from feynkac.programs.compat.llamppl.rows import draw_uniform
 from feynkac.programs.compat.llamppl.util import log_softmax
 
 

@@ -9,7 +9,7 @@ from feynkac.programs.compat.llamppl.answering import Logits
 from feynkac.programs.compat.llamppl.distributions.distribution import Distribution
 from feynkac.programs.compat.llamppl.distributions.tokencategorical import TokenCategorical
 from feynkac.programs.compat.llamppl.llms import CachedCausalLM, Token, TokenSequence
-from feynkac.programs.compat.llamppl.running import fetch_answer
+from feynkac.programs.compat.llamppl.rows import fetch_answer
 
 
 class Transformer(Distribution):
