@@ -107,7 +107,23 @@ class Constrained:
         return not has(self._constraint, Checks) or self._constraint.approves(vocabulary, tokens)
 
 
-class Until:
+class _Open:
+    """What may end anywhere; the state is None once it is over."""
+
+    def over(self, state: bytes | None) -> bool:
+        return state is None
+
+    def accepts(self, state: bytes | None) -> bool:
+        return True
+
+    def count_least(self, state: bytes | None) -> int | None:
+        return None
+
+    def approves(self, vocabulary: Vocabulary, tokens: Sequence[int]) -> bool:
+        return True
+
+
+class Until(_Open):
     """Free text up to a stop string; the state is the end of the text so far, None once a stop string is in it."""
 
     def __init__(self, stops: Sequence[bytes], vocabulary: Vocabulary) -> None:
@@ -126,20 +142,8 @@ class Until:
             return None
         return text[len(text) - self._keep :] if self._keep else b""
 
-    def over(self, state: bytes | None) -> bool:
-        return state is None
 
-    def accepts(self, state: bytes | None) -> bool:
-        return True
-
-    def count_least(self, state: bytes | None) -> int | None:
-        return None
-
-    def approves(self, vocabulary: Vocabulary, tokens: Sequence[int]) -> bool:
-        return True
-
-
-class Unit:
+class Unit(_Open):
     """A word or a sentence; the state is the text so far as bytes, None once more than the unit has been written."""
 
     def __init__(self, unit: str, vocabulary: Vocabulary) -> None:
@@ -160,18 +164,6 @@ class Unit:
         text = state + self._tokens[token]
         beyond = boundaries(text.decode("utf-8", "replace"), 0, "word" if self._unit == "word" else "sentence")
         return None if beyond else text
-
-    def over(self, state: bytes | None) -> bool:
-        return state is None
-
-    def accepts(self, state: bytes | None) -> bool:
-        return True
-
-    def count_least(self, state: bytes | None) -> int | None:
-        return None
-
-    def approves(self, vocabulary: Vocabulary, tokens: Sequence[int]) -> bool:
-        return True
 
     def _may_end(self, state: bytes) -> bool:
         text = state.decode("utf-8", "replace")

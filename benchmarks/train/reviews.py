@@ -7,29 +7,25 @@ Lee 2004), which the first release of the PyPI package `vaderSentiment` ships; o
     python benchmarks/train/reviews.py --data vaderSentiment-0.5.zip
 
 A phrase is a run of four to eight words between two marks, all among the commonest 511; longer runs are cut.
-Loss and optimisers are those of `molecules.py`. Prints one JSON line.
+Loss and optimisers are in `masked.py`. Prints one JSON line.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
 import itertools
-import json
-import math
 import re
 import tarfile
-import time
 import zipfile
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import torch
-from molecules import loss_of, train
+from masked import learn, loss_of, read_options
 from numpy.typing import NDArray
 
-from feynkac.models.discrete.network import CanvasTransformer, save
+from feynkac.models.discrete.network import CanvasTransformer
 
 OUT = Path(__file__).with_name("reviews.safetensors")
 ARCHIVE = "vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz"
@@ -61,30 +57,16 @@ def tokenised(said: list[list[str]]) -> tuple[list[str], NDArray[np.int64]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--data", required=True, help="the archive of vaderSentiment 0.5")
-    parser.add_argument("--steps", type=int, default=500)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--width", type=int, default=96)
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--out", default=str(OUT))
-    args = parser.parse_args()
+    args = read_options(__doc__, "the archive of vaderSentiment 0.5", OUT, steps=500, width=96, layers=2)
     torch.set_num_threads(1)
-    torch.manual_seed(0)
     words, ids = tokenised(read(args.data))
     order = np.random.default_rng(0).permutation(len(ids))
     held_out, data = (torch.from_numpy(ids[part]) for part in (order[:400], order[400:]))
-    began = time.perf_counter()
-    network = CanvasTransformer(len(words), LENGTH, args.width, args.layers, args.width // 16)
-    network = train(network, data, args.steps, args.batch)
-    with torch.inference_mode():
-        bounds = [loss_of(network, held_out, len(words)).item() for _ in range(20)]
-    save(network, words, args.out)
-    print(json.dumps({
-        "phrases": len(data), "tokens": len(words), "parameters": sum(p.numel() for p in network.parameters()),
-        "bytes": Path(args.out).stat().st_size, "seconds": round(time.perf_counter() - began),
-        "held_out_bound_nats": round(math.fsum(bounds) / len(bounds) * LENGTH, 2),
-    }))  # fmt: skip
+
+    def measure(network: CanvasTransformer) -> list[float]:
+        return [loss_of(network, held_out, len(words)).item() for _ in range(20)]
+
+    learn("phrases", words, data, measure, args)
 
 
 if __name__ == "__main__":
