@@ -121,21 +121,8 @@ def grammar(lark: str, *, engine: Literal["earley", "llguidance"] | None = None)
     if engine is not None and not is_word(engine, ("earley", "llguidance")):
         raise ArgumentError(f'grammar(engine={quote(engine)}): the engines are "earley" and "llguidance"')
     name = shorten(f"grammar({quote(' '.join(lark.split()))})")
-    if halves := _HALF.search(lark):
-        raise ConstraintError(f"{name}: it holds {quote(halves[0])}, half of a character, which no text has")
     bare = _QUOTED.sub(lambda found: " " * len(found[0]), lark)
-    if other := _OTHER_NOTATION.search(bare):
-        line = lark.count("\n", 0, other.start(1)) + 1
-        raise ConstraintError(
-            f"{name}: line {line}: {other[1]} is how BNF and GBNF write a rule; in Lark's notation it is name: ..., "
-            "names are lower case, and the first rule is start"
-        )
-    if special := _SPECIAL.search(bare):
-        line = lark.count("\n", 0, special.start()) + 1
-        raise ConstraintError(
-            f"{name}: line {line}: {special[0]} is a special token, which has no text, and a constraint is about text; "
-            "leave it out, for an accepted text may end anyway; or write it in quotes if its characters are meant"
-        )
+    _check_notation(lark, bare, name)
     if engine != "llguidance":
         try:
             free = ContextFree(lark, name)
@@ -152,6 +139,24 @@ def grammar(lark: str, *, engine: Literal["earley", "llguidance"] | None = None)
     if fault := find_fault(lark):
         raise ConstraintError(f"{name}: {shorten_report(fault)}")
     return GrammarConstraint(lark, name)
+
+
+def _check_notation(lark: str, bare: str, name: str) -> None:
+    """Raises ConstraintError for what is no grammar in Lark's notation; `bare`: without what stands in quotes."""
+    if halves := _HALF.search(lark):
+        raise ConstraintError(f"{name}: it holds {quote(halves[0])}, half of a character, which no text has")
+    if other := _OTHER_NOTATION.search(bare):
+        line = lark.count("\n", 0, other.start(1)) + 1
+        raise ConstraintError(
+            f"{name}: line {line}: {other[1]} is how BNF and GBNF write a rule; in Lark's notation it is name: ..., "
+            "names are lower case, and the first rule is start"
+        )
+    if special := _SPECIAL.search(bare):
+        line = lark.count("\n", 0, special.start()) + 1
+        raise ConstraintError(
+            f"{name}: line {line}: {special[0]} is a special token, which has no text, and a constraint is about text; "
+            "leave it out, for an accepted text may end anyway; or write it in quotes if its characters are meant"
+        )
 
 
 def _list_schemas(lark: str) -> Iterator[Any]:

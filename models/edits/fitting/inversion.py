@@ -12,6 +12,7 @@ from torch import Tensor
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_whole, read_real, read_whole
 from feynkac.models.edits.directions import Direction
+from feynkac.models.edits.fitting.descent import descend
 from feynkac.models.edits.fitting.passes import Tokens, find_anatomy, open_pass, read_texts
 
 if TYPE_CHECKING:
@@ -55,19 +56,9 @@ def invert(
     count, pace = read_whole("steps", steps, 1), read_real("rate", rate, 0.0)
     sought = Sought(lm, text, anatomy.name_block(at))
     vector = torch.zeros(anatomy.width, device=lm.device, requires_grad=True)
-    with torch.enable_grad():
+    with torch.no_grad():
         size = sought.measure(vector)[1]
-        adam = torch.optim.Adam([vector], lr=pace * size / anatomy.width**0.5)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, count)
-        best, least = vector.detach().clone(), float("inf")
-        for step in range(count + 1):
-            loss, _ = sought.measure(vector)
-            if (nats := float(loss.detach())) < least:
-                best, least = vector.detach().clone(), nats
-            if step < count:
-                (vector.grad,) = torch.autograd.grad(loss, [vector])
-                adam.step()
-                schedule.step()
+    best, least = descend(vector, sought.differentiate, count, pace * size / anatomy.width**0.5)
     if not best.norm() > 0:
         raise ArgumentError(f"no vector at layer {at} makes {quote(sentence)} likelier; try another layer or rate")
     return Inversion(Direction({at: best}, method="inversion"), least)
@@ -85,6 +76,12 @@ class Sought:
         with open_pass(self._lm, [self._text]) as (twin, rows), _add(twin.model, self._block, vector, start) as seen:
             logits = twin.model(input_ids=rows, use_cache=False).logits[0, start - 1 : -1].float()
             return torch.nn.functional.cross_entropy(logits, rows[0, start:]), seen[0]
+
+    def differentiate(self, vector: Tensor) -> tuple[float, Tensor]:
+        """Nats a token, and their gradient in the vector."""
+        with torch.enable_grad():
+            loss, _ = self.measure(vector)
+            return float(loss.detach()), torch.autograd.grad(loss, [vector])[0]
 
 
 @contextmanager

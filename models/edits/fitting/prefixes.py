@@ -12,6 +12,7 @@ from torch import Tensor
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_real, read_whole
 from feynkac.models.edits.activations import Add
+from feynkac.models.edits.fitting.descent import descend
 from feynkac.models.edits.fitting.passes import Tokens, find_anatomy, list_batches, open_pass, read_texts
 from feynkac.models.edits.scopes import check_scope
 
@@ -59,17 +60,7 @@ def fit_prefix(
     vectors = torch.zeros(len(scope), width, device=lm.device, requires_grad=True)
     embedding: Any = lm.model.get_input_embeddings()
     size = float(embedding.weight.detach().float().norm(dim=1).mean())
-    adam = torch.optim.Adam([vectors], lr=pace * size / width**0.5)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, count)
-    best, least = vectors.detach().clone(), float("inf")
-    for step in range(count + 1):
-        nats, gradient = _measure(lm, texts, vectors, scope)
-        if nats < least:
-            best, least = vectors.detach().clone(), nats
-        if step < count:
-            vectors.grad = gradient
-            adam.step()
-            schedule.step()
+    best, least = descend(vectors, lambda now: _measure(lm, texts, now, scope), count, pace * size / width**0.5)
     if not best.norm() > 0:
         raise ArgumentError("no step made the answers likelier; try another rate")
     return SoftPrompt(Add(best.cpu(), of="embedding", scope=scope), least)
