@@ -18,7 +18,7 @@ from feynkac.models.language import texts
 from feynkac.models.language.draws.rejection import Checks, Rounds
 from feynkac.models.language.endings import Endings
 from feynkac.models.language.exact.enumeration import Enumerated, Enumeration
-from feynkac.models.language.kept import Kept
+from feynkac.models.language.forwarding import forward
 from feynkac.models.language.laws.law import shape
 from feynkac.models.language.prompts.prompt import Prompt
 from feynkac.models.language.proposals.children import check_undrawn, list_children
@@ -205,21 +205,8 @@ class Prompted:
         return state, increment
 
     def _reach(self, state: Texts, rows: Rows, uniforms: NDArray[Any], pinned: int | None) -> Frontier:
-        """Forward the distinct histories of `rows`, up to where their next tokens are drawn."""
-        if (state.pending[rows] == texts.NOTHING).all():
-            parents = tokens = None
-            context = state.context[rows]
-            logits = state.contexts.start()
-            state.count_forwarded(range(len(self.prompts)), [len(prompt.tokens) for prompt in self.prompts])
-        else:
-            key = state.context[rows] * self.lm.vocabulary.size + state.pending[rows]
-            distinct, first, context = np.unique(key, return_index=True, return_inverse=True)
-            parents, tokens = np.divmod(distinct, self.lm.vocabulary.size)
-            if (kept := state.companions.get(Kept)) is None:
-                logits = state.contexts.extend(parents, tokens)
-            else:
-                logits, parents = kept.extend(parents, tokens)
-            state.count_forwarded(state.group[rows[first]], np.ones(len(distinct), np.int64))
+        """The laws and masks of the distinct histories of `rows`, which are forwarded."""
+        logits, context, parents, tokens = forward(state, rows)
         heads = rows[np.unique(context, return_index=True)[1]]
         laws = [self.prompts[g].law for g in state.group[heads]]
         logits = shape(logits, laws, lambda u: state.find_history(heads[u]))
