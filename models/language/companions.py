@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from feynkac.base.errors import ArgumentError
 from feynkac.models.language.kept import Kept
 from feynkac.models.language.proposals.drawing import GROUPS
-from feynkac.models.language.proposals.listed import Listing
+from feynkac.models.language.proposals.listed import LISTING, Listing
 from feynkac.models.language.proposals.plain import Drafted
 from feynkac.models.language.protocols import Contexts, require_saving
 from feynkac.models.language.readers.readers import Reader, list_readers
 from feynkac.models.language.readers.walks import Reread, Walk
-from feynkac.models.language.texts import HIDDEN, LISTING, Texts
+from feynkac.models.language.texts import HIDDEN, Texts
 from feynkac.smc.checks import name_of
 
 if TYPE_CHECKING:

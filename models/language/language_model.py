@@ -158,7 +158,7 @@ class LanguageModel(ABC):
         law = read_law(temperature, top_k, top_p, min_p, repetition_penalty, no_repeat_ngram_size, logits_processor)
         law = self.admit(law)
         check_end(at_limit, self._eos)
-        self.check_window(len(ids), limit)
+        self._check_window(len(ids), limit)
         turns = None if opening.chat is None else tuple(opening.chat.messages)
         prompt = Prompt(ids, limit, stops, law, at_limit, self.variant, text=opening.text, chat=turns)
         return Prompted(self, (PromptProblem(prompt, proposal=read_proposal(proposal, mix)),))
@@ -267,7 +267,7 @@ class LanguageModel(ABC):
         """A prompt's law. Raises ArgumentError for one that this backend cannot serve; unless it says so, any is."""
         return law
 
-    def check_window(self, n_prompt: int, max_tokens: int) -> None:
+    def _check_window(self, n_prompt: int, max_tokens: int) -> None:
         """Raises ModelError where a prompt of `n_prompt` tokens leaves no room for `max_tokens` more."""
         window = self.window
         if window is not None and n_prompt + max_tokens > window:

@@ -18,6 +18,7 @@ from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.language.kept import Kept
 from feynkac.models.language.prompts.prompt import Prompt
 from feynkac.models.language.proposals.columns import Constraints, find_columns
+from feynkac.models.language.proposals.listed import name_listing
 from feynkac.models.language.proposals.spending import doubt_proposal
 from feynkac.models.language.protocols import Contexts, Drops, count_spent, list_strains
 
@@ -217,11 +218,6 @@ class Texts:
         return self.texts(rows)
 
 
-def name_listing(g: int, column: int) -> tuple[str, int, int]:
-    """The key in `companions` of what is foreseen of the texts of a constraint of problem `g`."""
-    return LISTING, g, column
-
-
 _CHANGED = ("context", "pending", "ids", "length", "log_prob", "token_log_prob", "dropped", "ended", "automata")
 """The arrays that a step writes."""
 RUNNING, BY_EOS, BY_STOP, AT_LIMIT, DEAD = range(5)
@@ -229,7 +225,6 @@ EXTEND = 64
 """Tokens by which the table of generated ids grows."""
 NOTHING = -1
 """No token is pending: the text is empty."""
-LISTING = "listing"
 HIDDEN = "what the output layer read"
 """The key in `companions` of the hidden states of the last frontier; contexts may have read other texts since."""
 

@@ -113,7 +113,7 @@ def ensemble(
     lm, first = Ensemble(members, rule), listed[0].prompts[0]
     tokens = tuple(i for each in listed for i in (*each.prompts[0].tokens, lm.n_logits))
     for each in listed:
-        each.lm.check_window(len(each.prompts[0].tokens), first.max_tokens)
+        each.lm._check_window(len(each.prompts[0].tokens), first.max_tokens)
     text = lm.vocabulary.text(first.tokens) if first.text is None else first.text
     return Prompted(
         lm,

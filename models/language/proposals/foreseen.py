@@ -17,10 +17,9 @@ from feynkac.base.capabilities import Lists, has
 from feynkac.base.errors import FeynkacError
 from feynkac.base.masks import TokenMask, unpack
 from feynkac.models.language.proposals.guided import Guided
-from feynkac.models.language.proposals.listed import Ids, Listing, Node, can_end, score_lists
+from feynkac.models.language.proposals.listed import Ids, Listing, Node, can_end, name_listing, score_lists
 from feynkac.models.language.proposals.plain import Masked, draw_and_weigh
 from feynkac.models.language.protocols import Frontier, Proposed
-from feynkac.models.language.texts import name_listing
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -24,8 +24,14 @@ if TYPE_CHECKING:
     from feynkac.models.language.protocols import Contexts
 
 Ids = tuple[int, ...]
+LISTING = "listing"
 AT_ONCE = 256
 """Tokens whose logits are held at once, (256, V)."""
+
+
+def name_listing(g: int, column: int) -> tuple[str, int, int]:
+    """The key in `companions` of what is foreseen of the texts of a constraint of problem `g`."""
+    return LISTING, g, column
 
 
 class Scored(NamedTuple):
