@@ -93,23 +93,30 @@ def capture(
         raise ArgumentError("of='embedding' depends on single tokens only; capture a layer")
     places = {layer: name_site(anatomy, layer, of) for layer in dict.fromkeys(chosen)}
     reads = [_read_position(text, at, f"texts[{i}]") for i, text in enumerate(tokens)]
+    found, entropy = _read_all(lm, tokens, places, reads, inputs=of == "heads")
+    several = isinstance(at, range)
+    # Out of inference mode's tensors, which no one could differentiate through.
+    with torch.inference_mode(False):
+        kept = {layer: (value if several else value[:, 0]).clone() for layer, value in found.items()}
+        return Activations(kept, entropy.clone(), of)
+
+
+def _read_all(
+    lm: CausalLM, tokens: Sequence[Tokens], places: Mapping[int, str], reads: Sequence[Tensor], inputs: bool
+) -> tuple[dict[int, Tensor], Tensor]:
+    """By layer (n, K, d) of what is read of each text, and (n,) the entropies of what follows."""
     found: dict[int, list[Any]] = {layer: [None] * len(tokens) for layer in places}
     entropy = torch.empty(len(tokens), device="cpu")
     for numbers in list_batches(tokens):
         with open_pass(lm, [tokens[i] for i in numbers]) as (twin, rows):
             share = torch.stack([reads[i] for i in numbers]).to(rows.device)
-            with _listen(twin.model, places, share, of == "heads") as heard:
+            with _listen(twin.model, places, share, inputs) as heard:
                 laws = forward_last(twin, rows).log_softmax(1)
         entropy[numbers] = torch.special.entr(laws.exp()).sum(1).cpu()
         for layer, values in heard.items():
             for i, value in zip(numbers, values, strict=True):
                 found[layer][i] = value
-    at_layers = {layer: torch.stack(values) for layer, values in found.items()}
-    several = isinstance(at, range)
-    # Out of inference mode's tensors, which no one could differentiate through.
-    with torch.inference_mode(False):
-        kept = {layer: (value if several else value[:, 0]).clone() for layer, value in at_layers.items()}
-        return Activations(kept, entropy.clone(), of)
+    return {layer: torch.stack(values) for layer, values in found.items()}, entropy
 
 
 @contextmanager
