@@ -190,7 +190,6 @@ class Prompted:
         rows = np.flatnonzero(state.running)
         if len(rows):
             frontier = self._reach(state, rows, uniforms[rows], pinned if rows[0] == 0 else None)
-            walk_along(self.readers, frontier)
             if self.columns.lazy:
                 draws = self.columns.count_draws(state.group[rows])
                 checks = Checks(
@@ -214,9 +213,11 @@ class Prompted:
         mask = self.mask(state.automata[heads], state.length[heads], state.group[heads], lazily=True)
         groups, hidden = np.arange(len(self.problems)), find_hidden(state.contexts)
         state.companions[texts.HIDDEN] = hidden
-        return Frontier(
+        frontier = Frontier(
             logits, mask, scale, context, uniforms, pinned, state, rows, parents, tokens, groups, hidden=hidden
         )
+        walk_along(self.readers, frontier)
+        return frontier
 
     def mask(
         self, automata: NDArray[np.int64], length: NDArray[np.int64], group: NDArray[np.int64], lazily: bool = False

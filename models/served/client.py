@@ -33,7 +33,7 @@ _LONGEST_SAID = 500
 class Refused(ModelError):
     """The server has understood a request and will not serve it."""
 
-    def __init__(self, said: str, status: int) -> None:
+    def __init__(self, said: str, status: int = 0) -> None:  # 0 until `status` follows, where it was pickled
         super().__init__(said)
         self.status = status
 

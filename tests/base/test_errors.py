@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from feynkac.base.errors import is_out_of_memory, quote
+from feynkac.base.errors import FeynkacError, is_out_of_memory, quote
+from feynkac.models.served.client import Refused
 
 
 @pytest.mark.parametrize(
@@ -131,3 +133,18 @@ def test_nothing_quoted_is_obeyed_by_a_terminal(char) -> None:
     for value in (char, Writes(), [Writes()]):
         said = quote(value)
         assert char not in said and said.isprintable()
+
+
+def list_kinds(kind: type[FeynkacError]) -> Iterator[type[FeynkacError]]:
+    for derived in kind.__subclasses__():
+        yield from (derived, *list_kinds(derived))
+
+
+def test_errors_of_all_kinds_reach_other_processes() -> None:
+    kinds = set(list_kinds(FeynkacError))
+    assert Refused in kinds
+    for kind in kinds:
+        error = kind("said") if kind is not Refused else Refused("said", 404)
+        error.step = 3
+        arrived = pickle.loads(pickle.dumps(error))
+        assert (type(arrived), str(arrived), vars(arrived)) == (kind, str(error), vars(error))

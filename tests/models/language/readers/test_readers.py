@@ -83,6 +83,15 @@ def test_the_samples_of_best_of_n_are_read_as_a_whole(tiny_lm, monkeypatch) -> N
     assert len(passes) == 2 and passes[0] == 2 and passes[1] <= 8 * 5
 
 
+def test_algorithms_that_weigh_all_next_tokens_let_experts_read_along(tiny_lm) -> None:
+    """With as many particles as there are texts, nothing is left to chance."""
+    lm, other = tiny_lm("a", "b", seed=3), tiny_lm("a", "b", seed=8)
+    problem = lm.prompt("a", max_tokens=2), fk.expert(other.prompt("bb"), 0.5) * fk.expert(lm.prompt("b"))
+    listed, exact = (fk.steer(*problem, algorithm=by, particles=8, seed=0) for by in ("optimal", "exact"))
+    assert listed.log_evidence == pytest.approx(exact.log_evidence, abs=1e-5)
+    assert listed.posterior() == pytest.approx(exact.posterior(), abs=1e-5)
+
+
 def test_texts_longer_than_one_pass_are_read_in_parts(tiny_lm) -> None:
     lm, other = tiny_lm("a", "b", seed=3), tiny_lm("a", "b", seed=8)
     task, expert = lm.prompt("a", max_tokens=90), fk.expert(other.prompt("bb"))
