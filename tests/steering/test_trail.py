@@ -257,3 +257,10 @@ def test_a_dead_run_has_its_minus_infinities_in_its_file(lm, tmp_path) -> None:
     dead = fk.steer(lm.prompt("a", max_tokens=2), lambda text: False, particles=4, seed=0, on_death="return")
     dead.to_json(tmp_path / "dead.json")
     assert fk.Result.from_json(tmp_path / "dead.json").history == dead.history
+
+
+def test_who_writes_to_the_weights_of_a_result_leaves_its_history_as_it_was(lm) -> None:
+    written, whole = steer(lm), steer(lm)
+    written.log_weights[:] -= 7.0
+    assert written.history == whole.history
+    np.testing.assert_allclose(whole.history.log_weights[-1], whole.log_weights, atol=1e-6)
