@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+DIGITS = 6
+"""Digits behind the point to which a history has its nats."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,29 @@ class History:
     moved: list[list[int]] = field(default_factory=list)
     """The particles whose earlier pieces a move had replaced before this step: what their ancestors added is not what
     they hold. Empty where nothing moves; the tokens of the samples themselves are in `Result.tokens`."""
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Sequence[NDArray[Any]]], **lists: Any) -> History:
+        """A history of `lists`, and of fields that are made of `arrays` (N,), one a step, when they are asked for.
+
+        Thousands of particles have millions of numbers, which as lists take longer to make than a run of a sampler.
+        """
+        found = cls(**lists, **{name: [] for name in arrays})
+        kept = vars(found)
+        for name in arrays:
+            del kept[name]
+        kept["_arrays"] = dict(arrays)
+        return found
+
+    if not TYPE_CHECKING:  # to whom any name would then be one of a history
+
+        def __getattr__(self, name: str) -> Any:
+            arrays = vars(self).get("_arrays", {})
+            if name not in arrays:
+                raise AttributeError(f"'History' object has no attribute '{name}'", name=name, obj=self)
+            vars(self)[name] = lists = [array.round(DIGITS).tolist() for array in arrays[name]]
+            vars(self)["_arrays"] = {other: array for other, array in arrays.items() if other != name}
+            return lists
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class Recorder:
         self.step, self.whole = step, whole
         members = self.members
         self.trail(step, whole.state, members, self.verdicts.tell_new(members))
-        self.verdicts.settle(members.tolist(), step.resampled[0])
+        self.verdicts.settle(members, step.resampled[0])
 
     @property
     def died(self) -> bool:
@@ -104,7 +104,14 @@ class Recorder:
         """How the run went so far."""
         trace, state = self.trace, None if self.whole is None else self.whole.state
         resampled = [t for t, resampled in zip(trace["t"], trace["resampled"], strict=True) if resampled]
-        return History(trace["ess"], trace["log_z"], trace["roots"], resampled, **self.trail.list_columns(state))
+        return History.from_arrays(
+            self.trail.copy_arrays(),
+            ess=trace["ess"],
+            log_evidence=trace["log_z"],
+            unique_ancestors=trace["roots"],
+            resampled=resampled,
+            **self.trail.list_columns(state),
+        )
 
     def make_result(
         self, watch: Stopwatch, seed: int | None, *, complete: bool, warnings: list[str], algorithm: str = "smc"

@@ -14,8 +14,6 @@ from feynkac.base.contract import LogW, Mask, Rows
 from feynkac.smc.checks import call
 from feynkac.smc.engine import Step
 
-DIGITS = 6
-"""Digits behind the point to which a history has its nats."""
 _NATS = ("levels", "log_weights", "carried", "increments", "log_probs")
 _OTHERS = ("rows", "ran", "pieces", "killers", "moved")
 
@@ -73,13 +71,20 @@ class Trail:
             or not np.array_equal(now[: len(before[parent])], before[parent])
         ]
 
+    def copy_arrays(self) -> dict[str, list[NDArray[Any]]]:
+        """The fields of a `History` that are numbers, each T arrays of N, or none where they are not known.
+
+        They are copies: who has a Result may write to its weights.
+        """
+        columns = {name: self.columns[name] for name in ("rows", *_NATS)}
+        known = {name: all(each is not None for each in column) for name, column in columns.items()}
+        return {name: [each.copy() for each in column] if known[name] else [] for name, column in columns.items()}
+
     def list_columns(self, state: Any) -> dict[str, list[Any]]:
-        """The fields of a `History` that are known, each a list of T lists of N."""
+        """Its other fields that are known, each a list of T lists."""
         noted = self.columns
         sizes = [len(rows) for rows in noted["rows"]]
         told = {
-            **{name: _list_nats(noted[name]) for name in _NATS},
-            "rows": [rows.tolist() for rows in noted["rows"]],
             "pieces": self._spell(state),
             "killers": [_list_names(of, n) for of, n in zip(noted["killers"], sizes, strict=True)],
         }
@@ -118,11 +123,6 @@ def _list_names(killers: Mapping[int, str], n: int) -> list[str]:
     for i, name in killers.items():
         names[i] = name
     return names
-
-
-def _list_nats(columns: Sequence[LogW | None]) -> list[list[float]]:
-    known = [column for column in columns if column is not None]
-    return [column.round(DIGITS).tolist() for column in known] if len(known) == len(columns) else []
 
 
 def tell_tokens(state: Any, rows: Rows) -> list[list[tuple[str, float]]] | None:

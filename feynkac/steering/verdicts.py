@@ -34,12 +34,15 @@ class Verdicts:
             return {}
         return {i: self._killers[row][0] for i, row in enumerate(rows.tolist()) if row in self._new}
 
-    def settle(self, rows: Sequence[int], resampled: bool) -> None:
+    def settle(self, rows: Rows, resampled: bool) -> None:
         """A step of these rows is over; where it began with a resampling, those killed before it live again."""
+        if not self._killers:
+            return
+        here = rows.tolist()
         if resampled:
-            for row in self._killers.keys() & set(rows) - self._new:
+            for row in self._killers.keys() & set(here) - self._new:
                 del self._killers[row]
-        self._new.difference_update(rows)
+        self._new.difference_update(here)
 
     def describe(self, step: Step, state: Any, rows: Rows) -> list[str]:
         """Who killed the dead among `rows`, each with how many; those that no factor killed died in their model."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,21 +21,27 @@ MOMENTA = {"edit_momentum_scale": "editing_prompt", "sld_momentum_scale": "sld_g
 unsafe images."""
 GUIDER_MOMENTUM = "adaptive_projected_guidance_momentum"
 """The attribute of a guider, and the argument that makes it."""
+HOOKS = "_diffusers_hook"
+"""The attribute of a module with its hooks of diffusers, where it has any."""
 HARMLESS = ("TextKVCache",)
 """What is remembered of the prompt alone is the same for all particles."""
 
 
 def find_cache(pipe: Any) -> str:
     """The name of a hook of diffusers that keeps what a network computed at earlier steps; empty if there is none."""
+    return next((name for name in list_memories(list_modules(pipe)) if not name.startswith(HARMLESS)), "")
+
+
+def list_modules(pipe: Any) -> list[torch.nn.Module]:
+    """The modules of all networks of `pipe`."""
     networks = (each for each in vars(pipe).values() if isinstance(each, torch.nn.Module))
-    names = (name for network in networks for name in list_memories(network))
-    return next((name for name in names if not name.startswith(HARMLESS)), "")
+    return [module for network in networks for module in network.modules()]
 
 
-def list_memories(network: torch.nn.Module) -> Iterator[str]:
-    """The names of hooks of diffusers that keep what `network` computed at earlier calls."""
-    for module in network.modules():
-        for hook in getattr(getattr(module, "_diffusers_hook", None), "hooks", {}).values():
+def list_memories(modules: Iterable[torch.nn.Module]) -> Iterator[str]:
+    """The names of hooks of diffusers on `modules` that keep what was computed at earlier calls."""
+    for module in modules:
+        for hook in getattr(vars(module).get(HOOKS), "hooks", {}).values():
             if getattr(hook, "_is_stateful", False):
                 yield type(hook).__name__
 
@@ -86,6 +92,24 @@ def check_memory(pipe: Any, calls: Sequence[Mapping[str, Any]]) -> None:
             f"prompt(..., {momentum}=0.0), or take a DiffusionSampler on an EditedDenoiser, whose momentum is, or "
             f"{otherwise}"
         )
+
+
+class ForkCheck:
+    """Before each fork of a run: `check` in full the first time, and then only where a network has got a memory since.
+
+    Arguments and guiders are the run's own by then, but a callback may turn a cache on in a network of `pipe`.
+    """
+
+    def __init__(self, pipe: Any, check: Callable[[], None]) -> None:
+        self._pipe, self._check = pipe, check
+        self._modules: list[torch.nn.Module] | None = None
+
+    def __call__(self) -> None:
+        """Raises what `check` does."""
+        if self._modules is None or any(HOOKS in vars(module) for module in self._modules):
+            self._check()
+        if self._modules is None:
+            self._modules = list_modules(self._pipe)
 
 
 class Twins:

@@ -20,7 +20,7 @@ from feynkac.base.contract import LogW, Mask, Rng
 from feynkac.base.errors import ArgumentError, FeynkacError
 from feynkac.base.numbers import read_real, read_whole
 from feynkac.models.diffusion.decoding import decoder_of
-from feynkac.models.diffusion.forkable import check_memory
+from feynkac.models.diffusion.forkable import ForkCheck, check_memory
 from feynkac.models.diffusion.gradients import check_gradients
 from feynkac.models.diffusion.paths import LatentPath
 from feynkac.models.diffusion.pipeline_arguments import check_call, check_kind
@@ -32,6 +32,7 @@ from feynkac.models.diffusion.preview import Fit, Preview, preview_of, try_decod
 from feynkac.models.diffusion.proposals import BASE, Proposal, keeps_graph
 from feynkac.models.diffusion.sampler import DiffusionSampler
 from feynkac.models.diffusion.saving import identify_pipeline, load_latents, save_latents
+from feynkac.models.diffusion.scheduler_trial import Tried
 from feynkac.models.diffusion.schedulers import schedule_of
 from feynkac.models.diffusion.state import Latents
 
@@ -58,6 +59,7 @@ class Diffusion:
     batch: int | None = field(default=None, kw_only=True)
     """The particles for one call of a network or a decoder; None: DECODED in a decoder, in a network all."""
     _fits: dict[tuple[int, ...], Fit] = field(default_factory=dict, kw_only=True, compare=False, repr=False)
+    _tried: Tried = field(default_factory=dict, kw_only=True, compare=False, repr=False)
     _refusal: FeynkacError | None = field(default=None, kw_only=True, compare=False, repr=False)
     """Why its particles cannot be copied, if it is for the scheduler; it can then only be run whole."""
     _keeps: bool = field(default=False, kw_only=True, compare=False, repr=False)
@@ -107,13 +109,15 @@ class Diffusion:
         if scheduler is None or not callable(pipe):
             raise ArgumentError(f"{type(pipe).__name__} is no pipeline of diffusers: it has no scheduler")
         check_kind(pipe)
-        refusal = rehearse(pipe, steps, eta)
+        tried: Tried = {}
+        refusal = rehearse(pipe, steps, eta, tried)
         if refusal is not None and proposal is not BASE:
             raise refusal  # it would have nothing to shift
         if keeps_graph(proposal):
             check_gradients(pipe)
         preview_of(preview, decoder_of(pipe) if decode is None else decode, decode is None, {})
-        return cls(pipe, steps, eta, proposal=proposal, decode=decode, preview=preview, batch=batch, _refusal=refusal)
+        own = {"proposal": proposal, "decode": decode, "preview": preview, "batch": batch}
+        return cls(pipe, steps, eta, **own, _tried=tried, _refusal=refusal)
 
     @classmethod
     @suggest_names()
@@ -249,9 +253,8 @@ class Diffusion:
         decode = self.decode or decoder_of(self.pipe, self.calls[0])
         source, schedule = Drawn(), WHOLE
         if self._refusal is None:
-            source = PipelineSource(
-                call, len(self.calls), sources, self.eta, self.proposal, ask_for(self.pipe), self.check_forks
-            )
+            asked, check = ask_for(self.pipe), ForkCheck(self.pipe, self.check_forks)
+            source = PipelineSource(call, len(self.calls), sources, self.eta, self.proposal, asked, check, self._tried)
             source.given = [] if self._keeps else None
             schedule = part_from(schedule_of(call.scheduler, self.eta), float(question.time))
         sampler = DiffusionSampler(

@@ -99,7 +99,7 @@ def copy_scheduler(scheduler: Any) -> Any:
         return Stepped(x, x0, x0) if given.get("return_dict", True) else (x, x0)
 
     mine = copy.deepcopy(scheduler)
-    mine.__class__ = type(base.__name__, (base,), {"step": step, "__module__": base.__module__})
+    mine.__class__ = type(base.__name__, (base,), {"step": step, "__module__": base.__module__, "__wrapped__": base})
     return mine
 
 

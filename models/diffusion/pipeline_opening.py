@@ -15,6 +15,7 @@ from feynkac.base.errors import ArgumentError, FeynkacError, ModelError, is_out_
 from feynkac.base.numbers import as_real
 from feynkac.models.diffusion.pipeline_arguments import count_samples, counts, list_parameters, repeat_inputs
 from feynkac.models.diffusion.pipeline_call import PipelineCall, Question
+from feynkac.models.diffusion.scheduler_trial import Tried
 from feynkac.models.diffusion.schedulers import check_times, own_options, schedule_of, set_timesteps
 
 
@@ -24,10 +25,11 @@ def seed_generators(n: int, rng: Rng) -> list[torch.Generator]:
     return [torch.Generator("cpu").manual_seed(int(seed)) for seed in seeds]
 
 
-def rehearse(pipe: Any, steps: int, eta: float | None) -> FeynkacError | None:
+def rehearse(pipe: Any, steps: int, eta: float | None, tried: Tried | None = None) -> FeynkacError | None:
     """Why particles of `pipe` cannot be copied, as far as its scheduler goes; None if they can.
 
-    Raises ArgumentError for a number of steps and an eta that the scheduler has not.
+    What its scheduler is found to be is put into `tried`. Raises ArgumentError for a number of steps and an eta that
+    the scheduler has not.
     """
     trial = copy.deepcopy(pipe.scheduler)
     try:
@@ -42,7 +44,7 @@ def rehearse(pipe: Any, steps: int, eta: float | None) -> FeynkacError | None:
         schedule_of(trial, eta)
         if hasattr(trial, "set_begin_index"):  # many a pipeline does so; whether this one does is seen when it begins
             trial.set_begin_index(0)
-        own_options(trial, eta)
+        own_options(trial, eta, tried)
     except FeynkacError as refusal:
         if eta is not None and not (eta == 0.0 and _runs_without_noise(pipe, trial)):
             raise

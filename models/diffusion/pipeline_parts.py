@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -84,6 +85,10 @@ class Parts:
         self._fit: int | None = None  # the rows that fit into the memory, once it has run out
         self._proved = False
 
+    @cached_property
+    def _modules(self) -> list[torch.nn.Module]:
+        return list(self._network.modules())
+
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """What the network returns. Raises ModelError where it would have to be split and cannot be."""
         rows = count_rows((args, kwargs), self._room.particles)
@@ -110,7 +115,7 @@ class Parts:
 
     def _split(self, given: Any, rows: int, most: int) -> Any:
         """What the network returns of `given`, put together from parts of `most` rows."""
-        kept = next(list_memories(self._network), None)
+        kept = next(list_memories(self._modules), None)
         if kept:
             raise self._refuse(f"it keeps what it computed at earlier calls ({kept})")
         edges, joined = [*range(0, rows, most), rows], Joined(rows)

@@ -23,6 +23,7 @@ from feynkac.models.diffusion.pipeline_whole import read_latents
 from feynkac.models.diffusion.proposals import BASE, Proposal, keeps_graph
 from feynkac.models.diffusion.saving import load_generators, save_generators
 from feynkac.models.diffusion.schedule import NoiseSchedule
+from feynkac.models.diffusion.scheduler_trial import Tried
 from feynkac.models.diffusion.schedulers import own_options, prediction_of
 from feynkac.models.diffusion.state import Latents
 
@@ -37,7 +38,8 @@ class PipelineSource:
 
     `problems`: the prompts in its batch. `generators`: one for each slot. `eta` and `proposal` as those of the sampler:
     where they ask for the kernel that the scheduler's own `step` draws from, that step is taken. `asked`: what the
-    pipeline was asked to return (see `read_latents`).
+    pipeline was asked to return (see `read_latents`). `check_forks` is called before particles are copied. `tried`:
+    what is known of schedulers.
     """
 
     power = 1.0
@@ -51,11 +53,12 @@ class PipelineSource:
         proposal: Proposal,
         asked: str | None = None,
         check_forks: Callable[[], None] = lambda: None,
+        tried: Tried | None = None,
     ) -> None:
         self._call, self.problems, self._generators, self._asked = call, problems, generators, asked
         self.given: list[tuple[Tensor, Tensor]] | None = None
         """The latents that the pipeline was given so far, and those expected; None where they are not kept."""
-        self._own = own_options(call.scheduler, eta) if proposal is BASE else None
+        self._own = own_options(call.scheduler, eta, tried) if proposal is BASE else None
         self._twins, self.check_forks = Twins(problems), check_forks
         self._said: Tensor | None = None
         """(N, ...) the clean latents that the scheduler's own last step said: some pipelines return them."""
@@ -112,7 +115,7 @@ class PipelineSource:
         if not math.isclose(float(question.time), due.time, rel_tol=1e-4, abs_tol=1e-3):
             raise ModelError(f"the pipeline is at time {float(question.time):g} where {due.time:g} was due: {TWICE}")
         given = state.x.to(question.x.dtype)
-        if question.x.shape != given.shape or not torch.allclose(question.x, given, 0.0, 0.0, equal_nan=True):
+        if not (torch.equal(question.x, given) or _equal_with_nan(question.x, given)):
             raise ModelError(
                 "the pipeline changes its latents between the steps of its scheduler, with what may differ between "
                 "particles and would not fork with them; it cannot be steered"
@@ -178,6 +181,10 @@ class PipelineSource:
     def _device(self) -> torch.device:
         assert self._call.question is not None
         return self._call.question.x.device
+
+
+def _equal_with_nan(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.allclose(one, other, 0.0, 0.0, equal_nan=True)
 
 
 def _pull_rows(tape: tuple[Tensor, Tensor], rows: Tensor, gradient: Tensor, again: bool) -> Tensor:

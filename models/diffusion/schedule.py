@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,7 +38,7 @@ class NoiseSchedule:
     def __len__(self) -> int:
         return len(self.transitions)
 
-    @property
+    @cached_property
     def stochastic(self) -> bool:
         """Whether any transition draws noise: without, copies of a particle would stay identical for ever."""
         return any(step.std > 0.0 for step in self.transitions)

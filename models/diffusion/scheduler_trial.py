@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,16 +22,60 @@ TOLERANCE = 1e-3
 """Of the largest term of a step: what is more is no rounding of single precision, in which schedulers compute."""
 
 Predict = Callable[[Any, Tensor, Tensor, NoiseLevel], Prediction]
+Tried: TypeAlias = dict[Hashable, bool]
+"""What trials have found, by the scheduler as it was set."""
+PLACE = ("_step_index", "_begin_index", "is_scale_input_called")
+"""Attributes of a scheduler that a trial sets itself."""
 
 
-@torch.no_grad()
-def draws_from(scheduler: Any, schedule: NoiseSchedule, options: Mapping[str, Any], predict: Predict) -> bool:
+def draws_from(
+    scheduler: Any, schedule: NoiseSchedule, options: Mapping[str, Any], predict: Predict, tried: Tried
+) -> bool:
     """Whether the own `step` of `scheduler`, with `options`, is finite wherever the kernel of `schedule` is.
 
     Its arithmetic may take the root of a rounding error below 0, as with zero terminal SNR. `predict` is
-    `schedulers.prediction_of`. Raises ModelError for what a step raises, and where it makes other latents than the
-    kernel does of the same noise.
+    `schedulers.prediction_of`. One that is set as another that was `tried` is not tried again. Raises ModelError for
+    what a step raises, and where it makes other latents than the kernel does of the same noise.
     """
+    key = identify_setting(scheduler), schedule, tuple(options.items())
+    if key not in tried:
+        tried[key] = _try_steps(scheduler, schedule, options, predict)
+    return tried[key]
+
+
+def identify_setting(scheduler: Any) -> Hashable:
+    """What tells how `scheduler` is set: its class, and all that it holds but its place among its steps."""
+    digest = hashlib.sha256()
+    for name, value in sorted(vars(scheduler).items()):
+        if name not in PLACE:
+            digest.update(name.encode())
+            for part in _list_bytes(value):
+                digest.update(part)
+    told = getattr(scheduler, "_begin_index", None) is not None
+    return inspect.unwrap(type(scheduler)), inspect.unwrap(type(scheduler).step), told, digest.digest()
+
+
+def _list_bytes(value: Any) -> Iterator[bytes]:
+    """`value` as bytes, none of which is left out as in a repr of long arrays."""
+    if isinstance(value, Tensor | np.ndarray):
+        array = value.numpy(force=True) if isinstance(value, Tensor) else value
+        yield f"{array.dtype}{array.shape}".encode()
+        yield array.tobytes()
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield repr(key).encode()
+            yield from _list_bytes(part)
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        yield f"{type(value).__name__}{len(value)}".encode()
+        for part in value:
+            yield from _list_bytes(part)
+    else:
+        yield repr(value).encode()
+
+
+@torch.no_grad()
+def _try_steps(scheduler: Any, schedule: NoiseSchedule, options: Mapping[str, Any], predict: Predict) -> bool:
+    """See `draws_from`."""
     trial, step = copy.deepcopy(scheduler), inspect.unwrap(type(scheduler).step)
     if hasattr(trial, "_step_index"):  # at the first step it looks for its place, unless the pipeline has said it
         trial._step_index, trial._begin_index = None, None if trial._begin_index is None else 0

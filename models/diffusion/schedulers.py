@@ -19,7 +19,7 @@ from feynkac.models.diffusion.kernel import Transition, clean_of, noise_of
 from feynkac.models.diffusion.schedule import NoiseSchedule
 from feynkac.models.diffusion.scheduler_advice import advise
 from feynkac.models.diffusion.scheduler_kernels import KERNELS, Kernel, forgets, is_inverted
-from feynkac.models.diffusion.scheduler_trial import draws_from
+from feynkac.models.diffusion.scheduler_trial import Tried, draws_from
 
 FEW = 5
 """Steps for which a scheduler is tried."""
@@ -119,14 +119,14 @@ def _advise_noise(scheduler: Any, kernel: Kernel, steps: int) -> str:
     return "set eta=1.0, or " if draws else ""
 
 
-def own_options(scheduler: Any, eta: float | None) -> dict[str, Any] | None:
+def own_options(scheduler: Any, eta: float | None, tried: Tried | None = None) -> dict[str, Any] | None:
     """The options with which `scheduler.step` draws from the chain of `schedule_of`; None where it does not.
 
-    It does not where eta makes an SDE of an ODE, and where its arithmetic gives nan (with zero terminal SNR). Raises
-    ModelError where its step is not that of the kernel.
+    It does not where eta makes an SDE of an ODE, and where its arithmetic gives nan (with zero terminal SNR): its steps
+    are taken once to see that, unless they were `tried`. Raises ModelError where its step is not that of the kernel.
     """
-    options = _kind(scheduler)[1].own(scheduler, eta)
-    if options is None or not draws_from(scheduler, schedule_of(scheduler, eta), options, prediction_of):
+    options, tried = _kind(scheduler)[1].own(scheduler, eta), {} if tried is None else tried
+    if options is None or not draws_from(scheduler, schedule_of(scheduler, eta), options, prediction_of, tried):
         return None
     return options
 

@@ -120,7 +120,9 @@ class Latents(Tree):
         moved = rows != np.arange(len(rows))
         if moved.any():
             note_fork(child)
-        child.since[np.isin(child.group, child.group[moved])] = 0.0
+            resampled = np.zeros(child.group.max() + 1, np.bool_)
+            resampled[child.group[moved]] = True
+            child.since[resampled[child.group]] = 0.0
         return child
 
     def tell_problems(self, rows: Rows) -> list[Problem]:
@@ -188,10 +190,8 @@ class Latents(Tree):
 
     def find_originals(self, rows: Rows) -> Rows:
         """(R,) for each of `rows` the first of them with the same latent and problem."""
-        sums = gather(self.x, rows).flatten(1).sum(1, dtype=torch.float64).tolist()
-        first = dict[tuple[int, float], int]()
-        keys = zip(self.group[rows].tolist(), sums, strict=True)
-        found = np.array([first.setdefault(key, i) for key, i in zip(keys, rows.tolist(), strict=True)], rows.dtype)
+        sums = gather(self.x, rows).flatten(1).sum(1, dtype=torch.float64).cpu().numpy()
+        found = rows[find_first(self.group[rows], sums)]
         for part in self.sampler.batches(np.flatnonzero(found != rows)):  # a sum alone may be that of another latent
             same = (gather(self.x, found[part]) == gather(self.x, rows[part])).flatten(1).all(1).cpu().numpy()
             found[part[~same]] = rows[part[~same]]
@@ -225,6 +225,16 @@ class Latents(Tree):
         with torch.no_grad():
             parts = [preview_latents(self, gather(last, part)) for part in self.sampler.batches(rows)]
         return [sample for part in parts for sample in part.cpu()]
+
+
+def find_first(*keys: NDArray[Any]) -> Rows:
+    """(R,) for each of R rows the place of the first of them with the same `keys`, each (R,)."""
+    order = np.lexsort(keys)  # which leaves equal rows as they stand
+    begins = np.ones(len(order), np.bool_)
+    begins[1:] = np.any([key[order[1:]] != key[order[:-1]] for key in keys], axis=0)
+    first = np.empty_like(order)
+    first[order] = order[begins][begins.cumsum() - 1]
+    return first
 
 
 def _draw_signs(shape: tuple[int, ...]) -> Tensor:

@@ -46,9 +46,10 @@ class Guess(Factor):
         latents = require_estimates(state, self.name)
         memory = latents.memory.array(self, _MEMORY)
         if is_due(self.every, t + 1):
-            new, seen = self._guess(t, latents, rows), memory["seen"][rows]
-            memory["value"][rows] = np.where(seen, self.fold(memory["value"][rows], new), new)
-            memory["seen"][rows] = True
+            new, values, seen = self._guess(t, latents, rows), memory["value"], memory["seen"]
+            folded = np.where(seen[rows], self.fold(values[rows], new), new)
+            values[rows], seen[rows] = folded, True
+            return folded
         return np.where(memory["seen"][rows], memory["value"][rows], 0.0)
 
     def fold(self, past: NDArray[np.float64], new: NDArray[np.float64]) -> NDArray[np.float64]:

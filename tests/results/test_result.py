@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -109,3 +111,22 @@ def test_samples_are_read_as_json_where_they_have_weight() -> None:
 def test_a_reader_is_not_written_to_files(tmp_path) -> None:
     result(reader=lambda text: text).to_json(tmp_path / "r.json")
     assert Result.from_json(tmp_path / "r.json").reader is None
+
+
+def test_a_history_made_of_arrays_is_that_made_of_lists_whenever_it_is_asked() -> None:
+    nats, rows = np.array([0.12345678, -np.inf, 2.0]), np.array([0, 0, 2])
+    told = {"ess": [1.0], "log_evidence": [0.5], "unique_ancestors": [2], "resampled": []}
+    arrays = {"rows": [rows], "levels": [nats], "log_probs": []}
+
+    def make() -> History:
+        return History.from_arrays(arrays, **told)
+
+    wanted = History(**told, rows=[[0, 0, 2]], levels=[[0.123457, -math.inf, 2.0]])
+    asked = make()
+    assert asked.levels is asked.levels  # which may be written to
+    for history in (make(), asked, pickle.loads(pickle.dumps(make())), copy.deepcopy(asked), copy.copy(make())):
+        assert history == wanted and repr(history) == repr(wanted)
+    assert dataclasses.replace(make(), ess=[2.0]) == dataclasses.replace(wanted, ess=[2.0])
+    assert all(type(each) is int for each in make().rows[0])
+    with pytest.raises(AttributeError, match="no attribute 'level'"):
+        make().level  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]

@@ -208,28 +208,34 @@ def test_a_program_tells_what_was_sampled_and_no_nats() -> None:
     assert result.explain().log_evidence == pytest.approx(result.log_evidence)
 
 
+class Steps:
+    """Walks so far, of which nothing but their number is told."""
+
+    def __init__(self, steps: np.ndarray) -> None:
+        self.steps = steps
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def fork(self, rows: np.ndarray) -> Steps:
+        return Steps(self.steps[rows])
+
+
+class Walk:
+    """Three steps of 0 or 1."""
+
+    def init(self, n: int, rng: Any) -> Steps:
+        return Steps(np.zeros((n, 0)))
+
+    def step(self, t: int, state: Steps, rng: Any) -> tuple[Steps, np.ndarray]:
+        drawn = rng.uniform(len(state))[:, None] < 0.5
+        return Steps(np.column_stack([state.steps, drawn])), np.zeros(len(state))
+
+    def done(self, state: Steps) -> np.ndarray:
+        return np.full(len(state), state.steps.shape[1] == 3)
+
+
 def test_a_model_that_tells_of_no_pieces_leaves_them_out() -> None:
-    class Steps:
-        def __init__(self, steps: np.ndarray) -> None:
-            self.steps = steps
-
-        def __len__(self) -> int:
-            return len(self.steps)
-
-        def fork(self, rows: np.ndarray) -> Steps:
-            return Steps(self.steps[rows])
-
-    class Walk:
-        def init(self, n: int, rng: Any) -> Steps:
-            return Steps(np.zeros((n, 0)))
-
-        def step(self, t: int, state: Steps, rng: Any) -> tuple[Steps, np.ndarray]:
-            drawn = rng.uniform(len(state))[:, None] < 0.5
-            return Steps(np.column_stack([state.steps, drawn])), np.zeros(len(state))
-
-        def done(self, state: Steps) -> np.ndarray:
-            return np.full(len(state), state.steps.shape[1] == 3)
-
     result = fk.steer(Walk(), particles=4, seed=0)
     assert result.history.pieces == [] == result.history.log_probs and len(result.history.increments) == 3
     assert result.token_log_probs is None
@@ -257,3 +263,10 @@ def test_a_dead_run_has_its_minus_infinities_in_its_file(lm, tmp_path) -> None:
     dead = fk.steer(lm.prompt("a", max_tokens=2), lambda text: False, particles=4, seed=0, on_death="return")
     dead.to_json(tmp_path / "dead.json")
     assert fk.Result.from_json(tmp_path / "dead.json").history == dead.history
+
+
+def test_who_writes_to_the_weights_of_a_result_leaves_its_history_as_it_was() -> None:
+    written, whole = fk.steer(Walk(), particles=4, seed=0), fk.steer(Walk(), particles=4, seed=0)
+    written.log_weights[:] -= 7.0
+    assert written.history == whole.history
+    np.testing.assert_allclose(whole.history.log_weights[-1], whole.log_weights, atol=1e-6)

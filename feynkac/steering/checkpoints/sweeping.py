@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from feynkac.results.history import History
@@ -60,7 +61,8 @@ def _write_chain(model: Any, chain: Chain) -> dict[str, Any]:
 
 
 def _write_kept(kept: Kept) -> dict[str, Any]:
-    made = {"history": vars(kept.history), "spread": read_fields(kept.spread), "notes": [*kept.notes.items()]}
+    history = {each.name: getattr(kept.history, each.name) for each in fields(History)}
+    made = {"history": history, "spread": read_fields(kept.spread), "notes": [*kept.notes.items()]}
     return {**kept._asdict(), **made}
 
 

@@ -23,6 +23,7 @@ from test_pipeline import (
 import feynkac as fk
 from feynkac.base.errors import ModelError
 from feynkac.models import diffusion as fd
+from feynkac.models.diffusion import forkable
 from feynkac.models.diffusion.forkable import Twins
 from feynkac.models.diffusion.pipeline_call import copy_pipeline
 from feynkac.smc import resample as schemes
@@ -87,6 +88,33 @@ def test_a_cache_is_no_matter_where_nothing_is_copied():
     assert np.isfinite(steer(model, "best_of_n", 2).log_evidence)
     with pytest.raises(ModelError, match="disable_cache"):  # the engine itself, at the first fork
         last_of(model, REWARD, resample=schemes.ssp)
+
+
+def test_a_cache_that_is_turned_on_while_the_pipeline_runs_is_refused_at_the_next_fork():
+    torch.manual_seed(0)
+    pipe = flux()
+    pipe.set_progress_bar_config(disable=True)
+
+    def turn_on(mine, step, time, tensors):
+        if step == 1:
+            pipe.transformer.enable_cache(CACHES["first block"](pipe))
+        return tensors
+
+    model = fk.Diffusion.from_pipeline(pipe, 6, 1.0).prompt(**CALL, callback_on_step_end=turn_on)
+    with pytest.raises(ModelError, match="disable_cache") as said:
+        steer(model, resampler=lambda log_weight, rng: schemes.ssp(log_weight, rng))  # which forks at every step
+    assert said.value.step == 2
+
+
+def test_the_modules_of_networks_are_listed_once_in_a_run_and_not_at_each_fork(monkeypatch):
+    listed, list_modules = [], forkable.list_modules
+    monkeypatch.setattr(forkable, "list_modules", lambda pipe: listed.append(1) or list_modules(pipe))
+    model, counts = fk.Diffusion.from_pipeline(ddim(), 8), []
+    for seed in (0, 1):
+        listed.clear()
+        result = fk.steer(model, REWARD, particles=8, seed=seed)
+        counts.append((len(listed), len(result.history.resampled)))
+    assert counts[0][0] == counts[1][0] < min(forks for _, forks in counts)
 
 
 # --- what no hook tells of -------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from feynkac.base.errors import ArgumentError, ModelError, PotentialError
 from feynkac.models import diffusion as fd
 from feynkac.models.diffusion.calibration import posterior_variance
 from feynkac.models.diffusion.kernel import clean_of, noise_of
-from feynkac.models.diffusion.state import Latents
+from feynkac.models.diffusion.state import Latents, find_first
 from feynkac.models.diffusion.tree import SHARED, Tree, gather
 from feynkac.potentials import diffusion as fp
 from feynkac.smc import resample as schemes
@@ -50,6 +50,15 @@ class Counting:
     def x0hat(self, x, t):
         self.rows, self.calls = self.rows + len(x), self.calls + 1
         return PRIOR.x0hat(x, t)
+
+
+def test_the_first_of_equal_rows_is_that_of_a_dict():
+    rng = np.random.default_rng(0)
+    for n in (0, 1, 2, 7, 7, 50, 50):
+        keys = rng.integers(0, 2, n), rng.choice([0.0, -0.0, 1.0, np.nan, np.inf], n)
+        first = dict[tuple[int, float], int]()
+        wanted = [first.setdefault(key, i) for i, key in enumerate(zip(*(key.tolist() for key in keys), strict=True))]
+        assert find_first(*keys).tolist() == wanted
 
 
 # --- the tree --------------------------------------------------------------------------------------------------------

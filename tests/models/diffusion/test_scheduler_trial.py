@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.models.diffusion import scheduler_trial
+from feynkac.models.diffusion.pipeline_call import copy_scheduler
 from feynkac.models.diffusion.pipeline_opening import rehearse
 from feynkac.models.diffusion.schedulers import own_options, prediction_of, schedule_of
 
@@ -149,3 +151,26 @@ def test_a_shift_that_another_scheduler_has_left_in_the_config_is_none():
     shifting = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True)
     other = diffusers.DDIMScheduler.from_config(shifting.config)
     assert rehearse(pipe(other), 5, None) is None
+
+
+SETTINGS = {
+    "config": lambda each: each.register_to_config(prediction_type="v_prediction"),
+    "levels": lambda each: each.sigmas[2:-1].mul_(0.999),
+    "times": lambda each: each.set_timesteps(6),
+    "start": lambda each: each.set_begin_index(0),
+    "class": lambda each: setattr(each, "__class__", type("EulerAncestralDiscreteScheduler", (type(each),), {})),
+}
+
+
+@pytest.mark.parametrize("changed", SETTINGS)
+def test_steps_are_tried_once_for_each_way_in_which_a_scheduler_is_set(changed, monkeypatch):
+    tries, tried, try_steps = [], {}, scheduler_trial._try_steps
+    monkeypatch.setattr(scheduler_trial, "_try_steps", lambda *given: tries.append(1) or try_steps(*given))
+    scheduler, x = made("EulerAncestralDiscreteScheduler"), torch.zeros(1, 1)
+    own_options(scheduler, None, tried)
+    scheduler.step(x, scheduler.timesteps[0], scheduler.scale_model_input(x, scheduler.timesteps[0]))
+    own_options(copy_scheduler(scheduler), None, tried)  # as a run does, and nothing but its place has changed
+    assert len(tries) == 1
+    SETTINGS[changed](scheduler)
+    own_options(scheduler, None, tried)
+    assert len(tries) == 2
