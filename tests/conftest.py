@@ -22,6 +22,7 @@ for name, value in {
     "NUMBA_NUM_THREADS": "2",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "OMP_WAIT_POLICY": "passive",  # a thread that waits leaves its core to the other processes that share the tests
     "TRITON_INTERPRET": "1",  # kernels run on the CPU; `make test-gpu` sets 0
 }.items():
     os.environ.setdefault(name, value)
