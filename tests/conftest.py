@@ -22,12 +22,25 @@ for name, value in {
     "NUMBA_NUM_THREADS": "2",
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "OMP_WAIT_POLICY": "passive",  # a thread that waits leaves its core to the other processes that share the tests
     "TRITON_INTERPRET": "1",  # kernels run on the CPU; `make test-gpu` sets 0
 }.items():
     os.environ.setdefault(name, value)
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job is born deaf to Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """What collecting imports stays: no garbage is looked for in it, neither meanwhile nor in the tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -70,12 +83,10 @@ def _tiny_lm(*tokens: str, seed: int = 0, spread: float = 1.0, eos: Sequence[int
 
 
 @pytest.fixture
-def frozen() -> Iterator[None]:
+def frozen() -> None:
     """What other tests have left is set aside, so that garbage is not looked for in all of it, time and again."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
