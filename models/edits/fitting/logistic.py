@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import read_real
+from feynkac.base.numbers import as_whole, read_real
 from feynkac.models.edits.fitting.captures import Activations
 
 _STEPS = 100
@@ -98,7 +98,7 @@ def fit_probe(
     if min(len(toward), len(away)) < 2:
         raise ArgumentError(f"too few texts: {len(toward)} toward and {len(away)} away; a probe takes 2 of each")
     if not 0.0 < (level := read_real("threshold", threshold, 0.0)) < 1.0:
-        raise ArgumentError(f"threshold is {threshold}; it must lie between 0 and 1")
+        raise ArgumentError(f"threshold is {quote(threshold)}; it must lie between 0 and 1")
     if (strength := read_real("ridge", ridge, 0.0)) == 0.0:
         raise ArgumentError("ridge is 0, with which texts that can be told apart have no best probe; give 0.01, say")
     values = torch.cat([toward.at[at], away.at[at]]).double()
@@ -109,9 +109,12 @@ def fit_probe(
 
 def read_layer(activations: Activations, layer: int | None) -> int:
     """The layer asked for, or the only one there is. Raises ArgumentError for one that was not captured."""
+    if not isinstance(activations, Activations):
+        raise ArgumentError(f"activations are {quote(activations)}; give what capture(lm, texts) returns")
     has = sorted(activations.at)
     if layer is None and len(has) == 1:
         return has[0]
-    if layer is None or layer not in activations.at:
-        raise ArgumentError(f"layer is {layer}; these activations are of layers {has}: give one of them")
-    return layer
+    number = None if layer is None else as_whole(layer)
+    if number is None or number not in activations.at:
+        raise ArgumentError(f"layer is {quote(layer)}; these activations are of layers {has}: give one of them")
+    return number

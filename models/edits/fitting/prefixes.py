@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_sequence
 from feynkac.base.numbers import read_real, read_whole
 from feynkac.models.edits.activations import Add
 from feynkac.models.edits.fitting.passes import Tokens, find_anatomy, list_batches, open_pass, read_texts
@@ -50,7 +51,7 @@ def fit_prefix(
             f"scope is {quote(scope)}; give the places of the prefix in the prompt, such as range(0, 4)"
         )
     check_scope(scope)
-    if isinstance(pairs, str) or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+    if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in as_sequence(pairs) or ["none"]):
         raise ArgumentError("pairs must be a list of (prompt, answer)")
     texts = read_texts(lm, pairs, "pairs")
     if short := [i for i, text in enumerate(texts) if text.start < scope.stop]:

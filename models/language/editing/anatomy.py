@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from feynkac.base.errors import ArgumentError, ModelError, quote
+from feynkac.base.lists import as_list
 from feynkac.base.numbers import as_whole
 from feynkac.base.words import is_word
 
@@ -41,11 +40,11 @@ class Anatomy:
         Raises ArgumentError for one that does not exist, and for what is no number.
         """
         one = as_whole(layers)
-        layers = layers.tolist() if one is None and isinstance(layers, np.ndarray) else layers
-        if one is None and (isinstance(layers, str) or not isinstance(layers, Sequence | range)):
+        listed = [one] if one is not None else as_list(layers)
+        if listed is None:
             raise ArgumentError(f"layer is {quote(layers)}; give a number, or a list of them{_hint(layers)}")
         found = []
-        for layer in [one] if one is not None else layers:
+        for layer in listed:
             number = as_whole(layer)
             if number is None or not -self.n_layers <= number < self.n_layers:
                 raise ArgumentError(
