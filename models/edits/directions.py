@@ -83,6 +83,7 @@ class Direction(Mapping[int, Tensor]):
         listed = as_list(pairs)
         if listed is None or any(not isinstance(pair, tuple | list) or len(pair) != 2 for pair in listed):
             raise ArgumentError("pairs are given as [(a text that has it, one that has not), ...]")
+        check_site(of)
         if of == "embedding":
             raise ArgumentError("of='embedding' depends on single tokens only; fit at a layer")
         sides = ([pair[side] for pair in listed] for side in (0, 1))
@@ -100,10 +101,13 @@ class Direction(Mapping[int, Tensor]):
 
     def at(self, *layers: int | Iterable[int]) -> Direction:
         """The same at some of its layers only. Raises ArgumentError for others."""
-        listed = [one for some in layers for one in (some if isinstance(some, Iterable) else [some])]
+        listed: list[Any] = []
+        for some in layers:
+            several = as_list(some)
+            listed += [some] if several is None else several
         chosen = dict.fromkeys(map(as_whole, listed))
         if not chosen or any(layer not in self._vectors for layer in chosen):
-            raise ArgumentError(f"the direction has no vector for all of {listed}; it has those of {list(self)}")
+            raise ArgumentError(f"the direction has no vector for all of {quote(listed)}; it has those of {list(self)}")
         found = {layer: self._vectors[layer] for layer in chosen if layer is not None}
         share = {layer: self.separation[layer] for layer in found if layer in self.separation}
         return Direction(found, share, self.of, self.method)
@@ -182,3 +186,8 @@ class Direction(Mapping[int, Tensor]):
 
     def __repr__(self) -> str:
         return f"Direction({self.method} at layers {list(self)})"
+
+
+def read_direction(given: Any) -> Direction:
+    """A `Direction` as it is, and one of any {layer: vector}. Raises ArgumentError for all else."""
+    return given if isinstance(given, Direction) else Direction(given)

@@ -16,6 +16,7 @@ from feynkac.base.contract import Rows
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_real
 from feynkac.models.edits.activations import write_edit
+from feynkac.models.edits.fitting.passes import find_anatomy
 from feynkac.models.language.caches.plain import append_one_by_one
 from feynkac.models.language.editing import Anatomy, Change, Edit, Prepared, Where
 from feynkac.models.language.language_model import LanguageModel
@@ -47,6 +48,7 @@ class DivergentLM(LanguageModel):
     """
 
     def __init__(self, plain: CausalLM, *edits: Edit, most: float = 2.0) -> None:
+        find_anatomy(plain)
         bound = as_real(most)
         if bound is None or bound <= 0.0:
             raise ArgumentError(f"most is {quote(most)}; give the largest strength, a positive number")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.lists import as_dict
-from feynkac.base.numbers import as_whole
+from feynkac.base.numbers import as_whole, read_whole
 from feynkac.models.edits.activations import Activation
 from feynkac.models.edits.scopes import read_factor
 from feynkac.models.edits.sites import find_width
@@ -77,6 +77,7 @@ def put(values: Tensor, features: Features) -> Tensor:
 
 def encode_zeros(features: Features, width: int, device: torch.device | str = "cpu") -> Tensor:
     """(1, K) code of an activation of zeros. Raises ArgumentError for an autoencoder of another model or device."""
+    width = read_whole("width", width, 1)
     try:
         with torch.no_grad():
             code = features.encode(put(torch.zeros(1, width, device=device), features))

@@ -42,7 +42,7 @@ def read_vectors(direction: Any, layer: int, anatomy: Anatomy, of: str = "residu
     except (KeyError, ArgumentError) as fault:
         if isinstance(fault, ArgumentError) and "NaN" in str(fault):
             raise
-        raise ArgumentError(f"{_write(direction)} has no vector for layer {layer}; {_tell_form(direction)}") from None
+        raise ArgumentError(f"{_write(direction)} has no vector for layer {layer}; {_tell_form(given)}") from None
     width = find_width(anatomy, of, [layer])
     if vectors.ndim not in (1, 2):
         raise ArgumentError(f"a direction is {tuple(vectors.shape)}; give ({width},), or {{layer: ({width},)}}")

@@ -10,6 +10,7 @@ from torch import Tensor
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_whole, read_real
 from feynkac.models.edits.fitting.captures import Activations
+from feynkac.tensors import read_tensor
 
 _STEPS = 100
 
@@ -59,13 +60,21 @@ def _minimise(rows: Tensor, labels: Tensor, penalty: Tensor) -> Tensor:
 class Probe:
     """Says of (..., d) activations whether p(property | activation) > `threshold`: for `when=` of an edit.
 
-    `weight` (d,) and `offset` (): the log-odds are weight . h + offset.
+    `weight` (d,) and `offset` (): the log-odds are weight . h + offset. Raises ArgumentError for other shapes.
     """
 
     weight: Tensor
     offset: Tensor
     threshold: float = 0.5
     layer: int | None = None
+
+    def __post_init__(self) -> None:
+        weight, offset = read_tensor("weight", self.weight), read_tensor("offset", self.offset)
+        if weight.ndim != 1 or offset.numel() != 1:
+            raise ArgumentError(f"a probe of {tuple(weight.shape)} and {tuple(offset.shape)}; give (d,) and ()")
+        object.__setattr__(self, "weight", weight)
+        object.__setattr__(self, "offset", offset.reshape(()))
+        object.__setattr__(self, "threshold", read_real("threshold", self.threshold, 0.0))
 
     def __call__(self, value: Tensor) -> Tensor:
         """(...,) bool."""

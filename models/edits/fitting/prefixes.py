@@ -51,7 +51,8 @@ def fit_prefix(
             f"scope is {quote(scope)}; give the places of the prefix in the prompt, such as range(0, 4)"
         )
     check_scope(scope)
-    if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in as_sequence(pairs) or ["none"]):
+    listed = as_sequence(pairs)
+    if listed is None or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in listed):
         raise ArgumentError("pairs must be a list of (prompt, answer)")
     texts = read_texts(lm, pairs, "pairs")
     if short := [i for i, text in enumerate(texts) if text.start < scope.stop]:

@@ -25,7 +25,11 @@ class Anatomy:
     """
 
     def __init__(self, model: Any, blocks: str | None = None) -> None:
-        self.model = model
+        from transformers import PreTrainedModel
+
+        if not isinstance(model, PreTrainedModel):
+            raise ArgumentError(f"model is {quote(model)}; give a model of transformers")
+        self.model: Any = model
         self._config = model.config.get_text_config(decoder=True)
         self._blocks = self._find_blocks() if blocks is None else self._read_blocks(blocks)
         self.n_layers = len(model.get_submodule(self._blocks))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from calls.diffusion import list_diffusion
-from calls.discrete import list_discrete
 from calls.edits import list_edits
 from calls.language import list_language
 from calls.programs import list_programs
@@ -22,6 +20,4 @@ def list_calls(world: World) -> dict[str, Call]:
         **list_programs(world),
         **list_results(world),
         **list_edits(world),
-        **list_diffusion(world),
-        **list_discrete(world),
     }

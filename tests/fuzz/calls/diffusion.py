@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from calls.world import Call, World, look
 
 import feynkac as fk
+from calls.world import Call, World, look
 from feynkac.models import diffusion as d
 from feynkac.potentials import diffusion as potentials
 
@@ -63,7 +63,9 @@ def _denoisers() -> dict[str, Call]:
             lambda model: look(fk.steer(model, particles=2, seed=0)),
         ),
         "Network": Call(d.Network, {"f": lambda x, time: x, "kind": "epsilon", "clip": 1.0}, use),
-        "what a network returns": Call(lambda value: d.Network(lambda x, time: value), {"value": torch.zeros(2, 2)}, use),
+        "what a network returns": Call(
+            lambda value: d.Network(lambda x, time: value), {"value": torch.zeros(2, 2)}, use
+        ),
         "what decode returns": Call(
             lambda value: _run(fk.reward(lambda x: 0.0), decode=lambda x: value), {"value": torch.zeros(2, 2)}
         ),
@@ -82,7 +84,9 @@ def _denoisers() -> dict[str, Call]:
         "Concept": Call(d.Concept, {"denoiser": LAW}, lambda made: edited(d.SemanticGuidance(made))),
         "SemanticGuidance": Call(d.SemanticGuidance, {"concepts": [concept]}, edited, many="concepts"),
         "EditedDenoiser": Call(d.EditedDenoiser, {"denoiser": LAW, "guidance": d.SemanticGuidance(concept)}, use),
-        "on_pil": Call(d.on_pil, {"f": lambda image: 0.0}, lambda f: look(fk.steer(_PIXELS, fk.reward(f), particles=2))),
+        "on_pil": Call(
+            d.on_pil, {"f": lambda image: 0.0}, lambda f: look(fk.steer(_PIXELS, fk.reward(f), particles=2))
+        ),
     }  # fmt: skip
 
 
@@ -126,7 +130,9 @@ def _potentials() -> dict[str, Call]:
         ),
         "tempered": Call(potentials.tempered, {"potential": reward, "schedule": lambda t: 1.0}, _run),
         "adaptively tempered": Call(potentials.tempered, {"potential": reward, "ess": 0.5}, _run),
-        "reward of samples": Call(lambda value: fk.reward(lambda x: value, batch=True), {"value": torch.zeros(2)}, _run),
+        "reward of samples": Call(
+            lambda value: fk.reward(lambda x: value, batch=True), {"value": torch.zeros(2)}, _run
+        ),
     }  # fmt: skip
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from calls.world import Call, World, look
 
 import feynkac as fk
-from feynkac.models import discrete
+from calls.world import Call, World, look
 from feynkac.base.vocabulary import Vocabulary
+from feynkac.models import discrete
 from feynkac.potentials.discrete import Lookahead
 
 
@@ -49,7 +49,8 @@ def list_discrete(world: World) -> dict[str, Call]:
             discrete.FirstOrder, {"scorer": discrete.by_difference(reward)}, lambda made: run(proposal=made)
         ),
         "by_difference": Call(
-            discrete.by_difference, {"potential": reward, "top": 2}, lambda made: run(proposal=discrete.FirstOrder(made))
+            discrete.by_difference, {"potential": reward, "top": 2},
+            lambda made: run(proposal=discrete.FirstOrder(made)),
         ),
         "by_gradient": Call(
             discrete.by_gradient, {"reward": lambda x: x.sum((1, 2))},

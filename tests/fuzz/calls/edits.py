@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from calls.world import Call, World
 
+from calls.world import Call, World
 from feynkac.models import edits
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from calls.world import Call, World
 from guard import INPUTS
 
 import feynkac as fk
+from calls.world import Call, World
 
 
 def list_language(world: World) -> dict[str, Call]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from calls.world import Call, World, look
-
 import feynkac as fk
+from calls.world import Call, World, look
 
 COIN = fk.Bernoulli(0.5)
 

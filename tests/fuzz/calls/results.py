@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from calls.world import Call, World
 from guard import INPUTS
 
 import feynkac as fk
+from calls.world import Call, World
 
 
 def list_results(world: World) -> dict[str, Call]:

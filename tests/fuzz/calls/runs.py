@@ -8,9 +8,8 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-from calls.world import Call, World, look
-
 import feynkac as fk
+from calls.world import Call, World, look
 
 
 def list_runs(world: World) -> dict[str, Call]:
