@@ -22,10 +22,10 @@ from feynkac.models.edits.scopes import (
     prepare_changes,
     read_strength,
 )
-from feynkac.models.edits.sites import Site, find_width, name_site
-from feynkac.models.edits.tensors import take_tensor
+from feynkac.models.edits.sites import Site, check_site, find_width, name_site
 from feynkac.models.edits.vectors import check_place, read_vectors, take_vectors
 from feynkac.models.language.editing import Anatomy, Change, Mechanism, Prepared, Where
+from feynkac.tensors import read_tensor
 
 Probe = Callable[[Tensor], Tensor]
 """From (F, Q, width) activations to (F, Q): a bool, or a factor of the strength."""
@@ -77,6 +77,7 @@ class Activation:
 
     def find_layers(self, anatomy: Anatomy) -> list[int]:
         """The layers by number. Raises ArgumentError where none is given, or one does not exist."""
+        check_site(self.of)
         if self.of == "embedding":
             if self.layer is not None:
                 raise ArgumentError("the embedding stands before all layers; leave out layer=")
@@ -226,12 +227,10 @@ class Affine(Activation):
                 f"a map of {tuple(matrix.shape)} and {tuple(offset.shape)} for layers of {width}: it belongs "
                 "to another model"
             )
-        if not (matrix.isfinite().all() and offset.isfinite().all()):
-            raise ArgumentError("the affine map holds NaN or infinity")
 
     @cached_property
     def _map(self) -> tuple[Tensor, Tensor]:
-        return take_tensor(self.matrix), take_tensor(self.offset)
+        return read_tensor("the matrix", self.matrix), read_tensor("the offset", self.offset)
 
     def change(self, value: Tensor, amount: Tensor, layer: int, where: Where) -> Tensor:
         """See `Activation.change`."""

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_list
 from feynkac.base.numbers import as_real, as_whole
 from feynkac.base.words import is_word
 from feynkac.models.edits.activations import write_edit
-from feynkac.models.edits.tensors import take_tensor
 from feynkac.models.language.editing import Anatomy, Bias, Mechanism, Prepared, Span
 from feynkac.models.language.editing.contract import Spans
+from feynkac.tensors import read_tensor, take_tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -58,9 +59,9 @@ class Emphasise(Attending):
         alpha = as_real(self.alpha)
         if alpha is None or alpha <= 0.0:
             raise ArgumentError(f"alpha is {quote(self.alpha)}; it must be positive, and 1 leaves everything as it is")
-        given = [self.spans] if isinstance(self.spans, str | Span) else list(self.spans)
+        given = [self.spans] if isinstance(self.spans, str | Span) else as_list(self.spans) or ()
         spans = [Span(one) if isinstance(one, str) else one for one in given]
-        if not spans or any(not isinstance(span, Span) or not span.text for span in spans):
+        if not spans or any(not isinstance(span, Span) for span in spans):
             raise ArgumentError(f"spans is {quote(self.spans)}; give texts that occur in the prompt")
         if alpha == 1.0:
             return Prepared(spans=spans)
@@ -91,11 +92,8 @@ class BiasAttention(Attending):
 
     def prepare(self, anatomy: Anatomy) -> Prepared:
         """See `feynkac.models.language.editing.Edit`."""
-        try:
-            bias = take_tensor(self.bias, dtype=torch.float32)
-        except (TypeError, ValueError, RuntimeError):
-            raise ArgumentError(f"bias is {quote(self.bias)}; give a number for each token of the prompt") from None
-        if bias.ndim not in (1, 2) or not bias.shape[-1] or not bias.isfinite().all():
+        bias = read_tensor("bias", self.bias, torch.float32, "give a number for each token of the prompt")
+        if bias.ndim not in (1, 2) or not bias.shape[-1]:
             raise ArgumentError(f"bias {tuple(bias.shape)} must hold a finite number for each token of the prompt")
         if bias.ndim == 2 and bias.shape[0] != anatomy.heads:
             raise ArgumentError(f"bias has rows for {bias.shape[0]} heads; this model has {anatomy.heads}")
@@ -138,10 +136,11 @@ def _read_heads(heads: Any, anatomy: Anatomy, layer: int) -> Tensor:
     """(heads,) 1 for those that are named."""
     if heads is None:
         return torch.ones(anatomy.heads, device="cpu")
-    if isinstance(heads, str) or not isinstance(heads, Sequence | range):
+    named = as_list(heads)
+    if named is None:
         raise ArgumentError(f"heads is {quote(heads)}; give numbers, or a mapping from layers to numbers")
     which = torch.zeros(anatomy.heads, device="cpu")
-    for head in heads:
+    for head in named:
         number = as_whole(head)
         if number is None or not 0 <= number < anatomy.heads:
             raise ArgumentError(f"layer {layer} has no head {quote(head)}: this model has heads 0..{anatomy.heads - 1}")

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_dict, as_list
 from feynkac.base.numbers import as_real, as_whole
-from feynkac.models.edits.sites import Site
-from feynkac.models.edits.tensors import take_tensor
+from feynkac.models.edits.sites import Site, check_site
+from feynkac.tensors import read_tensor
 
 if TYPE_CHECKING:
     from feynkac.models.edits.fitting.captures import At
@@ -39,16 +40,24 @@ class Direction(Mapping[int, Tensor]):
         of: Site = "residual",
         method: str = "given",
     ) -> None:
-        found = {layer: take_tensor(v).detach().to("cpu", torch.float32).clone() for layer, v in vectors.items()}
-        if not found:
-            raise ArgumentError("a direction has a vector for at least one layer")
+        given = as_dict(vectors)
+        if not given:
+            raise ArgumentError(f"vectors is {quote(vectors)}; give {{layer: vector}}, for at least one layer")
+        check_site(of)
+        found = {
+            layer: read_tensor(f"direction: layer {quote(layer)}", v).detach().to("cpu", torch.float32).clone()
+            for layer, v in given.items()
+        }
         for layer, vector in found.items():
-            if as_whole(layer) is None or layer < 0 or vector.ndim not in (1, 2) or not vector.isfinite().all():
+            if as_whole(layer) is None or layer < 0 or vector.ndim not in (1, 2):
                 raise ArgumentError(
                     f"direction: layer {quote(layer)} has {tuple(vector.shape)}; give {{layer: (d,) numbers}}"
                 )
         self._vectors: Mapping[int, Tensor] = MappingProxyType(found)
-        self.separation: Mapping[int, float] = MappingProxyType(dict(separation or {}))
+        shares = {} if separation is None else as_dict(separation)
+        if shares is None or not all(as_real(share) is not None for share in shares.values()):
+            raise ArgumentError(f"separation is {quote(separation)}; give {{layer: share}}")
+        self.separation: Mapping[int, float] = MappingProxyType(shares)
         self.of: Site = of
         self.method = method
 
@@ -71,9 +80,10 @@ class Direction(Mapping[int, Tensor]):
         from feynkac.models.edits.fitting.captures import capture
         from feynkac.models.edits.fitting.directions import fit_direction
 
-        listed = list(pairs)
-        if any(not isinstance(pair, tuple | list) or len(pair) != 2 for pair in listed):
+        listed = as_list(pairs)
+        if listed is None or any(not isinstance(pair, tuple | list) or len(pair) != 2 for pair in listed):
             raise ArgumentError("pairs are given as [(a text that has it, one that has not), ...]")
+        check_site(of)
         if of == "embedding":
             raise ArgumentError("of='embedding' depends on single tokens only; fit at a layer")
         sides = ([pair[side] for pair in listed] for side in (0, 1))
@@ -91,10 +101,13 @@ class Direction(Mapping[int, Tensor]):
 
     def at(self, *layers: int | Iterable[int]) -> Direction:
         """The same at some of its layers only. Raises ArgumentError for others."""
-        listed = [one for some in layers for one in (some if isinstance(some, Iterable) else [some])]
+        listed: list[Any] = []
+        for some in layers:
+            several = as_list(some)
+            listed += [some] if several is None else several
         chosen = dict.fromkeys(map(as_whole, listed))
         if not chosen or any(layer not in self._vectors for layer in chosen):
-            raise ArgumentError(f"the direction has no vector for all of {listed}; it has those of {list(self)}")
+            raise ArgumentError(f"the direction has no vector for all of {quote(listed)}; it has those of {list(self)}")
         found = {layer: self._vectors[layer] for layer in chosen if layer is not None}
         share = {layer: self.separation[layer] for layer in found if layer in self.separation}
         return Direction(found, share, self.of, self.method)
@@ -173,3 +186,8 @@ class Direction(Mapping[int, Tensor]):
 
     def __repr__(self) -> str:
         return f"Direction({self.method} at layers {list(self)})"
+
+
+def read_direction(given: Any) -> Direction:
+    """A `Direction` as it is, and one of any {layer: vector}. Raises ArgumentError for all else."""
+    return given if isinstance(given, Direction) else Direction(given)

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from feynkac.base.contract import Rows
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.numbers import as_real
 from feynkac.models.edits.activations import write_edit
+from feynkac.models.edits.fitting.passes import find_anatomy
 from feynkac.models.language.caches.plain import append_one_by_one
 from feynkac.models.language.editing import Anatomy, Change, Edit, Prepared, Where
 from feynkac.models.language.language_model import LanguageModel
@@ -46,12 +48,14 @@ class DivergentLM(LanguageModel):
     """
 
     def __init__(self, plain: CausalLM, *edits: Edit, most: float = 2.0) -> None:
-        if isinstance(most, bool) or not isinstance(most, int | float) or not 0.0 < most < float("inf"):
+        find_anatomy(plain)
+        bound = as_real(most)
+        if bound is None or bound <= 0.0:
             raise ArgumentError(f"most is {quote(most)}; give the largest strength, a positive number")
         super().__init__(plain.tokenizer, eos=plain.vocabulary.eos)
         self.plain, self.full = plain, plain.edited(*edits)
         self._measured = plain.edited(*(_Measured(edit) for edit in edits))
-        self._most = most
+        self._most = bound
 
     def open(self, prompts: Sequence[Sequence[int]], max_new: int) -> Contexts:
         """See `LanguageModel.open`."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import as_whole
+from feynkac.base.lists import as_dict
+from feynkac.base.numbers import as_whole, read_whole
 from feynkac.models.edits.activations import Activation
 from feynkac.models.edits.scopes import read_factor
 from feynkac.models.edits.sites import find_width
@@ -49,9 +50,10 @@ class Clamp(Activation):
             raise ArgumentError(f"features is {type(self.features).__name__}; it must have encode and decode")
         place = anatomy.model.get_input_embeddings().weight.device
         code = encode_zeros(self.features, find_width(anatomy, self.of, layers), place)
-        if not isinstance(self.values, Mapping) or not self.values:
+        values = as_dict(self.values)
+        if not values:
             raise ArgumentError(f"values is {quote(self.values)}; give numbers by features, such as {{12: 0.0}}")
-        for number, value in self.values.items():
+        for number, value in values.items():
             feature = as_whole(number)
             if feature is None or not 0 <= feature < code.shape[-1]:
                 raise ArgumentError(f"feature {quote(number)} does not exist; there are 0..{code.shape[-1] - 1}")
@@ -75,14 +77,18 @@ def put(values: Tensor, features: Features) -> Tensor:
 
 def encode_zeros(features: Features, width: int, device: torch.device | str = "cpu") -> Tensor:
     """(1, K) code of an activation of zeros. Raises ArgumentError for an autoencoder of another model or device."""
+    width = read_whole("width", width, 1)
     try:
         with torch.no_grad():
             code = features.encode(put(torch.zeros(1, width, device=device), features))
             back = features.decode(code)
+            whole = isinstance(code, Tensor) and code.ndim == 2 and isinstance(back, Tensor)
     except Exception as cause:
         raise ArgumentError(
             f"the autoencoder does not take activations of {width} numbers (float32, on {device}): {cause}"
         ) from cause
+    if not whole:
+        raise ArgumentError(f"the autoencoder gives {quote(code)} and {quote(back)}; both must be tensors of one row")
     if back.shape != (1, width):
         raise ArgumentError(
             f"the autoencoder gives {tuple(back.shape)} for activations (1, {width}): it belongs to another model"

@@ -18,7 +18,7 @@ from feynkac.base.errors import ArgumentError, quote, shorten
 from feynkac.base.extras import needing
 from feynkac.base.paths import check_file, read_path
 from feynkac.base.writing import write_atomically
-from feynkac.models.edits.directions import Direction
+from feynkac.models.edits.directions import Direction, read_direction
 
 _KEY = "feynkac"
 """The entry of our files' metadata."""
@@ -29,6 +29,7 @@ def save_direction(direction: Direction, path: str | os.PathLike[str]) -> None:
     target = read_path("path", path)
     if target.suffix != ".safetensors":
         raise ArgumentError(f"directions are saved as .safetensors files, and the path is '{target}'")
+    direction = read_direction(direction)
     about = {"of": direction.of, "method": direction.method, "separation": {**direction.separation}}
     tensors = {f"layer.{layer}": vector for layer, vector in direction.items()}
     write_tensors(target, tensors, {_KEY: json.dumps(about)})

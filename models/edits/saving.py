@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_list
 from feynkac.base.paths import read_path
 from feynkac.models.edits.activations import Add, Affine, ProjectOut
 from feynkac.models.edits.adapters import Adapter
@@ -38,11 +39,13 @@ def save_edits(edits: Edit | Iterable[Edit], path: str | Path) -> Path:
     and adapters that were not read from a folder.
     """
     target = read_path("path", path)
-    given = [edits] if isinstance(edits, Edit) else list(edits)
+    given = [edits] if isinstance(edits, Edit) else as_list(edits)
+    if given is None or not all(isinstance(edit, Edit) for edit in given):
+        raise ArgumentError(f"edits is {quote(edits)}; give an edit, or a list of them, such as edited.edits")
     tensors: dict[str, Tensor] = {}
     written = [_write(edit, tensors) for edit in given]
     for edit, record in zip(given, written, strict=True):
-        if record.get("kind") not in _KINDS:
+        if not isinstance(record, dict) or record.get("kind") not in _KINDS:
             raise ArgumentError(f"{quote(edit)} cannot be saved; {', '.join(_KINDS)} can be")
     write_tensors(target, tensors, {_HEADER: json.dumps(written)})
     return target
@@ -63,6 +66,7 @@ def load_edits(path: str | Path) -> tuple[Edit, ...]:
     """The edits of a file, for `lm.edited(*load_edits(path))`. Raises ArgumentError for a file that holds none."""
     from safetensors import SafetensorError, safe_open
 
+    path = read_path("path", path)
     try:
         with safe_open(path, "pt") as file:
             header = (file.metadata() or {}).get(_HEADER)

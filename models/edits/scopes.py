@@ -11,6 +11,7 @@ from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_real, as_whole
+from feynkac.base.words import is_word
 from feynkac.models.language.editing import Change, Prepared, Span, Where
 
 
@@ -28,7 +29,10 @@ class Steps:
     def __post_init__(self) -> None:
         first, last = as_whole(self.first), None if self.last is None else as_whole(self.last)
         if first is None or (self.last is not None and (last is None or last < first)):
-            raise ArgumentError(f"{quote(self)} has no steps; give whole numbers, the last not before the first")
+            raise ArgumentError(
+                f"Steps({quote(self.first)}, {quote(self.last)}) has no steps; give whole numbers, the last not before "
+                "the first"
+            )
 
 
 Scope: TypeAlias = 'Literal["all", "prompt", "response", "text"] | Steps | Span | range'
@@ -48,7 +52,7 @@ def check_scope(scope: Any) -> None:
     if isinstance(scope, range):
         if scope.step != 1 or scope.start < 0 or len(scope) == 0:
             raise ArgumentError(f"scope {scope} is empty, goes back, or leaves out positions")
-    elif not isinstance(scope, Steps | Span) and scope not in _NAMES:
+    elif not isinstance(scope, Steps | Span) and not is_word(scope, _NAMES):
         raise ArgumentError(
             f"scope is {quote(scope)}; it must be one of {', '.join(map(repr, _NAMES))}, Steps(...), Span(...) or "
             "range(...)"

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.words import is_word
 from feynkac.models.language.editing import Anatomy
 
 Site = Literal["residual", "attention", "mlp", "heads", "embedding"]
 """What is changed in a layer: the residual behind it, what its attention or its feed-forward network adds to that (in
 Gemma 2 and 3 and OLMo 2, before the norm that stands between), its heads side by side before they are mixed, or (in no
 layer) the embedding of the tokens, in Gemma before it is scaled."""
+_SITES = get_args(Site)
+
+
+def check_site(of: Any) -> None:
+    """Raises ArgumentError for anything that is no `Site`."""
+    if not is_word(of, _SITES):
+        raise ArgumentError(f"of is {quote(of)}; it must be one of {', '.join(map(repr, _SITES))}")
 
 
 def name_site(anatomy: Anatomy, layer: int, of: str) -> str:
-    """The module that gives, or with "heads" is given, what stands there. Raises ArgumentError for no such place."""
+    """The module that gives, or with "heads" is given, what stands there."""
     if of == "embedding":
         return anatomy.embedding
     names: dict[str, Callable[[int], str]] = {
@@ -24,8 +32,6 @@ def name_site(anatomy: Anatomy, layer: int, of: str) -> str:
         "mlp": anatomy.name_mlp,
         "heads": anatomy.name_output,
     }
-    if of not in names:
-        raise ArgumentError(f"of is {quote(of)}; it must be one of {', '.join(map(repr, (*names, 'embedding')))}")
     name = names[of](layer)
     if of in ("attention", "mlp"):
         anatomy.check_alone(name)

@@ -8,16 +8,17 @@ from typing import Any
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_dict
 from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.sites import find_width
-from feynkac.models.edits.tensors import take_tensor
 from feynkac.models.language.editing import Anatomy
+from feynkac.tensors import read_tensor
 
 
 def take_vectors(direction: Any, layer: int) -> Tensor:
     """(W,) or (K, W) of a layer, without its gradient; one row is one vector."""
     found = direction[layer] if isinstance(direction, Mapping) else direction
-    found = take_tensor(found).detach()
+    found = read_tensor(f"the direction of layer {layer}", found).detach()
     return found[0] if found.ndim == 2 and len(found) == 1 else found
 
 
@@ -35,10 +36,13 @@ def read_vectors(direction: Any, layer: int, anatomy: Anatomy, of: str = "residu
 
     `every`: whether each of K vectors must have a length, and not only one of them.
     """
+    given = as_dict(direction) if isinstance(direction, Mapping) else direction
     try:
-        vectors = take_vectors(direction, layer)
-    except (KeyError, TypeError, ValueError, RuntimeError):
-        raise ArgumentError(f"{_write(direction)} has no vector for layer {layer}; {_tell_form(direction)}") from None
+        vectors = take_vectors(given, layer)
+    except (KeyError, ArgumentError) as fault:
+        if isinstance(fault, ArgumentError) and "NaN" in str(fault):
+            raise
+        raise ArgumentError(f"{_write(direction)} has no vector for layer {layer}; {_tell_form(given)}") from None
     width = find_width(anatomy, of, [layer])
     if vectors.ndim not in (1, 2):
         raise ArgumentError(f"a direction is {tuple(vectors.shape)}; give ({width},), or {{layer: ({width},)}}")
@@ -46,8 +50,6 @@ def read_vectors(direction: Any, layer: int, anatomy: Anatomy, of: str = "residu
         raise ArgumentError(
             f"a direction of {vectors.shape[-1]} numbers for layers of {width}: it belongs to another model"
         )
-    if not vectors.isfinite().all():
-        raise ArgumentError(f"the direction of layer {layer} holds NaN or infinity")
     long = vectors.float().reshape(-1, width).norm(dim=1) > 0
     if not (long.all() if every else long.any()):
         raise ArgumentError(f"the direction of layer {layer} has length 0")

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_dict
 from feynkac.base.numbers import as_whole
 from feynkac.models.edits.activations import write_edit
 from feynkac.models.edits.scopes import Scope, check_scope, is_inside, name_scope, prepare_changes, read_factor
-from feynkac.models.edits.tensors import take_tensor
 from feynkac.models.language.editing import Anatomy, Change, Mechanism, Prepared, Where
+from feynkac.tensors import read_tensor
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,11 +40,12 @@ class Shift:
         strength, share = read_factor("the strength of weights", self.strength), read_factor("share", self.share)
         if not 0.0 < share <= 1.0:
             raise ArgumentError(f"share is {share}; it must be above 0 and at most 1")
-        if not isinstance(self.differences, Mapping) or not self.differences:
+        differences = as_dict(self.differences)
+        if not differences or not all(isinstance(name, str) for name in differences):
             raise ArgumentError("differences are given as {name of a parameter: tensor}, of at least one")
         if strength == 0.0:
             return Prepared()
-        given = {name: take_tensor(difference) for name, difference in self.differences.items()}
+        given = {name: read_tensor(f"the difference of {name}", value) for name, value in differences.items()}
         return Prepared(weights={name: self._add(name, value, strength, share) for name, value in given.items()})
 
     def _add(self, name: str, difference: Tensor, strength: float, share: float) -> Callable[[Tensor], Tensor]:
@@ -82,9 +84,10 @@ class ScaleHeads:
         """See `feynkac.models.language.editing.Edit`."""
         check_scope(self.scope)
         by_layer: dict[int, Tensor] = {}
-        if not isinstance(self.factors, Mapping):
+        factors = as_dict(self.factors)
+        if factors is None:
             raise ArgumentError(f"factors is {quote(self.factors)}; give {{(layer, head): factor}}")
-        for key, factor in self.factors.items():
+        for key, factor in factors.items():
             layer, head = key if isinstance(key, tuple) and len(key) == 2 else (None, None)
             number = as_whole(head)
             if layer is None or number is None or not 0 <= number < anatomy.heads:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import read_real
+from feynkac.base.numbers import read_flag, read_real
 from feynkac.models.edits.activations import Affine
 from feynkac.models.edits.fitting.captures import Activations
 from feynkac.models.edits.fitting.logistic import read_layer
@@ -44,11 +44,11 @@ def fit_affine(
         )
     if min(len(target), len(source)) < 2:
         raise ArgumentError(f"too few texts: {len(target)} toward and {len(source)} away; give at least 2 of each")
-    share = read_real("shrink", shrink, 0.0)
-    if share >= 1.0 or (share > 0.0 and not covariance):
-        raise ArgumentError(f"shrink is {shrink}; it is a share below 1 of covariance=True")
+    share, whole = read_real("shrink", shrink, 0.0), read_flag("covariance", covariance)
+    if share >= 1.0 or (share > 0.0 and not whole):
+        raise ArgumentError(f"shrink is {quote(shrink)}; it is a share below 1 of covariance=True")
     matrix = torch.eye(target.shape[1], dtype=torch.float64, device="cpu")
-    if covariance:
+    if whole:
         matrix = _transport(_find_covariance(source, share, "away"), _find_covariance(target, share, "toward"))
     offset = target.mean(0) - matrix @ source.mean(0)
     return Affine(matrix.float(), offset.float(), **{"layer": at, "of": toward.of, **given})

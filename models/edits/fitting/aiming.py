@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import as_whole, read_real, read_whole
+from feynkac.base.numbers import as_whole, read_real, read_seed, read_whole
 from feynkac.models.edits.activations import Add
 from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.features import Features, encode_zeros
@@ -78,11 +78,13 @@ def target_features(
     if behind < to:
         raise ArgumentError(f"read_at={behind} is before layer={to}, where the vectors are added")
     count, size = read_whole("vectors", vectors, 2), read_real("strength", strength, 1e-6)
+    if (drawn_by := read_seed("seed", seed)) is None:
+        raise ArgumentError("seed is None; give an integer, so that the same vectors can be drawn again")
     encode_zeros(features, anatomy.width)
     plain = capture(lm, texts, sorted({to, behind}), at, blocks=blocks).at
     codes = encode(features, plain[behind])
     length = size * plain[to].norm(dim=-1).mean()
-    drawn = torch.randn(count, anatomy.width, generator=torch.Generator().manual_seed(seed), device="cpu")
+    drawn = torch.randn(count, anatomy.width, generator=torch.Generator().manual_seed(drawn_by % 2**64), device="cpu")
     drawn *= length / drawn.norm(dim=1, keepdim=True)
     changes = []
     for vector in drawn:
@@ -100,6 +102,8 @@ def fit_effects(vectors: Tensor, changes: Tensor, ridge: float = 1e-3) -> Tensor
 def _solve(matrix: Tensor, wanted: Tensor, ridge: float) -> Tensor:
     """(d, k) the least |matrix x - wanted|^2 + r |x|^2, with r the share `ridge` of a column's mean square length."""
     share = read_real("ridge", ridge, 0.0)
+    if share > 1e6:
+        raise ArgumentError(f"ridge is {quote(ridge)}; it is a share of the mean square length, such as 0.001")
     gram = matrix.T @ matrix
     if not (scale := float(gram.diagonal().mean())) > 0:
         raise ArgumentError("no vector moves these features; try other texts, a larger strength or another layer")

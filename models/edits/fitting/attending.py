@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, ModelError, quote
+from feynkac.base.lists import as_list, as_sequence
 from feynkac.base.numbers import as_whole
 from feynkac.models.edits.fitting.passes import Tokens, find_anatomy, list_batches, open_pass, read_texts
 from feynkac.models.language.caches.attention import select_attention
@@ -47,10 +48,11 @@ def measure_attention(
     not exist; ModelError for layers that do not tell what they attend to.
     """
     anatomy = find_anatomy(lm, blocks)
-    if isinstance(texts, str) or not isinstance(texts, Sequence):
+    listed = as_sequence(texts)
+    if listed is None:
         raise ArgumentError(f"texts is {quote(texts)}; give a list of texts")
-    tokens = read_texts(lm, [(prompt, text) for text in texts])
-    marked = locate(Span(span) if isinstance(span, str) else span, tokens[0].ids[: tokens[0].start], lm.vocabulary)
+    tokens = read_texts(lm, [(prompt, text) for text in listed])
+    marked = locate(span if isinstance(span, Span) else Span(span), tokens[0].ids[: tokens[0].start], lm.vocabulary)
     chosen = anatomy.read_layers(range(anatomy.n_layers) if layers is None else layers)
     names = {layer: anatomy.name_attention(layer) for layer in chosen}
     which = _read_heads(anatomy, heads)
@@ -66,10 +68,11 @@ def measure_attention(
 def _read_heads(anatomy: Anatomy, heads: Any) -> list[int]:
     if heads is None:
         return list(range(anatomy.heads))
-    if isinstance(heads, str) or not isinstance(heads, Sequence | range) or not heads:
+    listed = as_list(heads)
+    if not listed:
         raise ArgumentError(f"heads is {quote(heads)}; give numbers from 0 to {anatomy.heads - 1}")
-    found = [as_whole(head) for head in heads]
-    for head, number in zip(heads, found, strict=True):
+    found = [as_whole(head) for head in listed]
+    for head, number in zip(listed, found, strict=True):
         if number is None or not 0 <= number < anatomy.heads:
             raise ArgumentError(f"head {quote(head)} does not exist: this model has heads 0..{anatomy.heads - 1}")
     return [number for number in found if number is not None]

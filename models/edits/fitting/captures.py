@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_dict
 from feynkac.base.numbers import as_whole
 from feynkac.models.edits.fitting.passes import (
     Tokens,
@@ -22,9 +23,9 @@ from feynkac.models.edits.fitting.passes import (
     open_pass,
     read_texts,
 )  # fmt: skip
-from feynkac.models.edits.sites import Site, name_site
-from feynkac.models.edits.tensors import take_tensor
+from feynkac.models.edits.sites import Site, check_site, name_site
 from feynkac.models.language.editing.hooks import find_input
+from feynkac.tensors import read_tensor
 
 if TYPE_CHECKING:
     from feynkac.models.language.lm import CausalLM
@@ -49,14 +50,17 @@ class Activations:
     of: Site = "residual"
 
     def __post_init__(self) -> None:
-        tensors = {layer: take_tensor(value).detach().to("cpu", torch.float32) for layer, value in self.at.items()}
+        given = as_dict(self.at) or {}
+        tensors = {
+            layer: read_tensor(f"activations: layer {quote(layer)}", value).detach().to("cpu", torch.float32)
+            for layer, value in given.items()
+        }
+        check_site(self.of)
         if not tensors or len({len(value) if value.ndim else 0 for value in tensors.values()}) != 1:
             raise ArgumentError("activations are given as {layer: (n, d)}, of at least one layer and with one n")
         for layer, value in tensors.items():
             if value.ndim not in (2, 3):
                 raise ArgumentError(f"activations of layer {layer} are {tuple(value.shape)}; they must be (n, d)")
-            if not value.isfinite().all():
-                raise ArgumentError(f"activations of layer {layer} hold NaN or infinity")
         object.__setattr__(self, "at", MappingProxyType(tensors))
 
     def __len__(self) -> int:
@@ -89,6 +93,7 @@ def capture(
     anatomy = find_anatomy(lm, blocks)
     tokens = read_texts(lm, texts)
     chosen = anatomy.read_layers(range(anatomy.n_layers) if layers is None else layers)
+    check_site(of)
     if of == "embedding":
         raise ArgumentError("of='embedding' depends on single tokens only; capture a layer")
     places = {layer: name_site(anatomy, layer, of) for layer in dict.fromkeys(chosen)}

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_list
 from feynkac.base.numbers import read_real, read_whole
 from feynkac.models.edits.activations import Add
-from feynkac.models.edits.directions import Direction
+from feynkac.models.edits.directions import Direction, read_direction
 from feynkac.models.edits.fitting.passes import Written, find_anatomy, find_laws, read_texts
 from feynkac.models.edits.vectors import read_vectors
 
@@ -28,7 +29,9 @@ def contrast_layers(
     their last tokens; mean over the prompts (Wang and Shu 2023, "Backdoor activation attack"). A layer where the edit
     breaks the model has a large one, too: look at what it writes. Raises ArgumentError as `lm.edited` does.
     """
-    find_anatomy(lm, blocks).read_layers(list(direction))
+    anatomy = find_anatomy(lm, blocks)
+    direction = read_direction(direction)
+    anatomy.read_layers(list(direction))
     tokens, size = read_texts(lm, prompts, "prompts"), _read_strength(strength)
     found = {}
     for layer in direction:
@@ -99,7 +102,7 @@ def describe(
         raise ArgumentError("only one vector of a residual can be described")
     count = read_whole("top", top, 1)
     inside = _unembed(lm, vector)
-    if not prompts:
+    if as_list(prompts) == []:
         return Description(_list_top(lm, inside, count), [], [])
     tokens = read_texts(lm, prompts, "prompts")
     edited = lm.edited(Add(chosen, of=chosen.of, strength=strength), blocks=blocks)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_sequence
 from feynkac.base.words import is_word
 from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.fitting.captures import Activations
 from feynkac.models.edits.fitting.methods import METHODS, Graded, Method, measure_separation
-from feynkac.models.edits.tensors import take_tensor
+from feynkac.tensors import read_tensor
 
 if TYPE_CHECKING:
     pass
@@ -75,8 +76,8 @@ def fit_direction(
 
 
 def _pool(groups: Any, name: str) -> Activations:
-    listed = [groups] if isinstance(groups, Activations) else groups
-    if not isinstance(listed, Sequence) or not listed or not all(isinstance(one, Activations) for one in listed):
+    listed = [groups] if isinstance(groups, Activations) else as_sequence(groups)
+    if not listed or not all(isinstance(one, Activations) for one in listed):
         raise ArgumentError(f"{name} is {quote(groups)}; give what capture(lm, texts) returns, one or several")
     first = listed[0]
     if len(listed) == 1:
@@ -120,8 +121,8 @@ def _check_groups(high: Activations, other: Activations | None, both: bool, meth
 def _read_weights(weights: Any, n: int) -> Tensor:
     if weights is None:
         raise ArgumentError("method='entropy' needs weights=; these activations were captured without entropies")
-    found = take_tensor(weights, dtype=torch.float64).reshape(-1)
-    if len(found) != n or not found.isfinite().all() or (found < 0).any() or found.sum() <= 0:
+    found = read_tensor("weights", weights, torch.float64).reshape(-1)
+    if len(found) != n or (found < 0).any() or found.sum() <= 0:
         raise ArgumentError(f"weights are {len(found)} numbers for {n} texts; give one each, none negative, not all 0")
     return found
 

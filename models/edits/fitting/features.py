@@ -12,11 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_whole
-from feynkac.models.edits.directions import Direction
+from feynkac.models.edits.directions import Direction, read_direction
 from feynkac.models.edits.features import Features, encode_zeros, put
-from feynkac.models.edits.tensors import take_tensor
+from feynkac.tensors import read_tensor
 
 _CHUNK = 1024
 
@@ -101,11 +101,15 @@ def _pursue(rows: Tensor, target: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 def _read_vector(direction: Direction | Tensor, layer: int | None) -> Tensor:
     if isinstance(direction, Mapping):
-        if layer is None and len(direction) > 1:
-            raise ArgumentError(f"the direction has several layers, {list(direction)}; say which with layer=")
-        found = next(iter(direction.values())) if layer is None else direction.at(layer)[layer]
+        known = read_direction(direction)
+        if layer is None and len(known) > 1:
+            raise ArgumentError(f"the direction has several layers, {list(known)}; say which with layer=")
+        chosen = known if layer is None else known.at(layer)
+        if len(chosen) > 1:
+            raise ArgumentError(f"layer is {quote(layer)}; give one number")
+        (found,) = chosen.values()
     else:
-        found = take_tensor(direction).detach().float().cpu()
+        found = read_tensor("the direction", direction).detach().float().cpu()
     if found.ndim != 1 or not found.norm() > 0:
         raise ArgumentError(f"the direction is {tuple(found.shape)}, or 0; give one vector")
     return found

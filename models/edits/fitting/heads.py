@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_dict, as_list
 from feynkac.base.numbers import as_whole
 from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.fitting.captures import capture
@@ -55,7 +56,12 @@ def _read_heads(anatomy: Anatomy, at: int, heads: Any) -> dict[int, list[int]]:
     if heads is None:
         return {layer: list(range(anatomy.heads)) for layer in range(at + 1)}
     found: dict[int, list[int]] = {}
-    for pair in [(n, head) for n, some in heads.items() for head in some] if isinstance(heads, Mapping) else heads:
+    pairs = as_list(heads)
+    if (by_layer := as_dict(heads)) is not None:
+        pairs = [(number, head) for number, some in by_layer.items() for head in as_list(some) or ()]
+    if pairs is None:
+        raise ArgumentError(f"heads is {quote(heads)}; give (layer, head) pairs, or {{layer: heads}}")
+    for pair in pairs:
         head = as_whole(pair[1]) if isinstance(pair, tuple | list) and len(pair) == 2 else None
         if head is None or not 0 <= head < anatomy.heads:
             raise ArgumentError(

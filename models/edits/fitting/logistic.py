@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import read_real
+from feynkac.base.numbers import as_whole, read_real
 from feynkac.models.edits.fitting.captures import Activations
+from feynkac.tensors import read_tensor
 
 _STEPS = 100
 
@@ -59,13 +60,21 @@ def _minimise(rows: Tensor, labels: Tensor, penalty: Tensor) -> Tensor:
 class Probe:
     """Says of (..., d) activations whether p(property | activation) > `threshold`: for `when=` of an edit.
 
-    `weight` (d,) and `offset` (): the log-odds are weight . h + offset.
+    `weight` (d,) and `offset` (): the log-odds are weight . h + offset. Raises ArgumentError for other shapes.
     """
 
     weight: Tensor
     offset: Tensor
     threshold: float = 0.5
     layer: int | None = None
+
+    def __post_init__(self) -> None:
+        weight, offset = read_tensor("weight", self.weight), read_tensor("offset", self.offset)
+        if weight.ndim != 1 or offset.numel() != 1:
+            raise ArgumentError(f"a probe of {tuple(weight.shape)} and {tuple(offset.shape)}; give (d,) and ()")
+        object.__setattr__(self, "weight", weight)
+        object.__setattr__(self, "offset", offset.reshape(()))
+        object.__setattr__(self, "threshold", read_real("threshold", self.threshold, 0.0))
 
     def __call__(self, value: Tensor) -> Tensor:
         """(...,) bool."""
@@ -98,7 +107,7 @@ def fit_probe(
     if min(len(toward), len(away)) < 2:
         raise ArgumentError(f"too few texts: {len(toward)} toward and {len(away)} away; a probe takes 2 of each")
     if not 0.0 < (level := read_real("threshold", threshold, 0.0)) < 1.0:
-        raise ArgumentError(f"threshold is {threshold}; it must lie between 0 and 1")
+        raise ArgumentError(f"threshold is {quote(threshold)}; it must lie between 0 and 1")
     if (strength := read_real("ridge", ridge, 0.0)) == 0.0:
         raise ArgumentError("ridge is 0, with which texts that can be told apart have no best probe; give 0.01, say")
     values = torch.cat([toward.at[at], away.at[at]]).double()
@@ -109,9 +118,12 @@ def fit_probe(
 
 def read_layer(activations: Activations, layer: int | None) -> int:
     """The layer asked for, or the only one there is. Raises ArgumentError for one that was not captured."""
+    if not isinstance(activations, Activations):
+        raise ArgumentError(f"activations are {quote(activations)}; give what capture(lm, texts) returns")
     has = sorted(activations.at)
     if layer is None and len(has) == 1:
         return has[0]
-    if layer is None or layer not in activations.at:
-        raise ArgumentError(f"layer is {layer}; these activations are of layers {has}: give one of them")
-    return layer
+    number = None if layer is None else as_whole(layer)
+    if number is None or number not in activations.at:
+        raise ArgumentError(f"layer is {quote(layer)}; these activations are of layers {has}: give one of them")
+    return number

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, ModelError, quote
+from feynkac.base.lists import as_sequence
 from feynkac.models.language.caches.forward import select_rows
 from feynkac.models.language.caches.opening import check_whole
 from feynkac.models.language.editing import Anatomy
@@ -53,11 +54,12 @@ def read_texts(lm: CausalLM, texts: Sequence[Written], name: str = "texts") -> l
     Raises ArgumentError for what is neither, for an empty response, and for no texts at all; ModelError for a text
     longer than the model's window.
     """
-    if isinstance(texts, str) or not isinstance(texts, Sequence):
+    listed = as_sequence(texts)
+    if listed is None:
         raise ArgumentError(f"{name} is {quote(texts)}; give a list of texts, or of (prompt, response) pairs")
-    if not texts:
+    if not listed:
         raise ArgumentError(f"{name} is empty; give at least one text")
-    found = [_read(lm, text, f"{name}[{i}]") for i, text in enumerate(texts)]
+    found = [_read(lm, text, f"{name}[{i}]") for i, text in enumerate(listed)]
     for i, text in enumerate(found):
         if lm.window is not None and len(text.ids) > lm.window:
             raise ModelError(f"{name}[{i}] has {len(text.ids)} tokens, but the model's window holds {lm.window}")

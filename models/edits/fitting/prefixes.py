@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_sequence
 from feynkac.base.numbers import read_real, read_whole
 from feynkac.models.edits.activations import Add
 from feynkac.models.edits.fitting.descent import descend
@@ -51,7 +52,8 @@ def fit_prefix(
             f"scope is {quote(scope)}; give the places of the prefix in the prompt, such as range(0, 4)"
         )
     check_scope(scope)
-    if isinstance(pairs, str) or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+    listed = as_sequence(pairs)
+    if listed is None or not all(isinstance(pair, tuple) and len(pair) == 2 for pair in listed):
         raise ArgumentError("pairs must be a list of (prompt, answer)")
     texts = read_texts(lm, pairs, "pairs")
     if short := [i for i, text in enumerate(texts) if text.start < scope.stop]:

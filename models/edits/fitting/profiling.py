@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.lists import as_list, as_sequence
 from feynkac.base.numbers import read_whole
 from feynkac.models.edits.activations import Apply
 from feynkac.models.edits.attention import Emphasise
@@ -78,9 +79,10 @@ def profile_heads(
     """
     anatomy = find_anatomy(lm, blocks)
     tried = _read_layers(anatomy, layers)
-    if isinstance(examples, Example | str) or not examples or not all(isinstance(one, Example) for one in examples):
+    listed = None if isinstance(examples, Example) else as_list(examples)
+    if not listed or not all(isinstance(one, Example) for one in listed):
         raise ArgumentError("examples must be a list of Example(prompt, span, answer, others)")
-    gains = [_try_emphasis(lm, anatomy, example, alpha, tried) for example in examples]
+    gains = [_try_emphasis(lm, anatomy, example, alpha, tried) for example in listed]
     return HeadProfile(_spread(anatomy, tried, gains), alpha)
 
 
@@ -106,9 +108,10 @@ def profile_effects(
     tried = _read_layers(anatomy, layers)
     means = capture(lm, prompts, tried, "last", "heads", blocks=blocks).at
     edits = [_put_head(means[layer].mean(0), anatomy, layer, head) for layer in tried for head in range(anatomy.heads)]
-    if isinstance(corrupted, str) or not corrupted or not all(isinstance(one, tuple) for one in corrupted):
+    pairs = as_sequence(corrupted)
+    if not pairs or not all(isinstance(one, tuple) for one in pairs):
         raise ArgumentError("corrupted must be a list of (prompt, answer) pairs")
-    answers = read_texts(lm, corrupted, "corrupted")
+    answers = read_texts(lm, pairs, "corrupted")
     kinds = [lm.variant, *_list_kinds(lm, anatomy, edits)]
     scores = torch.stack([_score_all(lm, [answer], kinds)[:, 0] for answer in answers])
     return HeadProfile(_spread(anatomy, tried, list(scores[:, 1:] - scores[:, :1])))

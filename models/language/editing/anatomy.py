@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from feynkac.base.errors import ArgumentError, ModelError, quote
+from feynkac.base.lists import as_list
 from feynkac.base.numbers import as_whole
 from feynkac.base.words import is_word
 
@@ -26,11 +25,15 @@ class Anatomy:
     """
 
     def __init__(self, model: Any, blocks: str | None = None) -> None:
-        self.model = model
-        self._config = model.config.get_text_config(decoder=True)
+        from transformers import PreTrainedModel
+
+        if not isinstance(model, PreTrainedModel):
+            raise ArgumentError(f"model is {quote(model)}; give a model of transformers")
+        self.model: Any = model
+        self._config = self.model.config.get_text_config(decoder=True)
         self._blocks = self._find_blocks() if blocks is None else self._read_blocks(blocks)
-        self.n_layers = len(model.get_submodule(self._blocks))
-        self.embedding_width: int = model.get_input_embeddings().embedding_dim
+        self.n_layers = len(self.model.get_submodule(self._blocks))
+        self.embedding_width: int = self.model.get_input_embeddings().embedding_dim
         """Numbers that stand for a token before the layers."""
         self.width: int = getattr(self._config, "hidden_size", None) or self.embedding_width
         """Numbers in a residual, which some models project their embeddings to."""
@@ -41,11 +44,11 @@ class Anatomy:
         Raises ArgumentError for one that does not exist, and for what is no number.
         """
         one = as_whole(layers)
-        layers = layers.tolist() if one is None and isinstance(layers, np.ndarray) else layers
-        if one is None and (isinstance(layers, str) or not isinstance(layers, Sequence | range)):
+        listed = [one] if one is not None else as_list(layers)
+        if listed is None:
             raise ArgumentError(f"layer is {quote(layers)}; give a number, or a list of them{_hint(layers)}")
         found = []
-        for layer in [one] if one is not None else layers:
+        for layer in listed:
             number = as_whole(layer)
             if number is None or not -self.n_layers <= number < self.n_layers:
                 raise ArgumentError(

@@ -13,6 +13,10 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.numbers import read_whole
+from feynkac.base.unicode import check_unicode
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -24,12 +28,19 @@ if TYPE_CHECKING:
 class Span:
     """A part of a prompt: the tokens that write the characters of `text`, wholly or in part.
 
-    `at`: which occurrence, from 0 on, where there are several. Raises ArgumentError, when the prompt is run, if `text`
-    does not occur in it, or several times and `at` is not given.
+    `at`: which occurrence, from 0 on, where there are several. Raises ArgumentError for what is no text and no number;
+    and, when the prompt is run, if `text` does not occur in it, or several times and `at` is not given.
     """
 
     text: str
     at: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.text, str) or not self.text:
+            raise ArgumentError(f"a span is {quote(self.text)}; give a text that occurs in the prompt")
+        check_unicode(self.text, "the text of a span")
+        if self.at is not None:
+            object.__setattr__(self, "at", read_whole("at", self.at, 0, ", which of several occurrences is meant"))
 
 
 class Spans(Protocol):

@@ -214,7 +214,7 @@ def errors(lm: Any) -> dict[str, Any]:
         ),
         "has rows for 3 heads; this model has 4": lambda: lm.edited(BiasAttention(torch.ones(3, 2))),
         "bias is 'abc'": lambda: lm.edited(BiasAttention("abc")),  # pyright: ignore[reportArgumentType]
-        "must hold a finite number": lambda: lm.edited(BiasAttention(torch.tensor([0.0, float("nan")]))),
+        "holds NaN or infinity": lambda: lm.edited(BiasAttention(torch.tensor([0.0, float("nan")]))),
     }
 
 

@@ -164,7 +164,7 @@ def errors(lm: Any) -> dict[str, Any]:
         "layer is (0, 1); give one number": lambda: lm.edited(
             ScaleHeads({((0, 1), 1): 0.0})  # pyright: ignore[reportArgumentType]
         ),
-        "or no numbers": lambda: lm.edited(Shift({"lm_head.weight": torch.full((3, 16), float("nan"))})),
+        "holds NaN or infinity": lambda: lm.edited(Shift({"lm_head.weight": torch.full((3, 16), float("nan"))})),
         "(0, 9) is no (layer, head): this model has heads 0..3": lambda: lm.edited(ScaleHeads({(0, 9): 0.0})),
         "this model has layers 0..1": lambda: lm.edited(ScaleHeads({(5, 0): 0.0})),
     }
