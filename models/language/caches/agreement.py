@@ -9,7 +9,6 @@ Edits are checked in the same way, and one check serves others that do the same 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,24 +18,17 @@ from torch import Tensor
 
 from feynkac.base.errors import ModelError, is_out_of_memory, quote
 from feynkac.models.language.caches.forward import autocast_dtype
-from feynkac.models.language.caches.opening import find_device
 from feynkac.models.language.caches.plain import PlainContexts
 from feynkac.models.language.caches.shared import SharedContexts
-from feynkac.models.language.draws.next_token import check_law
+from feynkac.models.language.caches.walk import NoLaw, Open, Walked, find_distance, recompute, take_walk
 from feynkac.models.language.editing.changes import count_changes
-from feynkac.models.language.editing.edits import Edits, Laid
-from feynkac.models.language.editing.spans import Anywhere
+from feynkac.models.language.editing.edits import Edits
 
 if TYPE_CHECKING:
     from feynkac.models.language.caches.twin import Twins
-    from feynkac.models.language.protocols import Contexts
 
 _log = logging.getLogger(__name__)
 
-Ids = tuple[int, ...]
-Text = tuple[int, Ids]
-"""A text and the number of its prompt: in a small vocabulary one prompt may begin as the other does."""
-Open = Callable[[Sequence[Ids], "Laid | None"], "Contexts"]
 _DIFFERENCE = "what edits change"
 _SHARE = 0.1
 """The share of what edits change by which a cache with them may be off."""
@@ -45,16 +37,6 @@ _ALIKE = 10.0
 
 _USUAL, _LARGEST = 0.25, 0.5
 """Errors of low precision that are taken for rounding: always, and at most."""
-
-PROMPTS = (slice(0, 5), slice(5, 8))
-"""Two prompts of different lengths, as slices of the test tokens."""
-WALK: tuple[tuple[tuple[int, ...], tuple[tuple[int, ...], ...]], ...] = (
-    ((0, 0, 1, 1), ((8,), (9,), (10,), ())),  # forks of both; one context is kept
-    ((1, 0, 2, 3), ((11,), (), (12,), (13,))),  # reordered; siblings split
-    ((1, 0, 3, 2), ((14,), (15, 16), (17, 18, 19), ())),  # several tokens in one pass
-    ((2, 0), ((20,), (21,))),  # two die, and the others, now of one length, merge
-)
-"""Steps of parents and of their new tokens, as numbers among the test tokens."""
 
 
 def shares_prompts(twins: Twins, edits: Edits | None = None) -> bool:
@@ -79,10 +61,6 @@ def check_plain(twins: Twins, edits: Edits | None = None) -> None:
         )
 
 
-class _NoLaw(Exception):
-    """What the model's own logits hold, no cache being to blame."""
-
-
 def _find_error(twins: Twins, kind: str, edits: Edits | None, opened: Open) -> float:
     """The largest difference of logits on the walk, in standard deviations of logits; found once for each kind."""
     key = (kind, autocast_dtype(twins.model))
@@ -93,7 +71,7 @@ def _find_error(twins: Twins, kind: str, edits: Edits | None, opened: Open) -> f
         if key not in errors:
             try:
                 errors[key] = _walk_and_compare(twins, edits, opened)
-            except _NoLaw as fault:
+            except NoLaw as fault:
                 raise ModelError(*fault.args) from None
             except Exception as cause:
                 if kind == "plain" or is_out_of_memory(cause):
@@ -182,90 +160,19 @@ def _tolerance(twins: Twins, kind: str) -> float:
 
 
 def _walk_and_compare(twins: Twins, edits: Edits | None, opened: Open) -> float:
-    walked = _take_walk(twins, edits, opened)
+    walked = take_walk(twins, edits, opened)
     found = walked.logits
     if edits is None:
-        return _find_distance(torch.stack(found), _recompute_unedited(twins, walked))
-    wanted = _recompute(twins, edits, walked)
+        return find_distance(torch.stack(found), _recompute_unedited(twins, walked))
+    wanted = recompute(twins, edits, walked)
     unlike = _recompute_unedited(twins, walked)
-    edits.find_errors(twins)[_DIFFERENCE, autocast_dtype(twins.model)] = _find_distance(unlike, wanted)
-    return _find_distance(torch.stack(found), wanted)
+    edits.find_errors(twins)[_DIFFERENCE, autocast_dtype(twins.model)] = find_distance(unlike, wanted)
+    return find_distance(torch.stack(found), wanted)
 
 
 def _recompute_unedited(twins: Twins, walked: Walked) -> Tensor:
     """`_recompute` without edits; the last result is kept, for it is the same for all edits."""
     key = autocast_dtype(twins.model), count_changes(twins.model), walked.texts
     if twins.unedited is None or twins.unedited[0] != key:
-        twins.unedited = key, _recompute(twins, None, walked)
+        twins.unedited = key, recompute(twins, None, walked)
     return twins.unedited[1]
-
-
-class Walked(NamedTuple):
-    """The walk: its prompts, the texts that contexts stood on, and the (V,) logits behind each."""
-
-    prompts: list[Ids]
-    texts: list[Text]
-    logits: list[Tensor]
-
-
-def _take_walk(twins: Twins, edits: Edits | None, opened: Open) -> Walked:
-    vocab = twins.model.get_input_embeddings().weight.shape[0]
-    ids = (np.arange(1, 24) * 7919 % vocab).tolist()  # neighbours differ, however small the vocabulary
-    prompts = [tuple(ids[part]) for part in PROMPTS]
-    if edits is not None and edits.reach:  # else what it does further on would not be seen
-        prompts[0] += tuple((np.arange(1, edits.reach + 1) * 104729 % vocab).tolist())
-    contexts = opened(prompts, _lay(twins, edits, prompts))
-    texts: list[Text] = [*enumerate(prompts)]
-    found = list(zip(texts, contexts.start(), strict=True))
-    for parents, numbers in WALK:
-        tokens = [[ids[i] for i in some] for some in numbers]
-        steps = [(texts[i], some) for i, some in zip(parents, tokens, strict=True)]
-        if max(map(len, tokens)) == 1:
-            logits = contexts.extend(np.array(parents), np.array([some[0] if some else -1 for some in tokens]))
-        else:
-            logits = contexts.append(np.array(parents), tokens, every=True)
-        on_the_way = [(of, (*text, *some[: t + 1])) for (of, text), some in steps for t in range(len(some))]
-        found += zip(on_the_way, logits, strict=True)
-        texts = [(of, (*text, *some)) for (of, text), some in steps]
-    return Walked(prompts, [text for text, _ in found], [logits for _, logits in found])
-
-
-def _lay(twins: Twins, edits: Edits | None, prompts: Sequence[Ids]) -> Laid:
-    spans = Anywhere(len(prompts), find_device(twins.model))
-    return Laid([edits] * len(prompts), [len(prompt) for prompt in prompts], spans)
-
-
-def _find_distance(some: Tensor, wanted: Tensor) -> float:
-    """The largest difference of two (n, V) logits, in standard deviations of the second."""
-    differences = (some - wanted).masked_fill(some == wanted, 0.0)  # a token may be impossible, at -inf in both
-    spread = wanted[wanted.isfinite()].std().item()
-    return differences.abs().max().item() / max(spread, 1e-30)  # NaN compares as no agreement
-
-
-def _check_laws(logits: Tensor) -> None:
-    """Raise _NoLaw if some of the (U, V) logits of a pass without a cache are no law."""
-    try:
-        check_law(logits.double().logsumexp(1).cpu().numpy(), logits)
-    except ModelError as fault:
-        raise _NoLaw(*fault.args) from None
-
-
-@torch.inference_mode()
-def _recompute(twins: Twins, edits: Edits | None, walked: Walked) -> Tensor:
-    """(n, V) logits behind n texts, by passes over whole texts without a cache, those of one length together."""
-    texts = walked.texts
-    parts = {(of, text[:t]) for of, text in texts for t in range(len(text))}
-    wanted: dict[Text, Tensor] = {}
-    laid = _lay(twins, edits, walked.prompts)
-    with twins.borrow() as twin:
-        for length in sorted({len(text) for _, text in {*texts} - parts}):
-            some = sorted((of, text) for of, text in {*texts} - parts if len(text) == length)
-            rows = torch.tensor([text for _, text in some], device=find_device(twin.model))
-            of = np.array([of for of, _ in some], np.int64)
-            with laid.on(twin, of, torch.arange(length, device=rows.device).expand_as(rows)):
-                logits = twin.model(input_ids=rows, use_cache=False).logits.float()
-            _check_laws(logits.flatten(0, 1))
-            wanted |= {
-                (of, text[: t + 1]): row[t] for (of, text), row in zip(some, logits, strict=True) for t in range(length)
-            }
-    return torch.stack([wanted[text] for text in texts])

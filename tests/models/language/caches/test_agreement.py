@@ -268,10 +268,10 @@ def test_an_edit_of_strength_zero_needs_no_check(checks: Checks) -> None:
 
 def test_the_model_without_edits_is_recomputed_once_for_all_edits(monkeypatch: pytest.MonkeyPatch) -> None:
     passes: list[Edits | None] = []
-    recompute = agreement._recompute
+    recompute = agreement.recompute
     monkeypatch.setattr(
         agreement,
-        "_recompute",
+        "recompute",
         lambda twins, edits, *texts: passes.append(edits) or recompute(twins, edits, *texts),
     )
     checks = Checks(monkeypatch)
