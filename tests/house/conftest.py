@@ -1,8 +1,9 @@
-"""What the pages of docs/ run on here: one small model, which no page may write to."""
+"""What the pages of docs/ run on here: small models, which no page may write to."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,15 @@ LICENSE = Path(__file__).parents[2] / "LICENSE"
 """A text that stays: tokens learned from the pages would change with each of them, and with them what is written."""
 
 
+DEEP, SHALLOW = 20, 3
+
+
 @pytest.fixture(scope="session")
-def _small_lm() -> fk.CausalLM:
+def _make_lm() -> Callable[[int], fk.CausalLM]:
+    return cache(make_random_lm)
+
+
+def make_random_lm(layers: int) -> fk.CausalLM:
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -30,7 +38,7 @@ def _small_lm() -> fk.CausalLM:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=spelling, eos_token="</s>", bos_token="<s>")
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=36, intermediate_size=24, num_hidden_layers=20,
+        vocab_size=len(tokenizer), hidden_size=36, intermediate_size=24, num_hidden_layers=layers,
         num_attention_heads=9, num_key_value_heads=3, max_position_embeddings=2048, initializer_range=0.3,
     )  # fmt: skip
     with torch.random.fork_rng():
@@ -39,8 +47,19 @@ def _small_lm() -> fk.CausalLM:
 
 
 @pytest.fixture
-def small_lm(_small_lm: fk.CausalLM) -> Iterator[fk.CausalLM]:
-    """A random model with the demo's heads and two thirds of its layers, thin, which chats; its weights must stay."""
-    before = {name: value.clone() for name, value in _small_lm.model.state_dict().items()}
-    yield _small_lm
-    assert all(value.equal(before[name]) for name, value in _small_lm.model.state_dict().items())
+def lm_for(_make_lm: Callable[[int], fk.CausalLM]) -> Iterator[Callable[[str], fk.CausalLM]]:
+    """Gives the random model that some code runs on, which chats: its weights must stay.
+
+    It is thin, has the demo's heads, and two thirds of its layers where the code edits any; a few where it does not, as
+    all that they do there is to take time.
+    """
+    given = []
+
+    def choose(code: str) -> fk.CausalLM:
+        lm = _make_lm(DEEP if "fe." in code or "layer" in code else SHALLOW)
+        given.append((lm.model, {name: value.clone() for name, value in lm.model.state_dict().items()}))
+        return lm
+
+    yield choose
+    for model, before in given:
+        assert all(value.equal(before[name]) for name, value in model.state_dict().items())

@@ -97,10 +97,13 @@ QUIET = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::Future
 
 @QUIET
 @pytest.mark.parametrize("page", RUN)
-def test_every_block_of_a_page_runs(page: str, request: Any, folder: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_every_block_of_a_page_runs(
+    page: str, request: Any, lm_for: Any, folder: Path, monkeypatch: Any, capsys: Any
+) -> None:
     blocks = list_blocks(page, "python")
-    needs("\n".join(blocks))
-    open_models(monkeypatch, request.getfixturevalue("real" if page in REAL else "small_lm"))
+    code = "\n".join(blocks)
+    needs(code)
+    open_models(monkeypatch, request.getfixturevalue("real") if page in REAL else lm_for(code))
     run_all(blocks, page)
 
 
@@ -115,11 +118,12 @@ def test_every_block_runs_on_the_demos_model(page: str, real: Any, folder: Path,
 
 @QUIET
 @pytest.mark.parametrize("notebook", list_notebooks())
-def test_every_notebook_runs(notebook: str, small_lm: Any, folder: Path, monkeypatch: Any, capsys: Any) -> None:
-    """On the small model; `make docs` runs them in kernels, on the demo's."""
+def test_every_notebook_runs(notebook: str, lm_for: Any, folder: Path, monkeypatch: Any, capsys: Any) -> None:
+    """On a small model; `make docs` runs them in kernels, on the demo's."""
     cells = list_cells(notebook)
-    needs("\n".join(cells))
-    open_models(monkeypatch, small_lm)
+    code = "\n".join(cells)
+    needs(code)
+    open_models(monkeypatch, lm_for(code))
     run_all(cells, notebook)
 
 

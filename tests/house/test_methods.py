@@ -103,18 +103,19 @@ def make_esm(folder: Path) -> tuple[Any, Any]:
 
 
 @pytest.fixture(scope="module")
-def made() -> dict[str, Any]:
-    """The names that all sections begin with, from the first of them on."""
+def made() -> dict[fk.CausalLM, dict[str, Any]]:
+    """The names that sections begin with, by their model, from the first of them on."""
     return {}
 
 
 @pytest.mark.parametrize("title", CODED)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-def test_the_lines_of_every_system_run(small_lm: Any, made: Any, title: str, tmp_path: Path, capsys: Any) -> None:
+def test_the_lines_of_every_system_run(lm_for: Any, made: Any, title: str, tmp_path: Path, capsys: Any) -> None:
     pytest.importorskip("vaderSentiment")
-    if not made:
-        made.update(make_names(small_lm))
-    run(made, title, tmp_path)
+    lm = lm_for("\n".join(list_blocks(SECTIONS[title])))
+    if lm not in made:
+        made[lm] = make_names(lm)
+    run(made[lm], title, tmp_path)
 
 
 @pytest.mark.slow

@@ -41,9 +41,10 @@ def test_the_readme_begins_with_what_installs_it_and_lines_that_run(smollm2, cap
     assert all(re.fullmatch(r" [A-Z][a-z]+ \d{1,2}, \d{4}\.", text) for text in names["result"].posterior())
 
 
-def test_the_first_five_minutes(small_lm, monkeypatch, capsys) -> None:
+def test_the_first_five_minutes(lm_for, monkeypatch, capsys) -> None:
     """On a small model, which knows nothing; as pages of docs/ do."""
-    monkeypatch.setattr(fk.CausalLM, "demo", lambda: small_lm)
+    lm = lm_for(README.read_text(encoding="utf-8"))
+    monkeypatch.setattr(fk.CausalLM, "demo", lambda: lm)
     names, blocks = run("The first five minutes")
     assert blocks >= 5
     assert "log evidence" in capsys.readouterr().out

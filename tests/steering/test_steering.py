@@ -87,11 +87,11 @@ def test_changing_the_resampler_does_not_change_the_proposals(tiny_lm) -> None:
 def test_every_algorithm_finds_the_same_evidence(tiny_lm, algorithm, islands) -> None:
     task = tiny_lm().prompt("a", max_tokens=2)
     reward = fk.reward(lambda text: text.count("b"))
-    truth = fk.steer(task, reward, particles=20_000, algorithm="importance", seed=0)
+    truth = math.exp(fk.steer(task, reward, algorithm="exact").log_evidence)
     runs = [fk.steer(task, reward, particles=64, algorithm=algorithm, islands=islands, seed=seed) for seed in range(40)]
     z = np.exp([run.log_evidence for run in runs])
-    spread = math.hypot(z.std(ddof=1) / math.sqrt(len(z)), math.exp(truth.log_evidence) * truth.log_evidence_se)
-    assert abs(z.mean() - math.exp(truth.log_evidence)) < 4.5 * spread  # false alarm: 7e-6 a case
+    error = 4.5 * z.std(ddof=1) / math.sqrt(len(z))  # false alarm: 6e-5 a case, by Student's law of 40 runs
+    assert abs(z.mean() - truth) < error + 1e-6 * truth  # float32 logits, forwarded in other batches
     assert len(runs[0].samples) == {"beam": 128, "optimal": 256}.get(algorithm, 64)
 
 
