@@ -197,6 +197,8 @@ def _draw_alone(logits, mask, scale, peak, blocks, context, uniforms, out):
         out[i] = locate(logits[c], mask[c], scale[c], peak[c], blocks[c], uniforms[i])
 
 
+FEW = 1 << 13
+"""Numbers that one thread has gone through before others have woken; on a busy machine these wake late."""
 _LAYERS_FOR_THREADS = ("omp", "tbb")
 _one_kernel = threading.Lock()
 _layer: str | None = None
@@ -205,11 +207,11 @@ _owner: int | None = None
 """The process that started the threads of numba."""
 
 
-def run_kernel(parallel: Callable[..., None], alone: Callable[..., None], *args: Any) -> None:
-    """Run the kernel on all threads, or `alone` where this process may not use them."""
+def run_kernel(parallel: Callable[..., None], alone: Callable[..., None], numbers: int, *args: Any) -> None:
+    """Run the kernel on all threads, or `alone` for few `numbers`, and where this process may not use them."""
     global _layer, _owner
     alien = _owner is not None and _owner != os.getpid()
-    if alien or config.BOUNDSCHECK or config.NUMBA_NUM_THREADS == 1:  # pyright: ignore[reportAttributeAccessIssue]
+    if numbers <= FEW or alien or config.BOUNDSCHECK or config.NUMBA_NUM_THREADS == 1:  # pyright: ignore[reportAttributeAccessIssue]
         alone(*args)
     elif _layer in _LAYERS_FOR_THREADS:
         parallel(*args)
@@ -247,7 +249,7 @@ def normalise(logits: NDArray[np.float32], mask: TokenMask, scale: NDArray[np.fl
     n, n_tokens = logits.shape
     blocks = np.zeros((n, -(-n_tokens // BLOCK)))
     law = NextTokenLaw(np.empty(n), np.empty(n), np.empty(n, np.float32), blocks)
-    run_kernel(_normalise, _normalise_alone, logits, mask, scale, *law)
+    run_kernel(_normalise, _normalise_alone, logits.size, logits, mask, scale, *law)
     return law
 
 
@@ -265,5 +267,6 @@ def draw(
     """
     check_contexts(context, len(logits))
     tokens = np.empty(len(context), np.int64)
-    run_kernel(_draw, _draw_alone, logits, mask, scale, law.peak, law.blocks, context, uniforms, tokens)
+    numbers = len(context) * min(BLOCK, logits.shape[1])
+    run_kernel(_draw, _draw_alone, numbers, logits, mask, scale, law.peak, law.blocks, context, uniforms, tokens)
     return tokens

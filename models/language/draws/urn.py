@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 
 from feynkac.base.contract import Rows
 from feynkac.base.masks import TokenMask
-from feynkac.models.language.draws.kernels import NextTokenLaw, run_kernel
+from feynkac.models.language.draws.kernels import BLOCK, NextTokenLaw, run_kernel
 from feynkac.models.language.draws.urn_kernels import WORDS, draw, draw_alone, take_out, take_out_alone
-
-_FEW = 8
 
 
 class Urn(Protocol):
@@ -72,11 +70,9 @@ class FastUrn:
 
 
 def _run(parallel: Any, alone: Any, *args: Any) -> None:
-    """Run a kernel; for a few rows, as there are when most have their tokens, threads take longer to wake."""
-    if len(args[1]) <= _FEW:
-        alone(*args)
-    else:
-        run_kernel(parallel, alone, *args)
+    """Run a kernel on tables of a batch, at some of its rows: few, when most have their tokens."""
+    logits, at = args[0][0], args[1]
+    run_kernel(parallel, alone, len(at) * min(BLOCK, logits.shape[1]), *args)
 
 
 class EnumeratedUrn:

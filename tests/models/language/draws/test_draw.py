@@ -138,6 +138,7 @@ def test_the_device_path_agrees_with_the_kernel() -> None:
 @pytest.fixture(params=["threads", "alone"])
 def kernels(request, monkeypatch):
     """The kernels on threads, and as a forked process runs them."""
+    monkeypatch.setattr(kernel_module, "FEW", -1)
     if request.param == "alone":
         monkeypatch.setattr(kernel_module, "_owner", -1)
 
@@ -198,7 +199,10 @@ def test_masks_of_another_vocabulary_are_refused_before_they_are_read() -> None:
 def test_the_same_loops_run_without_threads(monkeypatch) -> None:
     logits, allowed, scale = cases(8)
     arguments = (torch.from_numpy(logits), pack(allowed), scale, np.arange(len(logits)), np.full(len(logits), 0.7))
-    threaded = draw_tokens(*arguments)
+    with monkeypatch.context() as context:
+        context.setattr(kernel_module, "FEW", -1)
+        context.setattr(kernel_module, "_normalise_alone", None)
+        threaded = draw_tokens(*arguments)
     monkeypatch.setattr(kernel_module, "_owner", -1)
     monkeypatch.setattr(kernel_module, "_normalise", None)
     for one, other in zip(threaded, draw_tokens(*arguments), strict=True):
@@ -240,7 +244,7 @@ from feynkac.models.language.forks import check_process
 torch.set_num_threads(1)
 check_process()
 print(torch.get_num_threads())
-normalise(np.zeros((4, 64), np.float32), np.full((4, 2), 2**32 - 1, np.uint32), np.ones(4, np.float32))
+normalise(np.zeros((4, 4096), np.float32), np.full((4, 128), 2**32 - 1, np.uint32), np.ones(4, np.float32))
 print(torch.get_num_threads())
 """
 
