@@ -239,7 +239,11 @@ class CausalLM(LanguageModel):
     def n_logits(self) -> int:
         """Rows of the output layer, which may be padded."""
         head: Any = self.model.get_output_embeddings()
-        return self.model.config.get_text_config(decoder=True).vocab_size if head is None else head.weight.shape[0]
+        shape: Any = getattr(getattr(head, "weight", None), "shape", None)
+        if shape is not None:
+            return shape[0]
+        size: int | None = getattr(head, "out_features", None)  # of layers that torch has quantised
+        return size if size is not None else self.model.config.get_text_config(decoder=True).vocab_size
 
     @property
     def n_embeddings(self) -> int:
@@ -273,6 +277,16 @@ def _check_parts(model: Any, tokenizer: Any) -> None:
                 f"CausalLM: the {name} is {quote(part)}; give a model and a tokenizer of transformers, or load "
                 "both by CausalLM.from_pretrained(name)"
             )
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise ArgumentError(
+            f"CausalLM: {type(model).__name__} has an encoder and a decoder: it makes one text of another, and "
+            "continues none; give a causal language model"
+        )
+    if getattr(model.get_input_embeddings(), "weight", None) is None:
+        raise ArgumentError(
+            f"CausalLM: {type(model).__name__} has no single table of embeddings: it reads several tokens at a time; "
+            "give a causal language model"
+        )
 
 
 def _list_eos(model: Any, tokenizer: Any) -> list[int]:
