@@ -73,7 +73,7 @@ def check_plain(twins: Twins, edits: Edits | None = None) -> None:
         raise ModelError(
             f"{name} gives other logits with its cache than without: they are off by {error:.2g} standard deviations, "
             "and so would be all weights. Either its cache cannot be reordered, or its numbers depend on what else is "
-            "in a pass (as where activations are quantised), or an edit or a hook acts on the place of a token within a "
+            "in a pass (as where activations are quantised), or an edit or a hook acts on the place of a token in a "
             "pass; let it go by position_ids"
         )
 
