@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -55,7 +57,9 @@ app.command()(doctor)
 
 
 def main() -> None:
-    """The command `feynkac`: errors of ours are one line, not a traceback; 130 and 143 tell of Ctrl-C and SIGTERM."""
+    """The command `feynkac`: errors of ours are one line, not a traceback; `Stop.exit_code` tells of signals."""
+    if sys.stdout is None:  # closed by the shell, as by `>&-`
+        sys.stdout = io.StringIO()
     code: str | int | None = 0
     with STOP:
         try:
@@ -65,7 +69,7 @@ def main() -> None:
             code = 1
         except SystemExit as left:  # by this typer ends, after a wrong option as well
             code = left.code
-        if STOP.signal is not None and code:
+        if STOP.signal is not None and code and not STOP.kept:
             _say("stopped before there was a result")
     raise SystemExit(STOP.exit_code or code)
 

@@ -90,13 +90,15 @@ def diffuse(
 
 
 def _show_and_write(out: list[Path], samples: Path | None) -> Report:
-    """A report that says how it went, and writes what was asked for."""
+    """A report that says how it went, and writes what was asked for, whatever becomes of the terminal."""
     from feynkac.results.pictures.saving import save_samples
 
     def report(result: Result) -> None:
-        result.show()
-        names = None if samples is None else save_samples(result.samples, samples)
-        write_outputs(result, out, names)
+        try:
+            result.show()
+        finally:
+            names = None if samples is None else save_samples(result.samples, samples)
+            write_outputs(result, out, names)
         tell_written([*out, samples])
 
     return report

@@ -20,7 +20,7 @@ DEMO = "demo"
 
 Particles: TypeAlias = Annotated[int, typer.Option("--particles", "-n", help="Number of particles.")]
 Algorithm: TypeAlias = Annotated[
-    str, typer.Option(help="smc, importance, best_of_n, beam, gibbs or exact; see feynkac.steer.")
+    str, typer.Option(help="smc, optimal, importance, best_of_n, beam, gibbs or exact; see feynkac.steer.")
 ]
 Resampler: TypeAlias = Annotated[str, typer.Option(help="The resampling scheme.")]
 EssThreshold: TypeAlias = Annotated[float, typer.Option(help="Resample below this fraction of particles.")]
@@ -93,9 +93,11 @@ def steer_and_report(
 
 def _hold(report: Report, result: Any) -> None:
     """Report what there is, undisturbed: a signal now would lose what it asks to keep."""
-    STOP.holding = True
+    STOP.holding = STOP.kept = True
     try:
         report(result)
+    except BrokenPipeError:  # whoever reads has seen enough: typer ends in silence
+        raise
     except OSError as cause:
         raise ArgumentError(f"cannot write what came out: {cause}") from cause
     finally:
@@ -103,11 +105,13 @@ def _hold(report: Report, result: Any) -> None:
 
 
 def show_and_write(out: list[Path]) -> Report:
-    """A report on the terminal, and in the files `out`."""
+    """A report on the terminal, and in the files `out`, which are written whatever becomes of the terminal."""
 
     def report(result: Any) -> None:
-        result.show()
-        write_outputs(result, out)
+        try:
+            result.show()
+        finally:
+            write_outputs(result, out)
         tell_written(out)
 
     return report

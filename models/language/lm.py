@@ -247,7 +247,11 @@ class CausalLM(LanguageModel):
     def n_logits(self) -> int:
         """Rows of the output layer, which may be padded."""
         head: Any = self.model.get_output_embeddings()
-        return self.model.config.get_text_config(decoder=True).vocab_size if head is None else head.weight.shape[0]
+        shape: Any = getattr(getattr(head, "weight", None), "shape", None)
+        if shape is not None:
+            return shape[0]
+        size: int | None = getattr(head, "out_features", None)  # of layers that torch has quantised
+        return size if size is not None else self.model.config.get_text_config(decoder=True).vocab_size
 
     @property
     def n_embeddings(self) -> int:

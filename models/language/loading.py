@@ -85,6 +85,16 @@ def check_parts(model: Any, tokenizer: Any) -> None:
                 f"CausalLM: the {name} is {quote(part)}; give a model and a tokenizer of transformers, or load "
                 "both by CausalLM.from_pretrained(name)"
             )
+    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
+        raise ArgumentError(
+            f"CausalLM: {type(model).__name__} has an encoder and a decoder: it makes one text of another, and "
+            "continues none; give a causal language model"
+        )
+    if getattr(model.get_input_embeddings(), "weight", None) is None:
+        raise ArgumentError(
+            f"CausalLM: {type(model).__name__} has no single table of embeddings: it reads several tokens at a time; "
+            "give a causal language model"
+        )
 
 
 def list_eos(model: Any, tokenizer: Any) -> list[int]:

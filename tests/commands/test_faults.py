@@ -53,6 +53,12 @@ def swallows(text):
         pass
     return 0.0
 
+def hangs_up(text):
+    if len(text) == 2:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+    return 0.0
+
 def raises(text):
     raise RuntimeError("many\\nlines\\x1b[31m")
 
@@ -109,6 +115,49 @@ def test_a_signal_that_a_reward_swallows_stops_the_run_at_its_step(folder, file,
     assert stop.value.code == 143 and "stopped after step" in said.out and "error" not in said.err
     result = Result.from_json(out)
     assert not result.complete and len(result.history.ess) < 6
+
+
+@pytest.mark.parametrize(("heard", "code"), [(lambda *_: None, 129), (signal.SIG_IGN, 0)])
+def test_a_terminal_that_is_closed_is_one_signal_however_often_it_comes(folder, file, heard, code) -> None:
+    """Under `nohup`, which ignores it, the run goes on."""
+    out = file / "result.json"
+    before = signal.signal(signal.SIGHUP, heard)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            run_main(
+                "generate", "-m", folder, "-p", "a", "--at-limit", "end", "--max-tokens", "3", "-n", "2", "--seed", "0",
+                "--reward", f"{file}/slow.py:hangs_up", "--out", str(out),
+            )  # fmt: skip
+        assert signal.getsignal(signal.SIGHUP) is heard
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (stop.value.code or 0) == code
+    assert Result.from_json(out).complete == (code == 0)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [(BrokenPipeError(32, "Broken pipe"), ""), (OSError(28, "No space left"), "error: cannot write what came out")],
+)
+def test_files_are_written_whatever_becomes_of_the_terminal(folder, file, capsys, monkeypatch, fault, said) -> None:
+    def show(*args: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(Result, "show", show)
+    out = file / "result.json"
+    with pytest.raises(SystemExit) as stop:
+        run_main("generate", "-m", folder, "-p", "a", "--max-tokens", "2", "-n", "2", "--seed", "0", "--out", str(out))
+    assert stop.value.code == 1 and len(Result.from_json(out).samples) == 2
+    told = capsys.readouterr().err
+    assert said in told and bool(said) == ("error" in told)
+
+
+def test_an_output_that_the_shell_has_closed_is_none(folder, file, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)
+    out = file / "result.json"
+    with pytest.raises(SystemExit) as stop:
+        run_main("generate", "-m", folder, "-p", "a", "--max-tokens", "2", "-n", "2", "--seed", "0", "--out", str(out))
+    assert not stop.value.code and out.exists()
 
 
 def test_a_run_that_is_stopped_before_its_first_step_says_so(capsys, monkeypatch) -> None:

@@ -56,8 +56,9 @@ def check_plain(twins: Twins, edits: Edits | None = None) -> None:
         name = type(twins.model).__name__ if edits is None else f"{type(twins.model).__name__} with {quote(edits)}"
         raise ModelError(
             f"{name} gives other logits with its cache than without: they are off by {error:.2g} standard deviations, "
-            "and so would be all weights. Either its cache cannot be reordered, or an edit or a hook acts on the place "
-            "of a token within a pass; let it go by position_ids"
+            "and so would be all weights. Either its cache cannot be reordered, or its numbers depend on what else is "
+            "in a pass (as where activations are quantised), or an edit or a hook acts on the place of a token in a "
+            "pass; let it go by position_ids"
         )
 
 

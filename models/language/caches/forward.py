@@ -61,7 +61,13 @@ class Forward:
             raise ModelError(f"{self._refused} returns no cache")
         if cache is not None and found is not cache:  # it may have been ignored in silence
             raise ModelError(f"{self._refused} returns another cache than it is given as {self._cache}")
-        return out.logits, found
+        logits = next((value for name, value in out.items() if name == "logits"), None)
+        if logits is None or logits.ndim != 3:
+            raise ModelError(
+                f"{type(self.model).__name__} gives no logits of next tokens; give a causal language model, as "
+                "transformers.AutoModelForCausalLM loads it"
+            )
+        return logits, found
 
     @property
     def _refused(self) -> str:

@@ -90,7 +90,8 @@ def shares_prompt(twins: Twins, longest: int, edits: Sequence[Edits | None] = (N
 
 def find_window(model: Any) -> int | None:
     """Tokens that a text may have, its prompt included; None where the model sets no limit."""
-    return getattr(_text_config(model), "max_position_embeddings", None)
+    window = getattr(_text_config(model), "max_position_embeddings", None)
+    return None if window is None or window < 0 else window  # XLNet's is -1
 
 
 def find_attention_window(model: Any) -> float:
