@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, ModelError, is_out_of_memory
 from feynkac.base.extras import needing
+from feynkac.models.diffusion.modules import copy_modules
 
 PACKING = ["latents", "height", "width", "vae_scale_factor"]
 """The arguments of `_unpack_latents` where its meaning is known (Flux)."""
@@ -34,6 +34,11 @@ def to_samples(x: Tensor) -> Tensor:
     The gradient is 0 where they were outside.
     """
     return raise_precision(x.clamp(-1, 1) if x.ndim == 3 else (x / 2 + 0.5).clamp(0, 1))
+
+
+def show_embeddings(x: Tensor) -> Tensor:
+    """(R, ...) as they are: another pipeline makes the images of them."""
+    return raise_precision(x)
 
 
 @dataclass(frozen=True)
@@ -137,19 +142,8 @@ def copy_vae(vae: Any) -> Any:
     was compiled, are not copied but used. A `vae` that cannot be copied is used itself, by one run at a time.
     """
     upcast = vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
-    memo = dict[int, Any]()
-    for module in vae.modules():
-        hooks = (value for name, value in vars(module).items() if name.endswith("_hooks") and value)
-        shared = [*(hook for each in hooks for hook in each.values()), vars(module).get("_hf_hook")]
-        if not upcast:
-            shared += [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        if type(module).__name__ == "OptimizedModule":
-            shared.append(module)
-        memo.update({id(each): each for each in shared})
-    if upcast and "encoder" in vae._modules:
-        memo[id(vae.encoder)] = None
     try:
-        mine = copy.deepcopy(vae, memo)
+        mine = copy_modules(vae, not upcast, vae._modules.get("encoder") if upcast else None)
     except Exception:
         return vae
     return mine.to(dtype=torch.float32) if upcast else mine
@@ -173,7 +167,7 @@ def decoder_of(pipe: Any, call: Mapping[str, Any] = NO_CALL) -> Callable[[Tensor
             f"{type(pipe).__name__} decodes with its {unknown[0]}; give decode=, a function of latents (R, ...) that "
             "returns images (R, C, H, W) from 0 to 1"
         )
-    return to_samples
+    return to_samples if getattr(pipe, "prior", None) is None else show_embeddings
 
 
 def on_pil(f: Callable[[Any], Any]) -> Callable[[Tensor], Any]:

@@ -16,6 +16,7 @@ from feynkac.base.numbers import as_real
 COUNTS = ("num_images_per_prompt", "num_videos_per_prompt", "num_waveforms_per_prompt", "batch_size")
 OURS = (*COUNTS, "num_inference_steps", "generator", "latents", "output_type", "return_dict", "eta")
 """Arguments of a pipeline's call that belong to the run."""
+ALONE = "give it to all alike, or steer them one after the other"
 
 
 def list_parameters(pipe: Any) -> Mapping[str, inspect.Parameter]:
@@ -140,8 +141,11 @@ def _merge(calls: Sequence[Mapping[str, Any]], joined: bool = False) -> dict[str
     """
     if len(calls) == 1:
         return dict(calls[0])
-    if any(call.keys() != calls[0].keys() for call in calls):
-        raise ArgumentError("prompts that run in one batch need the same arguments")
+    some = sorted({name for call in calls for name in call.keys() ^ calls[0].keys()})
+    if some:
+        raise ArgumentError(
+            f"prompts that run in one batch need the same arguments, and not all have {', '.join(some)}; {ALONE}"
+        )
     return {name: _merge_values(name, [call[name] for call in calls], joined) for name in calls[0]}
 
 
@@ -154,4 +158,4 @@ def _merge_values(name: str, values: list[Any], joined: bool) -> Any:
         return torch.cat(values)
     if all(value is values[0] or value == values[0] for value in values):
         return values[0]
-    raise ArgumentError(f"prompts that run in one batch need the same {name}")
+    raise ArgumentError(f"prompts that run in one batch need the same {name}; {ALONE}")

@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from feynkac.base.errors import ModelError, is_out_of_memory
 from feynkac.models.diffusion.checks import differ, warn_of_memory
 from feynkac.models.diffusion.forkable import list_memories
+from feynkac.models.diffusion.modules import copy_denoiser, sets_attention
 from feynkac.models.diffusion.pipeline_rows import Joined, count_rows, take_rows
 
 
@@ -36,10 +37,15 @@ class Room:
 
 
 def place_parts(pipe: Any, room: Room) -> None:
-    """Put stand-ins in the place of the networks of `pipe`, which is a call's own copy of a pipeline."""
+    """Put stand-ins in the place of the networks of `pipe`, which is a call's own copy of a pipeline.
+
+    Networks that the call writes to are copied.
+    """
+    writes = sets_attention(pipe)
     for name, component in list(vars(pipe).items()):
         if _denoises(component):
-            pipe.__dict__[name] = InParts(component, Parts(component, name, room).run)
+            network = copy_denoiser(component) if writes else component
+            pipe.__dict__[name] = InParts(network, Parts(network, name, room).run)
 
 
 def _denoises(component: Any) -> bool:

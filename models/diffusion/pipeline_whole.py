@@ -49,11 +49,12 @@ def read_latents(returned: Any, x: Tensor, asked: str | None) -> Tensor:
     """(N, ...) the latents that a pipeline has `returned` after its last step, which led to `x` (N, ...).
 
     Some pipelines change them once more, as those that put a given first frame back. `asked`: what was asked for:
-    "latent", or "pt", which are pixels, or None of a pipeline that is not asked. Where it returned neither, it is `x`.
+    "latent", or "pt", which are pixels, from 0 to 1 or as the network has them, or None of a pipeline that is not
+    asked. Where it returned neither, it is `x`. Embeddings are what they are.
     """
-    value = returned
+    value, name = returned, ""
     if isinstance(value, Mapping):  # as the outputs of diffusers are
-        value = next(iter(value.values()), None)
+        name, value = next(iter(value.items()), ("", None))
     elif isinstance(value, tuple) and value:
         value = value[0]
     if asked != "latent" and isinstance(value, np.ndarray) and value.ndim in (3, 4):
@@ -63,9 +64,11 @@ def read_latents(returned: Any, x: Tensor, asked: str | None) -> Tensor:
     value = value.detach().to(x)
     if asked == "latent":
         return value
-    if value.shape != x.shape or torch.allclose(value, to_samples(x).to(x), atol=_tolerance(value)):
+    near = _tolerance(value)
+    if value.shape != x.shape or any(torch.allclose(value, each, atol=near) for each in (to_samples(x).to(x), x)):
         return x
-    return value if asked is None or value.ndim == 3 else 2.0 * value - 1.0
+    plain = asked is None or value.ndim == 3 or "embed" in name or not -near <= value.min() <= value.max() <= 1.0 + near
+    return value if plain else 2.0 * value - 1.0
 
 
 def _tolerance(x: Tensor) -> float:

@@ -77,7 +77,11 @@ def _ddpm(scheduler: Any, eta: float | None) -> list[Transition]:
     kind = scheduler.config.variance_type
     if kind not in ("fixed_small", "fixed_small_log", "fixed_large"):
         name = type(scheduler).__name__
-        raise ModelError(f"{name} with variance_type={quote(kind)} cannot be steered; use 'fixed_small'")
+        raise ModelError(
+            f"{name} with variance_type={quote(kind)} cannot be steered: its network says how much noise is drawn; "
+            f"set pipe.scheduler = {name}.from_config(pipe.scheduler.config, variance_type='fixed_small'), or take "
+            "algorithm='best_of_n' or 'importance', which copy nothing"
+        )
     _refuse_eta(scheduler, eta, but=1.0)
     steps = []
     for t in scheduler.timesteps.tolist():

@@ -116,3 +116,11 @@ def test_what_the_last_step_expects_is_the_scheduler_s_own():
     last = last_of(fk.Diffusion.from_pipeline(pipe, STEPS).prompt("a cat", **SIZE), fk.reward(bright, 0.0, batch=True))
     options = {"num_images_per_prompt": 4, "num_inference_steps": STEPS, "output_type": "latent", **SIZE}
     assert torch.equal(last.state.x, pipe("a cat", generator=plain_noise(4), **options).images)
+
+
+def test_problems_of_other_arguments_are_told_which_and_what_to_do():
+    base = fk.Diffusion.from_pipeline(stable_diffusion(), 2)
+    cat = base.prompt("a cat", guidance_scale=2.0, **SIZE)
+    for dogs in (base.prompt("dogs", **SIZE), base.prompt("dogs", guidance_scale=3.0, **SIZE)):
+        with pytest.raises(ArgumentError, match=r"guidance_scale; .*one after the other"):
+            fk.steer([cat, dogs], particles=2, seed=0)

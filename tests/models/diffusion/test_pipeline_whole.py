@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_pipeline import SIZE, STEPS, bright, last_of, made, plain_noise, stable_diffusion, unet
+from test_pipeline import SIZE, STEPS, bright, clip, clip_tokenizer, last_of, made, plain_noise, stable_diffusion, unet
 
 import feynkac as fk
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models import diffusion as fd
 
 diffusers = pytest.importorskip("diffusers")
+transformers = pytest.importorskip("transformers")
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -158,6 +159,67 @@ def test_pixels_that_are_changed_after_the_last_step_are_the_sample(kind):
     samples = torch.stack(list(result.samples))
     assert torch.allclose(samples[:, :, :2], torch.tensor(0.25)) and samples[:, :, 2:].std() > 0.1
     assert torch.equal(torch.cat(seen), samples), "rewards see the same"
+
+
+class Raw(Cut):
+    """Returns pixels from about -1 to 1, as the pipelines of DeepFloyd do; `cut`: changed at the end."""
+
+    cut = False
+
+    def __call__(self, batch_size=1, generator=None, num_inference_steps=4, eta=0.0, output_type="pil"):
+        x = torch.stack([torch.randn(1, 8, 8, generator=each) for each in generator])
+        self.scheduler.set_timesteps(num_inference_steps)
+        for t in self.scheduler.timesteps:
+            with torch.no_grad():
+                output = self.unet(x, t).sample
+            x = self.scheduler.step(output, t, x, eta=eta, generator=generator).prev_sample
+        if self.cut:
+            x = x.clone()
+            x[:, :, :2] = -0.5
+        return (x,)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("algorithm", ["smc", "importance"])
+def test_pixels_from_minus_one_to_one_are_images_from_zero_to_one(cut, algorithm):
+    torch.manual_seed(0)
+    pipe = quiet(Raw(unet(), diffusers.DDIMScheduler()))
+    pipe.cut = cut
+    model = fk.Diffusion.from_pipeline(pipe, STEPS)
+    result = fk.steer(model, fk.reward(bright, 0.0, batch=True), particles=3, seed=0, algorithm=algorithm)
+    (theirs,) = pipe(generator=plain_noise(3), num_inference_steps=STEPS, eta=1.0)
+    assert float(theirs.min()) < -0.4
+    assert torch.allclose(torch.stack(list(result.samples)), (theirs / 2 + 0.5).clamp(0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", ["importance", "best_of_n"])
+def test_embeddings_are_shown_as_the_pipeline_returns_them(algorithm):
+    torch.manual_seed(0)
+    prior = diffusers.PriorTransformer(
+        num_attention_heads=2, attention_head_dim=8, num_layers=1, embedding_dim=16, num_embeddings=8
+    ).eval()
+    prior.clip_std.data.fill_(3.0)
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=8,
+        projection_dim=16,
+    )  # fmt: skip
+    pipe = quiet(
+        diffusers.KandinskyV22PriorPipeline(
+            prior,
+            transformers.CLIPVisionModelWithProjection(vision).eval(),
+            clip(transformers.CLIPTextModelWithProjection),
+            clip_tokenizer(),
+            diffusers.UnCLIPScheduler(
+                variance_type="fixed_small_log", prediction_type="sample", clip_sample=True, clip_sample_range=5.0
+            ),
+            transformers.CLIPImageProcessor(),
+        )
+    )
+    model = fk.Diffusion.from_pipeline(pipe, STEPS).prompt("a cat")
+    result = fk.steer(model, fk.reward(bright, 0.0, batch=True), particles=3, seed=0, algorithm=algorithm)
+    theirs = pipe("a cat", generator=plain_noise(3), num_inference_steps=STEPS, num_images_per_prompt=3).image_embeds
+    assert float(theirs.abs().max()) > 1.0
+    assert torch.allclose(torch.stack(list(result.samples)), theirs, atol=1e-5)
 
 
 def test_pixels_that_are_not_changed_stay_bit_by_bit():

@@ -153,6 +153,16 @@ def test_a_shift_that_another_scheduler_has_left_in_the_config_is_none():
     assert rehearse(pipe(other), 5, None) is None
 
 
+@pytest.mark.parametrize("name", ["DDPMScheduler", "DDPMParallelScheduler"])
+@pytest.mark.parametrize("kind", ["learned", "learned_range"])
+def test_a_variance_that_the_network_says_is_refused_with_what_to_set(name, kind):
+    scheduler = made(name, variance_type=kind)
+    refusal = rehearse(pipe(scheduler), 5, None)
+    code = re.search(r"set pipe\.scheduler = (.*\)), or", str(refusal)).group(1)
+    other = eval(code, {**vars(diffusers), "pipe": pipe(scheduler)})
+    assert type(other) is type(scheduler) and rehearse(pipe(other), 5, None) is None
+
+
 SETTINGS = {
     "config": lambda each: each.register_to_config(prediction_type="v_prediction"),
     "levels": lambda each: each.sigmas[2:-1].mul_(0.999),

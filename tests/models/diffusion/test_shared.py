@@ -134,6 +134,26 @@ def test_a_copy_of_a_pipeline_shares_its_networks_and_nothing_that_is_set():
     assert isinstance(pipe.scheduler, diffusers.DDIMScheduler)
 
 
+def test_a_call_that_sets_how_its_network_attends_leaves_the_user_s_network_alone():
+    torch.manual_seed(0)
+    usual = stable_diffusion()
+    usual.set_progress_bar_config(disable=True)
+    pipe = diffusers.StableDiffusionPAGPipeline(
+        **usual.components, requires_safety_checker=False, pag_applied_layers=["mid"]
+    )
+    pipe.set_progress_bar_config(disable=True)
+    model = fk.Diffusion.from_pipeline(pipe, STEPS).prompt("a cat", pag_scale=2.0, **SIZE)
+    options = {"num_inference_steps": STEPS, "num_images_per_prompt": 2, "output_type": "latent", **SIZE}
+    processors, plain = dict(usual.unet.attn_processors), usual("a cat", generator=plain_noise(2), **options).images
+    steps = smc(model, fk.reward(bright, 0.0, batch=True), n=2, resample=schemes.never, rng=Streams(0))
+    for last in steps:
+        assert usual.unet.attn_processors == processors
+        if last.t == 1:  # a call in the middle, by another pipeline with this network
+            assert torch.equal(usual("a cat", generator=plain_noise(2), **options).images, plain)
+    theirs = pipe("a cat", generator=plain_noise(2), pag_scale=2.0, eta=1.0, **options).images
+    assert torch.equal(last.state.x, theirs) and not torch.equal(theirs, plain)
+
+
 # --- the VAE ---------------------------------------------------------------------------------------------------------
 
 
