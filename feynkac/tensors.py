@@ -26,11 +26,12 @@ def read_tensor(
     value: Any,
     dtype: torch.dtype | None = None,
     advice: str = "give a tensor, an array or a list of numbers",
+    infinite: bool = False,
 ) -> Tensor:
     """`value` as a tensor of real numbers, none of them NaN or infinite, where it lies; lists and arrays on the CPU.
 
     Raises ArgumentError by the `name` of the argument for anything else: texts, complex and missing numbers, lists of
-    different lengths, tensors that are sparse or have no memory.
+    different lengths, tensors that are sparse or have no memory. `infinite`: whether a number may be so, but not NaN.
     """
     try:
         tensor = take_tensor(value if isinstance(value, Tensor) else _take_numbers(value, _DEPTH), dtype)
@@ -40,7 +41,7 @@ def read_tensor(
         raise ArgumentError(f"{name} is {quote(value)}; {advice}") from cause
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.is_complex():
         raise ArgumentError(f"{name} is {quote(value)}; {advice}, dense, real and with memory of its own")
-    if not bool(tensor.isfinite().all()):
+    if bool(tensor.isnan().any()) or not (infinite or bool(tensor.isfinite().all())):
         raise ArgumentError(f"{name} holds NaN or infinity; {advice}")
     return tensor
 

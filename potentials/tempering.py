@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.capabilities import Weighed, require
+from feynkac.base.capabilities import Weighed, offers, require
 from feynkac.base.contract import LogW, Potential, Rows, Schedule, State
-from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.base.errors import ArgumentError, PotentialError, quote
+from feynkac.base.numbers import as_real
 from feynkac.potentials.base import Factor, log_psi
 from feynkac.smc.checks import name_of
 from feynkac.smc.weights import effective_sample_size
@@ -45,9 +46,12 @@ class Scheduled(Factor):
         return self.base.final(state, rows)
 
     def _find_lambda(self, t: int) -> float:
-        lam = float(self._schedule(t))
-        if not 0.0 <= lam < np.inf:
-            raise PotentialError(f"'{self.name}' at step {t}: the schedule returned {lam}; it must be at least 0")
+        returned = self._schedule(t)
+        lam = as_real(returned)
+        if lam is None or lam < 0.0:
+            raise PotentialError(
+                f"'{self.name}' at step {t}: the schedule returned {quote(returned)}; it must be a number of at least 0"
+            )
         return lam
 
 
@@ -127,12 +131,17 @@ def tempered(
     leaves this fraction of the particles effective, found by bisection on the weights since the last resampling (Zhou,
     Johansen, Aston 2016); the weights of other potentials are not seen. Neither changes the target.
 
-    Raises ArgumentError for both or none of the two, and for a fraction that is none.
+    Raises ArgumentError for what is no potential, for both or none of the two, and for a fraction that is none.
     """
+    if not offers(potential, Potential):
+        raise ArgumentError(f"tempered({quote(potential)}): give a potential, such as fk.reward(f)")
     if (schedule is None) == (ess is None):
         raise ArgumentError("tempered() takes a schedule t -> lambda, or ess=, a fraction of the particles")
     if schedule is not None:
+        if isinstance(schedule, type) or not callable(schedule):
+            raise ArgumentError(f"tempered(schedule={quote(schedule)}): give a function t -> lambda of the step")
         return Scheduled(potential, schedule)
-    if ess is None or not 0.0 < ess < 1.0:
-        raise ArgumentError(f"tempered(ess={ess}): a fraction of the particles, above 0 and below 1")
-    return Adaptive(potential, ess)
+    share = as_real(ess)
+    if share is None or not 0.0 < share < 1.0:
+        raise ArgumentError(f"tempered(ess={quote(ess)}): a fraction of the particles, above 0 and below 1")
+    return Adaptive(potential, share)

@@ -9,9 +9,18 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from feynkac.base.capabilities import Named, has
-from feynkac.base.contract import LogW, Mask, Rows, State
-from feynkac.base.errors import FeynkacError, ModelError, PotentialError, WeightError, is_out_of_memory
+from feynkac.base.capabilities import Named, has, offers
+from feynkac.base.contract import LogW, Mask, Model, Potential, Rows, State
+from feynkac.base.errors import (
+    ArgumentError,
+    FeynkacError,
+    ModelError,
+    PotentialError,
+    WeightError,
+    is_out_of_memory,
+    quote,
+)
+from feynkac.base.lists import as_list
 
 T = TypeVar("T")
 Fault: TypeAlias = type[FeynkacError]
@@ -52,6 +61,26 @@ def call(
         unknown = error(f"{where} raised {type(cause).__name__}: {cause}{less}")
         unknown.step = t
         raise unknown from cause
+
+
+def check_parts(model: Any, potential: Any, resample: Any) -> None:
+    """Raises ArgumentError for what is no model, no potential or no resampler."""
+    for name, thing, kind, has_ in (
+        ("model", model, Model, "init(n, rng), step(t, state, rng) and done(state)"),
+        ("potential", potential, Potential, "level(t, state, rows) and final(state, rows)"),
+    ):
+        if not offers(thing, kind):
+            raise ArgumentError(f"smc: {quote(thing)} is no {name}; it has the methods {has_}")
+    if isinstance(resample, type) or not callable(resample):
+        raise ArgumentError(f"smc: resample is {quote(resample)}; give a resampler, such as feynkac.smc.resample.ssp")
+
+
+def read_moves(moves: Any) -> tuple[Any, ...]:
+    """Moves in their order. Raises ArgumentError for what are none."""
+    listed = as_list(moves)
+    if listed is None or any(isinstance(each, type) or not callable(each) for each in listed):
+        raise ArgumentError(f"smc: moves is {quote(moves)}; give a list of functions (t, state, level, alive, rng)")
+    return tuple(listed)
 
 
 def check_log_weights(

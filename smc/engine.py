@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.capabilities import offers
 from feynkac.base.contract import LogW, Mask, Model, Move, Potential, Resample, Rng, Rows, State
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.smc.checks import call, check_pair, check_size
+from feynkac.base.lists import as_list
+from feynkac.base.numbers import as_whole
+from feynkac.smc.checks import call, check_pair, check_parts, check_size, read_moves
 from feynkac.smc.population import Population, advance, retire
 from feynkac.smc.redraws import Past
 from feynkac.smc.rejuvenation import Moves, Rejuvenation
@@ -26,6 +28,7 @@ from feynkac.smc.rng import Stream
 from feynkac.smc.weights import effective_sample_size, log_sum_exp
 
 
+@runtime_checkable
 class RandomSource(Protocol):
     """The source of all random numbers of a run: `rng.Streams`, or an enumeration of `smc.testing`."""
 
@@ -137,9 +140,12 @@ def smc(
     model or a resampler raises arrives as ModelError, what the potential raises as PotentialError, each with its step
     and its cause. Extinction is no error here: every log-weight is then -inf.
     """
+    check_parts(model, potential, resample)
+    if not offers(rng, RandomSource):
+        raise ArgumentError(f"smc: rng is {quote(rng)}; give a source of random numbers, such as Streams(0)")
     step = draw_first(model, n, rng) if start is None else _check_start(start, n)
     if not isinstance(moves, Rejuvenation):
-        moves = Rejuvenation(Moves(tuple(moves)))
+        moves = Rejuvenation(Moves(read_moves(moves)))
     if start is None:
         moves.past = None
     while not step.ended:
@@ -149,9 +155,10 @@ def smc(
 
 def draw_first(model: Model, n: int | Sequence[int] | None, rng: RandomSource) -> Step:
     """The population before the first step, as a step of its own."""
-    sizes = () if n is None else tuple(operator.index(size) for size in np.atleast_1d(n))
-    if not sizes or min(sizes) < 1:
-        raise ArgumentError(f"{n} particles; give at least one for each problem")
+    listed = [n] if as_whole(n) is not None else as_list(n) or ()
+    sizes = tuple(size for each in listed if (size := as_whole(each)) is not None and size >= 1)
+    if not sizes or len(sizes) < len(listed):
+        raise ArgumentError(f"{quote(n)} particles; give at least one for each problem")
     state = call(model.init, sum(sizes), rng.at("init", 0, sizes), of=model, what="init")
     state = check_size(state, model=model, what="init", n=sum(sizes))
     log_w = np.concatenate([np.full(size, -math.log(size)) for size in sizes])
@@ -162,6 +169,8 @@ def draw_first(model: Model, n: int | Sequence[int] | None, rng: RandomSource) -
 def _check_start(start: Step, n: int | Sequence[int] | None) -> Step:
     if n is not None:
         raise ArgumentError(f"n={quote(n)} with start=, which says itself how many particles there are; leave n out")
+    if not isinstance(start, Step):
+        raise ArgumentError(f"smc: start is {quote(start)}; give a Step, such as the last one of a run")
     return start
 
 

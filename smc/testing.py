@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.numbers import read_whole
 from feynkac.smc.rng import row_masses
 
 T = TypeVar("T")
@@ -33,8 +35,12 @@ def enumerate_runs(run: Callable[[Choices], T], *, max_runs: int = 1_000_000) ->
 
         assert abs(expectation(z_hat) - z) < 1e-12
 
-    Raises RuntimeError past `max_runs` paths, and for a run that is not a function of its choices.
+    Raises RuntimeError past `max_runs` paths, and for a run that is not a function of its choices; ArgumentError for
+    what is no function.
     """
+    if not callable(run):
+        raise ArgumentError(f"enumerate_runs({quote(run)}): give a function of the random numbers, run(rng)")
+    max_runs = read_whole("enumerate_runs: max_runs", max_runs, 1)
     choices = Choices()
     for _ in range(max_runs):
         result = run(choices)

@@ -12,6 +12,9 @@ import numpy as np
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.lists import as_list
 
+MOST = 1_000_000
+"""Steps of a run, and places of a canvas: more are a mistake."""
+
 
 def as_whole(value: Any) -> int | None:
     """`value` as an int; None for what is no whole number, such as True, 1.0 and "1"."""
@@ -74,6 +77,46 @@ def read_whole(name: str, value: Any, low: int, advice: str = "") -> int:
     number = as_whole(value)
     if number is None or number < low:
         raise ArgumentError(f"{name} is {quote(value)}; it must be an integer of at least {low}{advice}")
+    return number
+
+
+def read_count(name: str, value: Any, advice: str = "", low: int = 1) -> int:
+    """`value` as a number of steps or places, which is not too many. Raises ArgumentError by the `name` of it."""
+    count = read_whole(name, value, low, advice)
+    if count > MOST:
+        raise ArgumentError(f"{name} is {quote(value)}; it must be at most {MOST:,}{advice}")
+    return count
+
+
+def read_positive(name: str, value: Any, advice: str = "") -> float:
+    """`value` as a finite float above 0. Raises ArgumentError by the `name` of the argument."""
+    number = as_real(value)
+    if number is None or number <= 0.0:
+        raise ArgumentError(f"{name} is {quote(value)}; it must be a number above 0{advice}")
+    return number
+
+
+def read_finite(name: str, value: Any, advice: str = "") -> float:
+    """`value` as a finite float. Raises ArgumentError by the `name` of the argument."""
+    number = as_real(value)
+    if number is None:
+        raise ArgumentError(f"{name} is {quote(value)}; it must be a finite number{advice}")
+    return number
+
+
+def read_limit(name: str, value: Any, advice: str = "") -> float:
+    """`value` as a float of at least 0, which may be infinite. Raises ArgumentError by the `name` of the argument."""
+    number = _to_float(take_only(value))
+    if not number >= 0.0:
+        raise ArgumentError(f"{name} is {quote(value)}; it must be a number of at least 0, or infinity{advice}")
+    return number
+
+
+def read_share(name: str, value: Any, advice: str = "") -> float:
+    """`value` as a float from 0 to 1. Raises ArgumentError by the `name` of the argument."""
+    number = as_real(value)
+    if number is None or not 0.0 <= number <= 1.0:
+        raise ArgumentError(f"{name} is {quote(value)}; it must be a number from 0 to 1{advice}")
     return number
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from feynkac.base.contract import Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.base.memory import Memory
+from feynkac.base.numbers import read_finite, take_only
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 class NoiseLevel:
     """How much noise there is: x = alpha x0 + sigma eps.
 
-    `time` is what the network is told, in its own units. Raises ArgumentError unless alpha and sigma are at least 0 and
-    one of them is positive.
+    `time` is what the network is told, in its own units. Raises ArgumentError unless all are finite
+    (but for a time that is unknown), alpha and sigma are at least 0, and one of them is positive.
     """
 
     alpha: float
@@ -35,8 +36,11 @@ class NoiseLevel:
     time: float = math.nan
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "sigma", "time"):  # numbers of arrays and tensors would spread into arithmetic
-            object.__setattr__(self, name, float(getattr(self, name)))
+        for name in ("alpha", "sigma"):  # numbers of arrays and tensors would spread into arithmetic
+            object.__setattr__(self, name, read_finite(f"NoiseLevel: {name}", getattr(self, name)))
+        time = take_only(self.time)
+        unknown = isinstance(time, float) and math.isnan(time)
+        object.__setattr__(self, "time", math.nan if unknown else read_finite("NoiseLevel: time", time))
         if not (self.alpha >= 0.0 and self.sigma >= 0.0 and self.alpha + self.sigma > 0.0):
             raise ArgumentError(f"{self}; alpha and sigma are at least 0, and one of them is positive")
 

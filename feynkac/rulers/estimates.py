@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.contract import LogW
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.numbers import as_real
 from feynkac.smc.student import student_quantile
 from feynkac.smc.weights import effective_sample_size, log_sum_exp, normalise
 
@@ -33,13 +34,14 @@ class Estimate:
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Between these two it is with probability `confidence`, by Student's t for the parts. Raises ArgumentError."""
-        if not 0.0 < confidence < 1.0:
+        share = as_real(confidence)
+        if share is None or not 0.0 < share < 1.0:
             raise ArgumentError(f"confidence is {quote(confidence)}; it must be between 0 and 1, such as 0.95")
         if self.se == 0.0:
             return self.value, self.value
         if self.parts < 2 or not math.isfinite(self.se):
             return -math.inf, math.inf
-        wide = self.se * student_quantile(0.5 + confidence / 2.0, self.parts - 1)
+        wide = self.se * student_quantile(0.5 + share / 2.0, self.parts - 1)
         return self.value - wide, self.value + wide
 
 

@@ -7,10 +7,11 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.numbers import read_flag, read_limit, read_whole
+from feynkac.base.paths import read_path
 from feynkac.base.writing import write_atomically
 from feynkac.results.files import map_numbers, read_number, write_number
 from feynkac.results.plain import make_plain
@@ -90,8 +91,7 @@ class Ruler:
         are; a law chosen of many looks better than it is, so measure it once more with another seed. Raises
         ArgumentError for a negative budget.
         """
-        if not kl >= 0.0:
-            raise ArgumentError(f"best(kl={quote(kl)}): a budget of nats is at least 0")
+        kl = read_limit("best: kl", kl, ", a budget of nats")
         within = [row for row in (self.base, *self.laws) if not row.died and row.kl.value <= kl]
         return max(within, key=lambda row: row.reward.value).name
 
@@ -114,29 +114,32 @@ class Ruler:
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a file that `from_json` reads. Raises ArgumentError for names that JSON cannot hold."""
-        data = {"feynkac_ruler": VERSION, **asdict(self)}
         try:
+            data = {"feynkac_ruler": VERSION, **asdict(self)}
             text = json.dumps(map_numbers(data, write_number), ensure_ascii=False, allow_nan=False, default=make_plain)
-        except (TypeError, ValueError) as cause:
+        except Exception as cause:  # names are of any class, and are copied and written by their own code
             raise ArgumentError(f"the names of the laws cannot be written as JSON: {cause}") from cause
         write_atomically(path, text.encode("utf-8", "surrogatepass"))
 
     @classmethod
     def from_json(cls, path: str | os.PathLike[str]) -> Ruler:
         """Read what `to_json` wrote; names that were tuples are tuples again. Raises ArgumentError for another file."""
+        path = read_path("path", path)
         try:
-            data = json.loads(Path(path).read_bytes().decode("utf-8", "surrogatepass"))
+            data = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
             if data.pop("feynkac_ruler") != VERSION:
                 raise KeyError("feynkac_ruler")
             return cls(
                 _read_row(data["base"]),
                 [_read_row(each) for each in data["laws"]],
-                [Tilt(**_read_estimates(each)) for each in data["frontier"]],
-                data["texts"],
-                data["seed"],
+                [_read_tilt(each) for each in data["frontier"]],
+                read_whole("texts", data["texts"], 1),
+                read_whole("seed", data["seed"], 0),
                 [_read_name(name) for name in data["missing"]],
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as cause:
+        except OSError as cause:
+            raise ArgumentError(f"{path} cannot be read: {cause}") from cause
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as cause:
             raise ArgumentError(f"{path} was not written by Ruler.to_json of this version") from cause
 
     def __repr__(self) -> str:
@@ -144,17 +147,34 @@ class Ruler:
 
 
 def _read_row(data: Mapping[str, Any]) -> Measured:
-    found = _read_estimates(data)
-    shares = {name: read_number(found[name]) for name in ("distinct_1", "distinct_2")}
-    return Measured(**{**found, **shares, "name": _read_name(data["name"])})
+    found = dict(data) | {name: _read_estimate(data[name]) for name in ("reward", "kl", "least_kl", "fluency")}
+    found |= {name: _read_float(data[name]) for name in ("distinct_1", "distinct_2")}
+    found |= {name: read_flag(name, data[name]) for name in ("reached", "died")}
+    found["forwarded_tokens"] = read_whole("forwarded_tokens", data["forwarded_tokens"], 0)
+    for name in ("texts", "warnings"):
+        if not isinstance(data[name], list) or not all(isinstance(text, str) for text in data[name]):
+            raise ValueError(f"{name} are no texts")
+    return Measured(**{**found, "name": _read_name(data["name"])})
 
 
-def _read_estimates(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields, those that are estimates as such."""
-    return {
-        name: Estimate(**map_numbers(value, read_number)) if isinstance(value, dict) else value
-        for name, value in data.items()
-    }
+def _read_tilt(data: Mapping[str, Any]) -> Tilt:
+    return Tilt(
+        _read_float(data["strength"]),
+        _read_estimate(data["reward"]),
+        _read_estimate(data["kl"]),
+        _read_float(data["ess"]),
+    )
+
+
+def _read_estimate(data: Mapping[str, Any]) -> Estimate:
+    return Estimate(_read_float(data["value"]), _read_float(data["se"]), read_whole("parts", data["parts"], 0))
+
+
+def _read_float(x: Any) -> float:
+    found = read_number(x)
+    if isinstance(found, bool) or not isinstance(found, int | float):
+        raise ValueError(f"{quote(x)} is no number")
+    return float(found)
 
 
 def _read_name(name: Any) -> Any:

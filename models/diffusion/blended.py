@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from feynkac.base.capabilities import offers
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import as_real
 from feynkac.base.sampling import NoiseLevel
@@ -48,9 +49,9 @@ class Blended(Shifted):
     ) -> None:
         super().__init__(trust, weighted)
         for each in (posterior, prior):
-            if each is not None and not isinstance(each, Denoiser):
+            if each is not None and not offers(each, Denoiser):
                 raise ArgumentError(f"Blended({quote(each)}): give a denoiser, an object with x0hat(x, noise_level)")
-        if not callable(share) and as_real(share) is None:
+        if isinstance(share, type) or not (callable(share) or as_real(share) is not None):
             raise ArgumentError(f"Blended(share={quote(share)}): a number, or a function of the noise level")
         self.posterior, self.prior, self.share = posterior, prior, share
 
@@ -93,9 +94,10 @@ class Blended(Shifted):
     def _ask(self, denoiser: Denoiser, x: Tensor, level: NoiseLevel) -> Tensor:
         with torch.no_grad():
             x0hat = denoiser.x0hat(x, level)
-        if x0hat.shape != x.shape:
+        if not isinstance(x0hat, Tensor) or x0hat.shape != x.shape:
+            found = f"shape {tuple(x0hat.shape)}" if isinstance(x0hat, Tensor) else quote(x0hat)
             raise ArgumentError(
-                f"{name_of(denoiser)} of {self} returned shape {tuple(x0hat.shape)} for latents of shape "
+                f"{name_of(denoiser)} of {self} returned {found} for latents of shape "
                 f"{tuple(x.shape)}; return one clean latent for each"
             )
         return x0hat.to(x)

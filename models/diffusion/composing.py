@@ -18,10 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.extras import needing
+from feynkac.base.lists import as_list
+from feynkac.base.numbers import as_whole, read_limit, read_whole
 from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.denoisers import Network
+from feynkac.tensors import read_tensor
 
 
 class ComposedDenoiser:
@@ -52,15 +55,32 @@ class ComposedDenoiser:
         until: float = 0.0,
         seed: int = 0,
     ) -> None:
+        picture = read_tensor("ComposedDenoiser: picture", picture).detach()
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool or not mask.any():
+            raise ArgumentError(
+                f"ComposedDenoiser: mask is {quote(mask)}; give (H, W) of bool, True where the network may draw"
+            )
+        if not isinstance(network, nn.Module) or not callable(call):
+            raise ArgumentError(
+                f"ComposedDenoiser({quote(network)}, {quote(call)}): give a network, and a function of the network, "
+                "latents and their time"
+            )
         if picture.ndim != 3 or mask.shape != picture.shape[1:]:
             raise ArgumentError(
                 f"ComposedDenoiser: a picture of shape {tuple(picture.shape)} and a mask of {tuple(mask.shape)}; they "
                 "are (C, H, W) and (H, W) of one latent"
             )
-        steered = copy_steered(network, Steering(mask, words))
+        heard = as_list(words)
+        if heard is None or any(as_whole(each) is None for each in heard):
+            raise ArgumentError(f"ComposedDenoiser: words is {quote(words)}; give numbers of tokens, counted from 0")
+        steered = copy_steered(network, Steering(mask, heard))
         self._plain, self._steered = (Network(partial(call, each), kind, clip) for each in (network, steered))
-        self.picture, self.mask, self.start, self.until = picture, mask.bool(), start, until
-        self._noise = torch.randn(picture.shape, generator=torch.Generator().manual_seed(seed), device="cpu")
+        self.picture, self.mask = picture, mask
+        self.start, self.until = (
+            read_limit(f"ComposedDenoiser: {name}", value) for name, value in (("start", start), ("until", until))
+        )
+        source = torch.Generator().manual_seed(read_whole("ComposedDenoiser: seed", seed, 0) % (1 << 63))
+        self._noise = torch.randn(picture.shape, generator=source, device="cpu")
 
     def x0hat(self, x: Tensor, t: NoiseLevel, /) -> Tensor:
         """(R, C, H, W) the clean latents expected."""

@@ -23,21 +23,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_sequence
+from feynkac.base.numbers import read_finite
 from feynkac.base.sampling import NoiseLevel
-from feynkac.models.diffusion.denoisers import Denoiser, Prediction, Predictor, ask
+from feynkac.models.diffusion.denoisers import Denoiser, Prediction, Predictor, ask, check_denoiser
 from feynkac.models.diffusion.kernel import Transition, square_lengths
 
 
 class Composition:
     """prod_i p_i(x)^beta_i as the denoiser of a sampler, which adds the corrector to the weights.
 
-    Its evidence estimates the log of the integral of prod_i p_i(x)^beta_i.
+    Its evidence estimates the log of the integral of prod_i p_i(x)^beta_i. Raises ArgumentError for what are no pairs
+    of a denoiser and its power, and for powers whose sum is not above 0.
     """
 
     def __init__(self, *experts: tuple[Denoiser | Predictor, float]) -> None:
-        self.experts = experts
-        self.power = float(sum(beta for _, beta in experts))
+        self.experts = tuple(_read_expert(each) for each in experts)
+        self.power = float(sum(beta for _, beta in self.experts))
         if not experts or not self.power > 0.0 or not math.isfinite(self.power):
             raise ArgumentError(f"the powers of experts add up to {self.power}; their product needs a sum above 0")
 
@@ -64,6 +67,14 @@ class Composition:
         return Prediction(x0hat, eps, (square_lengths(eps) - alone) / t.sigma**2, guess)
 
 
+def _read_expert(expert: Any) -> tuple[Denoiser | Predictor, float]:
+    pair = as_sequence(expert)
+    if pair is None or len(pair) != 2:
+        raise ArgumentError(f"Composition({quote(expert)}): give pairs, each a denoiser and its power")
+    check_denoiser("Composition", pair[0])
+    return pair[0], read_finite("Composition: a power", pair[1])
+
+
 def anneal(denoiser: Denoiser | Predictor, power: float) -> Composition:
     """p(x)^power: above 1 typical samples, below 1 diverse ones."""
     return Composition((denoiser, power))
@@ -79,7 +90,8 @@ def guide(conditional: Denoiser | Predictor, unconditional: Denoiser | Predictor
 
     At scale 1 it is the conditional model, above it more than that (Ho, Salimans 2021).
     """
-    return Composition((conditional, scale), (unconditional, 1.0 - scale))
+    power = read_finite("guide: scale", scale)
+    return Composition((conditional, power), (unconditional, 1.0 - power))
 
 
 def corrector(power: float, rate: Tensor, transition: Transition, size: int) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError, ModelError, is_out_of_memory
+from feynkac.base.errors import ArgumentError, ModelError, is_out_of_memory, quote
 from feynkac.base.extras import needing
 from feynkac.models.diffusion.modules import copy_modules
 
@@ -174,10 +174,15 @@ def on_pil(f: Callable[[Any], Any]) -> Callable[[Tensor], Any]:
     """`f`, which takes a PIL image, or a list of them, as a function of tensors from 0 to 1.
 
     It is given one image for (C, H, W), as in `fk.reward(on_pil(f))`, and a list for (R, C, H, W): the images of a
-    batch (`batch=True`), or the frames of a video.
+    batch (`batch=True`), or the frames of a video. Raises ArgumentError for what is no function.
     """
+    if not callable(f):
+        raise ArgumentError(f"on_pil({quote(f)}): give a function of a PIL image, or of a list of them")
 
     def call(images: Tensor) -> Any:
+        if not isinstance(images, Tensor) or images.ndim not in (3, 4):
+            found = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else quote(images)
+            raise ArgumentError(f"on_pil: a sample is {found}; images are (C, H, W), or (R, C, H, W)")
         with needing("diffusion", "images are made by Pillow"):
             from PIL import Image
         batch = images.detach() if images.ndim == 4 else images.detach()[None]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from feynkac.base.capabilities import has
-from feynkac.base.errors import ArgumentError
+from feynkac.base.capabilities import has, offers
+from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.numbers import read_positive
 from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.checks import run_in_parts
-from feynkac.models.diffusion.kernel import clean_of, noise_of
+from feynkac.models.diffusion.kernel import check_kind, clean_of, noise_of
 
 if TYPE_CHECKING:
     from feynkac.models.diffusion.state import Latents
@@ -66,6 +67,15 @@ class Recurrent(Protocol):
         ...
 
 
+def check_denoiser(who: str, denoiser: Any) -> None:
+    """Raises ArgumentError for what is none of these; `who` was given it."""
+    if not offers(denoiser, Denoiser, Predictor, Recurrent):
+        raise ArgumentError(
+            f"{who}: {quote(denoiser)} is no denoiser; give an object with x0hat(x, noise_level), such as "
+            "Network(f) of a function f(x, time)"
+        )
+
+
 def predict(denoiser: Denoiser | Predictor | Recurrent, x: Tensor, carry: Tensor | None, state: Latents) -> Prediction:
     """What `denoiser` says about (R, ...) latents `x` at the noise level of `state`; in parts where memory runs out.
 
@@ -97,7 +107,8 @@ def ask(denoiser: Denoiser | Predictor | Recurrent, x: Tensor, noise_level: Nois
     if has(denoiser, Predictor):
         return _check(denoiser, denoiser.predict(x, noise_level), x)
     x0hat = cast("Denoiser", denoiser).x0hat(x, noise_level)
-    return _check(denoiser, Prediction(x0hat, noise_of(x, x0hat, noise_level) if x0hat.shape == x.shape else x0hat), x)
+    fits = isinstance(x0hat, Tensor) and x0hat.shape == x.shape
+    return _check(denoiser, Prediction(x0hat, noise_of(x, x0hat, noise_level) if fits else x0hat), x)
 
 
 def _ask_next(denoiser: Recurrent, x: Tensor, t: NoiseLevel, carry: Tensor | None, rows: Tensor) -> Prediction:
@@ -111,6 +122,9 @@ def _ask_next(denoiser: Recurrent, x: Tensor, t: NoiseLevel, carry: Tensor | Non
 
 
 def _check(denoiser: object, prediction: Prediction, x: Tensor) -> Prediction:
+    said = isinstance(prediction, Prediction) and all(isinstance(part, Tensor) for part in prediction[:2])
+    if not said:
+        raise ArgumentError(f"{type(denoiser).__name__} returned {quote(prediction)}; return tensors of clean latents")
     if prediction.x0hat.shape != x.shape or prediction.epshat.shape != x.shape:
         raise ArgumentError(
             f"{type(denoiser).__name__} returned shape {tuple(prediction.x0hat.shape)} for latents of shape "
@@ -122,15 +136,24 @@ def _check(denoiser: object, prediction: Prediction, x: Tensor) -> Prediction:
 class Network:
     """A network `f(x, time) -> output` as a denoiser; `kind` says what it predicts (see `kernel.clean_of`).
 
-    `clip` bounds x0hat to [-clip, clip], with epshat following it.
+    `clip` bounds x0hat to [-clip, clip], with epshat following it. Raises ArgumentError for what is no function, for
+    another kind, and for a bound that is not above 0.
     """
 
     def __init__(self, f: Callable[[Tensor, float], Tensor], kind: str = "epsilon", clip: float | None = None) -> None:
-        self._f, self.kind, self.clip = f, kind, clip
+        if not callable(f):
+            raise ArgumentError(f"Network({quote(f)}): give a function f(x, time) of latents (R, ...) and their time")
+        check_kind(kind)
+        self._f, self.kind = f, kind
+        self.clip = None if clip is None else read_positive("Network: clip", clip, ", or None for no bound")
 
     def x0hat(self, x: Tensor, t: NoiseLevel, /) -> Tensor:
         """(R, ...) the clean latents expected behind the latents `x` at noise level `t`."""
         output = self._f(x, t.time)
+        if not isinstance(output, Tensor) or output.is_complex():
+            raise ArgumentError(
+                f"the network returned {quote(output)}; return a tensor with a prediction for each latent"
+            )
         if output.shape != x.shape:
             raise ArgumentError(
                 f"the network returned shape {tuple(output.shape)} for latents of shape {tuple(x.shape)}; return one "

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.base.capabilities import Foresees
+from feynkac.base.capabilities import Foresees, offers
 from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ArgumentError, PotentialError, quote
-from feynkac.base.numbers import as_real, read_whole
+from feynkac.base.numbers import as_real, read_count, read_whole
 from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.checks import preview_latents, within_memory
 from feynkac.models.diffusion.denoisers import Prediction
@@ -51,10 +51,12 @@ def generator(
 
     Raises ArgumentError for a number of steps that is none, and for a proposal, which has nothing to draw.
     """
+    if isinstance(decode, type) or not callable(decode):
+        raise ArgumentError(f"generator({quote(decode)}): give a function of latents (R, *shape), such as the network")
     if "proposal" in options:
         raise ArgumentError("generator(proposal=): its latents are drawn once; give steer moves=, such as Langevin")
     stay = Transition(_CLEAN, _CLEAN, 0.0, 0.0)
-    still = NoiseSchedule((stay,) * read_whole("steps", steps, 1), 1.0, moved=True)
+    still = NoiseSchedule((stay,) * read_count("steps", steps), 1.0, moved=True)
     return DiffusionSampler(_Clean(), still, shape, decode=decode, **options)
 
 
@@ -106,11 +108,11 @@ class Langevin:
 
     def __init__(self, potential: Foresees, step: float | Callable[[int], float] = 0.3, repeats: int = 1) -> None:
         self.name = f"Langevin({name_of(potential)})"
-        if not isinstance(potential, Foresees):
+        if not offers(potential, Foresees):
             raise ArgumentError(f"{self.name}: give the potential that steer is given, whose guesses have a gradient")
         self.potential, self.step, self.repeats = potential, step, read_whole("repeats", repeats, 1)
         if not callable(step):
-            self._read_step(step)
+            self.step = self._read_step(step)
 
     def __call__(self, t: int, state: Latents, level: LogW, alive: Mask, rng: Rng) -> tuple[Latents, LogW]:
         """The moved latents and their levels, in nats. Raises ArgumentError for latents of another sampler."""

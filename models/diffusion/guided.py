@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.base.capabilities import Foresees
+from feynkac.base.capabilities import Foresees, offers
 from feynkac.base.contract import Rows
 from feynkac.base.errors import ArgumentError, ModelError, PotentialError, quote
-from feynkac.base.numbers import as_real, read_whole
+from feynkac.base.numbers import read_finite, read_whole
 from feynkac.base.words import is_word
 from feynkac.models.diffusion.checks import preview_latents, within_memory
 from feynkac.models.diffusion.gradients import Pull
@@ -68,14 +68,13 @@ class Guided(Shifted):
         if not potentials:
             raise ArgumentError("Guided() needs at least one potential whose guesses have a gradient")
         for each in potentials:
-            if not isinstance(each, Foresees):
+            if not offers(each, Foresees):
                 raise ArgumentError(f"Guided({name_of(each)}): give a potential to follow, such as fk.reward(f)")
         if not is_word(through, ("denoiser", "x0hat")):
             raise ArgumentError(f"Guided(through={quote(through)}): choose 'denoiser' or 'x0hat'")
-        if as_real(strength) is None:
-            raise ArgumentError(f"Guided(strength={quote(strength)}): a number, by which the shift is multiplied")
         super().__init__(trust, weighted)
-        self.potentials, self.through, self.strength = potentials, through, strength
+        self.potentials, self.through = potentials, through
+        self.strength = read_finite("Guided: strength", strength, ", by which the shift is multiplied")
         self.inner = read_whole("Guided: inner", inner, 1, ", the steps in which x0hat is moved")
 
     def __repr__(self) -> str:

@@ -16,21 +16,40 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import read_real
+from feynkac.base.numbers import as_real, read_real
 from feynkac.base.sampling import NoiseLevel
+from feynkac.base.words import is_word
 
+KINDS = ("epsilon", "v_prediction", "flow", "sample")
+"""What networks predict."""
 TINY = 1e-30
 """A variance that is as good as none."""
 
 
+class NoStep(ArgumentError):
+    """No step leads from one noise level to another."""
+
+
 @dataclass(frozen=True)
 class Transition:
-    """The law N(alpha_s x0hat + c epshat, std^2) of a latent at noise level `after`, given one at `before`."""
+    """The law N(alpha_s x0hat + c epshat, std^2) of a latent at noise level `after`, given one at `before`.
+
+    Raises ArgumentError for what are no noise levels, and for numbers that cannot be.
+    """
 
     before: NoiseLevel
     after: NoiseLevel
     c: float
     std: float
+
+    def __post_init__(self) -> None:
+        check_levels("Transition", self.before, self.after)
+        for name in ("c", "std"):
+            number = as_real(getattr(self, name))
+            if number is None or (name == "std" and number < 0.0):
+                least = " of at least 0" if name == "std" else ""
+                raise NoStep(f"Transition: {name} is {quote(getattr(self, name))}; it must be a finite number{least}")
+            object.__setattr__(self, name, number)
 
     def mean(self, x0hat: Tensor, epshat: Tensor) -> Tensor:
         """(R, ...) the mean of the next latent."""
@@ -58,9 +77,12 @@ def ancestral(before: NoiseLevel, after: NoiseLevel, eta: float = 1.0) -> Transi
     c^2 = sigma_s^2 - eta^2 v with v = sigma_s^2 (1 - alpha_t^2 sigma_s^2 / (alpha_s^2 sigma_t^2)). With VP levels this
     is DDIM (Song, Meng, Ermon 2021, eq. 12 and 16) and at eta=1 DDPM (Ho et al. 2020, eq. 6); with alpha = 1 the
     ancestral Euler sampler; with alpha = 1 - sigma a stochastic sampler of flow models. Raises ArgumentError for an eta
-    that would need more noise than level s has.
+    that would need more noise than level s has, for a level t without noise and a level s without signal.
     """
     eta = read_real("eta", eta, 0.0, "; 1 is as much noise as DDPM adds")
+    check_levels("ancestral", before, after)
+    if before.sigma == 0.0 or after.alpha == 0.0:
+        raise NoStep(f"no step leads from {before} to {after}: the first has noise, and the second has signal")
     ratio = before.alpha * after.sigma / (after.alpha * before.sigma)
     variance = eta**2 * after.sigma**2 * max(1.0 - ratio**2, 0.0)
     left = after.sigma**2 - variance
@@ -76,6 +98,7 @@ def renoise(before: NoiseLevel, after: NoiseLevel) -> Transition:
 
     Song et al. (2023), Algorithm 1; Luo et al. (2023).
     """
+    check_levels("renoise", before, after)
     return Transition(before, after, 0.0, after.sigma)
 
 
@@ -86,11 +109,28 @@ def there_and_back(step: Transition) -> Transition:
     smaller the step, and the nearer x0hat to E[x0 | x], the nearer it is to leaving the law of the latents at that
     level as it is. Raises ArgumentError for a step that ends no cleaner than it began.
     """
+    if not isinstance(step, Transition):
+        raise ArgumentError(f"there_and_back({quote(step)}): give a Transition")
+    if step.after.alpha == 0.0:
+        raise ArgumentError(f"a step to {step.after} ends in pure noise; there is no way back")
     ratio = step.before.alpha / step.after.alpha
     added = step.before.sigma**2 - (ratio * step.after.sigma) ** 2
     if added < 0.0:
         raise ArgumentError(f"a step from {step.before} to {step.after} ends with more noise; there is no way back")
     return Transition(step.before, step.before, ratio * step.c, math.hypot(ratio * step.std, math.sqrt(added)))
+
+
+def check_levels(who: str, *levels: object) -> None:
+    """Raises ArgumentError for what is no NoiseLevel."""
+    for each in levels:
+        if not isinstance(each, NoiseLevel):
+            raise ArgumentError(f"{who}: {quote(each)} is no noise level; give a NoiseLevel(alpha, sigma)")
+
+
+def check_falling(before: NoiseLevel, after: NoiseLevel) -> None:
+    """Raises ArgumentError where there is more noise beside the signal in `after` than in `before`."""
+    if before.alpha * after.sigma > after.alpha * before.sigma * (1.0 + 1e-9):
+        raise ArgumentError(f"a step from {before} to {after} adds noise; give the noisiest level first")
 
 
 def log_ratio(noise: Tensor, shift: Tensor, std: float) -> Tensor:
@@ -114,15 +154,20 @@ def clean_of(output: Tensor, x: Tensor, noise_level: NoiseLevel, kind: str) -> T
     "v_prediction" expects alpha^2 + sigma^2 = 1 (Salimans, Ho 2022), "flow" alpha = 1 - sigma (Lipman et al. 2023).
     Raises ArgumentError for another kind.
     """
+    check_kind(kind)
     if kind == "epsilon":
         return (x - noise_level.sigma * output) / noise_level.alpha
     if kind == "v_prediction":
         return noise_level.alpha * x - noise_level.sigma * output
     if kind == "flow":
         return x - noise_level.sigma * output
-    if kind == "sample":
-        return output
-    raise ArgumentError(f"prediction {quote(kind)}; it is one of 'epsilon', 'v_prediction', 'flow', 'sample'")
+    return output
+
+
+def check_kind(kind: object) -> None:
+    """Raises ArgumentError for what no network predicts."""
+    if not is_word(kind, KINDS):
+        raise ArgumentError(f"prediction {quote(kind)}; it is one of {', '.join(map(repr, KINDS))}")
 
 
 def square_lengths(x: Tensor) -> Tensor:

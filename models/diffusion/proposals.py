@@ -13,6 +13,7 @@ from feynkac.models.diffusion.kernel import Transition
 from feynkac.models.diffusion.state import Latents
 
 
+@runtime_checkable
 class Proposal(Protocol):
     """How latents are drawn, with the log-ratio of the kernel and of what was drawn from."""
 

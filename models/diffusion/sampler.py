@@ -16,12 +16,12 @@ from feynkac.base.clock import charge
 from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.base.memory import Memory
-from feynkac.base.numbers import read_whole
 from feynkac.models.diffusion.composition import corrector
 from feynkac.models.diffusion.denoisers import Denoiser, Predictor, Recurrent
 from feynkac.models.diffusion.kernel import Transition
 from feynkac.models.diffusion.paths import LatentPath, Past, check_path
 from feynkac.models.diffusion.proposals import BASE, Proposal
+from feynkac.models.diffusion.reading import read_parts
 from feynkac.models.diffusion.saving import check_source, identify_sampler, load_latents, save_latents
 from feynkac.models.diffusion.schedule import NoiseSchedule
 from feynkac.models.diffusion.shifted import Shifted
@@ -42,7 +42,7 @@ class DiffusionSampler:
     `denoiser` may also be any other `Source` of predictions. `shape` is that of one latent. `decode` turns final
     latents (R, ...) into what rewards see; `preview` does so for the clean latents that guesses see, and may be
     cheaper. The network, `decode` and `preview` get at most `batch` rows at a time. A schedule without noise can be
-    sampled, but its particles cannot be copied (see `check_forks`).
+    sampled, but its particles cannot be copied (see `check_forks`). Raises ArgumentError.
     """
 
     denoiser: Denoiser | Predictor | Recurrent | Source
@@ -58,12 +58,9 @@ class DiffusionSampler:
     name = "diffusion sampler"
 
     def __post_init__(self) -> None:
+        for name, value in read_parts(self).items():
+            object.__setattr__(self, name, value)
         self._check_proposal()
-        if self.batch is not None:
-            rows = read_whole("batch", self.batch, 1, ", the rows for one call of the network")
-            object.__setattr__(self, "batch", rows)
-        if self.preview is None:
-            object.__setattr__(self, "preview", self.decode)
 
     def _check_proposal(self) -> None:
         if self.schedule.stochastic or self.proposal is BASE:

@@ -11,10 +11,20 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from feynkac.base.arrays import read_array
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import read_real, read_whole
+from feynkac.base.lists import as_list, as_sequence
+from feynkac.base.numbers import find_shape, read_count, read_flag, read_positive, read_real, read_whole
 from feynkac.base.sampling import NoiseLevel
-from feynkac.models.diffusion.kernel import Transition, ancestral, renoise, there_and_back
+from feynkac.models.diffusion.kernel import (
+    Transition,
+    ancestral,
+    check_falling,
+    check_levels,
+    renoise,
+    there_and_back,
+)
+from feynkac.smc.checks import call
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,8 @@ class NoiseSchedule:
 
     A transition need not begin at the noise level where the last one ended: some schedulers step to one and tell the
     network another. The law is that of the chain as it is run.
+
+    Raises ArgumentError for what are no transitions, and for a start that is not above 0.
     """
 
     transitions: tuple[Transition, ...]
@@ -32,8 +44,16 @@ class NoiseSchedule:
     """Whether moves change the latents where no transition does, as those of a `generator`."""
 
     def __post_init__(self) -> None:
-        if not self.transitions:
-            raise ArgumentError("a noise schedule needs at least one transition")
+        steps = as_sequence(self.transitions)
+        if not steps or not all(isinstance(each, Transition) for each in steps):
+            raise ArgumentError(
+                f"NoiseSchedule: transitions is {quote(self.transitions)}; give one Transition at least, as those of "
+                "ddpm(50).transitions are"
+            )
+        object.__setattr__(self, "transitions", tuple(steps))
+        start = read_positive("NoiseSchedule: start", self.start, ", the standard deviation of the first latent")
+        object.__setattr__(self, "start", start)
+        object.__setattr__(self, "moved", read_flag("NoiseSchedule: moved", self.moved))
 
     def __len__(self) -> int:
         return len(self.transitions)
@@ -53,8 +73,17 @@ class NoiseSchedule:
 def chain(
     noise_levels: Sequence[NoiseLevel], kernel: Callable[[NoiseLevel, NoiseLevel], Transition], start: float
 ) -> NoiseSchedule:
-    """`kernel` between each two of the (S + 1) `noise_levels`, the noisiest first."""
-    return NoiseSchedule(tuple(kernel(t, s) for t, s in itertools.pairwise(noise_levels)), start)
+    """`kernel` between each two of the (S + 1) `noise_levels`, the noisiest first. Raises ArgumentError."""
+    levels = as_list(noise_levels)
+    if levels is None or len(levels) < 2:
+        raise ArgumentError(f"chain(noise_levels={quote(noise_levels)}): give two at least, the noisiest first")
+    if isinstance(kernel, type) or not callable(kernel):
+        raise ArgumentError(f"chain(kernel={quote(kernel)}): give a function of two noise levels, such as ancestral")
+    check_levels("chain", *levels)
+    for t, s in itertools.pairwise(levels):
+        check_falling(t, s)
+    steps = [call(kernel, t, s, of=kernel, error=ArgumentError) for t, s in itertools.pairwise(levels)]
+    return NoiseSchedule(tuple(steps), start)
 
 
 def linear_alphas_bar(train_steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> NDArray[np.float64]:
@@ -63,8 +92,16 @@ def linear_alphas_bar(train_steps: int = 1000, first: float = 1e-4, last: float 
 
 
 def vp_noise_levels(steps: int, alphas_bar: ArrayLike | None = None) -> list[NoiseLevel]:
-    """(steps + 1) noise levels, evenly spaced over the times of training and ending without noise."""
-    bars = linear_alphas_bar() if alphas_bar is None else np.asarray(alphas_bar, dtype=np.float64)
+    """(steps + 1) noise levels, evenly spaced over the times of training and ending without noise.
+
+    Raises ArgumentError for more steps than there are times, and for `alphas_bar` that do not fall within 0 and 1.
+    """
+    bars = linear_alphas_bar() if alphas_bar is None else read_array("alphas_bar", alphas_bar)
+    falls = bars.ndim == 1 and len(bars) > 0 and bars[0] > 0.0 and not (np.diff(bars) > 0.0).any()
+    if not falls or bars[0] > 1.0 or bars[-1] < 0.0:
+        raise ArgumentError(
+            f"alphas_bar is {quote(alphas_bar)}; give alpha^2 at each time of training, falling from near 1 to near 0"
+        )
     steps = read_whole("steps", steps, 1)
     if steps > len(bars):
         raise ArgumentError(f"{steps} steps; between 1 and the {len(bars)} of training")
@@ -91,16 +128,23 @@ def lcm(steps: int, alphas_bar: ArrayLike | None = None) -> NoiseSchedule:
 
 
 def euler_ancestral(sigmas: Sequence[float], eta: float = 1.0) -> NoiseSchedule:
-    """The ancestral Euler sampler on x = x0 + sigma eps, from `sigmas[0]` down; a final 0 is added if it is missing."""
-    ends = [*sigmas] if sigmas[-1] == 0.0 else [*sigmas, 0.0]
-    noise_levels = [NoiseLevel(1.0, float(sigma), float(sigma)) for sigma in ends]
-    return chain(noise_levels, lambda t, s: ancestral(t, s, eta), float(ends[0]))
+    """The ancestral Euler sampler on x = x0 + sigma eps, from `sigmas[0]` down; a final 0 is added if it is missing.
+
+    Raises ArgumentError for sigmas that do not fall.
+    """
+    ends = _fall("euler_ancestral: sigmas", sigmas)
+    noise_levels = [NoiseLevel(1.0, sigma, sigma) for sigma in ends]
+    return chain(noise_levels, lambda t, s: ancestral(t, s, eta), ends[0])
 
 
 def karras_sigmas(steps: int, lowest: float = 0.002, highest: float = 80.0, rho: float = 7.0) -> list[float]:
-    """(steps,) noise levels from `highest` to `lowest`, even in sigma^(1/rho) (Karras et al. 2022, eq. 5)."""
-    steps, rho = read_whole("steps", steps, 1), read_real("rho", rho, 1.0)
-    if not 0.0 < lowest <= highest < math.inf:
+    """(steps,) noise levels from `highest` to `lowest`, even in sigma^(1/rho) (Karras et al. 2022, eq. 5).
+
+    Raises ArgumentError for numbers that cannot be.
+    """
+    steps, rho = read_count("steps", steps), read_real("rho", rho, 1.0)
+    lowest, highest = read_positive("lowest", lowest), read_positive("highest", highest)
+    if not lowest <= highest:
         raise ArgumentError(f"karras_sigmas(lowest={quote(lowest)}, highest={quote(highest)}): 0 < lowest <= highest")
     return (np.linspace(highest ** (1 / rho), lowest ** (1 / rho), steps) ** rho).tolist()
 
@@ -122,7 +166,7 @@ def edm(
     Their random turns between the steps are left out: they change nothing where the network turns with its input.
     Raises ArgumentError for sigmas that do not fall, for a churn below 0, and for other numbers that cannot be.
     """
-    lows = _fall(sigmas)
+    lows = _fall("edm: sigmas", sigmas)
     churns = np.broadcast_to(_read_churn(churn, len(lows) - 1), len(lows) - 1).tolist()
     noise_scale, step_scale = read_real("noise_scale", noise_scale, 0.0), read_real("step_scale", step_scale, 0.0)
     raised = [(1.0 + rise) * low for rise, low in zip(churns, lows, strict=False)]
@@ -142,11 +186,17 @@ def flow(steps: int | Sequence[float], eta: float = 1.0) -> NoiseSchedule:
 
     `steps`: a number of even steps from sigma = 1, or the sigmas. eta=0 would be the flow's ODE, which cannot be
     steered; every eta has the same marginals as long as x0hat is E[x0 | x] (Albergo et al. 2023, Corollary 18).
+
+    Raises ArgumentError for sigmas that do not fall, or are above 1.
     """
-    sigmas = [*steps] if isinstance(steps, Sequence | np.ndarray) else _space(read_whole("steps", steps, 1))
-    ends = sigmas if sigmas[-1] == 0.0 else [*sigmas, 0.0]
+    if find_shape(steps) == () and as_list(steps) is None:
+        ends = _space(read_count("steps", steps, ", or the sigmas, from 1 down to 0"))
+    else:
+        ends = _fall("flow: steps", steps)
+    if ends[0] > 1.0:
+        raise ArgumentError(f"flow: the noisiest sigma is {ends[0]}; that of pure noise is 1")
     noise_levels = [NoiseLevel(1.0 - sigma, sigma, sigma) for sigma in ends]
-    return chain(noise_levels, lambda t, s: ancestral(t, s, eta), float(ends[0]))
+    return chain(noise_levels, lambda t, s: ancestral(t, s, eta), ends[0])
 
 
 def revisit(schedule: NoiseSchedule, times: int) -> NoiseSchedule:
@@ -154,9 +204,12 @@ def revisit(schedule: NoiseSchedule, times: int) -> NoiseSchedule:
 
     What a step has pulled apart can settle at its level before the next; the network is asked `times` as often. This is
     the resampling of RePaint (Lugmayr et al. 2022), and what recurrent guidance does. The law p that is steered is that
-    of the longer chain. A first level of pure noise has nothing that could settle.
+    of the longer chain. A first level of pure noise has nothing that could settle. Raises ArgumentError.
     """
-    times = read_whole("times", times, 1)
+    if not isinstance(schedule, NoiseSchedule):
+        raise ArgumentError(f"revisit({quote(schedule)}): give a NoiseSchedule, such as ddpm(50)")
+    times = read_count("times", times)
+    read_count("revisit: the number of steps", times * len(schedule))
     steps = list[Transition]()
     for step in schedule.transitions:
         inner = times - 1 if step.before.alpha > 0.0 else 0
@@ -168,19 +221,19 @@ def _space(steps: int) -> list[float]:
     return np.linspace(1.0, 0.0, steps + 1).tolist()
 
 
-def _fall(sigmas: Sequence[float]) -> list[float]:
-    """`sigmas` with a final 0. Raises ArgumentError unless each is below the one before."""
-    ends = [float(sigma) for sigma in sigmas]
-    ends = ends if ends and ends[-1] == 0.0 else [*ends, 0.0]
-    if len(ends) < 2 or not all(s < t < math.inf for t, s in itertools.pairwise(ends)):
-        raise ArgumentError(f"the noise levels {ends} of edm() must fall, from the noisiest to 0; see karras_sigmas")
-    return ends
+def _fall(name: str, sigmas: object) -> list[float]:
+    """`sigmas` with a final 0. Raises ArgumentError, by the `name` of the argument, unless each is below the last."""
+    given = read_array(name, sigmas, "give standard deviations of the noise, from the noisiest down to 0")
+    ends = given if given.ndim != 1 or given[-1:].tolist() == [0.0] else np.append(given, 0.0)
+    if ends.ndim != 1 or len(ends) < 2 or not (np.diff(ends) < 0.0).all():
+        raise ArgumentError(f"{name} is {quote(sigmas)}; noise levels must fall to 0, as karras_sigmas do")
+    return ends.tolist()
 
 
 def _read_churn(churn: float | Sequence[float], steps: int) -> NDArray[np.float64]:
     """() or (steps,) by how much each step raises the noise."""
-    rises = np.asarray(churn, dtype=np.float64)
-    if rises.shape not in ((), (steps,)) or not bool(((rises >= 0.0) & (rises < math.inf)).all()):
+    rises = read_array("edm: churn", churn, "give a number of at least 0, or one for each step")
+    if rises.shape not in ((), (steps,)) or not bool((rises >= 0.0).all()):
         raise ArgumentError(
             f"edm(churn={quote(churn)}): one number of at least 0, or one for each of the {steps} steps"
         )

@@ -15,7 +15,7 @@ from torch import Tensor
 from feynkac.base.errors import ArgumentError, FeynkacError, ModelError, quote
 from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.denoisers import Prediction
-from feynkac.models.diffusion.kernel import Transition, clean_of, noise_of
+from feynkac.models.diffusion.kernel import NoStep, Transition, clean_of, noise_of
 from feynkac.models.diffusion.schedule import NoiseSchedule
 from feynkac.models.diffusion.scheduler_advice import advise
 from feynkac.models.diffusion.scheduler_kernels import KERNELS, Kernel, forgets, is_inverted
@@ -85,6 +85,8 @@ def _list_transitions(scheduler: Any, name: str, kernel: Kernel, eta: float | No
     finite = not isinstance(sigmas, Tensor) or bool(sigmas.isfinite().all())
     try:
         found = tuple(kernel.transitions(scheduler, eta)) if finite else ()
+    except NoStep:
+        found = ()
     except FeynkacError:
         raise
     except (ArithmeticError, ValueError, IndexError):

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import as_real, read_real
+from feynkac.base.numbers import read_finite, read_limit, read_real, read_share
 from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.checks import run_in_parts
 from feynkac.models.diffusion.composition import Composition
-from feynkac.models.diffusion.denoisers import Denoiser, Prediction, Predictor, ask
+from feynkac.models.diffusion.denoisers import Denoiser, Prediction, Predictor, ask, check_denoiser
 from feynkac.models.diffusion.shifted import Shifted
 from feynkac.models.diffusion.state import PROPOSAL_CARRY, Latents
 from feynkac.models.diffusion.tree import gather
@@ -40,7 +40,7 @@ class Concept:
     stay as they are, those that the concept changes least. It is applied while the noise has a standard deviation of
     at most `start` (the warm-up is over) and at least `stop` (the cool-down has not begun).
 
-    Raises ArgumentError for other numbers than these.
+    Raises ArgumentError for what is no denoiser, and for other numbers than these.
     """
 
     denoiser: Denoiser | Predictor
@@ -50,11 +50,15 @@ class Concept:
     stop: float = 0.0
 
     def __post_init__(self) -> None:
-        if as_real(self.scale) is None:
-            raise ArgumentError(f"Concept(scale={quote(self.scale)}): a number, below 0 to move away from the concept")
-        if not 0.0 <= read_real("Concept: threshold", self.threshold, 0.0) < 1.0:
-            raise ArgumentError(f"Concept(threshold={quote(self.threshold)}): a share from 0 to less than 1")
-        if not 0.0 <= self.stop < self.start:
+        check_denoiser("Concept", self.denoiser)
+        scale = read_finite("Concept: scale", self.scale, ", below 0 to move away from the concept")
+        threshold = read_share("Concept: threshold", self.threshold)
+        if threshold == 1.0:
+            raise ArgumentError("Concept: threshold is 1, which leaves all as it is; give a share below 1")
+        start, stop = (read_limit(f"Concept: {name}", getattr(self, name)) for name in ("start", "stop"))
+        for name, value in (("scale", scale), ("threshold", threshold), ("start", start), ("stop", stop)):
+            object.__setattr__(self, name, value)
+        if not self.stop < self.start:
             raise ArgumentError(
                 f"Concept(start={quote(self.start)}, stop={quote(self.stop)}): standard deviations "
                 "of the noise, the larger first"
@@ -89,13 +93,11 @@ class SemanticGuidance:
     ) -> None:
         if not concepts or not all(isinstance(each, Concept) for each in concepts):
             raise ArgumentError("SemanticGuidance(): give one or more Concept(denoiser, scale)")
+        if plain is not None:
+            check_denoiser("SemanticGuidance: plain", plain)
         self.concepts, self.plain = concepts, plain
         self.momentum = read_real("SemanticGuidance: momentum", momentum, 0.0)
-        self.decay = read_real("SemanticGuidance: decay", decay, 0.0)
-        if self.decay > 1.0:
-            raise ArgumentError(
-                f"SemanticGuidance(decay={quote(decay)}): the share of the momentum that is kept, at most 1"
-            )
+        self.decay = read_share("SemanticGuidance: decay", decay, ", the share of the momentum that is kept")
 
     def find_change(
         self, x: Tensor, t: NoiseLevel, said: Prediction, carry: Tensor | None
@@ -137,7 +139,8 @@ class EditedDenoiser:
                 "a Composition cannot be edited: its weights are those of its own scores; edit its experts' network, "
                 "or give the sampler proposal=EditedProposal(guidance), which keeps the composition as the target"
             )
-        self.denoiser, self.guidance = denoiser, guidance
+        check_denoiser("EditedDenoiser", denoiser)
+        self.denoiser, self.guidance = denoiser, _check_guidance("EditedDenoiser", guidance)
 
     def predict_next(self, x: Tensor, t: NoiseLevel, carry: Tensor | None, /) -> Prediction:
         """x0hat and epshat (R, ...) with the edit, and the momentum as `carry`."""
@@ -157,7 +160,7 @@ class EditedProposal(Shifted):
 
     def __init__(self, guidance: SemanticGuidance, trust: float | None = 1.0, weighted: bool = True) -> None:
         super().__init__(trust, weighted)
-        self.guidance = guidance
+        self.guidance = _check_guidance("EditedProposal", guidance)
 
     def __repr__(self) -> str:
         biased = "" if self.weighted else ", weighted=False: biased"
@@ -183,6 +186,12 @@ class EditedProposal(Shifted):
         carry = gather(state.carry.get(PROPOSAL_CARRY), rows)
         with torch.no_grad():
             return part, *self.guidance.find_change(gather(state.x, rows), state.noise_level, said, carry)
+
+
+def _check_guidance(who: str, guidance: object) -> SemanticGuidance:
+    if not isinstance(guidance, SemanticGuidance):
+        raise ArgumentError(f"{who}(guidance={quote(guidance)}): give a SemanticGuidance(Concept(denoiser, scale))")
+    return guidance
 
 
 def _add(terms: Iterable[Tensor], like: Tensor) -> Tensor:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from numbers import Real
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.errors import ArgumentError
+from feynkac.base.numbers import read_flag, read_limit
 from feynkac.models.diffusion.kernel import log_ratio, square_lengths
 
 if TYPE_CHECKING:
@@ -30,9 +30,8 @@ class Shifted:
 
     def __init__(self, trust: float | None, weighted: bool) -> None:
         name = type(self).__name__
-        if trust is not None and not (isinstance(trust, Real) and trust >= 0.0):
-            raise ArgumentError(f"{name}(trust={quote(trust)}): a bound in nats, at least 0")
-        self.trust, self.weighted = trust, weighted
+        self.trust = None if trust is None else read_limit(f"{name}: trust", trust, ", in nats; None is no bound")
+        self.weighted = read_flag(f"{name}: weighted", weighted)
 
     def toward(self, state: Latents, part: Rows) -> Tensor:
         """(R, ...) by how much x0hat of the rows in `part` is to move."""

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from feynkac.base.contract import LogW, Rng, Rows
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_list
 from feynkac.models.diffusion.composition import power_of, start_of
-from feynkac.models.diffusion.denoisers import Denoiser, Prediction, Predictor, Recurrent, predict
+from feynkac.models.diffusion.denoisers import Denoiser, Prediction, Predictor, Recurrent, check_denoiser, predict
 from feynkac.models.diffusion.gradients import Pull, pull_back, require_graph
 from feynkac.models.diffusion.paths import LatentPath
 from feynkac.models.diffusion.proposals import Replayable, keeps_graph
@@ -84,12 +85,20 @@ class Source(Protocol):
 
 
 class Denoisers:
-    """The denoisers of one or more problems as a source: row by row, in batches, at any level and any time."""
+    """The denoisers of one or more problems as a source: row by row, in batches, at any level and any time.
+
+    Raises ArgumentError for what are no denoisers, and for compositions whose powers have different sums.
+    """
 
     seeds = None
 
     def __init__(self, denoisers: Sequence[Denoiser | Predictor | Recurrent]) -> None:
-        self.denoisers = tuple(denoisers)
+        listed = as_list(denoisers)
+        if not listed:
+            raise ArgumentError(f"Denoisers({quote(denoisers)}): give a list of one denoiser at least")
+        for each in listed:
+            check_denoiser("Denoisers", each)
+        self.denoisers = tuple(listed)
         powers = [power_of(each) for each in self.denoisers]
         self.power = powers[0]
         if not np.allclose(powers, self.power, rtol=1e-9, atol=0.0):

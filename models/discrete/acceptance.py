@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.capabilities import Ranks, has
 from feynkac.base.contract import LogW, Mask, Rows
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.masks import States, TokenConstraint
 from feynkac.models.discrete.automata import CanvasAutomaton, compile_constraints
 from feynkac.models.discrete.canvas import Canvas
@@ -81,10 +82,14 @@ class AutomatonGuided:
     """Draws the values of a step from the denoiser's posterior given that the finished text is accepted.
 
     Where a step draws clean tokens they are drawn jointly, from left to right, exactly; in the middle of uniform
-    diffusion each position follows its own constrained posterior.
+    diffusion each position follows its own constrained posterior. Raises ArgumentError.
     """
 
     def __init__(self, automaton: CanvasAutomaton) -> None:
+        if not isinstance(automaton, CanvasAutomaton):
+            raise ArgumentError(
+                f"AutomatonGuided({quote(automaton)}): give a CanvasAutomaton, as build_automaton makes"
+            )
         self.automaton = automaton
 
     def draw(self, t: int, canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws) -> tuple[Tokens, LogW]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.arrays import read_array
+from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.numbers import read_flag, read_share
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
 from feynkac.models.discrete.schedules import Schedule, linear
 
@@ -14,7 +16,8 @@ class ChainDenoiser:
     """p(x_0 at each position | canvas) for a Markov chain of `initial` (K,) and `transition` (K, K) probabilities.
 
     Masks (token K) tell nothing; with `uniform` noise a token is the clean one with probability alpha(t) and any of
-    the K otherwise. Exact by forward-backward. Raises ArgumentError for rows that are no probabilities.
+    the K otherwise. Exact by forward-backward. Raises ArgumentError for shapes that do not fit, and for rows that are
+    no probabilities.
     """
 
     def __init__(
@@ -25,12 +28,20 @@ class ChainDenoiser:
         uniform: bool = False,
         alpha: Schedule = linear,
     ) -> None:
-        self.initial = np.asarray(initial, np.float64)
-        self.transition = np.asarray(transition, np.float64)
+        self.initial = read_array("ChainDenoiser: initial", initial)
+        self.transition = read_array("ChainDenoiser: transition", transition)
+        k = self.initial.size
+        if self.initial.shape != (k,) or self.transition.shape != (k, k) or not k:
+            raise ArgumentError(
+                f"ChainDenoiser: initial has shape {self.initial.shape} and transition {self.transition.shape}; give "
+                "(K,) and (K, K) probabilities"
+            )
+        if isinstance(alpha, type) or not callable(alpha):
+            raise ArgumentError(f"ChainDenoiser: alpha is {quote(alpha)}; give a function of the time, such as linear")
         rows = np.vstack([self.initial, self.transition])
         if (rows < 0.0).any() or not np.allclose(rows.sum(axis=1), 1.0, rtol=0.0, atol=1e-12):
             raise ArgumentError("initial and the rows of transition must be probabilities that sum to 1")
-        self.time_independent = not uniform
+        self.time_independent = not read_flag("ChainDenoiser: uniform", uniform)
         self._alpha = alpha
 
     def log_probs(self, tokens: Tokens, t: float) -> LogProbs:
@@ -66,5 +77,5 @@ class ChainDenoiser:
         equal = (tokens[..., None] == np.arange(k)).astype(np.float64)
         if self.time_independent:
             return np.where((tokens == k)[..., None], 1.0, equal)
-        alpha = self._alpha(t)
+        alpha = read_share("what the schedule alpha returns", self._alpha(t))
         return alpha * equal + (1.0 - alpha) / k

@@ -15,9 +15,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from feynkac.base.arrays import read_truth_array, read_whole_array
+from feynkac.base.capabilities import offers
 from feynkac.base.contract import Mask
-from feynkac.base.errors import ConstraintError
+from feynkac.base.errors import ArgumentError, ConstraintError, quote
 from feynkac.base.masks import TokenAutomaton, TokenConstraint
+from feynkac.base.numbers import read_count, read_whole
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.discrete.denoiser import Tokens
 
@@ -29,7 +32,10 @@ _CELLS = 1 << 20
 
 @dataclass(frozen=True)
 class CanvasAutomaton:
-    """S states over C classes of tokens. What follows the end of a text is not looked at."""
+    """S states over C classes of tokens. What follows the end of a text is not looked at.
+
+    Raises ArgumentError for shapes that do not fit, and for numbers of states and classes that there are not.
+    """
 
     delta: NDArray[np.int64]
     """(S, C) next state."""
@@ -38,6 +44,26 @@ class CanvasAutomaton:
     token_class: NDArray[np.int64]
     """(K,) the class of each token; tokens of one class have the same moves."""
     start: int = 0
+
+    def __post_init__(self) -> None:
+        delta = np.ascontiguousarray(read_whole_array("CanvasAutomaton: delta", self.delta))
+        accept = read_truth_array("CanvasAutomaton: accept", self.accept)
+        token_class = read_whole_array("CanvasAutomaton: token_class", self.token_class)
+        start = read_whole("CanvasAutomaton: start", self.start, 0)
+        if delta.ndim != 2 or not delta.size or accept.shape != delta.shape[:1] or token_class.ndim != 1:
+            raise ArgumentError(
+                f"CanvasAutomaton: delta has the shape {delta.shape}, accept {accept.shape} and token_class "
+                f"{token_class.shape}; they are (S, C), (S,) and (K,)"
+            )
+        states, classes = delta.shape
+        # Compiled code goes by these numbers, and does not look whether there are such rows.
+        if not _lie_below(delta, states) or not _lie_below(token_class, classes) or start >= states:
+            raise ArgumentError(
+                f"CanvasAutomaton: states are numbered from 0 to {states - 1}, and classes of tokens from 0 to "
+                f"{classes - 1}; others are among them"
+            )
+        for name, value in (("delta", delta), ("accept", accept), ("token_class", token_class), ("start", start)):
+            object.__setattr__(self, name, value)
 
     def sum_classes(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
         """(R, L, C) probabilities of the classes from those of the tokens (R, L, K)."""
@@ -70,6 +96,10 @@ class CanvasAutomaton:
         for column in self.token_class[tokens].T:
             state = self.delta[state, column]
         return self.accept[state]
+
+
+def _lie_below(numbers: NDArray[np.int64], count: int) -> bool:
+    return bool(((numbers >= 0) & (numbers < count)).all())
 
 
 @njit(cache=True)
@@ -120,8 +150,14 @@ def forward(alpha, pc, delta):
 def build_automaton(vocabulary: Vocabulary, constraints: Sequence[TokenConstraint], length: int) -> CanvasAutomaton:
     """The automaton of all `constraints` at once, over the tokens of a canvas of `length` positions.
 
-    Raises ConstraintError for more than MAX_STATES states.
+    Raises ConstraintError for more than MAX_STATES states, ArgumentError for what is no vocabulary or no constraint.
     """
+    if not isinstance(vocabulary, Vocabulary) or not all(offers(each, TokenConstraint) for each in constraints):
+        raise ArgumentError(
+            f"build_automaton({quote(vocabulary)}, {quote(constraints)}): give a Vocabulary and a list of constraints, "
+            "such as fk.regex(pattern)"
+        )
+    length = read_count("build_automaton: length", length)
     automata = [constraint.automaton(vocabulary) for constraint in constraints]
     name = " * ".join(constraint.name for constraint in constraints)
     ends = vocabulary.ends

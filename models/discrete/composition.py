@@ -27,8 +27,10 @@ from numpy.typing import NDArray
 
 from feynkac.base.capabilities import IgnoresTime
 from feynkac.base.contract import LogW, Mask
-from feynkac.base.errors import ArgumentError, ModelError
-from feynkac.models.discrete.denoiser import LogitsDenoiser, LogProbs, Tokens
+from feynkac.base.errors import ArgumentError, ModelError, quote
+from feynkac.base.lists import as_sequence
+from feynkac.base.numbers import read_finite
+from feynkac.models.discrete.denoiser import LogitsDenoiser, LogProbs, Tokens, check_denoiser
 
 if TYPE_CHECKING:
     from feynkac.models.discrete.kernel import Kernel
@@ -37,12 +39,14 @@ if TYPE_CHECKING:
 class Composition:
     """prod_i p_i(x)^beta_i as the denoiser of a `DiscreteDiffusion`; its evidence is that of the product.
 
-    Powers may be negative, where the other experts allow no token that such an expert rules out.
+    Powers may be negative, where the other experts allow no token that such an expert rules out. Raises ArgumentError
+    for what are no pairs of a denoiser and its power, and for powers whose sum is not above 0.
     """
 
     def __init__(self, *experts: tuple[LogitsDenoiser, float]) -> None:
-        self.experts = tuple(denoiser for denoiser, _ in experts)
-        self.powers = tuple(float(beta) for _, beta in experts)
+        pairs = [_read_expert(each) for each in experts]
+        self.experts = tuple(denoiser for denoiser, _ in pairs)
+        self.powers = tuple(beta for _, beta in pairs)
         self.power = math.fsum(self.powers)
         if not experts or not self.power > 0.0 or not math.isfinite(self.power):
             raise ArgumentError(f"the powers of experts add up to {self.power}; their product needs a sum above 0")
@@ -66,6 +70,14 @@ class Composition:
         return (self.power - 1.0) * kernel.log_blank(length, k)
 
 
+def _read_expert(expert: Any) -> tuple[LogitsDenoiser, float]:
+    pair = as_sequence(expert)
+    if pair is None or len(pair) != 2:
+        raise ArgumentError(f"Composition({quote(expert)}): give pairs, each a denoiser and its power")
+    check_denoiser("Composition", pair[0])
+    return pair[0], read_finite("Composition: a power", pair[1])
+
+
 def anneal(denoiser: LogitsDenoiser, power: float) -> Composition:
     """p(x)^power: above 1 typical samples, below 1 diverse ones."""
     return Composition((denoiser, power))
@@ -81,7 +93,8 @@ def guide(conditional: LogitsDenoiser, unconditional: LogitsDenoiser, scale: flo
 
     At scale 1 it is the conditional model, above it more than that (Ho, Salimans 2021).
     """
-    return Composition((conditional, scale), (unconditional, 1.0 - scale))
+    power = read_finite("guide: scale", scale)
+    return Composition((conditional, power), (unconditional, 1.0 - power))
 
 
 def sum_normalisers(log_c: LogProbs, moved: Mask) -> LogW:

@@ -6,7 +6,7 @@ ever steered, so that both halves have exact probabilities.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from feynkac.models.discrete.denoiser import LogProbs, Tokens
 from feynkac.models.discrete.draws import Draws
 
 
+@runtime_checkable
 class Kernel(Protocol):
     """One reverse process over canvases of L tokens, K clean ones and maybe the mask, which is token K."""
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from feynkac.base.contract import Mask, Rows
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.numbers import read_count, read_share, read_whole
 from feynkac.base.words import is_word
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
 from feynkac.models.discrete.draws import Draws
@@ -51,12 +52,10 @@ class MaskedNoise(_Hiding):
     """
 
     def __init__(self, steps: int, alpha: Schedule = linear, remask: float = 0.0) -> None:
-        if not 0.0 <= remask <= 1.0:
-            raise ArgumentError(f"remask={remask}; it is the share of the largest remasking rate, from 0 to 1")
-        self.steps = steps
-        self.remask = remask
-        self.permanent = remask == 0.0
+        self.remask = read_share("remask", remask, ", the share of the largest remasking rate")
+        self.permanent = self.remask == 0.0
         self._alpha = make_grid(steps, alpha)
+        self.steps = len(self._alpha) - 1
 
     def noise_level(self, i: int) -> float:
         return 1.0 - i / self.steps
@@ -108,7 +107,8 @@ class Unmask(_Hiding):
     permanent = True
 
     def __init__(self, length: int, per_step: int = 1, order: Order = "random") -> None:
-        if not 1 <= per_step <= length:
+        length, per_step = read_count("length", length), read_whole("per_step", per_step, 1)
+        if per_step > length:
             raise ArgumentError(f"per_step={per_step} of {length} positions; reveal at least one and at most all")
         if not is_word(order, ("random", "left", "confident")):
             raise ArgumentError(f"order={quote(order)}; it must be 'random', 'left' or 'confident'")
@@ -150,15 +150,15 @@ class UniformNoise:
     """Uniform discrete diffusion: noise replaces a token by a random one, and a step may change any position.
 
     p(x_s | x_t) = sum over x_0 of p(x_0 | x_t) q(x_s | x_t, x_0), each position by itself (D3PM; Austin et al. 2021,
-    equations 3 and 4): exact for one position at a time if the denoiser is.
+    equations 3 and 4): exact for one position at a time if the denoiser is. Raises ArgumentError.
     """
 
     permanent = False
     hides = False
 
     def __init__(self, steps: int, alpha: Schedule = linear) -> None:
-        self.steps = steps
         self._alpha = make_grid(steps, alpha)
+        self.steps = len(self._alpha) - 1
 
     def blank(self, n: int, length: int, k: int, draws: Draws) -> Tokens:
         tokens = np.empty((n, length), dtype=np.int64)

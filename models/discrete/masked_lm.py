@@ -10,14 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from feynkac.base.arguments import suggest_names
+from feynkac.base.capabilities import offers
 from feynkac.base.errors import ArgumentError, ModelError, quote
-from feynkac.base.numbers import read_real, read_whole
+from feynkac.base.numbers import read_count, read_flag, read_positive, read_whole
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.discrete.denoiser import Tokens
 from feynkac.models.discrete.frames import Framed, RankedFrame
 from feynkac.models.discrete.kernel import Kernel
 from feynkac.models.discrete.kernels import Unmask
-from feynkac.models.discrete.masked_loading import count_positions, load, share_weights
+from feynkac.models.discrete.masked_loading import count_positions, load, move, share_weights
 from feynkac.models.discrete.masked_tokens import MaskedTokens, check_masks, encode, read_ids, read_tokens, write_chat
 from feynkac.models.discrete.model import DiscreteDiffusion
 from feynkac.models.discrete.proposals import Proposal
@@ -66,13 +67,11 @@ class MaskedLM:
     ) -> None:
         if not isinstance(model, torch.nn.Module):
             raise ArgumentError(f"the model is {quote(model)}; give one of transformers, MaskedLM(model, tokenizer)")
-        if not hasattr(tokenizer, "mask_token_id"):
+        if isinstance(tokenizer, type) or not hasattr(tokenizer, "mask_token_id"):
             raise ArgumentError(f"the tokenizer is {quote(tokenizer)}; give the model's, MaskedLM(model, tokenizer)")
         self.model, self.tokenizer = model, tokenizer
-        self.shifted = shifted
-        self.temperature = read_real("temperature", temperature, 0.0)
-        if self.temperature == 0.0:
-            raise ArgumentError("temperature is 0; it divides the logits, and must be above 0")
+        self.shifted = read_flag("shifted", shifted)
+        self.temperature = read_positive("temperature", temperature, "; it divides the logits")
         self.top = None if top is None else read_whole("top", top, 1, ", or None to keep all")
         self.batch = None if batch is None else read_whole("batch", batch, 1)
         self._twin = share_weights(model)
@@ -98,8 +97,9 @@ class MaskedLM:
         import inspect
 
         own = {key: options.pop(key) for key in inspect.signature(cls).parameters if key in options}
+        move(torch.nn.Linear(1, 1), device)  # before weights are read for it
         model, tokenizer = load(name, dtype, {"trust_remote_code": False, **options})
-        return cls(model if device is None else model.to(device), tokenizer, **own)
+        return cls(move(model, device), tokenizer, **own)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -169,7 +169,7 @@ class MaskedLM:
             raise ArgumentError("give the prompt as one of text and chat=")
         if length is None:
             raise ArgumentError("length is missing: how many tokens are to be written, lm.prompt(text, 64)")
-        n = read_whole("length", length, 1, " tokens")
+        n = read_count("length", length, " tokens")
         if text is None:
             before, after = encode(self.tokenizer, write_chat(self.tokenizer, chat), special=False), list[int]()
         else:
@@ -186,8 +186,8 @@ class MaskedLM:
                 f"reads {window} at most; write a shorter one"
             )
         n = int((given < 0).sum())
-        kernel = kernel or self._kernels.setdefault(n, Unmask(n))
-        if not kernel.hides:
+        kernel = self._kernels.setdefault(n, Unmask(n)) if kernel is None else kernel
+        if offers(kernel, Kernel) and not kernel.hides:
             raise ArgumentError(
                 f"{type(kernel).__name__} has no masks; give a masked language model Unmask or MaskedNoise"
             )

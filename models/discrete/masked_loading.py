@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+import os
 from typing import Any
 
 import torch
 from torch import nn
 
-from feynkac.base.errors import ModelError
+from feynkac.base.errors import ModelError, quote
 
 
 def load(name: str, dtype: torch.dtype | str, options: dict[str, Any]) -> tuple[Any, Any]:
     """A model and its tokenizer, by a hub id or from a folder. Raises ModelError."""
     from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
+    if not isinstance(name, str | os.PathLike):
+        raise ModelError(f"the model is {quote(name)}; give its id on the hub, or the path of a folder, as a text")
     own = {key: options[key] for key in ("revision", "token", "cache_dir", "trust_remote_code") if key in options}
     try:
         config = AutoConfig.from_pretrained(name, **own)
@@ -29,6 +32,17 @@ def load(name: str, dtype: torch.dtype | str, options: dict[str, Any]) -> tuple[
             f"cannot load a masked language model from '{name}': {reason} Give the id of one on the hub, or the "
             "path of a folder that holds config.json, weights and tokenizer."
         ) from cause
+
+
+def move(model: Any, device: Any) -> Any:
+    """The model on a device; None leaves it where it is. Raises ModelError for a device that is not there."""
+    try:
+        if device is None or (isinstance(device, str | torch.device) and torch.device(device).type != "meta"):
+            return model if device is None else model.to(device)
+    except Exception as cause:
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
+        raise ModelError(f"cannot move the model to {quote(str(device))}: {reason}") from cause
+    raise ModelError(f"device is {quote(device)}; give a name such as 'cuda', 'cuda:1' or 'cpu', or leave it out")
 
 
 def _list_own(config: Any) -> dict[str, str]:

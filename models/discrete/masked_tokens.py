@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.contract import Mask
 from feynkac.base.errors import ArgumentError, ModelError, quote
+from feynkac.base.lists import as_list
 from feynkac.base.numbers import as_whole
 from feynkac.base.unicode import check_unicode
 from feynkac.base.vocabulary import Vocabulary
@@ -78,7 +79,7 @@ def read_tokens(
 
     `size`: rows of the model's output. `only`: texts of those that may be written. Raises ArgumentError, ModelError.
     """
-    mask_id, spelling = _read_mask(tokenizer, mask)
+    mask_id, spelling = _read_mask(tokenizer, mask, max(size, len(tokenizer)))
     ends = _read_ends(eos, size)
     texts = _read_texts(tokenizer, size)
     special = frozenset({int(i) for i in tokenizer.all_special_ids} | {mask_id})
@@ -91,7 +92,7 @@ def read_tokens(
     return MaskedTokens(np.array(clean), vocabulary, allowed, special, mask_id, spelling)
 
 
-def _read_mask(tokenizer: Any, mask: int | str | None) -> tuple[int, str]:
+def _read_mask(tokenizer: Any, mask: int | str | None, size: int) -> tuple[int, str]:
     """The id of the mask, and how it is written."""
     name = type(tokenizer).__name__
     if mask is None:
@@ -101,15 +102,19 @@ def _read_mask(tokenizer: Any, mask: int | str | None) -> tuple[int, str]:
                 "a model that writes from left to right is a fk.CausalLM"
             )
         return int(tokenizer.mask_token_id), str(tokenizer.mask_token)
+    if isinstance(mask, str):
+        check_unicode(mask, "mask")
     found = as_whole(tokenizer.convert_tokens_to_ids(mask) if isinstance(mask, str) else mask)
-    spelling = None if found is None or found < 0 else tokenizer.convert_ids_to_tokens(found)
+    spelling = None if found is None or not 0 <= found < size else tokenizer.convert_ids_to_tokens(found)
     if found is None or spelling is None or (isinstance(mask, str) and spelling != mask):
         raise ArgumentError(f"mask is {quote(mask)}, which is no token of {name}; give its id, or its text")
     return found, str(spelling)
 
 
 def _read_ends(eos: int | Iterable[int] | None, size: int) -> tuple[int, ...]:
-    given: list[Any] = [] if eos is None else list(eos) if isinstance(eos, Iterable) else [eos]
+    given: list[Any] | None = [] if eos is None else [eos] if as_whole(eos) is not None else as_list(eos)
+    if given is None:
+        raise ArgumentError(f"eos is {quote(eos)}; give a token id below {size}, or a list of ids")
     ends = [as_whole(each) for each in given]
     if any(end is None or not 0 <= end < size for end in ends):
         raise ArgumentError(f"eos is {quote(eos)}; give a token id below {size}, or a list of ids")
@@ -132,7 +137,12 @@ def _read_texts(tokenizer: Any, size: int) -> list[bytes]:
 
 def _choose(vocabulary: Vocabulary, only: Iterable[str]) -> Mask:
     """(K,) the tokens whose text is one of `only`, and the ends."""
-    wanted = {text.encode() for text in only}
+    texts = [*only] if isinstance(only, str) else as_list(only)
+    if texts is None or not all(isinstance(text, str) for text in texts):
+        raise ArgumentError(f"only is {quote(only)}; give the texts of the tokens that may be written")
+    for text in texts:
+        check_unicode(text, "only")
+    wanted = {text.encode() for text in texts}
     missing = sorted(wanted - set(vocabulary.tokens))
     if missing or not wanted:
         told = f"holds {quote(missing[0].decode())}, which is the text of no token" if missing else "is empty"
@@ -158,7 +168,7 @@ def write_chat(tokenizer: Any, chat: Any) -> str:
 
 def read_ids(tokens: Any, size: int) -> list[int]:
     """Token ids that a user gave, below `size`. Raises ArgumentError for others."""
-    ids = [as_whole(each) for each in tokens]
+    ids = [as_whole(each) for each in as_list(tokens) or [None]]
     if any(each is None or not 0 <= each < size for each in ids):
         raise ArgumentError(f"tokens is {quote(tokens)}; give the model's token ids")
     return [each for each in ids if each is not None]

@@ -15,6 +15,7 @@ from feynkac.base.contract import LogW, Mask, Rng
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.base.masks import TokenConstraint
 from feynkac.base.memory import Memory
+from feynkac.base.numbers import read_count
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.discrete.canvas import Canvas
 from feynkac.models.discrete.composition import Composition, sum_normalisers
@@ -24,6 +25,7 @@ from feynkac.models.discrete.kernel import Kernel
 from feynkac.models.discrete.outputs import Outputs, find_width
 from feynkac.models.discrete.path import CanvasPath, Past, ReplayedDraws
 from feynkac.models.discrete.proposals import Base, Proposal, find_ranked_draw
+from feynkac.models.discrete.reading import check_fit, check_parts, read_alphabet, read_given
 
 
 class DiscreteDiffusion:
@@ -44,17 +46,17 @@ class DiscreteDiffusion:
         proposal: Proposal | None = None,
         given: Sequence[int] | NDArray[np.int64] | None = None,
     ) -> None:
-        k = alphabet if isinstance(alphabet, int) else alphabet.size
-        if length < 1 or k < 1:
-            raise ArgumentError(f"a canvas of {length} positions and {k} tokens; give at least one of each")
+        alphabet, k = read_alphabet(alphabet)
+        length = read_count("DiscreteDiffusion: length", length)
+        check_parts(denoiser, kernel, proposal)
         self.denoiser = denoiser
         self.alphabet = alphabet
         self.k = k
         self.length = length
         self.kernel = kernel
-        self.proposal: Proposal = proposal or Base()
-        _check_kernel(kernel, denoiser)
-        self.given = _read_given(given, length, k, kernel)[None]
+        self.proposal: Proposal = Base() if proposal is None else proposal
+        check_fit(kernel, denoiser)
+        self.given = read_given(given, length, k, kernel)[None]
         self.constraints: tuple[TokenConstraint, ...] = ()
         self.name = f"DiscreteDiffusion({type(kernel).__name__})"
 
@@ -220,28 +222,3 @@ class DiscreteDiffusion:
     def done(self, state: Canvas) -> Mask:
         """(N,) which canvases are finished."""
         return state.done()
-
-
-def _read_given(given: Sequence[int] | NDArray[np.int64] | None, length: int, k: int, kernel: Kernel) -> NDArray[Any]:
-    """(length,) tokens that stay, -1 where the canvas is open."""
-    template = np.full(length, -1) if given is None else np.asarray(given, dtype=np.int64)
-    if template.shape != (length,) or template.max() >= k or template.min() < -1:
-        raise ArgumentError(f"given must hold {length} token ids from 0 to {k - 1}, or -1 where the canvas is open")
-    if not kernel.hides and (template >= 0).any():
-        raise ArgumentError("uniform diffusion has noise at every position, so that none can be given; use MaskedNoise")
-    if (template >= 0).all():
-        raise ArgumentError("every position of the canvas is given; leave -1 where the model is to write")
-    return template
-
-
-def _check_kernel(kernel: Kernel, denoiser: LogitsDenoiser | Composition) -> None:
-    """Raises ArgumentError for a denoiser that cannot be asked what the kernel asks."""
-    if not kernel.hides and has(denoiser, Ranks):
-        raise ArgumentError(f"{type(denoiser).__name__} fills in masks, which uniform diffusion has not; use Unmask")
-    if isinstance(denoiser, Composition) and any(has(each, Ranks) for each in denoiser.experts):
-        raise ArgumentError(
-            "a composition needs the probabilities of all tokens from each expert, and one of these keeps the "
-            "likeliest only; ask for all of them, as by MaskedLM(..., top=None)"
-        )
-    if isinstance(denoiser, Composition) and kernel.hides and not kernel.permanent:
-        raise ArgumentError("a composition of experts has no corrector for tokens that are masked again; remask=0")

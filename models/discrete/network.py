@@ -21,7 +21,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.errors import ArgumentError, ModelError, quote
+from feynkac.base.numbers import read_positive, read_whole
+from feynkac.base.paths import read_path
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.discrete.kernel import Kernel
 from feynkac.models.discrete.kernels import Unmask
@@ -92,12 +94,15 @@ class NetworkDenoiser:
     time_independent = True
 
     def __init__(self, network: nn.Module, *, batch: int = 512, device: str = "cpu", temperature: float = 1.0) -> None:
-        if not temperature > 0.0:
-            raise ArgumentError(f"temperature={temperature}; it divides the logits, and must be above 0")
-        self.network = _copy_for(network, device)
-        self.batch = batch
+        if not isinstance(network, nn.Module):
+            raise ArgumentError(f"NetworkDenoiser({quote(network)}): give a network of torch")
+        self.temperature = read_positive("temperature", temperature, "; it divides the logits")
+        self.batch = read_whole("batch", batch, 1)
+        try:
+            self.network = _copy_for(network, device)
+        except Exception as cause:  # of a device that is not there, say
+            raise ArgumentError(f"NetworkDenoiser: no copy on device={quote(device)}: {cause}") from cause
         self.device = device
-        self.temperature = temperature
 
     @torch.inference_mode()
     def log_probs(self, tokens: NDArray[np.int64], t: float) -> NDArray[np.float64]:
@@ -124,19 +129,23 @@ def save(network: CanvasTransformer, pieces: Sequence[str], path: str | os.PathL
 
 def load(path: str | os.PathLike[str]) -> tuple[CanvasTransformer, Vocabulary]:
     """The network (float32) and the vocabulary that `save` wrote. Raises ModelError for any other file."""
+    path = read_path("path", path)
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except Exception as cause:
         raise ModelError(f"{path} is no safetensors file: {cause}") from cause
-    if metadata.get("format") != FORMAT:
-        raise ModelError(f"{path} was not written by feynkac.models.discrete.network.save")
-    network = CanvasTransformer(**json.loads(metadata["shape"]))
-    network.load_state_dict(weights)
-    pieces = json.loads(metadata["pieces"])
-    ends = tuple(i for i, piece in enumerate(pieces) if not piece)
-    return network.eval(), Vocabulary(tuple(piece.encode() for piece in pieces), ends)
+    try:
+        if metadata.get("format") != FORMAT:
+            raise ValueError("it is of another format")
+        network = CanvasTransformer(**json.loads(metadata["shape"]))
+        network.load_state_dict(weights)
+        pieces = json.loads(metadata["pieces"])
+        ends = tuple(i for i, piece in enumerate(pieces) if not piece)
+        return network.eval(), Vocabulary(tuple(piece.encode() for piece in pieces), ends)
+    except Exception as cause:  # whatever its shape, its weights and its texts are, if they are none of ours
+        raise ModelError(f"{path} was not written by feynkac.models.discrete.network.save: {cause}") from cause
 
 
 def open_model(

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.capabilities import DrawsRanked, require
+from feynkac.base.capabilities import DrawsRanked, offers, require
 from feynkac.base.contract import LogW, Mask, Potential, Rows
-from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.base.errors import ArgumentError, ModelError, quote
+from feynkac.base.numbers import read_finite, read_positive, read_whole
 from feynkac.models.discrete.canvas import Canvas
 from feynkac.models.discrete.denoiser import LogProbs, Tokens
 from feynkac.models.discrete.draws import Draws
@@ -20,6 +21,7 @@ from feynkac.models.discrete.ranked import NUMBERS, draw_ranked
 from feynkac.smc.checks import name_of
 
 
+@runtime_checkable
 class Proposal(Protocol):
     """Draws the new values of a step, properly weighted, or says that it does not (`Biased`)."""
 
@@ -59,6 +61,8 @@ class Unweighted:
     biased = True
 
     def __init__(self, proposal: Proposal) -> None:
+        if not offers(proposal, Proposal):
+            raise ArgumentError(f"Unweighted({quote(proposal)}): give a proposal, such as LocallyOptimal(potential)")
         self.proposal = proposal
 
     def draw(self, t: int, canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws) -> tuple[Tokens, LogW]:
@@ -96,10 +100,10 @@ class FirstOrder:
     """
 
     def __init__(self, scorer: TokenScorer, *, trust: float = 5.0) -> None:
-        if not trust > 0.0:
-            raise ArgumentError(f"trust={trust}; it is a number of nats above 0")
+        if isinstance(scorer, type) or not callable(scorer):
+            raise ArgumentError(f"FirstOrder({quote(scorer)}): give a scorer, such as by_difference(potential)")
         self.scorer = scorer
-        self.trust = trust
+        self.trust = read_positive("FirstOrder: trust", trust, ", in nats")
 
     def draw(self, t: int, canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws) -> tuple[Tokens, LogW]:
         scores = np.zeros(law.shape)
@@ -110,7 +114,8 @@ class FirstOrder:
         return tokens, log_ratio(law, log_q, tokens, moved)
 
     def _scores(self, canvas: Canvas, rows: Rows, moved: Mask) -> NDArray[np.float64]:
-        scores = np.asarray(self.scorer(canvas, rows, moved), dtype=np.float64)
+        given = self.scorer(canvas, rows, moved)
+        scores = read_nats(f"scorer '{name_of(self.scorer)}'", given)
         shape = (len(rows), canvas.tokens_now.shape[1], canvas.k)
         name = name_of(self.scorer)
         if scores.shape != shape:
@@ -130,10 +135,12 @@ class LocallyOptimal:
 
     psi is exp(level) of a potential, asked about every value of every moved position: for small K and few positions a
     step. With one position a step the weight no longer depends on the value drawn (Doucet, Godsill, Andrieu 2000,
-    proposition 2). The potential must not draw completions.
+    proposition 2). The potential must not draw completions. Raises ArgumentError for what is no potential.
     """
 
     def __init__(self, potential: Potential) -> None:
+        if not offers(potential, Potential):
+            raise ArgumentError(f"LocallyOptimal({quote(potential)}): give a potential, such as fk.reward(f)")
         self.potential = potential
 
     def draw(self, t: int, canvas: Canvas, rows: Rows, moved: Mask, law: LogProbs, draws: Draws) -> tuple[Tokens, LogW]:
@@ -177,6 +184,17 @@ class LocallyOptimal:
         return result
 
 
+def read_nats(who: str, given: Any) -> NDArray[np.float64]:
+    """What code of a user's returned as an array. Raises ModelError for what are no real numbers."""
+    try:
+        found = np.asarray(given)
+        if found.dtype.kind in "iuf" and not np.ma.is_masked(given):
+            return found.astype(np.float64)
+    except Exception as cause:
+        raise ModelError(f"{who} returned {quote(given)}; return an array of nats") from cause
+    raise ModelError(f"{who} returned {quote(given)}; return an array of nats")
+
+
 def normalise(log_p: LogProbs) -> LogProbs:
     """The same laws (..., C) with total 1, in nats."""
     top = log_p.max(axis=-1, keepdims=True)
@@ -199,7 +217,12 @@ def by_gradient(reward: Callable[[Any], Any], scale: float = 1.0) -> TokenScorer
 
     `reward`: torch (R, L, K) probabilities, float64 -> (R,) numbers; also of one-hot sequences, if it is to be the
     reward that `final` uses. No gradient passes through the denoiser: that is cheap, and the weight corrects for it.
+
+    Raises ArgumentError for what is no function, and for a scale that is no number.
     """
+    if isinstance(reward, type) or not callable(reward):
+        raise ArgumentError(f"by_gradient({quote(reward)}): give a function of (R, L, K) probabilities")
+    factor = read_finite("by_gradient: scale", scale)
 
     def by_gradient(canvas: Canvas, rows: Rows, moved: Mask) -> NDArray[np.float64]:
         import torch
@@ -214,7 +237,7 @@ def by_gradient(reward: Callable[[Any], Any], scale: float = 1.0) -> TokenScorer
                     f"return a differentiable tensor of {len(rows)} rewards, or use by_difference"
                 )
             (gradient,) = torch.autograd.grad(value.sum(), p)
-        return scale * gradient.numpy()
+        return factor * gradient.numpy()
 
     return by_gradient
 
@@ -224,20 +247,24 @@ def by_difference(potential: Potential, *, worst: float = -10.0, top: int | None
 
     No network runs, but the potential is asked about K sequences for each moved position, or about those with the `top`
     likeliest tokens. `worst`: the score in nats of a sequence without mass, and of one that is not asked about; it only
-    guides, so that it need not be -inf.
+    guides, so that it need not be -inf. Raises ArgumentError.
     """
+    if not offers(potential, Potential):
+        raise ArgumentError(f"by_difference({quote(potential)}): give a potential, such as fk.reward(f)")
+    lowest = read_finite("by_difference: worst", worst, " of nats")
+    most = None if top is None else read_whole("by_difference: top", top, 1, ", or None for all")
 
     def by_difference(canvas: Canvas, rows: Rows, moved: Mask) -> NDArray[np.float64]:
         which, places = np.nonzero(moved)
         scores = np.zeros((*moved.shape, canvas.k))
         if len(which):
-            likeliest = np.argsort(-canvas.log_probs(rows)[which, places], axis=1, kind="stable")[:, :top]
+            likeliest = np.argsort(-canvas.log_probs(rows)[which, places], axis=1, kind="stable")[:, :most]
             count = likeliest.shape[1]
             tokens = np.repeat(canvas.estimate_clean(rows)[which], count, axis=0)
             tokens[np.arange(len(tokens)), np.repeat(places, count)] = likeliest.ravel()
             completed = canvas.complete(np.repeat(rows[which], count), tokens)
-            values = np.maximum(potential.final(completed, np.arange(len(tokens))), worst)
-            found = np.full((len(which), canvas.k), worst)
+            values = np.maximum(potential.final(completed, np.arange(len(tokens))), lowest)
+            found = np.full((len(which), canvas.k), lowest)
             np.put_along_axis(found, likeliest, values.reshape(likeliest.shape), axis=1)
             scores[which, places] = found
         return scores

@@ -11,9 +11,12 @@ from torch import Tensor
 
 from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.numbers import read_positive
 from feynkac.base.sampling import View
+from feynkac.base.words import is_word
 from feynkac.potentials.diffusion.operators import Operator
 from feynkac.potentials.rewards.decoded import Guess, require_outputs, store
+from feynkac.tensors import read_tensor
 
 
 class Observation(Guess):
@@ -64,8 +67,12 @@ def observed(operator: Operator, y: Tensor, noise: float, prior: float | Literal
 
     Raises ArgumentError for noise that is not positive, and for shapes that do not fit.
     """
-    if not noise > 0.0 or not math.isfinite(noise):
-        raise ArgumentError(f"observed(noise={noise}): the standard deviation of the noise is above 0")
-    if prior != "online" and not prior > 0.0:
-        raise ArgumentError(f"observed(prior={quote(prior)}): a variance above 0, or 'online'")
-    return Observation(operator, torch.as_tensor(y), float(noise), prior)
+    if not isinstance(operator, Operator):
+        raise ArgumentError(
+            f"observed({quote(operator)}): give an operator, such as inpainting(mask) or linear(matrix)"
+        )
+    deviation = read_positive("observed: noise", noise, ", the standard deviation of the noise")
+    variance: float | Literal["online"] = "online"
+    if not is_word(prior, ("online",)):
+        variance = read_positive("observed: prior", prior, ", the variance of the data, or 'online'")
+    return Observation(operator, read_tensor("observed: y", y).detach(), deviation, variance)

@@ -19,6 +19,7 @@ from feynkac.base.numbers import read_real
 from feynkac.potentials.rewards.boundaries import read_every
 from feynkac.potentials.rewards.decoded import DecodedReward, Steps, count_steps
 from feynkac.potentials.rewards.scoring import Scorer
+from feynkac.tensors import read_tensor
 
 
 class Energy(DecodedReward):
@@ -41,9 +42,11 @@ def distances(pairs: Any, least: Any = 0.0, most: Any = math.inf, stiffness: flo
     Raises ArgumentError for pairs and bounds that do not fit; PotentialError, when used, for samples of other atoms.
     """
     rows, stiffness = _read_atoms("distances", "pairs", pairs, 2), read_real("distances: stiffness", stiffness, 0.0)
-    low, high = (_read_bounds("distances", value, len(rows)) for value in (least, most))
+    low, high = (
+        _read_bounds(f"distances: {name}", value, len(rows)) for name, value in (("least", least), ("most", most))
+    )
     if not bool((low <= high).all()):
-        raise ArgumentError(f"distances(least={least}, most={most}): no distance is between these")
+        raise ArgumentError(f"distances(least={quote(least)}, most={quote(most)}): no distance is between these")
 
     def energy(x: Tensor) -> Tensor:
         one, two = _take(x, rows, "distances").unbind(2)
@@ -62,15 +65,11 @@ def clashes(radii: Any, bonded: Any = (), stiffness: float = 1.0, every: Steps =
 
     Raises ArgumentError for radii below 0 and for wrong pairs; PotentialError, when used, for another number of atoms.
     """
-    size = torch.as_tensor(radii, dtype=torch.float64)
-    if size.ndim > 1 or not bool((size >= 0.0).all()) or not bool(torch.isfinite(size).all()):
+    size = read_tensor("clashes: radii", radii, torch.float64).detach()
+    if size.ndim > 1 or not size.numel() or not bool((size >= 0.0).all()):
         raise ArgumentError(f"clashes(radii={quote(radii)}): give one number of at least 0, or one for each atom")
     stiffness = read_real("clashes: stiffness", stiffness, 0.0)
-    free = (
-        _read_atoms("clashes", "bonded", bonded, 2)
-        if len(bonded)
-        else torch.zeros(0, 2, dtype=torch.long, device="cpu")
-    )
+    free = _read_atoms("clashes", "bonded", bonded, 2, least=0)
 
     def energy(x: Tensor) -> Tensor:
         _take(x, free, "clashes")
@@ -95,7 +94,8 @@ def chirality(centres: Any, hands: Any, least: float = 0.4, stiffness: float = 1
 
     Raises ArgumentError for wrong centres or hands; PotentialError, when used, for samples of other atoms.
     """
-    rows, sign = _read_atoms("chirality", "centres", centres, 4), _read_bounds("chirality", hands, len(centres))
+    rows = _read_atoms("chirality", "centres", centres, 4)
+    sign = _read_bounds("chirality: hands", hands, len(rows))
     if not bool((sign.abs() == 1.0).all()):
         raise ArgumentError(f"chirality(hands={quote(hands)}): 1 or -1, one for all centres or one for each")
     least, stiffness = read_real("chirality: least", least, 0.0), read_real("chirality: stiffness", stiffness, 0.0)
@@ -109,10 +109,12 @@ def chirality(centres: Any, hands: Any, least: float = 0.4, stiffness: float = 1
     return Energy(energy, "chirality", every)
 
 
-def _read_atoms(name: str, what: str, given: Any, width: int) -> Tensor:
-    """(m, width) indices of atoms."""
-    rows = torch.as_tensor(given)
-    whole = not rows.is_floating_point() and rows.dtype != torch.bool
+def _read_atoms(name: str, what: str, given: Any, width: int, least: int = 1) -> Tensor:
+    """(m, width) indices of atoms, of `least` rows at least."""
+    rows = read_tensor(f"{name}: {what}", given, advice=f"give (m, {width}) numbers of atoms, counted from 0").detach()
+    if not rows.numel() and not least:
+        return torch.zeros(0, width, dtype=torch.long, device="cpu")
+    whole = not rows.is_floating_point() and rows.dtype != torch.bool and rows.numel() > 0
     if rows.ndim != 2 or rows.shape[1] != width or not whole or not bool((rows >= 0).all()):
         raise ArgumentError(f"{name}({what}={quote(given)}): give (m, {width}) numbers of atoms, counted from 0")
     if any(len(set(row)) < width for row in rows.tolist()):
@@ -122,11 +124,10 @@ def _read_atoms(name: str, what: str, given: Any, width: int) -> Tensor:
 
 def _read_bounds(name: str, given: Any, count: int) -> Tensor:
     """(count,) float64 numbers."""
-    bounds = torch.as_tensor(given, dtype=torch.float64)
-    if bounds.shape not in ((), (count,)) or bool(torch.isnan(bounds).any()):
-        raise ArgumentError(
-            f"{name}: {quote(given)} for {count} rows of atoms; give one number for all, or one for each"
-        )
+    advice = "give one number for all, or one for each row of atoms"
+    bounds = read_tensor(name, given, torch.float64, advice, infinite=True).detach()
+    if bounds.shape not in ((), (count,)):
+        raise ArgumentError(f"{name} is {quote(given)} for {count} rows of atoms; {advice}")
     return bounds.expand(count)
 
 

@@ -7,9 +7,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from feynkac.base.capabilities import offers
 from feynkac.base.contract import LogW, Potential, Rows, State
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import as_real
+from feynkac.base.numbers import read_finite
 from feynkac.base.sampling import NoiseLevel, View
 from feynkac.potentials.rewards.decoded import Guess, store
 from feynkac.smc.checks import name_of
@@ -55,15 +56,13 @@ def foreseen(potential: Potential, prior: Tractable, posterior: Tractable, log_e
 
     Raises ArgumentError for what is no potential, and for laws without `log_prob(x, noise_level)`.
     """
-    if not isinstance(potential, Potential):
+    if not offers(potential, Potential):
         raise ArgumentError(f"foreseen({quote(potential)}): give a potential, such as observed(...) or reward(f)")
     for each in (prior, posterior):
-        if not isinstance(each, Tractable):
+        if not offers(each, Tractable):
             raise ArgumentError(
-                f"foreseen(...): {type(each).__name__} has no log_prob(x, noise_level); give a GaussianMixture, or a "
+                f"foreseen(...): {quote(each)} has no log_prob(x, noise_level); give a GaussianMixture, or a "
                 "law of noisy latents of your own"
             )
-    height = as_real(log_evidence)
-    if height is None:
-        raise ArgumentError(f"foreseen(log_evidence={quote(log_evidence)}): a finite number of nats")
+    height = read_finite("foreseen: log_evidence", log_evidence, " of nats")
     return Foreseen(potential, prior, posterior, height)

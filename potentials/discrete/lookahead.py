@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from feynkac.base.capabilities import Completes, require
+from feynkac.base.capabilities import Completes, offers, require
 from feynkac.base.contract import LogW, Potential, Rows, Schedule, State
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.numbers import read_count, read_finite
 from feynkac.base.words import is_word
 from feynkac.potentials.base import Factor
 from feynkac.potentials.rewards.folds import FOLDS, Kind
 from feynkac.smc.checks import check_log_weights, name_of
+
+_POWER = "Lookahead: power"
 
 
 class Lookahead(Factor):
@@ -33,18 +36,15 @@ class Lookahead(Factor):
         worst: float = -10.0,
         power: float | Schedule = 1.0,
     ) -> None:
-        if not isinstance(potential, Potential):
+        if not offers(potential, Potential):
             raise ArgumentError(f"Lookahead({quote(potential)}): give a potential, such as reward(f) or constraint(f)")
-        if samples < 0 or not is_word(kind, FOLDS) or not np.isfinite(worst):
-            raise ArgumentError(
-                f"Lookahead(samples={samples}, kind={quote(kind)}, worst={worst}); samples is 0 or more, "
-                f"kind one of {', '.join(map(repr, FOLDS))}, and worst a finite number of nats"
-            )
+        if not is_word(kind, FOLDS):
+            raise ArgumentError(f"Lookahead(kind={quote(kind)}); kind is one of {', '.join(map(repr, FOLDS))}")
         self.potential = potential
-        self.samples = samples
+        self.samples = read_count("Lookahead: samples", samples, low=0)
         self.kind = kind
-        self.worst = worst
-        self.power = power
+        self.worst = read_finite("Lookahead: worst", worst, " of nats")
+        self.power = power if callable(power) and not isinstance(power, type) else read_finite(_POWER, power)
         self.name = f"Lookahead({name_of(potential)})"
 
     def level(self, t: int, state: State, rows: Rows) -> LogW:
@@ -55,7 +55,9 @@ class Lookahead(Factor):
             f"'{self.name}' looks at the canvas of a discrete diffusion, not at {type(state).__name__}; "
             "give another model the potential itself",
         )
-        power = self.power(t) if callable(self.power) else self.power
+        power = read_finite(
+            f"{_POWER}, as its function returned it", self.power(t) if callable(self.power) else self.power
+        )
         new = power * self._estimate(canvas, rows)
         memory = canvas.memory.array((self, "level"), np.nan)
         past = memory[rows]

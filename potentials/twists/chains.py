@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.arrays import read_array, read_whole_array
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.vocabulary import Vocabulary
 
 Node: TypeAlias = "int | bytes"
@@ -36,20 +37,23 @@ class TokenChain:
     law: NDArray[np.floating[Any]]
 
     def __post_init__(self) -> None:
-        classes, law = np.asarray(self.classes), np.asarray(self.law)
+        if not isinstance(self.vocabulary, Vocabulary):
+            raise ArgumentError(f"TokenChain({quote(self.vocabulary)}): give a Vocabulary, such as lm.vocabulary")
+        classes = read_whole_array("TokenChain: classes", self.classes, "they are whole numbers, one for each token")
+        law = read_array("TokenChain: law", self.law, "it holds probabilities, a row for each class")
         size = self.vocabulary.size
         if classes.shape != (size,) or law.ndim != 2 or law.shape[1] != size:
             raise ArgumentError(
                 f"TokenChain: classes of shape {classes.shape} and a law of shape {law.shape}; over {size} tokens they "
                 f"are ({size},) and (K, {size})"
             )
-        if classes.dtype.kind not in "iu" or not ((classes >= 0) & (classes < len(law))).all():
+        if not ((classes >= 0) & (classes < len(law))).all():
             raise ArgumentError(
                 f"TokenChain: classes are whole numbers from 0 to {len(law) - 1}, one row of the law each"
             )
-        if not (np.isfinite(law) & (law >= 0)).all() or (law.sum(axis=1, dtype=float) > 1.0 + 1e-4).any():
+        if not (law >= 0).all() or (law.sum(axis=1) > 1.0 + 1e-4).any():
             raise ArgumentError("TokenChain: each row of the law holds probabilities, which sum to at most 1")
-        object.__setattr__(self, "classes", classes.astype(np.int64))
+        object.__setattr__(self, "classes", classes)
         object.__setattr__(self, "law", law.astype(np.float32))
 
     def __len__(self) -> int:

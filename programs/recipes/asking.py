@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from string import ascii_uppercase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_list
 
 if TYPE_CHECKING:
     from feynkac.programs.context import Context
@@ -21,6 +24,16 @@ def weigh_answers(text: Context, answers: Sequence[str]) -> NDArray[np.float64]:
     log_p = np.array([text.log_prob(answer) for answer in answers])
     total = np.logaddexp.reduce(log_p)
     return log_p - total if total > -np.inf else log_p
+
+
+def read_texts(name: str, texts: Any, least: int = 1, most: int | None = None) -> list[str]:
+    """A list of texts. Raises ArgumentError by the `name` of the argument, for a text by itself as well."""
+    listed = as_list(texts)
+    known = [each for each in listed or () if isinstance(each, str)]
+    if listed is None or len(known) < max(len(listed), least) or (most is not None and len(known) > most):
+        count = f"at least {least}" if most is None else f"{least} to {most}"
+        raise ArgumentError(f"{name} is {quote(texts)}; give a list of {count} texts")
+    return known
 
 
 def count_yes(probabilities: Sequence[float], least: int) -> float:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from feynkac.base.capabilities import ScoresAnswers, offers
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_list
 from feynkac.programs.distributions import Categorical
 from feynkac.programs.particle import Particle
 from feynkac.programs.program import program
-from feynkac.programs.recipes.asking import name_options, weigh_answers, write_options
+from feynkac.programs.recipes.asking import name_options, read_texts, weigh_answers, write_options
 from feynkac.programs.recipes.examples import write_turns
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ def choose(
     After Medprompt (Nori et al. 2023): nearest examples, self-generated chains of thought, and a vote over shuffled
     options.
     """
-    left = list(_check_options(options))
+    left = _check_options(options)
     order = [left.pop(p.sample(Categorical([1.0] * len(left)))) for _ in options]
     text = lm.context(chat=write_turns([_write_example(each) for each in examples], write_options(question, order)))
     _think(p, text, thought_tokens)
@@ -76,6 +78,7 @@ def explain(p: Particle, lm: CausalLM, example: Choice, thought_tokens: int = 30
     That is what drawing thoughts until one of them leads there would give (Medprompt, Nori et al. 2023). Raises
     ArgumentError for an example whose answer is none of its options.
     """
+    _check_example(example)
     text = lm.context(chat=write_options(example.question, _check_options(example.options)))
     right = _find_answer(example)
     thought = _think(p, text, thought_tokens)
@@ -90,11 +93,18 @@ def rate_options(
 
     Five options have 120 orders, each a prompt of its own; raises ArgumentError for more options.
     """
-    if len(_check_options(options)) > 5:
+    if not offers(lm, ScoresAnswers):
+        raise ArgumentError(f"rate_options({quote(lm)}): give a language model that scores answers, such as a CausalLM")
+    if not isinstance(question, str):
+        raise ArgumentError(f"question is {quote(question)}; give a text")
+    if len(options := _check_options(options)) > 5:
         raise ArgumentError(
             f"{len(options)} options have {math.factorial(len(options))} orders; steer choose(...) instead"
         )
-    turns = [_write_example(each) for each in examples]
+    given = as_list(examples)
+    if given is None:
+        raise ArgumentError(f"examples is {quote(examples)}; give a list of Choice(question, options, answer)")
+    turns = [_write_example(each) for each in given]
     orders = list(itertools.permutations(options))
     begun = {"role": "assistant", "content": _CUE}
     chats = [[*write_turns(turns, write_options(question, order)), begun] for order in orders]
@@ -119,18 +129,26 @@ def _think(p: Particle, text: Context, tokens: int) -> str:
 
 def _write_example(example: Choice) -> tuple[str, str]:
     """What the user says, and what the assistant answers."""
+    _check_example(example)
     answer = f"{_CUE}{name_options(_check_options(example.options))[_find_answer(example)]}"
     thought = example.thought.strip()
     return write_options(example.question, example.options), f"{thought}\n{answer}" if thought else answer
 
 
 def _find_answer(example: Choice) -> int:
+    _check_example(example)
     if example.answer not in example.options:
         raise ArgumentError(f"{quote(example)}: its answer is none of its options")
     return list(example.options).index(example.answer)
 
 
-def _check_options(options: Sequence[str]) -> Sequence[str]:
-    if isinstance(options, str) or not 2 <= len(options) <= 26 or len(set(options)) < len(options):
+def _check_example(example: Any) -> None:
+    if not isinstance(example, Choice) or not all(isinstance(example[i], str) for i in (0, 2, 3)):
+        raise ArgumentError(f"{quote(example)} is no example; give a Choice(question, options, answer)")
+
+
+def _check_options(options: Any) -> list[str]:
+    texts = read_texts("options", options, 2, 26)
+    if len(set(texts)) < len(texts):
         raise ArgumentError(f"options={quote(options)}: give a list of 2 to 26 texts, none twice")
-    return options
+    return texts

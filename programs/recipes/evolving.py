@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.numbers import read_whole
 from feynkac.programs.distributions import Bernoulli, Categorical
 from feynkac.programs.particle import Particle
 from feynkac.programs.program import program
+from feynkac.programs.recipes.asking import read_texts
 
 if TYPE_CHECKING:
     from feynkac.models.language.lm import CausalLM
@@ -45,8 +46,9 @@ def evolve(
     After DARWIN (Hung et al. 2024), which replaces by a beam, towards no declared target. Raises ArgumentError where
     there are no instructions.
     """
-    if not instructions:
-        raise ArgumentError("evolve(instructions=...): give one instruction at least")
+    if not (isinstance(instructions, str) and instructions):
+        instructions = read_texts("evolve: instructions", instructions)
+    blocks = read_whole("blocks", blocks, 1)
     instruction = _draw(p, lm, instructions, instruction_tokens)
     text = lm.context(chat=instruction)
     score = 0.0

@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, FeynkacError, quote
+from feynkac.base.lists import as_list
 from feynkac.base.numbers import read_whole
+from feynkac.programs.recipes.asking import read_texts
 
 T = TypeVar("T")
 
@@ -38,10 +40,25 @@ def find_nearest(
     and for rows that are zero or not finite.
     """
     shots = read_whole("shots", shots, 0)
+    given = as_list(examples)
+    if given is None or not callable(embed) or not (key is None or callable(key)):
+        raise ArgumentError(
+            f"find_nearest(examples={quote(examples, 40)}, embed={quote(embed, 40)}, key={quote(key, 40)}): give a "
+            "list of examples, and functions"
+        )
     read = key or (lambda example: example if isinstance(example, str) else example[0])  # pyright: ignore[reportIndexIssue]
-    if not examples or not shots:
+    if not given or not shots:
         return []
-    rows = np.asarray(embed([text, *map(read, examples)]), np.float64)
+    examples = given
+    try:
+        texts = read_texts("find_nearest", [text, *map(read, examples)])
+        rows = np.asarray(embed(texts), np.float64)
+    except FeynkacError:
+        raise
+    except Exception as cause:
+        raise ArgumentError(
+            f"find_nearest: {type(cause).__name__}: {cause}; embed gives (K, d) numbers of K texts"
+        ) from cause
     if rows.ndim != 2 or len(rows) != 1 + len(examples):
         raise ArgumentError(f"embed gave numbers of shape {rows.shape} for {1 + len(examples)} texts; give (K, d)")
     norms = np.linalg.norm(rows, axis=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.numbers import read_whole
 from feynkac.programs.distributions import Categorical
 from feynkac.programs.particle import Particle
 from feynkac.programs.program import program
@@ -26,6 +27,7 @@ def infill(p: Particle, lm: CausalLM, template: str, gap: str = "___", longest: 
     given, *pieces = (piece.rstrip(" ") for piece in template.split(gap))
     if not given or not pieces:
         raise ArgumentError(f"template {quote(template)}: begin with text, and mark at least one gap by {quote(gap)}")
+    longest = read_whole("longest", longest, 1)
     text = lm.context(given)
     for piece in pieces:
         for _ in range(p.sample(Categorical([1.0] * longest)) + 1):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from feynkac.base.numbers import read_whole
 from feynkac.programs.particle import Particle
 from feynkac.programs.program import program
+from feynkac.programs.recipes.asking import read_texts
 
 if TYPE_CHECKING:
     from feynkac.models.language.lm import CausalLM
@@ -23,7 +25,8 @@ def intersect(p: Particle, lm: CausalLM, prompts: Sequence[str], max_tokens: int
     model's laws behind each prompt, token by token; the evidence is the log of its sum over all texts, so that 0 means
     prompts of one and the same text, and less how little they have in common.
     """
-    first, *others = (lm.context(prompt) for prompt in prompts)
+    first, *others = (lm.context(prompt) for prompt in read_texts("prompts", prompts))
+    max_tokens = read_whole("max_tokens", max_tokens, 1)
     while not first.ended and len(first) < max_tokens:
         token = p.sample(first.next_token())
         for other in others:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from feynkac.base.numbers import read_whole
 from feynkac.base.tokens import TokenSet
 from feynkac.programs.particle import Particle
 from feynkac.programs.program import program
@@ -26,6 +27,7 @@ def avoid(p: Particle, lm: CausalLM, prompt: str, letters: str = "e", max_tokens
     text = lm.context(prompt)
     end = TokenSet.where(lm.vocabulary, lm.vocabulary.eos)
     allowed = TokenSet.where(lm.vocabulary, forbid(letters)) | end
+    max_tokens = read_whole("max_tokens", max_tokens, 1)
     while not text.ended and len(text) < max_tokens:
         p.observe(text.mask(allowed), True)
         p.sample(text.next_token())

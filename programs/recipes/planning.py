@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import read_whole
+from feynkac.base.lists import as_sequence
+from feynkac.base.numbers import read_share, read_whole
 from feynkac.programs.distributions import Categorical
 from feynkac.programs.particle import Particle
 from feynkac.programs.program import Program, program
+from feynkac.programs.recipes.asking import read_texts
+from feynkac.smc.checks import call
 from feynkac.steering.steer import steer
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ def converse(
     `fit_policy` learns from. After dialogue action tokens (Li et al. 2024), whose planner chooses soft prefixes by
     reinforcement learning; here prefixes are texts.
     """
+    actions = read_texts("actions", actions)
     said = [opening]
     taken = list[int]()
     for row in policy:
@@ -80,13 +84,17 @@ def fit_policy(
     actions. `options` are those of `feynkac.steer`; round r has the seed `seed` + r. Raises ArgumentError for numbers
     out of range.
     """
-    turns, actions = (read_whole("shape", size, 1) for size in shape)
-    if not 0.0 <= explore <= 1.0:
-        raise ArgumentError(f"fit_policy(explore={quote(explore)}): give a share from 0 to 1")
-    seed = options.pop("seed", 0)
+    if not callable(make):
+        raise ArgumentError(f"fit_policy({quote(make)}): give a function of logits that returns a program")
+    sizes = as_sequence(shape)
+    if sizes is None or len(sizes) != 2:
+        raise ArgumentError(f"fit_policy(shape={quote(shape)}): give turns and actions, such as (2, 3)")
+    turns, actions = (read_whole("shape", size, 1) for size in sizes)
+    explore = read_share("fit_policy: explore", explore)
+    seed = read_whole("seed", options.pop("seed", 0), 0)
     policy, evidence = np.zeros((turns, actions)), list[float]()
     for r in range(read_whole("rounds", rounds, 1)):
-        result = steer(make(policy.tolist()), seed=seed + r, **options)
+        result = steer(call(make, policy.tolist(), of=make, error=ArgumentError), seed=seed + r, **options)
         shares = count_actions([taken for taken, *_ in result.samples], result.weights, (turns, actions))
         with np.errstate(divide="ignore"):
             policy = np.log((1.0 - explore) * shares + explore / actions)

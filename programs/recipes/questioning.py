@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.numbers import read_whole
 from feynkac.programs.distributions import Bernoulli
 from feynkac.programs.particle import Particle
 from feynkac.programs.program import program
-from feynkac.programs.recipes.asking import count_yes, weigh_answers
+from feynkac.programs.recipes.asking import count_yes, read_texts, weigh_answers
 
 if TYPE_CHECKING:
     from feynkac.models.language.lm import CausalLM
@@ -51,12 +52,14 @@ def justify(
     After critical-questions-of-thought (Castagna et al. 2024), which tries again a few times; its questions follow
     Toulmin (1958), here in our words. Raises ArgumentError if `least` is more than there are questions.
     """
-    if not 0 <= (wanted := len(questions) if least is None else least) <= len(questions):
+    listed = read_texts("questions", questions)
+    wanted = len(listed) if least is None else read_whole("justify: least", least, 0)
+    if wanted > len(listed):
         raise ArgumentError(
-            f"justify(least={quote(least)}): there are {len(questions)} questions; ask for as many yeses at most"
+            f"justify(least={quote(least)}): there are {len(listed)} questions; ask for as many yeses at most"
         )
     plan = p.sample(lm.context(chat=f"{question}\nPlan the answer, step by step.").gen(max_tokens=plan_tokens))
-    asked = [(critic or lm).context(chat=f"{question}\nPlan: {plan}\n{each} Say Yes or No.") for each in questions]
+    asked = [(critic or lm).context(chat=f"{question}\nPlan: {plan}\n{each} Say Yes or No.") for each in listed]
     p.observe(Bernoulli(count_yes([math.exp(weigh_answers(each, ["Yes", "No"])[0]) for each in asked], wanted)), True)
     text = lm.context(chat=f"{question}\nPlan: {plan}\nSay only the answer.")
     return p.sample(text.gen(regex=answer, max_tokens=answer_tokens))

@@ -13,8 +13,10 @@ from tempfile import TemporaryDirectory
 from typing import IO, NamedTuple
 
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import read_whole
+from feynkac.base.numbers import as_real, read_whole
 
+_LONGEST, _MOST = 1e6, 1 << 40
+"""Seconds, and MiB or bytes, above which a limit is none."""
 _ALONE = ["-I", "-B", "-X", "utf8"]
 # The child lowers its own limits, in a fresh interpreter that then becomes the program: what a process with threads
 # runs between fork and exec may hang. A hard limit that was lowered cannot be raised again, and outlives exec.
@@ -62,9 +64,16 @@ def run_python(code: str, *, timeout: float = 5.0, memory: int = 512, output: in
     """
     if os.name != "posix":
         raise ArgumentError("run_python needs the limits of POSIX, which this system lacks; give run= of your own")
-    if not 0.0 < timeout < math.inf:
+    if not isinstance(code, str):
+        raise ArgumentError(f"run_python({quote(code)}): give a program as a text")
+    seconds = as_real(timeout)
+    if seconds is None or seconds <= 0.0:
         raise ArgumentError(f"run_python(timeout={quote(timeout)}): give a number of seconds above 0")
-    limits = [math.ceil(timeout) + 1, read_whole("memory", memory, 1) << 20, read_whole("output", output, 1)]
+    timeout = min(seconds, _LONGEST)
+    memory, output = (
+        min(read_whole(name, value, 1), _MOST) for name, value in (("memory", memory), ("output", output))
+    )
+    limits = [math.ceil(timeout) + 1, memory << 20, output]
     with TemporaryDirectory() as folder:
         script, printed, complaint = (Path(folder, name) for name in ("program.py", "printed", "complaint"))
         script.write_bytes(code.encode("utf-8", "surrogatepass"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from feynkac.base.numbers import read_whole
 from feynkac.programs.particle import Particle
 from feynkac.programs.program import program
 
@@ -32,6 +33,7 @@ def speculate(
     """
     text = lm.context(prompt)
     ahead = draft.context(prompt, temperature=temperature)
+    max_tokens = read_whole("max_tokens", max_tokens, 1)
     while not text.ended and len(text) < max_tokens:
         p.sample(text.draft(ahead, min(block, max_tokens - len(text))))
     return str(text)

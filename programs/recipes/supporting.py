@@ -10,7 +10,7 @@ import numpy as np
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.programs.particle import Particle
 from feynkac.programs.program import program
-from feynkac.programs.recipes.asking import name_options, weigh_answers, write_options
+from feynkac.programs.recipes.asking import name_options, read_texts, weigh_answers, write_options
 
 if TYPE_CHECKING:
     from feynkac.models.language.lm import CausalLM
@@ -49,13 +49,14 @@ def support(
 
     Raises ArgumentError for a strategy that is none of several.
     """
-    if strategy not in strategies or not 2 <= len(strategies) <= 26:
+    strategies = read_texts("strategies", strategies, 2, 26)
+    if strategy not in strategies:
         raise ArgumentError(f"support(strategy={quote(strategy)}): name one of the strategies, 2 to 26 of them")
     text = lm.context(chat=f"{message}\n(Answer with empathy: {strategy}.)")
     reply = p.sample(text.gen(max_tokens=max_tokens))
     asked = (critic or lm).context(chat=write_options(f"{reply}\nWhat does this reply do?", strategies))
     asked.append("Answer:")
     log_share = weigh_answers(asked, name_options(strategies))
-    chosen = list(strategies).index(strategy)
+    chosen = strategies.index(strategy)
     p.factor(scale * (log_share[chosen] - np.logaddexp.reduce(np.delete(log_share, chosen))))
     return reply

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from feynkac.base.numbers import read_whole
 from feynkac.base.tokens import TokenSet
 from feynkac.programs.particle import Particle
 from feynkac.programs.program import program
@@ -28,6 +29,7 @@ def short_words(p: Particle, lm: CausalLM, prompt: str, longest: int = 5, max_to
     """
     text = lm.context(prompt)
     end = TokenSet.where(lm.vocabulary, lm.vocabulary.eos)
+    max_tokens = read_whole("max_tokens", max_tokens, 1)
     while not text.ended and len(text) < max_tokens:
         room = longest - len(_BETWEEN.split(str(text))[-1])
         allowed = TokenSet.where(lm.vocabulary, bound_words(longest, room)) | end

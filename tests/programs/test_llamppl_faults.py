@@ -16,7 +16,10 @@ from feynkac.programs.compat.llamppl import (
     Bernoulli,
     CachedCausalLM,
     LMContext,
+    LogCategorical,
     Model,
+    TokenSequence,
+    Transformer,
     smc_standard,
     smc_steer,
     submodel,
@@ -165,3 +168,29 @@ def test_an_error_of_a_model_keeps_its_cause(tiny_lm) -> None:
     with pytest.raises(ProgramError, match="in Breaks, particle 0, step 0: it raised MemoryError") as caught:
         run(Breaks())
     assert type(caught.value.__cause__) is MemoryError and isinstance(caught.value, fk.FeynkacError)
+
+
+@pytest.mark.parametrize("logits", ["12", None, [], [0.0, np.nan], [0.0, np.inf], [[0.0, 1.0]], [-np.inf], [1j]])
+def test_what_are_no_logits_is_refused(logits: Any) -> None:
+    with pytest.raises(ArgumentError, match="logits"):
+        LogCategorical(logits)
+
+
+def test_a_value_between_two_numbers_has_no_probability() -> None:
+    law = LogCategorical([0.0, 0.0])
+    assert [asyncio.run(law.log_prob(x)) for x in (0.7, "a", None, 2, -1)] == [-np.inf] * 5
+    assert asyncio.run(law.log_prob(np.int64(1))) == pytest.approx(np.log(0.5))
+
+
+def test_contexts_and_tokens_are_read_before_anything_is_forwarded(tiny_lm) -> None:
+    lm = CachedCausalLM(tiny_lm("a", "b"))
+    for make, message in (
+        (lambda: LMContext(tiny_lm("a"), "a"), "no CachedCausalLM"),
+        (lambda: LMContext(lm, "a", temp="1"), "temp is '1'"),
+        (lambda: Transformer(lm, "a", temp=0.0), "temp is 0.0"),
+        (lambda: TokenSequence(lm, [0.5]), "no ids of tokens"),
+        (lambda: lm.token_set([0.5]), "no ids of tokens"),
+        (lambda: lm.token_set([99]), "no ids of tokens"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            make()

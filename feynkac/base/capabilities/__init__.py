@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from feynkac.base.capabilities.asking import Named as Named, has as has, require as require
+from feynkac.base.capabilities.asking import Named as Named, has as has, offers as offers, require as require
 from feynkac.base.capabilities.listing import (
     Branches as Branches,
     BranchingModel as BranchingModel,

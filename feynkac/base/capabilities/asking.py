@@ -26,6 +26,11 @@ def has(thing: object, capability: type[C]) -> TypeGuard[C]:
     )
 
 
+def offers(thing: object, *contracts: type) -> bool:
+    """Whether `thing` is an instance, and not the class, of what has all that one of these protocols asks for."""
+    return not isinstance(thing, type) and isinstance(thing, contracts)
+
+
 @functools.cache
 def _list_members(capability: type) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The names of the methods, and of the other attributes, that a capability declares."""

@@ -63,7 +63,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
 
     Raises ArgumentError for an ending that matplotlib does not know, and where it cannot be written.
     """
-    content = io.BytesIO()
+    content, path = io.BytesIO(), read_path("path", path)
     ending = Path(path).suffix[1:].lower() or "png"
     try:
         figure.savefig(content, format=ending)

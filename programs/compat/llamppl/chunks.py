@@ -5,7 +5,8 @@ from __future__ import annotations
 import string
 from typing import Any
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.numbers import read_whole
 from feynkac.programs.compat.llamppl.distributions.lmcontext import LMContext
 from feynkac.programs.compat.llamppl.modeling import submodel
 
@@ -15,7 +16,8 @@ async def sample_word(
     self: Any, context: LMContext, max_tokens: int = 5, allow_punctuation: bool = True
 ) -> tuple[str, str]:
     """A word of at most `max_tokens` tokens with the space before it, and a punctuation mark or ""."""
-    masks = context.lm.masks
+    _check_context(context)
+    masks, max_tokens = context.lm.masks, read_whole("max_tokens", max_tokens, 1)
     word = ""
     await self.observe(context.mask_dist(_list_starts(context)), True)
     for left in range(max_tokens - 1, -1, -1):
@@ -33,8 +35,8 @@ async def sample_word_2(
     allow_end_punctuation: bool = True,
 ) -> tuple[str, str, str]:  # fmt: skip
     """A word of at most `max_chars` characters, and a mark of punctuation in and at the end of a sentence, or ""."""
-    if max_chars is not None and max_chars < 1:
-        raise ArgumentError(f"max_chars is {max_chars}; a word has at least one character")
+    _check_context(context)
+    max_chars = None if max_chars is None else read_whole("max_chars", max_chars, 1, ": a word has a character")
     masks = context.lm.masks
     word = ""
     starts = _list_starts(context)
@@ -55,6 +57,11 @@ async def sample_word_2(
         token = await self.sample(context.next_token())
         return (word, str(token), "") if token.token_id in masks.MID_PUNCTUATION else (word, "", str(token))
     return word, "", ""
+
+
+def _check_context(context: Any) -> None:
+    if not isinstance(context, LMContext):
+        raise ArgumentError(f"a word is sampled from {quote(context)}; give an LMContext")
 
 
 def _list_starts(context: LMContext) -> frozenset[int]:

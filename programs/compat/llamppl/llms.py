@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.base.lists import as_list
 from feynkac.base.masks import pack
+from feynkac.base.numbers import as_whole, read_whole
 from feynkac.base.tokens import TokenSet
 from feynkac.models.language.histories import Histories
 from feynkac.models.language.lm import CausalLM
@@ -105,7 +107,7 @@ class CachedCausalLM:
 
     def find_node(self, token_ids: Sequence[int]) -> Node:
         """The history `token_ids`: a prompt, or a known one and a few tokens more."""
-        ids = tuple(int(i) for i in token_ids)
+        ids = tuple(_read_ids(token_ids, self.lm.vocabulary.size))
         if not ids:
             raise ArgumentError("the prompt is empty; a language model needs at least one token to continue")
         for known in range(len(ids), max(len(ids) - 8, 0), -1):
@@ -124,10 +126,7 @@ class CachedCausalLM:
         if isinstance(ids, frozenset) and (known := self._sets.get(id(ids))) is not None:
             return known[1]
         allowed = np.zeros(self.lm.vocabulary.size, np.bool_)
-        listed = np.fromiter((int(i) for i in ids) if not isinstance(ids, set | frozenset) else ids, np.int64)
-        if len(listed) and not (listed.min() >= 0 and listed.max() < len(allowed)):
-            raise ArgumentError(f"a mask holds an id outside of the vocabulary of {len(allowed)}")
-        allowed[listed] = True
+        allowed[_read_ids(ids, len(allowed))] = True
         packed = TokenSet(pack(allowed), len(allowed))
         if isinstance(ids, frozenset):
             self._sets[id(ids)] = ids, packed  # the key stays that set's own as long as it is kept here
@@ -142,6 +141,13 @@ class CachedCausalLM:
 
     def __repr__(self) -> str:
         return f"CachedCausalLM({self.lm!r})"
+
+
+def check_lm(who: str, lm: Any) -> CachedCausalLM:
+    """`lm`. Raises ArgumentError for what is no language model of a LLaMPPL program; `who` was given it."""
+    if not isinstance(lm, CachedCausalLM):
+        raise ArgumentError(f"{who}: {quote(lm)} is no CachedCausalLM; give CachedCausalLM(lm) of a feynkac.CausalLM")
+    return lm
 
 
 class Masks:
@@ -164,8 +170,8 @@ class Masks:
 
     def token_length_mask(self, min: int | None = None, max: int | None = None) -> frozenset[int]:
         """Tokens of `min` to `max` characters; a special token has none."""
-        low = min or 0
-        high = float("inf") if max is None else max
+        low = 0 if min is None else read_whole("min", min, 0)
+        high = float("inf") if max is None else read_whole("max", max, -1)
         if (low, high) not in self._by_length:
             self._by_length[low, high] = frozenset(i for i, n in self._lengths.items() if low <= n <= high)
         return self._by_length[low, high]
@@ -215,9 +221,12 @@ class TokenSequence:
     """Token ids that grow by `+`: other sequences, tokens, ids, and texts, which are tokenized."""
 
     def __init__(self, lm: CachedCausalLM, seq: str | Sequence[int] | None = None) -> None:
-        self.lm = lm
+        self.lm = check_lm("TokenSequence", lm)
+        if seq is None and lm.tokenizer.bos_token_id is None:
+            raise ArgumentError("TokenSequence(lm): this tokenizer has no token that begins a text; give a text or ids")
         start: Any = [lm.tokenizer.bos_token_id] if seq is None else seq
-        self.seq: list[int] = _encode(lm, start, True) if isinstance(start, str) else [int(i) for i in start]
+        size = lm.lm.vocabulary.size
+        self.seq: list[int] = _encode(lm, start, True) if isinstance(start, str) else _read_ids(start, size)
 
     def __iadd__(self, other: Any) -> TokenSequence:
         self.seq.extend(self._read_ids(other))
@@ -236,12 +245,22 @@ class TokenSequence:
             return list(other.seq)
         if isinstance(other, str):
             return _encode(self.lm, other, False)
-        if isinstance(other, Token | int | np.integer):
-            return [int(other)]
+        if as_whole(other) is not None:
+            return _read_ids([other], self.lm.lm.vocabulary.size)
         raise ArgumentError(f"{quote(other)} cannot be added to tokens; give tokens, ids or text")
 
     def __str__(self) -> str:
         return str(self.lm.tokenizer.decode(self.seq))
+
+
+def _read_ids(ids: Any, size: int) -> list[int]:
+    """Ids of tokens, below `size`. Raises ArgumentError for others."""
+    listed = as_list(ids)
+    found = [] if listed is None else [as_whole(each) for each in listed]
+    known = [each for each in found if each is not None and 0 <= each < size]
+    if listed is None or len(known) < len(listed):
+        raise ArgumentError(f"{quote(ids)} are no ids of tokens, whole numbers below the vocabulary of {size}")
+    return known
 
 
 def _encode(lm: CachedCausalLM, text: str, special: bool) -> list[int]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.extras import needing
+from feynkac.base.numbers import read_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,12 +31,17 @@ def of_class(
 
     `classify`: images (R, C, H, W) from 0 to 1 to (R, K) log-probabilities, in nats. With scale 1 the evidence is
     log p(label), the share of that class among what the model makes by itself; a larger scale asks for clearer images.
+    Raises ArgumentError for what is no classifier and no label; PotentialError, when used, for a label that it has not.
     """
     from feynkac.models.diffusion.pipeline import Diffusion
     from feynkac.potentials import reward
 
+    if isinstance(classify, type) or not callable(classify):
+        raise ArgumentError(f"of_class(classify={quote(classify)}): give a function of images to log-probabilities")
+    number = read_whole("of_class: label", label, 0)
+
     def log_likelihood(images: Tensor) -> Tensor:
-        return classify(images)[:, label]
+        return classify(images)[:, number]
 
     return Diffusion.from_pipeline(pipe, steps, eta), reward(log_likelihood, scale=scale, batch=True)
 

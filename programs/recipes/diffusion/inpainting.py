@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.extras import needing
+from feynkac.base.numbers import as_whole
+from feynkac.base.paths import read_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,9 +37,15 @@ def inpaint(
     `prior`; the target is the exact posterior whatever the images are. With few particles rather too wide a prior than
     too narrow: it errs by resampling late. Raises ArgumentError for shapes that do not fit.
     """
+    import torch
+
     from feynkac.models.diffusion.pipeline import Diffusion
     from feynkac.potentials.diffusion import inpainting, observed
+    from feynkac.tensors import read_tensor
 
+    image = read_tensor("inpaint: image", image)
+    if not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool:
+        raise ArgumentError(f"inpaint: mask is {quote(mask)}; give a tensor of bool, True where the image was seen")
     if mask.shape != image.shape:
         raise ArgumentError(f"the mask is {tuple(mask.shape)}, but the image {tuple(image.shape)}")
     return Diffusion.from_pipeline(pipe, steps, eta), observed(inpainting(mask), image[mask], noise, prior)
@@ -57,9 +65,10 @@ def digit(which: int = 2) -> Tensor:
     with needing("digits", "the digits come with scikit-learn"):
         from sklearn.datasets import load_digits
     data: Any = load_digits()
-    if not 0 <= which < len(data.images):
-        raise ArgumentError(f"there is no digit {which}; give a number from 0 to {len(data.images) - 1}")
-    return torch.as_tensor(data.images[which] / 16, dtype=torch.float32)[None]
+    number = as_whole(which)
+    if number is None or not 0 <= number < len(data.images):
+        raise ArgumentError(f"there is no digit {quote(which)}; give a number from 0 to {len(data.images) - 1}")
+    return torch.as_tensor(data.images[number] / 16, dtype=torch.float32)[None]
 
 
 def photo(path: str) -> Tensor:
@@ -70,9 +79,10 @@ def photo(path: str) -> Tensor:
     with needing("diffusion", "images are read by Pillow"):
         from PIL import Image
 
+    file_path = read_path("photo: path", path)
     try:
-        with Image.open(path) as file:
+        with Image.open(file_path) as file:
             pixels = np.asarray(file.convert("RGB"), dtype=np.float32) / 255
-    except OSError as cause:
-        raise ArgumentError(f"cannot read the image {path}: {cause}") from cause
+    except Exception as cause:  # of a file that is none, is cut off, or says that it is huge
+        raise ArgumentError(f"cannot read the image {file_path}: {cause}") from cause
     return torch.as_tensor(pixels).permute(2, 0, 1)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from feynkac.base.numbers import read_finite
+
 
 def drug_like(path: str | Path, score: Callable[[str], float] | None = None, scale: float = 20.0) -> tuple[Any, Any]:
     """Molecules of the model in `path`, all of them valid, weighted by exp(scale * score(SMILES)).
@@ -25,6 +27,7 @@ def drug_like(path: str | Path, score: Callable[[str], float] | None = None, sca
     from feynkac.potentials import constraint, reward
     from feynkac.potentials.discrete import Lookahead
 
+    scale = read_finite("drug_like: scale", scale)
     model = open_model(path)
     target = constraint(valid) * reward(score or qed, scale=scale, every="end")
     return model, Lookahead(target, samples=8, worst=0.25 * scale, power=lambda t: ((t + 1) / model.length) ** 4)

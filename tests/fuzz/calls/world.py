@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import io
+import string
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
@@ -54,6 +55,9 @@ class World:
 
     def __init__(self, make_lm: Callable[..., Any]) -> None:
         self.lm = make_lm("a", "b", "e", '"')
+        self.speaker = make_lm(*string.printable[:95], "\n")
+        """A chat is its contents, one after the other."""
+        self.speaker.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
         self.task = self.lm.prompt("a", max_tokens=3)
         self.one = fk.regex("[ab]*")
         self.score = fk.reward(len, every="end")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 import feynkac as fk
 from feynkac.base.errors import ArgumentError, ModelError, PotentialError, is_out_of_memory
 from feynkac.models import diffusion as fd
+from feynkac.potentials import diffusion as fp
 from feynkac.smc import resample as schemes
 from feynkac.smc.engine import smc
 from feynkac.smc.rng import Streams
@@ -200,7 +203,7 @@ def test_what_is_no_eta_is_refused(eta):
 
 @pytest.mark.parametrize("options", [{"trust": "1"}, {"trust": float("nan")}, {"strength": "1"}, {"strength": np.nan}])
 def test_what_is_no_number_for_guided_is_refused(options):
-    with pytest.raises(ArgumentError, match=rf"Guided\({next(iter(options))}="):
+    with pytest.raises(ArgumentError, match=rf"Guided: {next(iter(options))} is"):
         fd.Guided(fk.reward(bowl, batch=True), **options)
 
 
@@ -208,6 +211,68 @@ def test_what_is_no_number_for_guided_is_refused(options):
 def test_what_is_no_number_of_rows_is_refused(batch):
     with pytest.raises(ArgumentError, match=r"batch is .*; it must be an integer of at least 1, the rows"):
         fd.DiffusionSampler(PRIOR, fd.ddpm(6), (2,), batch=batch)
+
+
+NOISY, CLEANER = fd.NoiseLevel(0.5, 0.8), fd.NoiseLevel(0.9, 0.4)
+EYE = torch.eye(2)
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: fd.flow([0.2, 0.5]), "flow: steps is .* must fall"),
+    (lambda: fd.flow([2.0, 1.0]), "the noisiest sigma is 2.0"),
+    (lambda: fd.euler_ancestral([1.0, 2.0]), "euler_ancestral: sigmas is .* must fall"),
+    (lambda: fd.chain([CLEANER, NOISY], fd.ancestral, 1.0), "adds noise; give the noisiest level first"),
+    (lambda: fd.ddpm(2, [0.1, 0.5, 0.9]), "alphas_bar is .* falling"),
+    (lambda: fd.ddpm(2, [0.9, -0.1]), "alphas_bar is .* falling"),
+    (lambda: fd.Transition(NOISY, CLEANER, 0.1, -0.2), "std is -0.2"),
+    (lambda: fd.NoiseLevel(math.inf, 1.0), "alpha is inf"),
+    (lambda: fd.Network(bowl, clip=-1.0), "clip is -1.0"),
+    (lambda: fd.Network(bowl, kind="noise"), "prediction 'noise'"),
+    (lambda: fd.GaussianMixture([0.0, 0.0], [[0.0], [1.0]], 1.0), "above 0"),
+    (lambda: fd.GaussianMixture([1.0], [[0.0, 0.0]], [[[1.0, 0.5], [0.0, 1.0]]]), "not symmetric"),
+    (lambda: fd.GaussianMixture([1.0], [[0.0, math.nan]], 1.0), "means holds NaN"),
+    (lambda: PRIOR.observe(EYE, [0.0, 0.0], -1.0), "variance is -1.0"),
+    (lambda: fd.DiffusionSampler(PRIOR, fd.ddpm(2), 2), "shape is 2; give that of one latent"),
+    (lambda: fd.DiffusionSampler(torch.nn.Identity(), fd.ddpm(2), (2,)), r"no denoiser; .*Network\(f\)"),
+    (lambda: fd.DiffusionSampler(PRIOR, 50, (2,)), "schedule is 50; give a NoiseSchedule"),
+    (lambda: fd.DiffusionSampler(PRIOR, fd.ddpm(2), (2,), dtype=torch.int64), "dtype is torch.int64"),
+    (lambda: fd.Guided(fk.reward(bowl, batch=True), weighted="no"), "weighted is 'no'; give True or False"),
+    (lambda: fd.guide(PRIOR, PRIOR, "2"), "scale is '2'"),
+    (lambda: fd.multiply(), "add up to 0"),
+])  # fmt: skip
+def test_numbers_and_parts_that_would_pass_in_silence_are_refused(make, message):
+    with pytest.raises(ArgumentError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: fp.observed(fp.linear(EYE), [0.0, 0.0], -0.5), "noise is -0.5"),
+    (lambda: fp.observed(fp.linear(EYE), [0.0, math.nan], 0.5), "y holds NaN"),
+    (lambda: fp.inpainting(torch.tensor([0.0, 1.0])), "give a tensor of bool"),
+    (lambda: fp.tempered(fk.reward(bowl, batch=True), ess=2.0), "above 0 and below 1"),
+    (lambda: fp.tempered(bowl, ess=0.5), "give a potential"),
+    (lambda: fp.distances([(0, 1)], least=[1.0, 2.0]), "least is .* for 1 rows"),
+])  # fmt: skip
+def test_potentials_of_numbers_that_cannot_be_are_refused(make, message):
+    with pytest.raises(ArgumentError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(("operator", "message"), [
+    (fp.inpainting(torch.tensor([True])), r"a mask of shape \(1,\) for a sample of \(2,\)"),
+    (fp.linear(torch.ones(1, 3)), "for samples of 2 numbers; give a column for each"),
+])  # fmt: skip
+def test_operators_of_other_samples_are_refused(operator, message):
+    with pytest.raises(ArgumentError, match=message):
+        steered(fp.observed(operator, [0.0], 0.5))
+
+
+def test_numbers_are_taken_from_lists_arrays_and_tensors():
+    y = np.zeros(2, np.float32)
+    for seen in (y, y.tolist(), torch.zeros(2, requires_grad=True)):
+        assert np.isfinite(steered(fp.observed(fp.linear(np.eye(2).tolist()), seen, 0.5)).log_evidence)
+    assert fd.DiffusionSampler(PRIOR, fd.ddpm(2), [np.int64(2)]).shape == (2,)
+    assert len(fd.ddpm(2, torch.tensor([0.9, 0.1]))) == len(fd.edm(np.array([2.0, 1.0]), churn=[0.5, 0.0])) == 2
 
 
 def test_one_step_is_told_to_take_more_and_not_another_eta():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from feynkac.base.errors import ArgumentError, ConstraintError, ModelError, Pote
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.models.discrete import automata
 from feynkac.models.discrete.analytic import ChainDenoiser
-from feynkac.models.discrete.automata import build_automaton
+from feynkac.models.discrete.automata import CanvasAutomaton, build_automaton
 from feynkac.models.discrete.kernels import MaskedNoise, UniformNoise, Unmask
 from feynkac.models.discrete.model import DiscreteDiffusion
 from feynkac.models.discrete.proposals import Base, FirstOrder, LocallyOptimal, Unweighted, by_difference, by_gradient
@@ -263,18 +264,25 @@ def test_answers_that_are_no_log_probabilities(answer: Any, message: str) -> Non
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: MaskedNoise(0), "steps=0"),
+    (lambda: MaskedNoise(0), "steps is 0"),
     (lambda: MaskedNoise(3, alpha=lambda t: t), "must rise from 0 to 1"),
-    (lambda: MaskedNoise(3, remask=1.5), "remask=1.5"),
+    (lambda: MaskedNoise(3, remask=1.5), "remask is 1.5"),
     (lambda: Unmask(3, 4), "per_step=4 of 3"),
     (lambda: Unmask(3, order="best"), "order='best'"),  # type: ignore[arg-type]
-    (lambda: DiscreteDiffusion(CHAIN, ABC, 0, MaskedNoise(2)), "0 positions"),
+    (lambda: DiscreteDiffusion(CHAIN, ABC, 0, MaskedNoise(2)), "length is 0"),
     (lambda: DiscreteDiffusion(CHAIN, ABC, 2, MaskedNoise(2), given=[0]), "given must hold 2 token ids"),
     (lambda: DiscreteDiffusion(CHAIN, ABC, 2, MaskedNoise(2), given=[0, 4]), "given must hold 2 token ids"),
     (lambda: DiscreteDiffusion(CHAIN, ABC, 2, MaskedNoise(2), given=[0, 1]), "every position"),
     (lambda: DiscreteDiffusion(NOISY, ABC, 2, UniformNoise(2), given=[0, -1]), "noise at every position"),
-    (lambda: FirstOrder(by_difference(Nothing()), trust=0.0), "trust=0.0"),
-    (lambda: Lookahead(Nothing(), samples=-1), "samples=-1"),
+    (lambda: DiscreteDiffusion(CHAIN, ABC, 2, MaskedNoise(2), given=[0.7, -1]), "given must hold 2 token ids"),
+    (lambda: DiscreteDiffusion(CHAIN, ABC, 4, Unmask(3)), r"4 open positions; give Unmask\(4\)"),
+    (lambda: DiscreteDiffusion(None, ABC, 4, Unmask(4)), "None is no denoiser"),  # type: ignore[arg-type]
+    (lambda: CanvasAutomaton(np.array([[0, 7]]), np.array([True]), np.array([0, 1])), "numbered from 0 to 0"),  # type: ignore[arg-type]
+    (lambda: CanvasAutomaton(np.array([[0]]), np.array([True]), np.array([0, 1])), "classes of tokens from 0 to 0"),
+    (lambda: MaskedNoise(3, alpha=lambda t: math.nan), "alpha returns is nan"),
+    (lambda: by_difference(Nothing(), top=-1), "top is -1"),
+    (lambda: FirstOrder(by_difference(Nothing()), trust=0.0), "trust is 0.0"),
+    (lambda: Lookahead(Nothing(), samples=-1), "samples is -1"),
     (lambda: Lookahead(len), "such as reward"),  # type: ignore[arg-type]
     (lambda: ChainDenoiser(np.ones(2), np.eye(2)), "sum to 1"),
 ])  # fmt: skip

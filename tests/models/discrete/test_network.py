@@ -45,7 +45,7 @@ def test_the_temperature_divides_the_logits() -> None:
     warm, cold = (NetworkDenoiser(network, temperature=each).log_probs(tokens, 0.0) for each in (1.0, 0.5))
     squared = np.exp(2.0 * warm)
     np.testing.assert_allclose(np.exp(cold), squared / squared.sum(axis=-1, keepdims=True), rtol=1e-9)
-    with pytest.raises(ArgumentError, match="must be above 0"):
+    with pytest.raises(ArgumentError, match="a number above 0"):
         NetworkDenoiser(network, temperature=0.0)
 
 

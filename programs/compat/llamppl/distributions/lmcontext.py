@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError, ProgramError, quote
 from feynkac.base.masks import unpack
+from feynkac.base.numbers import as_whole, read_flag, read_positive
 from feynkac.base.tokens import TokenSet
 from feynkac.models.language.laws import Law
 from feynkac.programs.compat.llamppl.answering import Logits
 from feynkac.programs.compat.llamppl.distributions.distribution import Distribution
-from feynkac.programs.compat.llamppl.llms import CachedCausalLM, Token
+from feynkac.programs.compat.llamppl.llms import CachedCausalLM, Token, check_lm
 from feynkac.programs.compat.llamppl.rows import answer_now, draw_uniform, fetch_answer
 from feynkac.programs.compat.llamppl.util import log_softmax
 from feynkac.programs.runtime.serving import Ask
@@ -35,12 +36,10 @@ class LMContext:
     def __init__(
         self, lm: CachedCausalLM, prompt: str, temp: float = 1.0, show_prompt: bool = False, show_eos: bool = True
     ) -> None:
-        if not 0.0 < temp < math.inf:
-            raise ArgumentError(f"temp is {temp}; it must be positive (a small one is nearly greedy)")
-        self.lm = lm
-        self.temp = temp
-        self.show_prompt = show_prompt
-        self.show_eos = show_eos
+        self.lm = check_lm("LMContext", lm)
+        self.temp = read_positive("temp", temp, " (a small one is nearly greedy)")
+        self.show_prompt = read_flag("show_prompt", show_prompt)
+        self.show_eos = read_flag("show_eos", show_eos)
         ids = list(lm.lm.begin(prompt))
         self.prompt_token_count = len(ids)
         self.prompt_string_length = len(str(lm.tokenizer.decode(ids)))
@@ -125,8 +124,8 @@ class LMNextToken(Distribution):
         return Token(self.ctx.lm, answer.token, self.ctx.lm.str_vocab[answer.token]), answer.log_prob
 
     async def log_prob(self, x: Any) -> float:
-        token = int(x)
-        if not 0 <= token < self.ctx.lm.lm.vocabulary.size:
+        token = as_whole(x)
+        if token is None or not 0 <= token < self.ctx.lm.lm.vocabulary.size:
             raise ArgumentError(f"{quote(x)} is no token of a vocabulary of {self.ctx.lm.lm.vocabulary.size}")
         answer = await fetch_answer(self.ctx.ask(token=token), self.ctx)
         self.ctx.advance(token)

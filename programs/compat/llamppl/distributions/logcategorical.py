@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.errors import ArgumentError
+from feynkac.base.numbers import as_whole
 from feynkac.programs.compat.llamppl.distributions.distribution import Distribution
 from feynkac.programs.compat.llamppl.rows import draw_uniform
 from feynkac.programs.compat.llamppl.util import log_softmax
@@ -19,13 +21,17 @@ class LogCategorical(Distribution):
 
     def __init__(self, logits: Any) -> None:
         self.log_probs = log_softmax(logits)
+        if self.log_probs.ndim != 1:
+            raise ArgumentError(f"logits have the shape {self.log_probs.shape}; give one number for each outcome")
 
     async def sample(self) -> tuple[Any, float]:
         number = _draw(self.log_probs, draw_uniform())
         return number, float(self.log_probs[number])
 
     async def log_prob(self, x: Any) -> float:
-        return float(self.log_probs[int(x)]) if 0 <= int(x) < len(self.log_probs) else -math.inf
+        number = as_whole(x)
+        known = number is not None and 0 <= number < len(self.log_probs)
+        return float(self.log_probs[number]) if known else -math.inf
 
     async def argmax(self, n: int) -> Any:
         return int(np.argsort(-self.log_probs, kind="stable")[n])

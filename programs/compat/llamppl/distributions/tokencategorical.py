@@ -6,7 +6,7 @@ from typing import Any
 
 from feynkac.base.errors import ArgumentError
 from feynkac.programs.compat.llamppl.distributions.logcategorical import LogCategorical
-from feynkac.programs.compat.llamppl.llms import CachedCausalLM, Token
+from feynkac.programs.compat.llamppl.llms import CachedCausalLM, Token, check_lm
 
 
 class TokenCategorical(LogCategorical):
@@ -14,7 +14,7 @@ class TokenCategorical(LogCategorical):
 
     def __init__(self, lm: CachedCausalLM, logits: Any) -> None:
         super().__init__(logits)
-        self.lm = lm
+        self.lm = check_lm("TokenCategorical", lm)
         if len(self.log_probs) != len(lm.str_vocab):
             raise ArgumentError(f"{len(self.log_probs)} logits for a vocabulary of {len(lm.str_vocab)} tokens")
 

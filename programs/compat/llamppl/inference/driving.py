@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from feynkac.base.capabilities import offers
 from feynkac.base.contract import LogW, Resample
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import as_whole
+from feynkac.base.numbers import as_whole, read_seed
 from feynkac.potentials import product
 from feynkac.programs.compat.llamppl.inference.smc_record import SMCRecord
 from feynkac.programs.compat.llamppl.modeling import Model
 from feynkac.programs.compat.llamppl.running import Population
-from feynkac.smc.engine import Step, smc
+from feynkac.smc.engine import RandomSource, Step, smc
 from feynkac.smc.rng import Streams
 
 
@@ -49,6 +50,11 @@ def collect(population: Population, log_weight: LogW) -> Particles:
         particle.weight = weight
     particles.log_evidence = float(np.logaddexp.reduce(log_weight))
     return particles
+
+
+def read_source(name: str, seed: Any) -> Any:
+    """A seed, or another source of random numbers. Raises ArgumentError by the `name` of the argument for neither."""
+    return seed if offers(seed, RandomSource) else read_seed(name, seed)
 
 
 def open_streams(seed: Any) -> Any:

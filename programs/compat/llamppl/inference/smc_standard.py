@@ -6,13 +6,13 @@ import math
 import time
 from collections.abc import Callable
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_whole
+from feynkac.base.paths import read_path
 from feynkac.base.writing import write_atomically
-from feynkac.programs.compat.llamppl.inference.driving import Particles, check_model, collect, run_engine
+from feynkac.programs.compat.llamppl.inference.driving import Particles, check_model, collect, read_source, run_engine
 from feynkac.programs.compat.llamppl.inference.smc_record import SMCRecord
 from feynkac.programs.compat.llamppl.modeling import Model
 from feynkac.programs.compat.llamppl.running import Population, bridge
@@ -42,10 +42,16 @@ async def smc_standard(
         raise ArgumentError(
             f"smc_standard: ess_threshold is {quote(ess_threshold)}; give a share of the particles, such as 0.5"
         )
+    seed = read_source("smc_standard: seed", seed)
+    path = None
+    if visualization_dir is not None or json_file is not None:
+        name = json_file or f"{type(model).__name__}-{time.strftime('%Y%m%d-%H%M%S')}.json"
+        path = read_path("smc_standard: visualization_dir", visualization_dir or ".")
+        path = path / read_path("smc_standard: json_file", name)
     scheme = by_name(resampling_method)
     if ess_threshold <= 1.0:
         scheme = adaptive(scheme, ess_threshold) if ess_threshold > 0.0 else never
-    record = None if visualization_dir is None and json_file is None else SMCRecord()
+    record = None if path is None else SMCRecord()
 
     def run(wait: Callable[[Any], Any]) -> Particles:
         population = Population(model, wait)
@@ -53,10 +59,11 @@ async def smc_standard(
         return collect(population, step.log_weight)
 
     particles = await bridge(run)
-    if record is not None:
-        name = json_file or f"{type(model).__name__}-{time.strftime('%Y%m%d-%H%M%S')}.json"
-        path = Path(visualization_dir or ".", name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, record.to_json().encode())
+    if record is not None and path is not None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as cause:
+            raise ArgumentError(f"smc_standard: there can be no folder {path.parent}: {cause.strerror}") from None
+        write_atomically(path, record.to_json().encode("utf-8", "surrogatepass"))
         print(f"Saved record to {path}")
     return particles

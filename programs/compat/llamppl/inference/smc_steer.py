@@ -9,7 +9,14 @@ import numpy as np
 
 from feynkac.base.contract import LogW, Rng
 from feynkac.base.numbers import read_whole
-from feynkac.programs.compat.llamppl.inference.driving import Particles, check_model, collect, open_streams, run_engine
+from feynkac.programs.compat.llamppl.inference.driving import (
+    Particles,
+    check_model,
+    collect,
+    open_streams,
+    read_source,
+    run_engine,
+)
 from feynkac.programs.compat.llamppl.modeling import Model
 from feynkac.programs.compat.llamppl.running import Population, bridge
 from feynkac.smc.engine import RandomSource
@@ -29,6 +36,7 @@ async def smc_steer(
     check_model("smc_steer", model)
     n_particles = read_whole("smc_steer: n_particles", n_particles, 1)
     n_beam = read_whole("smc_steer: n_beam", n_beam, 1)
+    source = read_source("smc_steer: seed", seed)
 
     def run(wait: Callable[[Any], Any]) -> Particles:
         population = Population(model, wait)
@@ -40,7 +48,7 @@ async def smc_steer(
             counts = np.where(population.done(population)[rows], 1, n_beam)
             return np.repeat(rows, counts), np.repeat(chosen - np.log(counts), counts)
 
-        streams = open_streams(seed)
+        streams = open_streams(source)
         step = run_engine(population, n_particles * n_beam, branch, streams, None)
         rows, log_weight = choose(step.log_weight, streams.at("output", 0))
         if rows is not None:
