@@ -108,7 +108,7 @@ def test_unweighted_blending_is_declared_biased():
 
 
 def test_what_is_no_tractable_model_is_refused():
-    with pytest.raises(ArgumentError, match=r"Network has no log_prob\(x, noise_level\); give a GaussianMixture"):
+    with pytest.raises(ArgumentError, match=r"has no log_prob\(x, noise_level\); give a GaussianMixture"):
         fp.foreseen(SEEN, fd.Network(lambda x, t: x), POSTERIOR)
     with pytest.raises(ArgumentError, match=r"foreseen\(3\): give a potential"):
         fp.foreseen(3, PRIOR, POSTERIOR)

@@ -312,7 +312,7 @@ def test_a_users_hook_counts_also_one_put_on_later(tiny_lm: Any) -> None:
         lambda module, args, out: out + 3.0 * torch.randn(16, generator=torch.Generator().manual_seed(0))
         * (torch.arange(out.shape[1]) > 0)[:, None]
     )  # fmt: skip
-    with pytest.raises(ModelError, match="acts on the place of a token within a pass"):
+    with pytest.raises(ModelError, match="acts on the place of a token in a pass"):
         edited.open([[1, 2]], 3)
     handle.remove()
 

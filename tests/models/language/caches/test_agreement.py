@@ -217,14 +217,14 @@ def test_a_class_derived_from_an_edit_is_checked_for_itself(checks: Checks) -> N
             return value + 2 * amount * vector(0)
 
     assert checks.open([Add(vector(0), layer=0)]) == 1
-    with pytest.raises(ModelError, match="acts on the place of a token within a pass"):
+    with pytest.raises(ModelError, match="acts on the place of a token in a pass"):
         checks.open([AddMisplaced(vector(0), layer=0)])
     assert checks.open([AddTwice(vector(0), layer=0)]) == 1 and checks.open([AddTwice(vector(0), layer=0)]) == 1
 
 
 def test_a_mechanism_that_is_wrong_is_refused_at_every_size(checks: Checks) -> None:
     for number in (1.0, 1.1, 0.01, 5.0):
-        with pytest.raises(ModelError, match="acts on the place of a token within a pass"):
+        with pytest.raises(ModelError, match="acts on the place of a token in a pass"):
             checks.open([Misplaced(number)])
 
 
@@ -233,7 +233,7 @@ def test_an_edit_too_weak_to_show_a_fault_speaks_for_no_other(checks: Checks) ->
     assert checks.open([Misplaced(3e-7)]) == 1
     assert checks.open([Add(vector(0, 1e-7), layer=0)]) == 1 and checks.open([Add(vector(1, 1e-7), layer=0)]) == 1
     number = 1e-7
-    with pytest.raises(ModelError, match="acts on the place of a token within a pass"):
+    with pytest.raises(ModelError, match="acts on the place of a token in a pass"):
         while number < 1.0:  # each within the size that the one before could speak for
             number *= 5.0
             checks.open([Misplaced(number)])
@@ -256,7 +256,7 @@ def test_where_functions_of_the_users_hook_into_the_model_each_edit_is_checked(m
     )
     checks.twins = Twins(model)
     assert checks.open([Add(vector(0, 6.0), layer=0)]) == 1
-    with pytest.raises(ModelError, match="acts on the place of a token within a pass"):
+    with pytest.raises(ModelError, match="acts on the place of a token in a pass"):
         checks.open([Add(vector(0, 55.0), layer=0)])
     handle.remove()
 
