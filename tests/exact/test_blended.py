@@ -112,13 +112,13 @@ def test_what_is_no_tractable_model_is_refused():
         fp.foreseen(SEEN, fd.Network(lambda x, t: x), POSTERIOR)
     with pytest.raises(ArgumentError, match=r"foreseen\(3\): give a potential"):
         fp.foreseen(3, PRIOR, POSTERIOR)
-    with pytest.raises(ArgumentError, match=r"log_evidence=nan\): a finite number"):
+    with pytest.raises(ArgumentError, match=r"log_evidence is nan; it must be a finite number"):
         fp.foreseen(SEEN, PRIOR, POSTERIOR, math.nan)
     with pytest.raises(ArgumentError, match=r"Blended\(3\): give a denoiser"):
         fd.Blended(3)
     with pytest.raises(ArgumentError, match=r"Blended\(share='all'\): a number, or a function"):
         fd.Blended(POSTERIOR, share="all")
-    with pytest.raises(ArgumentError, match=r"Blended\(trust=-1\): a bound in nats"):
+    with pytest.raises(ArgumentError, match=r"Blended: trust is -1; it must be a number of at least 0"):
         fd.Blended(POSTERIOR, trust=-1)
 
 
