@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.contract import LogW, Mask
+from feynkac.base.numbers import hold_the_same
 from feynkac.smc.engine import Step
 from feynkac.smc.evidence import split_evidence
 from feynkac.smc.history import count_distinct
@@ -23,7 +24,7 @@ UNEVEN = 0.5
 """Relative variance of the weights, N / ESS - 1, up to which their tail cannot matter, whatever its index."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Diagnostics:
     """How the weight of a run is spread, and what that says of its evidence."""
 
@@ -44,6 +45,11 @@ class Diagnostics:
     """The largest share of one part in it."""
     ancestors: int
     """First particles that still have descendants with weight."""
+
+    def __eq__(self, other: object) -> bool:
+        return hold_the_same(self, other)
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]  # it holds a list
 
 
 class Spread:

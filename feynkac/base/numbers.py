@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+from dataclasses import fields
 from numbers import Real
 from typing import Any
 
@@ -52,6 +53,14 @@ def take_only(value: Any) -> Any:
         return value.item() if single else value
     except Exception:  # a tensor without numbers, or of an object that raises
         return value
+
+
+def hold_the_same(one: Any, other: Any) -> bool:
+    """Whether two dataclasses of one class have equal fields, nan being as good as nan (in Python 3.13 it is not)."""
+    if type(one) is not type(other):
+        return False
+    pairs = [(getattr(one, each.name), getattr(other, each.name)) for each in fields(one)]
+    return all(a == b or (a != a and b != b) for a, b in pairs)
 
 
 def find_shape(value: Any) -> tuple[int, ...]:

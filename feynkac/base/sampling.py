@@ -17,18 +17,19 @@ from numpy.typing import NDArray
 from feynkac.base.contract import Rows
 from feynkac.base.errors import ArgumentError
 from feynkac.base.memory import Memory
-from feynkac.base.numbers import read_finite, take_only
+from feynkac.base.numbers import hold_the_same, read_finite, take_only
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NoiseLevel:
     """How much noise there is: x = alpha x0 + sigma eps.
 
-    `time` is what the network is told, in its own units. Raises ArgumentError unless all are finite
-    (but for a time that is unknown), alpha and sigma are at least 0, and one of them is positive.
+    `time` is what the network is told, in its own units; levels of which it is unknown can be equal. Raises
+    ArgumentError unless all are finite (but for a time that is unknown), alpha and sigma are at least 0, and one of
+    them is positive.
     """
 
     alpha: float
@@ -43,6 +44,12 @@ class NoiseLevel:
         object.__setattr__(self, "time", math.nan if unknown else read_finite("NoiseLevel: time", time))
         if not (self.alpha >= 0.0 and self.sigma >= 0.0 and self.alpha + self.sigma > 0.0):
             raise ArgumentError(f"{self}; alpha and sigma are at least 0, and one of them is positive")
+
+    def __eq__(self, other: object) -> bool:
+        return hold_the_same(self, other)
+
+    def __hash__(self) -> int:
+        return hash((self.alpha, self.sigma, None if math.isnan(self.time) else self.time))
 
     def variance(self, prior: float) -> float:
         """The variance of one coordinate of x0 given x, if that coordinate were Gaussian with variance `prior`."""

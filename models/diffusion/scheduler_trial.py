@@ -52,7 +52,12 @@ def identify_setting(scheduler: Any) -> Hashable:
             for part in _list_bytes(value):
                 digest.update(part)
     told = getattr(scheduler, "_begin_index", None) is not None
-    return inspect.unwrap(type(scheduler)), inspect.unwrap(type(scheduler).step), told, digest.digest()
+    kind = type(scheduler)
+    while "__wrapped__" in vars(
+        kind
+    ):  # a copy for a run; `inspect.unwrap` leaves classes as they are from Python 3.14 on
+        kind = vars(kind)["__wrapped__"]
+    return kind, inspect.unwrap(type(scheduler).step), told, digest.digest()
 
 
 def _list_bytes(value: Any) -> Iterator[bytes]:

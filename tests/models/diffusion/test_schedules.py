@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -123,3 +124,10 @@ def test_revisiting_asks_the_network_as_often_as_it_says_and_leaves_pure_noise_a
     assert len(fd.revisit(fd.ddpm(4), 3)) == 12
     assert len(fd.revisit(fd.flow(4), 3)) == 10  # the first level has alpha = 0
     assert fd.revisit(fd.ddim(4, 0.0), 2).stochastic
+
+
+def test_levels_of_unknown_times_are_equal_in_every_python_and_process():
+    level, schedule = fd.NoiseLevel(0.6, 0.8), fd.flow(3)
+    again = pickle.loads(pickle.dumps((level, schedule)))
+    assert again == (level, schedule) and {level, again[0]} == {level} and hash(schedule) == hash(again[1])
+    assert level != fd.NoiseLevel(0.6, 0.8, 3.0) and level != fd.NoiseLevel(0.8, 0.6)
