@@ -53,7 +53,8 @@ def _take_numbers(value: Any, depth: int) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         if value.dtype.kind not in "fiub":
             raise TypeError("no array of numbers")
-        return np.asarray(value)
+        array = np.asarray(value)
+        return array if array.flags.writeable else array.copy()  # torch warns of what it must not write to
     if isinstance(value, Tensor):
         return value.detach().cpu().to(torch.promote_types(value.dtype, torch.float32)).numpy()
     if isinstance(value, bool | int | float):

@@ -87,7 +87,7 @@ def _write(value: Any, tensors: dict[str, Tensor]) -> Any:
         tensors[name] = value
         return {"tensor": name}
     if isinstance(value, np.ndarray):
-        return _write(torch.from_numpy(value), tensors)
+        return _write(torch.from_numpy(np.array(value)), tensors)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, range):

@@ -87,7 +87,9 @@ def test_a_file_without_edits_is_refused(tmp_path: Path) -> None:
 
 
 def test_numbers_and_vectors_of_numpy_are_saved(tmp_path: Path) -> None:
-    edit = Add(np.ones(16, np.float32), layer=np.int64(1), strength=np.float32(0.5))  # pyright: ignore[reportArgumentType]
+    vector = np.ones(16, np.float32)
+    vector.flags.writeable = False
+    edit = Add(vector, layer=np.int64(1), strength=np.float32(0.5))  # pyright: ignore[reportArgumentType]
     (loaded,) = load_edits(save_edits(edit, tmp_path / "edit.safetensors"))
     assert loaded.layer == 1 and loaded.strength == 0.5 and loaded.direction.tolist() == [1.0] * 16  # pyright: ignore
 
