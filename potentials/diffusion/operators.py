@@ -44,7 +44,9 @@ def _flat(y: Tensor) -> Tensor:
 
 def inpainting(mask: Tensor) -> Operator:
     """See the coordinates where `mask`, of the shape of one sample, is True. Raises ArgumentError for other masks."""
-    given = mask if isinstance(mask, Tensor) else torch.from_numpy(read_truth_array("inpainting: mask", mask, _MASK))
+    given = (
+        mask if isinstance(mask, Tensor) else torch.from_numpy(read_truth_array("inpainting: mask", mask, _MASK).copy())
+    )
     if given.dtype != torch.bool or given.layout != torch.strided or given.is_meta or not bool(given.any()):
         raise ArgumentError(f"inpainting: mask is {quote(mask)}; {_MASK}, somewhere at least")
     seen = torch.nonzero(given.flatten())[:, 0]
