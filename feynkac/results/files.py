@@ -42,7 +42,7 @@ def write_result(result: Result, path: str | os.PathLike[str]) -> None:
         data["samples"] = make_plain(result.samples)
         text = json.dumps({"feynkac": VERSION, **data}, ensure_ascii=False, allow_nan=False, default=make_plain)
         encoded = text.encode("utf-8", "surrogatepass")
-    except (TypeError, ValueError, RecursionError) as cause:
+    except Exception as cause:  # of whatever kind objects of the user's raise as they are gone through
         shown = len(find_shape(result.samples[0])) > 1
         instead = "; result.save_images(folder) writes images, and an index" if shown else ""
         raise ArgumentError(f"the samples cannot be written as JSON: {cause}{instead}") from cause

@@ -34,6 +34,7 @@ class GenlmPotential(Protocol):
     async def logw_next(self, context: list[Any]) -> Any: ...
 
 
+@runtime_checkable
 class HasVocabulary(Protocol):
     """A language model of ours."""
 
@@ -57,6 +58,8 @@ def from_genlm(potential: Any, lm: HasVocabulary) -> FromGenlm:
             f"from_genlm({quote(potential)}): give an instance with vocab and "
             "the coroutines prefix, complete, logw_next"
         )
+    if isinstance(lm, type) or not isinstance(lm, HasVocabulary):
+        raise ArgumentError(f"from_genlm(lm={quote(lm)}): give the language model whose tokens it is to weigh")
     return FromGenlm(potential, lm.vocabulary)
 
 
