@@ -29,7 +29,7 @@ from feynkac.base.errors import ArgumentError, ConstraintError, FeynkacError
 from feynkac.base.masks import mask_within, unpack
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.potentials import json_schema
-from feynkac.potentials.constraints.schemas.checks import is_checked_format
+from feynkac.potentials.constraints.schemas.checks import SchemaCheck, is_checked_format
 from feynkac.potentials.constraints.schemas.outline import build_outline
 
 BYTES = Vocabulary((*(bytes([b]) for b in range(256)), b""), (256,))
@@ -697,3 +697,17 @@ def test_random_schemas_mean_what_the_specification_says() -> None:
                 assert constraint.approves(BYTES, list(text.encode())) == validator.is_valid(value), (schema, text)
                 accepted += 1
     assert accepted > 30
+
+
+def test_a_recursion_that_ends_in_a_panic_of_compiled_code_is_told() -> None:
+    """Of `rpds`, below jsonschema, where a reference goes round until Python's stack ends."""
+    panic = type("PanicException", (BaseException,), {})
+
+    class Validator:
+        def is_valid(self, value: Any) -> bool:
+            raise panic("__eq__ failed")
+
+    check = SchemaCheck({"type": "string"})
+    check._validator = Validator()
+    with pytest.raises(ConstraintError, match="a reference in the schema leads nowhere"):
+        check("null")

@@ -44,8 +44,11 @@ class SchemaCheck:
 
         try:
             return self._validator.is_valid(value)
-        except (Unresolvable, RecursionError) as error:
-            raise ConstraintError(f"a reference in the schema leads nowhere: {error}") from None
+        except BaseException as error:
+            # Within the compiled parts of jsonschema the recursion ends in a panic, which is no Exception.
+            if isinstance(error, Unresolvable | RecursionError) or type(error).__name__ == "PanicException":
+                raise ConstraintError(f"a reference in the schema leads nowhere: {error}") from None
+            raise
 
     def __reduce__(self) -> tuple[type[SchemaCheck], tuple[Any]]:
         return SchemaCheck, (self._made_of,)
