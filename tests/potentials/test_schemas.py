@@ -699,6 +699,17 @@ def test_random_schemas_mean_what_the_specification_says() -> None:
     assert accepted > 30
 
 
+@pytest.mark.parametrize("divisor", [2_318_054, 23_180.54, -2_318_054, 10**30])
+def test_a_large_divisor_is_checked_and_not_compiled(divisor: float) -> None:
+    if divisor < 0:
+        with pytest.raises(ConstraintError, match="multipleOf"):
+            json_schema({"multipleOf": divisor})
+        return
+    schema = json_schema({"multipleOf": divisor})
+    assert schema._checks[0](str(divisor))
+    assert not schema._checks[0]("7")
+
+
 def test_a_recursion_that_ends_in_a_panic_of_compiled_code_is_told() -> None:
     """Of `rpds`, below jsonschema, where a reference goes round until Python's stack ends."""
     panic = type("PanicException", (BaseException,), {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import Any
 
 from feynkac.potentials.constraints.schemas.walking import rewrite
@@ -10,6 +11,8 @@ from feynkac.potentials.constraints.schemas.walking import rewrite
 _EXACT = 2**53
 """Up to here every whole number is a double."""
 _LARGEST = 9e18  # nearly 2^63; beyond, llguidance has no ranges
+_REMAINDERS = 100_000
+"""A larger divisor is left to the check: llguidance takes half a minute for two millions."""
 _BOUNDS = {"minimum": -math.inf, "exclusiveMinimum": -math.inf, "maximum": math.inf, "exclusiveMaximum": math.inf}
 """Bounds, and where they are loosened to."""
 
@@ -34,10 +37,20 @@ def _loosen(key: str, value: Any, schema: dict[str, Any]) -> dict[str, Any] | No
     if key in _BOUNDS and isinstance(value, int | float) and not isinstance(value, bool):
         bound = _round(value, _BOUNDS[key])
         return None if bound == value else {} if bound is None else {key: bound}
+    if key == "multipleOf":
+        return {} if _count_remainders(value) > _REMAINDERS else None
     given = [value] if key == "const" else value if key == "enum" and isinstance(value, list | tuple) else []
     if all(map(_is_exact, given)):
         return None
     return {} if "type" in schema else {"type": sorted({name_type(each) for each in given})}
+
+
+def _count_remainders(divisor: Any) -> int:
+    """The states of an automaton that divides: `divisor` as a whole number of its last decimal place."""
+    if isinstance(divisor, bool) or not isinstance(divisor, int | float) or not math.isfinite(divisor):
+        return 0
+    _, digits, exponent = Decimal(str(divisor)).as_tuple()
+    return int("".join(map(str, digits))) * 10 ** max(int(exponent), 0)
 
 
 def _round(value: float, away: float) -> float | None:
