@@ -122,13 +122,17 @@ class Cut(diffusers.DDIMPipeline):
 
     kind = "pt"
 
-    def __call__(self, batch_size=1, generator=None, num_inference_steps=4, eta=0.0, output_type="pil"):
+    def run_steps(self, generator, steps, eta):
         x = torch.stack([torch.randn(1, 8, 8, generator=each) for each in generator])
-        self.scheduler.set_timesteps(num_inference_steps)
+        self.scheduler.set_timesteps(steps)
         for t in self.scheduler.timesteps:
             with torch.no_grad():
                 output = self.unet(x, t).sample
             x = self.scheduler.step(output, t, x, eta=eta, generator=generator).prev_sample
+        return x
+
+    def __call__(self, batch_size=1, generator=None, num_inference_steps=4, eta=0.0, output_type="pil"):
+        x = self.run_steps(generator, num_inference_steps, eta)
         x = (x / 2 + 0.5).clamp(0, 1)
         x[:, :, :2] = 0.25
         return ({"pt": x, "np": x.permute(0, 2, 3, 1).numpy()}[self.kind],)
@@ -167,12 +171,7 @@ class Raw(Cut):
     cut = False
 
     def __call__(self, batch_size=1, generator=None, num_inference_steps=4, eta=0.0, output_type="pil"):
-        x = torch.stack([torch.randn(1, 8, 8, generator=each) for each in generator])
-        self.scheduler.set_timesteps(num_inference_steps)
-        for t in self.scheduler.timesteps:
-            with torch.no_grad():
-                output = self.unet(x, t).sample
-            x = self.scheduler.step(output, t, x, eta=eta, generator=generator).prev_sample
+        x = self.run_steps(generator, num_inference_steps, eta)
         if self.cut:
             x = x.clone()
             x[:, :, :2] = -0.5
