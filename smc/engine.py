@@ -18,7 +18,7 @@ from feynkac.base.capabilities import offers
 from feynkac.base.contract import LogW, Mask, Model, Move, Potential, Resample, Rng, Rows, State
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.lists import as_list
-from feynkac.base.numbers import as_whole
+from feynkac.base.numbers import as_whole, read_particles
 from feynkac.smc.checks import call, check_pair, check_parts, check_size, read_moves
 from feynkac.smc.population import Population, advance, retire
 from feynkac.smc.redraws import Past
@@ -159,6 +159,7 @@ def draw_first(model: Model, n: int | Sequence[int] | None, rng: RandomSource) -
     sizes = tuple(size for each in listed if (size := as_whole(each)) is not None and size >= 1)
     if not sizes or len(sizes) < len(listed):
         raise ArgumentError(f"{quote(n)} particles; give at least one for each problem")
+    read_particles("smc: n", sum(sizes))
     state = call(model.init, sum(sizes), rng.at("init", 0, sizes), of=model, what="init")
     state = check_size(state, model=model, what="init", n=sum(sizes))
     log_w = np.concatenate([np.full(size, -math.log(size)) for size in sizes])

@@ -15,7 +15,7 @@ import numpy as np
 
 from feynkac.base.contract import LogW, Resample, Rng, Rows
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import read_steps
+from feynkac.base.numbers import read_share, read_steps
 from feynkac.smc import kernels
 from feynkac.smc.checks import name_of
 from feynkac.smc.schemes import (
@@ -90,8 +90,7 @@ def adaptive(scheme: Resample, ess: float = 0.5, *, measure: Literal["ess", "max
     so that evidence stays unbiased. With ess=0 it never does. Liu, Chen (1995); Huggins, Roy (2019). Raises
     ArgumentError for ess not in [0, 1].
     """
-    if not 0.0 <= ess <= 1.0:
-        raise ArgumentError(f"adaptive(ess={ess}); the threshold is a fraction of the rows, from 0 to 1")
+    ess = read_share("adaptive: ess", ess, ", the share of the rows below which it resamples")
     if measure not in ("ess", "max"):
         raise ArgumentError(f"adaptive(measure={quote(measure)}); measure is 'ess' or 'max'")
 

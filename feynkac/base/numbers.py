@@ -14,7 +14,9 @@ from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.lists import as_list
 
 MOST = 1_000_000
-"""Steps of a run, and places of a canvas: more are a mistake."""
+"""Steps of a run, sweeps, and places of a canvas: more are a mistake."""
+MOST_PARTICLES = 10_000_000
+"""Rows of a population: no memory holds more of what a model keeps for each."""
 
 
 def as_whole(value: Any) -> int | None:
@@ -37,7 +39,7 @@ def as_bool(value: Any) -> bool | None:
 
 def as_real(value: Any) -> float | None:
     """`value` as a finite float, also from an array or tensor with one entry; None for True, "1" and what is none."""
-    number = _to_float(take_only(value))
+    number = to_float(take_only(value))
     return number if math.isfinite(number) else None
 
 
@@ -69,7 +71,7 @@ def find_shape(value: Any) -> tuple[int, ...]:
     return tuple(shape) if isinstance(shape, tuple) else ()
 
 
-def _to_float(value: Any) -> float:
+def to_float(value: Any) -> float:
     """A number as a float, infinite where it is too large for one; nan for what is no number."""
     if not isinstance(value, Real) or isinstance(value, bool | np.bool_):
         return math.nan
@@ -91,10 +93,18 @@ def read_whole(name: str, value: Any, low: int, advice: str = "") -> int:
 
 def read_count(name: str, value: Any, advice: str = "", low: int = 1) -> int:
     """`value` as a number of steps or places, which is not too many. Raises ArgumentError by the `name` of it."""
-    count = read_whole(name, value, low, advice)
-    if count > MOST:
-        raise ArgumentError(f"{name} is {quote(value)}; it must be at most {MOST:,}{advice}")
-    return count
+    return _hold_below(MOST, name, read_whole(name, value, low, advice), advice)
+
+
+def read_particles(name: str, value: Any, low: int = 1, advice: str = "") -> int:
+    """`value` as a number of particles or draws, not too many. Raises ArgumentError by the `name` of the argument."""
+    return _hold_below(MOST_PARTICLES, name, read_whole(name, value, low, advice), advice)
+
+
+def _hold_below(most: int, name: str, number: int, advice: str) -> int:
+    if number > most:
+        raise ArgumentError(f"{name} is {quote(number)}; it must be at most {most:,}{advice}")
+    return number
 
 
 def read_positive(name: str, value: Any, advice: str = "") -> float:
@@ -115,7 +125,7 @@ def read_finite(name: str, value: Any, advice: str = "") -> float:
 
 def read_limit(name: str, value: Any, advice: str = "") -> float:
     """`value` as a float of at least 0, which may be infinite. Raises ArgumentError by the `name` of the argument."""
-    number = _to_float(take_only(value))
+    number = to_float(take_only(value))
     if not number >= 0.0:
         raise ArgumentError(f"{name} is {quote(value)}; it must be a number of at least 0, or infinity{advice}")
     return number
@@ -131,7 +141,7 @@ def read_share(name: str, value: Any, advice: str = "") -> float:
 
 def read_real(name: str, value: Any, low: float, advice: str = "") -> float:
     """`value` as a finite float of at least `low`. Raises ArgumentError by the `name` of the argument."""
-    number = _to_float(value)
+    number = to_float(value)
     if not (math.isfinite(number) and number >= low):
         raise ArgumentError(f"{name} is {quote(value)}; it must be a number of at least {low:g}{advice}")
     return number

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+LOUDEST = 1e100
+"""The largest alpha and sigma: variances are their squares, and products of those."""
+
+
 @dataclass(frozen=True, eq=False)
 class NoiseLevel:
     """How much noise there is: x = alpha x0 + sigma eps.
@@ -44,6 +48,8 @@ class NoiseLevel:
         object.__setattr__(self, "time", math.nan if unknown else read_finite("NoiseLevel: time", time))
         if not (self.alpha >= 0.0 and self.sigma >= 0.0 and self.alpha + self.sigma > 0.0):
             raise ArgumentError(f"{self}; alpha and sigma are at least 0, and one of them is positive")
+        if max(self.alpha, self.sigma) > LOUDEST:
+            raise ArgumentError(f"{self}; alpha and sigma are at most {LOUDEST:g}, so that their squares are numbers")
 
     def __eq__(self, other: object) -> bool:
         return hold_the_same(self, other)

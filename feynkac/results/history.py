@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 DIGITS = 6
@@ -69,9 +70,16 @@ class History:
             arrays = vars(self).get("_arrays", {})
             if name not in arrays:
                 raise AttributeError(f"'History' object has no attribute '{name}'", name=name, obj=self)
-            vars(self)[name] = lists = [array.round(DIGITS).tolist() for array in arrays[name]]
+            vars(self)[name] = lists = [_round(array).tolist() for array in arrays[name]]
             vars(self)["_arrays"] = {other: array for other, array in arrays.items() if other != name}
             return lists
+
+
+def _round(array: NDArray[Any]) -> NDArray[Any]:
+    """`array` to `DIGITS` digits; numbers so large that numpy would make them infinite are as they were."""
+    with np.errstate(over="ignore"):
+        rounded = array.round(DIGITS)
+    return np.where(np.isinf(rounded), array, rounded)
 
 
 @dataclass(frozen=True)

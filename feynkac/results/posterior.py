@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import AllParticlesDied, ArgumentError
-from feynkac.base.numbers import read_seed, read_whole
+from feynkac.base.numbers import read_particles, read_seed
 from feynkac.results.ranking import find_top, make_posterior, rank_samples
 from feynkac.results.text import write_sample
 from feynkac.smc.weights import effective_sample_size, normalise
@@ -79,7 +79,7 @@ class Posterior(Weighted):
     def sample(self, k: int | None = None, *, seed: int | None = None) -> Any:
         """One draw from the weighted samples, or a list of `k`. Raises AllParticlesDied."""
         self._check_alive()
-        count = 1 if k is None else read_whole("sample: k", k, 0)
+        count = 1 if k is None else read_particles("sample: k", k, 0)
         rng = np.random.default_rng(read_seed("sample: seed", seed))
         drawn = rng.choice(len(self.samples), size=count, p=self.weights)
         return self.samples[drawn[0]] if k is None else [self.samples[i] for i in drawn]

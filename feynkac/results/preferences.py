@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import AllParticlesDied, ArgumentError, quote
 from feynkac.base.lists import as_sequence
-from feynkac.base.numbers import read_seed, read_whole
+from feynkac.base.numbers import read_particles, read_seed
 from feynkac.base.writing import write_atomically
 from feynkac.results.ranking import merge_samples
 
@@ -54,7 +54,7 @@ def _draw(weights: NDArray[np.float64], pairs: int | None, seed: int | None) -> 
     """Which pairs, and their weights: all of them, or so many draws, each with an equal share."""
     if pairs is None:
         return list(enumerate(weights.tolist()))
-    n = read_whole("preferences: pairs", pairs, 1)
+    n = read_particles("preferences: pairs", pairs)
     rng = np.random.default_rng(read_seed("preferences: seed", seed))
     drawn = rng.choice(len(weights), size=n, p=weights)
     return [(int(i), 1.0 / n) for i in drawn]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -16,7 +15,7 @@ from feynkac.base.capabilities import Bounded, Branches, ChecksForks, require
 from feynkac.base.clock import Stopwatch
 from feynkac.base.contract import LogW, Potential, Resample, Rows
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import read_whole
+from feynkac.base.numbers import read_count, read_particles, read_share, read_whole
 from feynkac.base.words import is_word
 from feynkac.results.result import Result
 from feynkac.smc import resample as schemes
@@ -47,7 +46,8 @@ CANNOT_BRANCH = (
     "{} cannot tell all that may come next, as prompts of language models can, and algorithm='optimal' weighs all of "
     "it; take algorithm='smc' or 'beam'"
 )
-ADVICE = {"sweeps": ": the first, from plain SMC, is a start only"}
+STARTS = ": the first, from plain SMC, is a start only"
+OF_PARTICLES = ", the share of the particles below which they are resampled"
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,14 @@ class Plan:
     def __post_init__(self) -> None:
         if not is_word(self.algorithm, ALGORITHMS):
             raise ArgumentError(f"algorithm is {quote(self.algorithm)}; it must be one of {', '.join(ALGORITHMS)}")
-        for name, low in (("particles", 1), ("islands", 1), ("sweeps", 2)):
-            if (value := getattr(self, name)) is not None or name != "sweeps":  # numbers of numpy become Python's
-                object.__setattr__(self, name, read_whole(name, value, low, ADVICE.get(name, "")))
+        object.__setattr__(self, "particles", read_particles("particles", self.particles))  # Python's, not numpy's
+        object.__setattr__(self, "islands", read_whole("islands", self.islands, 1))
+        if self.sweeps is not None:
+            object.__setattr__(self, "sweeps", read_count("sweeps", self.sweeps, STARTS, 2))
         if self.particles % self.islands:
             parts = f"it must divide the {self.particles} particles into equal parts"
             raise ArgumentError(f"islands is {quote(self.islands)}; {parts}")
-        if not isinstance(self.ess_threshold, Real) or not 0.0 <= self.ess_threshold <= 1.0:
-            fraction = "it is a fraction of the particles, from 0 (never resample) to 1"
-            raise ArgumentError(f"ess_threshold is {quote(self.ess_threshold)}; {fraction}")
+        object.__setattr__(self, "ess_threshold", read_share("ess_threshold", self.ess_threshold, OF_PARTICLES))
         check_algorithm(self.moves, self.algorithm)
         if self.algorithm == "gibbs":
             self._check_chains()

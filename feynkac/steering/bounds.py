@@ -13,7 +13,7 @@ from feynkac.base.capabilities import Replays, require
 from feynkac.base.contract import LogW
 from feynkac.base.errors import ArgumentError
 from feynkac.base.host import check_not_forked
-from feynkac.base.numbers import read_whole
+from feynkac.base.numbers import read_count, read_particles
 from feynkac.smc.conditional import gibbs, sandwich
 from feynkac.smc.engine import RandomSource
 from feynkac.smc.resample import adaptive, ssp
@@ -79,8 +79,8 @@ def bound_evidence(
     if isinstance(model, list):
         raise ArgumentError("a list of models; bound the evidence of one model at a time")
     problem, streams = read_problems(model, potentials), Streams(seed)
-    n = read_whole("particles", particles, 2, ": conditional SMC draws others beside its sample")
-    runs, sweeps = read_whole("runs", runs, 1), read_whole("sweeps", sweeps, 1)
+    n = read_particles("particles", particles, 2, ": conditional SMC draws others beside its sample")
+    runs, sweeps = read_count("runs", runs), read_count("sweeps", sweeps)
     potential = problem.find_potential(0)
     refusal = f"{type(model).__name__} cannot walk a path again, as prompts, programs and samplers can: no upper bound"
     joined = require(problem.join(), Replays, refusal, ArgumentError)

@@ -10,7 +10,7 @@ from feynkac.base.capabilities import OF_MODELS, OF_POTENTIALS, list_factors
 from feynkac.base.contract import Model, Potential
 from feynkac.base.errors import ArgumentError
 from feynkac.base.masks import TokenConstraint
-from feynkac.base.numbers import read_seconds, read_whole
+from feynkac.base.numbers import read_count, read_particles, read_seconds, read_whole
 from feynkac.potentials.base import Factor, product
 from feynkac.smc.checks import name_of
 from feynkac.smc.progress import make_bar
@@ -49,7 +49,7 @@ def check(
     right; for that enumerate a small run (`feynkac.smc.testing.enumerate_runs`). Raises ArgumentError for fewer than 2
     particles, and for a time-out that is not positive.
     """
-    particles, steps = read_whole("check: particles", particles, 2), read_whole("check: steps", steps, 1)
+    particles, steps = read_particles("check: particles", particles, 2), read_count("check: steps", steps)
     seed, limit = read_whole("check: seed", seed, 0), read_seconds("check: timeout", timeout)
     if limit is None:
         raise ArgumentError("check(timeout=None); give the seconds that a call may take")

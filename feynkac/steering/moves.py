@@ -10,7 +10,7 @@ from feynkac.base.capabilities import GoesBack, Retraces, require
 from feynkac.base.contract import Model, Move, Potential
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.lists import as_sequence
-from feynkac.base.numbers import read_whole
+from feynkac.base.numbers import read_count, read_whole
 from feynkac.smc import resample as schemes
 from feynkac.smc.checks import name_of
 from feynkac.smc.redraws import CANNOT_RETRACE, Redraw
@@ -100,7 +100,7 @@ def redraw(block: int = 8, *, tail: int = 0, every: int | None = None, chains: i
     model whose states have the capability `Keeps`, and which `Retraces` if there is a tail. Raises ArgumentError for
     numbers that cannot be.
     """
-    block, tail = read_whole("block", block, 1), read_whole("tail", tail, 0)
+    block, tail = read_count("block", block), read_count("tail", tail, low=0)
     least = block + tail
     advice = f": blocks and their tails, {least} tokens, must not overlap"
     every = least if every is None else read_whole("every", every, least, advice)

@@ -13,7 +13,7 @@ from feynkac.base.capabilities import Heeds
 from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.masks import TokenConstraint
-from feynkac.base.numbers import read_whole
+from feynkac.base.numbers import read_particles
 from feynkac.potentials.base import Factor
 from feynkac.potentials.twists import MarkovLevel, MarkovTwist, TokenChain
 from feynkac.potentials.twists.chains import fit_chain
@@ -74,7 +74,7 @@ def learn_chain(task: Any, *potentials: Any, runs: int, seed: int | None) -> Tok
     """The chain that is most like the model behind `runs` texts of its own, under constraints that mask."""
     listener = Listener()
     options: dict[str, Any] = {"algorithm": "importance", "on_death": "return", "progress": False}
-    steer(task, *potentials, listener, particles=read_whole("runs", runs, 1), seed=seed, **options)
+    steer(task, *potentials, listener, particles=read_particles("runs", runs), seed=seed, **options)
     return fit_chain(listener.vocabulary, listener.laws, listener.counts)
 
 

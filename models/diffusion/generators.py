@@ -19,7 +19,7 @@ from torch import Tensor
 from feynkac.base.capabilities import Foresees, offers
 from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ArgumentError, PotentialError, quote
-from feynkac.base.numbers import as_real, read_count, read_whole
+from feynkac.base.numbers import as_real, read_count
 from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.checks import preview_latents, within_memory
 from feynkac.models.diffusion.denoisers import Prediction
@@ -110,7 +110,7 @@ class Langevin:
         self.name = f"Langevin({name_of(potential)})"
         if not offers(potential, Foresees):
             raise ArgumentError(f"{self.name}: give the potential that steer is given, whose guesses have a gradient")
-        self.potential, self.step, self.repeats = potential, step, read_whole("repeats", repeats, 1)
+        self.potential, self.step, self.repeats = potential, step, read_count("repeats", repeats)
         if not callable(step):
             self.step = self._read_step(step)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from feynkac.base.capabilities import Foresees, offers
 from feynkac.base.contract import Rows
 from feynkac.base.errors import ArgumentError, ModelError, PotentialError, quote
-from feynkac.base.numbers import read_finite, read_whole
+from feynkac.base.numbers import read_count, read_finite
 from feynkac.base.words import is_word
 from feynkac.models.diffusion.checks import preview_latents, within_memory
 from feynkac.models.diffusion.gradients import Pull
@@ -75,7 +75,7 @@ class Guided(Shifted):
         super().__init__(trust, weighted)
         self.potentials, self.through = potentials, through
         self.strength = read_finite("Guided: strength", strength, ", by which the shift is multiplied")
-        self.inner = read_whole("Guided: inner", inner, 1, ", the steps in which x0hat is moved")
+        self.inner = read_count("Guided: inner", inner, ", the steps in which x0hat is moved")
 
     def __repr__(self) -> str:
         names = ", ".join(name_of(each) for each in self.potentials)

@@ -84,9 +84,9 @@ def ancestral(before: NoiseLevel, after: NoiseLevel, eta: float = 1.0) -> Transi
     if before.sigma == 0.0 or after.alpha == 0.0:
         raise NoStep(f"no step leads from {before} to {after}: the first has noise, and the second has signal")
     ratio = before.alpha * after.sigma / (after.alpha * before.sigma)
-    variance = eta**2 * after.sigma**2 * max(1.0 - ratio**2, 0.0)
+    variance = eta * eta * after.sigma**2 * max(1.0 - ratio**2, 0.0)
     left = after.sigma**2 - variance
-    if left < -1e-12 * after.sigma**2:
+    if not left >= -1e-12 * after.sigma**2:
         raise ArgumentError(
             f"eta={eta} from {before} to {after} would need more noise than there is; 1 is as much as DDPM adds"
         )

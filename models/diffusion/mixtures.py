@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import read_positive, read_whole
+from feynkac.base.numbers import read_particles, read_positive
 from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.kernel import check_levels
 from feynkac.tensors import read_tensor
@@ -94,7 +94,7 @@ class GaussianMixture:
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """(n, d) draws. Raises ArgumentError for a number below 1."""
-        n = read_whole("sample: n", n, 1)
+        n = read_particles("sample: n", n)
         k = torch.multinomial(self.weights, n, replacement=True, generator=generator)
         z = (
             torch.randn(n, self.means.shape[1], generator=generator, dtype=torch.float64, device=self.means.device)

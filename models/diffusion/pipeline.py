@@ -18,7 +18,7 @@ from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Biased
 from feynkac.base.contract import LogW, Mask, Rng
 from feynkac.base.errors import ArgumentError, FeynkacError
-from feynkac.base.numbers import read_real, read_whole
+from feynkac.base.numbers import read_count, read_real, read_whole
 from feynkac.models.diffusion.decoding import decoder_of
 from feynkac.models.diffusion.forkable import ForkCheck, check_memory
 from feynkac.models.diffusion.gradients import check_gradients
@@ -102,7 +102,7 @@ class Diffusion:
         not. `steer` raises what `check_forks` does, and ModelError for a network that says of a particle what depends
         on the others in its batch, where `batch` is fewer than all.
         """
-        steps = read_whole("steps", steps, 1)
+        steps = read_count("steps", steps)
         batch = None if batch is None else read_whole("batch", batch, 1)
         eta = None if eta is None else read_real("eta", eta, 0.0, "; 1 is as much noise as DDPM adds")
         scheduler = getattr(pipe, "scheduler", None)

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from feynkac.base.arrays import read_array
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.lists import as_list, as_sequence
-from feynkac.base.numbers import find_shape, read_count, read_flag, read_positive, read_real, read_whole
+from feynkac.base.numbers import find_shape, read_count, read_flag, read_positive, read_real
 from feynkac.base.sampling import NoiseLevel
 from feynkac.models.diffusion.kernel import (
     Transition,
@@ -102,7 +102,7 @@ def vp_noise_levels(steps: int, alphas_bar: ArrayLike | None = None) -> list[Noi
         raise ArgumentError(
             f"alphas_bar is {quote(alphas_bar)}; give alpha^2 at each time of training, falling from near 1 to near 0"
         )
-    steps = read_whole("steps", steps, 1)
+    steps = read_count("steps", steps)
     if steps > len(bars):
         raise ArgumentError(f"{steps} steps; between 1 and the {len(bars)} of training")
     times = np.linspace(len(bars) - 1, -1, steps + 1).round().astype(int)[:-1]
@@ -170,7 +170,7 @@ def edm(
     churns = np.broadcast_to(_read_churn(churn, len(lows) - 1), len(lows) - 1).tolist()
     noise_scale, step_scale = read_real("noise_scale", noise_scale, 0.0), read_real("step_scale", step_scale, 0.0)
     raised = [(1.0 + rise) * low for rise, low in zip(churns, lows, strict=False)]
-    noises = [noise_scale * math.sqrt(high**2 - low**2) for high, low in zip(raised, lows, strict=False)]
+    noises = [noise_scale * math.sqrt(high * high - low * low) for high, low in zip(raised, lows, strict=False)]
     levels = [NoiseLevel(1.0, sigma, sigma) for sigma in [*raised, 0.0]]
     return NoiseSchedule(
         tuple(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from feynkac.base.numbers import read_whole
+from feynkac.base.numbers import read_count
 from feynkac.programs.distributions import Bernoulli, Categorical
 from feynkac.programs.particle import Particle
 from feynkac.programs.program import program
@@ -48,7 +48,7 @@ def evolve(
     """
     if not (isinstance(instructions, str) and instructions):
         instructions = read_texts("evolve: instructions", instructions)
-    blocks = read_whole("blocks", blocks, 1)
+    blocks = read_count("blocks", blocks)
     instruction = _draw(p, lm, instructions, instruction_tokens)
     text = lm.context(chat=instruction)
     score = 0.0

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.lists import as_sequence
-from feynkac.base.numbers import read_share, read_whole
+from feynkac.base.numbers import read_count, read_share, read_whole
 from feynkac.programs.distributions import Categorical
 from feynkac.programs.particle import Particle
 from feynkac.programs.program import Program, program
@@ -89,11 +89,11 @@ def fit_policy(
     sizes = as_sequence(shape)
     if sizes is None or len(sizes) != 2:
         raise ArgumentError(f"fit_policy(shape={quote(shape)}): give turns and actions, such as (2, 3)")
-    turns, actions = (read_whole("shape", size, 1) for size in sizes)
+    turns, actions = (read_count("shape", size) for size in sizes)
     explore = read_share("fit_policy: explore", explore)
     seed = read_whole("seed", options.pop("seed", 0), 0)
     policy, evidence = np.zeros((turns, actions)), list[float]()
-    for r in range(read_whole("rounds", rounds, 1)):
+    for r in range(read_count("rounds", rounds)):
         result = steer(call(make, policy.tolist(), of=make, error=ArgumentError), seed=seed + r, **options)
         shares = count_actions([taken for taken, *_ in result.samples], result.weights, (turns, actions))
         with np.errstate(divide="ignore"):

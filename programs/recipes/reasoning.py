@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from feynkac.base.numbers import read_whole
+from feynkac.base.numbers import read_count
 from feynkac.programs.particle import Particle
 from feynkac.programs.program import program
 
@@ -41,7 +41,7 @@ def reason(
     """
     text = lm.context(chat=question)
     verdict = 0.0
-    for _ in range(read_whole("steps", steps, 1)):
+    for _ in range(read_count("steps", steps)):
         p.sample(text.gen(unit="sentence", max_tokens=step_tokens))
         verdict = scale * p.once(verifier, str(text))
         p.twist(verdict)

@@ -142,6 +142,17 @@ def test_what_is_no_number_of_particles_of_llamppl_is_one_error(number) -> None:
     assert len(asyncio.run(smc_steer(Scores(0.0), np.int64(2), np.int8(2), seed=0))) == 2
 
 
+def test_numbers_of_particles_of_llamppl_that_no_machine_holds_are_refused() -> None:
+    for run in (smc_standard(Scores(0.0), 10**30), smc_steer(Scores(0.0), 1000, 10**6)):
+        with pytest.raises(ArgumentError, match=r"n_particles.* is \d+; it must be at most 1,000,000"):
+            asyncio.run(run)
+
+
+@pytest.mark.parametrize("threshold", [10**400, Fraction(10**400), math.inf])
+def test_a_threshold_of_llamppl_above_one_resamples_at_each_step(threshold) -> None:
+    assert len(asyncio.run(smc_standard(Scores(0.0), 2, threshold, seed=0))) == 2
+
+
 @pytest.mark.parametrize("threshold", ["0.5", None, math.nan, [0.5]])
 def test_what_is_no_threshold_of_llamppl_is_one_error(threshold) -> None:
     with pytest.raises(ArgumentError, match=r"smc_standard: ess_threshold is .*; give a share of the particles"):

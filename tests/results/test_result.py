@@ -113,6 +113,12 @@ def test_a_reader_is_not_written_to_files(tmp_path) -> None:
     assert Result.from_json(tmp_path / "r.json").reader is None
 
 
+def test_a_history_keeps_numbers_that_have_no_digits_behind_the_point() -> None:
+    told = {"ess": [], "log_evidence": [], "unique_ancestors": [], "resampled": []}
+    made = History.from_arrays({"rows": [], "levels": [np.array([1e308, -np.inf, 0.12345678, -1e305])]}, **told)
+    assert made.levels == [[1e308, -math.inf, 0.123457, -1e305]]
+
+
 def test_a_history_made_of_arrays_is_that_made_of_lists_whenever_it_is_asked() -> None:
     nats, rows = np.array([0.12345678, -np.inf, 2.0]), np.array([0, 0, 2])
     told = {"ess": [1.0], "log_evidence": [0.5], "unique_ancestors": [2], "resampled": []}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -205,6 +206,23 @@ def test_a_threshold_of_zero_never_resamples() -> None:
     np.testing.assert_array_equal(
         result.log_weights, fk.steer(Walk(), Tilt(), particles=8, seed=0, algorithm="importance").log_weights
     )
+
+
+@pytest.mark.parametrize("value", [Fraction(1, 2), np.float16(0.5), np.array([0.5])])
+def test_a_threshold_is_a_number_of_any_kind(value) -> None:
+    result, same = (fk.steer(Walk(), Tilt(), particles=8, seed=0, ess_threshold=each) for each in (value, 0.5))
+    assert result.history.resampled == same.history.resampled
+
+
+@pytest.mark.parametrize("many", [10**8, 10**30])
+def test_numbers_that_no_machine_holds_are_refused_before_a_run(many) -> None:
+    for name, most in (("particles", "10,000,000"), ("sweeps", "1,000,000")):
+        with pytest.raises(fk.ArgumentError, match=f"{name} is 10+; it must be at most {most}"):
+            fk.steer(Walk(), Tilt(), **{"algorithm": "gibbs", "particles": 4, name: many})
+    with pytest.raises(fk.ArgumentError, match=r"block is 10+; it must be at most 1,000,000"):
+        fk.redraw(many)
+    with pytest.raises(fk.ArgumentError, match=r"sample: k is 10+; it must be at most"):
+        fk.steer(Walk(), Tilt(), particles=4, seed=0).sample(many)
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.5, float("nan"), "0.5", None])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import as_whole, read_real, read_seed, read_whole
+from feynkac.base.numbers import as_whole, read_count, read_real, read_seed
 from feynkac.models.edits.activations import Add
 from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.features import Features, encode_zeros
@@ -77,7 +77,7 @@ def target_features(
     to, behind = anatomy.read_layer(layer), anatomy.read_layer(layer if read_at is None else read_at)
     if behind < to:
         raise ArgumentError(f"read_at={behind} is before layer={to}, where the vectors are added")
-    count, size = read_whole("vectors", vectors, 2), read_real("strength", strength, 1e-6)
+    count, size = read_count("vectors", vectors, low=2), read_real("strength", strength, 1e-6)
     if (drawn_by := read_seed("seed", seed)) is None:
         raise ArgumentError("seed is None; give an integer, so that the same vectors can be drawn again")
     encode_zeros(features, anatomy.width)

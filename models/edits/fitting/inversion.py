@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import as_whole, read_real, read_whole
+from feynkac.base.numbers import as_whole, read_count, read_real
 from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.fitting.descent import descend
 from feynkac.models.edits.fitting.passes import Tokens, find_anatomy, open_pass, read_texts
@@ -53,7 +53,7 @@ def invert(
     if as_whole(layer) is None:
         raise ArgumentError(f"layer is {quote(layer)}; give one number")
     at = anatomy.read_layer(layer)
-    count, pace = read_whole("steps", steps, 1), read_real("rate", rate, 0.0)
+    count, pace = read_count("steps", steps), read_real("rate", rate, 0.0)
     sought = Sought(lm, text, anatomy.name_block(at))
     vector = torch.zeros(anatomy.width, device=lm.device, requires_grad=True)
     with torch.no_grad():

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.lists import as_sequence
-from feynkac.base.numbers import read_real, read_whole
+from feynkac.base.numbers import read_count, read_real
 from feynkac.models.edits.activations import Add
 from feynkac.models.edits.fitting.descent import descend
 from feynkac.models.edits.fitting.passes import Tokens, find_anatomy, list_batches, open_pass, read_texts
@@ -58,7 +58,7 @@ def fit_prefix(
     texts = read_texts(lm, pairs, "pairs")
     if short := [i for i, text in enumerate(texts) if text.start < scope.stop]:
         raise ArgumentError(f"the prompt of pairs[{short[0]}] has {texts[short[0]].start} tokens, and scope is {scope}")
-    count, pace = read_whole("steps", steps, 1), read_real("rate", rate, 0.0)
+    count, pace = read_count("steps", steps), read_real("rate", rate, 0.0)
     vectors = torch.zeros(len(scope), width, device=lm.device, requires_grad=True)
     embedding: Any = lm.model.get_input_embeddings()
     size = float(embedding.weight.detach().float().norm(dim=1).mean())

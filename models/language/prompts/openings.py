@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from numbers import Real
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.lists import as_list, as_sequence
-from feynkac.base.numbers import as_whole
+from feynkac.base.numbers import as_real, as_whole
 from feynkac.base.tokens import Token
 from feynkac.base.unicode import check_unicode
 from feynkac.models.language.prompts.chats import Chat, read_chat
@@ -106,14 +105,13 @@ def check_end(at_limit: Any, eos: Sequence[int]) -> None:
 
 def read_temperature(temperature: Any) -> float:
     """A temperature as a float. Raises ArgumentError for what is no number, or none that logits can be divided by."""
-    value: Any = temperature.item() if isinstance(temperature, np.ndarray) and temperature.ndim == 0 else temperature
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise ArgumentError(f"temperature is {quote(value)}; give a number, such as 0.7")
-    if not _COLDEST <= cast(Any, value) <= _HOTTEST:
+    number = as_real(temperature)
+    if number is None or not _COLDEST <= number <= _HOTTEST:
         raise ArgumentError(
-            f"temperature is {value}; it must be positive, and from {_COLDEST} (nearly greedy) to {_HOTTEST}"
+            f"temperature is {quote(temperature)}; give a number, such as 0.7, from {_COLDEST} (nearly greedy) to "
+            f"{_HOTTEST}"
         )
-    return float(value)
+    return number
 
 
 def list_tokens(tokens: Any) -> list[Any]:

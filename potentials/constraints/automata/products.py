@@ -110,7 +110,8 @@ def _move(dfas: Sequence[CharDfa], places: NDArray[np.int64], bytes_: NDArray[np
         size = len(dfa.alphabet.step)
         q, within = np.divmod(places[:, k], size)
         move = dfa.alphabet.step[within][:, bytes_]
-        target = dfa.delta[q[:, None], np.maximum(-2 - move, 0)].astype(np.int64)
+        delta = dfa.delta if dfa.delta.size else np.full((len(dfa.delta), 1), -1)  # of the empty text: no moves at all
+        target = delta[q[:, None], np.maximum(-2 - move, 0)].astype(np.int64)
         whole = np.where(target < 0, -1, target * size)
         there = np.where(move >= 0, q[:, None] * size + move, np.where(move == -1, -1, whole))
         after[:, :, k] = np.where(places[:, k, None] < 0, -1, there)

@@ -38,11 +38,11 @@ def list_programs(world: World) -> dict[str, Call]:
         "append": lambda p, text, given="ab": text.append(given),
         "draft": lambda p, text, ahead=None, tokens=2: p.sample(text.draft(ahead or text.fork(), tokens)),
         "text from": lambda p, text, start=0: text.text(start),
-        "what a program returns": lambda p, text, value=1: value,
     }
     spans = {"constraint": world.one, "regex": "a*", "json_schema": {"type": "string"}, "choices": ["a", "b"]}
     spans |= {"until": "b", "unit": "word"}
     calls = {name: Call(inside(act), {}, look) for name, act in found.items()}
+    calls["what a program returns"] = Call(inside(lambda p, text, value=1: value), {}, world.write)
     for name, right in spans.items():
         calls[f"gen({name}=)"] = Call(inside(_span(name, right)), {}, look)
 

@@ -70,6 +70,13 @@ class World:
             return
         look(fk.steer(self.task, potential, particles=2, seed=0, on_death="return"))
 
+    def write(self, result: Any) -> None:
+        """Look at a result, and write it in every form."""
+        look(result)
+        result.to_pandas()
+        result.to_json(self.folder / "any.json")
+        result.to_html(self.folder / "any.html")
+
     def run_task(self, task: Any) -> None:
         """Steer a prompt."""
         look(fk.steer(task, particles=2, seed=0, on_death="return"))
@@ -102,4 +109,4 @@ def look(result: Any) -> None:
         each.log_evidence_interval()
         if each.log_evidence > float("-inf"):
             each.sample(2, seed=0)
-            assert each.best is not Ellipsis
+            _ = each.best

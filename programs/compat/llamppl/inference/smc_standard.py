@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from numbers import Real
 from typing import Any
 
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import read_whole
+from feynkac.base.numbers import read_count, take_only, to_float
 from feynkac.base.paths import read_path
 from feynkac.base.writing import write_atomically
 from feynkac.programs.compat.llamppl.inference.driving import Particles, check_model, collect, read_source, run_engine
@@ -36,21 +35,22 @@ async def smc_standard(
     given, receives LLaMPPL's record of the run. `seed` None takes one from numpy's global generator. Raises
     ArgumentError for what is no model, no number of particles, no threshold.
     """
-    n_particles = read_whole("smc_standard: n_particles", n_particles, 1)
+    n_particles = read_count("smc_standard: n_particles", n_particles)
     check_model("smc_standard", model)
-    if not isinstance(ess_threshold, Real) or math.isnan(ess_threshold):
+    threshold = to_float(take_only(ess_threshold))
+    if math.isnan(threshold):
         raise ArgumentError(
             f"smc_standard: ess_threshold is {quote(ess_threshold)}; give a share of the particles, such as 0.5"
         )
     seed = read_source("smc_standard: seed", seed)
     path = None
     if visualization_dir is not None or json_file is not None:
-        name = json_file or f"{type(model).__name__}-{time.strftime('%Y%m%d-%H%M%S')}.json"
-        path = read_path("smc_standard: visualization_dir", visualization_dir or ".")
-        path = path / read_path("smc_standard: json_file", name)
+        name = f"{type(model).__name__}-{time.strftime('%Y%m%d-%H%M%S')}.json" if json_file is None else json_file
+        folder = "." if visualization_dir is None else visualization_dir
+        path = read_path("smc_standard: visualization_dir", folder) / read_path("smc_standard: json_file", name)
     scheme = by_name(resampling_method)
-    if ess_threshold <= 1.0:
-        scheme = adaptive(scheme, ess_threshold) if ess_threshold > 0.0 else never
+    if threshold <= 1.0:
+        scheme = adaptive(scheme, threshold) if threshold > 0.0 else never
     record = None if path is None else SMCRecord()
 
     def run(wait: Callable[[Any], Any]) -> Particles:

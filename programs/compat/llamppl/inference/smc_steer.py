@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from feynkac.base.contract import LogW, Rng
-from feynkac.base.numbers import read_whole
+from feynkac.base.numbers import read_count
 from feynkac.programs.compat.llamppl.inference.driving import (
     Particles,
     check_model,
@@ -34,8 +34,9 @@ async def smc_steer(
     """
 
     check_model("smc_steer", model)
-    n_particles = read_whole("smc_steer: n_particles", n_particles, 1)
-    n_beam = read_whole("smc_steer: n_beam", n_beam, 1)
+    n_particles = read_count("smc_steer: n_particles", n_particles)
+    n_beam = read_count("smc_steer: n_beam", n_beam)
+    read_count("smc_steer: n_particles times n_beam", n_particles * n_beam)
     source = read_source("smc_steer: seed", seed)
 
     def run(wait: Callable[[Any], Any]) -> Particles:

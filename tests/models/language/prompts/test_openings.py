@@ -121,15 +121,15 @@ def test_whole_numbers_of_numpy_are_limits(lm, limit) -> None:
 
 @pytest.mark.parametrize(
     "temperature",
-    ["0.7", None, float("nan"), 0, -1.0, float("inf"), 1e-40, 1e-300, 1e40, True, [1.0], 1j, np.array([1.0])],
+    ["0.7", None, float("nan"), 0, -1.0, float("inf"), 1e-40, 1e-300, 1e40, True, [1.0], 1j, np.array([1.0, 2.0])],
 )
 def test_a_temperature_that_no_logit_can_be_divided_by_is_refused(lm, temperature) -> None:
-    with pytest.raises(ArgumentError, match=r"temperature is .*; (give a number, such as 0.7|it must be positive)"):
+    with pytest.raises(ArgumentError, match=r"temperature is .*; give a number, such as 0.7"):
         lm.prompt("a", temperature=temperature)
 
 
 @pytest.mark.parametrize(
-    "temperature", [1, 0.5, np.float32(0.5), np.float64(2), np.int64(2), np.array(0.5), Fraction(1, 2)]
+    "temperature", [1, 0.5, np.float32(0.5), np.float64(2), np.int64(2), np.array(0.5), np.float16(2), Fraction(1, 2)]
 )
 def test_every_kind_of_positive_number_is_a_temperature(lm, temperature) -> None:
     made = lm.prompt("a", temperature=temperature).prompts[0].law.temperature
@@ -214,7 +214,7 @@ def test_a_meaning_of_the_limit_that_there_is_not_is_refused(lm, at_limit) -> No
         ({"text": ["a", "b"]}, SEVERAL),
         ({"text": "\ud83d"}, "half of a character"),
         ({"text": "a", "temperature": "1"}, "temperature is '1'; give a number"),
-        ({"text": "a", "temperature": 1e-40}, "it must be positive, and from"),
+        ({"text": "a", "temperature": 1e-40}, "give a number, such as 0.7, from"),
         ({"tokens": [1.0]}, "give token ids"),
         ({"tokens": torch.tensor([[1], [2]])}, "tokens holds 2 rows"),
         ({}, "give the prompt as one of"),
