@@ -17,6 +17,7 @@ import sys
 import time
 import typing
 import warnings
+from fractions import Fraction
 from typing import Any
 
 import jsonschema
@@ -700,7 +701,7 @@ def test_random_schemas_mean_what_the_specification_says() -> None:
     assert accepted > 30
 
 
-@pytest.mark.parametrize("divisor", [2_318_054, 23_180.54, -2_318_054, 10**30])
+@pytest.mark.parametrize("divisor", [2_318_054, 23_180.54, -2_318_054, -(10**400), 10**30, 10**400])
 def test_a_large_divisor_is_checked_and_not_compiled(divisor: float) -> None:
     if divisor < 0:
         with pytest.raises(ConstraintError, match="multipleOf"):
@@ -709,6 +710,20 @@ def test_a_large_divisor_is_checked_and_not_compiled(divisor: float) -> None:
     schema = json_schema({"multipleOf": divisor})
     assert schema._checks[0](str(divisor))
     assert not schema._checks[0]("7")
+
+
+@pytest.mark.parametrize("merge", [
+    lambda one, other: {"allOf": [one, other]},
+    lambda one, other: {**one, "allOf": [other]},
+    lambda one, other: {**one, "anyOf": [other, {"type": "string"}]},
+    lambda one, other: {**one, "$ref": "#/$defs/a", "$defs": {"a": other}},
+])  # fmt: skip
+@pytest.mark.parametrize(("one", "other"), [(9973, 9967), (24997.75, 4), (997, 0.0991)])
+def test_divisors_that_are_large_together_are_not_both_compiled(merge, one: float, other: float) -> None:
+    schema = json_schema(merge({"multipleOf": one}, {"multipleOf": other}))
+    common = Fraction(str(one)) * Fraction(str(other))
+    assert schema._checks[0](str(int(common * 10_000)))
+    assert not schema._checks[0](str(other)) and not schema._checks[0](str(one))
 
 
 def test_a_recursion_that_ends_in_a_panic_of_compiled_code_is_told() -> None:
