@@ -64,7 +64,7 @@ def fit_prefix(
     size = float(embedding.weight.detach().float().norm(dim=1).mean())
     best, least = descend(vectors, lambda now: _measure(lm, texts, now, scope), count, pace * size / width**0.5)
     if not best.norm() > 0:
-        raise ArgumentError("no step made the answers likelier; try another rate")
+        raise ArgumentError("no step made the answers likelier; take more steps, or another rate")
     return SoftPrompt(Add(best.cpu(), of="embedding", scope=scope), least)
 
 
