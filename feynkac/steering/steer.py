@@ -75,7 +75,7 @@ def steer(
       steps, or sweeps of "gibbs", too); `fk.resume(path, model, *potentials)` goes on from there after a kill, to the
       same result. For prompts, programs, samplers and canvases; not for "exact", nor with `executor`.
 
-    All algorithms have the same target. All but "gibbs" give an unbiased evidence and properly weighted samples.
+    All algorithms have the same target and give an unbiased evidence, all but "gibbs" properly weighted samples, too.
 
     - "smc" resamples when the effective sample size falls below `ess_threshold` times the particles; with 0 never.
     - "optimal" extends at most `particles` distinct texts in a step, weighs all their next tokens, and keeps some of
