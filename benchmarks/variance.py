@@ -1,6 +1,6 @@
 """What does a method buy in variance, at equal work?
 
-Var(log Z_hat) times the tokens forwarded, of each method, as a multiple of plain SMC's: 3 means that plain SMC needs
+Var(log Z_hat) times the tokens forwarded, of plain SMC, as a multiple of each method's: 3 means that plain SMC needs
 three times the tokens for the same error. In brackets the 95 % interval of a bootstrap over the runs. The chains are
 bigrams of letters, with a known log Z, which a column of biases is held against; the texts are by SmolLM2.
 

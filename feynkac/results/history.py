@@ -49,7 +49,7 @@ class History:
     """The potential that gave the particle weight zero in this step; "" for all others."""
     moved: list[list[int]] = field(default_factory=list)
     """The particles whose earlier pieces a move had replaced before this step: what their ancestors added is not what
-    they hold. Empty where nothing moves; the tokens of the samples themselves are in `Result.tokens`."""
+    they hold. Empty where nothing moves; the pieces that samples hold are in `Result.token_log_probs`."""
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Sequence[NDArray[Any]]], **lists: Any) -> History:

@@ -16,11 +16,19 @@ if TYPE_CHECKING:
     from feynkac.results.result import Result
 
 
+def is_of_target(result: Result) -> bool:
+    """Whether weights and evidence are those of the target itself, and not of the target so far, guesses included.
+
+    Of runs that were stopped they are where "exact" has listed some samples, or a sweep of particle Gibbs had ended.
+    """
+    return result.complete or result.algorithm == "exact" or bool(result.history.sweeps)
+
+
 def find_result_interval(result: Result, confidence: float) -> tuple[float, float]:
     """See `Result.log_evidence_interval`."""
     if not 0.0 < (as_real(confidence) or 0.0) < 1.0:
         raise ArgumentError(f"confidence is {quote(confidence)}; it must be between 0 and 1, such as 0.95")
-    if result.biased or not (result.complete or result.algorithm in ("gibbs", "exact")):
+    if result.biased or not is_of_target(result):
         return -math.inf, math.inf
     if result.algorithm == "exact":
         return result.log_evidence, result.log_evidence if result.complete else math.inf

@@ -19,6 +19,7 @@ from feynkac.base.errors import AllParticlesDied, ArgumentError, quote
 from feynkac.base.lists import as_sequence
 from feynkac.base.numbers import read_particles, read_seed
 from feynkac.base.writing import write_atomically
+from feynkac.results.interval import is_of_target
 from feynkac.results.ranking import merge_samples
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _list_texts(result: Result, name: str, weights: NDArray[np.float64]) -> list
             f"preferences: the samples of {name} are of {type(wrong[0]).__name__}, and pairs are of texts; let the "
             "program return the text that is to be preferred"
         )
-    if not result.complete and result.algorithm not in ("gibbs", "exact"):
+    if not is_of_target(result):
         raise ArgumentError(f"preferences: the run of {name} was stopped, and its texts are unfinished; run it again")
     if result.biased:
         raise ArgumentError(f"preferences: the proposal of {name} leaves its weights out; none say what is better")

@@ -56,7 +56,8 @@ class Result(Posterior):
     """The seed that repeats this run."""
     warnings: list[str] = field(default_factory=list)
     complete: bool = True
-    """False if the run was stopped early: the weights are then for the target so far, guesses included."""
+    """False if the run was stopped early: the weights are then for the target so far, guesses included; of "exact", and
+    of particle Gibbs once a sweep has ended, they are for the target itself."""
     algorithm: str = "smc"
     """The algorithm of `steer` that made it, which decides what `best` means."""
     diagnostics: Diagnostics | None = None
@@ -86,8 +87,8 @@ class Result(Posterior):
         Both ends are finite where the run has independent parts (`islands`, or particles that were never resampled)
         whose spread is moderate. Where it has not, where one part or one particle carries the sum, or where the weights
         have no variance, only the low end is known, by Markov's inequality: log evidence - log(1 / (1 - confidence)).
-        The methods are in `smc.evidence.find_interval`. Nothing is known, (-inf, inf), of a run that was stopped, or
-        whose proposal is biased. Raises ArgumentError.
+        The methods are in `smc.evidence.find_interval`. Nothing is known, (-inf, inf), of a run that was stopped
+        (under particle Gibbs: in its first sweep), or whose proposal is biased. Raises ArgumentError.
         """
         return find_result_interval(self, confidence)
 

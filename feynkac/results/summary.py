@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from feynkac.base.errors import quote
 from feynkac.base.escaping import escape
 from feynkac.base.numbers import find_shape
+from feynkac.results.interval import is_of_target
 from feynkac.results.ranking import rank_samples
 from feynkac.results.text import draw_sparkline, shorten, write_sample
 
@@ -40,7 +41,7 @@ def tell_evidence(result: Result) -> str:
     """The log evidence and where it may be, so that nobody takes an estimate for a fact."""
     low, high = result.log_evidence_interval()
     estimate = f"log evidence {result.log_evidence:.2f} nats"
-    if not result.complete and result.algorithm not in ("gibbs", "exact"):
+    if not is_of_target(result):
         return f"{estimate} of the target so far"
     if low == -math.inf:
         return estimate

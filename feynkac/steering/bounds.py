@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,11 @@ import numpy as np
 from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Replays, require
 from feynkac.base.contract import LogW
-from feynkac.base.errors import ArgumentError
+from feynkac.base.errors import AllParticlesDied, ArgumentError
 from feynkac.base.host import check_not_forked
 from feynkac.base.numbers import read_count, read_particles
 from feynkac.smc.conditional import gibbs, sandwich
-from feynkac.smc.engine import RandomSource
+from feynkac.smc.engine import RandomSource, Step
 from feynkac.smc.resample import adaptive, ssp
 from feynkac.smc.rng import Streams
 from feynkac.smc.weights import log_sum_exp
@@ -26,9 +27,10 @@ from feynkac.steering.problems import read_problems
 class EvidenceBounds:
     """Two bounds of a log evidence, in nats, each in expectation over runs.
 
-    E[`lower`] is at most the log evidence, always. E[`upper`] is at least the log evidence if `exact`; else it is so
-    only as far as the samples that the upper runs are about come from the posterior, and a run that has missed most of
-    the posterior gives two bounds that agree, and are both too low.
+    E[`lower`] is at most the log evidence; runs that died out count. Without a sample there are no bounds where all of
+    them did, so that of a target that SMC seldom meets the calls that return are too high. E[`upper`] is at least the
+    log evidence if `exact`; else it is so only as far as the samples that the upper runs are about come from the
+    posterior, and a run that has missed most of the posterior gives two bounds that agree, and are both too low.
     """
 
     lower: float
@@ -36,9 +38,10 @@ class EvidenceBounds:
     upper: float
     """Minus the log of the mean of one over the evidence of the conditional runs."""
     lower_runs: LogW
-    """(R,) the log evidence of each SMC run: the mean of these, too, is a bound from below."""
+    """(R,) the log evidence of each SMC run, -inf if it died out: the mean of these, too, is a bound from below."""
     upper_runs: LogW
-    """(R,) that of each conditional run: the mean of these, too, is a bound from above."""
+    """That of each conditional run, (R,) or fewer, as none is about the sample of a run that died out: the mean of
+    these, too, is a bound from above."""
     exact: bool
     """Whether the conditional runs were about a sample that the caller vouches for."""
 
@@ -73,7 +76,7 @@ def bound_evidence(
     - `runs`: SMC runs, and conditional runs or chains.
 
     Raises ArgumentError for a model that cannot walk a path again, and for a `sample` of weight zero; AllParticlesDied
-    where SMC finds no sample to begin with; and what models and potentials raise.
+    where no run of SMC finds a sample to begin with; and what models and potentials raise.
     """
     check_not_forked()
     if isinstance(model, list):
@@ -85,21 +88,32 @@ def bound_evidence(
     refusal = f"{type(model).__name__} cannot walk a path again, as prompts, programs and samplers can: no upper bound"
     joined = require(problem.join(), Replays, refusal, ArgumentError)
     pairs = [_bound(joined, potential, n, sample, sweeps, streams.child(run)) for run in range(runs)]
-    lower, upper = np.array(pairs).T
+    lower, upper = np.array([low for low, _ in pairs]), np.array([high for _, high in pairs if high is not None])
+    if not len(upper):
+        raise AllParticlesDied(
+            f"all {n} particles died in each of {runs} runs of SMC: no sample to bound about is known"
+        )
     return EvidenceBounds(
         lower=log_sum_exp(lower) - math.log(runs),
-        upper=math.log(runs) - log_sum_exp(-upper),
+        upper=math.log(len(upper)) - log_sum_exp(-upper),
         lower_runs=lower,
         upper_runs=upper,
         exact=sample is not None,
     )
 
 
-def _bound(model: Any, potential: Any, n: int, sample: Any, sweeps: int, source: RandomSource) -> tuple[float, float]:
-    """The log evidence of one SMC run, and of one conditional run."""
-    resample = adaptive(ssp)
+def _bound(
+    model: Any, potential: Any, n: int, sample: Any, sweeps: int, source: RandomSource
+) -> tuple[float, float | None]:
+    """The log evidence of one SMC run, and of one conditional run; None of the latter where the former has died."""
+    resample, last = adaptive(ssp), deque[Step](maxlen=1)
     if sample is not None:
         return sandwich(model, potential, sample, n=n, resample=resample, rng=source)
-    chain = gibbs(model, potential, n=n, sweeps=1 + sweeps, rng=source, resample=resample)
-    log_z = [sweep.step.log_z for sweep in chain]
+    chain = gibbs(model, potential, n=n, sweeps=1 + sweeps, rng=source, resample=resample, observers=[last.append])
+    try:
+        log_z = [sweep.step.log_z for sweep in chain]
+    except AllParticlesDied:
+        if not last or last[0].log_z > -math.inf:  # then it was another run, inside of a potential or a program
+            raise
+        return -math.inf, None
     return log_z[0], log_z[-1]

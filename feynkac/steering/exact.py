@@ -99,11 +99,10 @@ class Exact:
 
     def explain_deaths(self) -> list[str | None]:
         """For each problem why no text has weight, None where one has."""
-        none = (
-            "no text of the model that ends within max_tokens has weight; raise max_tokens, or loosen the constraints"
-        )
         return [
-            (find_contradiction(self._problems.find_potential(g)) or none) if result.log_evidence == -math.inf else None
+            find_contradiction(self._problems.find_potential(g)) or WEIGHTLESS
+            if result.log_evidence == -math.inf
+            else None
             for g, result in enumerate(self._results)
         ]
 

@@ -75,7 +75,7 @@ def steer(
       steps, or sweeps of "gibbs", too); `fk.resume(path, model, *potentials)` goes on from there after a kill, to the
       same result. For prompts, programs, samplers and canvases; not for "exact", nor with `executor`.
 
-    All algorithms have the same target. All but "gibbs" give an unbiased evidence and properly weighted samples.
+    All algorithms have the same target and give an unbiased evidence, all but "gibbs" properly weighted samples, too.
 
     - "smc" resamples when the effective sample size falls below `ess_threshold` times the particles; with 0 never.
     - "optimal" extends at most `particles` distinct texts in a step, weighs all their next tokens, and keeps some of
@@ -99,7 +99,7 @@ def steer(
       takes turns. `resampler` and `ess_threshold` are for the first sweep; the conditional ones must draw ancestors
       multinomially at every step. Needs a model that can walk a path again, as prompts, programs and samplers can.
     - "exact" samples nothing: it lists every text that the constraints allow, each spelling by itself, with its weight,
-      so that posterior and evidence have no noise (what is left out has less than a billionth of the evidence). For
+      so that posterior and evidence have no noise (what is left out has less than 2e-8 of the evidence). For
       prompts of language models under finite constraints of some thousand prefixes, such as `choices`; ArgumentError
       for more. `particles`, `islands`, `seed` and `observers` mean nothing here.
 

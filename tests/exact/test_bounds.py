@@ -63,6 +63,65 @@ def test_without_a_sample_the_upper_bound_is_that_of_a_chain_and_says_so(bounded
     assert abs(found[1][1] - exact) < abs(found[0][1] - exact)
 
 
+class Coins:
+    def __init__(self, heads: np.ndarray) -> None:
+        self.heads = heads
+
+    def __len__(self) -> int:
+        return len(self.heads)
+
+    def fork(self, rows: np.ndarray) -> Coins:
+        return Coins(self.heads[rows])
+
+
+class Toss:
+    """One coin, which shows heads with probability 0.3."""
+
+    def init(self, n: int, rng: Any) -> Coins:
+        return Coins(np.full(n, -1))
+
+    def step(self, t: int, state: Coins, rng: Any) -> tuple[Coins, np.ndarray]:
+        return Coins(np.array([int(u < 0.3) for u in rng.uniform(len(state))])), np.zeros(len(state))
+
+    def done(self, state: Coins) -> np.ndarray:
+        return state.heads >= 0
+
+    def replay(self, t: int, state: Coins, rng: Any, reference: int) -> tuple[Coins, np.ndarray]:
+        drawn, increment = self.step(t, state.fork(np.arange(1, len(state))), rng)
+        return Coins(np.append(reference, drawn.heads)), np.append(0.0, increment)
+
+    def trace(self, state: Coins, row: int) -> int:
+        return int(state.heads[row])
+
+
+class Heads:
+    """Only heads have weight, which is foretold by nothing."""
+
+    def level(self, t: int, state: Coins, rows: np.ndarray) -> np.ndarray:
+        return np.zeros(len(rows))
+
+    def final(self, state: Coins, rows: np.ndarray) -> np.ndarray:
+        return np.where(state.heads[rows] > 0, 0.0, -np.inf)
+
+
+def test_runs_that_die_out_count_in_the_lower_bound(bounded: Any) -> None:
+    """E[exp(lower)] = Z over all runs, with 0 where all died: one that died is a lower bound of -inf, and no error."""
+
+    def found(rng: Choices) -> np.ndarray:
+        try:
+            got = bounded(rng, Toss(), Heads(), particles=2, runs=2, sweeps=1)
+        except AllParticlesDied:
+            return np.array([0.0, 0.0, 1.0])
+        dead = int((got.lower_runs == -math.inf).sum())
+        assert len(got.upper_runs) == 2 - dead and math.isfinite(got.upper)
+        return np.array([math.exp(got.lower), dead == 1, 0.0])
+
+    mean, one_died, all_died = expectation(found)
+    alone = 0.7**2  # one run of two particles dies out
+    assert mean == pytest.approx(0.3, abs=1e-12)
+    assert one_died == pytest.approx(2 * alone * (1 - alone)) and all_died == pytest.approx(alone**2)
+
+
 def test_a_prompt_is_bounded_about_a_text_that_it_wrote(tiny_lm: Any) -> None:
     """The path of a text is its tokens, and its end of sequence where it has one."""
     lm = tiny_lm("a", "b", seed=3)

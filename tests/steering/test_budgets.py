@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import feynkac as fk
+from feynkac.results.pages.telling import tell_result
 from tests.exact.toys import chain
 from tests.steering.runs import count, walk
 
@@ -41,6 +42,22 @@ def test_gibbs_keeps_the_sweeps_that_are_finished(tiny_lm) -> None:
         assert len(found.history.sweeps) == 3 and found.texts == three.texts
         np.testing.assert_array_equal(found.log_weights, three.log_weights)
     assert fk.steer(task, budget=fk.Budget(calls=30), **options).complete
+
+
+def test_of_gibbs_that_was_stopped_in_its_first_sweep_nothing_is_claimed(tiny_lm) -> None:
+    """What it has then is weighted for the target so far, as a run of SMC that was stopped; after a sweep it is not."""
+    task = tiny_lm(eos=()).prompt("a", max_tokens=5)
+    options: dict[str, Any] = {"particles": 4, "algorithm": "gibbs", "sweeps": 6, "seed": 0}
+    early, later = (fk.steer(task, fk.reward(count), budget=fk.Budget(calls=n), **options) for n in (3, 7))
+    assert_spent(early, "budget of 3 calls")
+    assert early.log_evidence_interval() == (-math.inf, math.inf)
+    assert "nats of the target so far" in early.summary() and "sure" not in early.summary()
+    with pytest.raises(fk.ArgumentError, match="its texts are unfinished"):
+        early.preferences()
+    assert later.log_evidence_interval()[0] > -math.inf and "95 % sure" in later.summary()
+    assert later.preferences(later)
+    notes = [tell_result(each, None)["facts"][-1]["note"] for each in (early, later)]
+    assert notes == ["the weights are for the target so far", ""]
 
 
 def test_exact_gives_the_texts_found_and_a_lower_bound(tiny_lm) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.escaping import escape
 from feynkac.base.words import is_word
+from feynkac.results.interval import is_of_target
 from feynkac.results.pages.lineage import list_populations, pack_history
 from feynkac.results.pages.packing import join, pack, pack_whole, pack_words
 from feynkac.results.pages.thumbnails import draw_images, draw_molecules
@@ -97,7 +98,8 @@ def _tell_facts(result: Result) -> list[dict[str, str]]:
         rate = f"{result.forwarded_tokens / timing.total:,.0f} a second" if timing.total else ""
         facts.append({"name": "tokens forwarded", "value": f"{result.forwarded_tokens:,}", "note": rate})
     if not result.complete:
-        facts.append({"name": "state", "value": "stopped early", "note": "the weights are for the target so far"})
+        note = "" if is_of_target(result) else "the weights are for the target so far"
+        facts.append({"name": "state", "value": "stopped early", "note": note})
     return facts
 
 
@@ -105,9 +107,9 @@ def _tell_samples(result: Result, kind: Kind) -> dict[str, Any]:
     """Each distinct sample once, which one each particle is, and whether it had ended."""
     found: dict[Any, tuple[int, Any]] = {}
     which = [found.setdefault(make_key(sample), (len(found), sample))[0] for sample in result.samples]
-    pieces = result.history.pieces
-    told = not result.complete and bool(pieces) and len(pieces[-1]) == len(which)
-    done = [piece == "" for piece in pieces[-1]] if told else [result.complete] * len(which)
+    pieces, whole = result.history.pieces, is_of_target(result)
+    told = not whole and bool(pieces) and len(pieces[-1]) == len(which)
+    done = [piece == "" for piece in pieces[-1]] if told else [whole] * len(which)
     return {
         "tokens": _tell_tokens(result),
         "totals": None if result.log_probs is None else pack(result.log_probs, "f8"),

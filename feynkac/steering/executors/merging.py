@@ -70,6 +70,8 @@ def _merge_populations(parts: Sequence[Result]) -> Result:
 
 def _merge_chains(parts: Sequence[Result]) -> Result:
     """Chains of particle Gibbs: the evidence is the mean of their first sweeps, and each that lives weighs as much."""
+    whole = parts
+    parts = [part for part in parts if part.history.sweeps] or parts  # the others were stopped in their first sweep
     log_z = np.array([part.log_evidence for part in parts])
     total = log_sum_exp(log_z) - math.log(len(parts))
     alive = [part for part in parts if part.log_evidence > -math.inf] or parts[:1]
@@ -79,7 +81,7 @@ def _merge_chains(parts: Sequence[Result]) -> Result:
     _, error = evidence(log_z - math.log(len(parts)), len(parts))
     dropped = [part.dropped for part in alive if part.dropped is not None]
     return replace(
-        _merge_plain(parts),
+        _merge_plain(whole),
         samples=[sample for part in alive for sample in part.samples],
         log_weights=np.concatenate(weighted),
         log_evidence=total,

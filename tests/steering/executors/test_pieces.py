@@ -85,6 +85,20 @@ def test_chains_of_gibbs_have_the_numbers_that_they_have_in_one_process(tiny_lm,
         assert one.log_evidence_se == pytest.approx(other.log_evidence_se, abs=1e-6)
 
 
+def test_of_chains_of_gibbs_those_count_that_have_ended_a_sweep(tiny_lm) -> None:
+    """As in one process: a chain that was stopped in its first sweep knows nothing of the target yet."""
+    task = tiny_lm(eos=()).prompt("a", max_tokens=4)
+    options = {"particles": 4, "seed": 3, "algorithm": "gibbs", "sweeps": 3}
+    early, later = (fk.steer(task, score, budget=fk.Budget(calls=calls), **options) for calls in (2, 9))
+    assert not early.history.sweeps and len(later.history.sweeps) == 2
+    for parts in ([early, later], [later, early]):
+        merged = merge_islands(parts, [None, None])
+        assert merged.log_evidence == later.log_evidence and merged.texts == later.texts
+        assert merged.history.sweeps == later.history.sweeps and not merged.complete
+        np.testing.assert_array_equal(merged.log_weights, later.log_weights)
+    assert merge_islands([early, early], [None, None]).log_evidence_interval() == (-math.inf, math.inf)
+
+
 class Slices:
     """Recorders of the islands of a run, each of which sees its own slice, and one of the whole."""
 

@@ -128,5 +128,7 @@ def test_moves_resamplers_and_twists_are_sent(lm) -> None:
 
     task, shape = lm.prompt("a", max_tokens=5), fk.regex("(ab)*")
     twist = fk.markov_twist(task, shape, runs=8, seed=0)
+    level = fk.markov_twist(task, shape, chain=twist.chain, guide=False) ** 0.5
     plan = Plan("smc", 4, 1, adaptive(systematic, ess=0.9), 0.5, None, redraw(2))
-    assert_travels(Call(read_problems(task, [shape, twist]), plan, 0))
+    for guess in (twist, level):  # a level alone does not begin to guide on its way
+        assert_travels(Call(read_problems(task, [shape, guess]), plan, 0))
