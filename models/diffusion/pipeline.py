@@ -125,7 +125,7 @@ class Diffusion:
         """A pipeline of handwritten digits, images (1, 8, 8), that comes with feynkac; it takes no prompt.
 
             model = fk.Diffusion.demo()
-            fk.steer(model, fk.reward(lambda image: image.mean(), scale=60.0), particles=32).plot()
+            fk.steer(model, fk.reward(lambda image: image.mean(), scale=30.0), particles=32).plot()
 
         `steps` and `eta` are those of `from_pipeline`; `model.pipe` is the pipeline of diffusers. Raises MissingExtra
         where diffusers is not installed.
