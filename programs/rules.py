@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 _MANY = 1 << 16
 """From so many tokens on it is not told how many a constraint takes."""
-_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*$|[。！？]+[」』”’]*$")
+_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]]*$|(?P<ideographic>[。！？]+[」』”’]*)$")
+_IDEOGRAPHIC = tuple(mark.encode() for mark in "。！？」』”’")
+"""What an ideographic full stop may still have behind it."""
 
 
 class Options(NamedTuple):
@@ -151,12 +153,14 @@ class Unit(_Open):
         self.start = b""
         self._unit = unit
         self._tokens = vocabulary.tokens
-        spaces = np.array([token[:1].isspace() for token in vocabulary.tokens])
+        spaces = np.array([token.decode("utf-8", "ignore")[:1].isspace() for token in vocabulary.tokens])
+        others = np.array([not _begins_mark(token) for token in vocabulary.tokens]) & vocabulary.with_text
         self._leaving = TokenSet.where(vocabulary, spaces | vocabulary.ends)
+        self._leaving_ideographic = TokenSet.where(vocabulary, others | vocabulary.ends)
 
     def options(self, state: bytes, left: int | None) -> Options:
         # Everything continues or leaves, so that a unit weighs nothing.
-        return Options(None, self._leaving) if self._may_end(state) else Options(None, None)
+        return Options(None, self._find_leaving(state.decode("utf-8", "replace")))
 
     def advance(self, state: bytes, token: int) -> bytes | None:
         from feynkac.potentials.rewards.boundaries import boundaries
@@ -165,11 +169,16 @@ class Unit(_Open):
         beyond = boundaries(text.decode("utf-8", "replace"), 0, "word" if self._unit == "word" else "sentence")
         return None if beyond else text
 
-    def _may_end(self, state: bytes) -> bool:
-        text = state.decode("utf-8", "replace")
+    def _find_leaving(self, text: str) -> TokenSet | None:
         if self._unit == "word":
-            return bool(text.strip()) and not text[-1].isspace()
-        return bool(_SENTENCE_END.search(text))
+            return self._leaving if text.strip() and not text[-1].isspace() else None
+        end = _SENTENCE_END.search(text)
+        return None if end is None else self._leaving_ideographic if end["ideographic"] else self._leaving
+
+
+def _begins_mark(token: bytes) -> bool:
+    """Whether a token, or a part of a character, is or begins what may follow an ideographic full stop."""
+    return any(token.startswith(mark) or mark.startswith(token) for mark in _IDEOGRAPHIC)
 
 
 _RULES: WeakKeyDictionary[Vocabulary, dict[Any, Rule]] = WeakKeyDictionary()
