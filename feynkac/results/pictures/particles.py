@@ -30,7 +30,7 @@ STEM, GAP = 0.34, 1.1
 
 def kind_of(samples: Sequence[Any]) -> Kind:
     """How samples are best drawn: as texts, unless all are of one other kind. Molecules cannot be told from texts."""
-    kinds = {_find_kind(each) for each in samples}
+    kinds: set[Kind] = {_find_kind(each) for each in samples}
     return kinds.pop() if len(kinds) == 1 else "texts"
 
 
@@ -42,8 +42,9 @@ def _find_kind(sample: Any) -> Kind:
     if real and shape == [2]:
         return "points"
     number = isinstance(sample, int | float) and not isinstance(sample, bool)
-    number = number or (real and shape in ([1], []) and hasattr(sample, "item"))
-    return "numbers" if number and abs(_to_number(sample)) < 2.0**1023 else "texts"  # more than that no axis holds
+    if not number and not (real and shape in ([1], []) and hasattr(sample, "item")):
+        return "texts"
+    return "numbers" if abs(_to_number(sample)) < 2.0**1023 else "texts"  # more than that no axis holds
 
 
 def _to_number(sample: Any) -> float:
