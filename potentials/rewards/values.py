@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Set
 from decimal import Decimal
 from numbers import Real
 from typing import Any, SupportsFloat, TypeAlias
@@ -74,7 +74,9 @@ def convert_batch(returned: Any, convert: Convert, n: int, place: Place, whole: 
         count = len(returned)
     except TypeError:
         raise PotentialError(f"{whole} returned {describe(original)}; {wanted}") from None
-    if isinstance(returned, (str, bytes, dict)) or count != n:
+    if isinstance(returned, Mapping | Set):  # the order of what is in it is none
+        raise PotentialError(f"{whole} returned {describe(original)}; {wanted}, in the order of the samples")
+    if isinstance(returned, (str, bytes)) or count != n:
         raise PotentialError(f"{whole} returned {count} values; {wanted}")
     if isinstance(returned, np.ndarray) and returned.shape == (n, 1):  # as models with one output return it
         returned = returned[:, 0]

@@ -43,7 +43,7 @@ class MarkovLevel(Factor):
         return type(self)(self.chain, self._constraint, power=self._exponent * exponent)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        make = functools.partial(MarkovTwist, power=self._exponent)
+        make = functools.partial(type(self), power=self._exponent)
         return make, (self.chain, self._constraint)  # what is tabulated stays in its process
 
     def _locate(self, state: State, rows: Rows) -> Places:

@@ -338,6 +338,7 @@ def grow(state: list, text: str) -> list:
         (lambda: fk.lazy(lambda text: 1.0 if text else True), "returned float 1.0; return True or False"),
         (lambda: fk.lazy(lambda texts: [True] * (1 + (texts != [""])), batch=True), "returned 2 values"),
         (lambda: fk.lazy(lambda texts: True if texts[0] else [True], batch=True), "returned bool True; with batch"),
+        (lambda: fk.lazy(lambda texts: {True} if texts[0] else [True], batch=True), r"returned set \{True\}; with"),
         (lambda: fk.lazy(grow, start=[]), "returned the very state that it was given"),
     ],
 )

@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 import re
+import types
 from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -374,7 +375,8 @@ def test_a_function_that_raises_is_named_with_its_cause(population: Any) -> None
     assert isinstance(error.value.__cause__, KeyError)
 
 
-@pytest.mark.parametrize("value", [[1.0], [1.0, 2.0, 3.0], 1.0, None, {"a": 1, "b": 2}, "ab", np.ones((3, 2))])
+@pytest.mark.parametrize("value", [[1.0], [1.0, 2.0, 3.0], 1.0, None, "ab", np.ones((3, 2)), {1.0, 2.0}, {1: 1, 2: 2},
+                                   types.MappingProxyType({1: 1, 2: 2})])  # fmt: skip
 def test_batches_of_the_wrong_shape_are_refused(population: Any, value: Any) -> None:
     with pytest.raises(
         PotentialError, match=r"'reward\(<lambda>\)' at step 0.*return (one number for each sample|a number)"

@@ -448,6 +448,24 @@ def test_patterns_that_python_or_the_engine_cannot_read_are_enforced_by_the_othe
     assert not any(accepts(constraint, text, population) for text in wrong)
 
 
+CLASSES = [
+    '^[^"]*$', r"^[^\\]+$", r'^[^<>:"/\\|?*\n]+$', r"^[\x00-!#-\U0010ffff]$", r'^[^\w"]', '^[^]"]$',
+    "^[a-c&&b]$", "^[^a&&b]$", "^[a-c--b]$", "^[+--]$", "^[a~~b]$", "^[[a]]$", "^[[:alpha:]]$", r"^[\[-\]-]$",
+]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:Possible :FutureWarning")
+@pytest.mark.parametrize("pattern", CLASSES)
+def test_classes_of_characters_mean_what_they_say(pattern: str) -> None:
+    """Each against `re`; `$` stands before a last line break in Python only."""
+    text = json_schema({"type": "string", "pattern": pattern})
+    name = json_schema({"patternProperties": {pattern: {}}, "additionalProperties": False, "type": "object"})
+    for value in ["", "a]", '\n"a', *'"\\\x01a]b[&~-+:l{\x7f']:
+        meant, written = re.search(pattern, value) is not None, json.dumps(value).replace("\x7f", r"\u007f")
+        assert masked(text, written) == meant, value
+        assert masked(name, f"{{{written}: 1}}") == meant, value
+
+
 @pytest.mark.parametrize("pattern", ["a(", r"\p{Nothing}", r"(?<n>\p{L}"])
 def test_a_pattern_that_nobody_reads_is_refused(pattern: str) -> None:
     with pytest.raises(ConstraintError, match=r"regex parse error|is not a 'regex'"):

@@ -240,6 +240,24 @@ def test_units_of_text(tiny_lm) -> None:
         assert all(len(word.split()) <= 1 for word in found)
 
 
+def test_units_of_scripts_without_blanks_end_where_they_do(tiny_lm) -> None:
+    lm = tiny_lm("語", "。", "」", "\u3000")
+
+    @program
+    def pieces(p):
+        text = lm.context("語")
+        sentence = p.sample(text.gen(unit="sentence"))
+        word = "" if text.ended else p.sample(text.gen(unit="word"))
+        return sentence, word, str(text), text.ended
+
+    result = fk.steer(pieces(), particles=100, seed=0, algorithm="importance")
+    assert result.log_evidence == pytest.approx(0.0, abs=1e-5)
+    for sentence, word, text, ended in result.samples:
+        assert sentence + word == text
+        if not ended:
+            assert re.fullmatch("[^。]*。[。」]*", sentence) and re.fullmatch("\u3000*[語。」]+", word)
+
+
 def test_a_choice_and_a_schema(tiny_lm) -> None:
     lm = tiny_lm("y", "n", "es", "o", "1", "2")
 

@@ -13,6 +13,7 @@ import pytest
 import feynkac as fk
 from feynkac import ArgumentError, FeynkacError, History, Result, Timing
 from feynkac.results.pictures.lineage import branches, forest
+from feynkac.results.pictures.particles import kind_of
 
 figure = pytest.importorskip("matplotlib.figure", reason="pip install 'feynkac[plot]'")
 
@@ -167,6 +168,27 @@ def test_a_figure_shows_itself_in_a_notebook_and_can_be_pickled() -> None:
     drawn = result(["a", "b"]).plot()
     assert isinstance(drawn, figure.Figure) and drawn._repr_png_().startswith(b"\x89PNG")
     pickle.loads(pickle.dumps(drawn))
+
+
+@pytest.mark.parametrize(
+    ("samples", "kind"),
+    [
+        ([1, 2.5, np.float32(3), np.array([4.0]), np.int8(5)], "numbers"),
+        ([1, "none", 2.0], "texts"),
+        ([1.0, math.inf], "texts"),
+        ([np.zeros(2), np.zeros(3)], "texts"),
+        ([np.array(["a", "b"])] * 2, "texts"),
+        ([np.array([1j]), np.array([2j])], "texts"),
+        ([np.datetime64("2024-01-01")] * 2, "texts"),
+        ([np.zeros((1, 4, 4)), "none"], "texts"),
+        ([np.full((3, 4, 4), 200.0)] * 2, "images"),
+    ],
+)
+def test_samples_of_every_kind_and_of_several_are_drawn(samples: list, kind: str, tmp_path) -> None:
+    assert kind_of(samples) == kind
+    with np.errstate(all="raise"):
+        result(samples).plot()
+        result(samples).to_html(tmp_path / "page.html")
 
 
 def test_what_cannot_be_drawn(monkeypatch) -> None:

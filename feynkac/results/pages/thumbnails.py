@@ -23,7 +23,7 @@ def draw_images(samples: Sequence[Any]) -> list[str]:
     arrays = [np.nan_to_num(pixels(sample)) for sample in samples]
     low, high = min(array.min() for array in arrays), max(array.max() for array in arrays)
     if low < -1e-3 or high > 1.001:
-        arrays = [(array - low) / (high - low) for array in arrays]
+        arrays = [(array - low) / ((high - low) or 1.0) for array in arrays]
     return [write_picture(array, find_edge(len(arrays))) for array in arrays]
 
 

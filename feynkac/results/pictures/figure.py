@@ -98,7 +98,8 @@ def find_heaviest(result: Result) -> int | None:
     if not weights.any():
         return None
     best = result.best
-    holds = [sample is best or (isinstance(best, str) and sample == best) for sample in result.samples]
+    texts = isinstance(best, str)
+    holds = [sample is best or (texts and isinstance(sample, str) and sample == best) for sample in result.samples]
     return int(np.argmax(np.where(holds, weights, -1.0)))
 
 

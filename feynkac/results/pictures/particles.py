@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.errors import ArgumentError
 from feynkac.base.escaping import escape
-from feynkac.base.numbers import find_shape
+from feynkac.base.numbers import find_shape, to_float
 from feynkac.results.pictures.style import BLUE, FAINT, GONE, INK, ORANGE, SOFT, percent, printable, title
 from feynkac.results.ranking import rank_samples
 from feynkac.results.result import Result
@@ -29,17 +29,26 @@ STEM, GAP = 0.34, 1.1
 
 
 def kind_of(samples: Sequence[Any]) -> Kind:
-    """How samples are best drawn, by the first of them; molecules cannot be told from texts."""
-    first = samples[0]
-    shape = list(find_shape(first))
-    if hasattr(first, "getbands") or (len(shape) in (3, 4) and shape[-3] in CHANNELS):
+    """How samples are best drawn: as texts, unless all are of one other kind. Molecules cannot be told from texts."""
+    kinds: set[Kind] = {_find_kind(each) for each in samples}
+    return kinds.pop() if len(kinds) == 1 else "texts"
+
+
+def _find_kind(sample: Any) -> Kind:
+    shape, dtype = list(find_shape(sample)), getattr(sample, "dtype", None)
+    real = dtype.kind in "biuf" if isinstance(dtype, np.dtype) else "complex" not in str(dtype)
+    if hasattr(sample, "getbands") or (real and len(shape) in (3, 4) and shape[-3] in CHANNELS):
         return "images"
-    if shape == [2]:
+    if real and shape == [2]:
         return "points"
-    number = isinstance(first, int | float | np.number) and not isinstance(first, bool)
-    number = number or (shape in ([1], []) and hasattr(first, "item"))
-    beyond = any(isinstance(each, int) and abs(each) >= 2**1023 for each in samples)  # what no axis holds
-    return "numbers" if number and not beyond else "texts"
+    number = isinstance(sample, int | float) and not isinstance(sample, bool)
+    if not number and not (real and shape in ([1], []) and hasattr(sample, "item")):
+        return "texts"
+    return "numbers" if abs(_to_number(sample)) < 2.0**1023 else "texts"  # more than that no axis holds
+
+
+def _to_number(sample: Any) -> float:
+    return to_float(sample if isinstance(sample, int | float) else sample.item())
 
 
 def draw(axes: Any, result: Result, kind: Kind, most: int, reference: Any = None) -> None:
@@ -55,7 +64,7 @@ def draw(axes: Any, result: Result, kind: Kind, most: int, reference: Any = None
             _images(axes, result, most, reference)
         else:
             how[kind](axes, result, most)
-    except (TypeError, ValueError, IndexError) as cause:
+    except (AttributeError, TypeError, ValueError, IndexError) as cause:
         if isinstance(cause, ArgumentError):
             raise
         raise ArgumentError(f"these samples cannot be drawn as {kind}: {cause}") from cause
@@ -72,7 +81,7 @@ def _images(axes: Any, result: Result, most: int, reference: Any) -> None:
     arrays = given + [pixels(result.samples[row]) for row in rows]
     low, high = min(array.min() for array in arrays), max(array.max() for array in arrays)
     if low < -1e-3 or high > 1.001:  # latents, which have no natural black and white
-        arrays = [(array - low) / (high - low) for array in arrays]
+        arrays = [(array - low) / ((high - low) or 1.0) for array in arrays]
     weights = result.weights
     known = result.history.levels and len(result.history.levels[-1]) == len(weights)  # not if sweeps are pooled
     levels = result.history.levels[-1] if known else None
@@ -174,7 +183,7 @@ def _points(axes: Any, result: Result, most: int) -> None:
 
 
 def _numbers(axes: Any, result: Result, most: int) -> None:
-    values, weights = np.array([float(sample) for sample in result.samples]), result.weights
+    values, weights = np.array([_to_number(sample) for sample in result.samples]), result.weights
     bins = max(5, min(40, round(math.sqrt(len(values)) * 2)))
     axes.hist(values, bins=bins, weights=weights, color=BLUE, rwidth=0.92)
     mean = float(weights @ values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -66,11 +66,11 @@ class Question:
         return answers
 
     def _read_batch(self, returned: Any, arguments: Sequence[Any], show: Show) -> list[Any]:
-        try:
-            values = list(returned)
+        try:  # what has no order answers nothing
+            values = None if isinstance(returned, str | bytes | Mapping | Set) else list(returned)
         except TypeError:
             values = None
-        if values is None or isinstance(returned, str | bytes | dict) or len(values) != len(arguments):
+        if values is None or len(values) != len(arguments):
             count = _describe(returned) if values is None else f"{len(values)} values"
             raise PotentialError(
                 f"{self._place(0, show, len(arguments))} returned {count}; with batch=True return one bool for each"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from feynkac.potentials.constraints.schemas.amounts import loosen_amounts
+from feynkac.potentials.constraints.schemas.patterns import spell_patterns
 from feynkac.potentials.constraints.schemas.walking import rewrite, settle_references, walk
 
 _COUNTS = ("maxItems", "maxLength", "maxProperties", "minItems", "minLength", "minProperties")
@@ -35,7 +36,7 @@ def simplify(schema: Any) -> Any:
     """The same schema in other words, which llguidance reads.
 
     Counts are whole numbers, nothing stands beside `$ref` where the draft ignores it, `"not": {}` is the schema of
-    nothing, and references lead to places that stay.
+    nothing, references lead to places that stay, and classes of characters in patterns mean what they say.
     """
     written = schema.get("$schema") if isinstance(schema, dict) else None
     alone = isinstance(written, str) and re.search(r"draft-0[3-7]/", written) is not None
@@ -45,7 +46,7 @@ def simplify(schema: Any) -> Any:
         if "not" in kept and (inner["not"] is True or inner["not"] == {}):
             return {"enum": []}
         counted = {key: _make_whole(value) if key in _COUNTS else value for key, value in inner.items() if key in kept}
-        return {key: value for key, value in counted.items() if not _is_countless(key, value)}
+        return spell_patterns({key: value for key, value in counted.items() if not _is_countless(key, value)})
 
     return rewrite(settle_references(schema), change)
 
