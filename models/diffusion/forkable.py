@@ -107,7 +107,7 @@ def check_memory(pipe: Any, calls: Sequence[Mapping[str, Any]]) -> None:
     if prior:
         raise ModelError(
             f"{name} cannot be steered: its {prior} draws a condition for each sample, which would not be copied with "
-            f"the particles; steer the pipeline that comes after it, with what one call of pipe.{prior} returns, or take "
+            f"the particles; steer the pipeline that comes after it, with what a call of pipe.{prior} returns, or take "
             f"{otherwise}"
         )
     momentum = next(filter(None, (find_momentum(pipe, call) for call in calls)), "")

@@ -142,8 +142,8 @@ def _flow_level(scheduler: Any, sigma: float, time: float) -> NoiseLevel:
         return NoiseLevel(sigma, 1.0 - sigma, time)
     if sigma > 1.0:
         raise ModelError(
-            f"{type(scheduler).__name__} has a sigma of {sigma:g}, and flow matching has none above 1: this pipeline takes "
-            "it for the steps of another kind of sampler; take algorithm='best_of_n' or 'importance', which copy nothing"
+            f"{type(scheduler).__name__} has a sigma of {sigma:g}, and flow matching has none above 1: it serves "
+            "another kind of sampler here; take algorithm='best_of_n' or 'importance', which copy nothing"
         )
     return NoiseLevel(1.0 - sigma, sigma, time)
 

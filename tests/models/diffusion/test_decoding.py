@@ -121,7 +121,7 @@ def test_a_vae_with_its_own_ways_is_refused_before_the_second_pass_of_the_networ
 
 
 class Sized(diffusers.FluxPipeline):
-    """Draws for a size of its own, as those do that go by a given image; it has as many patches as the one asked for."""
+    """Draws for a size of its own, as those do that go by an image; it has as many patches as that asked for."""
 
     def __call__(self, prompt=None, num_images_per_prompt=1, output_type="pil", height=None, width=None, **options):
         return super().__call__(
