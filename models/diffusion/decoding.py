@@ -59,13 +59,24 @@ class Decoder:
         """Differentiable, unless the pipeline's processor is not."""
         return self.decode(self.unpack(latents))
 
+    def unpack(self, latents: Tensor) -> Tensor:
+        """(R, C, ...) with a place for each pixel or patch, of latents (R, ...) as the pipeline keeps them.
+
+        Raises ModelError as `decode` does.
+        """
+        return self._explain(latents, self._unpack)
+
     def decode(self, latents: Tensor) -> Tensor:
         """Images of latents (R, C, ...) that are unpacked.
 
         Raises ModelError where the VAE cannot be used as that of Stable Diffusion or Wan, with what to give instead.
         """
+        return self._explain(latents, lambda z: raise_precision(self._decode(z.to(find_device(self.pipe, self._vae)))))
+
+    def _explain(self, latents: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `run` makes of `latents`. Raises ModelError for what it raises, with what to give instead."""
         try:
-            return raise_precision(self._decode(latents.to(find_device(self.pipe, self._vae))))
+            return run(latents)
         except Exception as cause:
             if is_out_of_memory(cause):
                 raise
@@ -92,13 +103,14 @@ class Decoder:
         parameters = list(inspect.signature(method).parameters.values())
         return [each.name for each in parameters if each.default is each.empty] == ["latents"]
 
-    def unpack(self, latents: Tensor) -> Tensor:
-        """(R, C, ...) with a place for each pixel or patch, of latents (R, ...) as the pipeline keeps them."""
-        if not hasattr(self.pipe, "_unpack_latents"):
-            return latents
-        scale = self.pipe.vae_scale_factor
-        side = getattr(self.pipe, "default_sample_size", 0) * scale
-        return self.pipe._unpack_latents(latents, self.height or side, self.width or side, scale)
+    def _unpack(self, latents: Tensor) -> Tensor:
+        if hasattr(self.pipe, "_unpack_latents"):
+            scale = self.pipe.vae_scale_factor
+            side = getattr(self.pipe, "default_sample_size", 0) * scale
+            latents = self.pipe._unpack_latents(latents, self.height or side, self.width or side, scale)
+        if latents.ndim not in (4, 5):
+            raise ValueError("they have the form of neither images nor videos")
+        return latents
 
     @property
     def _given(self) -> Any:

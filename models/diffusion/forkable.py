@@ -62,6 +62,24 @@ def is_guider(component: Any) -> bool:
     return any(each.__module__.startswith("diffusers.guiders") for each in type(component).__mro__)
 
 
+def is_scheduler(component: Any) -> bool:
+    """Whether it is a scheduler of diffusers, which a call sets to its steps."""
+    return any(each.__name__ == "SchedulerMixin" for each in type(component).__mro__)
+
+
+def is_pipeline(component: Any) -> bool:
+    """Whether it is a pipeline of diffusers, as another may call it."""
+    return any(each.__name__ == "DiffusionPipeline" for each in type(component).__mro__)
+
+
+def find_prior(pipe: Any) -> str:
+    """The name in `pipe` of a pipeline that it calls and that has another scheduler; empty if there is none."""
+    for name, component in vars(pipe).items():
+        if is_pipeline(component) and getattr(component, "scheduler", None) is not pipe.scheduler:
+            return name
+    return ""
+
+
 def find_guider(pipe: Any) -> str:
     """The name in `pipe` of a guider with a momentum; empty if there is none."""
     for name, component in vars(pipe).items():
@@ -84,6 +102,13 @@ def check_memory(pipe: Any, calls: Sequence[Mapping[str, Any]]) -> None:
         raise ModelError(
             f"{name} cannot be steered with the momentum of its guider, which would not be copied with the particles; "
             f"set pipe.{guider} = pipe.{guider}.new({GUIDER_MOMENTUM}=None), or take {otherwise}"
+        )
+    prior = find_prior(pipe)
+    if prior:
+        raise ModelError(
+            f"{name} cannot be steered: its {prior} draws a condition for each sample, which would not be copied with "
+            f"the particles; steer the pipeline that comes after it, with what a call of pipe.{prior} returns, or take "
+            f"{otherwise}"
         )
     momentum = next(filter(None, (find_momentum(pipe, call) for call in calls)), "")
     if momentum:

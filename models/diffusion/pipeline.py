@@ -250,7 +250,7 @@ class Diffusion:
     def _open(self, sources: list[torch.Generator]) -> tuple[DiffusionSampler, PipelineCall]:
         """The sampler of a new call, which stands at the first question of the pipeline."""
         call, question = open_call(self.pipe, self.calls, sources, {"num_inference_steps": self.steps}, self.batch)
-        decode = self.decode or decoder_of(self.pipe, self.calls[0])
+        decode = self.decode or decoder_of(self.pipe, {**self.calls[0], **call.size})
         source, schedule = Drawn(), WHOLE
         if self._refusal is None:
             asked, check = ask_for(self.pipe), ForkCheck(self.pipe, self.check_forks)

@@ -104,7 +104,7 @@ def _repeat_labels(call: Mapping[str, Any], times: int) -> dict[str, Any]:
 
 
 def repeat_inputs(pipe: Any, calls: Sequence[Mapping[str, Any]], n: int) -> dict[str, Any]:
-    """The same for a pipeline that has no count, or does not heed it: prompts, labels and images are repeated.
+    """The same for a pipeline that has no count, or does not heed it: prompts, labels, images and videos are repeated.
 
     Raises ModelError where there is none of these.
     """
@@ -114,7 +114,7 @@ def repeat_inputs(pipe: Any, calls: Sequence[Mapping[str, Any]], n: int) -> dict
         prompts = "its prompt" if len(calls) == 1 else f"{len(calls)} prompts"
         raise ModelError(
             f"{type(pipe).__name__} cannot make several images of {prompts} in one call: it has none of {COUNTS}, and "
-            "no prompt, label or image was given that could be repeated"
+            "no prompt, label, image or video was given that could be repeated"
         )
     return _merge(repeated, joined=True)
 
@@ -127,6 +127,11 @@ def _repeat(name: str, value: Any, times: int) -> Any:
         return value.repeat_interleave(times, 0)
     if "label" in name:
         return None if value is None else [value] * times if isinstance(value, int) else list(value) * times
+    if name.endswith("video"):
+        if isinstance(value, Tensor):
+            return (value[None] if value.ndim == 4 else value).repeat_interleave(times, 0)
+        videos = value if isinstance(value, list | tuple) and isinstance(value[0], list | tuple) else [value]
+        return list(videos) * times
     if name.endswith("image"):
         if isinstance(value, Tensor):
             return (value[None] if value.ndim == 3 else value).repeat_interleave(times, 0)

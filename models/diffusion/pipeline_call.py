@@ -9,107 +9,25 @@ calls may be under way at once.
 from __future__ import annotations
 
 import contextlib
-import copy
-import functools
-import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from greenlet import GreenletExit, getcurrent, greenlet
 from torch import Tensor
 
-from feynkac.base.errors import FeynkacError, ModelError, is_out_of_memory, quote
+from feynkac.base.errors import FeynkacError, ModelError, is_out_of_memory
 from feynkac.models.diffusion.checks import tell
-from feynkac.models.diffusion.forkable import is_guider
+from feynkac.models.diffusion.pipeline_copy import Question, copy_pipeline, watch_size
 from feynkac.models.diffusion.pipeline_parts import Room, place_parts
 
 if TYPE_CHECKING:
     from feynkac.models.diffusion.state import Latents
 
-USUAL = ("self", "model_output", "timestep", "sample", "eta", "generator", "return_dict")
-"""Arguments of `step` that are handled; any other must be left at its default."""
-
-
-class Question(NamedTuple):
-    """What the pipeline gave to its scheduler: what becomes of the latents `x` (N, ...)?"""
-
-    output: Tensor
-    """(N, ...) what the network, guidance included, predicts."""
-    time: Any
-    """The timestep, in the units of the scheduler."""
-    x: Tensor
-    unusual: str = ""
-    """What of its arguments would make another step than the usual one."""
-
-
-class Stepped(NamedTuple):
-    """The answer, by the names and in the order of every scheduler's output."""
-
-    prev_sample: Tensor
-    pred_original_sample: Tensor
-    denoised: Tensor
-
-
 _FIRST_PASS = threading.RLock()
 """Held from the beginning of a call to its first question: tokenizers, which are many pipelines' only shared objects
 that change when they are used, cannot be used by two threads at once."""
-
-
-def copy_pipeline(pipe: Any) -> Any:
-    """A shallow copy of `pipe` for one call: its components are the same objects, but what is set on it stays there.
-
-    Lists, dicts, sets and guiders that it holds are copied too, since a call may change them in place; its scheduler is
-    a copy that asks the parent greenlet, and its progress bar is off.
-    """
-    mine = object.__new__(type(pipe))
-    for name, value in pipe.__dict__.items():  # past __setattr__, which keeps a record of components in the config
-        mine.__dict__[name] = _copy_held(value)
-    mine.__dict__["scheduler"] = copy_scheduler(pipe.scheduler)
-    mine.__dict__["_progress_bar_config"] = {"disable": True}
-    return mine
-
-
-def _copy_held(value: Any) -> Any:
-    """What a call's own pipeline holds in the place of `value`: a copy of what a call may change."""
-    if is_guider(value):
-        return copy.deepcopy(value)
-    return copy.copy(value) if type(value) in (list, dict, set) else value
-
-
-def copy_scheduler(scheduler: Any) -> Any:
-    """A copy of `scheduler` whose `step` asks the parent greenlet; its signature stays, since pipelines look at it."""
-    base: Any = type(scheduler)
-    signature = inspect.signature(base.step)
-
-    # It must hold no reference to the PipelineCall: nothing could collect a cycle that goes through a suspended frame.
-    @functools.wraps(base.step)
-    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        given = signature.bind(self, *args, **kwargs).arguments
-        parent = getcurrent().parent
-        assert parent is not None
-        asked: Any = [given.get(name) for name in ("model_output", "timestep", "sample")]
-        answer = parent.switch(Question(asked[0], asked[1], asked[2], _find_unusual(base.__name__, signature, given)))
-        if answer is None:
-            made = base.step(self, *args, **kwargs)
-            self.__dict__["_drawn"] = made[0] if isinstance(made, tuple) else made.prev_sample
-            return made
-        x, x0 = answer
-        return Stepped(x, x0, x0) if given.get("return_dict", True) else (x, x0)
-
-    mine = copy.deepcopy(scheduler)
-    mine.__class__ = type(base.__name__, (base,), {"step": step, "__module__": base.__module__, "__wrapped__": base})
-    return mine
-
-
-def _find_unusual(name: str, signature: inspect.Signature, given: Mapping[str, Any]) -> str:
-    """What of the arguments `given` to a `step` would make another step than the usual one; empty if nothing."""
-    for key, value in given.items():
-        default = signature.parameters[key].default
-        if key not in USUAL and value is not default and (default or (value is not None and value is not False)):
-            return f"the pipeline calls {name}.step with {key}={quote(value)}; only its default can be steered"
-    return ""
 
 
 class PipelineCall:
@@ -124,6 +42,8 @@ class PipelineCall:
         mine = copy_pipeline(pipe)
         self.room = Room(rows, batch)
         place_parts(mine, self.room)
+        self.size = watch_size(mine)
+        """The height and width that the pipeline draws its latents for, by name, once it has."""
         self._rows, self._twice = rows, False
         self.returned: Any = None
         """What the pipeline has returned, once it has ended."""

@@ -14,7 +14,8 @@ from feynkac.base.contract import Rng
 from feynkac.base.errors import ArgumentError, FeynkacError, ModelError, is_out_of_memory
 from feynkac.base.numbers import as_real
 from feynkac.models.diffusion.pipeline_arguments import count_samples, counts, list_parameters, repeat_inputs
-from feynkac.models.diffusion.pipeline_call import PipelineCall, Question
+from feynkac.models.diffusion.pipeline_call import PipelineCall
+from feynkac.models.diffusion.pipeline_copy import Question
 from feynkac.models.diffusion.scheduler_trial import Tried
 from feynkac.models.diffusion.schedulers import check_times, own_options, schedule_of, set_timesteps
 
@@ -134,7 +135,9 @@ def _try_call(
     try:
         question = call.start()
     except ModelError as error:
-        if not isinstance(error.__cause__, ValueError | TypeError | RuntimeError) or is_out_of_memory(error.__cause__):
+        if not isinstance(error.__cause__, ValueError | TypeError | RuntimeError | LookupError) or is_out_of_memory(
+            error.__cause__
+        ):
             raise
         return None, None, error
     return ((call, question) if question is not None and len(question.x) == n else None), question, None

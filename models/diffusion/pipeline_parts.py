@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from feynkac.base.errors import ModelError, is_out_of_memory
 from feynkac.models.diffusion.checks import differ, warn_of_memory
-from feynkac.models.diffusion.forkable import list_memories
+from feynkac.models.diffusion.forkable import is_pipeline, list_memories
 from feynkac.models.diffusion.modules import copy_denoiser, sets_attention
 from feynkac.models.diffusion.pipeline_rows import Joined, count_rows, take_rows
 
@@ -39,13 +39,15 @@ class Room:
 def place_parts(pipe: Any, room: Room) -> None:
     """Put stand-ins in the place of the networks of `pipe`, which is a call's own copy of a pipeline.
 
-    Networks that the call writes to are copied.
+    Networks that the call writes to are copied. So it is with the pipelines that it calls.
     """
     writes = sets_attention(pipe)
     for name, component in list(vars(pipe).items()):
         if _denoises(component):
             network = copy_denoiser(component) if writes else component
             pipe.__dict__[name] = InParts(network, Parts(network, name, room).run)
+        elif is_pipeline(component):
+            place_parts(component, room)
 
 
 def _denoises(component: Any) -> bool:

@@ -140,6 +140,11 @@ def _plain_level(scheduler: Any, sigma: float, time: float) -> NoiseLevel:
 def _flow_level(scheduler: Any, sigma: float, time: float) -> NoiseLevel:
     if is_inverted(scheduler):  # its sigma is the share of the sample, and the velocity points to it
         return NoiseLevel(sigma, 1.0 - sigma, time)
+    if sigma > 1.0:
+        raise ModelError(
+            f"{type(scheduler).__name__} has a sigma of {sigma:g}, and flow matching has none above 1: it serves "
+            "another kind of sampler here; take algorithm='best_of_n' or 'importance', which copy nothing"
+        )
     return NoiseLevel(1.0 - sigma, sigma, time)
 
 

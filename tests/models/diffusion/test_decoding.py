@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import types
 
 import numpy as np
 import pytest
 import torch
-from test_pipeline import SIZE, STEPS, bright, last_of, made, stable_diffusion
+from test_pipeline import SIZE, STEPS, bright, last_of, made, plain_noise, stable_diffusion
 
 import feynkac as fk
 from feynkac.base.errors import ModelError
@@ -117,6 +118,39 @@ def test_a_vae_with_its_own_ways_is_refused_before_the_second_pass_of_the_networ
     assert len(passes) == 1
     given = fk.Diffusion.from_pipeline(pipe, STEPS, decode=lambda x: x[:, :3].sigmoid()).prompt("a cat", **SIZE)
     assert np.isfinite(fk.steer(given, reward, particles=2, seed=0).log_evidence)
+
+
+class Sized(diffusers.FluxPipeline):
+    """Draws for a size of its own, as those do that go by an image; it has as many patches as that asked for."""
+
+    def __call__(self, prompt=None, num_images_per_prompt=1, output_type="pil", height=None, width=None, **options):
+        return super().__call__(
+            prompt, num_images_per_prompt=num_images_per_prompt, output_type=output_type, height=8, width=32, **options
+        )
+
+
+@pytest.mark.parametrize("size", [{}, SIZE])
+def test_packed_latents_are_unpacked_to_the_size_that_the_pipeline_draws_them_for(size):
+    plain, _, _ = made("flux")
+    pipe = Sized(**plain.components)
+    pipe.set_progress_bar_config(disable=True)
+    call = {"prompt": "a cat", "max_sequence_length": 8, **size}
+    model = fk.Diffusion.from_pipeline(pipe, STEPS).prompt(**call)
+    result = fk.steer(model, fk.reward(bright, batch=True), particles=2, seed=0, algorithm="importance")
+    options = {"num_images_per_prompt": 2, "num_inference_steps": STEPS, "output_type": "pt"}
+    theirs = pipe(generator=plain_noise(2), **options, **call).images
+    assert theirs.shape == (2, 3, 8, 32) and torch.allclose(torch.stack(list(result.samples)), theirs, atol=1e-5)
+
+
+@pytest.mark.parametrize("unpack", [lambda latents, *_: latents, lambda latents, *_: latents.reshape(-1, 7)])
+def test_latents_that_cannot_be_unpacked_are_told_with_what_to_give(unpack):
+    plain, _, call = made("flux")
+    kind = {"_unpack_latents": staticmethod(lambda latents, height, width, vae_scale_factor: unpack(latents))}
+    pipe = type("Odd", (diffusers.FluxPipeline,), kind)(**plain.components)
+    model = fk.Diffusion.from_pipeline(pipe, STEPS, eta=1.0).prompt(**call)
+    for preview in (None, "full"):
+        with pytest.raises(ModelError, match=r"cannot be decoded with the AutoencoderKL of Odd .* give from_pipeline"):
+            fk.steer(dataclasses.replace(model, preview=preview), particles=2)
 
 
 def test_whole_runs_try_the_decoder_before_they_begin():

@@ -25,7 +25,7 @@ from feynkac.base.errors import ModelError
 from feynkac.models import diffusion as fd
 from feynkac.models.diffusion import forkable
 from feynkac.models.diffusion.forkable import Twins
-from feynkac.models.diffusion.pipeline_call import copy_pipeline
+from feynkac.models.diffusion.pipeline_copy import copy_pipeline
 from feynkac.smc import resample as schemes
 
 diffusers = pytest.importorskip("diffusers")

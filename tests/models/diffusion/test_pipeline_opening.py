@@ -43,6 +43,12 @@ def cogvideox():
     return diffusers.CogVideoXPipeline(tokenizer, encoder, decoder, network, diffusers.CogVideoXDDIMScheduler())
 
 
+def video_to_video():
+    """CogVideoX, which changes a given video."""
+    parts = cogvideox().components
+    return diffusers.CogVideoXVideoToVideoPipeline(**{**parts, "scheduler": scheduler()})
+
+
 def dit():
     network = diffusers.DiTTransformer2DModel(
         num_attention_heads=2, attention_head_dim=4, in_channels=4, out_channels=8, num_layers=1, sample_size=4,
@@ -64,12 +70,18 @@ def upscale():
 
 LABEL = {"class_labels": 7}
 VIDEO = {"prompt": "a cat", "num_frames": 8, "max_sequence_length": 8, "guidance_scale": 3.0, **SIZE}
+CHANGED = {
+    **{name: value for name, value in VIDEO.items() if name != "num_frames"},
+    "video": torch.rand(5, 3, 16, 16, generator=torch.Generator().manual_seed(0)),
+    "strength": 1.0,
+}
 MOVING = {"prompt": "a cat", "negative_prompt": "x", "num_frames": 4, **SIZE}
 SMALL = {"prompt": "a cat", "image": torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))}
 CASES = {
     "animatediff": (animatediff, MOVING, None),
     "animatediff without guidance": (animatediff, {**MOVING, "guidance_scale": 1.0}, None),
     "cogvideox": (cogvideox, VIDEO, 1.0),
+    "video to video": (video_to_video, CHANGED, None),
     "dit": (dit, LABEL, None),
     "dit without guidance": (dit, {"class_labels": [7], "guidance_scale": 1.0}, None),
     "latent upscale": (upscale, SMALL, None),
@@ -102,6 +114,14 @@ def test_latents_of_repeated_prompts_are_those_of_a_list_of_prompts():
     options = {"num_inference_steps": STEPS, "output_type": "latent", "eta": 1.0}
     theirs = pipe(generator=plain_noise(3), **options, **lists).frames
     assert torch.equal(last.state.x, theirs)
+
+
+def test_a_video_that_is_repeated_is_changed_as_it_is_alone():
+    pipe, model, call = made("video to video")
+    last = last_of(model, fk.reward(bright, 0.0, batch=True), n=2)
+    options = {"num_inference_steps": STEPS, "output_type": "pt", "eta": 1.0, **call}
+    theirs = torch.cat([pipe(generator=noise, **options).frames for noise in plain_noise(2)])
+    assert torch.allclose(torch.stack(last.state.samples(np.arange(2))), theirs, atol=1e-5)
 
 
 def test_videos_of_a_vae_of_images_are_decoded_frame_by_frame_as_the_pipeline_does():

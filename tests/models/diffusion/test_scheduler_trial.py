@@ -10,7 +10,7 @@ import torch
 
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.diffusion import scheduler_trial
-from feynkac.models.diffusion.pipeline_call import copy_scheduler
+from feynkac.models.diffusion.pipeline_copy import copy_scheduler
 from feynkac.models.diffusion.pipeline_opening import rehearse
 from feynkac.models.diffusion.schedulers import own_options, prediction_of, schedule_of
 

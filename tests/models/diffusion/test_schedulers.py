@@ -404,3 +404,10 @@ def test_a_scheduler_without_timesteps_says_what_to_call():
     scheduler.timesteps = None
     with pytest.raises(ModelError, match="set_timesteps"):
         schedule_of(scheduler)
+
+
+def test_sigmas_beyond_those_of_a_flow_are_refused_by_the_scheduler_s_name():
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(sigmas=[80.0, 5.0, 1.0])  # as those of Cosmos are
+    with pytest.raises(ModelError, match="FlowMatchEulerDiscreteScheduler has a sigma of 80, and flow"):
+        schedule_of(scheduler, 1.0)

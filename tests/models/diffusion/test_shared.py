@@ -19,7 +19,7 @@ import feynkac as fk
 from feynkac.base.errors import ModelError
 from feynkac.models import diffusion as fd
 from feynkac.models.diffusion.decoding import copy_vae, decoder_of
-from feynkac.models.diffusion.pipeline_call import copy_pipeline
+from feynkac.models.diffusion.pipeline_copy import copy_pipeline
 from feynkac.smc import resample as schemes
 from feynkac.smc.engine import smc
 from feynkac.smc.rng import Streams
@@ -132,6 +132,43 @@ def test_a_copy_of_a_pipeline_shares_its_networks_and_nothing_that_is_set():
     mine.unet = None
     assert pipe.unet is not None and pipe.config["requires_safety_checker"] is False
     assert isinstance(pipe.scheduler, diffusers.DDIMScheduler)
+
+
+class Combined(diffusers.DDIMPipeline):
+    """Calls two pipelines, as those of Kandinsky and Stable Cascade do: the first draws a condition for each sample."""
+
+    def __init__(self, unet, scheduler):
+        super().__init__(unet, scheduler)
+        self.prior_pipe = diffusers.DDIMPipeline(unet, diffusers.DDIMScheduler())
+        self.decoder_pipe = diffusers.DDIMPipeline(unet, scheduler)
+        self.decoder_pipe.scheduler = self.scheduler
+
+    def __call__(self, batch_size=1, generator=None, num_inference_steps=4, output_type="pt", **options):
+        self.prior_pipe(batch_size, generator, num_inference_steps=3, output_type="pt")
+        return self.decoder_pipe(batch_size, generator, 1.0, num_inference_steps, output_type=output_type, **options)
+
+
+@pytest.mark.parametrize("batch", [None, 2])
+def test_pipelines_that_a_pipeline_calls_are_not_written_to_and_run_as_they_do(batch):
+    torch.manual_seed(0)
+    unet = ddim().unet
+    pipe = Combined(unet, diffusers.DDIMScheduler())
+    inner = [pipe.prior_pipe, pipe.decoder_pipe]
+    found = [(each, dict(vars(each)), dict(vars(each.scheduler))) for each in inner]
+    rows = []
+    unet.register_forward_pre_hook(lambda _, given: rows.append(len(given[0])))
+    model = fk.Diffusion.from_pipeline(pipe, STEPS, batch=batch)
+    result = fk.steer(model, REWARD, particles=4, seed=0, algorithm="importance")
+    assert max(rows) == (batch or 4)
+    for each, own, levels in found:
+        assert vars(each) == own and vars(each.scheduler).keys() == levels.keys()
+        assert all(vars(each.scheduler)[name] is value for name, value in levels.items())
+    for each in (pipe, *inner):
+        each.set_progress_bar_config(disable=True)
+    theirs = pipe(4, plain_noise(4), STEPS).images
+    assert torch.allclose(torch.stack(list(result.samples)), theirs, atol=1e-5)
+    with pytest.raises(ModelError, match=r"its prior_pipe draws a condition for each sample"):
+        fk.steer(model, REWARD, particles=4)
 
 
 def test_a_call_that_sets_how_its_network_attends_leaves_the_user_s_network_alone():
