@@ -91,7 +91,7 @@ class Categorical(Distribution[Any]):
             index = next((i for i, each in enumerate(self._values) if _equals(each, value)), -1)
         else:
             number = take_only(value)  # as torch and numpy draw them
-            index = int(number) if isinstance(number, Real) and number % 1 == 0 else -1
+            index = int(number) if isinstance(number, int | float) and number % 1 == 0 else -1
         return _log(p[index]) if 0 <= index < len(p) else -math.inf
 
     def support(self) -> list[Any]:
