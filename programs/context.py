@@ -59,7 +59,7 @@ class Context:
         self.given: TokenSet | None = None
         """What is known of the next token: it is in this set."""
         self.log_drawn = 0.0
-        """The log-probability of the token that was drawn last, in nats."""
+        """The log-probability of the token that `next_token` drew last, in nats, given what masks had told of it."""
         self.heading: Node | None = None
         """Where it will stand once the text that is being scored is behind it."""
         self.ended = False
@@ -145,6 +145,7 @@ class Context:
         twin = Context(self._execution, self.lm, self.histories, self.node, self.law)
         twin.given = self.given
         twin.ended = self.ended
+        twin.log_drawn = self.log_drawn
         return twin
 
     @property

@@ -90,7 +90,8 @@ class Categorical(Distribution[Any]):
         if self._values is not None:
             index = next((i for i, each in enumerate(self._values) if _equals(each, value)), -1)
         else:
-            index = int(value) if isinstance(value, int | np.integer) else -1
+            number = take_only(value)  # as torch and numpy draw them
+            index = int(number) if isinstance(number, int | float) and number % 1 == 0 else -1
         return _log(p[index]) if 0 <= index < len(p) else -math.inf
 
     def support(self) -> list[Any]:

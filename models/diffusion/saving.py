@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from feynkac.base.capabilities import offers
 from feynkac.base.digests import digest, digest_weights
 from feynkac.base.errors import ArgumentError
 from feynkac.base.memory import Memory
+from feynkac.models.diffusion.denoisers import Denoiser, Predictor, Recurrent
 from feynkac.models.diffusion.sources import Denoisers
 from feynkac.models.diffusion.state import Latents
 
@@ -63,25 +65,35 @@ def identify_sampler(sampler: DiffusionSampler) -> dict[str, Any]:
         "schedule": digest(sampler.schedule),
         "steps": len(sampler.schedule),
         "shape": list(sampler.shape),
-        "proposal": type(sampler.proposal).__name__,
+        "proposal": _tell(sampler.proposal),
         "dtype": str(sampler.dtype),
         "denoiser": [identify_parts(each) for each in denoisers],
     }
 
 
 def identify_parts(thing: Any) -> dict[str, Any]:
-    """The kind of an object, and of its networks and numbers what tells them from others."""
-    parts = {name: value for name, value in vars(thing).items() if name.isidentifier()} if _has_parts(thing) else {}
-    numbers = {name: value for name, value in parts.items() if isinstance(value, int | float | str)}
-    arrays = {name: digest(value.tolist()) for name, value in parts.items() if isinstance(value, Tensor)}
-    networks = {
-        name: digest_weights(value.named_parameters()) for name, value in parts.items() if isinstance(value, nn.Module)
-    }
-    return {"kind": type(thing).__name__, **numbers, **arrays, **networks}
+    """The kind of an object, and of its networks, tensors and numbers what tells them from others.
+
+    Denoisers that it is made of, and what else of ours it holds, are told in the same way.
+    """
+    kind = {"kind": type(thing).__name__}
+    if isinstance(thing, nn.Module):
+        return {**kind, "weights": digest_weights(thing.named_parameters())}
+    told = ((name, _tell_part(value)) for name, value in getattr(thing, "__dict__", {}).items() if name.isidentifier())
+    return {**kind, **{name: each for name, each in told if each is not None}}
 
 
-def _has_parts(thing: Any) -> bool:
-    return not isinstance(thing, nn.Module) and hasattr(thing, "__dict__")
+def _tell_part(value: Any) -> Any:
+    """What tells a part of an object from others; None where nothing does."""
+    if isinstance(value, int | float | str):
+        return value
+    if isinstance(value, Tensor):
+        return digest(value.tolist())
+    if isinstance(value, nn.Module):
+        return digest_weights(value.named_parameters())
+    if isinstance(value, list | tuple):
+        return [_tell_part(each) for each in value]
+    return identify_parts(value) if _is_ours(value) or offers(value, Denoiser, Predictor, Recurrent) else None
 
 
 def identify_pipeline(pipe: Any, calls: Sequence[Mapping[str, Any]], **settings: Any) -> dict[str, Any]:
@@ -100,14 +112,21 @@ def identify_pipeline(pipe: Any, calls: Sequence[Mapping[str, Any]], **settings:
             "config": digest(sorted(map(str, pipe.scheduler.config.items()))),
         },
         "calls": told,
-        **{name: value if isinstance(value, _PLAIN) else type(value).__name__ for name, value in settings.items()},
+        **{name: _tell(value) for name, value in settings.items()},
     }
 
 
 def _tell(value: Any) -> Any:
+    """What tells an argument from others; of an object that is not of ours, and may change as it likes, its kind."""
     if isinstance(value, Tensor):
         return digest(value.tolist())
+    if _is_ours(value):
+        return identify_parts(value)
     return value if isinstance(value, _PLAIN) else type(value).__name__
+
+
+def _is_ours(value: Any) -> bool:
+    return type(value).__module__.startswith("feynkac.models.diffusion.")
 
 
 def save_generators(generators: Any) -> list[Tensor]:

@@ -175,7 +175,8 @@ class UniformNoise:
         at, to, k = self._alpha[i], self._alpha[i + 1], log_probs.shape[-1]
         stays = tokens[..., None] == np.arange(k)
         from_clean = at * stays + (1.0 - at) / k  # q(x_t | x_0), which does not vanish before time 0
-        share = np.exp(log_probs) / np.where(from_clean > 0.0, from_clean, 1.0)
+        # A schedule may be at its end before the last step: then x_0 is what stands there, whatever the denoiser says.
+        share = np.exp(log_probs) / from_clean if at < 1.0 else 1.0 * stays
         ratio = at / to if to > 0.0 else 0.0
         p = (ratio * stays + (1.0 - ratio) / k) * (to * share + (1.0 - to) / k * share.sum(axis=-1, keepdims=True))
         with np.errstate(divide="ignore"):

@@ -11,6 +11,7 @@ from feynkac.base.capabilities import Ranks, has
 from feynkac.base.digests import digest
 from feynkac.base.memory import Memory
 from feynkac.models.discrete.canvas import Canvas
+from feynkac.models.discrete.composition import Composition
 from feynkac.models.discrete.denoiser import LogitsDenoiser, Tokens
 from feynkac.models.discrete.outputs import Outputs, list_experts
 from feynkac.models.discrete.path import Past
@@ -60,20 +61,24 @@ def load_canvas(model: DiscreteDiffusion, saved: dict[str, Any]) -> Canvas:
 
 
 def identify(model: DiscreteDiffusion) -> dict[str, Any]:
-    """What tells a model from others; of its denoiser, the answers on one canvas."""
-    settings = {name: value for name, value in vars(model.kernel).items() if isinstance(value, int | float)}
+    """What tells a model from others; of its denoiser, the answers on the canvas that it begins with."""
+    settings = {name: value for name, value in vars(model.kernel).items() if isinstance(value, int | float | str)}
+    tables = {
+        name: digest(value.tolist()) for name, value in vars(model.kernel).items() if isinstance(value, np.ndarray)
+    }
     return {
-        "kernel": {"kind": type(model.kernel).__name__, **settings},
+        "kernel": {"kind": type(model.kernel).__name__, **settings, **tables},
         "length": model.length,
         "tokens": model.alphabet if isinstance(model.alphabet, int) else model.alphabet.digest,
         "given": model.given.tolist(),
         "proposal": type(model.proposal).__name__,
         "denoiser": _digest_denoiser(model),
+        "powers": list(model.denoiser.powers) if isinstance(model.denoiser, Composition) else [1.0],
     }
 
 
 def _digest_denoiser(model: DiscreteDiffusion) -> str:
-    canvas = np.zeros((1, model.length), np.int64)
+    canvas = np.where(model.given[:1] >= 0, model.given[:1], model.k if model.kernel.hides else 0)
     level = model.kernel.noise_level(0)
     answers = [_ask(each, canvas, level) for each in list_experts(model.denoiser)]
     return digest(*(_round(answer) for answer in answers))

@@ -411,6 +411,14 @@ def test_the_chain_denoiser_is_the_posterior(uniform: bool) -> None:
             assert both == pytest.approx(told[j, x] * pairs[j, x, y], abs=1e-14)
 
 
+def test_uniform_diffusion_whose_schedule_ends_early_leaves_all_as_it_stands() -> None:
+    """From alpha = 1 on a step must not move, nor weigh, whatever the denoiser thinks of what stands there."""
+    potential = WildPotential((1, 1))
+    early = UniformNoise(4, lambda t: min(1.0, 2.0 * (1.0 - t)))
+    model = DiscreteDiffusion(TIMELESS, K, 2, early, proposal=LocallyOptimal(potential))
+    assert_exact(model, potential, target(uniform_law(TIMELESS.p, 2, K, grid(2)), potential.score))
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_uniform_diffusion_of_one_token_is_exact_for_any_number_of_steps(steps: int) -> None:
     chain = ChainDenoiser(SMALL_CHAIN.initial, SMALL_CHAIN.transition, uniform=True)

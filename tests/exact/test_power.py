@@ -142,7 +142,8 @@ def test_a_power_guides_prompts_by_itself_and_not_those_that_are_masked_only(mak
     assert np.ptp(masked.log_weights) > 1e-3
 
 
-def test_a_power_in_a_program_is_a_factor_for_each_token(make, monkeypatch) -> None:
+@pytest.mark.parametrize("look", [lambda text: text, lambda text: text.fork()], ids=["the context", "a fork of it"])
+def test_a_power_in_a_program_is_a_factor_for_each_token(make, monkeypatch, look) -> None:
     remember(monkeypatch)
     lm = make("a", "b", seed=3)
 
@@ -151,7 +152,7 @@ def test_a_power_in_a_program_is_a_factor_for_each_token(make, monkeypatch) -> N
         text = lm.context("a")
         while not text.ended and len(text) < 2:
             p.sample(text.next_token())
-            p.factor((4.0 - 1.0) * text.log_drawn)
+            p.factor((4.0 - 1.0) * look(text).log_drawn)
         return str(text)
 
     z_hat = 0.0

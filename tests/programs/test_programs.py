@@ -117,6 +117,32 @@ def test_draws_have_the_moments_of_their_distribution(dist) -> None:
     assert np.isfinite([dist.log_prob(x) for x in set(values[:50])]).all() or dist.key[0] == "Categorical"
 
 
+@pytest.mark.parametrize("one", [1, True, 1.0, np.int64(1), np.array([1]), "a tensor"], ids=repr)
+def test_a_number_of_any_kind_is_an_outcome(one) -> None:
+    torch = pytest.importorskip("torch")
+    one = torch.tensor(1) if one == "a tensor" else one
+    for law in (Categorical([1, 3]), Categorical({0: 1, 1: 3}), Bernoulli(0.75)):
+        assert law.log_prob(one) == pytest.approx(np.log(0.75))
+
+
+@pytest.mark.parametrize("other", [0.5, np.nan, np.inf, 2, -1, "1", None, np.array([1, 1])], ids=repr)
+def test_what_is_no_outcome_has_no_probability(other) -> None:
+    assert Categorical([1, 3]).log_prob(other) == -np.inf
+
+
+def test_a_proposal_of_another_library_is_weighed_by_what_it_drew() -> None:
+    torch = pytest.importorskip("torch")
+
+    @program
+    def draw(p):
+        return int(p.sample(Categorical([1, 3]), proposal=torch.distributions.Categorical(torch.tensor([0.5, 0.5]))))
+
+    result = fk.steer(draw(), particles=16, seed=0, algorithm="importance")
+    weights = 16 * np.exp(result.log_weights)
+    assert {*result.samples} == {0, 1}
+    np.testing.assert_allclose(weights, [[0.5, 1.5][sample] for sample in result.samples], rtol=1e-6)
+
+
 def test_distributions_of_other_libraries() -> None:
     import torch
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from feynkac.base.capabilities import Saves, SavesPaths, require
 from feynkac.base.errors import ArgumentError, quote
+from feynkac.results.files import map_numbers, write_number
 from feynkac.steering.algorithms import Plan
 from feynkac.steering.checkpoints.places import describe_potentials
 from feynkac.steering.problems import Problems
@@ -45,7 +46,7 @@ def describe_run(problems: Problems) -> dict[str, Any]:
         **{_name("model", g, len(models)): dict(said) for g, said in enumerate(models)},
         "potentials": describe_potentials(problems),
     }
-    return json.loads(json.dumps(whole, default=repr))
+    return map_numbers(json.loads(json.dumps(whole, default=repr)), write_number)
 
 
 def _require(model: Any) -> Saves:

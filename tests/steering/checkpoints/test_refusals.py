@@ -13,6 +13,11 @@ from resumed import stop_at
 import feynkac as fk
 from feynkac.base.errors import ArgumentError
 from feynkac.base.memory import Memory
+from feynkac.models.diffusion import DiffusionSampler, GaussianMixture, ddpm
+from feynkac.models.diffusion.composition import guide
+from feynkac.models.diffusion.semantic import Concept, EditedDenoiser, EditedProposal, SemanticGuidance
+from feynkac.models.discrete import ChainDenoiser, DiscreteDiffusion, MaskedNoise, Unmask, anneal, cosine
+from feynkac.smc.resample import never
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -237,3 +242,46 @@ def test_a_resampler_of_ones_own_is_given_again(task, tmp_path) -> None:
     found = fk.resume(tmp_path / "run", task, fk.reward(count_a), resampler=mine)
     whole = fk.steer(task, fk.reward(count_a), **run)
     assert found.log_weights.tobytes() == whole.log_weights.tobytes() and found.samples == whole.samples
+
+
+def mix_two(scale: float) -> Any:
+    one, two = (GaussianMixture([1.0], [[mean, 0.0]], 1.0) for mean in (0.0, 1.0))
+    return guide(one, two, scale)
+
+
+def make_sampler(denoiser: Any, **options: Any) -> DiffusionSampler:
+    return DiffusionSampler(denoiser, ddpm(3), (2,), **options)
+
+
+def edit(scale: float) -> EditedDenoiser:
+    mixture = GaussianMixture([1.0], [[0.0, 0.0]], 1.0)
+    return EditedDenoiser(mixture, SemanticGuidance(Concept(mixture, scale)))
+
+
+def make_canvas(seed: int = 0, power: float = 1.0, kernel: Any = None) -> DiscreteDiffusion:
+    transition = np.random.default_rng(seed).dirichlet([1.0, 1.0], size=2)
+    denoiser = ChainDenoiser(np.array([0.5, 0.5]), transition)
+    return DiscreteDiffusion(anneal(denoiser, power), 2, 3, Unmask(3) if kernel is None else kernel)
+
+
+ALIKE = {
+    "the powers of a composition": (make_sampler(mix_two(3.0)), make_sampler(mix_two(5.0))),
+    "the scale of a concept": (make_sampler(edit(1.0)), make_sampler(edit(2.0))),
+    "whether a proposal weighs": tuple(
+        make_sampler(mix_two(1.0), proposal=EditedProposal(edit(1.0).guidance, weighted=weighted))
+        for weighted in (True, False)
+    ),
+    "the power of a canvas": (make_canvas(power=1.0), make_canvas(power=2.0)),
+    "the order of a canvas": (make_canvas(), make_canvas(kernel=Unmask(3, order="left"))),
+    "the schedule of a canvas": (make_canvas(kernel=MaskedNoise(4)), make_canvas(kernel=MaskedNoise(4, cosine))),
+    "what a denoiser says of masks": (make_canvas(seed=0), make_canvas(seed=1)),
+}
+
+
+@pytest.mark.parametrize("what", ALIKE)
+def test_models_of_one_kind_and_of_other_laws_are_other_runs(what, tmp_path) -> None:
+    was, now = ALIKE[what]
+    fk.steer(was, checkpoint=tmp_path / "run", particles=4, seed=0, resampler=never, observers=[stop_at(0)])
+    with pytest.raises(ArgumentError, match="is of another run: model, "):
+        fk.resume(tmp_path / "run", now, resampler=never)
+    fk.resume(tmp_path / "run", was, resampler=never)
