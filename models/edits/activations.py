@@ -23,7 +23,7 @@ from feynkac.models.edits.scopes import (
     read_strength,
 )
 from feynkac.models.edits.sites import Site, check_site, find_width, name_site
-from feynkac.models.edits.vectors import check_place, read_vectors, take_vectors
+from feynkac.models.edits.vectors import Bases, check_place, read_vectors, take_vectors
 from feynkac.models.language.editing import Anatomy, Change, Mechanism, Prepared, Where
 from feynkac.tensors import read_tensor
 
@@ -185,8 +185,8 @@ class ProjectOut(Activation):
         return super().find_layers(anatomy)
 
     @cached_property
-    def _bases(self) -> dict[int, Tensor]:
-        return {}
+    def _bases(self) -> Bases:
+        return Bases()
 
     def check(self, anatomy: Anatomy, layers: Sequence[int]) -> None:
         """Raises ArgumentError for vectors of another width or place, without numbers, or of length 0."""
@@ -196,10 +196,7 @@ class ProjectOut(Activation):
 
     def change(self, value: Tensor, amount: Tensor, layer: int, where: Where) -> Tensor:
         """See `Activation.change`."""
-        if layer not in self._bases:
-            vectors = take_vectors(self.direction, layer).float().reshape(-1, value.shape[-1])
-            self._bases[layer] = torch.linalg.qr(vectors.T)[0]
-        basis = self._bases[layer].to(value)
+        basis = self._bases.find(self.direction, layer).to(value)
         return value - amount * ((value @ basis) @ basis.T)
 
     def find_mechanism(self, anatomy: Anatomy) -> Mechanism | None:

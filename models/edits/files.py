@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote, shorten
@@ -83,10 +85,17 @@ def _load_gguf(path: Path) -> Direction:
     from torch import from_numpy
 
     try:
-        tensors = {tensor.name: from_numpy(tensor.data.copy()) for tensor in GGUFReader(path).tensors}
+        tensors = {tensor.name: from_numpy(_read_numbers(tensor)) for tensor in GGUFReader(path).tensors}
     except Exception as cause:  # of whatever kind gguf finds a file that is none
         raise ArgumentError(f"'{path}' cannot be read as gguf: {cause}") from cause
     return Direction(_by_layer(tensors, "direction", path), method="control vector")
+
+
+def _read_numbers(tensor: Any) -> NDArray[Any]:
+    """A tensor of gguf, whose reader gives bytes for each kind that numpy does not have: bfloat16, and all blocks."""
+    from gguf import dequantize
+
+    return dequantize(tensor.data, tensor.tensor_type) if tensor.data.dtype == np.uint8 else tensor.data.copy()
 
 
 def _load_pt(path: Path) -> Direction:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, quote
@@ -54,6 +55,34 @@ def read_vectors(direction: Any, layer: int, anatomy: Anatomy, of: str = "residu
     if not (long.all() if every else long.any()):
         raise ArgumentError(f"the direction of layer {layer} has length 0")
     return vectors
+
+
+def find_basis(vectors: Tensor) -> Tensor:
+    """(W, R) float32 orthonormal columns that span (K, W) vectors, none of length 0.
+
+    R is their rank: what one vector has beyond the others, if it may be rounding of their numbers, is no direction.
+    """
+    precision = vectors.dtype if vectors.is_floating_point() else torch.float32
+    units = torch.nn.functional.normalize(vectors.double(), dim=1, eps=0.0)
+    columns, sizes, _ = torch.linalg.svd(units.T, full_matrices=False)
+    return columns[:, sizes > 2.0 * len(vectors) ** 0.5 * torch.finfo(precision).eps].float()
+
+
+class Bases:
+    """What the vectors of each layer span, found anew where they were written to."""
+
+    def __init__(self) -> None:
+        self._found: dict[int, tuple[Tensor, Tensor]] = {}
+        """The vectors as they were, and their basis."""
+
+    @torch.inference_mode(False)  # it is kept, and may be differentiated through later
+    def find(self, direction: Any, layer: int) -> Tensor:
+        """(W, R) as `find_basis`."""
+        vectors = take_vectors(direction, layer)
+        known = self._found.get(layer)
+        if known is None or known[0].device != vectors.device or not torch.equal(known[0], vectors):
+            known = self._found[layer] = vectors.clone(), find_basis(vectors.reshape(-1, vectors.shape[-1]))
+        return known[1]
 
 
 def _write(direction: Any) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from feynkac.base.digests import digest, digest_weights
 from feynkac.base.memory import Memory
 from feynkac.models.language.companions import check_companions, load_companions, save_companions
+from feynkac.models.language.editing.edits import Edits
 from feynkac.models.language.protocols import require_saving
 from feynkac.models.language.texts import Texts
 from feynkac.smc.checks import name_of
@@ -89,6 +90,8 @@ def identify_prompt(prompt: Prompt, proposal: Any) -> dict[str, Any]:
         "at_limit": prompt.at_limit,
         **_identify_law(prompt.law),
         "proposal": None if proposal is None else type(proposal).__name__,
+        # Prompts of one batch may have different ones, or none.
+        **({"edits": prompt.variant.identify()} if isinstance(prompt.variant, Edits) else {}),
     }
 
 

@@ -13,7 +13,7 @@ from feynkac.base.lists import as_list
 from feynkac.base.numbers import read_real, read_whole
 from feynkac.models.edits.activations import Add
 from feynkac.models.edits.directions import Direction, read_direction
-from feynkac.models.edits.fitting.passes import Written, find_anatomy, find_laws, read_texts
+from feynkac.models.edits.fitting.passes import Written, borrow_weighted, find_anatomy, find_laws, read_texts
 from feynkac.models.edits.vectors import read_vectors
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ def describe(
 
     By the output, which says more of an edit than the texts on which a feature fires (Gur-Arieh et al. 2025): the
     unembedding of the vector (no norm applied), and the shift of the next-token law behind the prompts when the edit is
-    made at their last tokens. `layer` may be left out for a direction of one layer. Raises ArgumentError for one that
-    does not fit the model.
+    made at their last tokens. The edits of `lm` count. `layer` may be left out for a direction of one layer. Raises
+    ArgumentError for one that does not fit the model.
     """
     chosen = _read_direction(direction, layer)
     ((at, vector),) = chosen.items()
@@ -123,7 +123,7 @@ def _read_direction(direction: Direction | Tensor, layer: int | None) -> Directi
 
 @torch.no_grad()
 def _unembed(lm: CausalLM, vector: Tensor) -> Tensor:
-    with lm.find_twins().borrow() as twin:
+    with borrow_weighted(lm) as twin:
         head = twin.model.get_output_embeddings()
         if head is None:
             raise ArgumentError("the model names no output layer, so that nothing can be unembedded")

@@ -13,6 +13,7 @@ from feynkac.base.lists import as_sequence
 from feynkac.base.words import is_word
 from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.fitting.captures import Activations
+from feynkac.models.edits.fitting.logistic import SMALL
 from feynkac.models.edits.fitting.methods import METHODS, Graded, Method, measure_separation
 from feynkac.tensors import read_tensor
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     pass
 
 Groups = Activations | Sequence[Activations]
-_SMALL = 1e-5
-"""The length of a difference, as a share of that of the activations, up to which it is rounding."""
 
 
 def fit_direction(
@@ -128,7 +127,7 @@ def _read_weights(weights: Any, n: int) -> Tensor:
 
 
 def _check_differs(sample: Graded, vector: Tensor, layer: int, method: str) -> None:
-    least = _SMALL * sample.values.norm() / len(sample.values) ** 0.5
+    least = SMALL * sample.values.norm() / len(sample.values) ** 0.5
     if sample.difference.norm() <= least:
         why = "all weights are alike" if method == "entropy" else "both sides are the same there"
         raise ArgumentError(f"the difference is 0 at layer {layer}: {why}; leave the layer out, or use other texts")

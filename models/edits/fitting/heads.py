@@ -13,8 +13,9 @@ from feynkac.base.lists import as_dict, as_list
 from feynkac.base.numbers import as_whole
 from feynkac.models.edits.directions import Direction
 from feynkac.models.edits.fitting.captures import capture
-from feynkac.models.edits.fitting.passes import find_anatomy
-from feynkac.models.language.editing import Anatomy
+from feynkac.models.edits.fitting.passes import Tokens, borrow_weighted, find_anatomy, read_texts
+from feynkac.models.language.editing import Anatomy, Change, Where
+from feynkac.models.language.editing.spans import Located
 
 if TYPE_CHECKING:
     from feynkac.models.edits.fitting.passes import Written
@@ -36,19 +37,19 @@ def fit_function_vector(
 
     The sum of what `heads` add to the residual at the last token, averaged over the prompts; to be added at `layer`, at
     a prompt's last token. Heads are given as (layer, head), or by layer; by default they are all heads of the layers up
-    to `layer`. The paper takes those of the largest effect, `profile_effects(...).best(10)`. Raises ArgumentError for
-    heads that do not exist.
+    to `layer`. The paper takes those of the largest effect, `profile_effects(...).best(10)`. The edits of `lm` count.
+    Raises ArgumentError for heads that do not exist.
     """
     anatomy = find_anatomy(lm, blocks)
     at = anatomy.read_layer(layer)
     chosen = _read_heads(anatomy, at, heads)
     means = capture(lm, prompts, list(chosen), "last", "heads", blocks=blocks).at
-    total = torch.zeros(anatomy.width, device="cpu")
+    text, total = read_texts(lm, prompts)[0], torch.zeros(anatomy.width, device="cpu")
     for number, some in chosen.items():
         value = means[number].mean(0).reshape(anatomy.heads, -1)
         kept = torch.zeros_like(value)
         kept[some] = value[some]
-        total += _project(lm, anatomy.name_output(number), kept.flatten())
+        total += _project(lm, anatomy.name_output(number), kept.flatten(), text)
     return Direction({at: total}, method="function vector")
 
 
@@ -74,10 +75,29 @@ def _read_heads(anatomy: Anatomy, at: int, heads: Any) -> dict[int, list[int]]:
 
 
 @torch.no_grad()
-def _project(lm: CausalLM, output: str, heads: Tensor) -> Tensor:
-    """(d,) what heads side by side add to the residual, by an output projection, less its bias."""
-    with lm.find_twins().borrow() as twin:
-        module = twin.model.get_submodule(output)
-        both = torch.stack([heads, torch.zeros_like(heads)]).to(lm.device, lm.model.dtype)[None]
-        value, nothing = module(both)[0].float().cpu()
-    return value - nothing
+def _project(lm: CausalLM, output: str, heads: Tensor, text: Tokens) -> Tensor:
+    """(d,) what heads side by side add to the residual, by an output projection, less its bias.
+
+    The projection is the edited one: with the weights of `lm`, and what an adapter adds to it at the end of `text`.
+    """
+    with borrow_weighted(lm) as twin:
+        given = torch.stack([heads, torch.zeros_like(heads)]).to(lm.device, lm.model.dtype)[:, None]
+        value = twin.model.get_submodule(output)(given)
+        for change in _list_changes(lm, output):
+            value = change.function(value, given, _stand_behind(text, lm))
+        found, nothing = value[:, 0].float().cpu()
+    return found - nothing
+
+
+def _list_changes(lm: CausalLM, output: str) -> list[Change]:
+    """What `lm` makes of what a module gives; what it makes of the input was seen when that was captured."""
+    found = () if lm.variant is None else lm.variant.changes
+    return [change for change, _ in found if change.module == output and change.side == "output"]
+
+
+def _stand_behind(text: Tokens, lm: CausalLM) -> Where:
+    """Two rows of one token each: the last one of a text."""
+    positions = torch.full((2, 1), len(text.ids) - 1, device=lm.device)
+    rows = torch.zeros(2, dtype=torch.int64, device=lm.device)
+    spans = Located([text.ids[: text.start]], lm.vocabulary, lm.device)
+    return Where(positions, torch.full_like(positions, text.start), rows, spans)

@@ -13,6 +13,8 @@ from feynkac.models.edits.fitting.captures import Activations
 from feynkac.tensors import read_tensor
 
 _STEPS = 100
+SMALL = 1e-5
+"""The length of a difference, as a share of that of the activations, up to which it is rounding."""
 
 
 def fit_logistic(values: Tensor, labels: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
@@ -99,7 +101,7 @@ def fit_probe(
         lm.edited(Add(direction, layer=14, when=fit_probe(toward, away, layer=14)))
 
     `layer`: which, where several were captured. `ridge`: see `fit_logistic`; `threshold`: a probability. Raises
-    ArgumentError for too few texts, or groups of different places.
+    ArgumentError for too few texts, groups of different places, and groups of one mean.
     """
     at = read_layer(toward, layer)
     if read_layer(away, layer) != at or away.at[at].shape[1:] != toward.at[at].shape[1:] or toward.at[at].ndim != 2:
@@ -112,6 +114,9 @@ def fit_probe(
         raise ArgumentError("ridge is 0, with which texts that can be told apart have no best probe; give 0.01, say")
     values = torch.cat([toward.at[at], away.at[at]]).double()
     labels = torch.cat([torch.ones(len(toward), device="cpu"), torch.zeros(len(away), device="cpu")]).double()
+    gap = (toward.at[at].double().mean(0) - away.at[at].double().mean(0)).norm()
+    if gap <= SMALL * values.norm() / len(values) ** 0.5:  # where the best probe weighs nothing: all or none
+        raise ArgumentError(f"the difference is 0 at layer {at}: both sides are the same there; use other texts")
     weight, offset = fit_logistic(values, labels, strength)
     return Probe(weight.float(), offset.float(), level, at)
 

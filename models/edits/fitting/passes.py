@@ -114,6 +114,17 @@ def open_pass(
         yield twin, rows
 
 
+@contextmanager
+def borrow_weighted(lm: CausalLM) -> Iterator[Twin]:
+    """A twin to ask single modules of: on the weights that `lm` edits, without what else it edits."""
+    with lm.find_twins().borrow() as twin:
+        if lm.variant is None:
+            yield twin
+            return
+        with lm.variant.parameters.swap(twin.model):
+            yield twin
+
+
 def forward_last(twin: Twin, rows: Tensor) -> Tensor:
     """(B, V) float32 logits behind each of (B, T) texts."""
     order = torch.arange(len(rows), device=rows.device)

@@ -31,8 +31,8 @@ class EditedLM(CausalLM):
             raise ModelError("weights can be edited only in a model that can be copied; this one is run itself")
 
     def identify(self) -> dict[str, Any]:
-        """The model without edits, and the kinds of these."""
-        return {**self.plain.identify(), "edits": [type(edit).__name__ for edit in self.edits]}
+        """The model without edits, and what tells these from others."""
+        return {**self.plain.identify(), "edits": self._edits.identify()}
 
     @property
     def edits(self) -> tuple[Edit, ...]:

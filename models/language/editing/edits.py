@@ -28,6 +28,7 @@ from feynkac.models.language.editing.contract import (
     Where,
 )
 from feynkac.models.language.editing.hooks import Act, Watch, hook_module
+from feynkac.models.language.editing.identity import identify_edits
 from feynkac.models.language.editing.parameters import Parameters
 from feynkac.models.language.editing.spans import locate
 
@@ -87,6 +88,10 @@ class Edits:
             locate(span, ids, vocabulary)
         if wrong := self.lengths - {len(ids)}:
             raise ArgumentError(f"an edit is made for prompts of {min(wrong)} tokens, and this one has {len(ids)}")
+
+    def identify(self) -> list[str]:
+        """What tells each of them from others where a saved run goes on."""
+        return identify_edits(self.edits)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Edits, (self.edits, self._anatomy)

@@ -175,6 +175,33 @@ def test_every_site_is_edited_as_a_plain_hook_edits_it(of: Any) -> None:
     walk(contexts, PROMPTS, 3, wanted)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_directions_that_say_the_same_take_out_what_they_span_and_no_more(dtype: torch.dtype) -> None:
+    v, w, h = vector(1).to(dtype), vector(2, size=1e-3).to(dtype), vector(3)[None, None]
+    amount = torch.ones(1, 1, 1)
+
+    def take_out(*vectors: torch.Tensor) -> torch.Tensor:
+        return ProjectOut(torch.stack(vectors), layer=0).change(h, amount, 0, None)  # pyright: ignore
+
+    torch.testing.assert_close(take_out(v, v, 2.0 * v), take_out(v))
+    torch.testing.assert_close(take_out(v, w, v), take_out(v, w))
+    if dtype == torch.float32:
+        torch.testing.assert_close(take_out(v, w, v + 1e3 * w), take_out(v, w))
+    left = take_out(v, w)[0, 0]
+    assert (left @ v.float()).abs() < 1e-4 and (left @ w.float()).abs() < 1e-4 < (h - left).abs().max()
+
+
+def test_vectors_written_to_later_are_those_of_the_edit(tiny_lm: Any) -> None:
+    lm, ids = tiny_lm("a", "b"), [1, 2, 1]
+    for kind in (Add, ProjectOut):
+        v = vector(1, 16)
+        edited = lm.edited(kind(v, layer=0))
+        edited.open([ids], 3).start()
+        v.copy_(vector(2, 16))
+        wanted = lm.edited(kind(v.clone(), layer=0)).open([ids], 3).start()
+        torch.testing.assert_close(edited.open([ids], 3).start(), wanted)
+
+
 def test_edits_apply_in_their_order_and_undo_each_other(tiny_lm: Any) -> None:
     lm, v, w = tiny_lm("a", "b"), vector(1, 16), vector(2, 16)
 

@@ -47,6 +47,20 @@ def test_a_control_vector_of_repeng_is_read(tmp_path: Path) -> None:
     check_vectors(load_direction(path))
 
 
+@pytest.mark.parametrize("kind", ["F16", "F64", "BF16", "Q8_0"])
+def test_a_control_vector_of_every_precision_is_read(tmp_path: Path, kind: str) -> None:
+    gguf = pytest.importorskip("gguf")
+    vector, of, path = np.arange(-16, 16, dtype=np.float32), gguf.GGMLQuantizationType[kind], tmp_path / "calm.gguf"
+    data = vector.astype(np.float64) if kind == "F64" else gguf.quantize(vector[None], of)[0]
+    writer = gguf.GGUFWriter(path, "controlvector")
+    writer.add_tensor("direction.3", data, raw_dtype=of)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    np.testing.assert_allclose(load_direction(path)[3], vector, atol=16 / 127 / 2 if kind == "Q8_0" else 0.0)
+
+
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_vectors_of_steering_vectors_are_read(tmp_path: Path, wrapped: bool) -> None:
     torch.save({"layer_activations": VECTORS, "layer_type": "decoder_block"} if wrapped else VECTORS, tmp_path / "v.pt")

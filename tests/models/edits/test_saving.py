@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from test_edited import vector
 from test_features import Planted
 
+import feynkac as fk
 from feynkac.base.errors import ArgumentError
 from feynkac.models.edits import (
     Add,
@@ -64,6 +66,28 @@ def test_all_edits_of_a_model_are_saved_in_their_order(tiny_lm: Any, tmp_path: P
     again = lm.edited(*load_edits(save_edits(edited.edits, tmp_path / "all.safetensors")))
     assert again.open([[1, 2]], 3).start().equal(edited.open([[1, 2]], 3).start())
     assert repr(again.edits[0]).startswith("Add(")
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_run_goes_on_under_the_edits_that_it_began_with_only(tiny_lm: Any, tmp_path: Path, alone: bool) -> None:
+    lm, v = tiny_lm("a", "b"), vector(1, 16)
+
+    def task(*edits: Any) -> Any:
+        edited = lm.edited(*edits).prompt("a", max_tokens=4)
+        return edited if alone else [lm.prompt("a", max_tokens=4), edited]
+
+    begun = [Add({0: v}, strength=1.0, scope=Steps(0, 3)), Emphasise("a", alpha=0.1)]
+    whole = fk.steer(task(*begun), particles=2, seed=0, checkpoint=tmp_path / "run")
+    same = [Add({0: v.numpy().copy()}, strength=1, scope=Steps(0, 3)), Emphasise("a", alpha=0.1)]
+    again = fk.resume(tmp_path / "run", task(*same))
+    assert again.texts == whole.texts if alone else [one.texts for one in again] == [one.texts for one in whole]
+    for other in (
+        replace(begun[0], strength=2.0),
+        replace(begun[0], direction={0: -v}),
+        replace(begun[0], scope="all"),
+    ):
+        with pytest.raises(ArgumentError, match="edits"):
+            fk.resume(tmp_path / "run", task(other, begun[1]))
 
 
 def test_what_a_file_cannot_hold_is_refused(tmp_path: Path) -> None:

@@ -235,6 +235,7 @@ def test_what_cannot_be_fitted_is_said(given: Any, options: dict[str, Any], said
         (lambda: fit_probe(SOME, OTHER, 7), "layer is 7"),
         (lambda: fit_probe(ONE, OTHER, 0), "too few texts"),
         (lambda: fit_probe(SOME, OTHER, 0, ridge=0.0), "ridge is 0"),
+        (lambda: fit_probe(SOME, SOME, 0), "both sides are the same"),
         (lambda: fit_probe(SOME, OTHER, 0, threshold=1.0), "between 0 and 1"),
         (lambda: fit_affine(SOME, OTHER), "give one of them"),
         (lambda: fit_affine(SOME, NARROW, 0), "different places"),

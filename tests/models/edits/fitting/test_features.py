@@ -11,6 +11,7 @@ from feynkac.base.errors import ArgumentError
 from feynkac.models.edits import (
     Add,
     Direction,
+    Shift,
     choose_layer,
     contrast_layers,
     decompose,
@@ -115,6 +116,10 @@ def test_a_direction_is_described_by_what_it_writes(make_lm: Any) -> None:
     assert found.raised[0] == ("c", pytest.approx(float(shift[3]), abs=1e-5)) and int(shift.argmax()) == 3
     assert found.lowered[0][1] == pytest.approx(-float(shift.min()), abs=1e-5) and "raised: 'c'" in str(found)
     assert describe(lm, Direction({1: toward})).raised == []
+    doubled = lm.edited(Shift({"lm_head.weight": lm.model.lm_head.weight.detach().clone()}))
+    assert describe(doubled, toward, 1).unembedded[0][1] == pytest.approx(
+        2.0 * describe(lm, toward, 1).unembedded[0][1]
+    )
 
 
 def test_layers_are_contrasted_by_the_divergence_of_both_signs(make_lm: Any) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
 
 from feynkac.base.errors import ArgumentError
-from feynkac.models.edits import Add, Steps, capture, fit_function_vector, invert
+from feynkac.models.edits import Add, Change, Prepared, ProjectOut, Shift, Steps, capture, fit_function_vector, invert
 from feynkac.models.edits.fitting.inversion import Sought
 from feynkac.models.edits.fitting.passes import read_texts
 
@@ -32,6 +33,13 @@ def test_an_inversion_goes_through_the_edits_of_its_model(tiny_lm: Any) -> None:
     lm = tiny_lm("a", "b", "c").edited(Add(torch.arange(16.0), layer=0, scope="all"))
     found = invert(lm, "bb", 1, prompt="a", steps=20)
     assert score(lm.edited(Add(found.direction)), "bb") == pytest.approx(-found.nats, abs=1e-4)
+
+
+def test_an_edit_that_a_run_has_used_can_be_differentiated_through(tiny_lm: Any) -> None:
+    lm = tiny_lm("a", "b", "c").edited(ProjectOut(torch.arange(16.0), layer=0, scope="all"))
+    wanted = invert(lm.plain.edited(*(replace(edit) for edit in lm.edits)), "bb", 1, prompt="a", steps=2)
+    score(lm, "bb")
+    assert invert(lm, "bb", 1, prompt="a", steps=2).nats == wanted.nats
 
 
 def test_gradients_are_those_of_finite_differences(tiny_lm: Any) -> None:
@@ -109,3 +117,25 @@ def test_a_function_vector_is_what_its_heads_add(make_lm: Any, kind: str) -> Non
 def test_heads_that_do_not_exist_are_refused(make_lm: Any, heads: Any) -> None:
     with pytest.raises(ArgumentError, match=r"head|layer"):
         fit_function_vector(make_lm(), ["ab"], 1, heads)
+
+
+OUTPUT = "model.layers.0.self_attn.o_proj"
+
+
+@dataclass
+class Doubled:
+    """As an adapter does, it goes by what the module is given."""
+
+    def prepare(self, anatomy: Any) -> Prepared:
+        weight = anatomy.model.get_submodule(OUTPUT).weight.detach()
+        return Prepared(
+            [Change(OUTPUT, lambda value, given, where: value + (where.steps >= 0)[..., None] * (given @ weight.T))]
+        )
+
+
+def test_a_function_vector_is_what_the_edited_projection_makes_of_its_heads(make_lm: Any) -> None:
+    lm, prompts = make_lm(), ["abc", "bcd"]
+    wanted = 2.0 * fit_function_vector(lm, prompts, 0)[0]
+    weight = lm.model.get_submodule(OUTPUT).weight.detach().clone()
+    for edit in (Shift({f"{OUTPUT}.weight": weight}), Doubled()):
+        torch.testing.assert_close(fit_function_vector(lm.edited(edit), prompts, 0)[0], wanted)
