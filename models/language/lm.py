@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from feynkac.base.arguments import suggest_names
 from feynkac.base.errors import ArgumentError, ModelError, quote
 from feynkac.base.numbers import read_flag, read_whole
-from feynkac.models.language.caches.opening import check_whole, find_device, find_window, open_contexts, remember_prompt
+from feynkac.models.language.caches.opening import (
+    check_rope,
+    check_whole,
+    find_device,
+    find_longest,
+    open_contexts,
+    remember_prompt,
+)
 from feynkac.models.language.forks import check_process
 from feynkac.models.language.language_model import LanguageModel
 from feynkac.models.language.loading import (
@@ -236,7 +243,11 @@ class CausalLM(LanguageModel):
     @property
     def window(self) -> int | None:
         """Tokens that a text may have, its prompt included; None where the model sets no limit."""
-        return find_window(self.model)
+        return find_longest(self.model)
+
+    def _check_window(self, n_prompt: int, max_tokens: int) -> None:
+        check_rope(self.model, n_prompt + max_tokens, f"a prompt of {n_prompt} tokens and {max_tokens} new ones reach")
+        super()._check_window(n_prompt, max_tokens)
 
     @property
     def device(self) -> torch.device:

@@ -89,7 +89,7 @@ def shares_prompt(twins: Twins, longest: int, edits: Sequence[Edits | None] = (N
 
 
 def find_window(model: Any) -> int | None:
-    """Tokens that a text may have, its prompt included; None where the model sets no limit."""
+    """The positions that a model has; None where it sets no limit."""
     window = getattr(_text_config(model), "max_position_embeddings", None)
     return None if window is None or window < 0 else window  # XLNet's is -1
 
@@ -106,6 +106,12 @@ def find_attention_window(model: Any) -> float:
     if not kinds:  # one kind of layer: a window counts if there is one
         return windows["sliding_attention"] if getattr(config, "use_sliding_window", True) else float("inf")
     return min(windows.get(kind, 0.0) for kind in kinds)
+
+
+def find_longest(model: Any) -> int | None:
+    """Tokens that a text may have, its prompt included; None where there is no limit to what its law is."""
+    window, border = find_window(model), find_rope_border(model)
+    return window if border == float("inf") else int(min(border, float("inf") if window is None else window))
 
 
 def find_rope_border(model: Any) -> float:
@@ -150,10 +156,15 @@ def _check_fits(model: Any, longest: int, max_new: int) -> None:
             f"a prompt of {longest - max_new} tokens and {max_new} new ones do not fit the {window} positions of "
             f"{type(model).__name__}; shorten the prompt or ask for at most {max(0, window - longest + max_new)} tokens"
         )
+    check_rope(model, longest, f"a prompt of {longest - max_new} tokens and {max_new} new ones reach")
+
+
+def check_rope(model: Any, longest: int, what: str = "") -> None:
+    """Raise ModelError where `longest` tokens, which `what` tells of, pass the border that `find_rope_border` gives."""
     border = find_rope_border(model)
     if longest > border:
         raise ModelError(
-            f"a prompt of {longest - max_new} tokens and {max_new} new ones reach beyond position {border:g}, where "
+            f"{what or f'a text of {longest} tokens reaches'} beyond position {border:g}, where "
             f"{type(model).__name__} (longrope) turns all positions of a pass by other angles: the law of a text would "
             "depend on the texts beside it; stay below, or load the model with other rope_parameters"
         )

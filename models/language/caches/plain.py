@@ -18,7 +18,7 @@ from torch import Tensor
 
 from feynkac.base.contract import Rows
 from feynkac.base.errors import ArgumentError
-from feynkac.models.language.caches.opening import find_device
+from feynkac.models.language.caches.opening import check_rope, find_device, find_rope_border
 from feynkac.models.language.editing.edits import NOTHING, Laid
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class PlainContexts:
         self._twins, self._laid = twins, laid or NOTHING
         self._of = np.arange(len(prompts))
         """(U,) the prompt of each context."""
-        self._device = find_device(twins.model)
+        self._device, self._border = find_device(twins.model), find_rope_border(twins.model)
         self._prompts = prompts
         self._cohorts: list[Cohort] = []
 
@@ -136,6 +136,8 @@ class PlainContexts:
         return found[:, : found.shape[1] - width]
 
     def _grow(self, cohort: Cohort, tokens: NDArray[np.int64]) -> Last:
+        if cohort.length >= self._border:
+            check_rope(self._twins.model, cohort.length + 1)
         ids = torch.from_numpy(tokens[cohort.members]).to(self._device)[:, None]
         positions = torch.full_like(ids, cohort.length)
         with self._twins.borrow() as twin, self._laid.on(twin, self._of[cohort.members], positions, cohort.members):

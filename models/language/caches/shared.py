@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from feynkac.base.contract import Rows
+from feynkac.base.errors import ModelError
 from feynkac.models.language.caches.attention import select_attention
 from feynkac.models.language.caches.devices import reads_pool
 from feynkac.models.language.caches.forward import select_rows
-from feynkac.models.language.caches.opening import find_device
+from feynkac.models.language.caches.opening import check_rope, find_attention_window, find_device, find_rope_border
 from feynkac.models.language.caches.parts import Parts
 from feynkac.models.language.caches.plan import Layout, Plan, plan_step
 from feynkac.models.language.caches.prefill import Layers, Prefill
@@ -41,6 +42,7 @@ class SharedContexts:
         """(F, width) float32, what the output layer read for the logits given last; None where it cannot be told."""
         self._twins, self._laid = twins, laid or NOTHING
         self._device = find_device(twins.model)
+        self._reach, self._border = find_attention_window(twins.model), find_rope_border(twins.model)
         self._max_new = max_new
         self._parts = Parts()
         kinds = [(tuple(prompt), self._laid.kind(g)) for g, prompt in enumerate(prompts)]
@@ -138,6 +140,7 @@ class SharedContexts:
     ) -> Tensor:
         """Context i becomes `parents[i]` and the first `count[i]` of `tokens[i]`; (F, V) logits where that is not 0."""
         before = self._layout.length[parents]
+        self._check_reach(parents, count)
         plan = plan_step(self._layout, self._prompt_lengths, parents, count, tokens.shape[1], every)
         self._make_room(plan)
         if len(plan.source):
@@ -157,6 +160,17 @@ class SharedContexts:
         if self._passes % EVERY == 0:
             self._tidy()
         return logits
+
+    def _check_reach(self, parents: Rows, count: NDArray[np.int64]) -> None:
+        """Raise ModelError where contexts grow past what they were opened for, and past what the model reads alike."""
+        longest = int((self.lengths[parents] + count)[count > 0].max(initial=0))
+        if longest > self._reach:
+            raise ModelError(
+                f"a text of {longest} tokens is longer than the attention window of {self._reach:g} tokens, which the "
+                "shared cache has not; say that it may become so long where its contexts are opened"
+            )
+        if longest > self._border:
+            check_rope(self._twins.model, longest)
 
     def _forward(self, plan: Plan, tokens: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
         """Logits and hidden states of one pass."""

@@ -22,6 +22,10 @@ _CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma3": ("Gemma3", dict(head_dim=16, sliding_window=8)),
     "mixtral": ("Mixtral", dict(num_local_experts=3)),
     "granite": ("Granite", dict(logits_scaling=2.0)),
+    "llama4": (
+        "Llama4Text",
+        dict(head_dim=8, intermediate_size_mlp=48, num_local_experts=2, no_rope_layers=[1, 0], attention_chunk_size=16),
+    ),
     "minimax": (
         "MiniMax",
         dict(layer_types=["linear_attention", "full_attention"], num_local_experts=2, num_experts_per_tok=1,

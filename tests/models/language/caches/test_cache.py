@@ -20,6 +20,7 @@ from feynkac.models.language.caches.plain import PlainContexts
 from feynkac.models.language.caches.shared import SharedContexts
 from feynkac.models.language.caches.store import SharedLayer
 from feynkac.models.language.caches.twin import Twins
+from feynkac.models.language.histories import Histories
 from feynkac.models.language.lm import CausalLM
 from feynkac.potentials import product
 from feynkac.smc.engine import smc
@@ -236,14 +237,41 @@ def test_a_shared_cache_that_disagrees_is_not_used(monkeypatch: pytest.MonkeyPat
     assert isinstance(open_contexts(Twins(tiny("llama")), [[1, 2]], 5), PlainContexts)
 
 
-def test_a_text_beyond_the_attention_window_is_an_error() -> None:
-    """Contexts may grow past what they were opened for; the shared cache has no sliding window."""
-    contexts = SharedContexts(Twins(tiny("mistral", sliding_window=5)), [[1, 2, 3]], 2)
+@pytest.mark.parametrize(
+    ("name", "changes"), [("mistral", dict(sliding_window=5)), ("llama4", dict(attention_chunk_size=5))]
+)
+def test_a_text_beyond_the_attention_window_is_an_error(name: str, changes: dict[str, Any]) -> None:
+    """Contexts may grow past what they were opened for; the shared cache has no windows, and no chunks."""
+    contexts = SharedContexts(Twins(tiny(name, **changes)), [[1, 2, 3]], 2)
     contexts.start()
     for token in (4, 5):
         contexts.extend(np.array([0]), np.array([token]))
     with pytest.raises(ModelError, match="a text of 6 tokens is longer than the attention window of 5 tokens"):
         contexts.extend(np.array([0]), np.array([6]))
+
+
+@pytest.mark.parametrize("kind", [SharedContexts, PlainContexts])
+def test_a_text_that_grows_beyond_the_border_of_angles_is_an_error(kind: Any) -> None:
+    angles = dict(rope_type="longrope", rope_theta=1e4, short_factor=[1.0] * 4, long_factor=[4.0] * 4, factor=8.0)
+    model = tiny("llama", rope_parameters={**angles, "original_max_position_embeddings": 5})
+    contexts = kind(Twins(model), [[1, 2, 3]], *([2] if kind is SharedContexts else []))
+    contexts.start()
+    contexts.append(np.array([0]), [[4, 5]])
+    with pytest.raises(ModelError, match=r"a text of 6 tokens reaches beyond position 5, where .*longrope"):
+        contexts.extend(np.array([0]), np.array([6]))
+
+
+def test_programs_have_room_up_to_the_border_of_angles() -> None:
+    """However much room they would take at most: a prompt near to the border is no reason to refuse one."""
+    angles = dict(rope_type="longrope", rope_theta=1e4, short_factor=[1.0] * 4, long_factor=[4.0] * 4, factor=8.0)
+    model = tiny("llama", rope_parameters={**angles, "original_max_position_embeddings": 16})
+    histories = Histories(CausalLM(model, wrap(byte_level()), eos=2))
+    node = histories.root(tuple(range(12)))
+    for token in range(12, 16):
+        node = histories.child(node, token)
+    torch.testing.assert_close(histories.logits([node], [node]), recompute(model, [[*range(16)]]))
+    with pytest.raises(ModelError, match="longer than the model's window of 16"):
+        histories.logits([histories.child(node, 9)], [])
 
 
 # --- the self-check
