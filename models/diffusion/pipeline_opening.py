@@ -55,8 +55,9 @@ def rehearse(pipe: Any, steps: int, eta: float | None, tried: Tried | None = Non
 
 def _runs_without_noise(pipe: Any, scheduler: Any) -> bool:
     """Whether the pipeline's own call, as it stands, is that of eta=0."""
-    if "eta" in inspect.signature(type(scheduler).step).parameters:
-        return "eta" in list_parameters(pipe)
+    own = inspect.signature(type(scheduler).step).parameters.get("eta")
+    if own is not None:
+        return list_parameters(pipe).get("eta", own).default == 0.0
     try:
         return own_options(scheduler, 0.0) is None and not getattr(scheduler.config, "stochastic_sampling", True)
     except FeynkacError:

@@ -76,6 +76,24 @@ def test_importance_and_best_of_n_of_a_denoiser_along_an_ode(algorithm):
                 fk.steer(sampler, reward, particles=8, algorithm=other)
 
 
+def test_a_pipeline_without_an_eta_of_its_own_runs_whole_without_noise():
+    """As those of DiT and Kandinsky do: their scheduler's own default is 0."""
+
+    class Plain(diffusers.DDIMPipeline):
+        def __call__(self, batch_size=1, generator=None, num_inference_steps=4, output_type="pil"):
+            return super().__call__(batch_size, generator, 0.0, num_inference_steps, output_type=output_type)
+
+    torch.manual_seed(0)
+    pipe = quiet(Plain(unet(), diffusers.DDIMScheduler()))
+    model = fk.Diffusion.from_pipeline(pipe, STEPS, eta=0.0)
+    samples = torch.stack(list(run(model, "importance").samples))
+    theirs = torch.as_tensor(pipe(4, plain_noise(4), STEPS, output_type="pt").images)
+    assert torch.allclose(samples, theirs, atol=1e-6)
+    pipe.scheduler = diffusers.TCDScheduler()  # whose own default draws noise
+    with pytest.raises(ArgumentError, match="draws no noise"):
+        fk.Diffusion.from_pipeline(pipe, STEPS, eta=0.0)
+
+
 def test_an_eta_that_a_scheduler_without_noise_ignores_is_refused():
     for scheduler, eta in (
         (diffusers.UniPCMultistepScheduler(), 1.0),
