@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from feynkac.base.arguments import suggest_names
 from feynkac.base.capabilities import Foresees, Guides, is_hard
 from feynkac.base.contract import LogW, Potential, Rows, State
+from feynkac.base.digests import digest
 from feynkac.base.errors import ArgumentError, PotentialError, quote
 from feynkac.base.numbers import as_real
 from feynkac.smc.checks import call, check_log_weights, name_of
@@ -30,6 +31,8 @@ class Factor:
     name: str = ""
     hard: bool = False
     """Whether all log-weights are 0 or -inf, so that a positive power changes nothing."""
+    definition: str = ""
+    """A number of what it was made of, by which saved runs are told apart where its name does not tell all."""
 
     def level(self, t: int, state: State, rows: Rows) -> LogW:
         """(R,) nats, the log-weight that is foreseen for the unfinished `rows` after step `t`; -inf kills a row."""
@@ -50,6 +53,11 @@ class Factor:
     def factors(self) -> tuple[Potential, ...]:
         """The potentials whose product this is."""
         return (self,)
+
+    def define(self, *parts: Any) -> Self:
+        """This potential, with the `definition` of plain `parts`."""
+        self.definition = digest(*parts)
+        return self
 
     def __mul__(self, other: Any) -> Factor:
         return product(self, other)

@@ -40,6 +40,7 @@ class Expert(Factor):
         self.scorers = tuple(scorers)
         self.power = power
         self._base, self._log_shares = name, log_shares
+        self.define(log_shares.tolist())
 
     def level(self, t: int, state: State, rows: Rows) -> LogW:
         """(R,) nats of the texts so far."""

@@ -205,14 +205,15 @@ class LanguageModel(ABC):
 
             log_p = lm.score("The sky is", [" blue", " red"])
 
-        `prompt`: a text, or `lm.prompt(...)`, whose law and limit then count: a text that fills the limit is
-        cut there and need not end. `end`: whether the probability counts that the model ends behind the text; without
-        it longer texts are favoured less by where they stop. `spellings`: "usual" scores the tokens that the tokenizer
-        makes of a text, all texts in one forward pass; "all" adds every other way to spell it, some hundred passes'
-        worth of prefixes for a dozen characters. The former is a lower bound of the latter, and mostly close to it.
+        `prompt`: a text, or `lm.prompt(...)`, whose law, limit and stop strings then count: a text that fills the limit
+        or closes with a stop string is cut there and need not end; none goes on behind a stop string. `end`: whether
+        the probability counts that the model ends behind the text; without it longer texts are favoured less by where
+        they stop. `spellings`: "usual" scores the tokens that the tokenizer makes of a text, all texts in one forward
+        pass; "all" adds every other way to spell it, some hundred passes' worth of prefixes for a dozen characters. The
+        former is a lower bound of the latter, and mostly close to it.
 
-        Raises ArgumentError for anything else, for a prompt with stop strings, and for too many spellings. Whatever
-        the model raises arrives as ModelError, with its cause.
+        Raises ArgumentError for anything else, and for too many spellings. Whatever the model raises arrives as
+        ModelError, with its cause.
         """
         return call(score_texts, self, prompt, texts, end, spellings, of=self, what="score")
 

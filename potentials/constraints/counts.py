@@ -77,6 +77,7 @@ class TokenChoice(TokenFactor):
         shown += [] if allow is None else [f"allow={quote(list(allow))}"]
         super().__init__(shorten(f"tokens({', '.join(shown)})"))
         self._ban, self._allow = ban, allow
+        self.define(ban, allow)
 
     @property
     def outline(self) -> TokenChoice:

@@ -127,7 +127,7 @@ def grammar(lark: str, *, engine: Literal["earley", "llguidance"] | None = None)
         try:
             free = ContextFree(lark, name)
             free.prepare()
-            return free
+            return free.define(lark)
         except Extension as extension:
             if engine == "earley":
                 raise ConstraintError(f"{name}: {extension} is llguidance's own; ask for engine='llguidance'") from None
@@ -138,7 +138,7 @@ def grammar(lark: str, *, engine: Literal["earley", "llguidance"] | None = None)
         )
     if fault := find_fault(lark):
         raise ConstraintError(f"{name}: {shorten_report(fault)}")
-    return GrammarConstraint(lark, name)
+    return GrammarConstraint(lark, name).define(lark)
 
 
 def _check_notation(lark: str, bare: str, name: str) -> None:

@@ -38,7 +38,8 @@ def phrases(
         raise ArgumentError("phrases(): name the phrases to ban=[...], or those to require=[...]")
     shown = [f"{what}={quote(list(listed))}" for what, listed in (("ban", banned), ("require", required)) if listed]
     name = shorten(f"phrases({', '.join([*shown, *(['ignore_case=True'] if ignore_case else [])])})")
-    return TextConstraint(name, partial(build_phrases, banned, required, ignore_case, name)).prepare()
+    found = TextConstraint(name, partial(build_phrases, banned, required, ignore_case, name))
+    return found.define(banned, required, ignore_case).prepare()
 
 
 def _list_phrases(what: str, given: str | Iterable[str]) -> tuple[str, ...]:

@@ -84,7 +84,8 @@ def regex(pattern: str | re.Pattern[str]) -> TextConstraint:
     automaton that takes more than a second or two to build.
     """
     source, flags = expressions.check(pattern)
-    return TextConstraint(shorten(f"regex({quote(source)})"), partial(expressions.build_dfa, source, flags)).prepare()
+    found = TextConstraint(shorten(f"regex({quote(source)})"), partial(expressions.build_dfa, source, flags))
+    return found.define(source, int(flags)).prepare()
 
 
 @suggest_names()
@@ -111,7 +112,7 @@ def choices(options: Iterable[str]) -> TextConstraint:
         raise ConstraintError("choices([]): there is nothing to choose from; give at least one text")
     texts = sorted(set(listed))
     name = shorten(f"choices({quote(texts)})")
-    return TextConstraint(name, partial(build_choice, texts, name)).prepare()
+    return TextConstraint(name, partial(build_choice, texts, name)).define(texts).prepare()
 
 
 def build_choice(texts: Sequence[str], name: str) -> CharDfa:

@@ -93,7 +93,8 @@ def _choose(choices: Mapping[Any, float], name: str | None) -> Factor:
     parts = [each if isinstance(each, TextConstraint) else regex(each) for each, _ in kept]
     dfas = [part.dfa for part in parts]
     mask = Support(named, partial(unite, dfas, named)).prepare()
-    return _join(mask, TextWeight(ChoiceWeights(dfas, [weight for _, weight in kept]), named))
+    weight = TextWeight(ChoiceWeights(dfas, [weight for _, weight in kept]), named)
+    return _join(mask, weight.define([part.definition for part in parts], [weight for _, weight in kept]))
 
 
 class _Paths:
@@ -117,7 +118,8 @@ class _Paths:
     def make(self) -> Factor:
         """The mask and the weight. Raises ConstraintError."""
         mask = Support(self._name, self._build_dfa).prepare()
-        return _join(mask, TextWeight(self._weigh(), self._name))
+        weight = TextWeight(self._weigh(), self._name)
+        return _join(mask, weight.define(self._moves, self._starts, self._finals))
 
     def _build_dfa(self) -> CharDfa:
         """The texts that have a path."""

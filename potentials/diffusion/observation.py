@@ -25,6 +25,7 @@ class Observation(Guess):
     def __init__(self, operator: Operator, y: Tensor, noise: float, prior: float | Literal["online"]) -> None:
         self.operator, self.y, self.noise, self.prior = operator, y, noise, prior
         self.name = f"observed({operator.name})"
+        self.define(y.tolist(), operator.gram.tolist())
 
     def log_psi(self, view: View) -> Tensor:
         """(R,) nats: log N(y; A x0hat, noise^2 I + V A A') with V the variance of x0 given the latent.

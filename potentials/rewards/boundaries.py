@@ -74,6 +74,13 @@ def read_every(every: Any, what: str) -> Every:
     return steps
 
 
+def tell_every(every: Every) -> tuple[Any, ...]:
+    """`every` in plain values; nothing of a function of the user's."""
+    if isinstance(every, re.Pattern):
+        return every.pattern, every.flags
+    return () if callable(every) else (every,)
+
+
 def is_due(every: Every, steps: int) -> bool:
     """Whether a function is asked when so many `steps` have been taken, as far as these decide."""
     if isinstance(every, int):

@@ -14,7 +14,7 @@ from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.words import is_word
 from feynkac.potentials.base import Factor
-from feynkac.potentials.rewards.boundaries import STEPS, Every, boundaries, read_every
+from feynkac.potentials.rewards.boundaries import STEPS, Every, boundaries, read_every, tell_every
 from feynkac.potentials.rewards.calling import OnError
 from feynkac.potentials.rewards.samples import check_scale, make_scorer
 from feynkac.potentials.rewards.scoring import Scorer
@@ -78,6 +78,7 @@ class StepFactor(Factor):
         self.name, self.scale, self.every = scorer.name, scale, every
         self.total: Total = total
         self._scorer = scorer
+        self.define(*tell_every(every))
 
     def level(self, t: int, state: State, rows: Rows) -> LogW:
         """(R,) nats: the scale times what the steps so far come to; 0 before the first."""

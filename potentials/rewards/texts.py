@@ -11,7 +11,7 @@ from feynkac.base.capabilities import Remembers, Writes, require
 from feynkac.base.contract import LogW, Rows, State
 from feynkac.base.memory import Memory
 from feynkac.potentials.base import Factor
-from feynkac.potentials.rewards.boundaries import STEPS, Every, boundaries, is_due
+from feynkac.potentials.rewards.boundaries import STEPS, Every, boundaries, is_due, tell_every
 from feynkac.potentials.rewards.folds import FOLDS, Kind
 from feynkac.potentials.rewards.scoring import Scorer
 
@@ -27,6 +27,7 @@ class TextFactor(Factor):
         self.every: Every = every
         self.kind: Kind = kind
         self._scorer, self._fold = scorer, FOLDS[kind]
+        self.define(*tell_every(every))
 
     def level(self, t: int, state: State, rows: Rows) -> LogW:
         """(R,) nats: the folded scores of the boundaries so far, times the scale; 0 before the first boundary."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -370,3 +371,12 @@ def test_the_texts_of_automata_are_listed() -> None:
     assert fk.regex("a{0,3}").list_texts(4) == ["", "a", "aa", "aaa"] and fk.regex("a{0,3}").list_texts(3) is None
     assert fk.regex("a*").list_texts(50) is None and fk.regex("[^x]").list_texts(1000) is None
     assert fk.choices(["b", "a", "a"]).list_texts(2) == ["a", "b"]
+
+
+@pytest.mark.parametrize("spellings", ["usual", "all"])
+def test_scores_of_a_prompt_with_a_stop_string_are_a_law_of_texts(tiny_lm, spellings):
+    lm = tiny_lm("a", "b", "c", seed=1)
+    texts = ["".join(each) for n in range(4) for each in itertools.product("abc", repeat=n)]
+    log_p = lm.score(lm.prompt("a", max_tokens=3, stop=["ab"]), texts, spellings=spellings)
+    assert np.exp(log_p).sum() == pytest.approx(1.0, abs=1e-5)
+    assert all((value == -np.inf) == ("ab" in text[:-1]) for text, value in zip(texts, log_p, strict=True))

@@ -43,9 +43,9 @@ def resume(
     file stays: remove it when it is no longer wanted.
 
     What is compared: the release of feynkac, the model (its configuration, type of numbers, and some of its weights),
-    prompts and their options, and of potentials their names, order and settings. Not compared is what a function of
-    yours computes. `observers` see the steps from here on. Timing counts from here on, too. Nothing in a file is run:
-    it holds numbers and JSON.
+    prompts and their options, and of potentials their names, order, settings and what they were made of (a pattern, a
+    grammar). Not compared is what a function of yours computes. `observers` see the steps from here on. Timing counts
+    from here on, too. Nothing in a file is run: it holds numbers and JSON.
 
     Raises ArgumentError for a file that is no checkpoint or is damaged, and for another run than was saved, of which it
     names the differences; and what `steer` raises.

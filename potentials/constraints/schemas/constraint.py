@@ -129,7 +129,8 @@ def json_schema(
     checks = [] if reader is None or unsupported == "ignore" else [reader.check]
     if unsupported == "check":
         checks = [*_make_checks(name, given, relaxed, reader is None), *checks]
-    return SchemaConstraint(name, _make_lark(relaxed.schema, options), relaxed.schema, tuple(checks), reader)
+    found = SchemaConstraint(name, _make_lark(relaxed.schema, options), relaxed.schema, tuple(checks), reader)
+    return found.define(written, whitespace, unsupported)
 
 
 def _read(schema: Any) -> Any:

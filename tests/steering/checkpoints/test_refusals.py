@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from cases import count_a, set_tiny_lm, writing
 from resumed import stop_at
 
@@ -17,7 +20,10 @@ from feynkac.models.diffusion import DiffusionSampler, GaussianMixture, ddpm
 from feynkac.models.diffusion.composition import guide
 from feynkac.models.diffusion.semantic import Concept, EditedDenoiser, EditedProposal, SemanticGuidance
 from feynkac.models.discrete import ChainDenoiser, DiscreteDiffusion, MaskedNoise, Unmask, anneal, cosine
+from feynkac.potentials.diffusion import linear, observed
 from feynkac.smc.resample import never
+from feynkac.steering.checkpoints.places import describe_potentials
+from feynkac.steering.problems import read_problems
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -285,3 +291,29 @@ def test_models_of_one_kind_and_of_other_laws_are_other_runs(what, tmp_path) -> 
     with pytest.raises(ArgumentError, match="is of another run: model, "):
         fk.resume(tmp_path / "run", now, resampler=never)
     fk.resume(tmp_path / "run", was, resampler=never)
+
+
+LONG = "a" * 100
+NAMED_ALIKE: dict[str, Callable[[Any, float], Any]] = {
+    "a pattern": lambda lm, x: fk.regex(f"{LONG}{x:g}"),
+    "answers": lambda lm, x: fk.choices([LONG, f"{LONG}{x:g}"]),
+    "phrases": lambda lm, x: fk.phrases(ban=[LONG, f"{x:g}"]),
+    "tokens": lambda lm, x: fk.tokens(ban=[*range(100), int(100 * x)]),
+    "a grammar": lambda lm, x: fk.grammar(f'start: "{LONG}{x:g}"'),
+    "a schema": lambda lm, x: fk.json_schema({"type": "string", "description": LONG, "minLength": int(100 * x)}),
+    "weights of transitions": lambda lm, x: fk.wfsa([("s", "[ab]", "s", -x)], start="s", final="s"),
+    "weights of patterns": lambda lm, x: fk.wfsa({LONG: 0.0, "b": -x}),
+    "shares of experts": lambda lm, x: fk.mixture([lm.prompt("a"), lm.prompt("b")], [x, 1.0 - x]),
+    "steps of a text": lambda lm, x: fk.process_reward(len, every=re.compile(f"{x:g}")),
+    "steps of a run": lambda lm, x: fk.reward(len, every=(1, int(100 * x))),
+    "what was observed": lambda lm, x: observed(linear(torch.eye(1)), torch.tensor([x]), 0.1),
+    "what follows a marker": lambda lm, x: fk.after("b", fk.regex(f"{LONG}{x:g}")),
+}
+
+
+@pytest.mark.parametrize("what", NAMED_ALIKE)
+def test_potentials_of_one_name_and_of_other_targets_are_told_apart(what, tiny_lm) -> None:
+    lm, make = tiny_lm("a", "b", "c"), NAMED_ALIKE[what]
+    was, same, other = (describe_potentials(read_problems(lm.prompt("a"), [make(lm, x)])) for x in (0.25, 0.25, 0.75))
+    assert was == same != other
+    assert [each["is"] for each in was.values()] == [each["is"] for each in other.values()]
