@@ -12,7 +12,7 @@ from feynkac.models.language.editing import Anatomy
 Site = Literal["residual", "attention", "mlp", "heads", "embedding"]
 """What is changed in a layer: the residual behind it, what its attention or its feed-forward network adds to that (in
 Gemma 2 and 3 and OLMo 2, before the norm that stands between), its heads side by side before they are mixed, or (in no
-layer) the embedding of the tokens, in Gemma before it is scaled."""
+layer) the embedding of the tokens as its module gives it, in Gemma scaled already."""
 _SITES = get_args(Site)
 
 

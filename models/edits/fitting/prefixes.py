@@ -60,12 +60,20 @@ def fit_prefix(
         raise ArgumentError(f"the prompt of pairs[{short[0]}] has {texts[short[0]].start} tokens, and scope is {scope}")
     count, pace = read_count("steps", steps), read_real("rate", rate, 0.0)
     vectors = torch.zeros(len(scope), width, device=lm.device, requires_grad=True)
-    embedding: Any = lm.model.get_input_embeddings()
-    size = float(embedding.weight.detach().float().norm(dim=1).mean())
+    size = _measure_embedding(lm, texts[0])
     best, least = descend(vectors, lambda now: _measure(lm, texts, now, scope), count, pace * size / width**0.5)
     if not best.norm() > 0:
         raise ArgumentError("no step made the answers likelier; take more steps, or another rate")
     return SoftPrompt(Add(best.cpu(), of="embedding", scope=scope), least)
+
+
+@torch.no_grad()
+def _measure_embedding(lm: CausalLM, text: Tokens) -> float:
+    """How long an embedding is, where its module has scaled it."""
+    with lm.find_twins().borrow() as twin:
+        module, ids = twin.model.get_input_embeddings(), torch.tensor([text.ids], device=lm.device)
+        stored, given = module.weight.float().norm(dim=1), module(ids).float().norm(dim=2)
+        return float(stored.mean() * (given.sum() / stored[ids].sum()))
 
 
 def _measure(lm: CausalLM, texts: Sequence[Tokens], vectors: Tensor, scope: range) -> tuple[float, Tensor]:

@@ -49,6 +49,16 @@ def test_the_gradient_of_a_prefix_is_that_of_finite_differences(make_lm: Any) ->
     assert float((gradient * toward).sum()) == pytest.approx((ahead - behind) / 4e-3, rel=5e-3)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gemma3"])
+def test_a_first_step_is_a_share_of_an_embedding_as_it_is_read(make_lm: Any, kind: str) -> None:
+    """Gemma scales its embeddings."""
+    lm = make_lm(kind)
+    with torch.no_grad():
+        every = lm.model.get_input_embeddings()(torch.arange(lm.n_logits))
+    found = fit_prefix(lm, PAIRS, range(0, 2), steps=1, rate=0.02).edit.direction
+    assert float(found.abs().max()) == pytest.approx(0.02 * float(every.norm(dim=1).mean()) / 32**0.5, rel=1e-2)
+
+
 def test_a_prefix_is_fitted_behind_the_edits_of_the_model(make_lm: Any) -> None:
     lm = make_lm()
     edited = lm.edited(Add(torch.arange(32.0).sin(), layer=0, scope="all"))
