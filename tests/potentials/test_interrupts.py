@@ -1,4 +1,4 @@
-"""An interrupt while a constraint finds something out: what it remembers afterwards is right, in this run and the next."""
+"""An interrupt while a constraint finds something out: what it remembers is right all the same, in later runs, too."""
 
 from __future__ import annotations
 
