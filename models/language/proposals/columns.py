@@ -14,6 +14,8 @@ from feynkac.base.vocabulary import Vocabulary
 
 FAR = 1 << 24
 """Of more tokens to come no state need know: a state and what is left of the limit make one number."""
+_LARGE = 1 << 38
+"""A state from which on the number of both would not fit: what states mean is an automaton's own affair."""
 Constraints = tuple[tuple[TokenConstraint, ...], ...]
 """Those of each of G problems."""
 
@@ -112,6 +114,9 @@ def _mask_distinct(
     """The mask of each state, asked once for each distinct one."""
     if lazily and has(automaton, ChecksTokens):
         return automaton.candidates(states)
+    if states.max(initial=0) >= _LARGE:
+        (states, left), inverse = np.unique(np.stack([states, left]), axis=1, return_inverse=True)
+        return mask_within(automaton, states, left)[inverse.reshape(-1)]
     pairs, inverse = np.unique(states * FAR + left, return_inverse=True)
     return mask_within(automaton, *np.divmod(pairs, FAR))[inverse]
 

@@ -125,13 +125,15 @@ class TokenDistances:
         """The numbers of states, which get bounds from the distances in bytes when they are new."""
         new = np.array([state for state in states.tolist() if state not in self._number], dtype=np.int64)
         if len(new):
+            low, high = -(-self._bytes(new) // self._height), self._singly(new)
             numbers = np.arange(len(self._state), len(self._state) + len(new))
-            self._number.update(zip(new.tolist(), numbers.tolist(), strict=True))
-            self._state += new.tolist()
-            self._ends += [None] * len(new)
-            if len(self._state) > len(self._low):
-                room = np.zeros(2 * len(self._state) - len(self._low), dtype=np.int64)
+            if (count := len(self._state) + len(new)) > len(self._low):
+                room = np.zeros(2 * count - len(self._low), dtype=np.int64)
                 self._low, self._high = np.append(self._low, room), np.append(self._high, room)
-            self._low[numbers] = -(-self._bytes(new) // self._height)
-            self._high[numbers] = self._singly(new)
+            self._low[numbers], self._high[numbers] = low, high
+            # In this order what has a number has bounds, wherever an interrupt comes.
+            listed = new.tolist()
+            self._ends += [None] * len(new)
+            self._state += listed
+            self._number.update(zip(listed, numbers.tolist(), strict=True))
         return np.array([self._number[state] for state in states.tolist()], dtype=np.int64)

@@ -152,18 +152,18 @@ class EarleyAutomaton:
         return after >= 0 and any(self._parser.lives(self._kernels[after], place) for place in list_bits(places))
 
     def _add(self, kernel: Kernel) -> int:
+        needed = self._parser.count_needed(kernel)
+        alive = LIVE if self._parser.lives(kernel) else PASSAGE
         q = len(self._kernels)
         if q == len(self._delta):
-            self._delta = np.concatenate([self._delta, np.full_like(self._delta, -1)])
-            self._alive, self._needs = _double(self._alive), _double(self._needs)
-            self._bytes, self._outside = _double(self._bytes), _double(self._outside)
-            self._known = _double(self._known)
-        self._number[kernel] = q
+            delta = np.concatenate([self._delta, np.full_like(self._delta, -1)])
+            tables = (self._alive, self._needs, self._bytes, self._outside, self._known)
+            doubled = tuple(map(_double, tables))
+            self._delta, (self._alive, self._needs, self._bytes, self._outside, self._known) = delta, doubled
+        self._bytes[q], self._needs[q, 0] = needed, self._count_tokens(needed)
+        self._alive[q, 0], self._outside[q] = alive, -1
         self._kernels.append(kernel)
-        self._bytes[q] = self._parser.count_needed(kernel)
-        self._needs[q, 0] = self._count_tokens(self._bytes[q])
-        self._alive[q, 0] = LIVE if self._parser.lives(kernel) else PASSAGE
-        self._outside[q] = -1
+        self._number[kernel] = q  # last: an interrupt before leaves no state that is half known
         return q
 
     def _tidy(self, n: int) -> None:
@@ -178,16 +178,19 @@ class EarleyAutomaton:
 
     def _forget(self) -> None:
         """Begin a new table; it fills again with what is asked for."""
-        n_classes = self._reach.shape[1]
+        tables = (
+            np.full((256, self._reach.shape[1]), -1, dtype=np.int32),
+            np.zeros((256, self._partial), dtype=np.int8),
+            np.zeros((256, self._partial), dtype=np.int16),
+            np.zeros(256, dtype=np.int64),
+            np.full(256, -1, dtype=np.int64),
+            np.zeros(256, dtype=np.bool_),
+        )
+        self._rows.clear()
+        # All at once: an interrupt must not leave old moves beside new numbers.
+        self._delta, self._alive, self._needs, self._bytes, self._outside, self._known = tables
         self._number: dict[Kernel, int] = {}
         self._kernels: list[Kernel] = []
-        self._delta = np.full((256, n_classes), -1, dtype=np.int32)
-        self._alive = np.zeros((256, self._partial), dtype=np.int8)
-        self._bytes = np.zeros(256, dtype=np.int64)
-        self._needs = np.zeros((256, self._partial), dtype=np.int16)
-        self._known = np.zeros(256, dtype=np.bool_)
-        self._outside = np.full(256, -1, dtype=np.int64)
-        self._rows.clear()
 
     # --- states that particles are in
 

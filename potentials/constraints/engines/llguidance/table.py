@@ -155,10 +155,11 @@ class GuideAutomaton:
         if state == 0:
             return self._root
         if state not in self._matchers:
-            self._matchers[state] = self._root.deep_copy()
+            matcher = self._root.deep_copy()
+            if not matcher.consume_tokens(self._paths.tokens(state)):
+                raise self._make_error(matcher, state)
             self._remade.add(state)
-            if not self._matchers[state].consume_tokens(self._paths.tokens(state)):
-                raise self._make_error(self._matchers.pop(state), state)
+            self._matchers[state] = matcher
         self._matchers.move_to_end(state)
         return self._matchers[state]
 
