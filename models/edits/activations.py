@@ -173,8 +173,8 @@ class Add(Activation):
 class ProjectOut(Activation):
     """Directions taken out of activations: h - strength * P h, P being the projection on them (Arditi et al. 2024).
 
-    `direction`: (W,) or (K, W), or a mapping from layers; what several span is taken out once, though some say the same.
-    Strength 1 leaves nothing of them, 2 reflects.
+    `direction`: (W,) or (K, W), or a mapping from layers; what several span is taken out once,
+    also where some say the same. Strength 1 leaves nothing of them, 2 reflects.
     """
 
     direction: Any = field(kw_only=False)

@@ -160,7 +160,7 @@ class EarleyAutomaton:
             tables = (self._alive, self._needs, self._bytes, self._outside, self._known)
             doubled = tuple(map(_double, tables))
             self._delta, (self._alive, self._needs, self._bytes, self._outside, self._known) = delta, doubled
-        self._bytes[q], self._needs[q, 0] = needed, self._count_tokens(needed)
+        self._bytes[q], self._needs[q, 0] = needed, self._count_tokens(np.int64(needed))
         self._alive[q, 0], self._outside[q] = alive, -1
         self._kernels.append(kernel)
         self._number[kernel] = q  # last: an interrupt before leaves no state that is half known
