@@ -127,24 +127,29 @@ class SemanticGuidance:
         return [each.stop <= t.sigma <= start for each, start in zip(self.concepts, most, strict=True)]
 
 
+_WEIGHED = (
+    "{} cannot be edited: its weights are those of its own scores; edit its experts' network, or give the sampler "
+    "proposal=EditedProposal(guidance), which keeps the composition as the target"
+)
+
+
 class EditedDenoiser:
     """`denoiser` with what it says moved by `guidance`: a model with a law of its own.
 
-    Raises ArgumentError for a Composition, whose weights are those of its own scores.
+    Raises ArgumentError for a Composition, and what else has a rate of weight: it is that of its own scores.
     """
 
     def __init__(self, denoiser: Denoiser | Predictor, guidance: SemanticGuidance) -> None:
         if isinstance(denoiser, Composition):
-            raise ArgumentError(
-                "a Composition cannot be edited: its weights are those of its own scores; edit its experts' network, "
-                "or give the sampler proposal=EditedProposal(guidance), which keeps the composition as the target"
-            )
+            raise ArgumentError(_WEIGHED.format("a Composition"))
         check_denoiser("EditedDenoiser", denoiser)
         self.denoiser, self.guidance = denoiser, _check_guidance("EditedDenoiser", guidance)
 
     def predict_next(self, x: Tensor, t: NoiseLevel, carry: Tensor | None, /) -> Prediction:
         """x0hat and epshat (R, ...) with the edit, and the momentum as `carry`."""
         said = ask(self.denoiser, x, t)
+        if said.rate is not None:
+            raise ArgumentError(_WEIGHED.format(f"{type(self.denoiser).__name__}, which has a rate of weight,"))
         change, carry = self.guidance.find_change(x, t, said, carry)
         return Prediction(said.x0hat + _move_of(change, t), said.epshat + change, carry=carry)
 

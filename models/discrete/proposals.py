@@ -135,7 +135,8 @@ class LocallyOptimal:
 
     psi is exp(level) of a potential, asked about every value of every moved position: for small K and few positions a
     step. With one position a step the weight no longer depends on the value drawn (Doucet, Godsill, Andrieu 2000,
-    proposition 2). The potential must not draw completions. Raises ArgumentError for what is no potential.
+    proposition 2). The potential must not draw completions, and must weigh in the run as well if it forbids anything:
+    what is never drawn has no weight. Raises ArgumentError for what is no potential.
     """
 
     def __init__(self, potential: Potential) -> None:

@@ -471,6 +471,15 @@ def test_a_denoiser_that_remembers_is_no_part_of_another(wrap):
         begun(sampler_of(wrap(fd.EditedDenoiser(PLAIN, edit()))), 2).look()
 
 
+def test_a_denoiser_with_a_rate_of_weight_is_not_edited():
+    class Weighed:
+        def predict(self, x, t):
+            return fd.anneal(PLAIN, 2.0).predict(x, t)
+
+    with pytest.raises(ArgumentError, match=r"Weighed, which has a rate of weight, cannot be edited.*EditedProposal"):
+        begun(sampler_of(fd.EditedDenoiser(Weighed(), edit())), 2).look()
+
+
 def test_a_carry_without_a_row_for_each_latent_is_refused():
     class Pooled:
         def predict_next(self, x, t, carry):
