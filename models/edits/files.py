@@ -81,20 +81,18 @@ def _load_safetensors(path: Path) -> Direction:
 
 def _load_gguf(path: Path) -> Direction:
     with needing("demo", f"'{path}' is read by gguf"):
-        from gguf import GGUFReader
+        from gguf import GGUFReader, dequantize
     from torch import from_numpy
 
     try:
-        tensors = {tensor.name: from_numpy(_read_numbers(tensor)) for tensor in GGUFReader(path).tensors}
+        tensors = {tensor.name: from_numpy(_read_numbers(tensor, dequantize)) for tensor in GGUFReader(path).tensors}
     except Exception as cause:  # of whatever kind gguf finds a file that is none
         raise ArgumentError(f"'{path}' cannot be read as gguf: {cause}") from cause
     return Direction(_by_layer(tensors, "direction", path), method="control vector")
 
 
-def _read_numbers(tensor: Any) -> NDArray[Any]:
+def _read_numbers(tensor: Any, dequantize: Callable[..., NDArray[Any]]) -> NDArray[Any]:
     """A tensor of gguf, whose reader gives bytes for each kind that numpy does not have: bfloat16, and all blocks."""
-    from gguf import dequantize
-
     return dequantize(tensor.data, tensor.tensor_type) if tensor.data.dtype == np.uint8 else tensor.data.copy()
 
 
