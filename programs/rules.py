@@ -16,6 +16,7 @@ from feynkac.base.lists import as_list
 from feynkac.base.masks import TokenAutomaton, TokenConstraint, count_least, mask_within, pack
 from feynkac.base.tokens import TokenSet
 from feynkac.base.unicode import check_unicode
+from feynkac.base.words import is_word
 
 if TYPE_CHECKING:
     from feynkac.base.vocabulary import Vocabulary
@@ -209,7 +210,7 @@ def _make_rule(vocabulary: Vocabulary, kind: str, what: Any) -> Rule:
             check_unicode(stop, "until")
         return Until([stop.encode() for stop in stops], vocabulary)
     if kind == "unit":
-        if what not in ("word", "sentence"):
+        if not is_word(what, ("word", "sentence")):
             raise ArgumentError(f"unit={quote(what)}: choose 'word' or 'sentence'")
         return Unit(what, vocabulary)
     constraint = what if kind == "constraint" else _make_constraint(kind, what)

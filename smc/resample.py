@@ -9,13 +9,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from feynkac.base.contract import LogW, Resample, Rng, Rows
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import read_share, read_steps
+from feynkac.base.numbers import read_particles, read_share, read_steps
+from feynkac.base.words import is_word
 from feynkac.smc import kernels
 from feynkac.smc.checks import name_of
 from feynkac.smc.schemes import (
@@ -75,7 +76,7 @@ SCHEMES: dict[str, Resample] = {
 
 def by_name(name: str) -> Resample:
     """The scheme called `name`. Raises ArgumentError that lists the names."""
-    if name not in SCHEMES:
+    if not is_word(name, SCHEMES):
         raise ArgumentError(
             f"no resampler is called {quote(name)}; the names are {', '.join(SCHEMES)}, "
             "and any function of feynkac.smc.resample can be given as a value, such as optimal(16)"
@@ -90,8 +91,9 @@ def adaptive(scheme: Resample, ess: float = 0.5, *, measure: Literal["ess", "max
     so that evidence stays unbiased. With ess=0 it never does. Liu, Chen (1995); Huggins, Roy (2019). Raises
     ArgumentError for ess not in [0, 1].
     """
+    _check_scheme("adaptive", scheme)
     ess = read_share("adaptive: ess", ess, ", the share of the rows below which it resamples")
-    if measure not in ("ess", "max"):
+    if not is_word(measure, ("ess", "max")):
         raise ArgumentError(f"adaptive(measure={quote(measure)}); measure is 'ess' or 'max'")
 
     def draw(log_weight: LogW, rng: Rng) -> Draw:
@@ -109,8 +111,9 @@ def mean_partition(scheme: Resample) -> Scheme:
     """Let `scheme` see first the rows whose weight is below the mean, then the others, each in their order.
 
     For systematic and SSP resampling with weak potentials: almost no row dies while weights are nearly equal.
-    Chopin, Singh, Soto, Vihola (2022).
+    Chopin, Singh, Soto, Vihola (2022). Raises ArgumentError.
     """
+    _check_scheme("mean_partition", scheme)
 
     def draw(log_weight: LogW, rng: Rng) -> Draw:
         below = normalise(log_weight) * len(log_weight) < 1.0
@@ -128,8 +131,8 @@ def islands(scheme: Resample, count: int) -> Scheme:
     apart as long as `scheme` keeps the number of rows. Raises ArgumentError, at the draw for a number of rows that
     `count` does not divide.
     """
-    if count < 1:
-        raise ArgumentError(f"islands({count}); make at least one")
+    _check_scheme("islands", scheme)
+    count = read_particles("islands: count", count)
 
     def draw(log_weight: LogW, rng: Rng) -> Draw:
         size, rest = divmod(len(log_weight), count)
@@ -149,8 +152,7 @@ def islands(scheme: Resample, count: int) -> Scheme:
 
 def split(k: int) -> Scheme:
     """Make each row `k` rows of 1/k its weight: nothing is random. Raises ArgumentError for k < 1."""
-    if k < 1:
-        raise ArgumentError(f"split({k}); make at least one row of each")
+    k = read_particles("split: k", k)
 
     def draw(log_weight: LogW, rng: Rng) -> Draw:
         if k == 1 or find_top(log_weight) == -np.inf:
@@ -165,8 +167,8 @@ def shrink(scheme: Callable[..., Draw], n: int) -> Scheme:
 
     Raises ArgumentError for n < 1 and for a scheme without an `n=` argument.
     """
-    if n < 1:
-        raise ArgumentError(f"shrink(n={n}); keep at least one row")
+    _check_scheme("shrink", scheme)
+    n = read_particles("shrink: n", n)
     if "n" not in inspect.signature(scheme).parameters:
         raise ArgumentError(
             f"shrink({name_of(scheme)}): it cannot change the number of rows; shrink one of multinomial, residual, "
@@ -176,7 +178,9 @@ def shrink(scheme: Callable[..., Draw], n: int) -> Scheme:
 
 
 def then(first: Resample, second: Resample) -> Scheme:
-    """`second` on the result of `first`, as in `then(split(4), optimal(16))`."""
+    """`second` on the result of `first`, as in `then(split(4), optimal(16))`. Raises ArgumentError."""
+    _check_scheme("then", first)
+    _check_scheme("then", second)
 
     def draw(log_weight: LogW, rng: Rng) -> Draw:
         rows, middle = first(log_weight, rng)
@@ -197,6 +201,7 @@ def during(scheme: Resample, steps: Iterable[int]) -> Scheme:
     steering resamples during(multinomial, range(20, 81, 20)) (Singhal et al. 2025). Raises ArgumentError for what are
     no numbers of steps; drawn from by itself, without an engine that tells the step, for that.
     """
+    _check_scheme("during", scheme)
     when = read_steps("during: steps", steps)
     name = f"during({name_of(scheme)}, {when})"
 
@@ -209,6 +214,14 @@ def during(scheme: Resample, steps: Iterable[int]) -> Scheme:
 def at_step(scheme: Resample, t: int) -> Resample:
     """What `scheme` is before step `t`."""
     return scheme.at(t) if isinstance(scheme, Scheme) else scheme
+
+
+def _check_scheme(who: str, scheme: Any) -> None:
+    """Raises ArgumentError for what is no function, such as the name of a scheme."""
+    if not callable(scheme) or isinstance(scheme, type):
+        raise ArgumentError(
+            f"{who}: {quote(scheme)} is no resampler; give a function of feynkac.smc.resample, such as ssp"
+        )
 
 
 def _follow(scheme: Resample, make: Callable[[Resample], Resample]) -> Callable[[int], Resample] | None:

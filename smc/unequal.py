@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.contract import LogW, Rng, Rows
-from feynkac.base.errors import ArgumentError
+from feynkac.base.numbers import read_particles, read_real
 from feynkac.smc.schemes import Draw, Floats, Scheme, count_rows, stratified_rows
 from feynkac.smc.weights import find_top, rescale
 
@@ -27,8 +27,7 @@ def optimal(n: int) -> Scheme:
     with `n` rows: if fewer have mass, dead ones fill it up; one that has no more than `n` rows is left alone.
     Fearnhead, Clifford (2003). Raises ArgumentError for n < 1.
     """
-    if n < 1:
-        raise ArgumentError(f"optimal({n}); keep at least one row")
+    n = read_particles("optimal: n", n)
 
     def draw(log_weight: LogW, rng: Rng) -> Draw:
         largest = find_top(log_weight)
@@ -85,10 +84,8 @@ def chopthin(eta: float = ESS_HALF, n: int | None = None) -> Scheme:
     4 eta / (1 + eta)^2 of the number of rows, one half by default.
     Gandy, Lau (2016). Raises ArgumentError for eta < 4, where a part could weigh less than a.
     """
-    if not eta >= 4.0:
-        raise ArgumentError(f"chopthin(eta={eta}); the bound on the ratio of weights must be at least 4")
-    if n is not None and n < 1:
-        raise ArgumentError(f"chopthin(n={n}); ask for at least one row")
+    eta = read_real("chopthin: eta", eta, 4.0, ", the bound on the ratio of weights")
+    n = None if n is None else read_particles("chopthin: n", n)
 
     def draw(log_weight: LogW, rng: Rng) -> Draw:
         weight, largest = rescale(log_weight)

@@ -295,6 +295,9 @@ def test_names() -> None:
         assert r.by_name(name) is scheme and scheme.__name__.startswith(name)
     with pytest.raises(ArgumentError, match="multinomial, residual, stratified, systematic, ssp"):
         r.by_name("sytematic")
+    for value in (bytearray(b"ssp"), ["ssp"], np.array(["ssp", "never"]), None):
+        with pytest.raises(ArgumentError, match="no resampler is called"):
+            r.by_name(value)
 
 
 @pytest.mark.parametrize(
@@ -304,7 +307,16 @@ def test_names() -> None:
         lambda: r.adaptive(r.ssp, 1.5),
         lambda: r.adaptive(r.ssp, math.nan),
         lambda: r.adaptive(r.ssp, measure="entropy"),
+        lambda: r.adaptive(r.ssp, measure=np.array(["ess", "max"])),
+        lambda: r.adaptive("ssp"),
+        lambda: r.then(r.ssp, None),
+        lambda: r.during(int, [1]),
+        lambda: r.mean_partition(0.5),
         lambda: r.islands(r.ssp, 0),
+        lambda: r.islands(r.ssp, 2.0),
+        lambda: r.optimal("4"),
+        lambda: r.split(10**30),
+        lambda: r.chopthin("8"),
         lambda: r.split(0),
         lambda: r.optimal(0),
         lambda: r.shrink(r.ssp, 0),

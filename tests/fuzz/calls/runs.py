@@ -10,11 +10,12 @@ from typing import Any
 
 import feynkac as fk
 from calls.world import Call, World, look
+from feynkac.smc import resample
 
 
 def list_runs(world: World) -> dict[str, Call]:
     """`steer` and all that is like it."""
-    return {**_runs(world), **_watched(world)}
+    return {**_runs(world), **_watched(world), **_resamplers(world)}
 
 
 def _runs(world: World) -> dict[str, Call]:
@@ -36,6 +37,18 @@ def _runs(world: World) -> dict[str, Call]:
         "LocalExecutor": Call(fk.LocalExecutor, {"jobs": 1}),
         "RayExecutor": Call(fk.RayExecutor, {"workers": 1}),
     }
+
+
+def _resamplers(world: World) -> dict[str, Call]:
+    """Resamplers that are made of others, each in a run."""
+    run = lambda made: look(fk.steer(world.task, particles=4, seed=0, resampler=made))  # noqa: E731
+    given: dict[Any, dict[str, Any]] = {
+        resample.adaptive: {"scheme": resample.ssp}, resample.mean_partition: {"scheme": resample.systematic},
+        resample.islands: {"scheme": resample.ssp, "count": 2}, resample.optimal: {"n": 4}, resample.chopthin: {},
+        resample.then: {"first": resample.split(2), "second": resample.optimal(4)}, resample.split: {"k": 1},
+        resample.shrink: {"scheme": resample.ssp, "n": 4}, resample.during: {"scheme": resample.ssp, "steps": [1]},
+    }  # fmt: skip
+    return {f"resampler {make.__name__}": Call(make, valid, run) for make, valid in given.items()}
 
 
 def _watched(world: World) -> dict[str, Call]:
