@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from feynkac.base.words import is_word
 
 _FORM = '[{"role": "user", "content": "..."}, ...]'
 _TEXT_PARTS = ("text", "input_text", "output_text")
+_POINTERS = ("name", "tool_call_id")  # of a tool's answer: they point back at the call, which the template shows
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def write_chat(chat: Chat, tokenizer: Any) -> str:
     """
     if not getattr(tokenizer, "chat_template", None):
         raise ModelError("this tokenizer has no chat template; pass the prompt as text")
-    _check_variables(chat, tokenizer)
+    source = _check_variables(chat, tokenizer)
+    _check_messages(chat, tokenizer, source)
     last = len(chat.messages) - 1
     if (ends := chat.messages[last])["role"] != "assistant":
         written = _render(chat, tokenizer, add_generation_prompt=True)
@@ -91,8 +93,11 @@ def _render(chat: Chat, tokenizer: Any, **how: bool) -> str:
             chat.messages, tools=chat.tools, documents=chat.documents, tokenize=False, **how, **chat.template
         )
     except Exception as cause:
+        bare = [f"chat[{i}]" for i, message in enumerate(chat.messages) if "content" not in message]
+        hint = f'; {bare[0]} has no "content": give it one, such as ""' if bare else ""
         raise ArgumentError(
-            f"the chat template of {type(tokenizer).__name__} does not take this chat: {type(cause).__name__}: {cause}"
+            f"the chat template of {type(tokenizer).__name__} does not take this chat: {type(cause).__name__}: "
+            f"{cause}{hint}"
         ) from cause
 
 
@@ -156,8 +161,57 @@ def _read_documents(documents: Any) -> list[Any]:
     return found
 
 
-def _check_variables(chat: Chat, tokenizer: Any) -> None:
-    """Raise ArgumentError for what the template has no place for: it would be dropped."""
+def _check_messages(chat: Chat, tokenizer: Any, source: str) -> None:
+    """Raise ArgumentError for what the template does not read of the messages: it would be dropped.
+
+    What is None or empty says nothing. Which earlier thoughts and calls of the assistant are shown is the affair of a
+    template that knows the word.
+    """
+    roles = dict[str, int]()
+    for i, message in enumerate(chat.messages):
+        role = message["role"]
+        if roles.setdefault(role, i) == i and not _reads(chat, tokenizer, i, None, _names(source, role)):
+            raise ArgumentError(
+                f"the chat template of this tokenizer does not read messages whose role is {quote(role)}, such as "
+                f"chat[{i}], so that they would be dropped; give them another role"
+            )
+        for key in (key for key in message if key not in ("role", "content") and _says_something(message[key])):
+            named = _names(source, key)
+            pointer = role == "tool" and key in _POINTERS
+            if pointer or (named and role == "assistant") or _reads(chat, tokenizer, i, key, named):
+                continue
+            raise ArgumentError(
+                f"the chat template of this tokenizer does not read {quote(key)} of chat[{i}], whose role is "
+                f"{quote(role)}, so that it would be dropped; leave it out, or say it in the content"
+            )
+
+
+def _says_something(value: Any) -> bool:
+    return not (value is None or value is False or (isinstance(value, Sized) and not len(value)))
+
+
+def _reads(chat: Chat, tokenizer: Any, i: int, key: str | None, named: bool) -> bool:
+    """Whether the text that the template writes depends on message `i`, or on a key of it.
+
+    Of a message with a role that the template has by name it is believed.
+    """
+    if key is None and named:
+        return True
+    less = [] if key is None else [{name: value for name, value in chat.messages[i].items() if name != key}]
+    messages = [*chat.messages[:i], *less, *chat.messages[i + 1 :]]
+    try:
+        whole = _render(chat, tokenizer, add_generation_prompt=True)
+        return whole != _render(replace(chat, messages=messages), tokenizer, add_generation_prompt=True)
+    except ArgumentError:
+        return named or key is None  # a template that raises tells by itself what it misses
+
+
+def _names(source: str, word: Any) -> bool:
+    return re.search(rf"\b{re.escape(str(word))}\b", source) is not None
+
+
+def _check_variables(chat: Chat, tokenizer: Any) -> str:
+    """The template's source. Raises ArgumentError for what the template has no place for: it would be dropped."""
     own = inspect.signature(tokenizer.apply_chat_template).parameters
     try:
         source = tokenizer.get_chat_template(None, chat.tools)
@@ -169,7 +223,8 @@ def _check_variables(chat: Chat, tokenizer: Any) -> None:
         )
     given = {"tools": chat.tools, "documents": chat.documents, **chat.template}
     for name in (name for name, value in given.items() if value is not None):
-        if not re.search(rf"\b{re.escape(name)}\b", source):
+        if not _names(source, name):
             raise ArgumentError(
                 f"the chat template of this tokenizer has no {quote(name)}, so that it would be dropped"
             )
+    return source

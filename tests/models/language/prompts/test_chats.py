@@ -221,6 +221,56 @@ def test_what_the_template_has_no_place_for_is_not_dropped(plain, arguments) -> 
         plain.prompt(chat="Hi", **arguments)
 
 
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}
+NAMED = FULL.replace("<{{ m.role }}>", "<{{ m.role }}{{ m.name and '/' + m.name }}>")
+WHOLE = "{% for m in messages %}{{ m | tojson }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "message", "key"),
+    [
+        (PLAIN, CALL, "tool_calls"),
+        (PLAIN, {**CALL, "content": "Let me see"}, "tool_calls"),
+        (PLAIN, {**user("Hi"), "name": "Alice"}, "name"),
+        (FULL, {**user("Hi"), "name": "Alice"}, "name"),  # it names the names of tools
+        (PLAIN, {**user("Hi"), "contents": "Ho"}, "contents"),
+        (FULL, {**assistant("Hi"), "reasoning_content": "hm"}, "reasoning_content"),
+    ],
+)
+def test_what_the_template_does_not_read_of_a_message_is_not_dropped(template, message, key) -> None:
+    told = rf"does not read '{key}' of chat\[1\], whose role is '{message['role']}', so that it would be dropped"
+    with pytest.raises(ArgumentError, match=told):
+        make(template).prompt(chat=[user("a"), message, user("b")])
+
+
+def test_a_role_that_the_template_passes_over_is_refused() -> None:
+    knows = "{% for m in messages %}{% if m.role in ('user', 'assistant') %}<{{ m.role }}>{{ m.content }}{% endif %}"
+    lm = make(f"{knows}{{% endfor %}}")
+    with pytest.raises(ArgumentError, match=r"does not read messages whose role is 'sytem', such as chat\[0\]"):
+        lm.prompt(chat=[{"role": "sytem", "content": "Be"}, user("Hi")])
+    assert written(make(PLAIN), [{"role": "sytem", "content": "Be"}]) == "<sytem>Be</s><assistant>"
+
+
+@pytest.mark.parametrize(
+    ("template", "message", "text"),
+    [
+        (PLAIN, {**assistant("Hi"), "tool_calls": None, "refusal": None, "annotations": []}, "<assistant>Hi</s>"),
+        (PLAIN, {"role": "tool", "content": "5", "name": "f", "tool_call_id": "1"}, "<tool>5</s>"),
+        (FULL, CALL, "<assistant>call f</s>"),
+        (NAMED, {**user("Hi"), "name": "Alice"}, "<user/Alice>Hi</s>"),
+        (WHOLE, {**user("Hi"), "name": "Alice"}, '"name": "Alice"'),
+    ],
+)
+def test_what_says_nothing_and_what_the_template_reads_may_be_in_a_message(template, message, text) -> None:
+    assert text in written(make(template), [user("a"), message, user("b")])
+
+
+def test_a_message_without_content_that_the_template_wants_is_named() -> None:
+    lm = make(PLAIN.replace("m['content']", "'' + m['content'] + (m.tool_calls or '') | string"))
+    with pytest.raises(ArgumentError, match=r'UndefinedError.*; chat\[1\] has no "content": give it one, such as ""'):
+        lm.prompt(chat=[user("a"), CALL, user("b")])
+
+
 def test_a_template_that_raises_is_named_with_its_cause() -> None:
     lm = make(STRICT)
     with pytest.raises(ArgumentError, match="does not take this chat: TemplateError: begin with the user") as error:
