@@ -23,7 +23,7 @@ from feynkac.commands.options import (
     Seed,
     Sweeps,
     find_function,
-    parse_argument,
+    parse_arguments,
     steer_and_report,
     tell_written,
 )
@@ -77,7 +77,7 @@ def diffuse(
         raise ArgumentError("--reward is missing: name a function of an image, as module:function or file.py:function")
     kind: Any = potential_kind  # checked, with advice, by fk.reward
     potentials = [fk.reward(_make_scorer(name, pil), scale, kind, _parse_every(every), batch) for name in reward]
-    call = dict(map(parse_argument, arg or [])) | ({} if guidance_scale is None else {"guidance_scale": guidance_scale})
+    call = parse_arguments(arg or []) | ({} if guidance_scale is None else {"guidance_scale": guidance_scale})
     pipe = open_pipeline(DIGITS if pipeline == DEMO else pipeline, "float32" if dtype == "auto" else dtype, device)
     _check_prompt(pipe, prompt)
     model = fk.Diffusion.from_pipeline(pipe, steps, eta).prompt(prompt, **call)

@@ -94,6 +94,6 @@ def generate(
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # editors may put a byte order mark before it
     except (OSError, UnicodeDecodeError) as cause:
         raise ArgumentError(f"cannot read {path}: {cause}") from cause

@@ -45,6 +45,17 @@ Arg: TypeAlias = Annotated[
 _OURS = (__file__, places.__file__)
 
 
+def parse_arguments(texts: Iterable[str]) -> dict[str, Any]:
+    """The values of "key=value", by their keys. Raises ArgumentError for a key that is given twice."""
+    found = dict[str, Any]()
+    for text in texts:
+        key, value = parse_argument(text)
+        if key in found:
+            raise ArgumentError(f"--arg {quote(text)}: {key} is given twice; leave one out")
+        found[key] = value
+    return found
+
+
 def parse_argument(text: str) -> tuple[str, Any]:
     """The key and the value of "key=value"."""
     key, equals, value = text.partition("=")

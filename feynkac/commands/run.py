@@ -25,7 +25,7 @@ from feynkac.commands.options import (
     Sweeps,
     find_function,
     load_model,
-    parse_argument,
+    parse_arguments,
     show_and_write,
     steer_and_report,
 )
@@ -57,7 +57,7 @@ def run_program(
 ) -> None:
     """Run a generation program, and show the posterior of what it returns."""
     check_outputs(out or [])
-    program, arguments = _find_program(name), dict(map(parse_argument, arg or []))
+    program, arguments = _find_program(name), parse_arguments(arg or [])
     models = _assign_models(program, model or [], arguments)
     _bind(program, {**models, **arguments})  # a wrong call is told before a model is loaded
     task = _bind(program, {**_load(models, dtype, device), **arguments})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
 from numbers import Number
 from typing import Any, Protocol, runtime_checkable
@@ -64,11 +63,20 @@ def _make_key(sample: Any) -> Hashable:
     if isinstance(sample, np.generic):
         return _make_key(sample.item())
     if isinstance(sample, Number):
-        return type(sample), "nan" if isinstance(sample, float) and math.isnan(sample) else sample
+        return type(sample), str(sample) if _is_nan(sample) else sample
     if isinstance(sample, np.ndarray):
-        content = tuple(map(_make_key, sample.ravel())) if sample.dtype == object else sample.tobytes()
+        if sample.dtype == object:
+            content = tuple(map(_make_key, sample.ravel()))
+        else:
+            # -0.0 equals 0.0, but has other bytes.
+            content = (sample + sample.dtype.type(0) if sample.dtype.kind in "fc" else sample).tobytes()
         return np.ndarray, sample.shape, sample.dtype.str, content
     return _make_composite_key(sample)
+
+
+def _is_nan(number: Any) -> bool:
+    """Whether a number of any kind, Decimal and complex among them, is none."""
+    return bool(number != number)
 
 
 def _make_composite_key(sample: Any) -> Hashable:
@@ -123,7 +131,7 @@ def make_posterior(entries: Sequence[tuple[Any, float]]) -> Mapping[Any, float]:
         plain = dict(entries)
     except Exception:  # they have no hash, or raise where they are compared
         return Posterior(entries)
-    lost = len(plain) < len(entries) or any(isinstance(sample, float) and math.isnan(sample) for sample in plain)
+    lost = len(plain) < len(entries) or any(isinstance(sample, Number) and _is_nan(sample) for sample in plain)
     return Posterior(entries) if lost else plain
 
 

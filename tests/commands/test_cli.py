@@ -55,7 +55,7 @@ def test_generate_by_a_law_of_the_arguments_of_generate(folder, tmp_path) -> Non
 
 def test_generate_from_files(folder, tmp_path) -> None:
     grammar = tmp_path / "g.lark"
-    grammar.write_text('start: ("a" | "b")+')
+    grammar.write_text('start: ("a" | "b")+', encoding="utf-8-sig")  # a byte order mark is none of its text
     done = CliRunner().invoke(app, ["generate", "-m", folder, "-p", "a", "--grammar", str(grammar), "-n", "4"])
     assert done.exit_code == 0, done.output
     schema = tmp_path / "schema.json"
@@ -261,6 +261,7 @@ def test_run_a_recipe(folder) -> None:
         (["{}/some.py:coin", "--sweeps", "4"], "algorithm='gibbs' only"),
         (["{}/some.py:coin", "-a", "tails=1"], "tails"),
         (["{}/some.py:coin", "-a", "heads"], "key=value"),
+        (["{}/some.py:coin", "-a", "heads=0", "-a", "heads=1"], "--arg 'heads=1': heads is given twice; leave one out"),
         (["{}/some.py:coin", "-a", "heads=2"], "between 0 and 1"),
         (["{}/some.py:coin", "--algorithm", "lottery"], "lottery"),
     ],

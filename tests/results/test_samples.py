@@ -63,7 +63,10 @@ SAMPLES = [
     (Custom(2), Custom(4), Custom(3)),
     (np.array([1.0, 2.0]), np.array([1.0, 2.0]), np.array([1.0, 3.0])),
     (np.array([1], object), np.array([1], object), np.array([1.0], object)),
+    (np.array([0.0, math.nan]), np.array([-0.0, math.nan]), np.array([1.0, math.nan])),
     (math.nan, float("nan"), 0.0),
+    (Decimal("NaN"), Decimal("NaN"), Decimal(1)),
+    (complex(math.nan, 1), complex(math.nan, 1), complex(math.nan, 2)),
     ({"t": np.array([1, 2])}, {"t": np.array([1, 2])}, {"t": np.array([[1, 2]])}),
     (Decimal("1.0"), Decimal("1.00"), 1.0),
 ]
