@@ -62,9 +62,13 @@ def parse_argument(text: str) -> tuple[str, Any]:
     if not equals or not key.isidentifier():
         raise ArgumentError(f"--arg {quote(text)}: write --arg key=value")
     try:
-        return key, json.loads(value)
+        return key, json.loads(value, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return key, value
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def find_function(name: str) -> Any:

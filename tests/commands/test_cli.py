@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import feynkac as fk
 from feynkac.commands.cli import app, main
+from feynkac.commands.options import parse_argument
 from feynkac.models.edits import Add, Affine, Direction, Emphasise, save_edits
 from feynkac.results.result import Result
 
@@ -239,6 +240,14 @@ def test_run_a_recipe(folder) -> None:
          "-n", "4", "--seed", "0"],
     )  # fmt: skip
     assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("2", 2), ('"2"', "2"), ("[1, null]", [1, None]), ("a=b", "a=b"), ("NaN", "NaN"), ("-Infinity", "-Infinity")],
+)
+def test_an_argument_is_json_or_else_a_string(text, value) -> None:
+    assert parse_argument(f"key={text}") == ("key", value)
 
 
 @pytest.mark.parametrize(
