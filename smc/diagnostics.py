@@ -77,7 +77,9 @@ class Spread:
         elif before is not None and any(step.resampled):
             self.resampled = True
             moved = find_moved(step, self.islands)
-            self.lost[moved] += lose(np.split(before, self.islands))[moved]
+            lost = self.lost.copy()  # a copy of this object stays as it is
+            lost[moved] += lose(np.split(before, self.islands))[moved]
+            self.lost = lost
 
     def diagnose(self) -> Diagnostics:
         """What the population seen last says, once there is one."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 from feynkac.base.capabilities import Closes
 from feynkac.base.errors import ArgumentError, FeynkacError, quote
@@ -29,19 +30,17 @@ class Observer(Protocol):
         ...
 
 
-def walk(steps: Iterator[Step], *observers: Observer) -> Iterator[Step]:
+def walk(steps: Iterator[Step], *observers: Observer) -> Generator[Step, None, None]:
     """The steps of a run, each once every observer has seen it, up to the one at which one of them ends it.
 
     Raises FeynkacError for an observer that raises.
     """
-    try:
+    with close_after(*observers):
         for step in steps:
             ended = show(step, *observers)
             yield step
             if ended:
                 return
-    finally:
-        close(*observers)
 
 
 def run(steps: Iterator[Step], *observers: Observer) -> Step:
@@ -73,37 +72,66 @@ def show(step: Step, *observers: Observer) -> bool:
 
 
 def close(*observers: Observer) -> None:
-    """Close the observers that can be closed."""
+    """Close the observers that can be closed, all of them. Raises FeynkacError for the first that then raises."""
+    for failure in _close_all(observers):
+        raise failure
+
+
+@contextmanager
+def close_after(*observers: Observer) -> Iterator[None]:
+    """Close the observers when the block ends (see `close`); an error that ends it stays that error, with a note."""
+    try:
+        yield
+    except Exception as error:
+        for failure in _close_all(observers):
+            error.add_note(str(failure))
+        raise
+    except BaseException:
+        close(*observers)
+        raise
+    close(*observers)
+
+
+def _close_all(observers: Sequence[Observer]) -> list[FeynkacError]:
+    """What the observers raise that are closed."""
+    failures = list[FeynkacError]()
     for observer in observers:
         if isinstance(observer, Closes):
-            observer.close()
+            try:
+                call(observer.close, of=observer, what="close", error=FeynkacError)
+            except FeynkacError as failure:
+                failures.append(failure)
+    return failures
 
 
 class JsonLines:
     """Writes the summary of each step as one line of JSON; what is infinite or unknown is null.
 
-    A path is opened on the first step and closed with the run; an open file is left open.
+    A path is opened on the first step and closed with the run, and further runs that it sees are written behind the
+    first; an open file is left open.
     """
 
     def __init__(self, target: str | os.PathLike[str] | TextIO) -> None:
         self._target = target
         self._summary = Summary()
         self._file: TextIO | None = None
+        self._mode: Literal["w", "a"] = "w"
 
     def __call__(self, step: Step) -> None:
         if self._file is None:
-            self._file = _open_target(self._target)
+            self._file, self._mode = _open_target(self._target, self._mode), "a"
         record = {name: _make_plain(value) for name, value in self._summary(step).items()}
         self._file.write(json.dumps(record, allow_nan=False) + "\n")
         self._file.flush()  # so that the run can be watched while it lasts
 
     def close(self) -> None:
-        if self._file is not None and self._file is not self._target:
-            self._file.close()
+        file, self._file = self._file, None
+        if file is not None and file is not self._target:
+            file.close()
 
 
-def _open_target(target: str | os.PathLike[str] | TextIO) -> TextIO:
-    return Path(target).open("w", encoding="utf-8") if isinstance(target, (str, os.PathLike)) else target
+def _open_target(target: str | os.PathLike[str] | TextIO, mode: Literal["w", "a"]) -> TextIO:
+    return Path(target).open(mode, encoding="utf-8") if isinstance(target, (str, os.PathLike)) else target
 
 
 def _make_plain(value: Any) -> Any:

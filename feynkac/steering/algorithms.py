@@ -6,6 +6,7 @@ Particle Gibbs, which is many runs, is in `feynkac.steering.sweeps`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -161,8 +162,8 @@ class Batch:
 
     @property
     def has_particles(self) -> bool:
-        """Whether there are particles to hand over."""
-        return self._recorders[0].step is not None
+        """Whether there are particles to hand over, of every problem."""
+        return all(recorder.step is not None for recorder in self._recorders)
 
     has_begun = has_particles
 
@@ -179,9 +180,10 @@ class Batch:
         if self._start is not None and self._start.ended:
             close(*watching)
             return
-        for step in walk(self._steps, *self._recorders, *watching, *([] if saver is None else [saver])):
-            self._last = step
-            yield step
+        with closing(walk(self._steps, *self._recorders, *watching, *([] if saver is None else [saver]))) as steps:
+            for step in steps:
+                self._last = step
+                yield step
         if saver is not None and self._last is not None:
             saver.save(self._last)
 

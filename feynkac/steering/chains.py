@@ -118,9 +118,9 @@ class Chain:
         self._sweeps.close()
 
     def _see(self, step: Step) -> bool:
-        if step.t == 0:
-            self.recorder = Recorder(0, 1, self._verdicts)
-        self.recorder(step)
+        recorder = self.recorder if step.t else Recorder(0, 1, self._verdicts)
+        recorder(step)
+        self.recorder = recorder  # of a sweep whose first step is known: what was before stays where that fails
         self.stopped = show(step, *self._observers)
         return self.stopped
 

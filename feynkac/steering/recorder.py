@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,16 @@ class Recorder:
         step = whole.group(self.group)
         if self.step is not None and self.step.ended:
             return
+        before, spread, n = (self.step, self.whole), copy(self.spread), len(self.trace)
+        try:
+            self._record(step, whole)
+        except BaseException:  # Ctrl-C, too: of each step all is known or nothing
+            (self.step, self.whole), self.spread = before, spread
+            for column in (self.trace.records, *self.trail.columns.values()):
+                del column[n:]
+            raise
+
+    def _record(self, step: Step, whole: Step) -> None:
         self.trace(step)
         self.spread(step)
         self.step, self.whole = step, whole

@@ -165,8 +165,8 @@ class Stream(Generic[M, R]):
 
     def _leave(self, outcome: Any) -> None:
         """Keep what came out, and let the run go."""
-        self._steps.close()
         self._run, self._moments, self._outcome = None, [], outcome
+        self._steps.close()  # which may raise, where an observer cannot be closed
 
     def __enter__(self) -> Stream[M, R]:
         return self

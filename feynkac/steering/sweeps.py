@@ -23,7 +23,7 @@ from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.results.doubts import list_doubts
 from feynkac.results.result import Result
 from feynkac.smc.engine import RandomSource
-from feynkac.smc.observers import Observer, close
+from feynkac.smc.observers import Observer, close_after
 from feynkac.steering.algorithms import SWEEPS, Plan
 from feynkac.steering.chains import Chain, diagnose_first, estimate_evidence, join_histories, pool, pool_last
 from feynkac.steering.checkpoints.sweeping import SweepSaver
@@ -91,22 +91,22 @@ class Chains:
         sweeps = self._plan.sweeps or SWEEPS
         bar = control.make_bar(len(self._problems) * self._plan.islands * sweeps, "sweep")
         watching = [*control.observers, control.spending, bar]
-        try:
-            saver = self._saver
-            self._chains = [self._start(g, watching) for g in range(len(self._problems))]
-            for k in range(0 if saver is None else saver.begun, sweeps):
+        with close_after(*watching):
+            try:
+                saver = self._saver
+                self._chains = [self._start(g, watching) for g in range(len(self._problems))]
+                for k in range(0 if saver is None else saver.begun, sweeps):
+                    for chain in itertools.chain(*self._chains):
+                        if not chain.dead:
+                            chain.sweep()
+                        if chain.stopped and (self.has_particles or control.spending.why is None):
+                            return
+                    if saver is not None:
+                        saver(k, self._chains, last=k == sweeps - 1)
+                    yield
+            finally:
                 for chain in itertools.chain(*self._chains):
-                    if not chain.dead:
-                        chain.sweep()
-                    if chain.stopped and (self.has_particles or control.spending.why is None):
-                        return
-                if saver is not None:
-                    saver(k, self._chains, last=k == sweeps - 1)
-                yield
-        finally:
-            for chain in itertools.chain(*self._chains):
-                chain.close()
-            close(*watching)
+                    chain.close()
 
     def look(self, g: int) -> Glimpse | None:
         """The populations of the sweeps made last, each chain with the same share; None before there are any."""

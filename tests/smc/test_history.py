@@ -222,3 +222,11 @@ def test_json_lines_are_json_also_after_extinction(tmp_path: Path) -> None:
     file = io.StringIO()
     run(iter(steps), JsonLines(file))
     assert [json.loads(line) for line in file.getvalue().splitlines()] == records and not file.closed
+
+
+def test_json_lines_of_a_second_run_stand_behind_those_of_the_first(tmp_path: Path) -> None:
+    lines = JsonLines(tmp_path / "run.jsonl")
+    for seed in (1, 2):
+        run(iter(random_run(3, itertools.repeat(4), seed)), lines)
+    records = [json.loads(line) for line in (tmp_path / "run.jsonl").read_text().splitlines()]
+    assert [record["t"] for record in records] == [0, 1, 2, 0, 1, 2]

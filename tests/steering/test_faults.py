@@ -136,6 +136,41 @@ def test_what_an_observer_raises_names_it(algorithm) -> None:
     assert type(caught.value.__cause__) is Broke and not caught.value.partial.complete
 
 
+class Watch:
+    """An observer that cannot be closed, or cannot watch."""
+
+    def __init__(self, *, closes: bool = True, watches: bool = True) -> None:
+        self.closes, self.watches, self.closed = closes, watches, 0
+
+    def __call__(self, step: Any) -> None:
+        if not self.watches and step.t == 2:
+            raise Broke("not seen")
+
+    def close(self) -> None:
+        self.closed += 1
+        if not self.closes:
+            raise Broke("not closed")
+
+
+@pytest.mark.parametrize("options", [{}, {"algorithm": "gibbs", "sweeps": 2}])
+def test_an_observer_that_cannot_be_closed_is_named_and_the_others_are_closed(options) -> None:
+    options = {**OPTIONS, **options}
+    watches = [Watch(closes=False), Watch()]
+    with pytest.raises(fk.FeynkacError, match=r"'Watch'\.close raised Broke: not closed") as caught:
+        fk.steer(Walk(), Tilt(), observers=watches, **options)
+    assert len(caught.value.partial.samples[0]) == 5 and [each.closed for each in watches] == [1, 1]
+    watches = [Watch(closes=False), Watch(watches=False)]
+    with pytest.raises(fk.FeynkacError, match=r"'Watch' at step 2 raised Broke: not seen") as caught:
+        fk.steer(Walk(), Tilt(), observers=watches, **options)
+    assert "not closed" in caught.value.__notes__[0] and [each.closed for each in watches] == [1, 1]
+    watches = [Watch(closes=False), Watch()]
+    stream = fk.stream(Walk(), Tilt(), observers=watches, **options)
+    next(stream)
+    with pytest.raises(fk.FeynkacError, match="not closed"):
+        stream.close()
+    assert watches[1].closed == 1 and len(stream.result.samples) > 0 and list(stream) == []
+
+
 def test_what_a_resampler_raises_names_it() -> None:
     def lottery(log_weight, rng):
         raise Broke("mine")

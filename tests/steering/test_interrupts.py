@@ -137,3 +137,30 @@ def test_ctrl_c_on_an_event_loop_cancels_the_run(tiny_lm) -> None:
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(main())
     assert closed.wait(20) and watch.steps < 400
+
+
+@pytest.mark.parametrize("algorithm", ["smc", "gibbs"])
+@pytest.mark.parametrize("at", [0, 3])
+def test_an_interrupt_while_a_step_is_recorded_leaves_all_of_it_or_nothing(tiny_lm, monkeypatch, algorithm, at) -> None:
+    """Of two problems, the second of which has then one step fewer; of particle Gibbs in a second sweep."""
+    from feynkac.steering.trail import Trail
+
+    lm, record, seen = tiny_lm(eos=()), Trail.__call__, list[int]()
+    options = {"particles": 4, "seed": 0, **({"sweeps": 3} if algorithm == "gibbs" else {})}
+    first = [lm.prompt("a", max_tokens=5), lm.prompt("b", max_tokens=5)]
+
+    def late(self, step, *rest):
+        record(self, step, *rest)
+        seen.append(step.t)
+        if seen.count(at) == (2 if algorithm == "smc" else 3) and step.t == at:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trail, "__call__", late)
+    if (algorithm, at) == ("smc", 0):
+        with pytest.raises(KeyboardInterrupt):
+            fk.steer(first, fk.reward(count), algorithm=algorithm, **options)
+        return
+    for g, found in enumerate(fk.steer(first, fk.reward(count), algorithm=algorithm, **options)):
+        assert not found.complete
+        steps = {len(column) for column in (found.history.ess, found.history.levels, found.history.log_weights)}
+        assert steps == {5 if algorithm == "gibbs" else at + 1 - g}
