@@ -58,9 +58,11 @@ class Client:
         self._jitter = random.Random()
         self._lock = threading.Lock()
         self._opened: httpx2.Client | None = None
+        self._closes: weakref.finalize[Any, Any] | None = None
+        """Closes what is open, at the latest when this client is gone."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_lock": None, "_opened": None}
+        return {**vars(self), "_lock": None, "_opened": None, "_closes": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _lock=threading.Lock())
@@ -90,9 +92,9 @@ class Client:
     def close(self) -> None:
         """Close the connections; the next request opens new ones."""
         with self._lock:
-            opened, self._opened = self._opened, None
-        if opened is not None:
-            opened.close()
+            closes, self._closes, self._opened = self._closes, None, None
+        if closes is not None:
+            closes()
 
     def _request(self, method: str, path: str, body: Any, again: bool, halt: threading.Event) -> Any:
         import httpx2
@@ -153,7 +155,7 @@ class Client:
                     timeout=httpx2.Timeout(self._timeout, connect=min(self._timeout, 10.0), pool=None),
                     limits=httpx2.Limits(max_connections=self._concurrency, keepalive_expiry=_IDLE),
                 )
-                weakref.finalize(self, self._opened.close)
+                self._closes = weakref.finalize(self, self._opened.close)
             return self._opened
 
 

@@ -34,7 +34,8 @@ def start_coroutine(f: Callable[..., Any], arguments: tuple[Any, ...]) -> Future
         except (KeyboardInterrupt, SystemExit) as cause:  # either would end the loop
             raise RuntimeError(f"{type(cause).__name__} inside of a coroutine") from cause
 
-    return asyncio.run_coroutine_threadsafe(wait(), _find_loop())
+    loop = _find_loop()
+    return asyncio.run_coroutine_threadsafe(wait(), loop)
 
 
 def check_loop(seconds: float = 1.0) -> None:
@@ -56,10 +57,16 @@ def _find_loop() -> asyncio.AbstractEventLoop:
     with _lock:
         loop = _loops.get(os.getpid())
         if loop is None:
-            loop = _loops[os.getpid()] = asyncio.new_event_loop()
+            loop = asyncio.new_event_loop()
             thread = threading.Thread(target=loop.run_forever, name="feynkac rewards", daemon=True)
-            thread.start()
+            try:
+                thread.start()
+            except BaseException:
+                if not thread.is_alive():
+                    loop.close()
+                raise
             atexit.register(_stop, loop, thread)
+            _loops[os.getpid()] = loop  # only now: one that an interrupt kept from starting would never answer
         return loop
 
 

@@ -164,3 +164,19 @@ def test_an_interrupt_while_a_step_is_recorded_leaves_all_of_it_or_nothing(tiny_
         assert not found.complete
         steps = {len(column) for column in (found.history.ess, found.history.levels, found.history.log_weights)}
         assert steps == {5 if algorithm == "gibbs" else at + 1 - g}
+
+
+def test_ctrl_c_while_the_loop_of_coroutines_starts_leaves_none_that_does_not_run(tiny_lm, monkeypatch) -> None:
+    from feynkac.potentials.rewards import loop
+
+    async def score(text: str) -> float:
+        return 0.5 * text.count("b")
+
+    task = tiny_lm(eos=()).prompt("a", max_tokens=3)
+    monkeypatch.setattr(loop, "_loops", {})
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", press)
+        with pytest.raises(KeyboardInterrupt):
+            fk.steer(task, fk.reward(score), particles=2, seed=0)
+    found = fk.steer(task, fk.reward(score, timeout=5.0), particles=2, seed=0)
+    assert_same(found, fk.steer(task, fk.reward(count), particles=2, seed=0))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import gc
 import math
 import pickle
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -595,3 +597,14 @@ def test_a_missing_package_is_named(monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "httpx2", None)
     with pytest.raises(fk.FeynkacError, match=r"pip install 'feynkac\[served\]'"):
         fk.ServedLM("http://localhost:1", "tiny")
+
+
+def test_connections_that_were_closed_are_freed_while_the_model_goes_on(serve) -> None:
+    _, lm = serve()
+    opened = []
+    for _ in range(3):
+        fk.steer(write(lm, 1), particles=1, seed=0)
+        opened.append(weakref.ref(lm.source.client._open()))
+        lm.close()
+    gc.collect()
+    assert [each() for each in opened] == [None] * 3
