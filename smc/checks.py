@@ -71,8 +71,13 @@ def check_parts(model: Any, potential: Any, resample: Any) -> None:
     ):
         if not offers(thing, kind):
             raise ArgumentError(f"smc: {quote(thing)} is no {name}; it has the methods {has_}")
+    check_resampler("smc: resample", resample)
+
+
+def check_resampler(name: str, resample: Any) -> None:
+    """Raises ArgumentError by the `name` of the argument for what is no function, such as the name of a scheme."""
     if isinstance(resample, type) or not callable(resample):
-        raise ArgumentError(f"smc: resample is {quote(resample)}; give a resampler, such as feynkac.smc.resample.ssp")
+        raise ArgumentError(f"{name} is {quote(resample)}; give a resampler, such as feynkac.smc.resample.ssp")
 
 
 def read_moves(moves: Any) -> tuple[Any, ...]:

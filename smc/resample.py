@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_particles, read_share, read_steps
 from feynkac.base.words import is_word
 from feynkac.smc import kernels
-from feynkac.smc.checks import name_of
+from feynkac.smc.checks import check_resampler, name_of
 from feynkac.smc.schemes import (
     NUMPY_UP_TO,
     Draw,
@@ -91,7 +91,7 @@ def adaptive(scheme: Resample, ess: float = 0.5, *, measure: Literal["ess", "max
     so that evidence stays unbiased. With ess=0 it never does. Liu, Chen (1995); Huggins, Roy (2019). Raises
     ArgumentError for ess not in [0, 1].
     """
-    _check_scheme("adaptive", scheme)
+    check_resampler("adaptive: scheme", scheme)
     ess = read_share("adaptive: ess", ess, ", the share of the rows below which it resamples")
     if not is_word(measure, ("ess", "max")):
         raise ArgumentError(f"adaptive(measure={quote(measure)}); measure is 'ess' or 'max'")
@@ -113,7 +113,7 @@ def mean_partition(scheme: Resample) -> Scheme:
     For systematic and SSP resampling with weak potentials: almost no row dies while weights are nearly equal.
     Chopin, Singh, Soto, Vihola (2022). Raises ArgumentError.
     """
-    _check_scheme("mean_partition", scheme)
+    check_resampler("mean_partition: scheme", scheme)
 
     def draw(log_weight: LogW, rng: Rng) -> Draw:
         below = normalise(log_weight) * len(log_weight) < 1.0
@@ -131,7 +131,7 @@ def islands(scheme: Resample, count: int) -> Scheme:
     apart as long as `scheme` keeps the number of rows. Raises ArgumentError, at the draw for a number of rows that
     `count` does not divide.
     """
-    _check_scheme("islands", scheme)
+    check_resampler("islands: scheme", scheme)
     count = read_particles("islands: count", count)
 
     def draw(log_weight: LogW, rng: Rng) -> Draw:
@@ -167,7 +167,7 @@ def shrink(scheme: Callable[..., Draw], n: int) -> Scheme:
 
     Raises ArgumentError for n < 1 and for a scheme without an `n=` argument.
     """
-    _check_scheme("shrink", scheme)
+    check_resampler("shrink: scheme", scheme)
     n = read_particles("shrink: n", n)
     if "n" not in inspect.signature(scheme).parameters:
         raise ArgumentError(
@@ -179,8 +179,8 @@ def shrink(scheme: Callable[..., Draw], n: int) -> Scheme:
 
 def then(first: Resample, second: Resample) -> Scheme:
     """`second` on the result of `first`, as in `then(split(4), optimal(16))`. Raises ArgumentError."""
-    _check_scheme("then", first)
-    _check_scheme("then", second)
+    check_resampler("then: first", first)
+    check_resampler("then: second", second)
 
     def draw(log_weight: LogW, rng: Rng) -> Draw:
         rows, middle = first(log_weight, rng)
@@ -201,7 +201,7 @@ def during(scheme: Resample, steps: Iterable[int]) -> Scheme:
     steering resamples during(multinomial, range(20, 81, 20)) (Singhal et al. 2025). Raises ArgumentError for what are
     no numbers of steps; drawn from by itself, without an engine that tells the step, for that.
     """
-    _check_scheme("during", scheme)
+    check_resampler("during: scheme", scheme)
     when = read_steps("during: steps", steps)
     name = f"during({name_of(scheme)}, {when})"
 
@@ -214,14 +214,6 @@ def during(scheme: Resample, steps: Iterable[int]) -> Scheme:
 def at_step(scheme: Resample, t: int) -> Resample:
     """What `scheme` is before step `t`."""
     return scheme.at(t) if isinstance(scheme, Scheme) else scheme
-
-
-def _check_scheme(who: str, scheme: Any) -> None:
-    """Raises ArgumentError for what is no function, such as the name of a scheme."""
-    if not callable(scheme) or isinstance(scheme, type):
-        raise ArgumentError(
-            f"{who}: {quote(scheme)} is no resampler; give a function of feynkac.smc.resample, such as ssp"
-        )
 
 
 def _follow(scheme: Resample, make: Callable[[Resample], Resample]) -> Callable[[int], Resample] | None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.extras import needing
-from feynkac.results.pictures.particles import pixels
+from feynkac.results.pictures.particles import pixels, stretch
 
 EDGES = ((64, 128), (300, 80), (1000, 48))
 """So many pictures may have edges of so many pixels, which keeps a page within two megabytes or so."""
@@ -20,10 +20,7 @@ LEAST = 32
 
 def draw_images(samples: Sequence[Any]) -> list[str]:
     """Images, of videos the middle frames, as data URIs; latents are stretched to the range that they share."""
-    arrays = [np.nan_to_num(pixels(sample)) for sample in samples]
-    low, high = min(array.min() for array in arrays), max(array.max() for array in arrays)
-    if low < -1e-3 or high > 1.001:
-        arrays = [(array - low) / ((high - low) or 1.0) for array in arrays]
+    arrays = stretch([np.nan_to_num(pixels(sample)) for sample in samples])
     return [write_picture(array, find_edge(len(arrays))) for array in arrays]
 
 

@@ -78,10 +78,7 @@ def rank(result: Result) -> NDArray[np.int64]:
 def _images(axes: Any, result: Result, most: int, reference: Any) -> None:
     rows = rank(result)[:most]
     given = [] if reference is None else [pixels(reference)]
-    arrays = given + [pixels(result.samples[row]) for row in rows]
-    low, high = min(array.min() for array in arrays), max(array.max() for array in arrays)
-    if low < -1e-3 or high > 1.001:  # latents, which have no natural black and white
-        arrays = [(array - low) / ((high - low) or 1.0) for array in arrays]
+    arrays = stretch(given + [pixels(result.samples[row]) for row in rows])
     weights = result.weights
     known = result.history.levels and len(result.history.levels[-1]) == len(weights)  # not if sweeps are pooled
     levels = result.history.levels[-1] if known else None
@@ -199,6 +196,14 @@ def pixels(sample: Any) -> NDArray[np.float64]:
     array = _array(sample)
     frame = array[len(array) // 2] if array.ndim == 4 else array
     return np.moveaxis(frame, 0, -1)
+
+
+def stretch(arrays: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    """Images as they are; latents, which have no natural black and white, over the range that they share."""
+    low, high = min(array.min() for array in arrays), max(array.max() for array in arrays)
+    if low < -1e-3 or high > 1.001:
+        return [(array - low) / ((high - low) or 1.0) for array in arrays]
+    return arrays
 
 
 def _array(sample: Any) -> NDArray[np.float64]:
