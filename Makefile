@@ -22,7 +22,8 @@ CHROMIUM ?= chromium
 CHROMEDRIVER ?= chromedriver
 # Processes that share the tests; each takes up to three gigabytes. They, too, must import nothing from the folder.
 WORKERS ?= 2
-PYTEST := -m pytest -n $(WORKERS) --dist loadfile
+# A process that crashes is not replaced: with whole files to a process, xdist would wait for the new one for ever.
+PYTEST := -m pytest -n $(WORKERS) --dist loadfile --max-worker-restart 0
 SHARED := PYTHONSAFEPATH=1 OMP_NUM_THREADS=1
 # Where compiled code is tried: draws, resampling, automata, canvases.
 COMPILED := tests/models/language/draws/test_draw.py tests/models/language/draws/test_urn.py tests/smc/test_kernels.py tests/smc/test_resample.py \

@@ -1,0 +1,95 @@
+"""The time limit of `feynkac.check`: what hangs is named, what is merely slow is not, and looking on is safe."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from feynkac.steering.checking import watch
+from feynkac.steering.checking.watch import run_within
+
+
+class Worker:
+    """Works in calls of one method, one like the other."""
+
+    def __init__(self, calls: int, seconds: float) -> None:
+        self.calls, self.seconds = calls, seconds
+
+    def work(self) -> None:
+        self._pause()
+
+    def _pause(self) -> None:
+        until = time.monotonic() + self.seconds
+        while time.monotonic() < until:
+            self._dig([], 20)
+
+    def _dig(self, above: list[object], depth: int) -> None:
+        if depth:
+            self._dig([above], depth - 1)
+
+    def work_on(self) -> None:
+        for _ in range(self.calls):
+            self.work()
+
+
+@pytest.fixture
+def collections() -> Iterator[list[str]]:
+    """The functions that were running at each start of a garbage collection, of which there are as many as can be."""
+    seen: list[str] = []
+
+    def see(phase: str, info: object) -> None:
+        frame = sys._getframe() if phase == "start" else None
+        while frame is not None:
+            seen.append(frame.f_code.co_qualname)
+            frame = frame.f_back
+
+    before = gc.get_threshold()
+    gc.callbacks.append(see)
+    gc.set_threshold(1)
+    yield seen
+    gc.set_threshold(*before)
+    gc.callbacks.remove(see)
+
+
+def each_call(worker: Worker) -> Callable[[], None]:
+    return lambda: [worker.work() for _ in range(worker.calls)] and None
+
+
+def test_a_call_that_hangs_is_named_with_its_line() -> None:
+    worker = Worker(1, 3.0)
+    told = run_within(0.2, worker.work, [worker])
+    assert told is not None and told.startswith("'Worker'.work, now at line ")
+
+
+def test_many_calls_are_not_taken_for_one_that_hangs() -> None:
+    worker = Worker(20, 0.05)
+    assert run_within(0.5, each_call(worker), [worker]) is None
+
+
+def test_calls_within_a_call_that_hangs_do_not_hide_it() -> None:
+    worker = Worker(40, 0.05)
+    told = run_within(0.2, worker.work_on, [worker])
+    assert told is not None and "'Worker'.work_on, now at line " in told
+
+
+def test_nothing_is_collected_while_the_other_thread_is_looked_at(collections: list[str]) -> None:
+    """Else Python 3.11 writes to frames that are gone: a crash of the process, seldom enough to be blamed on others."""
+    worker = Worker(4, 0.1)
+    assert run_within(0.3, each_call(worker), [worker]) is None
+    assert "Worker.work" in " ".join(collections), "garbage was collected in what the other thread did"
+    assert watch._find_call.__qualname__ not in collections
+    assert gc.isenabled()
+
+
+def test_who_collects_no_garbage_gets_none_collected() -> None:
+    worker = Worker(2, 0.1)
+    gc.disable()
+    try:
+        assert run_within(0.1, each_call(worker), [worker]) is None
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
