@@ -14,6 +14,7 @@ import argparse
 import gc
 import itertools
 import json
+import os
 import platform
 import resource
 import statistics
@@ -131,11 +132,19 @@ def growth(lm: Any, repeats: int) -> dict[str, float]:
 
 
 def memory() -> dict[str, float]:
-    """Peak memory above the loaded model, N=128, prompt 2000, T=64, in a process of its own."""
-    out = subprocess.run([sys.executable, __file__, "--peak"], capture_output=True, text=True, check=True)
-    gigabytes = float(out.stdout.strip().splitlines()[-1])
-    row("N=128, prompt 2000, T=64: GB above the model", gigabytes, 0.9, gigabytes / 0.9, "<= 1")
-    return {"memory_gb": gigabytes}
+    """Peak memory above the loaded model, N=128, prompt 2000, T=64, in a process of its own.
+
+    By its own rule glibc keeps some 0.4 GB that the run has freed; told any threshold, it gives them back.
+    """
+    peaks = {}
+    for name, settings in {"memory_gb": {}, "memory_given_back_gb": {"MALLOC_TRIM_THRESHOLD_": "131072"}}.items():
+        out = subprocess.run(
+            [sys.executable, __file__, "--peak"], capture_output=True, text=True, check=True, env=os.environ | settings
+        )
+        peaks[name] = float(out.stdout.strip().splitlines()[-1])
+    for name, told in {"memory_gb": "GB above the model", "memory_given_back_gb": "the same, freed given back"}.items():
+        row(f"N=128, prompt 2000, T=64: {told}", peaks[name], 0.9, peaks[name] / 0.9, "<= 1")
+    return peaks
 
 
 def peak() -> None:
