@@ -14,12 +14,14 @@ from feynkac.base.capabilities import offers
 from feynkac.base.errors import ArgumentError, ModelError, quote
 from feynkac.base.numbers import read_count, read_flag, read_positive, read_whole
 from feynkac.base.vocabulary import Vocabulary
+from feynkac.models.chats.messages import read_chat
+from feynkac.models.chats.templates import write_chat
 from feynkac.models.discrete.denoiser import Tokens
 from feynkac.models.discrete.frames import Framed, RankedFrame
 from feynkac.models.discrete.kernel import Kernel
 from feynkac.models.discrete.kernels import Unmask
 from feynkac.models.discrete.masked_loading import count_positions, load, move, share_weights
-from feynkac.models.discrete.masked_tokens import MaskedTokens, check_masks, encode, read_ids, read_tokens, write_chat
+from feynkac.models.discrete.masked_tokens import MaskedTokens, check_masks, encode, read_ids, read_tokens
 from feynkac.models.discrete.model import DiscreteDiffusion
 from feynkac.models.discrete.proposals import Proposal
 
@@ -157,13 +159,14 @@ class MaskedLM:
         text: str | None = None,
         length: int | None = None,
         *,
-        chat: Sequence[dict[str, Any]] | None = None,
+        chat: str | Sequence[dict[str, Any]] | None = None,
         kernel: Kernel | None = None,
         proposal: Proposal | None = None,
     ) -> DiscreteDiffusion:
         """What follows a text, as a model: `length` masks behind it are filled in, and samples are these alone.
 
-        `chat`: a list of messages, which the tokenizer's template writes, instead of the text. Raises ArgumentError.
+        `chat`: a user's message or a list of messages, which the tokenizer's template writes, instead of the text; what
+        follows continues the last turn if that is the assistant's. Raises ArgumentError.
         """
         if (text is None) == (chat is None):
             raise ArgumentError("give the prompt as one of text and chat=")
@@ -171,7 +174,8 @@ class MaskedLM:
             raise ArgumentError("length is missing: how many tokens are to be written, lm.prompt(text, 64)")
         n = read_count("length", length, " tokens")
         if text is None:
-            before, after = encode(self.tokenizer, write_chat(self.tokenizer, chat), special=False), list[int]()
+            written = write_chat(read_chat(chat, None, None, None), self.tokenizer)
+            before, after = encode(self.tokenizer, written, special=False), list[int]()
         else:
             before, after = self.tokens.surround(text, self.tokenizer)
         return self._make(before, after, np.full(n, -1), kernel, proposal)

@@ -158,14 +158,6 @@ def encode(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
     return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
 
 
-def write_chat(tokenizer: Any, chat: Any) -> str:
-    """The text of a list of messages, by the tokenizer's template. Raises ArgumentError."""
-    try:
-        return str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
-    except Exception as cause:
-        raise ArgumentError(f"the tokenizer cannot write chat={quote(chat)}: {cause}") from cause
-
-
 def read_ids(tokens: Any, size: int) -> list[int]:
     """Token ids that a user gave, below `size`. Raises ArgumentError for others."""
     ids = [as_whole(each) for each in as_list(tokens) or [None]]

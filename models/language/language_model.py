@@ -15,10 +15,10 @@ from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.base.host import find_host
 from feynkac.base.numbers import read_whole
 from feynkac.base.vocabulary import Vocabulary
+from feynkac.models.chats.templates import write_chat
 from feynkac.models.language.exact.scoring import score_answers, score_texts
 from feynkac.models.language.laws.law import Law, Processor, read_law
 from feynkac.models.language.prompted import Prompted
-from feynkac.models.language.prompts.chats import write_chat
 from feynkac.models.language.prompts.openings import Opening, TokenIds, check_end, read_eos, read_ids, read_stops
 from feynkac.models.language.prompts.prompt import Prompt
 from feynkac.models.language.prompts.spelling import EMPTY, Speller

@@ -14,7 +14,7 @@ from feynkac.base.lists import as_list, as_sequence
 from feynkac.base.numbers import as_real, as_whole
 from feynkac.base.tokens import Token
 from feynkac.base.unicode import check_unicode
-from feynkac.models.language.prompts.chats import Chat, read_chat
+from feynkac.models.chats.messages import Chat, read_chat
 
 if TYPE_CHECKING:
     from torch import Tensor

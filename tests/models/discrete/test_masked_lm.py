@@ -209,11 +209,14 @@ def test_an_end_of_the_text_is_written_where_one_is_named() -> None:
 def test_a_chat_is_written_by_the_tokenizers_template() -> None:
     tokenizer = make_tokenizer(WORDS)
     lm = MaskedLM(BERT, tokenizer)
-    with pytest.raises(fk.ArgumentError, match="cannot write chat="):
+    with pytest.raises(fk.ModelError, match="has no chat template"):
         lm.prompt(chat=[{"role": "user", "content": "a"}], length=2)
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }} {% endfor %}d"
     model = lm.prompt(chat=[{"role": "user", "content": "a c"}], length=2)
     assert model.denoiser.before == (5, 7, 8) and model.denoiser.after == ()
+    assert lm.prompt(chat="a c", length=2).denoiser.before == (5, 7, 8)
+    with pytest.raises(fk.ArgumentError, match="does not read 'name' of chat"):
+        lm.prompt(chat=[{"role": "user", "content": "a", "name": "c"}], length=2)
 
 
 def test_the_model_that_was_given_stays_as_it_is() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -263,6 +264,36 @@ def test_a_role_that_the_template_passes_over_is_refused() -> None:
 )
 def test_what_says_nothing_and_what_the_template_reads_may_be_in_a_message(template, message, text) -> None:
     assert text in written(make(template), [user("a"), message, user("b")])
+
+
+ASKED = {"place": "Zürich", "days": [1, 2]}
+JSON = '{"place": "Zürich", "days": [1, 2]}'
+ADDS = FULL.replace("{{ c.function.name }}", "{{ c.function.name + ' ' + c.function.arguments }}")
+
+
+@pytest.mark.parametrize("given", [ASKED, JSON, json.dumps(ASKED)], ids=["dict", "JSON", "ASCII"])
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        (FULL.replace("c.function.name", "c.function.arguments | tojson"), f"call {JSON}<"),
+        (FULL.replace("c.function.name", "c | tojson"), f'"arguments": {JSON}'),
+        (FULL.replace("c.function.name", "c.function.arguments.place"), "call Zürich<"),
+        (FULL.replace("c.function.name", "c.function.arguments"), "call {"),  # as it was given, if that was JSON
+        (ADDS, "call f {"),  # raises where it gets a dict
+    ],
+)
+def test_arguments_of_calls_are_given_as_the_template_reads_them(template, text, given) -> None:
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": given}}]}
+    found = written(make(template), [user("a"), call, user("b")])
+    assert text in found and "'" not in found and r"\"" not in found
+    assert call["tool_calls"][0]["function"]["arguments"] is given
+
+
+@pytest.mark.parametrize("given", ["no JSON", "[1]", "{}", {}, None, 3])
+def test_arguments_that_are_no_json_of_an_object_are_given_as_they_are(given) -> None:
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": given}}]}
+    lm = make(FULL.replace("c.function.name", "c.function.arguments"))
+    assert f"call {given}<" in written(lm, [user("a"), call, user("b")])
 
 
 def test_a_message_without_content_that_the_template_wants_is_named() -> None:
