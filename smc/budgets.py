@@ -129,7 +129,9 @@ class Spending:
         if limits.seconds is not None and spent >= limits.seconds:
             return f"the budget of {limits.seconds:g} seconds was used up: {spent:.2f} seconds have gone by"
         if limits.tokens is not None and self.tokens >= limits.tokens:
-            return f"the budget of {limits.tokens} tokens was used up: {self.tokens} went through the model"
+            tokens = "1 token" if limits.tokens == 1 else f"{limits.tokens} tokens"
+            return f"the budget of {tokens} was used up: {self.tokens} went through the model"
         if limits.calls is not None and self.calls >= limits.calls:
-            return f"the budget of {limits.calls} calls was used up: the model was called {self.calls} times"
+            calls = "1 call" if limits.calls == 1 else f"{limits.calls} calls"
+            return f"the budget of {calls} was used up, after {self.calls} of the model"
         return None

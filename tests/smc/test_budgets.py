@@ -59,7 +59,8 @@ def test_each_limit_ends_a_run_with_the_step_that_reaches_it_and_is_named() -> N
     steps = [step(t, Counted([3 * (t + 1)])) for t in range(9)]
     ticks = iter(range(0, 100, 2))
     for spending, last, said in (
-        (Spending(Budget(calls=3)), 2, "budget of 3 calls was used up: the model was called 3 times"),
+        (Spending(Budget(calls=3)), 2, "budget of 3 calls was used up, after 3 of the model"),
+        (Spending(Budget(calls=1)), 0, "budget of 1 call was used up, after 1 of the model"),
         (Spending(Budget(tokens=10)), 3, "budget of 10 tokens was used up: 12 went through the model"),
         (Spending(Budget(seconds=7), clock=lambda: next(ticks)), 3, "budget of 7 seconds was used up: 8.00 seconds"),
         (Spending(Budget(tokens=27, calls=9)), 8, "27 tokens"),
