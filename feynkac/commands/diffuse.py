@@ -24,6 +24,7 @@ from feynkac.commands.options import (
     Sweeps,
     find_function,
     parse_arguments,
+    read_options,
     steer_and_report,
     tell_written,
 )
@@ -75,15 +76,16 @@ def diffuse(
         check_folder(samples, "--samples")
     if not reward:
         raise ArgumentError("--reward is missing: name a function of an image, as module:function or file.py:function")
+    options = read_options(
+        algorithm=algorithm, particles=particles, islands=islands, resampler=resampler, ess_threshold=ess_threshold,
+        sweeps=sweeps, seed=seed,
+    )  # fmt: skip
     kind: Any = potential_kind  # checked, with advice, by fk.reward
     potentials = [fk.reward(_make_scorer(name, pil), scale, kind, _parse_every(every), batch) for name in reward]
     call = parse_arguments(arg or []) | ({} if guidance_scale is None else {"guidance_scale": guidance_scale})
     pipe = open_pipeline(DIGITS if pipeline == DEMO else pipeline, "float32" if dtype == "auto" else dtype, device)
     _check_prompt(pipe, prompt)
     model = fk.Diffusion.from_pipeline(pipe, steps, eta).prompt(prompt, **call)
-    options: dict[str, Any] = {"resampler": resampler, "ess_threshold": ess_threshold, "islands": islands}
-    options |= {"sweeps": sweeps, "seed": seed}
-    options |= {"particles": particles, "algorithm": algorithm}
     if algorithm != "gibbs":  # which counts sweeps by itself
         options |= {"progress": False, "observers": [_make_bar(steps)]}
     steer_and_report(model, *potentials, report=_show_and_write(out, samples), **options)

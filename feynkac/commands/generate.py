@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from feynkac.base.errors import ArgumentError
+from feynkac.base.numbers import read_whole
 from feynkac.commands.edits import edit_model
 from feynkac.commands.options import (
     Algorithm,
@@ -22,6 +23,7 @@ from feynkac.commands.options import (
     Sweeps,
     find_function,
     load_model,
+    read_options,
     show_and_write,
     steer_and_report,
 )
@@ -69,6 +71,7 @@ def generate(
 ) -> None:
     """Continue a prompt under constraints and rewards, and show the posterior."""
     import feynkac as fk
+    from feynkac.models.language.laws.law import read_law
 
     check_outputs(out or [])
     potentials: list[Any] = []
@@ -80,15 +83,19 @@ def generate(
         potentials.append(fk.grammar(_read(grammar)))
     if power is not None:
         potentials.append(fk.power(power))
+    read_whole("max_tokens", max_tokens, 1)  # as is all below, before a model is loaded
     potentials += [fk.reward(find_function(name), scale=scale) for name in reward or []]
-    lm = edit_model(load_model(model, dtype, device), edit or [], emphasis or [])
-    text, message = (None, prompt) if chat else (prompt, None)
+    options = read_options(
+        algorithm=algorithm, particles=particles, islands=islands, resampler=resampler, ess_threshold=ess_threshold,
+        sweeps=sweeps, seed=seed,
+    )  # fmt: skip
     limit: Any = at_limit  # checked, with advice, by CausalLM.prompt
     law: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     law |= {"repetition_penalty": repetition_penalty, "no_repeat_ngram_size": no_repeat_ngram_size}
+    read_law(**law, logits_processor=())
+    lm = edit_model(load_model(model, dtype, device), edit or [], emphasis or [])
+    text, message = (None, prompt) if chat else (prompt, None)
     task = lm.prompt(text, chat=message, max_tokens=max_tokens, stop=stop or (), at_limit=limit, **law)
-    options: dict[str, Any] = {"particles": particles, "algorithm": algorithm, "resampler": resampler, "seed": seed}
-    options |= {"ess_threshold": ess_threshold, "islands": islands, "sweeps": sweeps}
     steer_and_report(task, *potentials, report=show_and_write(out or []), **options)
 
 

@@ -90,6 +90,19 @@ def _find_line(cause: BaseException) -> str:
     return f" (line {raised[-1].lineno} of {raised[-1].filename})" if raised else ""
 
 
+def read_options(**options: Any) -> dict[str, Any]:
+    """The options of `steer` as they are given, all of a `Plan` and the seed.
+
+    Raises ArgumentError for what cannot be: before a model is loaded, which may take minutes.
+    """
+    from feynkac.smc.rng import Streams
+    from feynkac.steering.algorithms import Plan
+
+    Streams(options["seed"])
+    Plan(**{name: value for name, value in options.items() if name != "seed"}).resample()
+    return options
+
+
 def steer_and_report(
     task: Any, *potentials: Any, report: Report, observers: Iterable[Any] = (), **options: Any
 ) -> None:

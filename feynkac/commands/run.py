@@ -26,6 +26,7 @@ from feynkac.commands.options import (
     find_function,
     load_model,
     parse_arguments,
+    read_options,
     show_and_write,
     steer_and_report,
 )
@@ -58,11 +59,13 @@ def run_program(
     """Run a generation program, and show the posterior of what it returns."""
     check_outputs(out or [])
     program, arguments = _find_program(name), parse_arguments(arg or [])
+    options = read_options(
+        algorithm=algorithm, particles=particles, islands=islands, resampler=resampler, ess_threshold=ess_threshold,
+        sweeps=sweeps, seed=seed,
+    )  # fmt: skip
     models = _assign_models(program, model or [], arguments)
     _bind(program, {**models, **arguments})  # a wrong call is told before a model is loaded
     task = _bind(program, {**_load(models, dtype, device), **arguments})
-    options: dict[str, Any] = {"particles": particles, "algorithm": algorithm, "resampler": resampler, "seed": seed}
-    options |= {"ess_threshold": ess_threshold, "islands": islands, "sweeps": sweeps}
     steer_and_report(task, report=show_and_write(out or []), **options)
 
 

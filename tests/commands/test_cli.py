@@ -54,6 +54,17 @@ def test_generate_by_a_law_of_the_arguments_of_generate(folder, tmp_path) -> Non
     assert result.log_evidence == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--max-tokens", "0"), ("--particles", "0"), ("--islands", "3"), ("--temperature", "0"), ("--top-p", "2"),
+     ("--seed", "-1"), ("--resampler", "best"), ("--ess-threshold", "2"), ("--sweeps", "3"), ("--algorithm", "mcmc")],
+)  # fmt: skip
+def test_options_that_cannot_be_are_told_before_a_model_is_loaded(option, value) -> None:
+    found = CliRunner().invoke(app, ["generate", "-m", "/no/such/model", "-p", "a", option, value])
+    name = option.removeprefix("--").replace("-", "_")
+    assert isinstance(found.exception, fk.ArgumentError) and name in str(found.exception)
+
+
 def test_generate_from_files(folder, tmp_path) -> None:
     grammar = tmp_path / "g.lark"
     grammar.write_text('start: ("a" | "b")+', encoding="utf-8-sig")  # a byte order mark is none of its text
