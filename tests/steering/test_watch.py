@@ -17,14 +17,14 @@ class Worker:
     """Works in calls of one method, one like the other."""
 
     def __init__(self, calls: int, seconds: float) -> None:
-        self.calls, self.seconds = calls, seconds
+        self.calls, self.seconds, self.ended = calls, seconds, False
 
     def work(self) -> None:
         self._pause()
 
     def _pause(self) -> None:
         until = time.monotonic() + self.seconds
-        while time.monotonic() < until:
+        while time.monotonic() < until and not self.ended:
             self._dig([], 20)
 
     def _dig(self, above: list[object], depth: int) -> None:
@@ -62,6 +62,7 @@ def each_call(worker: Worker) -> Callable[[], None]:
 def test_a_call_that_hangs_is_named_with_its_line() -> None:
     worker = Worker(1, 3.0)
     told = run_within(0.2, worker.work, [worker])
+    worker.ended = True
     assert told is not None and told.startswith("'Worker'.work, now at line ")
 
 
@@ -73,6 +74,7 @@ def test_many_calls_are_not_taken_for_one_that_hangs() -> None:
 def test_calls_within_a_call_that_hangs_do_not_hide_it() -> None:
     worker = Worker(40, 0.05)
     told = run_within(0.2, worker.work_on, [worker])
+    worker.ended = True
     assert told is not None and "'Worker'.work_on, now at line " in told
 
 
