@@ -92,8 +92,8 @@ def test_calls_within_a_call_that_hangs_do_not_hide_it() -> None:
 
 def test_nothing_is_collected_while_the_other_thread_is_looked_at(collections: Counter[str]) -> None:
     """Else Python 3.11 writes to frames that are gone: a crash of the process, seldom enough to be blamed on others."""
-    worker = Worker(8, 0.05)
-    assert run_within(0.5, each_call(worker), [worker]) is None
+    worker = Worker(80, 0.005)
+    run_within(0.1, each_call(worker), [worker])
     assert collections["elsewhere"] and collections[run_within.__qualname__]
     assert not collections[watch._find_call.__qualname__]
     assert gc.isenabled()
