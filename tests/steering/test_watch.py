@@ -90,6 +90,7 @@ def test_calls_within_a_call_that_hangs_do_not_hide_it() -> None:
     assert told is not None and "'Worker'.work_on, now at line " in told
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="collections start between two instructions, and do no harm")
 def test_nothing_is_collected_while_the_other_thread_is_looked_at(collections: Counter[str]) -> None:
     """Else Python 3.11 writes to frames that are gone: a crash of the process, seldom enough to be blamed on others."""
     worker = Worker(80, 0.005)
