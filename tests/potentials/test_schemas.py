@@ -70,6 +70,13 @@ CHECKED = [
     ({"type": "object", "patternProperties": {"^(?!x)": {}}, "additionalProperties": False}, '{"a":1}', '{"x":1}',
      "#/patternProperties"),
     ({"properties": {"not": {"not": {"const": 1}}}}, '{"not":2}', '{"not":1}', "#/properties/not/not"),
+    ({"type": "object", "properties": {"a": {}, "b": {}}, "minProperties": 1}, '{"b":1}', "{}", "#/minProperties"),
+    ({"type": "object", "allOf": [{"properties": {"a": {}, "b": {}}}, {"maxProperties": 1}]}, '{"b":1}',
+     '{"a":1,"b":1}', "#/allOf/1/maxProperties"),
+    ({"type": "object", "allOf": [{"patternProperties": {key: {"const": key}}} for key in "ab"]},
+     '{"b":"b"}', '{"ab":"b"}', "#/allOf/0/patternProperties, #/allOf/1/patternProperties"),
+    ({"$ref": "#/parts/a", "parts": {"a": {"items": {"$ref": "#/parts/a"}, "uniqueItems": True}}}, "[[], [[]]]",
+     "[[[], []]]", "#/$defs/~00/uniqueItems"),
 ]  # fmt: skip
 
 
@@ -164,7 +171,11 @@ def test_a_schema_that_no_value_meets_is_refused_with_the_place(schema: Any, pla
         ({"type": "json_object"}, 'any object is {"type": "object"}'),
         ({"properties": {"a": {"type": "string", "required": True}}}, 'write "required": ["a"] beside'),
         ({"properties": {"a/b": {"required": True}}}, "#/properties/a~1b/required: whether a property must be there"),
-        ({"properties": {"a": {"optional": True}}}, "#/properties/a/optional: whether a property must be there"),
+        (
+            {"properties": {"a": {"optional": True}}, "required": ["a"]},
+            "#/properties/a/optional: whether a property must be there",
+        ),
+        ({"$ref": "#/parts/a", "parts": {"a": {"minlength": 3}}}, "#/parts/a/minlength is no keyword"),
         (
             {"type": "integer", "divisibleBy": 2},
             "#/divisibleBy is no keyword of JSON Schema; did you mean 'multip",
@@ -211,6 +222,9 @@ def test_what_is_no_schema_is_refused_by_what_was_probably_meant(schema: Any, me
         {"type": "integer", "minimum": 3, "exclusiveMinimum": True},
         {"type": "object", "properties": {"propertis": {}, "nullable": {}, "typ": {"type": "string"}}},
         {"$schema": "http://json-schema.org/draft-07/schema#", "definitions": {"a": {}}, "$ref": "#/definitions/a"},
+        {"type": "string", "_format": "date", "@type": "Text", "//": "set aside"},
+        {"type": "string", "note": "in two words", "multiple": True},
+        {"properties": {"a": {"type": "string", "optional": True}}},
     ],
 )
 def test_annotations_and_names_of_properties_are_no_mistakes(schema: Any) -> None:

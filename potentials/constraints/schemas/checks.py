@@ -9,7 +9,7 @@ from typing import Any
 
 from feynkac.base.errors import ConstraintError
 from feynkac.potentials.constraints.schemas.patterns import translate_patterns
-from feynkac.potentials.constraints.schemas.walking import rewrite
+from feynkac.potentials.constraints.schemas.walking import rewrite, settle_references
 
 Check = Callable[[str], bool]
 """Whether a whole text is valid."""
@@ -27,7 +27,10 @@ class SchemaCheck:
 
         self._made_of = schema
         kind: Any = validator_for(schema, default=Draft202012Validator)
-        whole = rewrite(translate_patterns(schema), lambda path, inner: _split_dependencies(inner, kind.VALIDATORS))
+        whole = rewrite(
+            translate_patterns(settle_references(schema)),
+            lambda path, inner: _split_dependencies(inner, kind.VALIDATORS),
+        )
         try:
             kind.check_schema(whole)
         except SchemaError as error:

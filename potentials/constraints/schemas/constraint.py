@@ -93,6 +93,8 @@ def json_schema(
 
     A type is a pydantic model, a dataclass, a TypedDict or anything else that pydantic's TypeAdapter takes. Its texts
     are those that the type reads without an error, its own validators included; `result.parsed()` gives the instances.
+    Properties that neither names are allowed, as ever in JSON Schema, and models invent them: forbid them by
+    `"additionalProperties": False`, or by `ConfigDict(extra="forbid")` in a pydantic model.
 
     Properties come in the order of the schema. White space is a part of the text, and so of the target: between the
     parts there may be what the regular expression `whitespace` matches, by default at most one blank, or a line break

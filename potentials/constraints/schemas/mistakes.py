@@ -6,7 +6,7 @@ import difflib
 from typing import Any
 
 from feynkac.base.errors import quote
-from feynkac.potentials.constraints.schemas.walking import NAMED, walk
+from feynkac.potentials.constraints.schemas.walking import NAMED, escape, walk_all
 
 _ASSERTIONS = (
     "$dynamicRef", "$ref", "additionalItems", "additionalProperties", "allOf", "anyOf", "const", "contains",
@@ -48,18 +48,20 @@ def find_mistake(schema: Any) -> str | None:
         if wrapped := _find_wrapped(schema):
             return _unwrap(schema, f"it has {quote(wrapped)} and no keyword of JSON Schema")
         known = (*_ASSERTIONS, *_ANNOTATIONS)
-        if strange := [key for key in schema if key not in known and not _is_misspelt(key)]:
+        if strange := [key for key in schema if key not in known and not _is_misspelt(key, schema[key])]:
             return (
                 f"{quote(strange[0])} is no keyword of JSON Schema, so that any JSON would be valid; the properties "
                 'of an object are written {"type": "object", "properties": {...}}'
             )
-    for path, inner in walk(schema):
+    places = dict(walk_all(schema))
+    required = {f"{path}/properties/{escape(n)}" for path, inner in places.items() for n in _list_required(inner)}
+    for path, inner in places.items():
         for key, value in inner.items():
             if key == "nullable" and value:
                 return f"{path}/nullable is of OpenAPI, and no keyword of JSON Schema; write " + _make_nullable(inner)
-            if meant := _is_misspelt(key) or _is_of_another_dialect(key, inner):
+            if meant := _is_misspelt(key, value) or _is_of_another_dialect(key, inner):
                 return f"{path}/{key} is no keyword of JSON Schema; did you mean {quote(meant)}?"
-            if mistake := _find_wrong_shape(path, key, value) or _find_wrong_flag(path, key, value):
+            if mistake := _find_wrong_shape(path, key, value) or _find_wrong_flag(path, key, value, required):
                 return mistake
     return None
 
@@ -92,9 +94,14 @@ def _find_wrong_shape(path: str, key: Any, value: Any) -> str | None:
     return None if isinstance(value, kind) else f"{path}/{key} is {quote(value)}; it must be {meant}"
 
 
-def _find_wrong_flag(path: str, key: Any, value: Any) -> str | None:
-    """Flags of a single property in older drafts; `false` there says nothing."""
-    if key not in ("required", "optional") or value is not True:
+def _list_required(schema: dict[str, Any]) -> list[str]:
+    names = schema.get("required")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def _find_wrong_flag(path: str, key: Any, value: Any, required: set[str]) -> str | None:
+    """Flags of a single property in older drafts; `false` there says nothing, nor that what may be left out may."""
+    if value is not True or not (key == "required" or (key == "optional" and path in required)):
         return None
     name = path.rpartition("/")[2].replace("~1", "/").replace("~0", "~")
     instead = f'write "required": ["{name}"] beside the "properties" that it is one of'
@@ -103,9 +110,11 @@ def _find_wrong_flag(path: str, key: Any, value: Any) -> str | None:
     return f"{path}/{key}: whether a property must be there is said by its object; {instead}"
 
 
-def _is_misspelt(key: Any) -> str | None:
-    """The keyword that is probably meant by another word."""
+def _is_misspelt(key: Any, value: Any) -> str | None:
+    """The keyword that is probably meant by another word, if its value is one for that keyword."""
     if not isinstance(key, str) or key in _ASSERTIONS or key in _ANNOTATIONS or key.startswith("x-"):
+        return None
+    if not key[:1].isalnum() and not key.startswith("$"):  # "_format", "@type", "//": set aside on purpose
         return None
     close = {name.lower(): name for name in (*_ASSERTIONS, *_ANNOTATIONS)}
     word = key.lower()
@@ -113,7 +122,19 @@ def _is_misspelt(key: Any) -> str | None:
     # Many a tool has annotations of its own, which forbid nothing: "descriptions", "tsType", "requiredIf".
     if not found or close[found[0]] not in _ASSERTIONS or (found[0] in word and len(word) > len(found[0]) + 1):
         return None
-    return close[found[0]] if abs(len(word) - len(found[0])) <= 2 else None
+    meant = close[found[0]] if abs(len(word) - len(found[0])) <= 2 else None
+    # A word that is a part of the keyword, or more than it, may be one of its own: "note", "multiple", "require".
+    alone = found[0] != word and (found[0] in word or word in found[0])
+    return None if meant is not None and alone and not _may_be(meant, value) else meant
+
+
+def _may_be(keyword: str, value: Any) -> bool:
+    """Whether a keyword may have such a value, by the specification or an older one: `"not": "text"` is none."""
+    from jsonschema import Draft3Validator, Draft4Validator, Draft202012Validator
+
+    drafts: tuple[Any, ...] = (Draft202012Validator, Draft4Validator, Draft3Validator)
+    known = [draft for draft in drafts if keyword in {*draft.VALIDATORS, *draft.META_SCHEMA["properties"]}]
+    return not known or any(draft(draft.META_SCHEMA).is_valid({keyword: value}) for draft in known)
 
 
 def _make_nullable(schema: dict[str, Any]) -> str:

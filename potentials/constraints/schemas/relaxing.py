@@ -89,7 +89,14 @@ def _leave_out(relaxed: Relaxed, error: str, compile: Compile) -> None:
         _drop(relaxed, lambda key, value: key == "multipleOf" and compile({"multipleOf": value}) is not None)
     elif "are not disjoint" in error:
         # A name that two patterns match obeys both; and what neither matches falls to additionalProperties.
-        _drop(relaxed, lambda key, value: key == "patternProperties" and len(value) > 1, also=_BESIDE)
+        several = any(len(inner.get("patternProperties", ())) > 1 for _, inner in walk(relaxed.schema))
+        _drop(relaxed, lambda key, value: key == "patternProperties" and len(value) > several, also=_BESIDE)
+    elif "min/maxProperties only supported" in error:
+        some = any(_is_uncountable(inner, compile) for _, inner in walk(relaxed.schema))
+        # Where none is by itself, some are together, in an allOf.
+        _drop(
+            relaxed, lambda key, value: key in _SIZES, within=lambda inner: not some or _is_uncountable(inner, compile)
+        )
     else:
         strange = {pattern for pattern in _list_patterns(relaxed.schema) if _is_beyond(pattern, compile)}
         _drop(relaxed, lambda key, value: key == "pattern" and value in strange)
@@ -100,11 +107,28 @@ def _leave_out(relaxed: Relaxed, error: str, compile: Compile) -> None:
 _BESIDE = ("additionalProperties", "unevaluatedProperties")
 
 
-def _drop(relaxed: Relaxed, unwanted: Callable[[str, Any], bool], also: tuple[str, ...] = ()) -> None:
-    """Leave out the unwanted keywords, and `also` these beside them."""
+_SIZES = ("maxProperties", "minProperties")
+
+
+def _is_uncountable(schema: dict[str, Any], compile: Compile) -> bool:
+    """Whether llguidance cannot count the properties of a schema by itself: some may be there or not."""
+    if not any(key in schema for key in _SIZES):
+        return False
+    stub = {key: schema[key] for key in (*_SIZES, "required") if key in schema}
+    error = compile({**stub, "properties": {name: {} for name in schema.get("properties", ())}})
+    return error is not None and "min/maxProperties" in error
+
+
+def _drop(
+    relaxed: Relaxed,
+    unwanted: Callable[[str, Any], bool],
+    also: tuple[str, ...] = (),
+    within: Callable[[dict[str, Any]], bool] = bool,
+) -> None:
+    """Leave out the unwanted keywords within some schemas, and `also` these beside them."""
 
     def change(path: str, schema: dict[str, Any]) -> dict[str, Any]:
-        keys = [key for key, value in schema.items() if unwanted(key, value)]
+        keys = [key for key, value in schema.items() if unwanted(key, value)] if within(schema) else []
         relaxed.dropped.extend(f"{path}/{key}" for key in keys)
         gone = {*keys, *also} if keys else set()
         return {key: value for key, value in schema.items() if key not in gone}

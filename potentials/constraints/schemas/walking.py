@@ -91,16 +91,22 @@ def find_reach(schema: Any) -> int:
 def _find_target(schema: Any, reference: str, named: dict[str, Any]) -> Any:
     """What a reference stands for; nothing if it leads elsewhere."""
     base, _, pointer = reference.partition("#")
-    target = named.get(base, {}) if base else schema
     if pointer and not pointer.startswith("/"):
         return named.get(f"#{pointer}", {})
+    return _look_up(named.get(base, {}) if base else schema, pointer, {})
+
+
+def _look_up(value: Any, pointer: str, otherwise: Any) -> Any:
+    """What stands at a JSON pointer within a value."""
     for part in pointer.split("/")[1:]:
         name = unquote(part).replace("~1", "/").replace("~0", "~")
-        if isinstance(target, list) and name.isdecimal() and int(name) < len(target):
-            target = target[int(name)]
+        if isinstance(value, list) and name.isdecimal() and int(name) < len(value):
+            value = value[int(name)]
+        elif isinstance(value, dict) and name in value:
+            value = value[name]
         else:
-            target = target.get(name, {}) if isinstance(target, dict) else {}
-    return target
+            return otherwise
+    return value
 
 
 def _list_dicts(schema: Any) -> Iterator[dict[str, Any]]:
@@ -123,23 +129,52 @@ _STAYS = {"$defs": 2, "allOf": 2, "anyOf": 2, "definitions": 2, "prefixItems": 2
 """Keywords that masks keep as they stand, and the parts that each has in a JSON pointer."""
 
 
+def walk_all(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What `walk` finds, and the schemas in places that references alone lead to, such as "#/components/schemas/a"."""
+    yield from (places := dict(walk(schema))).items()
+    for lead, target in _list_targets(schema).items():
+        if unquote(lead) not in places:
+            yield from walk(target, unquote(lead))
+
+
+def _list_targets(schema: Any) -> dict[str, Any]:
+    """The schemas of this document that references lead to, by these references."""
+    found, todo = dict[str, Any](), [schema]
+    while todo:
+        for _, inner in walk(todo.pop()):
+            lead = inner.get("$ref")
+            if not isinstance(lead, str) or lead in found or not lead.startswith("#/"):
+                continue
+            if isinstance(target := _look_up(schema, lead, None), dict | bool):
+                found[lead] = target
+                todo.append(target)
+    return found
+
+
 def settle_references(schema: Any) -> Any:
-    """`schema`, in which references into keywords that may be left out or rewritten lead to copies in `$defs`."""
-    places = dict(walk(schema))
-    if any("$id" in inner or "id" in inner for path, inner in places.items() if path != "#"):
+    """`schema`, whose references lead to what stays where it is, and where schemas are looked for.
+
+    References into keywords that may be left out or rewritten, or to places that no keyword leads to, lead to copies
+    in `$defs`.
+    """
+    if any("$id" in inner or "id" in inner for path, inner in walk_all(schema) if path != "#"):
         return schema  # what "#" means there depends on the place
-    references = [inner["$ref"] for inner in places.values() if isinstance(inner.get("$ref"), str)]
-    leads = {each: unquote(each) for each in references if unquote(each) in places and _may_go(unquote(each))}
-    if not leads:
+    places = dict(walk(schema))
+    copies = {
+        lead: target
+        for lead, target in _list_targets(schema).items()
+        if unquote(lead) not in places or _may_go(unquote(lead))
+    }
+    if not copies:
         return schema
-    copies = {f"~{number}": places[lead] for number, lead in enumerate(leads.values())}
-    names = dict(zip(leads, copies, strict=True))
+    names = {lead: f"~{number}" for number, lead in enumerate(copies)}
 
     def change(path: str, inner: dict[str, Any]) -> dict[str, Any]:
         name = names.get(inner["$ref"]) if isinstance(inner.get("$ref"), str) else None
         return inner if name is None else {**inner, "$ref": f"#/$defs/{escape(name)}"}
 
-    return rewrite({**schema, "$defs": {**schema.get("$defs", {}), **copies}}, change)
+    copied = {names[lead]: target for lead, target in copies.items()}
+    return rewrite({**schema, "$defs": {**schema.get("$defs", {}), **copied}}, change)
 
 
 def _may_go(pointer: str) -> bool:
