@@ -24,8 +24,8 @@ from feynkac.models.diffusion.forkable import ForkCheck, check_memory
 from feynkac.models.diffusion.gradients import check_gradients
 from feynkac.models.diffusion.paths import LatentPath
 from feynkac.models.diffusion.pipeline_arguments import check_call, check_kind
-from feynkac.models.diffusion.pipeline_call import PipelineCall
 from feynkac.models.diffusion.pipeline_opening import ask_for, make_arguments, open_call, rehearse, seed_generators
+from feynkac.models.diffusion.pipeline_singly import Call
 from feynkac.models.diffusion.pipeline_source import PipelineSource, Prepared, part_from
 from feynkac.models.diffusion.pipeline_whole import WHOLE, Drawn, hold, read_latents
 from feynkac.models.diffusion.preview import Fit, Preview, preview_of, try_decoder
@@ -247,7 +247,7 @@ class Diffusion:
             call.tell(state)
         return replace(state, prompts=self._prompts)
 
-    def _open(self, sources: list[torch.Generator]) -> tuple[DiffusionSampler, PipelineCall]:
+    def _open(self, sources: list[torch.Generator]) -> tuple[DiffusionSampler, Call]:
         """The sampler of a new call, which stands at the first question of the pipeline."""
         call, question = open_call(self.pipe, self.calls, sources, {"num_inference_steps": self.steps}, self.batch)
         decode = self.decode or decoder_of(self.pipe, {**self.calls[0], **call.size})

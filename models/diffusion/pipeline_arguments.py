@@ -103,19 +103,15 @@ def _repeat_labels(call: Mapping[str, Any], times: int) -> dict[str, Any]:
     return {name: _repeat(name, value, times) if "label" in name else value for name, value in call.items()}
 
 
-def repeat_inputs(pipe: Any, calls: Sequence[Mapping[str, Any]], n: int) -> dict[str, Any]:
+def repeat_inputs(calls: Sequence[Mapping[str, Any]], n: int) -> dict[str, Any] | None:
     """The same for a pipeline that has no count, or does not heed it: prompts, labels, images and videos are repeated.
 
-    Raises ModelError where there is none of these.
+    None where there is none of these.
     """
     each = n // len(calls)
     repeated = [{name: _repeat(name, value, each) for name, value in call.items()} for call in calls]
     if all(more[name] is value for call, more in zip(calls, repeated, strict=True) for name, value in call.items()):
-        prompts = "its prompt" if len(calls) == 1 else f"{len(calls)} prompts"
-        raise ModelError(
-            f"{type(pipe).__name__} cannot make several images of {prompts} in one call: it has none of {COUNTS}, and "
-            "no prompt, label, image or video was given that could be repeated"
-        )
+        return None
     return _merge(repeated, joined=True)
 
 

@@ -16,6 +16,7 @@ from feynkac.base.numbers import as_real
 from feynkac.models.diffusion.pipeline_arguments import count_samples, counts, list_parameters, repeat_inputs
 from feynkac.models.diffusion.pipeline_call import PipelineCall
 from feynkac.models.diffusion.pipeline_copy import Question
+from feynkac.models.diffusion.pipeline_singly import Call, SingleCalls
 from feynkac.models.diffusion.scheduler_trial import Tried
 from feynkac.models.diffusion.schedulers import check_times, own_options, schedule_of, set_timesteps
 
@@ -73,14 +74,21 @@ def ask_for(pipe: Any) -> str | None:
 
 def make_arguments(
     pipe: Any, calls: Sequence[Mapping[str, Any]], n: int, options: Mapping[str, Any], repeat: bool = False
-) -> dict[str, Any]:
-    """The arguments of one call for `n` samples. Raises ArgumentError for an `n` that the problems cannot share."""
+) -> dict[str, Any] | None:
+    """The arguments of one call for `n` samples; None where the pipeline has no count and nothing can be repeated.
+
+    Raises ArgumentError for an `n` that the problems cannot share, and for problems that cannot be one call.
+    """
     if n % len(calls):
         raise ArgumentError(f"{n} particles for {len(calls)} prompts; give each the same number")
     repeat = repeat or not counts(pipe, calls)
-    arguments = (repeat_inputs if repeat else count_samples)(pipe, calls, n)
+    arguments = repeat_inputs(calls, n) if repeat else count_samples(pipe, calls, n)
+    return None if arguments is None else arguments | dict(options) | _ask(pipe)
+
+
+def _ask(pipe: Any) -> dict[str, str]:
     asked = ask_for(pipe)
-    return arguments | dict(options) | ({} if asked is None else {"output_type": asked})
+    return {} if asked is None else {"output_type": asked}
 
 
 def open_call(
@@ -89,43 +97,59 @@ def open_call(
     sources: Sequence[torch.Generator],
     options: Mapping[str, Any],
     batch: int | None = None,
-) -> tuple[PipelineCall, Question]:
+) -> tuple[Call, Question]:
     """A call for all particles at its first question, each with its own generator, `batch` at a time in its networks.
 
-    Some pipelines have a count of samples that they do not heed: then their inputs are repeated instead. Raises
-    ModelError for what the pipeline raises, and where it makes another number of latents.
+    Some pipelines have a count of samples that they do not heed: then their inputs are repeated instead. Those that
+    make one sample in a call, whatever they are given, are called for each particle. Raises ModelError for what the
+    pipeline raises, and where it makes another number of latents.
     """
     n, options = len(sources), {**options, "generator": list(sources)}
-    found, question, error = _try_call(pipe, make_arguments(pipe, calls, n, options), n, batch)
-    if found is not None:
-        return found
-    for source in sources:
-        source.manual_seed(source.initial_seed())
-    try:
-        repeated = make_arguments(pipe, calls, n, options, repeat=True)
-    except ModelError:
-        repeated = None
-    if repeated is not None:
-        found, _, other = _try_call(pipe, repeated, n, batch)
+    for repeat in (False, True):
+        for source in sources:
+            source.manual_seed(source.initial_seed())
+        arguments = make_arguments(pipe, calls, n, options, repeat)
+        found = None if arguments is None else _try_call(pipe, arguments, n, batch)[0]
         if found is not None:
             return found
-        error = other if error is not None and "generators" in str(error) else error
-    if error is not None:
-        _check_strength(calls, options["num_inference_steps"], error)
-        raise error
-    if question is None:
-        raise ModelError(f"{type(pipe).__name__} never calls the step of its scheduler")
-    raise ModelError(f"the pipeline made {len(question.x)} latents for {n} particles; give it one prompt")
+    return _open_singly(pipe, calls, sources, options, batch)
 
 
-def _check_strength(calls: Sequence[Mapping[str, Any]], steps: int, error: ModelError) -> None:
+def _open_singly(
+    pipe: Any,
+    calls: Sequence[Mapping[str, Any]],
+    sources: Sequence[torch.Generator],
+    options: Mapping[str, Any],
+    batch: int | None,
+) -> tuple[SingleCalls, Question]:
+    """A call for each particle, as `calls` were given; what the first one raises is what there is to say."""
+    each, opened = len(sources) // len(calls), list[PipelineCall]()
+    for row, source in enumerate(sources):
+        source.manual_seed(source.initial_seed())
+        given = {**calls[row // each], **options, **_ask(pipe), "generator": source}
+        found, question, error = _try_call(pipe, given, 1, batch)
+        if error is not None or question is None:
+            _check_strength(calls, options["num_inference_steps"], error)
+        if error is not None:
+            raise error
+        if question is None:
+            raise ModelError(f"{type(pipe).__name__} never calls the step of its scheduler")
+        if found is None:
+            raise ModelError(f"the pipeline made {len(question.x)} latents for 1 particle; give it one prompt")
+        opened.append(found[0])
+    call = SingleCalls(opened)
+    assert call.question is not None
+    return call, call.question
+
+
+def _check_strength(calls: Sequence[Mapping[str, Any]], steps: int, error: ModelError | None) -> None:
     """Raises ArgumentError where a picture is to be changed by so little that no step is left."""
     strength = as_real(calls[0].get("strength"))
     if strength is not None and strength >= 0.0 and int(steps * strength) < 1:
         raise ArgumentError(
             f"strength={strength:g} leaves none of the {steps} steps, so that nothing would be drawn; give a strength "
             f"of at least 1/{steps}, or more steps"
-        ) from error.__cause__
+        ) from (None if error is None else error.__cause__)
 
 
 def _try_call(

@@ -18,8 +18,8 @@ from feynkac.models.diffusion.decoding import raise_precision
 from feynkac.models.diffusion.forkable import Twins
 from feynkac.models.diffusion.gradients import Pull, pull_back, require_graph
 from feynkac.models.diffusion.paths import LatentPath
-from feynkac.models.diffusion.pipeline_call import PipelineCall
 from feynkac.models.diffusion.pipeline_copy import Question
+from feynkac.models.diffusion.pipeline_singly import Call
 from feynkac.models.diffusion.pipeline_whole import read_latents
 from feynkac.models.diffusion.proposals import BASE, Proposal, keeps_graph
 from feynkac.models.diffusion.saving import load_generators, save_generators
@@ -47,7 +47,7 @@ class PipelineSource:
 
     def __init__(
         self,
-        call: PipelineCall,
+        call: Call,
         problems: int,
         generators: Sequence[torch.Generator],
         eta: float | None,

@@ -9,12 +9,14 @@ from test_pipeline import bright, clip, clip_tokenizer, last_of, plain_noise, t5
 
 import feynkac as fk
 from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.models import diffusion as fd
 
 diffusers = pytest.importorskip("diffusers")
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
 STEPS = 3
+REWARD = fk.reward(bright, 200.0, batch=True)
 SIZE = {"height": 16, "width": 16}
 
 
@@ -160,14 +162,77 @@ def test_problems_whose_inputs_are_repeated_are_the_problems_alone(name):
     assert abs(both[0].log_evidence - alone.log_evidence) < 1e-2 and both[0].log_evidence != both[1].log_evidence
 
 
-def test_a_pipeline_with_neither_a_count_nor_inputs_says_so():
-    class Bare(diffusers.DDIMPipeline):
-        def __call__(self, num_inference_steps=4, generator=None):
-            return super().__call__(1, generator, num_inference_steps=num_inference_steps)
+class OneByOne(diffusers.DDIMPipeline):
+    """Makes one sample in a call, and returns it as `kind`."""
 
-    pipe = Bare(unet(), diffusers.DDIMScheduler())
-    with pytest.raises(ModelError, match="Bare cannot make several images of its prompt in one call: it has none of"):
-        fk.steer(fk.Diffusion.from_pipeline(pipe, 4), particles=2)
+    kind = torch.as_tensor
+
+    def __call__(self, num_inference_steps=4, generator=None):
+        if isinstance(generator, list):
+            raise ValueError("a list of generators is not supported")
+        made = super().__call__(1, generator, 1.0, num_inference_steps, output_type="np", return_dict=False)
+        return (type(self).kind(made[0]),)
+
+
+class Lists(OneByOne):
+    kind = list
+
+
+class Arrays(OneByOne):
+    kind = np.asarray
+
+
+@pytest.mark.parametrize("cls", [OneByOne, Lists, Arrays])
+@pytest.mark.parametrize("algorithm", ["smc", "importance"])
+def test_a_pipeline_that_makes_one_sample_in_a_call_is_called_for_each_particle(cls, algorithm):
+    torch.manual_seed(0)
+    pipe = cls(unet(), diffusers.DDIMScheduler())
+    pipe.set_progress_bar_config(disable=True)
+    model = fk.Diffusion.from_pipeline(pipe, STEPS)
+    mine = fk.steer(model, fk.reward(bright, 0.0, batch=True), particles=3, seed=0, algorithm=algorithm)
+    noise = plain_noise(3)
+    theirs = [torch.as_tensor(np.asarray(pipe(STEPS, each)[0]))[0].permute(2, 0, 1) for each in noise]
+    assert torch.allclose(torch.stack(list(mine.samples)), torch.stack(theirs), atol=1e-6)
+    assert mine.log_evidence == 0.0
+
+
+def test_calls_for_one_particle_each_weigh_as_one_call_for_all():
+    torch.manual_seed(0)
+    network, noise = unet(), diffusers.DDIMScheduler()
+    reward = fk.reward(bright, 2000.0, batch=True)
+    options = {"particles": 4, "seed": 0, "ess_threshold": 0.999}
+    pipes = diffusers.DDIMPipeline(network, noise), OneByOne(network, noise)
+    one, each = (fk.steer(fk.Diffusion.from_pipeline(pipe, STEPS), reward, **options) for pipe in pipes)
+    assert each.history.resampled == one.history.resampled != []
+    assert abs(each.log_evidence - one.log_evidence) < 1e-3 * abs(one.log_evidence)
+
+
+def test_gradients_go_through_calls_for_one_particle_each():
+    torch.manual_seed(0)
+    network, noise = unet(), diffusers.DDIMScheduler()
+    pipes = diffusers.DDIMPipeline(network, noise), OneByOne(network, noise)
+    guided = fd.Guided(REWARD, through="denoiser")
+    models = [fk.Diffusion.from_pipeline(pipe, STEPS, proposal=guided) for pipe in pipes]
+    one, each = (fk.steer(model, REWARD, particles=3, seed=0) for model in models)
+    assert abs(each.log_evidence - one.log_evidence) < 1e-3
+
+
+def test_a_run_of_one_call_for_each_particle_is_taken_up_again(tmp_path):
+    torch.manual_seed(0)
+    model = fk.Diffusion.from_pipeline(OneByOne(unet(), diffusers.DDIMScheduler()), STEPS)
+    file, options = tmp_path / "run", {"particles": 3, "seed": 0}
+    whole = fk.steer(model, REWARD, **options)
+    for step in fk.stream(model, REWARD, checkpoint=file, **options):
+        if step.t == 1:
+            break
+    assert fk.resume(file, model, REWARD).log_evidence == whole.log_evidence
+
+
+def test_problems_of_one_call_for_each_particle_are_the_problems_alone():
+    torch.manual_seed(0)
+    model = fk.Diffusion.from_pipeline(OneByOne(unet(), diffusers.DDIMScheduler()), STEPS)
+    both = fk.steer([model, model], REWARD, particles=2, seed=0)
+    assert both[0].log_evidence == fk.steer(model, REWARD, particles=2, seed=0).log_evidence != both[1].log_evidence
 
 
 def test_the_error_is_that_of_the_pipeline_where_repeating_does_not_help():
