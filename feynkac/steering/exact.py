@@ -17,6 +17,7 @@ from feynkac.results.history import History
 from feynkac.results.result import Result
 from feynkac.smc.budgets import Spending
 from feynkac.smc.checks import call, check_log_weights, name_of
+from feynkac.smc.observers import close_after
 from feynkac.smc.progress import Progress
 from feynkac.smc.weights import effective_sample_size, log_sum_exp
 from feynkac.steering.exclusions import find_contradiction
@@ -72,16 +73,17 @@ class Exact:
         return self.has_particles and all(result.complete for result in self._results)
 
     def advance(self, control: Control) -> Iterator[None]:
-        """Solve one problem after the other; there are no steps to observe. Raises ArgumentError for one too large."""
+        """Solve one problem after the other; observers see none, and are closed.
+
+        Raises ArgumentError for one too large.
+        """
         bar = control.make_bar(None, "history")
-        try:
+        with close_after(*control.observers, bar):
             for model in self._models:
                 self._results.append(self._solve(model, control.spending, bar))
                 yield
                 if control.spending.is_over():
                     return
-        finally:
-            bar.close()
 
     def look(self, g: int) -> None:
         """None: there is no population on its way."""

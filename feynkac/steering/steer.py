@@ -66,7 +66,8 @@ def steer(
       notebook, in the main thread.
     - `on_death`: "raise" raises AllParticlesDied if every particle has weight zero, before the run where no text meets
       some constraints at once and that is soon found out; "return" gives the dead Result.
-    - `observers`: called with every `smc.engine.Step`; one that returns True ends the run there.
+    - `observers`: called with every `smc.engine.Step`; one that returns True ends the run there. However the run ends,
+      their `close()` is called, of those that have one.
     - `budget`: `fk.Budget(seconds=, tokens=, calls=)`, at whose first limit the run ends.
     - `executor`: where islands and problems run, as `fk.RayExecutor(...)` on many machines; None is here, in one batch.
       Problems have the random numbers that they have without one, islands other ones (see
@@ -101,7 +102,7 @@ def steer(
     - "exact" samples nothing: it lists every text that the constraints allow, each spelling by itself, with its weight,
       so that posterior and evidence have no noise (what is left out has less than 2e-8 of the evidence). For
       prompts of language models under finite constraints of some thousand prefixes, such as `choices`; ArgumentError
-      for more. `particles`, `islands`, `seed` and `observers` mean nothing here.
+      for more. `particles`, `islands` and `seed` mean nothing here; `observers` see no step, and are closed.
 
     Ctrl-C ends the run and returns the particles there are, of "gibbs" the finished sweeps (`Result.complete` is then
     False). So do a budget that is used up, of "exact" with the texts found, and a server that is lost on the way

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import weakref
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ArgumentError, ModelError, ModelLost, quote
@@ -28,6 +31,8 @@ _IDLE = 1.0
 """Seconds after which a connection is not used again: servers close those that idle, some after two."""
 _LONGEST_PAUSE = 60.0
 _LONGEST_SAID = 500
+_LEFT_BEHIND: list[Any] = []
+"""What a parent process has opened: a forked one must neither use nor close its connections."""
 
 
 class Refused(ModelError):
@@ -58,6 +63,8 @@ class Client:
         self._jitter = random.Random()
         self._lock = threading.Lock()
         self._opened: httpx2.Client | None = None
+        self._owner = os.getpid()
+        """The process that has opened it."""
         self._closes: weakref.finalize[Any, Any] | None = None
         """Closes what is open, at the latest when this client is gone."""
 
@@ -80,14 +87,26 @@ class Client:
         halt = threading.Event()
         if len(bodies) < 2:
             return [self._request("POST", path, body, not draws, halt) for body in bodies]
-        pool = ThreadPoolExecutor(min(self._concurrency, len(bodies)), thread_name_prefix="feynkac served")
+        sent = [Future[Any]() for _ in bodies]
+        waiting = deque(zip(sent, bodies, strict=True))
+
+        def work() -> None:
+            with suppress(IndexError):  # nothing waits any more
+                while not halt.is_set():
+                    future, body = waiting.popleft()
+                    try:
+                        future.set_result(self._request("POST", path, body, not draws, halt))
+                    except BaseException as failure:  # raised by whoever waits
+                        future.set_exception(failure)
+
         try:
-            sent = [pool.submit(self._request, "POST", path, body, not draws, halt) for body in bodies]
+            for _ in range(min(self._concurrency, len(bodies))):
+                # A request that was given up keeps no process from ending, as the threads of an executor would.
+                threading.Thread(target=work, name="feynkac served", daemon=True).start()
             failed = [each for each in wait(sent, return_when=FIRST_EXCEPTION).done if each.exception()]
             return [each.result() for each in failed or sent]
         finally:  # also where whoever waits is interrupted
             halt.set()
-            pool.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
         """Close the connections; the next request opens new ones."""
@@ -147,9 +166,12 @@ class Client:
 
     def _open(self) -> httpx2.Client:
         with self._lock:
+            if self._opened is not None and self._owner != os.getpid():
+                self._leave_behind()
             if self._opened is None:
                 import httpx2
 
+                self._owner = os.getpid()
                 self._opened = httpx2.Client(
                     headers={} if self._key is None else {"Authorization": f"Bearer {self._key}"},
                     timeout=httpx2.Timeout(self._timeout, connect=min(self._timeout, 10.0), pool=None),
@@ -157,6 +179,13 @@ class Client:
                 )
                 self._closes = weakref.finalize(self, self._opened.close)
             return self._opened
+
+    def _leave_behind(self) -> None:
+        """Let go of what a parent process has opened, as it is."""
+        if self._closes is not None:
+            self._closes.detach()
+        _LEFT_BEHIND.append(self._opened)
+        self._opened = self._closes = None
 
 
 def _read_url(base_url: Any) -> str:

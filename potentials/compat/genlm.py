@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Awaitable, Callable, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from feynkac.base.capabilities import Tokenised, require
 from feynkac.base.contract import LogW, Rows, State
+from feynkac.base.coroutines import start_coroutine
 from feynkac.base.errors import ArgumentError, PotentialError, quote
 from feynkac.potentials.base import Factor
 
@@ -166,12 +165,10 @@ def _run(coroutine: Callable[..., Awaitable[Any]], contexts: Sequence[Any]) -> l
     async def gather() -> list[Any]:
         return list(await asyncio.gather(*[coroutine(list(context)) for context in contexts]))
 
-    return asyncio.run_coroutine_threadsafe(gather(), _open_loop()).result() if contexts else []
-
-
-@cache
-def _open_loop() -> asyncio.AbstractEventLoop:
-    """One event loop on one thread, for all potentials: what they keep of it stays valid."""
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, daemon=True, name="feynkac-genlm").start()
-    return loop
+    if not contexts:
+        return []
+    future = start_coroutine(gather, ())
+    try:
+        return future.result()
+    finally:  # also where whoever waits is interrupted
+        future.cancel()

@@ -11,10 +11,10 @@ from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
+from feynkac.base.coroutines import check_loop, start_coroutine
 from feynkac.base.errors import ArgumentError, quote
 from feynkac.base.numbers import read_seconds, read_whole
 from feynkac.base.words import is_word
-from feynkac.potentials.rewards.loop import check_loop, start_coroutine
 from feynkac.smc.checks import FAULTS
 
 OnError: TypeAlias = Literal["raise", "kill", "retry"]

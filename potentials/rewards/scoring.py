@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from feynkac.base.capabilities import Remembers, TellsProblems, has, require
 from feynkac.base.contract import Rows
+from feynkac.base.coroutines import Blocked
 from feynkac.base.errors import PotentialError, is_out_of_memory, quote
 from feynkac.base.numbers import take_only
 from feynkac.base.problems import Problem
 from feynkac.potentials.rewards.calling import Calls, Failed
-from feynkac.potentials.rewards.loop import Blocked
 from feynkac.potentials.rewards.parts import ask_in_parts
 from feynkac.potentials.rewards.values import Convert, Place, convert_batch, convert_one, read_number
 from feynkac.smc.checks import FAULTS

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 import feynkac as fk
-from feynkac.base.errors import ArgumentError, PotentialError
+from feynkac.base.errors import ArgumentError, ConstraintError, PotentialError
 from feynkac.base.masks import unpack
 from feynkac.base.vocabulary import Vocabulary
 from feynkac.potentials import parser
 from feynkac.potentials.constraints.parsers import automaton as parsed
+from tests.interrupts import Interrupt
 
 BRACKETS = Vocabulary((b"(", b")", b"()", b"))", b"a", b"", b"(("), (5,))
 
@@ -87,6 +88,48 @@ def test_what_is_forgotten_is_found_again(explore: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr(parsed, "_ROWS", 1)
     for kind in ("functions", "states without a hash"):
         explore(PARSERS[kind]().automaton(BRACKETS), BRACKETS).check(closes, depth=3)
+
+
+def test_states_that_particles_have_left_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parsed, "_MOVES", 20)
+    monkeypatch.setattr(parsed, "_HELD", 10)
+    vocabulary, one, two = Vocabulary((b"a", b"b", b""), (2,)), np.array([0]), np.array([0, 0])
+    numbers = parser(lambda state, byte: state + byte, start=b"", accepts=lambda state: True, timeout=None).automaton(
+        vocabulary
+    )
+    states = [one]
+    for _ in range(60):
+        states.append(numbers.advance(states[-1], one))
+        assert numbers.masks(states[-1]).any()
+        assert (numbers.advance(np.array([0, states[-1][0]]), two) >= 0).all()  # the start is never forgotten
+        numbering = numbers._numbering
+        assert max(map(len, (numbering._states, numbering._texts, numbering._numbers, numbering._accepts))) <= 40
+    assert numbering._states[int(states[-1][0])] == b"a" * 60
+    with pytest.raises(ConstraintError, match="older than 10 others; run fewer particles"):
+        numbers.advance(states[5], one)
+
+
+def test_an_interrupt_behind_any_call_leaves_the_numbers_of_states_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parsed, "_MOVES", 6)
+
+    def walk(automaton: Any) -> list[Any]:
+        told, states = [], np.array([0])
+        for token in (0, 0, 1, 6, 3):
+            told.append((automaton.masks(states).tolist(), automaton.accepts(states).tolist()))
+            states = automaton.advance(states, np.array([token]))
+        return [*told, (states >= 0).tolist()]
+
+    def make() -> Any:
+        return parser(Functions(), timeout=None).automaton(BRACKETS)
+
+    whole, file = make(), "parsers/automaton.py"
+    counting = Interrupt(None, file)
+    wanted = counting.run(lambda: walk(whole))
+    for at in range(0, counting.calls, 3):
+        automaton = make()
+        with pytest.raises(KeyboardInterrupt):
+            Interrupt(at, file).run(lambda automaton=automaton: walk(automaton))
+        assert walk(automaton) == wanted, f"interrupted behind call {at}"
 
 
 def test_a_parser_without_accepts_accepts_wherever_it_is(explore: Any) -> None:

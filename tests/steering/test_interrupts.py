@@ -167,13 +167,13 @@ def test_an_interrupt_while_a_step_is_recorded_leaves_all_of_it_or_nothing(tiny_
 
 
 def test_ctrl_c_while_the_loop_of_coroutines_starts_leaves_none_that_does_not_run(tiny_lm, monkeypatch) -> None:
-    from feynkac.potentials.rewards import loop
+    from feynkac.base import coroutines
 
     async def score(text: str) -> float:
         return 0.5 * text.count("b")
 
     task = tiny_lm(eos=()).prompt("a", max_tokens=3)
-    monkeypatch.setattr(loop, "_loops", {})
+    monkeypatch.setattr(coroutines, "_loops", {})
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", press)
         with pytest.raises(KeyboardInterrupt):

@@ -146,6 +146,28 @@ def test_an_observer_can_end_the_run(tiny_lm) -> None:
     assert not result.complete and len(result.history.ess) == 2
 
 
+@pytest.mark.parametrize("algorithm", ["smc", "optimal", "importance", "best_of_n", "beam", "gibbs", "exact"])
+def test_every_algorithm_closes_its_observers_once_however_it_ends(tiny_lm, algorithm) -> None:
+    class Watch:
+        closed = 0
+
+        def __call__(self, step: object) -> None:
+            pass
+
+        def close(self) -> None:
+            self.closed += 1
+
+    def fail(text: str) -> float:
+        raise RuntimeError(text)
+
+    watch, task = Watch(), tiny_lm().prompt("a", max_tokens=2)
+    fk.steer(task, fk.regex("[ab]*"), algorithm=algorithm, particles=4, seed=0, observers=[watch])
+    assert watch.closed == 1
+    with pytest.raises(fk.PotentialError):
+        fk.steer(task, fk.reward(fail), algorithm=algorithm, particles=4, seed=0, observers=[watch])
+    assert watch.closed == 2
+
+
 def test_a_failing_reward_names_itself_and_hands_over_the_particles(tiny_lm) -> None:
     def fussy(text: str) -> float:
         if len(text) == 3:

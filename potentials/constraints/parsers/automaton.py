@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from feynkac.base.errors import ConstraintError
 from feynkac.base.masks import States, TokenMask, pack
 from feynkac.potentials.constraints.parsers.calling import Caller
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from feynkac.potentials.constraints.automata.trie import Trie
 
 _MOVES = 1 << 18  # moves remembered: some 40 MB, and what the user's states take
+_HELD = 1 << 18  # states kept that particles may stand in, or as many as one call has
 _ROWS = 4096  # masks remembered: 25 MB for a vocabulary of 49,152 tokens
 _TOLD = 40  # bytes of the text behind which something went wrong
 _ONE = [bytes([byte]) for byte in range(256)]
@@ -34,7 +36,10 @@ def _freeze(state: Any) -> Any:
 
 
 class Numbering:
-    """The states of a parser as integers from 0, the start: equal ones are one, those without a hash are all apart."""
+    """The states of a parser as integers from 0, the start: equal ones are one, those without a hash are all apart.
+
+    No number is given twice. Raises ConstraintError where a state is asked about that is older than 262,144 others.
+    """
 
     def __init__(self, caller: Caller, start: Any) -> None:
         self._caller = caller
@@ -43,13 +48,19 @@ class Numbering:
         self._numbers: dict[Any, int] = {}
         self._moves: dict[int, int] = {}
         self._accepts: dict[int, bool] = {}
-        self._held: set[int] = set()
+        self._held: OrderedDict[int, None] = OrderedDict()
+        """The states that particles may stand in; those that were asked for last stand at the end."""
         self._next = 0
-        self.hold([self._number(start, b"")])
+        self._number(start, b"")
 
     def hold(self, numbers: list[int]) -> None:
-        """Keep these states for good: particles may stand in them."""
-        self._held.update(numbers)
+        """Keep these states longer than those held before: particles stand in them."""
+        for number in numbers:
+            if number:  # the start is kept for good
+                self._held[number] = None
+                self._held.move_to_end(number)
+        while len(self._held) > max(_HELD, len(numbers)):
+            self._held.popitem(last=False)
 
     def follow(self, numbers: NDArray[np.int64], bytes_: NDArray[np.uint8]) -> NDArray[np.int64]:
         """(K,) the states after one byte each; -1 where there is none."""
@@ -63,7 +74,7 @@ class Numbering:
     def accepts(self, numbers: list[int]) -> list[bool]:
         """Whether a text may end in each state."""
         if new := [number for number in dict.fromkeys(numbers) if number not in self._accepts]:
-            answers = self._caller.accepts([self._states[n] for n in new], [self._texts[n] for n in new])
+            answers = self._caller.accepts(*self._find(new))
             self._accepts.update(zip(new, answers, strict=True))
         return [self._accepts[number] for number in numbers]
 
@@ -72,26 +83,42 @@ class Numbering:
         if len(self._moves) < _MOVES:
             return
         self._moves.clear()
+        # In this order: an interrupt leaves no way to a state that is gone.
+        self._numbers = {key: n for key, n in self._numbers.items() if not n or n in self._held}
         for table in (self._states, self._texts, self._accepts):
-            for number in [number for number in table if number not in self._held]:
+            for number in [number for number in table if number and number not in self._held]:
                 del table[number]
-        self._numbers = {key: n for key, n in self._numbers.items() if n in self._held}
 
     def _explore(self, keys: list[int]) -> None:
         origins, bytes_ = [key >> 8 for key in keys], [_ONE[key & 255] for key in keys]
-        texts = [self._texts[origin] for origin in origins]
-        found = self._caller.advance([self._states[origin] for origin in origins], bytes_, texts)
+        states, texts = self._find(origins)
+        found = self._caller.advance(states, bytes_, texts)
         for key, state, text, byte in zip(keys, found, texts, bytes_, strict=True):
             self._moves[key] = -1 if state is None else self._number(state, (text + byte)[-_TOLD:])
 
+    def _find(self, numbers: list[int]) -> tuple[list[Any], list[bytes]]:
+        """The states of `numbers`, and the texts that led there."""
+        try:
+            return [self._states[number] for number in numbers], [self._texts[number] for number in numbers]
+        except KeyError:
+            said = f"'{self._caller.name}': a particle's state is older than {_HELD} others"
+            raise ConstraintError(f"{said}; run fewer particles at a time") from None
+
     def _number(self, state: Any, text: bytes) -> int:
         try:
-            number = self._numbers.setdefault(_freeze(state), self._next)
+            key = _freeze(state)
+            known = self._numbers.get(key)
         except (TypeError, RecursionError):  # of what has no hash, and of lists that hold themselves
-            number = self._next
-        if number == self._next:
-            self._states[number], self._texts[number] = state, text
-            self._next += 1
+            return self._add(state, text)
+        if known is None:
+            # Last, so that an interrupt leaves no number that two states have, nor one without a state.
+            self._numbers[key] = known = self._add(state, text)
+        return known
+
+    def _add(self, state: Any, text: bytes) -> int:
+        number = self._next
+        self._next += 1
+        self._states[number], self._texts[number] = state, text
         return number
 
 
@@ -114,9 +141,10 @@ class ParserAutomaton:
 
     def masks(self, states: States) -> TokenMask:
         """(U, ceil(V / 32)) allowed next tokens, the end-of-sequence tokens among them where the parser accepts."""
-        masks = np.zeros((len(states), len(self._eos)), dtype=np.uint32)
+        masks, going = np.zeros((len(states), len(self._eos)), dtype=np.uint32), np.flatnonzero(states >= 0)
         with self._lock:
-            for i in np.flatnonzero(states >= 0).tolist():
+            self._numbering.hold(states[going].tolist())
+            for i in going.tolist():
                 masks[i] = self._find_row(int(states[i]))
         masks[self.accepts(states)] |= self._eos
         return masks

@@ -5,7 +5,10 @@ from __future__ import annotations
 import copy
 import gc
 import math
+import os
 import pickle
+import subprocess
+import sys
 import threading
 import weakref
 
@@ -597,6 +600,45 @@ def test_a_missing_package_is_named(monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "httpx2", None)
     with pytest.raises(fk.FeynkacError, match=r"pip install 'feynkac\[served\]'"):
         fk.ServedLM("http://localhost:1", "tiny")
+
+
+def test_a_forked_process_leaves_the_connections_of_its_parent_alone(serve, monkeypatch) -> None:
+    """On one connection both would read what the other has asked for."""
+    _, lm = serve()
+    fk.steer(write(lm, 1), particles=1, seed=0)
+    of_parent = lm.source.client._open()
+    assert lm.source.client._open() is of_parent
+    monkeypatch.setattr(os, "getpid", lambda: -1)
+    fk.steer(write(lm, 1), particles=1, seed=0)
+    gc.collect()
+    assert lm.source.client._open() is not of_parent and not of_parent.is_closed
+
+
+GIVEN_UP = """
+import signal, socket, threading, time
+from feynkac.models.served.client import Client
+
+server = socket.create_server(("127.0.0.1", 0))
+
+def press():
+    come = [server.accept()[0] for _ in range(2)]  # and never answered
+    assert all(each.recv(1) for each in come)
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    threading.Event().wait()
+
+threading.Thread(target=press, daemon=True).start()
+options = {"api_key": None, "timeout": 3600.0, "retries": 0, "pause": 0.0, "concurrency": 4}
+client = Client(f"http://127.0.0.1:{server.getsockname()[1]}", **options)
+try:
+    client.post_all("completions", [{}, {}], draws=True)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_a_request_that_was_given_up_keeps_no_process_from_ending() -> None:
+    found = subprocess.run([sys.executable, "-c", GIVEN_UP], capture_output=True, text=True, timeout=30, check=False)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "interrupted\n", "")
 
 
 def test_connections_that_were_closed_are_freed_while_the_model_goes_on(serve) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings, strategies as st
+from numba import config
 
 from feynkac.base.errors import ModelError
 from feynkac.base.masks import pack
@@ -196,6 +197,9 @@ def test_masks_of_another_vocabulary_are_refused_before_they_are_read() -> None:
             draw(logits, pack(allowed), scale, law, np.array(context), np.zeros(1))
 
 
+@pytest.mark.skipif(
+    bool(config.BOUNDSCHECK) or config.NUMBA_NUM_THREADS == 1, reason="there all loops run without threads"
+)
 def test_the_same_loops_run_without_threads(monkeypatch) -> None:
     logits, allowed, scale = cases(8)
     arguments = (torch.from_numpy(logits), pack(allowed), scale, np.arange(len(logits)), np.full(len(logits), 0.7))

@@ -1,4 +1,4 @@
-"""One event loop in a thread of our own, where the coroutines of all rewards run.
+"""One event loop in a thread of our own, where the coroutines of users run, those of all rewards among them.
 
 It lasts as long as the process, since what coroutines share (a client, a semaphore) belongs to the loop that first ran
 it. It is another one than any that the caller may be running in, as a notebook or a server does.
@@ -58,19 +58,21 @@ def _find_loop() -> asyncio.AbstractEventLoop:
         loop = _loops.get(os.getpid())
         if loop is None:
             loop = asyncio.new_event_loop()
-            thread = threading.Thread(target=loop.run_forever, name="feynkac rewards", daemon=True)
+            thread = threading.Thread(target=loop.run_forever, name="feynkac coroutines", daemon=True)
             try:
                 thread.start()
             except BaseException:
                 if not thread.is_alive():
                     loop.close()
                 raise
-            atexit.register(_stop, loop, thread)
+            atexit.register(_stop, os.getpid(), loop, thread)
             _loops[os.getpid()] = loop  # only now: one that an interrupt kept from starting would never answer
         return loop
 
 
-def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+def _stop(process: int, loop: asyncio.AbstractEventLoop, thread: threading.Thread) -> None:
+    if process != os.getpid():  # a forked child ends, and must leave its parent's loop alone
+        return
     loop.call_soon_threadsafe(loop.stop)
     thread.join(1.0)
     if not thread.is_alive():
