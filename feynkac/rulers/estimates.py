@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from feynkac.base.contract import LogW
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import as_real
+from feynkac.base.numbers import as_real, hold_the_same
 from feynkac.smc.student import student_quantile
 from feynkac.smc.weights import effective_sample_size, log_sum_exp, normalise
 
@@ -31,6 +31,12 @@ class Estimate:
     """Its standard error; nan where nothing tells."""
     parts: int
     """The independent parts whose spread the error is."""
+
+    def __eq__(self, other: object) -> bool:
+        return hold_the_same(self, other)
+
+    def __hash__(self) -> int:
+        return hash((self.value, self.se, self.parts))
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
         """Between these two it is with probability `confidence`, by Student's t for the parts. Raises ArgumentError."""

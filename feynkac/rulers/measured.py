@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from feynkac.base.errors import ArgumentError, quote
-from feynkac.base.numbers import read_flag, read_limit, read_whole
+from feynkac.base.numbers import hold_the_same, read_flag, read_limit, read_whole
 from feynkac.base.paths import read_path
 from feynkac.base.writing import write_atomically
 from feynkac.results.files import map_numbers, read_number, write_number
@@ -52,6 +52,11 @@ class Measured:
     warnings: list[str] = field(default_factory=list)
     died: bool = False
     """Whether all particles died, so that nothing is known."""
+
+    def __eq__(self, other: object) -> bool:
+        return hold_the_same(self, other)
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]  # it holds lists
 
 
 def make_dead(name: Any, why: str) -> Measured:

@@ -17,6 +17,7 @@ from feynkac.base.numbers import as_real, read_whole
 
 _LONGEST, _MOST = 1e6, 1 << 40
 """Seconds, and MiB or bytes, above which a limit is none."""
+_KIND = "object type name: "
 _ALONE = ["-I", "-B", "-X", "utf8"]
 # The child lowers its own limits, in a fresh interpreter that then becomes the program: what a process with threads
 # runs between fork and exec may hang. A hard limit that was lowered cannot be raised again, and outlives exec.
@@ -82,7 +83,7 @@ def run_python(code: str, *, timeout: float = 5.0, memory: int = 512, output: in
             status = _wait(command, folder, timeout, out, err)
         said = complaint.read_bytes().decode("utf-8", "replace").split("\n")
         shown = printed.read_bytes()
-    last = next((line for line in reversed(said) if line.strip()), "")
+    last = _find_complaint(said)
     if status is None:
         last = f"it took more than {timeout:g} s"
     elif status and len(shown) >= output:
@@ -90,6 +91,13 @@ def run_python(code: str, *, timeout: float = 5.0, memory: int = 512, output: in
     elif status < 0:
         last = signal.strsignal(-status) or f"signal {-status}"
     return Ran(shown.decode("utf-8", "replace"), (last or f"exit status {status}") if status != 0 else "")
+
+
+def _find_complaint(said: list[str]) -> str:
+    """The last line; or the kind of an error of which Python had no memory left to say more."""
+    last = next((line for line in reversed(said) if line.strip()), "")
+    kinds = [line.removeprefix(_KIND) for line in said if line.startswith(_KIND)]
+    return kinds[-1] if kinds and last == "lost sys.stderr" else last
 
 
 def _wait(command: list[str], folder: str, timeout: float, out: IO[bytes], err: IO[bytes]) -> int | None:

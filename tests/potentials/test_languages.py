@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import sqlite3
 import warnings
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,8 @@ def accepts(automaton: Any, text: str) -> bool:
 def find_sql_fault(text: str) -> str | None:
     """What SQLite says is wrong with the syntax of a text; that a table does not exist, it finds when it has parsed."""
     try:
-        sqlite3.connect(":memory:").execute(f"EXPLAIN {text}")
+        with closing(sqlite3.connect(":memory:")) as base:
+            base.execute(f"EXPLAIN {text}")
     except sqlite3.Error as error:
         if any(sign in str(error) for sign in ("syntax error", "incomplete input", "unrecognized token")):
             return str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 TRAINED = Path(__file__).parents[2] / "benchmarks" / "train"
 STEPS, PARTICLES = 6, 16
-DOC = re.compile(r"^ {8}(.*)$", re.MULTILINE)
+DOC = re.compile(r"^ {4}(.*)$", re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,9 @@ def test_molecules_are_valid_and_like_drugs() -> None:
 def test_the_example_runs_as_typed(pipe, name: str) -> None:
     """But for fewer steps and particles."""
     pytest.importorskip("sklearn")
-    example = re.sub(r"particles=\d+", "particles=4", "\n".join(DOC.findall(getattr(programs, name).__doc__)))
+    example = re.sub(
+        r"particles=\d+", "particles=4", "\n".join(DOC.findall(inspect.getdoc(getattr(programs, name)) or ""))
+    )
     assert "feynkac.steer" in example
     image = digit()
     known = {"feynkac": fk, "pipe": pipe, "image": image, "mask": left_half(image), "symmetry": symmetry}

@@ -12,6 +12,8 @@ import pytest
 import feynkac as fk
 
 ROOT = Path(__file__).parents[2] / "benchmarks"
+# vaderSentiment opens its lexicon so, which Python 3.14 deprecates.
+pytestmark = pytest.mark.filterwarnings(r"ignore:codecs\.open\(\) is deprecated:DeprecationWarning")
 ROWS = re.findall(
     r"\| `(\w+\.py)` \| (\d+) \|.*\| (\d+) \| ([0-9.]+) \|$", (ROOT / "lines.md").read_text(), re.MULTILINE
 )
