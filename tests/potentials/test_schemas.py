@@ -780,3 +780,9 @@ def test_a_recursion_that_ends_in_a_panic_of_compiled_code_is_told() -> None:
     check._validator = Validator()
     with pytest.raises(ConstraintError, match="a reference in the schema leads nowhere"):
         check("null")
+
+
+def test_words_are_counted_in_texts_of_bounded_length() -> None:
+    words = json_schema({"type": "string", "pattern": r"^(?:\S+\s+){0,49}\S+$", "maxLength": 500})
+    text = "These are the words of a text that is long enough, " * 2
+    assert masked(words, f'"{text}end"') and not masked(words, f'"{text}"')

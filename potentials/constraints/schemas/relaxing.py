@@ -86,7 +86,7 @@ def _leave_out(relaxed: Relaxed, error: str, compile: Compile) -> None:
     elif "oneOf constraints are not supported" in error:
         relaxed.dropped += [f"{path}/oneOf" for path, inner in walk(relaxed.schema) if "oneOf" in inner]
         relaxed.schema = rewrite(relaxed.schema, lambda path, inner: _at_least_one(inner))
-    elif "circular references with sibling keys" in error:
+    elif "circular references with sibling keys" in error or "intersection stack level exceeded" in error:
         relaxed.schema, places = part_circles(relaxed.schema)
         relaxed.dropped += places
         if not places:  # a property is merged with the patterns that its name matches
