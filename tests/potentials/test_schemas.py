@@ -75,6 +75,16 @@ CHECKED = [
      '{"a":1,"b":1}', "#/allOf/1/maxProperties"),
     ({"type": "object", "allOf": [{"patternProperties": {key: {"const": key}}} for key in "ab"]},
      '{"b":"b"}', '{"ab":"b"}', "#/allOf/0/patternProperties, #/allOf/1/patternProperties"),
+    ({"required": ["k"], "anyOf": [{"$ref": "#/$defs/t"}], "$defs": {"t": {"type": "object", "properties": {
+        "k": {"type": "integer"}, "l": {"required": ["k"], "anyOf": [{"$ref": "#/$defs/t"}, {"type": "null"}]},
+     }}}}, '{"k":1,"l":null}', '{"k":1,"l":{}}', "#/required, #/$defs/t/properties/l/required"),
+    ({"type": "object", "properties": {"a": {"allOf": [{"$ref": "#"}, {"required": ["b"]}]}}}, '{"a":{"b":1}}',
+     '{"a":{}}', "#/properties/a/allOf"),
+    ({"type": "object", "properties": {"a": {"type": "object", "anyOf": [{"$ref": "#"}], "properties": {"b": {}}}}},
+     '{"a":{"a":{}}}', '{"a":{"a":1}}', "#/properties/a/anyOf"),
+    ({"type": "object", "properties": {"a": {"type": "object"}},
+      "patternProperties": {".*": {"anyOf": [{"$ref": "#"}, {"type": "null"}]}}}, '{"a":{"a":{}}}', '{"a":{"a":1}}',
+     "#/patternProperties"),
     ({"$ref": "#/parts/a", "parts": {"a": {"items": {"$ref": "#/parts/a"}, "uniqueItems": True}}}, "[[], [[]]]",
      "[[[], []]]", "#/$defs/~00/uniqueItems"),
 ]  # fmt: skip
@@ -770,3 +780,9 @@ def test_a_recursion_that_ends_in_a_panic_of_compiled_code_is_told() -> None:
     check._validator = Validator()
     with pytest.raises(ConstraintError, match="a reference in the schema leads nowhere"):
         check("null")
+
+
+def test_words_are_counted_in_texts_of_bounded_length() -> None:
+    words = json_schema({"type": "string", "pattern": r"^(?:\S+\s+){0,49}\S+$", "maxLength": 500})
+    text = "These are the words of a text that is long enough, " * 2
+    assert masked(words, f'"{text}end"') and not masked(words, f'"{text}"')

@@ -21,14 +21,13 @@ from feynkac.base.errors import ArgumentError, ModelError, quote
 from feynkac.base.lists import as_sequence
 from feynkac.base.numbers import read_real, read_whole
 from feynkac.models.language.laws.nucleus import keep_nucleus
+from feynkac.models.language.laws.processors import Processor, Watched
 from feynkac.models.language.prompts.openings import read_temperature
-from feynkac.smc.checks import call, name_of
+from feynkac.smc.checks import name_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Processor: TypeAlias = "Callable[[Any, Any], Tensor]"
-"""It makes scores (U, V) from token ids (U, T) and scores (U, V), all of them tensors."""
 History: TypeAlias = "Sequence[int] | NDArray[np.int64]"
 """(T,) the tokens so far, the prompt's first."""
 
@@ -105,7 +104,7 @@ class Law:
         if self.no_repeat_ngram_size:
             name = f"no_repeat_ngram_size={self.no_repeat_ngram_size}"
             steps.append((name, NoRepeatNGramLogitsProcessor(self.no_repeat_ngram_size)))
-        return steps + [(f"'{name_of(own)}' in logits_processor", partial(_ask, own)) for own in self.logits_processor]
+        return steps + [(f"'{name_of(own)}' in logits_processor", Watched(own)) for own in self.logits_processor]
 
     @cached_property
     def _filters(self) -> list[Callable[[Tensor], Tensor]]:
@@ -146,20 +145,6 @@ def shape(logits: Tensor, laws: Sequence[Law], find_history: Callable[[int], His
         shaped = logits.clone() if shaped is logits else shaped
         shaped[rows] = laws[rows[0]].apply(logits[rows], ids)
     return shaped
-
-
-def _ask(processor: Processor, ids: Tensor, logits: Tensor) -> Tensor:
-    """What a processor of the user's own makes of copies. Raises ModelError for what are no scores."""
-    import torch
-
-    found = call(processor, ids.clone(), logits.clone(), of=processor)
-    if not isinstance(found, torch.Tensor) or found.shape != logits.shape:
-        what = f"shape {tuple(found.shape)}" if isinstance(found, torch.Tensor) else type(found).__name__
-        raise ModelError(
-            f"'{name_of(processor)}' in logits_processor returned {what}; it must return scores of shape "
-            f"{tuple(logits.shape)}, as those it was given"
-        )
-    return found.detach().to(logits)
 
 
 def _check(found: Tensor, given: Tensor, name: str, n_tokens: int) -> Tensor:

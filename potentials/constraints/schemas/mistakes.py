@@ -8,7 +8,7 @@ from typing import Any
 from feynkac.base.errors import quote
 from feynkac.potentials.constraints.schemas.walking import NAMED, escape, walk_all
 
-_ASSERTIONS = (
+ASSERTIONS = (
     "$dynamicRef", "$ref", "additionalItems", "additionalProperties", "allOf", "anyOf", "const", "contains",
     "dependencies", "dependentRequired", "dependentSchemas", "else", "enum", "exclusiveMaximum", "exclusiveMinimum",
     "format", "if", "items", "maxContains", "maxItems", "maxLength", "maxProperties", "maximum", "minContains",
@@ -44,10 +44,10 @@ def find_mistake(schema: Any) -> str | None:
     """What is probably meant otherwise, with its place and what to write; None where nothing is."""
     if isinstance(schema, dict) and schema.get("type") in _TOOLS:
         return _unwrap(schema, f'its "type" is {quote(schema["type"])}')
-    if isinstance(schema, dict) and schema and not any(key in _ASSERTIONS for key in schema):
+    if isinstance(schema, dict) and schema and not any(key in ASSERTIONS for key in schema):
         if wrapped := _find_wrapped(schema):
             return _unwrap(schema, f"it has {quote(wrapped)} and no keyword of JSON Schema")
-        known = (*_ASSERTIONS, *_ANNOTATIONS)
+        known = (*ASSERTIONS, *_ANNOTATIONS)
         if strange := [key for key in schema if key not in known and not _is_misspelt(key, schema[key])]:
             return (
                 f"{quote(strange[0])} is no keyword of JSON Schema, so that any JSON would be valid; the properties "
@@ -112,15 +112,15 @@ def _find_wrong_flag(path: str, key: Any, value: Any, required: set[str]) -> str
 
 def _is_misspelt(key: Any, value: Any) -> str | None:
     """The keyword that is probably meant by another word, if its value is one for that keyword."""
-    if not isinstance(key, str) or key in _ASSERTIONS or key in _ANNOTATIONS or key.startswith("x-"):
+    if not isinstance(key, str) or key in ASSERTIONS or key in _ANNOTATIONS or key.startswith("x-"):
         return None
     if not key[:1].isalnum() and not key.startswith("$"):  # "_format", "@type", "//": set aside on purpose
         return None
-    close = {name.lower(): name for name in (*_ASSERTIONS, *_ANNOTATIONS)}
+    close = {name.lower(): name for name in (*ASSERTIONS, *_ANNOTATIONS)}
     word = key.lower()
     found = difflib.get_close_matches(word, close, n=1, cutoff=_CLOSE)
     # Many a tool has annotations of its own, which forbid nothing: "descriptions", "tsType", "requiredIf".
-    if not found or close[found[0]] not in _ASSERTIONS or (found[0] in word and len(word) > len(found[0]) + 1):
+    if not found or close[found[0]] not in ASSERTIONS or (found[0] in word and len(word) > len(found[0]) + 1):
         return None
     meant = close[found[0]] if abs(len(word) - len(found[0])) <= 2 else None
     # A word that is a part of the keyword, or more than it, may be one of its own: "note", "multiple", "require".

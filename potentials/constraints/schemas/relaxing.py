@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from feynkac.potentials.constraints.schemas.amounts import loosen_amounts
+from feynkac.potentials.constraints.schemas.circles import part_circles
 from feynkac.potentials.constraints.schemas.patterns import spell_patterns
 from feynkac.potentials.constraints.schemas.walking import rewrite, settle_references, walk
 
@@ -85,6 +86,11 @@ def _leave_out(relaxed: Relaxed, error: str, compile: Compile) -> None:
     elif "oneOf constraints are not supported" in error:
         relaxed.dropped += [f"{path}/oneOf" for path, inner in walk(relaxed.schema) if "oneOf" in inner]
         relaxed.schema = rewrite(relaxed.schema, lambda path, inner: _at_least_one(inner))
+    elif "circular references with sibling keys" in error or "intersection stack level exceeded" in error:
+        relaxed.schema, places = part_circles(relaxed.schema)
+        relaxed.dropped += places
+        if not places:  # a property is merged with the patterns that its name matches
+            _drop(relaxed, lambda key, value: key == "patternProperties", also=_BESIDE, within=_has_properties)
     elif "has too many digits" in error:
         _drop(relaxed, lambda key, value: key == "multipleOf" and compile({"multipleOf": value}) is not None)
     elif "are not disjoint" in error:
@@ -105,6 +111,10 @@ def _leave_out(relaxed: Relaxed, error: str, compile: Compile) -> None:
 
 
 _BESIDE = ("additionalProperties", "unevaluatedProperties")
+
+
+def _has_properties(schema: dict[str, Any]) -> bool:
+    return "properties" in schema
 
 
 _SIZES = ("maxProperties", "minProperties")

@@ -132,18 +132,18 @@ _STAYS = {"$defs": 2, "allOf": 2, "anyOf": 2, "definitions": 2, "prefixItems": 2
 def walk_all(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """What `walk` finds, and the schemas in places that references alone lead to, such as "#/components/schemas/a"."""
     yield from (places := dict(walk(schema))).items()
-    for lead, target in _list_targets(schema).items():
+    for lead, target in list_targets(schema).items():
         if unquote(lead) not in places:
             yield from walk(target, unquote(lead))
 
 
-def _list_targets(schema: Any) -> dict[str, Any]:
+def list_targets(schema: Any) -> dict[str, Any]:
     """The schemas of this document that references lead to, by these references."""
     found, todo = dict[str, Any](), [schema]
     while todo:
         for _, inner in walk(todo.pop()):
             lead = inner.get("$ref")
-            if not isinstance(lead, str) or lead in found or not lead.startswith("#/"):
+            if not isinstance(lead, str) or lead in found or not (lead == "#" or lead.startswith("#/")):
                 continue
             if isinstance(target := _look_up(schema, lead, None), dict | bool):
                 found[lead] = target
@@ -162,7 +162,7 @@ def settle_references(schema: Any) -> Any:
     places = dict(walk(schema))
     copies = {
         lead: target
-        for lead, target in _list_targets(schema).items()
+        for lead, target in list_targets(schema).items()
         if unquote(lead) not in places or _may_go(unquote(lead))
     }
     if not copies:

@@ -86,7 +86,10 @@ def _start(tokenizer: LLTokenizer, lark: str) -> LLMatcher:
     from llguidance import LLMatcher, LLParserLimits
 
     # Enough for objects of thousands of optional properties, at some 10 ms a mask.
-    limits = LLParserLimits(max_items_in_row=20_000, step_max_items=200_000)
+    # The fuel is for patterns of words in texts of bounded length, such as (\S+ ){0,49}\S+ in 500 characters.
+    limits = LLParserLimits(
+        max_items_in_row=20_000, step_max_items=200_000, initial_lexer_fuel=10_000_000, step_lexer_fuel=2_000_000
+    )
     return LLMatcher(tokenizer, lark + _EXACT, log_level=0, limits=limits)
 
 

@@ -204,6 +204,40 @@ def test_logits_that_are_no_law_are_blamed_on_the_model() -> None:
         assert not torch.isfinite(shape(torch.full((1, 4), bad), [law], lambda u: [1])).any()
 
 
+class Counts:
+    """It forgets nothing: each call finds the first token likelier."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self, input_ids, scores):
+        self.calls += 1
+        scores[:, 0] += self.calls
+        return scores
+
+
+class Remembers:
+    """It keeps the tokens of the call before, as one with a cache of its own does."""
+
+    def __init__(self) -> None:
+        self.before = None
+
+    def __call__(self, input_ids, scores):
+        before, self.before = self.before, input_ids
+        scores[:, 0] += before is not None and before.shape == input_ids.shape
+        return scores
+
+
+def by_place(input_ids, scores):
+    return scores + torch.arange(len(scores))[:, None] * torch.eye(scores.shape[1])[0]
+
+
+@pytest.mark.parametrize("make", [Counts, Remembers, lambda: by_place])
+def test_a_processor_that_is_no_function_of_a_rows_tokens_is_refused(tiny_lm, make) -> None:
+    with pytest.raises(ModelError, match="returned other scores when it was asked again about the same texts"):
+        fk.steer(tiny_lm("a", "b").prompt("a", max_tokens=3, logits_processor=[make()]), particles=8, seed=0)
+
+
 def test_a_processor_reads_the_prompt_and_all_tokens_behind_it(tiny_lm) -> None:
     seen = set()
 
