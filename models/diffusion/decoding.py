@@ -142,7 +142,7 @@ class Decoder:
 
 
 def _drops_shift(pipe: Any) -> bool:
-    """Whether a call of `pipe` divides latents by its VAE's scale, and leaves out the shift (Stable Diffusion 3's inpaint)."""
+    """Whether a call of `pipe` divides by its VAE's scale and leaves the shift out (Stable Diffusion 3's inpaint)."""
     names = next((each for each in list_call_names(pipe) if {"decode", "scaling_factor"} <= each), None)
     return names is not None and "shift_factor" not in names
 

@@ -85,15 +85,17 @@ class Diffusion:
 
         `eta`: how much noise its sampler adds; needed for flow models, 1 is the default of DDIM. Without noise, and
         with schedulers that remember earlier steps, only the algorithms "importance" and "best_of_n" run. `decode`:
-        latents to what rewards see, by default with the pipeline's VAE, tried at the first step.
+        latents to what rewards see, by default with the pipeline's VAE, tried at the first step, and where that is used
+        in another way than usual by the end of a call of the pipeline, which runs its text encoders again for each
+        decoding (ask for guesses seldom then, with `every=`, or give `preview=`).
 
         `batch`: how many particles the pipeline's networks, `decode` and `preview` get at a time, which bounds the
         memory; samples and weights are those of one batch up to rounding. By default networks get all particles, which
         is fastest where they are small, and halves of them from where memory runs out, and decoders get 8.
 
         `preview`: the same for guesses on the way, which change no target, so that it may be cheap:
-        - "linear", the default with a VAE: colours affine in the latent's channels, in full size but as sharp as the
-          latents. It costs nothing to speak of, where the VAE takes 0.8 (SDXL) to 1.6 times (SD 1.5) a guided step.
+        - "linear", the default with a usual VAE: colours affine in the latents' channels, in full size but as sharp as
+          latents are. It costs nothing to speak of, where the VAE takes 0.8 (SDXL) to 1.6 times (SD 1.5) a guided step.
         - "full": `decode`. For rewards of what is fine (text, texture, sharpness), best with `every=` a few steps.
         - A small VAE of the same latents, such as AutoencoderTiny, which takes a tenth of a step of SD 1.5.
         - Any function of latents; with `decode` given, the default is `decode`.

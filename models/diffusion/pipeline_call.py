@@ -31,7 +31,7 @@ that change when they are used, cannot be used by two threads at once."""
 
 
 class PipelineCall:
-    """One call of a pipeline with `arguments` for the samples of a `room`, to be used by the thread that has started it.
+    """One call of a pipeline with `arguments` for all samples of a `room`; only the thread that has started it uses it.
 
     Its networks get as many of these at a time as the room says. Some pipelines hold each latent twice, for guidance;
     questions and answers are about one of the two. Raises

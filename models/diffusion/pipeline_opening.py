@@ -139,11 +139,7 @@ def _open_singly(
         given = {**calls[row // each], **options, "generator": source}
         found, question, error = _try_call(pipe, given, room)
         if error is not None or question is None:
-            _check_strength(calls, options["num_inference_steps"], error)
-        if error is not None:
-            raise error
-        if question is None:
-            raise ModelError(f"{type(pipe).__name__} never calls the step of its scheduler")
+            raise _explain_failure(pipe, calls, options, error)
         if found is None:
             raise ModelError(f"the pipeline made {len(question.x)} latents for 1 particle; give it one prompt")
         opened.append(found[0])
@@ -152,14 +148,26 @@ def _open_singly(
     return call, call.question
 
 
-def _check_strength(calls: Sequence[Mapping[str, Any]], steps: int, error: ModelError | None) -> None:
-    """Raises ArgumentError where a picture is to be changed by so little that no step is left."""
-    strength = as_real(calls[0].get("strength"))
+def _explain_failure(
+    pipe: Any, calls: Sequence[Mapping[str, Any]], options: Mapping[str, Any], error: ModelError | None
+) -> FeynkacError:
+    """Why a call for one sample has raised `error`, or asks nothing of its scheduler where there is none."""
+    name, steps, strength = type(pipe).__name__, options["num_inference_steps"], as_real(calls[0].get("strength"))
     if strength is not None and strength >= 0.0 and int(steps * strength) < 1:
-        raise ArgumentError(
+        why: FeynkacError = ArgumentError(
             f"strength={strength:g} leaves none of the {steps} steps, so that nothing would be drawn; give a strength "
             f"of at least 1/{steps}, or more steps"
-        ) from (None if error is None else error.__cause__)
+        )
+    elif error is None:
+        return ModelError(f"{name} never calls the step of its scheduler")
+    elif "output type" in str(error):
+        why = ModelError(
+            f"{name} cannot be steered: it returns neither its latents nor tensors of its samples ({error.__cause__})"
+        )
+    else:
+        return error
+    why.__cause__ = None if error is None else error.__cause__
+    return why
 
 
 def _try_call(
