@@ -160,7 +160,7 @@ def copy_vae(vae: Any) -> Any:
     its decoder is copied in single precision, which takes 200 MB for SDXL's as long as the run lasts. Hooks, and what
     was compiled, are not copied but used. A `vae` that cannot be copied is used itself, by one run at a time.
     """
-    upcast = vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
+    upcast = getattr(vae, "dtype", None) == torch.float16 and getattr(vae.config, "force_upcast", False)
     try:
         mine = copy_modules(vae, not upcast, vae._modules.get("encoder") if upcast else None)
     except Exception:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.errors import ModelError
-from feynkac.models.diffusion.decoding import NO_CALL, Decoder, decoder_of, raise_precision
+from feynkac.models.diffusion.decoding import NO_CALL, Decoder, copy_vae, decoder_of, raise_precision
 from feynkac.models.diffusion.pipeline_opening import ask_for, open_call
 from feynkac.models.diffusion.pipeline_rows import Silence
 from feynkac.models.diffusion.pipeline_whole import keep_latents, read_first, read_latents
@@ -42,7 +42,7 @@ class OwnEnd:
         known: dict[int, Silence] | None = None,
         seed: int = 0,
     ) -> None:
-        self.pipe, self.calls = _leave_out_checks(pipe), calls
+        self.pipe, self.calls = pipe, calls
         self._call = {name: value for name, value in calls[0].items() if name not in CALLBACKS}
         self._alike = all(_differ_in_texts(calls[0], other) for other in calls)
         self._options, self._known, self._seed = options, {} if known is None else known, seed
@@ -57,7 +57,7 @@ class OwnEnd:
                 f"{name} {UNKNOWN}, of problems with the same pictures only; {GIVE}, or steer them one after the other"
             )
         sources = [torch.Generator("cpu").manual_seed(self._seed) for _ in latents]
-        call, question = open_call(self.pipe, (self._call,), sources, self._options, silent=self._known)
+        call, question = open_call(self._mine, (self._call,), sources, self._options, silent=self._known)
         while question is not None:
             x = latents.to(question.x)
             call.skip_step()
@@ -70,7 +70,13 @@ class OwnEnd:
             raise ModelError(f"{name} returns {found} of {len(latents)} samples; {GIVE}")
         return raise_precision(value.detach())
 
+    @functools.cached_property
+    def _mine(self) -> Any:
+        return _copy_decoders(self.pipe)
 
+
+SHADE = 1.5 / 255
+"""How far two pictures may differ that are the same, one of which may have been rounded to bytes on its way."""
 UNKNOWN = "decodes in a way of its own, at the end of its call"
 GIVE = "give from_pipeline decode=, a function of latents (R, ...) that returns samples (R, ...) from 0 to 1"
 
@@ -85,37 +91,45 @@ def find_decoder(
 ) -> tuple[Decode, Decode]:
     """What decodes latents such as `x` (N, ...), and what previews them, where a user has given `decode` and `preview`.
 
-    What a user has not given is tried: the usual decoders, for pictures of this `size`, and then the `end` of the
-    pipeline's own call. Raises ModelError where none of them is right.
+    What a user has not given is tried: the usual decoders, for pictures of this `size`, and where these fail, or make
+    another video than it does, the `end` of the pipeline's own call. Raises ModelError where none of them is right.
     """
     found = decode or decoder_of(end.pipe, {**end.calls[0], **size}) or end
     shown = preview_of(preview, found, decode is None, fits)
     if decode is not None:
         return found, shown
+    failure: ModelError | None = None
     try:
         try_decoder(found, shown, x)
-    except ModelError:
-        if not isinstance(found, Decoder | Sounds) or preview not in (None, "full"):
+    except ModelError as error:
+        if not isinstance(found, Decoder | Sounds):
             raise
-        with contextlib.suppress(ModelError):
-            try_decoder(end, end, x)
-            return end, end
-        raise
+        failure = error
+    if failure is None and not (isinstance(found, Decoder) and x.ndim == 5):
+        return found, shown
+    with contextlib.suppress(ModelError, RuntimeError), torch.no_grad():
+        wanted = end(x[:1])
+        made = found(x[:1]) if failure is None else None
+        if made is None or made.shape != wanted.shape:
+            return end, shown if callable(preview) else preview_of(preview, end, True, fits)
+        if (made - wanted).abs().max() > SHADE:
+            return end, shown if shown is not found else end
+    if failure is not None:
+        raise failure
     return found, shown
 
 
 def reader_for(pipe: Any, decode: Decode) -> Callable[[Any, Tensor], Tensor]:
     """How the latents are read that a call of `pipe` has returned; its own end makes of them what the call does."""
-    return keep_latents if isinstance(decode, OwnEnd) else partial(read_latents, asked=ask_for(pipe))
+    return keep_latents if isinstance(decode, OwnEnd) else functools.partial(read_latents, asked=ask_for(pipe))
 
 
-def _leave_out_checks(pipe: Any) -> Any:
-    """A shallow copy of `pipe` without what checks finished pictures."""
+def _copy_decoders(pipe: Any) -> Any:
+    """A shallow copy of `pipe` with decoders that it may write to, and without what checks finished pictures."""
     mine = object.__new__(type(pipe))
-    mine.__dict__.update(vars(pipe))
-    for name in CHECKS:
-        if vars(mine).get(name) is not None:
-            mine.__dict__[name] = None
+    for name, value in vars(pipe).items():
+        decodes = isinstance(value, torch.nn.Module) and hasattr(value, "decode") and hasattr(value, "config")
+        mine.__dict__[name] = None if name in CHECKS else copy_vae(value) if decodes else value
     return mine
 
 

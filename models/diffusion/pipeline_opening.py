@@ -141,7 +141,10 @@ def _open_singly(
         if error is not None or question is None:
             raise _explain_failure(pipe, calls, options, error)
         if found is None:
-            raise ModelError(f"the pipeline made {len(question.x)} latents for 1 particle; give it one prompt")
+            raise ModelError(
+                f"{type(pipe).__name__} hands {len(question.x)} latents to its scheduler for one sample; give it one "
+                "prompt, one picture and one video, and if it is given no more, it cannot be steered"
+            )
         opened.append(found[0])
     call = SingleCalls(opened)
     assert call.question is not None

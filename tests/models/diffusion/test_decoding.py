@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from test_pipeline import SIZE, STEPS, bright, last_of, made, plain_noise, stable_diffusion, vae
+from test_pipeline_opening import animatediff
 
 import feynkac as fk
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models import diffusion as fd
+from feynkac.models.diffusion.pipeline_end import OwnEnd
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -179,6 +181,23 @@ def test_what_decodes_by_the_pipeline_s_own_end_runs_no_network_and_checks_no_pi
     assert pipe.safety_checker is checker
 
 
+class Upcasts(OwnWay):
+    """Writes to its VAE what it is to be for the last step, as those do that decode in single precision."""
+
+    def __call__(self, *args, **options):
+        self.vae.config.scale = self.vae.inner.scale = 2.0
+        return super().__call__(*args, **options)
+
+
+def test_what_decodes_by_the_pipeline_s_own_end_writes_to_no_decoder():
+    plain = own_way()
+    pipe = Upcasts(**{**plain.components, "vae": None}, requires_safety_checker=False)
+    pipe.vae = plain.vae
+    end = OwnEnd(pipe, ({"prompt": "a cat", **SIZE},), {"num_inference_steps": STEPS})
+    assert end(torch.randn(1, 4, 8, 8)).shape == (1, 3, 16, 16)
+    assert not hasattr(pipe.vae.inner, "scale") and not hasattr(pipe.vae.config, "scale")
+
+
 def test_what_decodes_by_the_pipeline_s_own_end_has_no_gradient_and_says_so():
     reward = fk.reward(bright, batch=True)
     model = fk.Diffusion.from_pipeline(own_way(), STEPS, proposal=fd.Guided(reward)).prompt("a cat", **SIZE)
@@ -193,6 +212,29 @@ def test_a_linear_preview_of_latents_that_are_no_pictures_is_refused():
     pipe = type("Packs", (OwnWay,), kind)(**stable_diffusion().components, requires_safety_checker=False)
     with pytest.raises(ArgumentError, match="preview='linear' is fitted to a VAE whose latents"):
         fk.Diffusion.from_pipeline(pipe, STEPS, preview="linear")
+
+
+class Trims(diffusers.AnimateDiffPipeline):
+    """Leaves the first frame of each video out, once it is decoded."""
+
+    def __call__(self, *args, output_type="pil", **options):
+        (video,) = super().__call__(*args, output_type=output_type, return_dict=False, **options)
+        return (video if output_type == "latent" else video[:, 1:],)
+
+
+def test_a_video_that_the_pipeline_changes_once_it_is_decoded_is_what_rewards_see():
+    torch.manual_seed(0)
+    moving = animatediff().components
+    pipe = Trims(**moving)
+    pipe.set_progress_bar_config(disable=True)
+    call, seen = {"prompt": "a cat", "num_frames": 3, "guidance_scale": 1.0, **SIZE}, []
+    model = fk.Diffusion.from_pipeline(pipe, STEPS).prompt(**call)
+    reward = fk.reward(lambda x: seen.append(tuple(x.shape)) or bright(x), 0.0, every="end", batch=True)
+    last = last_of(model, reward, n=2)
+    options = {"num_inference_steps": STEPS, "output_type": "pt", "eta": 1.0, **call, "prompt": ["a cat"] * 2}
+    (theirs,) = pipe(generator=plain_noise(2), **options)
+    assert seen == [(2, 2, 3, 16, 16)]
+    assert torch.allclose(torch.stack(last.state.samples(np.arange(2))), theirs, atol=1e-5)
 
 
 class Unshifted(diffusers.StableDiffusionPipeline):
