@@ -14,7 +14,7 @@ from torch import Tensor
 
 from feynkac.base.errors import ArgumentError, ModelError, is_out_of_memory, quote
 from feynkac.base.extras import needing
-from feynkac.models.diffusion.modules import copy_modules
+from feynkac.models.diffusion.modules import copy_modules, list_call_names
 
 PACKING = ["latents", "height", "width", "vae_scale_factor"]
 """The arguments of `_unpack_latents` where its meaning is known (Flux)."""
@@ -123,6 +123,7 @@ class Decoder:
     def _unscale(self, latents: Tensor) -> Tensor:
         config = self._vae.config
         factor, shift = getattr(config, "scaling_factor", None) or 1.0, getattr(config, "shift_factor", None) or 0.0
+        shift = 0.0 if _drops_shift(self.pipe) else shift
         mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
         if getattr(config, "scaling_factor", None) is None and (mean is None or std is None):
             raise ValueError("its config has no scaling_factor and no latents_mean, so that the scale is unknown")
@@ -140,6 +141,12 @@ class Decoder:
         return self.pipe.image_processor.postprocess(decoded, output_type="pt")
 
 
+def _drops_shift(pipe: Any) -> bool:
+    """Whether a call of `pipe` divides by its VAE's scale and leaves the shift out (Stable Diffusion 3's inpaint)."""
+    names = next((each for each in list_call_names(pipe) if {"decode", "scaling_factor"} <= each), None)
+    return names is not None and "shift_factor" not in names
+
+
 def find_device(pipe: Any, vae: Any) -> torch.device:
     """Where `vae` works, which is not where it rests if `pipe` is offloaded."""
     offloaded = any(hasattr(module, "_hf_hook") for module in vae.modules())
@@ -153,7 +160,7 @@ def copy_vae(vae: Any) -> Any:
     its decoder is copied in single precision, which takes 200 MB for SDXL's as long as the run lasts. Hooks, and what
     was compiled, are not copied but used. A `vae` that cannot be copied is used itself, by one run at a time.
     """
-    upcast = vae.dtype == torch.float16 and getattr(vae.config, "force_upcast", False)
+    upcast = getattr(vae, "dtype", None) == torch.float16 and getattr(vae.config, "force_upcast", False)
     try:
         mine = copy_modules(vae, not upcast, vae._modules.get("encoder") if upcast else None)
     except Exception:
@@ -161,24 +168,19 @@ def copy_vae(vae: Any) -> Any:
     return mine.to(dtype=torch.float32) if upcast else mine
 
 
-def decoder_of(pipe: Any, call: Mapping[str, Any] = NO_CALL) -> Callable[[Tensor], Tensor]:
-    """How a `call` of `pipe` makes samples of its latents. Raises ArgumentError where that is not known."""
+def decoder_of(pipe: Any, call: Mapping[str, Any] = NO_CALL) -> Callable[[Tensor], Tensor] | None:
+    """How a `call` of `pipe` makes samples of its latents; None where that is not known."""
     from feynkac.models.diffusion.sounds import sounds_of  # which decodes by what is defined here
 
     sounds = sounds_of(pipe, call)
     if sounds is not None:
         return sounds
-    unknown = [name for name in QUANTISED if getattr(pipe, name, None) is not None]
     unpack = getattr(pipe, "_unpack_latents", None)
-    if unpack is not None and list(inspect.signature(unpack).parameters) != PACKING:
-        unknown = ["own packing"]
-    if getattr(pipe, "vae", None) is not None and not unknown:
+    packs = unpack is not None and list(inspect.signature(unpack).parameters) != PACKING
+    if packs or any(getattr(pipe, name, None) is not None for name in QUANTISED):
+        return None
+    if getattr(pipe, "vae", None) is not None:
         return Decoder(pipe, call.get("height"), call.get("width"))
-    if unknown:
-        raise ArgumentError(
-            f"{type(pipe).__name__} decodes with its {unknown[0]}; give decode=, a function of latents (R, ...) that "
-            "returns images (R, C, H, W) from 0 to 1"
-        )
     return to_samples if getattr(pipe, "prior", None) is None else show_embeddings
 
 

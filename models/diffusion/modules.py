@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -37,8 +38,15 @@ def sets_attention(pipe: Any) -> bool:
 
     That lasts as long as the call, which is suspended at each step, or for ever where a run is stopped.
     """
-    calls = (inspect.unwrap(vars(each)["__call__"]) for each in type(pipe).__mro__ if "__call__" in vars(each))
-    return any(not SETTERS.isdisjoint(call.__code__.co_names) for call in calls if inspect.isfunction(call))
+    return any(not SETTERS.isdisjoint(names) for names in list_call_names(pipe))
+
+
+def list_call_names(pipe: Any) -> Iterator[set[str]]:
+    """The names that the code of a call of `pipe` uses, and that of the classes above it."""
+    for each in type(pipe).__mro__:
+        call = inspect.unwrap(vars(each)["__call__"]) if "__call__" in vars(each) else None
+        if inspect.isfunction(call):
+            yield set(call.__code__.co_names)
 
 
 def copy_denoiser(network: torch.nn.Module) -> torch.nn.Module:

@@ -24,11 +24,12 @@ from feynkac.models.diffusion.forkable import ForkCheck, check_memory
 from feynkac.models.diffusion.gradients import check_gradients
 from feynkac.models.diffusion.paths import LatentPath
 from feynkac.models.diffusion.pipeline_arguments import check_call, check_kind
-from feynkac.models.diffusion.pipeline_opening import ask_for, make_arguments, open_call, rehearse, seed_generators
+from feynkac.models.diffusion.pipeline_end import OwnEnd, find_decoder, reader_for
+from feynkac.models.diffusion.pipeline_opening import make_arguments, open_call, rehearse, seed_generators
 from feynkac.models.diffusion.pipeline_singly import Call
 from feynkac.models.diffusion.pipeline_source import PipelineSource, Prepared, part_from
-from feynkac.models.diffusion.pipeline_whole import WHOLE, Drawn, hold, read_latents
-from feynkac.models.diffusion.preview import Fit, Preview, preview_of, try_decoder
+from feynkac.models.diffusion.pipeline_whole import WHOLE, Drawn, hold
+from feynkac.models.diffusion.preview import Fit, Preview, preview_of
 from feynkac.models.diffusion.proposals import BASE, Proposal, keeps_graph
 from feynkac.models.diffusion.sampler import DiffusionSampler
 from feynkac.models.diffusion.saving import identify_pipeline, load_latents, save_latents
@@ -84,15 +85,17 @@ class Diffusion:
 
         `eta`: how much noise its sampler adds; needed for flow models, 1 is the default of DDIM. Without noise, and
         with schedulers that remember earlier steps, only the algorithms "importance" and "best_of_n" run. `decode`:
-        latents to what rewards see, by default with the pipeline's VAE, tried at the first step.
+        latents to what rewards see, by default with the pipeline's VAE, tried at the first step, and where that is used
+        in another way than usual by the end of a call of the pipeline, which runs its text encoders again for each
+        decoding (ask for guesses seldom then, with `every=`, or give `preview=`).
 
         `batch`: how many particles the pipeline's networks, `decode` and `preview` get at a time, which bounds the
         memory; samples and weights are those of one batch up to rounding. By default networks get all particles, which
         is fastest where they are small, and halves of them from where memory runs out, and decoders get 8.
 
         `preview`: the same for guesses on the way, which change no target, so that it may be cheap:
-        - "linear", the default with a VAE: colours affine in the latent's channels, in full size but as sharp as the
-          latents. It costs nothing to speak of, where the VAE takes 0.8 (SDXL) to 1.6 times (SD 1.5) a guided step.
+        - "linear", the default with a usual VAE: colours affine in the latents' channels, in full size but as sharp as
+          latents are. It costs nothing to speak of, where the VAE takes 0.8 (SDXL) to 1.6 times (SD 1.5) a guided step.
         - "full": `decode`. For rewards of what is fine (text, texture, sharpness), best with `every=` a few steps.
         - A small VAE of the same latents, such as AutoencoderTiny, which takes a tenth of a step of SD 1.5.
         - Any function of latents; with `decode` given, the default is `decode`.
@@ -115,7 +118,7 @@ class Diffusion:
             raise refusal  # it would have nothing to shift
         if keeps_graph(proposal):
             check_gradients(pipe)
-        preview_of(preview, decoder_of(pipe) if decode is None else decode, decode is None, {})
+        preview_of(preview, decode or decoder_of(pipe) or OwnEnd(pipe), decode is None, {})
         own = {"proposal": proposal, "decode": decode, "preview": preview, "batch": batch}
         return cls(pipe, steps, eta, **own, _tried=tried, _refusal=refusal)
 
@@ -243,18 +246,20 @@ class Diffusion:
             state = sampler.init(n, rng)
         else:
             drawn = call.finish()
-            state = hold(sampler, read_latents(call.returned, drawn, ask_for(self.pipe)), len(self.calls))
+            state = hold(sampler, reader_for(self.pipe, sampler.decode)(call.returned, drawn), len(self.calls))
             call.tell(state)
         return replace(state, prompts=self._prompts)
 
     def _open(self, sources: list[torch.Generator]) -> tuple[DiffusionSampler, Call]:
         """The sampler of a new call, which stands at the first question of the pipeline."""
-        call, question = open_call(self.pipe, self.calls, sources, {"num_inference_steps": self.steps}, self.batch)
-        decode = self.decode or decoder_of(self.pipe, {**self.calls[0], **call.size})
+        options = {"num_inference_steps": self.steps}
+        call, question = open_call(self.pipe, self.calls, sources, options, self.batch)
+        end = OwnEnd(self.pipe, self.calls, options, call.room.known, sources[0].initial_seed())
+        decode, preview = find_decoder(end, call.size, question.x, self.decode, self.preview, self._fits)
         source, schedule = Drawn(), WHOLE
         if self._refusal is None:
-            asked, check = ask_for(self.pipe), ForkCheck(self.pipe, self.check_forks)
-            source = PipelineSource(call, len(self.calls), sources, self.eta, self.proposal, asked, check, self._tried)
+            read, check = reader_for(self.pipe, decode), ForkCheck(self.pipe, self.check_forks)
+            source = PipelineSource(call, len(self.calls), sources, self.eta, self.proposal, read, check, self._tried)
             source.given = [] if self._keeps else None
             schedule = part_from(schedule_of(call.scheduler, self.eta), float(question.time))
         sampler = DiffusionSampler(
@@ -263,11 +268,9 @@ class Diffusion:
             tuple(question.x.shape[1:]),
             proposal=self.proposal,
             decode=decode,
-            preview=preview_of(self.preview, decode, self.decode is None, self._fits),
+            preview=preview,
             batch=self.batch or DECODED,
             dtype=question.x.dtype,
             device=question.x.device,
         )
-        if self.decode is None:
-            try_decoder(decode, sampler.preview, question.x)
         return sampler, call

@@ -31,22 +31,24 @@ that change when they are used, cannot be used by two threads at once."""
 
 
 class PipelineCall:
-    """One call of a pipeline with `arguments` for `rows` samples, to be used by the thread that has started it.
+    """One call of a pipeline with `arguments` for all samples of a `room`; only the thread that has started it uses it.
 
-    Its networks get at most `batch` of the samples at a time. Some pipelines hold each latent twice, for guidance;
+    Its networks get as many of these at a time as the room says. Some pipelines hold each latent twice, for guidance;
     questions and answers are about one of the two. Raises
     ModelError, when used, for what the pipeline raises, with a hint where memory ran out.
     """
 
-    def __init__(self, pipe: Any, arguments: Mapping[str, Any], rows: int, batch: int | None = None) -> None:
-        mine = copy_pipeline(pipe)
-        self.room = Room(rows, batch)
+    def __init__(self, pipe: Any, arguments: Mapping[str, Any], room: Room) -> None:
+        mine, rows = copy_pipeline(pipe), room.particles
+        self.room = room
         place_parts(mine, self.room)
         self.size = watch_size(mine)
         """The height and width that the pipeline draws its latents for, by name, once it has."""
         self._rows, self._twice = rows, False
         self.returned: Any = None
         """What the pipeline has returned, once it has ended."""
+        self.failure: Exception | None = None
+        """What the pipeline itself has raised."""
         self.name, self._step = type(pipe).__name__, type(pipe.scheduler).step
         self.scheduler = mine.scheduler
         self.count = 0
@@ -125,6 +127,7 @@ class PipelineCall:
         except FeynkacError:
             raise
         except Exception as cause:
+            self.failure = cause
             raise ModelError(_explain(self.name, cause)) from cause
         self.question = self._halve(said) if isinstance(said, Question) else None
         self.count += self.question is not None

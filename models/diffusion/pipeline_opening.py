@@ -16,6 +16,8 @@ from feynkac.base.numbers import as_real
 from feynkac.models.diffusion.pipeline_arguments import count_samples, counts, list_parameters, repeat_inputs
 from feynkac.models.diffusion.pipeline_call import PipelineCall
 from feynkac.models.diffusion.pipeline_copy import Question
+from feynkac.models.diffusion.pipeline_parts import Room
+from feynkac.models.diffusion.pipeline_rows import Silence
 from feynkac.models.diffusion.pipeline_singly import Call, SingleCalls
 from feynkac.models.diffusion.scheduler_trial import Tried
 from feynkac.models.diffusion.schedulers import check_times, own_options, schedule_of, set_timesteps
@@ -73,7 +75,11 @@ def ask_for(pipe: Any) -> str | None:
 
 
 def make_arguments(
-    pipe: Any, calls: Sequence[Mapping[str, Any]], n: int, options: Mapping[str, Any], repeat: bool = False
+    pipe: Any,
+    calls: Sequence[Mapping[str, Any]],
+    n: int,
+    options: Mapping[str, Any],
+    repeat: bool = False,
 ) -> dict[str, Any] | None:
     """The arguments of one call for `n` samples; None where the pipeline has no count and nothing can be repeated.
 
@@ -83,12 +89,7 @@ def make_arguments(
         raise ArgumentError(f"{n} particles for {len(calls)} prompts; give each the same number")
     repeat = repeat or not counts(pipe, calls)
     arguments = repeat_inputs(calls, n) if repeat else count_samples(pipe, calls, n)
-    return None if arguments is None else arguments | dict(options) | _ask(pipe)
-
-
-def _ask(pipe: Any) -> dict[str, str]:
-    asked = ask_for(pipe)
-    return {} if asked is None else {"output_type": asked}
+    return None if arguments is None else arguments | dict(options)
 
 
 def open_call(
@@ -97,22 +98,31 @@ def open_call(
     sources: Sequence[torch.Generator],
     options: Mapping[str, Any],
     batch: int | None = None,
+    silent: dict[int, Silence] | None = None,
 ) -> tuple[Call, Question]:
     """A call for all particles at its first question, each with its own generator, `batch` at a time in its networks.
+
+    `silent`: the forms of networks that need not run (see `Room`), of a call that is asked for finished samples.
 
     Some pipelines have a count of samples that they do not heed: then their inputs are repeated instead. Those that
     make one sample in a call, whatever they are given, are called for each particle. Raises ModelError for what the
     pipeline raises, and where it makes another number of latents.
     """
-    n, options = len(sources), {**options, "generator": list(sources)}
+    n, asked = len(sources), ask_for(pipe)
+    if asked is not None:
+        options = {**options, "output_type": asked if silent is None else "pt"}
+
+    def make_room(rows: int) -> Room:
+        return Room(rows, batch, known={} if silent is None else silent, silent=silent is not None)
+
     for repeat in (False, True):
         for source in sources:
             source.manual_seed(source.initial_seed())
-        arguments = make_arguments(pipe, calls, n, options, repeat)
-        found = None if arguments is None else _try_call(pipe, arguments, n, batch)[0]
+        arguments = make_arguments(pipe, calls, n, {**options, "generator": list(sources)}, repeat)
+        found = None if arguments is None else _try_call(pipe, arguments, make_room(n))[0]
         if found is not None:
             return found
-    return _open_singly(pipe, calls, sources, options, batch)
+    return _open_singly(pipe, calls, sources, options, make_room(1))
 
 
 def _open_singly(
@@ -120,49 +130,59 @@ def _open_singly(
     calls: Sequence[Mapping[str, Any]],
     sources: Sequence[torch.Generator],
     options: Mapping[str, Any],
-    batch: int | None,
+    room: Room,
 ) -> tuple[SingleCalls, Question]:
     """A call for each particle, as `calls` were given; what the first one raises is what there is to say."""
     each, opened = len(sources) // len(calls), list[PipelineCall]()
     for row, source in enumerate(sources):
         source.manual_seed(source.initial_seed())
-        given = {**calls[row // each], **options, **_ask(pipe), "generator": source}
-        found, question, error = _try_call(pipe, given, 1, batch)
+        given = {**calls[row // each], **options, "generator": source}
+        found, question, error = _try_call(pipe, given, room)
         if error is not None or question is None:
-            _check_strength(calls, options["num_inference_steps"], error)
-        if error is not None:
-            raise error
-        if question is None:
-            raise ModelError(f"{type(pipe).__name__} never calls the step of its scheduler")
+            raise _explain_failure(pipe, calls, options, error)
         if found is None:
-            raise ModelError(f"the pipeline made {len(question.x)} latents for 1 particle; give it one prompt")
+            raise ModelError(
+                f"{type(pipe).__name__} hands {len(question.x)} latents to its scheduler for one sample; give it one "
+                "prompt, one picture and one video, and if it is given no more, it cannot be steered"
+            )
         opened.append(found[0])
     call = SingleCalls(opened)
     assert call.question is not None
     return call, call.question
 
 
-def _check_strength(calls: Sequence[Mapping[str, Any]], steps: int, error: ModelError | None) -> None:
-    """Raises ArgumentError where a picture is to be changed by so little that no step is left."""
-    strength = as_real(calls[0].get("strength"))
+def _explain_failure(
+    pipe: Any, calls: Sequence[Mapping[str, Any]], options: Mapping[str, Any], error: ModelError | None
+) -> FeynkacError:
+    """Why a call for one sample has raised `error`, or asks nothing of its scheduler where there is none."""
+    name, steps, strength = type(pipe).__name__, options["num_inference_steps"], as_real(calls[0].get("strength"))
     if strength is not None and strength >= 0.0 and int(steps * strength) < 1:
-        raise ArgumentError(
+        why: FeynkacError = ArgumentError(
             f"strength={strength:g} leaves none of the {steps} steps, so that nothing would be drawn; give a strength "
             f"of at least 1/{steps}, or more steps"
-        ) from (None if error is None else error.__cause__)
+        )
+    elif error is None:
+        return ModelError(f"{name} never calls the step of its scheduler")
+    elif "output type" in str(error):
+        why = ModelError(
+            f"{name} cannot be steered: it returns neither its latents nor tensors of its samples ({error.__cause__})"
+        )
+    else:
+        return error
+    why.__cause__ = None if error is None else error.__cause__
+    return why
 
 
 def _try_call(
-    pipe: Any, arguments: Mapping[str, Any], n: int, batch: int | None
+    pipe: Any, arguments: Mapping[str, Any], room: Room
 ) -> tuple[tuple[PipelineCall, Question] | None, Question | None, ModelError | None]:
-    """A call at its first question, if that is about `n` latents; the question; and what the pipeline raised."""
-    call, question = PipelineCall(pipe, arguments, n, batch), None
+    """A call at its first question, if that is about as many latents; the question; and what the pipeline raised."""
+    call, question = PipelineCall(pipe, arguments, room), None
     try:
         question = call.start()
     except ModelError as error:
-        if not isinstance(error.__cause__, ValueError | TypeError | RuntimeError | LookupError) or is_out_of_memory(
-            error.__cause__
-        ):
+        given = isinstance(call.failure, ValueError | TypeError | RuntimeError | LookupError)
+        if not given or is_out_of_memory(call.failure):
             raise
         return None, None, error
-    return ((call, question) if question is not None and len(question.x) == n else None), question, None
+    return ((call, question) if question is not None and len(question.x) == room.particles else None), question, None

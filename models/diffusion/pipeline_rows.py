@@ -106,6 +106,29 @@ class Joined:
         return whole[first * each : last * each]
 
 
+class Silence:
+    """Zeros in the place of what a network has `returned` of so many `rows`, for any other number of them.
+
+    `known`: whether it is told by that; not where there was more than tensors, such as a memory for later calls.
+    """
+
+    def __init__(self, returned: Any, rows: int) -> None:
+        self._leaves, self._spec = pytree.tree_flatten(returned)
+        self.known = all(isinstance(x, (Tensor, *PLAIN)) for x in self._leaves)
+        self._leaves = [x.new_empty(()).expand(x.shape) if isinstance(x, Tensor) else x for x in self._leaves]
+        self._rows = rows
+
+    def of(self, rows: int) -> Any:
+        """The same of so many rows."""
+        return pytree.tree_unflatten([self._empty(leaf, rows) for leaf in self._leaves], self._spec)
+
+    def _empty(self, leaf: Any, rows: int) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        more = (len(leaf) // self._rows * rows, *leaf.shape[1:]) if _has_rows(leaf, self._rows) else leaf.shape
+        return leaf.new_zeros(more)
+
+
 def _has_rows(leaf: Any, size: int) -> bool:
     return isinstance(leaf, Tensor) and leaf.ndim > 0 and len(leaf) >= size and len(leaf) % size == 0
 

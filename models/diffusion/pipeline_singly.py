@@ -13,6 +13,7 @@ from torch import Tensor
 from feynkac.base.errors import ModelError
 from feynkac.models.diffusion.pipeline_call import PipelineCall
 from feynkac.models.diffusion.pipeline_copy import Question
+from feynkac.models.diffusion.pipeline_whole import read_first
 
 if TYPE_CHECKING:
     from feynkac.models.diffusion.state import Latents
@@ -42,7 +43,7 @@ class SingleCalls:
     @property
     def returned(self) -> Any:
         """What the calls have returned first, together, once they have ended; None where it cannot be put together."""
-        found = [_first(each.returned) for each in self._calls]
+        found = [read_first(each.returned) for each in self._calls]
         name, values = found[0][0], [value for _, value in found]
         if all(isinstance(value, Tensor) for value in values):
             return {name: torch.cat(values)}
@@ -94,10 +95,3 @@ class SingleCalls:
 
 Call: TypeAlias = PipelineCall | SingleCalls
 """The calls of a pipeline for all particles of a run, as one."""
-
-
-def _first(returned: Any) -> tuple[str, Any]:
-    """The first thing that a pipeline has `returned`, and its name."""
-    if isinstance(returned, Mapping):  # as the outputs of diffusers are
-        return next(iter(returned.items()), ("", None))
-    return "", returned[0] if isinstance(returned, tuple) and returned else returned

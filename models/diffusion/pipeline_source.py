@@ -20,7 +20,7 @@ from feynkac.models.diffusion.gradients import Pull, pull_back, require_graph
 from feynkac.models.diffusion.paths import LatentPath
 from feynkac.models.diffusion.pipeline_copy import Question
 from feynkac.models.diffusion.pipeline_singly import Call
-from feynkac.models.diffusion.pipeline_whole import read_latents
+from feynkac.models.diffusion.pipeline_whole import keep_latents
 from feynkac.models.diffusion.proposals import BASE, Proposal, keeps_graph
 from feynkac.models.diffusion.saving import load_generators, save_generators
 from feynkac.models.diffusion.schedule import NoiseSchedule
@@ -38,9 +38,9 @@ class PipelineSource:
     """One call of a pipeline, which runs its own network, as the `Source` of a sampler.
 
     `problems`: the prompts in its batch. `generators`: one for each slot. `eta` and `proposal` as those of the sampler:
-    where they ask for the kernel that the scheduler's own `step` draws from, that step is taken. `asked`: what the
-    pipeline was asked to return (see `read_latents`). `check_forks` is called before particles are copied. `tried`:
-    what is known of schedulers.
+    where they ask for the kernel that the scheduler's own `step` draws from, that step is taken. `read`: the latents
+    that the pipeline has returned, of those that led there. `check_forks` is called before particles are copied.
+    `tried`: what is known of schedulers.
     """
 
     power = 1.0
@@ -52,11 +52,11 @@ class PipelineSource:
         generators: Sequence[torch.Generator],
         eta: float | None,
         proposal: Proposal,
-        asked: str | None = None,
+        read: Callable[[Any, Tensor], Tensor] = keep_latents,
         check_forks: Callable[[], None] = lambda: None,
         tried: Tried | None = None,
     ) -> None:
-        self._call, self.problems, self._generators, self._asked = call, problems, generators, asked
+        self._call, self.problems, self._generators, self._read = call, problems, generators, read
         self.given: list[tuple[Tensor, Tensor]] | None = None
         """The latents that the pipeline was given so far, and those expected; None where they are not kept."""
         self._own = own_options(call.scheduler, eta, tried) if proposal is BASE else None
@@ -149,7 +149,7 @@ class PipelineSource:
             return
         if self._resume(state, state.x, x0=self._said) is not None:
             raise ModelError(f"the pipeline goes on after its {state.t} steps: {TWICE}")
-        state.x = read_latents(self._call.returned, state.x, self._asked)
+        state.x = self._read(self._call.returned, state.x)
 
     def _resume(self, state: Latents, x: Tensor, graph: bool = False, x0: Tensor | None = None) -> Question | None:
         """Hand the latents over as the pipeline keeps them; its own step may have changed their type."""

@@ -52,11 +52,7 @@ def read_latents(returned: Any, x: Tensor, asked: str | None) -> Tensor:
     "latent", or "pt", which are pixels, from 0 to 1 or as the network has them, or None of a pipeline that is not
     asked. Where it returned neither, it is `x`. Embeddings are what they are.
     """
-    value, name = returned, ""
-    if isinstance(value, Mapping):  # as the outputs of diffusers are
-        name, value = next(iter(value.items()), ("", None))
-    elif isinstance(value, tuple) and value:
-        value = value[0]
+    name, value = read_first(returned)
     if asked != "latent" and isinstance(value, np.ndarray) and value.ndim in (3, 4):
         value = torch.from_numpy(np.ascontiguousarray(value.transpose(0, 3, 1, 2) if value.ndim == 4 else value))
     if not isinstance(value, Tensor) or value.ndim != x.ndim or len(value) != len(x) or not value.is_floating_point():
@@ -69,6 +65,18 @@ def read_latents(returned: Any, x: Tensor, asked: str | None) -> Tensor:
         return x
     plain = asked is None or value.ndim == 3 or "embed" in name or not -near <= value.min() <= value.max() <= 1.0 + near
     return value if plain else 2.0 * value - 1.0
+
+
+def keep_latents(returned: Any, x: Tensor) -> Tensor:
+    """(N, ...) the latents `x` that led to what was `returned`."""
+    return x
+
+
+def read_first(returned: Any) -> tuple[str, Any]:
+    """The first thing that a pipeline has `returned`, which are its samples, and their name, if they have one."""
+    if isinstance(returned, Mapping):  # as the outputs of diffusers are
+        return next(iter(returned.items()), ("", None))
+    return "", returned[0] if isinstance(returned, tuple) and returned else returned
 
 
 def _tolerance(x: Tensor) -> float:

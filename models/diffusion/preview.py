@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from feynkac.base.errors import ArgumentError, is_out_of_memory, quote
-from feynkac.models.diffusion.decoding import Decoder, raise_precision, to_samples
-from feynkac.models.diffusion.sounds import Sounds
+from feynkac.models.diffusion.decoding import Decoder, raise_precision, show_embeddings, to_samples
 
 Preview: TypeAlias = Literal["linear", "full"] | Callable[[Tensor], Tensor] | None
 PIXELS, FIELDS = 2**16, 4
@@ -108,11 +107,11 @@ def preview_of(
     if preview is None or preview == "linear":
         if isinstance(decode, Decoder):
             return Linear(decode, fits)
-        if own and not (preview == "linear" and isinstance(decode, Sounds)):  # pixels are cheap
+        if own and (preview is None or decode in (to_samples, show_embeddings)):  # pixels are cheap
             return decode
         raise ArgumentError(
-            "preview='linear' is fitted to the pipeline's own VAE, which makes sounds; leave preview= out, or give a "
-            "function of latents"
+            "preview='linear' is fitted to a VAE whose latents are laid out as its pictures are, and these are of "
+            "another kind (sounds, packed latents); leave preview= out, or give a function of latents"
             if own
             else "preview='linear' is fitted to the pipeline's own VAE, and decode= is given in its place"
         )

@@ -8,10 +8,13 @@ import types
 import numpy as np
 import pytest
 import torch
-from test_pipeline import SIZE, STEPS, bright, last_of, made, plain_noise, stable_diffusion
+from test_pipeline import SIZE, STEPS, bright, last_of, made, plain_noise, stable_diffusion, vae
+from test_pipeline_opening import animatediff
 
 import feynkac as fk
-from feynkac.base.errors import ModelError
+from feynkac.base.errors import ArgumentError, ModelError
+from feynkac.models import diffusion as fd
+from feynkac.models.diffusion.pipeline_end import OwnEnd
 
 diffusers = pytest.importorskip("diffusers")
 
@@ -101,7 +104,6 @@ FAULTS = {
     "another rank": "RuntimeError",
     "not there": "NotImplementedError",
     "no scale": "no scaling_factor",
-    "no type": "AttributeError",
 }
 
 
@@ -118,6 +120,143 @@ def test_a_vae_with_its_own_ways_is_refused_before_the_second_pass_of_the_networ
     assert len(passes) == 1
     given = fk.Diffusion.from_pipeline(pipe, STEPS, decode=lambda x: x[:, :3].sigmoid()).prompt("a cat", **SIZE)
     assert np.isfinite(fk.steer(given, reward, particles=2, seed=0).log_evidence)
+
+
+# --- pipelines that decode in a way of their own ---------------------------------------------------------------------
+
+
+class Odd(torch.nn.Module):
+    """A VAE of frames that wants to be told how many there are, and whose latents have no usual scale."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.config, self.device = inner, types.SimpleNamespace(block_out_channels=(8, 8)), inner.device
+
+    def decode(self, z, frames):
+        return self.inner.decode(z * frames).sample
+
+
+class OwnWay(diffusers.StableDiffusionPipeline):
+    """Decodes what it has packed, and blackens the finished picture where it has been told to."""
+
+    def __call__(self, *args, output_type="pil", callback_on_step_end=None, **options):
+        latents = super().__call__(*args, output_type="latent", callback_on_step_end=callback_on_step_end, **options)[0]
+        if output_type == "latent":
+            return (latents.flatten(2),)
+        pictures = (self.vae.decode(latents.flip(-1), frames=0.5) / 2 + 0.5).clamp(0, 1)
+        pictures = pictures if self.safety_checker is None else pictures * 0
+        return (pictures if output_type == "pt" else pictures.movedim(-3, -1).numpy(),)
+
+
+def own_way(scheduler=None):
+    torch.manual_seed(0)
+    pipe = OwnWay(**stable_diffusion(scheduler).components, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.vae = Odd(pipe.vae)
+    return pipe
+
+
+@pytest.mark.parametrize("algorithm", ["smc", "importance"])
+def test_where_the_usual_way_fails_latents_are_decoded_by_the_end_of_the_pipeline_s_own_call(algorithm):
+    pipe, told = own_way(), []
+    call = {"prompt": "a cat", "callback_on_step_end": lambda _, k, t, given: told.append(k) or given, **SIZE}
+    eta = {"eta": 1.0} if algorithm == "smc" else {}
+    model = fk.Diffusion.from_pipeline(pipe, STEPS, eta.get("eta")).prompt(**call)
+    result = fk.steer(model, fk.reward(bright, every="end", batch=True), particles=3, seed=0, algorithm=algorithm)
+    assert told == list(range(STEPS)), "calls that decode are none of the user's"
+    call.pop("callback_on_step_end")
+    options = {"num_images_per_prompt": 3, "num_inference_steps": STEPS, "output_type": "pt", "eta": 1.0, **call}
+    (theirs,) = pipe(generator=plain_noise(3), **options)
+    found = sorted(float(image.mean()) for image in result.samples)
+    assert np.allclose(found, sorted(theirs.mean((1, 2, 3)).tolist()), atol=1e-6)
+
+
+def test_what_decodes_by_the_pipeline_s_own_end_runs_no_network_and_checks_no_picture():
+    pipe, passes = own_way(), []
+    pipe.unet.register_forward_pre_hook(lambda *_: passes.append(1) and None)
+    pipe.safety_checker = checker = Odd(pipe.vae.inner)
+    model = fk.Diffusion.from_pipeline(pipe, STEPS).prompt("a cat", **SIZE)
+    result = fk.steer(model, fk.reward(bright, batch=True), particles=2, seed=0)
+    assert len(passes) == STEPS and all(float(image.max()) > 0.0 for image in result.samples)
+    assert pipe.safety_checker is checker
+
+
+class Upcasts(OwnWay):
+    """Writes to its VAE what it is to be for the last step, as those do that decode in single precision."""
+
+    def __call__(self, *args, **options):
+        self.vae.config.scale = self.vae.inner.scale = 2.0
+        return super().__call__(*args, **options)
+
+
+def test_what_decodes_by_the_pipeline_s_own_end_writes_to_no_decoder():
+    plain = own_way()
+    pipe = Upcasts(**{**plain.components, "vae": None}, requires_safety_checker=False)
+    pipe.vae = plain.vae
+    end = OwnEnd(pipe, ({"prompt": "a cat", **SIZE},), {"num_inference_steps": STEPS})
+    assert end(torch.randn(1, 4, 8, 8)).shape == (1, 3, 16, 16)
+    assert not hasattr(pipe.vae.inner, "scale") and not hasattr(pipe.vae.config, "scale")
+
+
+def test_what_decodes_by_the_pipeline_s_own_end_has_no_gradient_and_says_so():
+    reward = fk.reward(bright, batch=True)
+    model = fk.Diffusion.from_pipeline(own_way(), STEPS, proposal=fd.Guided(reward)).prompt("a cat", **SIZE)
+    with pytest.raises(
+        ModelError, match=r"OwnWay decodes in a way of its own.*no gradient; give from_pipeline decode="
+    ):
+        fk.steer(model, reward, particles=2)
+
+
+def test_a_linear_preview_of_latents_that_are_no_pictures_is_refused():
+    kind = {"_unpack_latents": staticmethod(lambda latents, size: latents)}
+    pipe = type("Packs", (OwnWay,), kind)(**stable_diffusion().components, requires_safety_checker=False)
+    with pytest.raises(ArgumentError, match="preview='linear' is fitted to a VAE whose latents"):
+        fk.Diffusion.from_pipeline(pipe, STEPS, preview="linear")
+
+
+class Trims(diffusers.AnimateDiffPipeline):
+    """Leaves the first frame of each video out, once it is decoded."""
+
+    def __call__(self, *args, output_type="pil", **options):
+        (video,) = super().__call__(*args, output_type=output_type, return_dict=False, **options)
+        return (video if output_type == "latent" else video[:, 1:],)
+
+
+def test_a_video_that_the_pipeline_changes_once_it_is_decoded_is_what_rewards_see():
+    torch.manual_seed(0)
+    moving = animatediff().components
+    pipe = Trims(**moving)
+    pipe.set_progress_bar_config(disable=True)
+    call, seen = {"prompt": "a cat", "num_frames": 3, "guidance_scale": 1.0, **SIZE}, []
+    model = fk.Diffusion.from_pipeline(pipe, STEPS).prompt(**call)
+    reward = fk.reward(lambda x: seen.append(tuple(x.shape)) or bright(x), 0.0, every="end", batch=True)
+    last = last_of(model, reward, n=2)
+    options = {"num_inference_steps": STEPS, "output_type": "pt", "eta": 1.0, **call, "prompt": ["a cat"] * 2}
+    (theirs,) = pipe(generator=plain_noise(2), **options)
+    assert seen == [(2, 2, 3, 16, 16)]
+    assert torch.allclose(torch.stack(last.state.samples(np.arange(2))), theirs, atol=1e-5)
+
+
+class Unshifted(diffusers.StableDiffusionPipeline):
+    """Leaves the shift of its VAE out, as Stable Diffusion 3 does that fills in a part of a picture."""
+
+    def __call__(self, *args, output_type="pil", **options):
+        latents = super().__call__(*args, output_type="latent", **options)[0]
+        if output_type == "latent":
+            return (latents,)
+        pictures = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        return (self.image_processor.postprocess(pictures.detach(), output_type=output_type),)
+
+
+def test_a_shift_that_a_pipeline_leaves_out_is_left_out():
+    torch.manual_seed(0)
+    parts = {**stable_diffusion().components, "vae": vae(scaling_factor=1.5, shift_factor=0.5)}
+    pipe = Unshifted(**parts, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    last = last_of(fk.Diffusion.from_pipeline(pipe, STEPS).prompt("a cat", **SIZE), fk.reward(bright, 0.0, batch=True))
+    options = {"num_images_per_prompt": 4, "num_inference_steps": STEPS, "output_type": "pt", "eta": 1.0, **SIZE}
+    (theirs,) = pipe("a cat", generator=plain_noise(4), **options)
+    assert torch.allclose(torch.stack(last.state.samples(np.arange(4))), theirs, atol=1e-5)
 
 
 class Sized(diffusers.FluxPipeline):
