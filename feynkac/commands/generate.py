@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from feynkac.base.errors import ArgumentError
-from feynkac.base.numbers import read_whole
 from feynkac.commands.edits import edit_model
 from feynkac.commands.options import (
     Algorithm,
@@ -71,6 +70,7 @@ def generate(
 ) -> None:
     """Continue a prompt under constraints and rewards, and show the posterior."""
     import feynkac as fk
+    from feynkac.base.numbers import read_whole
     from feynkac.models.language.laws.law import read_law
 
     check_outputs(out or [])
