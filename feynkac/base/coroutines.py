@@ -74,6 +74,6 @@ def _stop(process: int, loop: asyncio.AbstractEventLoop, thread: threading.Threa
     if process != os.getpid():  # a forked child ends, and must leave its parent's loop alone
         return
     loop.call_soon_threadsafe(loop.stop)
-    thread.join(1.0)
+    thread.join(1.0 if _loops.get(process) is loop else 0.0)  # one that was given up would not come to its end
     if not thread.is_alive():
         loop.close()

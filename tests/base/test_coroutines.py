@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from concurrent.futures import Future
 
 import pytest
 
+from feynkac.base import coroutines
 from feynkac.potentials.compat import genlm
 
 FORKS = """
@@ -56,3 +58,31 @@ def test_whoever_stops_waiting_for_coroutines_cancels_them(monkeypatch: pytest.M
         patch.setattr(Future, "result", press)
         genlm._run(wait, [[1]])
     assert cancelled.wait(20)
+
+
+def test_the_end_of_a_process_waits_for_no_loop_that_was_given_up() -> None:
+    class Stuck(threading.Thread):
+        waited: float | None = None
+
+        def join(self, timeout: float | None = None) -> None:
+            self.waited = timeout
+
+        def is_alive(self) -> bool:
+            return True
+
+    began, leave = threading.Event(), threading.Event()
+
+    async def block() -> None:
+        began.set()
+        leave.wait()
+
+    future, loop, thread = coroutines.start_coroutine(block, ()), coroutines._find_loop(), Stuck()
+    assert began.wait(20)
+    try:
+        with pytest.raises(coroutines.Blocked):
+            coroutines.check_loop(0.01)
+        coroutines._stop(os.getpid(), loop, thread)
+    finally:
+        leave.set()
+    future.result(20)
+    assert thread.waited == 0.0

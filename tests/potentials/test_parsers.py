@@ -97,12 +97,11 @@ def test_states_that_particles_have_left_are_forgotten(monkeypatch: pytest.Monke
     numbers = parser(lambda state, byte: state + byte, start=b"", accepts=lambda state: True, timeout=None).automaton(
         vocabulary
     )
-    states = [one]
+    states, numbering = [one], numbers._numbering
     for _ in range(60):
         states.append(numbers.advance(states[-1], one))
         assert numbers.masks(states[-1]).any()
         assert (numbers.advance(np.array([0, states[-1][0]]), two) >= 0).all()  # the start is never forgotten
-        numbering = numbers._numbering
         assert max(map(len, (numbering._states, numbering._texts, numbering._numbers, numbering._accepts))) <= 40
     assert numbering._states[int(states[-1][0])] == b"a" * 60
     with pytest.raises(ConstraintError, match="older than 10 others; run fewer particles"):

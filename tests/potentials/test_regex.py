@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 from feynkac.base.errors import ArgumentError, ConstraintError
 from feynkac.base.masks import unpack
 from feynkac.base.vocabulary import Vocabulary
-from feynkac.potentials import regex
+from feynkac.potentials import choices, phrases, regex
 from feynkac.potentials.constraints.automata import dfa, trie
 from feynkac.potentials.constraints.automata.characters import match_characters
 from feynkac.potentials.constraints.automata.expressions import build_dfa, check
@@ -299,3 +299,13 @@ def test_masks_and_advance_agree_on_a_real_vocabulary(smollm2: Any) -> None:
             whole = decoded(vocabulary.bytes(path))
             matched = whole is not None and re.fullmatch(pattern, whole) is not None
             assert matched == automaton.accepts(states)[0]
+
+
+@pytest.mark.parametrize("constraint", [regex("[ab]*"), phrases(ban=["bb"]), choices(["ab", "b"])], ids=str)
+def test_numbers_that_are_no_states_are_refused_before_compiled_code_reads_there(constraint: Any) -> None:
+    automaton, token = constraint.automaton(Vocabulary((b"a", b"b", b""), (2,))), np.array([0])
+    for state in (np.array([1 << 20]), np.array([1 << 40])):
+        for ask in (automaton.masks, automaton.accepts, lambda states: automaton.advance(states, token)):
+            with pytest.raises(ConstraintError, match=f"{state[0]} is none of its .* states"):
+                ask(state)
+    assert automaton.advance(np.array([-1]), token).tolist() == [-1]

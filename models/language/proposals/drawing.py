@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from feynkac.base.contract import Mask
+from feynkac.base.errors import ModelError, quote
 from feynkac.models.language.proposals.foreseen import Foreseen, look_for_lists
 from feynkac.models.language.proposals.guided import Guided
 from feynkac.models.language.proposals.plain import MASKED
@@ -70,9 +71,9 @@ def _choose(model: Prompted, members: Sequence[int]) -> Proposal:
 
 
 def draw_shares(shares: Sequence[Share], frontier: Frontier) -> Proposed:
-    """The next token of each row of a frontier, from the proposal of its problem."""
+    """The next token of each row of a frontier, from the proposal of its problem. Raises ModelError for others."""
     if len(shares) == 1:
-        return shares[0].proposal.draw(frontier)
+        return _draw(shares[0].proposal, frontier)
     group = frontier.state.group[frontier.heads]
     before = frontier.state.companions.get(GROUPS, group)
     n = len(frontier.rows)
@@ -80,10 +81,23 @@ def draw_shares(shares: Sequence[Share], frontier: Frontier) -> Proposed:
     for proposal, members in shares:
         if members[group].any():
             here, part = _select(frontier, members, members[group], members[before])
-            for values, drawn in zip(whole, proposal.draw(part), strict=True):
+            for values, drawn in zip(whole, _draw(proposal, part), strict=True):
                 values[here] = drawn
     frontier.state.companions[GROUPS] = group
     return whole
+
+
+def _draw(proposal: Proposal, frontier: Frontier) -> Proposed:
+    """What a proposal draws. Raises ModelError for what are no tokens: a model would read past its table of them."""
+    found, n, size = proposal.draw(frontier), len(frontier.rows), frontier.state.vocabulary.size
+    tokens = np.asarray(found.tokens)
+    shapes = [np.shape(values) for values in found]
+    if shapes != [(n,)] * 3 or tokens.dtype.kind not in "iu" or tokens.max(initial=-1) >= size:
+        raise ModelError(
+            f"proposal {type(proposal).__name__} drew {quote(tokens)} for {n} rows, values of shapes {shapes[1:]}; "
+            f"give a token for each, a whole number below {size} or -1 for none, its log-probability and its increment"
+        )
+    return found
 
 
 def guide_shares(problems: Sequence[PromptProblem], frontier: Frontier) -> Tensor | None:

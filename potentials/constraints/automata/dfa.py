@@ -48,7 +48,7 @@ class DfaAutomaton:
     start = 0
 
     def __init__(self, dfa: CharDfa, tokens: Trie, eos: tuple[int, ...], name: str) -> None:
-        self._dfa = dfa
+        self._dfa, self._name = dfa, name
         self._tokens = tokens
         self._partial = len(dfa.alphabet.step)
         self._lock = RLock()
@@ -74,6 +74,7 @@ class DfaAutomaton:
 
     def masks(self, states: States) -> TokenMask:
         """(U, ceil(V / 32)) allowed next tokens, the end-of-sequence tokens among them where the state accepts."""
+        self._check(states)
         masks = np.zeros((len(states), len(self._eos)), dtype=np.uint32)
         with self._lock:
             for i, state in enumerate(states.tolist()):
@@ -93,6 +94,7 @@ class DfaAutomaton:
 
     def advance(self, states: States, tokens: NDArray[np.int64]) -> States:
         """(N,) states after one more token each; -1 where the token is not allowed."""
+        self._check(states)
         after = advance(states, tokens, *self._tables, self._tokens.flat, self._tokens.offset)
         alive = self._alive.reshape(-1)
         if (alive[after] == UNKNOWN).any():
@@ -103,8 +105,16 @@ class DfaAutomaton:
 
     def accepts(self, states: States) -> NDArray[np.bool_]:
         """(N,) whether the text so far is accepted as it stands."""
+        self._check(states)
         q, u = np.divmod(states, self._partial)
         return (states >= 0) & (u == 0) & self._dfa.accept[q]
+
+    def _check(self, states: States) -> None:
+        """Raises ConstraintError for numbers that are no states, which compiled code would not notice."""
+        if states.max(initial=-1) >= self._alive.size:
+            raise ConstraintError(
+                f"{self._name}: {states.max()} is none of its {self._alive.size} states; ask about those that it gave"
+            )
 
     def _find_within(self, state: int, left: int, distances: TokenDistances) -> TokenMask:
         """All tokens but those after which more than `left` are needed in all."""

@@ -12,6 +12,7 @@ import torch
 import feynkac as fk
 from feynkac.base.errors import ArgumentError, ModelError
 from feynkac.models.language.proposals import Drafted, Tempered
+from feynkac.models.language.protocols import Proposed
 from feynkac.potentials.base import Factor
 from feynkac.smc.rng import Streams
 
@@ -164,6 +165,19 @@ def test_a_model_on_two_devices(tiny_lm, part, message) -> None:
 def test_what_is_no_proposal_is_refused(tiny_lm, proposal: Any) -> None:
     with pytest.raises(ArgumentError, match=r"an object with draw\(frontier\)"):
         tiny_lm("a").prompt(tokens=[1], proposal=proposal)
+
+
+@pytest.mark.parametrize("tokens", [[4, 4], [1 << 40] * 2, [0.5, 0.5], [np.nan] * 2, [1], [[1], [1]], ["a", "b"]])
+@pytest.mark.parametrize("problems", [1, 2])
+def test_what_is_no_token_of_a_proposal_s_is_refused_before_the_model_reads_it(tiny_lm, tokens, problems) -> None:
+    class Drawn:
+        def draw(self, frontier: Any) -> Proposed:
+            return Proposed(np.array(tokens), np.zeros(2), np.zeros(2))
+
+    lm = tiny_lm()  # of four tokens
+    tasks = [lm.prompt("a", max_tokens=3, proposal=Drawn()), lm.prompt("a", max_tokens=3)][:problems]
+    with pytest.raises(ModelError, match=r"proposal Drawn drew .* for 2 rows.*whole number below 4 or -1 for none"):
+        fk.steer(tasks, particles=2, seed=0)
 
 
 def test_proposals_of_one_model_in_one_batch_walk_apart(tiny_lm) -> None:
