@@ -136,7 +136,7 @@ def _find_lambda(potential: Factor, schedule: Course, t: int, state: object) -> 
             state,
             TellsNoise,
             f"'{potential.name}' goes by the noise of latents, and {type(state).__name__} has none; "
-            "give a function t -> lambda, or ess=",
+            "give a function t -> lambda",
         ).noise_level.signal
     returned = schedule(t)
     lam = as_real(returned)
