@@ -17,6 +17,11 @@ collides is not rewarded, and of reviews the perplexity under SmolLM2 and the nu
 runs of the one sample that a user would keep. "published FK" is the weight logic of the code that was published with
 FK steering (see `steered/published.py`).
 
+Strong rewards (--guesses). The same targets by guesses that come in at another pace, with a network that errs in the
+samples it first expects, as those of noise do, and with one that does not. Each cell: the RMSE of the log evidence of
+one population, that of islands, and by how much the mean of what is rewarded is off. "nats" is the standard deviation
+of the reward over samples of the model.
+
 Inverse problems (--flowchef, --tractable, --depth, --inversion). What is seen of a digit or a scene, against the
 posterior by importance sampling (`train/digits_truth.py`), or in closed form: "TV" of the classes of digits, "image"
 the RMSE of the mean image (pixels from 0 to 1), all runs together, and "log Z" the RMSE of a run's log evidence in
@@ -56,7 +61,7 @@ import numpy as np
 import torch
 
 PARTS = (
-    "mixture", "digits", "concepts", "compositions", "molecules", "texts", "conformers", "maze", "values",
+    "mixture", "digits", "guesses", "concepts", "compositions", "molecules", "texts", "conformers", "maze", "values",
     "overhead", "gradients", "memory", "flowchef", "tractable", "depth", "inversion",
 )  # fmt: skip
 
@@ -71,6 +76,12 @@ def digits(quick: bool) -> Any:
     from steered.digits import compare
 
     return compare(64, 1024, range(2)) if quick else compare(256, 12_288)
+
+
+def guesses(quick: bool) -> Any:
+    from steered.guesses import compare
+
+    return compare(4, 512) if quick else compare(48, 8192)
 
 
 def concepts(quick: bool) -> Any:

@@ -28,8 +28,8 @@ SIZES = (4, 16)
 class Network:
     """The pipeline's network, with its scheduler's own clipping."""
 
-    def __init__(self, pipe: Any) -> None:
-        pipe.scheduler.set_timesteps(STEPS)
+    def __init__(self, pipe: Any, steps: int = STEPS) -> None:
+        pipe.scheduler.set_timesteps(steps)
         pipe.unet.requires_grad_(False)
         self.unet, self.scheduler = pipe.unet, pipe.scheduler
         self.schedule = schedule_of(pipe.scheduler, eta=1.0)

@@ -63,6 +63,11 @@ class NoiseLevel:
             return 0.0
         return self.sigma**2 * prior / (self.alpha**2 * prior + self.sigma**2)
 
+    @property
+    def signal(self) -> float:
+        """The correlation of x with x0, if that has variance 1: 0 where x is all noise, and 1 where it has none."""
+        return self.alpha / math.hypot(self.alpha, self.sigma)
+
 
 # --- of states
 
@@ -91,6 +96,16 @@ class Estimates(Protocol):
 
         Write into the array to store a number.
         """
+        ...
+
+
+@runtime_checkable
+class TellsNoise(Protocol):
+    """A state of latents that are at one noise level. Without it: `tempered(..., "signal")` refuses."""
+
+    @property
+    def noise_level(self) -> NoiseLevel:
+        """The noise level of the latents."""
         ...
 
 

@@ -37,18 +37,22 @@ def list_doubts(
     *,
     never_resamples: bool = False,
     of_posterior: bool = True,
+    of_texts: bool = True,
 ) -> list[str]:
     """Why evidence or posterior may be far off, and what to do: one text, or none if nothing says so.
 
     `ess`: of the population at every step, before it was resampled; `resampled`: the steps that began with that.
-    `of_posterior`: whether these populations are the samples of the result, too.
+    `of_posterior`: whether these populations are the samples of the result, too; `of_texts`: whether samples are texts.
     """
     reasons, subjects = _list_reasons(found, resampled, n), []
     if of_posterior and 0.0 < ess[-1] < max(FEW * n, 1.5) and n > 1:
         subjects.append(f"the posterior rests on {ess[-1]:.1f} of {n} particles")
     if reasons:
         subjects.append(f"the evidence may be far off, mostly too low ({'; '.join(reasons)})")
-    return [f"{', and '.join(subjects)}. {advise(found, ess, resampled, n, never_resamples)}"] if subjects else []
+    if not subjects:
+        return []
+    advice = advise(found, ess, resampled, n, never_resamples=never_resamples, of_texts=of_texts)
+    return [f"{', and '.join(subjects)}. {advice}"]
 
 
 def _list_reasons(found: Diagnostics, resampled: Sequence[int], n: int) -> list[str]:
@@ -68,7 +72,9 @@ def _list_reasons(found: Diagnostics, resampled: Sequence[int], n: int) -> list[
     return reasons
 
 
-def advise(found: Diagnostics, ess: Sequence[float], resampled: Sequence[int], n: int, never_resamples: bool) -> str:
+def advise(
+    found: Diagnostics, ess: Sequence[float], resampled: Sequence[int], n: int, *, never_resamples: bool, of_texts: bool
+) -> str:
     """What would help most, as far as the course of the weights tells."""
     if never_resamples and len(ess) > 1:
         return "Use algorithm='smc', which resamples, with a level on the way, or many more particles"
@@ -80,8 +86,9 @@ def advise(found: Diagnostics, ess: Sequence[float], resampled: Sequence[int], n
         )
     if len(resampled) > 1:
         more = math.ceil(n * max(found.spread / TIGHT, 1.0) ** 2)
+        mild = "a twist" if of_texts else 'a twist (of latents tempered(reward, "signal", ess=0.9))'
         return (
             f"{len(resampled)} of {len(ess)} steps threw particles away: a proposal that knows the target helps most "
-            f"(a mask, a guided proposal), then a twist, then more particles (about {more})"
+            f"(a mask, a guided proposal), then {mild}, then more particles (about {more})"
         )
     return "Use a proposal closer to the target (a mask, a guided one), a level on the way, or many more particles"

@@ -189,7 +189,15 @@ class Recorder:
         return [
             *doubts,
             *(state.list_doubts(self.group) if has(state, Doubts) else ()),
-            *list_doubts(found, history.ess, history.resampled, n, never_resamples=never, of_posterior=not uneven),
+            *list_doubts(
+                found,
+                history.ess,
+                history.resampled,
+                n,
+                never_resamples=never,
+                of_posterior=not uneven,
+                of_texts=bool(history.pieces),
+            ),
             *(doubt_course(history) if complete else ()),
         ]
 

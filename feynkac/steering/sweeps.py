@@ -193,7 +193,8 @@ class Chains:
             )
         if dead < len(chains) and (first := next((chain.kept[0] for chain in chains if chain.kept), None)):
             ess, resampled, n = first.history.ess, first.history.resampled, len(first.log_weight)
-            found += list_doubts(diagnose_first(chains), ess, resampled, n, of_posterior=False)
+            texts = bool(first.history.pieces)
+            found += list_doubts(diagnose_first(chains), ess, resampled, n, of_posterior=False, of_texts=texts)
         found += write_notes(sum((kept.notes for chain in chains for kept in chain.kept), Counter[str]()))
         later = [kept for chain in chains for kept in chain.kept[1:]]
         moved = sum(kept.moved for kept in later)

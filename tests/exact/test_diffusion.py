@@ -199,6 +199,8 @@ ROLES = {
     "power": lambda: fk.reward(quadratic, 2 * SCALE, batch=True) ** 0.5,
     "schedule": lambda: fp.tempered(fk.reward(quadratic, SCALE, batch=True), lambda t: min(1.0, 0.2 * t)),
     "bisection": lambda: fp.tempered(fk.reward(quadratic, SCALE, batch=True), ess=0.8),
+    "signal": lambda: fp.tempered(fk.reward(quadratic, SCALE, batch=True), "signal"),
+    "bisection above signal": lambda: fp.tempered(fk.reward(quadratic, SCALE, batch=True), "signal", ess=0.9),
     "bisection-of-max": lambda: fp.tempered(fk.reward(quadratic, SCALE, "max", batch=True), ess=0.6),
     "of one sample": lambda: fk.reward(one, SCALE, "max", every=2) * fp.twist(noisy_guess),
     "of a batch": lambda: fk.reward(quadratic, SCALE, "sum", every=4, batch=True),

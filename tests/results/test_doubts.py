@@ -16,13 +16,13 @@ from feynkac.smc.diagnostics import Diagnostics
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 
 
-def doubt(ess=(8.0, 8.0), resampled=(), n=16, never_resamples=False, **changes) -> list[str]:
+def doubt(ess=(8.0, 8.0), resampled=(), n=16, never_resamples=False, of_texts=True, **changes) -> list[str]:
     values = {
         "log_parts": [0.0], "part_spread": 0.1, "spread": 0.1, "last_spread": 0.1, "tail": math.nan,
         "heaviest_particle": 0.1, "heaviest_part": 1.0, "ancestors": 9,
     }  # fmt: skip
     found = Diagnostics(**{**values, **changes})
-    return list_doubts(found, list(ess), list(resampled), n, never_resamples=never_resamples)
+    return list_doubts(found, list(ess), list(resampled), n, never_resamples=never_resamples, of_texts=of_texts)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,8 @@ def test_the_advice_fits_the_course_of_the_run() -> None:
     late, early = {"spread": 1.5, "last_spread": 1.4, "ess": (16.0, 1.6)}, {"spread": 2.0, "resampled": (1, 2, 3)}
     assert "give the potential a level on the way" in doubt(**late)[0]
     assert "a proposal that knows the target helps most" in doubt(**early)[0]
+    assert "then a twist, then" in doubt(**early)[0]
+    assert 'then a twist (of latents tempered(reward, "signal", ess=0.9)), then' in doubt(**early, of_texts=False)[0]
     assert "about 256" in doubt(**early)[0]  # 16 particles times (2.0 / 0.5) squared
     assert "algorithm='smc', which resamples" in doubt(**late, never_resamples=True)[0]
 

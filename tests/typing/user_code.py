@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 import feynkac as fk
 from feynkac.models.language.prompted import Prompted
 from feynkac.potentials import Factor
+from feynkac.potentials.diffusion import tempered
 from feynkac.programs import Particle, Program
 
 
@@ -84,6 +85,8 @@ def steer_programs(lm: fk.CausalLM) -> None:
 def steer_images(f: Callable[[Any], float], folder: Path) -> None:
     model = assert_type(fk.Diffusion.demo(steps=20), fk.Diffusion)
     result = assert_type(fk.steer(model, fk.reward(f, scale=60.0)), fk.Result)
+    fk.steer(model, tempered(fk.reward(f, scale=60.0), "signal", ess=0.9))
+    tempered(fk.reward(f), "noise")  # type: ignore
     assert_type(result.save_images(folder), list[Path])
     result.to_json(folder / "result.json")
     assert_type(fk.Result.from_json(folder / "result.json"), fk.Result)

@@ -90,7 +90,7 @@ from feynkac.base.capabilities.texts import (
     Tokenised as Tokenised,
     Writes as Writes,
 )
-from feynkac.base.sampling import Estimates, NeedsGraph
+from feynkac.base.sampling import Estimates, NeedsGraph, TellsNoise
 
 
 @runtime_checkable
@@ -110,7 +110,8 @@ OF_CHILDREN: tuple[type, ...] = (TellsAllowed,)
 OF_STATES: tuple[type, ...] = (
     Shows, Retires, Keeps, Records, CountsTokens, TellsEnds, Remembers, Writes, TellsProblems, Tokenised,
     CarriesAutomata, LimitsTokens, ForcesEnds, ForeseesAcceptance, Grouped, BoundsEvidence, Doubts, TellsLogProb,
-    TellsPieces, TellsTokens, TellsDropped, Weighed, Decodes, TellsCopies, Estimates, Completes, TellsHidden,
+    TellsPieces, TellsTokens, TellsDropped, Weighed, Decodes, TellsCopies, Estimates, TellsNoise, Completes,
+    TellsHidden,
 )  # fmt: skip
 OF_POTENTIALS: tuple[type, ...] = (
     Named, Factored, Hard, Foresees, Guides, Consults, Checks, Contradicts, Lists, Outlines, Reads,

@@ -227,6 +227,7 @@ def _list_doubts(result: Result) -> list[str]:
         len(history.rows[0]) if gibbs else len(result.log_weights),
         never_resamples=result.algorithm in ("importance", "best_of_n"),
         of_posterior=result.algorithm not in ("optimal", "gibbs"),
+        of_texts=bool(history.pieces),
     )
     if gibbs:
         return told

@@ -129,6 +129,7 @@ def _potentials() -> dict[str, Call]:
             lambda value: potentials.twist(lambda x, level: value), {"value": torch.zeros(2)}, _run
         ),
         "tempered": Call(potentials.tempered, {"potential": reward, "schedule": lambda t: 1.0}, _run),
+        "tempered by signal": Call(potentials.tempered, {"potential": reward, "schedule": "signal", "ess": 0.9}, _run),
         "adaptively tempered": Call(potentials.tempered, {"potential": reward, "ess": 0.5}, _run),
         "reward of samples": Call(
             lambda value: fk.reward(lambda x: value, batch=True), {"value": torch.zeros(2)}, _run

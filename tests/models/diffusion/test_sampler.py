@@ -382,7 +382,8 @@ BAD = {
         lambda: last_of(sampler_of(proposal=fd.Guided(fk.constraint(lambda x: x[:, 0] > 0, batch=True))), BOWL),
         "gradient",
     ),
-    "schedule and bisection": (lambda: fp.tempered(BOWL, lambda t: 1.0, ess=0.5), "takes a schedule"),
+    "neither schedule nor bisection": (lambda: fp.tempered(BOWL), "takes a schedule"),
+    "name of a schedule": (lambda: fp.tempered(BOWL, "snr"), "'snr'.*or 'signal'"),
     "noise of an observation": (lambda: fp.observed(fp.superresolution(2), torch.zeros(2, 2), 0.0), "above 0"),
     "shape of an observation": (
         lambda: last_of(sampler_of(), fp.observed(fp.inpainting(torch.tensor([True, True])), torch.zeros(3), 1.0)),
