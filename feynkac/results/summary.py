@@ -47,6 +47,8 @@ def tell_evidence(result: Result) -> str:
         return estimate
     if result.algorithm == "exact":
         return f"{estimate}, exactly" if result.complete else f"{estimate} at least"
+    if low > result.log_evidence:
+        return f"{estimate}, which is too low: by the texts that are known it is at least {low:.2f}"
     if high < math.inf:
         return f"{estimate}, between {low:.2f} and {high:.2f} (95 % sure)"
     alone = result.diagnostics is not None and len(result.diagnostics.log_parts) == 1

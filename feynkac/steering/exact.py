@@ -137,7 +137,8 @@ class Exact:
         error = ArgumentError(
             f"the texts of problem {place + 1} are too many to be listed: those found in {MOST} "
             f"histories have log evidence {some.log_evidence:.2f}, and prefixes of {log_left:.2f} nats "
-            "are left; use algorithm='smc', tighter constraints, or a smaller max_tokens"
+            "are left; use algorithm='smc', tighter constraints, or a smaller max_tokens; those found are in the "
+            "error's `partial`"
         )
         error.partial = some if len(self._models) == 1 else [*self._results, some]
         return error

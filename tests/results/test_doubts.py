@@ -94,6 +94,18 @@ def test_a_single_population_says_at_least(capsys) -> None:
         assert "(95 % sure)" in shown and said in shown
 
 
+def test_an_estimate_below_what_is_certain_is_called_too_low(capsys) -> None:
+    from known.problems import make_problems
+
+    problem = make_problems()[0]
+    result = fk.steer(problem.model, problem.potential, particles=64, seed=0)
+    result = replace(result, samples=list(range(64)))
+    replace(result, lower_bound=result.log_evidence + 1.0).show()
+    assert f"which is too low: by the texts that are known it is at least {result.log_evidence + 1.0:.2f}" in (
+        capsys.readouterr().out
+    )
+
+
 def test_the_confidence_is_checked() -> None:
     from known.problems import make_problems
 
