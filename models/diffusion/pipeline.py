@@ -152,6 +152,11 @@ class Diffusion:
         return isinstance(self.proposal, Biased) and self.proposal.biased
 
     @property
+    def keeps_sources(self) -> bool:
+        """True: noise comes from a generator for each slot, as the pipeline itself takes it."""
+        return True
+
+    @property
     def max_steps(self) -> int:
         """The largest number of steps that a run takes."""
         return self.steps

@@ -130,6 +130,11 @@ class Latents(Tree):
         prompts = dict(enumerate(self.prompts))
         return list_problems(self.group[rows], self.memory.problems, lambda g: Problem(g, prompts.get(g)))
 
+    @property
+    def laid_up(self) -> tuple[str, ...]:
+        """See `feynkac.base.capabilities.LaysUp`."""
+        return ("leaves", "tape")
+
     def retire(self, rows: Rows) -> None:
         """Mark rows as dead: they leave the network's batch."""
         self.alive[rows] = False

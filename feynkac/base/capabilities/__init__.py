@@ -29,6 +29,7 @@ from feynkac.base.capabilities.models import (
     Heeds as Heeds,
     Joins as Joins,
     KeepsHidden as KeepsHidden,
+    KeepsSources as KeepsSources,
     Masks as Masks,
     Replayable as Replayable,
     Replays as Replays,
@@ -66,6 +67,7 @@ from feynkac.base.capabilities.states import (
     Doubts as Doubts,
     Grouped as Grouped,
     Keeps as Keeps,
+    LaysUp as LaysUp,
     Records as Records,
     Remembers as Remembers,
     Retires as Retires,
@@ -101,8 +103,8 @@ class Closes(Protocol):
 
 
 OF_MODELS: tuple[type, ...] = (
-    Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, GoesBack, Enumerates, Replays, Retraces, Scores,
-    Branches, Saves, SavesPaths,
+    Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, KeepsSources, GoesBack, Enumerates, Replays, Retraces,
+    Scores, Branches, Saves, SavesPaths,
 )  # fmt: skip
 OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers, Resides)
 OF_CONTEXTS: tuple[type, ...] = (KeepsHidden, SavesContexts)
@@ -110,7 +112,7 @@ OF_CHILDREN: tuple[type, ...] = (TellsAllowed,)
 OF_STATES: tuple[type, ...] = (
     Shows, Retires, Keeps, Records, CountsTokens, TellsEnds, Remembers, Writes, TellsProblems, Tokenised,
     CarriesAutomata, LimitsTokens, ForcesEnds, ForeseesAcceptance, Grouped, BoundsEvidence, Doubts, TellsLogProb,
-    TellsPieces, TellsTokens, TellsDropped, Weighed, Decodes, TellsCopies, Estimates, TellsNoise, Completes,
+    TellsPieces, TellsTokens, TellsDropped, LaysUp, Weighed, Decodes, TellsCopies, Estimates, TellsNoise, Completes,
     TellsHidden,
 )  # fmt: skip
 OF_POTENTIALS: tuple[type, ...] = (

@@ -86,6 +86,16 @@ class Biased(Protocol):
 
 
 @runtime_checkable
+class KeepsSources(Protocol):
+    """A model whose noise comes from a source for each slot, seeded at `init`. Without it: from each step's `rng`."""
+
+    @property
+    def keeps_sources(self) -> bool:
+        """Whether it does. `check` then gives a copy the numbers of the row that it is a copy of by its slot."""
+        ...
+
+
+@runtime_checkable
 class GoesBack(Protocol):
     """A model whose states can be gone back to (`Keeps`), but not always. Asked before a run whose moves do.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -102,6 +102,16 @@ class Doubts(Protocol):
 
     def list_doubts(self, group: int) -> list[str]:
         """What to doubt of the results of a group, one text each."""
+        ...
+
+
+@runtime_checkable
+class LaysUp(Protocol):
+    """A state that keeps what was computed about it. Without it: `check` takes what is written to it for a fault."""
+
+    @property
+    def laid_up(self) -> Collection[str]:
+        """The attributes that are filled where potentials ask; what they say of a row is never another for it."""
         ...
 
 

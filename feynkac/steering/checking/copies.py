@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from feynkac.base.capabilities import Grouped, Shows, Writes, has
+from feynkac.base.capabilities import Grouped, KeepsSources, LaysUp, Shows, Weighed, Writes, has
 from feynkac.base.contract import LogW, Rows
 from feynkac.base.errors import quote
 from feynkac.base.memory import Memory
@@ -33,19 +33,23 @@ class Copies:
     3. Copies of the first block, made anew after every step, which then go other ways: siblings. Each time they stand
        one place farther down.
     4. Copies of the first block of which each moves up one place after every step; it gets the draws of the row that it
-       is a copy of, and must go the same way.
+       is a copy of, and must go the same way. Where each slot `keeps` a source of draws of its own, copies are made
+       anew in the slots whose source is that of the row.
     """
 
-    def __init__(self, chosen: Rows) -> None:
-        self.chosen, self.n = chosen, len(chosen)
+    def __init__(self, chosen: Rows, keeps: bool = False) -> None:
+        self.chosen, self.n, self._keeps = chosen, len(chosen), keeps
 
     def fork(self, t: int) -> Rows:
         """(4n,) the parents of the rows, after step `t`."""
         first = np.arange(self.n)
-        return np.concatenate([first, self.n + first, self.find_models(2, t), 3 * self.n + np.roll(first, -1)])
+        fourth = first if self._keeps else 3 * self.n + np.roll(first, -1)
+        return np.concatenate([first, self.n + first, self.find_models(2, t), fourth])
 
     def find_models(self, block: int, t: int) -> Rows:
         """(n,) of which rows of the first block those of block 2 (counted from 0) or 3 are copies after step `t`."""
+        if block == 3 and self._keeps:
+            return np.arange(self.n)
         return (np.arange(self.n) + (t + 1 if block == 3 else -t - 1)) % self.n
 
     def slots(self, t: int) -> Rows:
@@ -73,7 +77,8 @@ class ForkCheck:
 
     def __init__(self, report: Report, model: Any, n: int) -> None:
         self._report, self._who, self._n = report, name_of(model), n
-        self._copies = Copies(np.arange(n))
+        self._keeps = has(model, KeepsSources) and model.keeps_sources
+        self._copies = Copies(np.arange(n), self._keeps)
         self._apart: list[tuple[Place, list[Any]]] = []
         self._aside: tuple[Any, list[Any]] | None = None
         self.found = False
@@ -102,7 +107,7 @@ class ForkCheck:
         queue, chosen = queue[:enough], []
         while len(chosen) < self._n:
             chosen.append(queue.pop(-1 if len(chosen) % 2 else 0))
-        self._copies = Copies(np.array(chosen))
+        self._copies = Copies(np.array(chosen), self._keeps)
         return self._copies
 
     def see_copied(self, place: Place) -> None:
@@ -171,8 +176,13 @@ def describe(state: Any, rows: Rows) -> list[Any]:
 
 
 def copy_state(state: Any) -> dict[str, Any]:
-    """What a state holds in arrays, texts and numbers, running values of potentials aside."""
-    kept = {name: value for name, value in getattr(state, "__dict__", {}).items() if not isinstance(value, Memory)}
+    """What a state holds in arrays, texts and numbers, aside from what potentials may write to."""
+    own = {*(state.laid_up if has(state, LaysUp) else ()), *(("since",) if has(state, Weighed) else ())}
+    kept = {
+        name: value
+        for name, value in getattr(state, "__dict__", {}).items()
+        if name not in own and not isinstance(value, Memory)
+    }
     return {name: copy_value(value) for name, value in kept.items()}
 
 
