@@ -76,10 +76,14 @@ class PipelineCall:
         finally:
             self._graph = before if graph else self._graph
 
+    def go_on(self) -> Question | None:
+        """Let the scheduler take its own step; None if the pipeline has ended."""
+        return self._ask(None)
+
     def finish(self) -> Tensor:
         """(N, ...) the latents that the scheduler draws by its own steps, all of which are taken to the end."""
         while self.question is not None:
-            self._ask(None)
+            self.go_on()
         drawn = self.scheduler.__dict__["_drawn"]
         return drawn[: self._rows] if self._twice else drawn
 

@@ -45,9 +45,9 @@ class Stepped(NamedTuple):
 def copy_pipeline(pipe: Any) -> Any:
     """A shallow copy of `pipe` for one call: its components are the same objects, but what is set on it stays there.
 
-    Lists, dicts, sets, guiders and tokenizers that it holds are copied too, since a call may change them in place, and so
-    are other schedulers, and pipelines that it calls; its scheduler is a copy that asks the parent greenlet, and its progress bar
-    is off.
+    Lists, dicts, sets, guiders and tokenizers that it holds are copied too, since a call may change them in place, and
+    so are other schedulers, and pipelines that it calls; its scheduler is a copy that asks the parent greenlet, and its
+    progress bar is off.
     """
     return _copy_pipeline(pipe, {id(pipe.scheduler): copy_scheduler(pipe.scheduler)})
 
