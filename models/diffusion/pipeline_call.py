@@ -84,7 +84,9 @@ class PipelineCall:
         """(N, ...) the latents that the scheduler draws by its own steps, all of which are taken to the end."""
         while self.question is not None:
             self.go_on()
-        drawn = self.scheduler.__dict__["_drawn"]
+        drawn = self.scheduler.__dict__.get("_drawn")
+        if drawn is None:
+            raise ModelError(f"{self.name} leaves its steps to copies of its scheduler, and cannot be steered")
         return drawn[: self._rows] if self._twice else drawn
 
     def take_own_step(

@@ -246,6 +246,22 @@ def test_a_pipeline_with_a_second_scheduler_runs_whole_and_is_refused_otherwise(
         fk.steer(fk.Diffusion.from_pipeline(pipe, STEPS), REWARD, particles=2, seed=0)
 
 
+class Delegates(diffusers.DDIMPipeline):
+    """Leaves its steps to a copy of its scheduler, as those do that give each frame its own times."""
+
+    def __call__(self, batch_size=1, generator=None, num_inference_steps=4, output_type="pt"):
+        self.scheduler = copy.deepcopy(self.scheduler)
+        return super().__call__(batch_size, generator, 0.0, num_inference_steps, output_type=output_type)
+
+
+def test_steps_that_are_left_to_copies_of_the_scheduler_are_refused():
+    model = fk.Diffusion.from_pipeline(Delegates(unet(), diffusers.DDIMScheduler()), STEPS, eta=0.0)
+    with pytest.raises(
+        ModelError, match="Delegates leaves its steps to copies of its scheduler, and cannot be steered"
+    ):
+        fk.steer(model, REWARD, particles=2, seed=0, algorithm="importance")
+
+
 class Insists(OwnWay):
     """Does not run without what checks its pictures."""
 
