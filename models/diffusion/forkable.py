@@ -72,6 +72,11 @@ def is_pipeline(component: Any) -> bool:
     return any(each.__name__ == "DiffusionPipeline" for each in type(component).__mro__)
 
 
+def is_tokenizer(component: Any) -> bool:
+    """Whether it is a tokenizer of transformers, of which some calls choose the side that is padded."""
+    return any(each.__name__ == "PreTrainedTokenizerBase" for each in type(component).__mro__)
+
+
 def find_prior(pipe: Any) -> str:
     """The name in `pipe` of a pipeline that it calls and that has another scheduler; empty if there is none."""
     for name, component in vars(pipe).items():

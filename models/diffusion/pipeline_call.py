@@ -76,11 +76,17 @@ class PipelineCall:
         finally:
             self._graph = before if graph else self._graph
 
+    def go_on(self) -> Question | None:
+        """Let the scheduler take its own step; None if the pipeline has ended."""
+        return self._ask(None)
+
     def finish(self) -> Tensor:
         """(N, ...) the latents that the scheduler draws by its own steps, all of which are taken to the end."""
         while self.question is not None:
-            self._ask(None)
-        drawn = self.scheduler.__dict__["_drawn"]
+            self.go_on()
+        drawn = self.scheduler.__dict__.get("_drawn")
+        if drawn is None:
+            raise ModelError(f"{self.name} leaves its steps to copies of its scheduler, and cannot be steered")
         return drawn[: self._rows] if self._twice else drawn
 
     def take_own_step(

@@ -16,7 +16,7 @@ from greenlet import getcurrent
 from torch import Tensor
 
 from feynkac.base.errors import quote
-from feynkac.models.diffusion.forkable import is_guider, is_pipeline, is_scheduler
+from feynkac.models.diffusion.forkable import is_guider, is_pipeline, is_scheduler, is_tokenizer
 
 USUAL = ("self", "model_output", "timestep", "sample", "eta", "generator", "return_dict")
 """Arguments of `step` that are handled; any other must be left at its default."""
@@ -45,9 +45,9 @@ class Stepped(NamedTuple):
 def copy_pipeline(pipe: Any) -> Any:
     """A shallow copy of `pipe` for one call: its components are the same objects, but what is set on it stays there.
 
-    Lists, dicts, sets and guiders that it holds are copied too, since a call may change them in place, and so are other
-    schedulers, and pipelines that it calls; its scheduler is a copy that asks the parent greenlet, and its progress bar
-    is off.
+    Lists, dicts, sets, guiders and tokenizers that it holds are copied too, since a call may change them in place, and
+    so are other schedulers, and pipelines that it calls; its scheduler is a copy that asks the parent greenlet, and its
+    progress bar is off.
     """
     return _copy_pipeline(pipe, {id(pipe.scheduler): copy_scheduler(pipe.scheduler)})
 
@@ -71,6 +71,10 @@ def _copy_held(value: Any, schedulers: dict[int, Any]) -> Any:
         return _copy_pipeline(value, schedulers)
     if is_guider(value):
         return copy.deepcopy(value)
+    if is_tokenizer(value):  # past __getattr__, which some have for their special tokens
+        mine = object.__new__(type(value))
+        mine.__dict__.update(vars(value))
+        return mine
     return copy.copy(value) if type(value) in (list, dict, set) else value
 
 

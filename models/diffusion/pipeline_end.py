@@ -13,8 +13,10 @@ from torch import Tensor
 
 from feynkac.base.errors import ModelError
 from feynkac.models.diffusion.decoding import NO_CALL, Decoder, copy_vae, decoder_of, raise_precision
+from feynkac.models.diffusion.pipeline_copy import Question
 from feynkac.models.diffusion.pipeline_opening import ask_for, open_call
 from feynkac.models.diffusion.pipeline_rows import Silence
+from feynkac.models.diffusion.pipeline_singly import Call
 from feynkac.models.diffusion.pipeline_whole import keep_latents, read_first, read_latents
 from feynkac.models.diffusion.preview import Fit, Preview, preview_of, try_decoder
 from feynkac.models.diffusion.sounds import Sounds
@@ -56,12 +58,17 @@ class OwnEnd:
             raise ModelError(
                 f"{name} {UNKNOWN}, of problems with the same pictures only; {GIVE}, or steer them one after the other"
             )
-        sources = [torch.Generator("cpu").manual_seed(self._seed) for _ in latents]
-        call, question = open_call(self._mine, (self._call,), sources, self._options, silent=self._known)
+        call, question = self._open(len(latents))
+        told = False
         while question is not None:
+            if question.x.shape != latents.shape:  # of the sound of a video, which has a scheduler of its own
+                question = call.go_on()
+                continue
             x = latents.to(question.x)
             call.skip_step()
-            question = call.resume(x, x)
+            question, told = call.resume(x, x), True
+        if not told:
+            raise ModelError(f"{name} draws latents of other shapes than {tuple(latents.shape[1:])}; {GIVE}")
         _, value = read_first(call.returned)
         if isinstance(value, np.ndarray) and value.ndim > 3:  # channels last
             value = torch.from_numpy(np.moveaxis(value, -1, -3))
@@ -69,6 +76,17 @@ class OwnEnd:
             found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise ModelError(f"{name} returns {found} of {len(latents)} samples; {GIVE}")
         return raise_precision(value.detach())
+
+    def _open(self, n: int) -> tuple[Call, Question]:
+        """A call for `n` samples at its first question, without what checks pictures, unless it insists on that."""
+        sources = [torch.Generator("cpu").manual_seed(self._seed) for _ in range(n)]
+        try:
+            return open_call(self._mine, (self._call,), sources, self._options, silent=self._known)
+        except ModelError:
+            if all(getattr(self.pipe, name, None) is None for name in CHECKS):
+                raise
+        self._mine = _copy_decoders(self.pipe, checks=True)
+        return open_call(self._mine, (self._call,), sources, self._options, silent=self._known)
 
     @functools.cached_property
     def _mine(self) -> Any:
@@ -124,12 +142,12 @@ def reader_for(pipe: Any, decode: Decode) -> Callable[[Any, Tensor], Tensor]:
     return keep_latents if isinstance(decode, OwnEnd) else functools.partial(read_latents, asked=ask_for(pipe))
 
 
-def _copy_decoders(pipe: Any) -> Any:
-    """A shallow copy of `pipe` with decoders that it may write to, and without what checks finished pictures."""
+def _copy_decoders(pipe: Any, checks: bool = False) -> Any:
+    """A shallow copy of `pipe` with decoders that it may write to, with or without what `checks` finished pictures."""
     mine = object.__new__(type(pipe))
     for name, value in vars(pipe).items():
         decodes = isinstance(value, torch.nn.Module) and hasattr(value, "decode") and hasattr(value, "config")
-        mine.__dict__[name] = None if name in CHECKS else copy_vae(value) if decodes else value
+        mine.__dict__[name] = None if name in CHECKS and not checks else copy_vae(value) if decodes else value
     return mine
 
 

@@ -55,6 +55,11 @@ class SingleCalls:
         self.question = self._join([call.resume(mine, expected, graph) for call, mine, expected in rows])
         return self.question
 
+    def go_on(self) -> Question | None:
+        """See `PipelineCall.go_on`."""
+        self.question = self._join([each.go_on() for each in self._calls])
+        return self.question
+
     def finish(self) -> Tensor:
         """See `PipelineCall.finish`."""
         drawn = torch.cat([each.finish() for each in self._calls])

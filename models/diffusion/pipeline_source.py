@@ -31,7 +31,11 @@ from feynkac.models.diffusion.state import Latents
 if TYPE_CHECKING:
     from feynkac.models.diffusion.sampler import DiffusionSampler
 
-TWICE = "it calls its scheduler's step more than once per iteration, or goes by times of its own, and cannot be steered"
+TWICE = (
+    "it calls its scheduler's step more than once per iteration, as for a sound beside the pictures, or goes by times "
+    "of its own, and cannot be steered; where its scheduler draws no noise, as without eta=, algorithm='best_of_n' and "
+    "'importance' run it whole"
+)
 
 
 class PipelineSource:

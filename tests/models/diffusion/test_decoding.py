@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import types
 
 import numpy as np
 import pytest
 import torch
-from test_pipeline import SIZE, STEPS, bright, last_of, made, plain_noise, stable_diffusion, vae
+from test_pipeline import SIZE, STEPS, bright, last_of, made, plain_noise, stable_diffusion, unet, vae
 from test_pipeline_opening import animatediff
 
 import feynkac as fk
@@ -17,6 +18,8 @@ from feynkac.models import diffusion as fd
 from feynkac.models.diffusion.pipeline_end import OwnEnd
 
 diffusers = pytest.importorskip("diffusers")
+
+from diffusers.utils.torch_utils import randn_tensor  # noqa: E402  # needs diffusers
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 
@@ -191,10 +194,11 @@ class Upcasts(OwnWay):
 
 def test_what_decodes_by_the_pipeline_s_own_end_writes_to_no_decoder():
     plain = own_way()
-    pipe = Upcasts(**{**plain.components, "vae": None}, requires_safety_checker=False)
+    pipe = Upcasts(**{**plain.components, "vae": plain.vae.inner}, requires_safety_checker=False)
     pipe.vae = plain.vae
     end = OwnEnd(pipe, ({"prompt": "a cat", **SIZE},), {"num_inference_steps": STEPS})
-    assert end(torch.randn(1, 4, 8, 8)).shape == (1, 3, 16, 16)
+    with torch.no_grad():
+        assert end(torch.randn(1, 4, 8, 8)).shape == (1, 3, 16, 16)
     assert not hasattr(pipe.vae.inner, "scale") and not hasattr(pipe.vae.config, "scale")
 
 
@@ -212,6 +216,70 @@ def test_a_linear_preview_of_latents_that_are_no_pictures_is_refused():
     pipe = type("Packs", (OwnWay,), kind)(**stable_diffusion().components, requires_safety_checker=False)
     with pytest.raises(ArgumentError, match="preview='linear' is fitted to a VAE whose latents"):
         fk.Diffusion.from_pipeline(pipe, STEPS, preview="linear")
+
+
+class Sounding(diffusers.DDIMPipeline):
+    """Draws a sound beside each picture, with a scheduler of its own, and decodes pictures in a way of its own."""
+
+    def __init__(self, unet, scheduler):
+        super().__init__(unet, scheduler)
+        self.vqvae = torch.nn.Identity()
+
+    def __call__(self, batch_size=1, generator=None, num_inference_steps=4, output_type="pt"):
+        x, sound = (randn_tensor((batch_size, 1, 8, width), generator=generator) for width in (8, 3))
+        self.scheduler.set_timesteps(num_inference_steps)
+        other = copy.deepcopy(self.scheduler)
+        for t in self.scheduler.timesteps:
+            x = self.scheduler.step(self.unet(x, t).sample, t, x, generator=generator).prev_sample
+            sound = other.step(0.1 * sound, t, sound).prev_sample
+        return ((x.detach() + 5.0) / 10.0, sound)
+
+
+def test_a_pipeline_with_a_second_scheduler_runs_whole_and_is_refused_otherwise():
+    torch.manual_seed(0)
+    pipe = Sounding(unet(), diffusers.DDIMScheduler())
+    model = fk.Diffusion.from_pipeline(pipe, STEPS, eta=0.0)
+    result = fk.steer(model, REWARD, particles=2, seed=0, algorithm="importance")
+    theirs = pipe(2, plain_noise(2), STEPS)[0]
+    assert torch.equal(torch.stack(list(result.samples)), theirs)
+    with pytest.raises(ModelError, match=r"a sound beside the pictures.*as without eta=, algorithm='best_of_n'"):
+        fk.steer(fk.Diffusion.from_pipeline(pipe, STEPS), REWARD, particles=2, seed=0)
+
+
+class Delegates(diffusers.DDIMPipeline):
+    """Leaves its steps to a copy of its scheduler, as those do that give each frame its own times."""
+
+    def __call__(self, batch_size=1, generator=None, num_inference_steps=4, output_type="pt"):
+        self.scheduler = copy.deepcopy(self.scheduler)
+        return super().__call__(batch_size, generator, 0.0, num_inference_steps, output_type=output_type)
+
+
+def test_steps_that_are_left_to_copies_of_the_scheduler_are_refused():
+    model = fk.Diffusion.from_pipeline(Delegates(unet(), diffusers.DDIMScheduler()), STEPS, eta=0.0)
+    with pytest.raises(
+        ModelError, match="Delegates leaves its steps to copies of its scheduler, and cannot be steered"
+    ):
+        fk.steer(model, REWARD, particles=2, seed=0, algorithm="importance")
+
+
+class Insists(OwnWay):
+    """Does not run without what checks its pictures."""
+
+    def __call__(self, *args, **options):
+        if self.safety_checker is None:
+            raise ValueError("the check cannot be turned off")
+        return super().__call__(*args, **options)
+
+
+def test_what_checks_pictures_stays_where_the_pipeline_insists_on_it():
+    plain = own_way()
+    pipe = Insists(**{**plain.components, "vae": plain.vae.inner}, requires_safety_checker=False)
+    pipe.vae, pipe.safety_checker = plain.vae, Odd(plain.vae.inner)
+    end = OwnEnd(pipe, ({"prompt": "a cat", **SIZE},), {"num_inference_steps": STEPS})
+    with torch.no_grad():
+        assert (end(torch.randn(1, 4, 8, 8)) == 0.0).all()
+        with pytest.raises(ModelError, match="draws latents of other shapes than"):
+            end(torch.randn(1, 4, 9, 9))
 
 
 class Trims(diffusers.AnimateDiffPipeline):

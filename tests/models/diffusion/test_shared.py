@@ -130,6 +130,11 @@ def test_a_copy_of_a_pipeline_shares_its_networks_and_nothing_that_is_set():
     mine.scheduler = pipe.scheduler
     mine.register_to_config(requires_safety_checker=True)
     mine.unet = None
+    mine.tokenizer.padding_side = "left"
+    assert (
+        pipe.tokenizer.padding_side == "right"
+        and mine.tokenizer("a cat").input_ids == pipe.tokenizer("a cat").input_ids
+    )
     assert pipe.unet is not None and pipe.config["requires_safety_checker"] is False
     assert isinstance(pipe.scheduler, diffusers.DDIMScheduler)
 
