@@ -57,6 +57,8 @@ class Adaptive(Factor):
     divided out again when the next one replaces it, and the end is exact.
     """
 
+    adapts = True
+
     def __init__(self, base: Potential, ess: float, schedule: Course | None = None) -> None:
         self.base = base
         self.ess = ess

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.capabilities import OF_MODELS, OF_POTENTIALS, list_factors
+from feynkac.base.capabilities import OF_MODELS, OF_POTENTIALS, Adapts, KeepsSources, has, list_factors
 from feynkac.base.contract import Model, Potential
 from feynkac.base.errors import ArgumentError
 from feynkac.base.masks import TokenConstraint
@@ -81,6 +81,10 @@ def _check_contract(report: Report, model: Any, potentials: tuple[Any, ...]) -> 
     return not report.faults
 
 
+def _adapts(thing: Any) -> bool:
+    return has(thing, Adapts) and thing.adapts
+
+
 class _Checks:
     """All that is run, one after the other."""
 
@@ -88,6 +92,7 @@ class _Checks:
         self._report, self._model, self._potential = report, model, potential
         self._n, self._steps, self._seed = n, steps, seed
         self._factors = list_factors(potential)
+        self._walked = model.keep_apart() if has(model, KeepsSources) else model
 
     def run(self) -> None:
         """Look at the whole first: what cannot be run is not looked at more closely."""
@@ -105,26 +110,39 @@ class _Checks:
                 self._report.attempt("the evidence", self._check_evidence)
 
     def _check_copies(self) -> None:
-        """Two walks of the model as it stands, one with copies, on which all potentials are asked."""
+        """Two walks of the model as it stands, one with copies, on which all potentials are asked.
+
+        Rows that go other ways beside copies do so by other draws, too, if they share something; a draw that rounding
+        has turned does not come again.
+        """
+        if _adapts(self._model):
+            self._report.notes.append("what a row does depends on all others, by intent, and no copies were compared")
+        elif self._find_sharing(self._seed) and (fault := self._find_sharing(self._seed + 1)):
+            self._report.add_fault(fault)
+
+    def _find_sharing(self, seed: int) -> str | None:
+        """What is wrong with copies; else what is wrong with the answers of potentials is told."""
         forks = ForkCheck(self._report, self._model, self._n)
-        asked = [AnswerCheck(self._report, factor, self._n, self._seed) for factor in self._factors]
-        for place in self._walk_apart():
+        alone = [factor for factor in self._factors if not _adapts(factor)]
+        asked = [AnswerCheck(self._report, factor, self._n, seed) for factor in alone]
+        for place in self._walk_apart(seed):
             if tells_apart(place.state):
                 raise ArgumentError("the model is a batch of several problems; check them one by one")
             forks.see_apart(place)
             asked = [each for each in asked if self._is_answered(each, each.see_apart, place)]
         copies = forks.choose([each.said for each in asked])
-        for place in walk_copied(self._model, copies, self._steps, self._seed):
+        for place in walk_copied(self._walked, copies, self._steps, seed):
             forks.see_copied(place)
-            if forks.found:  # then the rows that potentials are asked about are not what they seem
-                return
+            if forks.fault:  # then the rows that potentials are asked about are not what they seem
+                return forks.fault
             asked = [each for each in asked if self._is_answered(each, each.see_copied, place)]
         forks.finish()
         for each in asked:
-            each.compare(copies, self._walk_apart)
+            each.compare(copies, lambda: self._walk_apart(seed))
+        return forks.fault
 
-    def _walk_apart(self) -> Iterator[Place]:
-        return walk(self._model, BLOCKS * self._n, self._steps, self._seed)
+    def _walk_apart(self, seed: int) -> Iterator[Place]:
+        return walk(self._walked, BLOCKS * self._n, self._steps, seed)
 
     def _is_answered(self, check: AnswerCheck, see: Callable[[Place], None], place: Place) -> bool:
         """Whether a potential could be asked; the others are asked whether or not it could."""

@@ -56,6 +56,8 @@ class Guided(Shifted):
     follow no declared target.
     """
 
+    adapts = True  # by the variance of x0, which the population tells
+
     def __init__(
         self,
         *potentials: Foresees,

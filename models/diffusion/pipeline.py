@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from feynkac.base.arguments import suggest_names
-from feynkac.base.capabilities import Biased
+from feynkac.base.capabilities import Adapts, Biased
 from feynkac.base.contract import LogW, Mask, Rng
 from feynkac.base.errors import ArgumentError, FeynkacError
 from feynkac.base.numbers import read_count, read_real, read_whole
@@ -65,6 +65,8 @@ class Diffusion:
     """Why its particles cannot be copied, if it is for the scheduler; it can then only be run whole."""
     _keeps: bool = field(default=False, kw_only=True, compare=False, repr=False)
     """Whether a run keeps what its pipeline is given, to be saved."""
+    _apart: bool = field(default=False, kw_only=True, compare=False, repr=False)
+    """Whether no particles are twins for a step, by which networks are tried."""
 
     name = "diffusion pipeline"
 
@@ -152,9 +154,13 @@ class Diffusion:
         return isinstance(self.proposal, Biased) and self.proposal.biased
 
     @property
-    def keeps_sources(self) -> bool:
-        """True: noise comes from a generator for each slot, as the pipeline itself takes it."""
-        return True
+    def adapts(self) -> bool:
+        """Whether the proposal goes by all particles."""
+        return isinstance(self.proposal, Adapts) and self.proposal.adapts
+
+    def keep_apart(self) -> Diffusion:
+        """See `feynkac.base.capabilities.KeepsSources`: each slot has a generator of its own."""
+        return replace(self, _apart=True)
 
     @property
     def max_steps(self) -> int:
@@ -266,6 +272,8 @@ class Diffusion:
             read, check = reader_for(self.pipe, decode), ForkCheck(self.pipe, self.check_forks)
             source = PipelineSource(call, len(self.calls), sources, self.eta, self.proposal, read, check, self._tried)
             source.given = [] if self._keeps else None
+            if self._apart:
+                source.keep_apart()
             schedule = part_from(schedule_of(call.scheduler, self.eta), float(question.time))
         sampler = DiffusionSampler(
             source,

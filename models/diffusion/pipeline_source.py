@@ -73,6 +73,10 @@ class PipelineSource:
         """(N,) what the generators were seeded with: the pipeline draws the first latents with them."""
         return [each.initial_seed() for each in self._generators]
 
+    def keep_apart(self) -> None:
+        """Let each slot draw from its own generator from now on."""
+        self._twins.stop()
+
     def draw_first(self, sampler: DiffusionSampler, n: int, rng: Rng) -> tuple[Tensor, LogW]:
         """(n, ...) the latents of the pipeline's first question, and (n,) zeros."""
         x = _check(self._call.question, 0, sampler).x.detach()  # some ask for their gradient while they run

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feynkac.base.capabilities import Biased, ChecksForks, has
+from feynkac.base.capabilities import Adapts, Biased, ChecksForks, has
 from feynkac.base.clock import charge
 from feynkac.base.contract import LogW, Mask, Rng, Rows
 from feynkac.base.errors import ArgumentError
@@ -90,6 +90,11 @@ class DiffusionSampler:
     def biased(self) -> bool:
         """Whether the proposal leaves its weights out, so that the samples follow no declared target."""
         return isinstance(self.proposal, Biased) and self.proposal.biased
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the proposal goes by all particles."""
+        return isinstance(self.proposal, Adapts) and self.proposal.adapts
 
     @property
     def max_steps(self) -> int:

@@ -22,6 +22,7 @@ from feynkac.base.capabilities.listing import (
     TellsAllowed as TellsAllowed,
 )
 from feynkac.base.capabilities.models import (
+    Adapts as Adapts,
     Biased as Biased,
     Bounded as Bounded,
     ChecksForks as ChecksForks,
@@ -103,8 +104,8 @@ class Closes(Protocol):
 
 
 OF_MODELS: tuple[type, ...] = (
-    Named, Joins, Masks, Heeds, Bounded, Biased, ChecksForks, KeepsSources, GoesBack, Enumerates, Replays, Retraces,
-    Scores, Branches, Saves, SavesPaths,
+    Named, Joins, Masks, Heeds, Bounded, Biased, Adapts, ChecksForks, KeepsSources, GoesBack, Enumerates, Replays,
+    Retraces, Scores, Branches, Saves, SavesPaths,
 )  # fmt: skip
 OF_LANGUAGE_MODELS: tuple[type, ...] = (ScoresAnswers, Resides)
 OF_CONTEXTS: tuple[type, ...] = (KeepsHidden, SavesContexts)
@@ -116,9 +117,9 @@ OF_STATES: tuple[type, ...] = (
     TellsHidden,
 )  # fmt: skip
 OF_POTENTIALS: tuple[type, ...] = (
-    Named, Factored, Hard, Foresees, Guides, Consults, Checks, Contradicts, Lists, Outlines, Reads,
+    Named, Factored, Hard, Adapts, Foresees, Guides, Consults, Checks, Contradicts, Lists, Outlines, Reads,
 )  # fmt: skip
-OF_PROPOSALS: tuple[type, ...] = (Biased, NeedsGraph, DrawsRanked)
+OF_PROPOSALS: tuple[type, ...] = (Biased, Adapts, NeedsGraph, DrawsRanked)
 OF_DENOISERS: tuple[type, ...] = (IgnoresTime, RelatesNeighbours, Ranks)
 OF_AUTOMATA: tuple[type, ...] = (MasksWithin, ChecksTokens)
 OF_OBSERVERS: tuple[type, ...] = (Closes,)

@@ -86,12 +86,24 @@ class Biased(Protocol):
 
 
 @runtime_checkable
+class Adapts(Protocol):
+    """What goes by the whole population: a model or proposal that draws by it, a potential whose levels do.
+
+    Without it: `check` takes it for a fault that a row depends on the others.
+    """
+
+    @property
+    def adapts(self) -> bool:
+        """Whether it does, as it is set up."""
+        ...
+
+
+@runtime_checkable
 class KeepsSources(Protocol):
     """A model whose noise comes from a source for each slot, seeded at `init`. Without it: from each step's `rng`."""
 
-    @property
-    def keeps_sources(self) -> bool:
-        """Whether it does. `check` then gives a copy the numbers of the row that it is a copy of by its slot."""
+    def keep_apart(self) -> Model:
+        """The same model, in which no slot is ever lent the noise of another; `check` walks it."""
         ...
 
 

@@ -77,12 +77,12 @@ class ForkCheck:
 
     def __init__(self, report: Report, model: Any, n: int) -> None:
         self._report, self._who, self._n = report, name_of(model), n
-        self._keeps = has(model, KeepsSources) and model.keeps_sources
+        self._keeps = has(model, KeepsSources)
         self._copies = Copies(np.arange(n), self._keeps)
         self._apart: list[tuple[Place, list[Any]]] = []
         self._aside: tuple[Any, list[Any]] | None = None
-        self.found = False
-        """Whether a fault was found."""
+        self.fault: str | None = None
+        """What was found wrong."""
 
     def see_apart(self, place: Place) -> None:
         """Look at a place of the walk without copies."""
@@ -112,7 +112,7 @@ class ForkCheck:
 
     def see_copied(self, place: Place) -> None:
         """Look at the same place of the walk with copies."""
-        if self.found:
+        if self.fault is not None:
             return
         rows, t, n = np.arange(BLOCKS * self._n), place.t, self._n
         seen = describe(place.state, rows)
@@ -135,7 +135,7 @@ class ForkCheck:
 
     def finish(self) -> None:
         """Look at the copies that were put aside after the first step."""
-        if self._aside is not None and not self.found:
+        if self._aside is not None and self.fault is None:
             state, before = self._aside
             for row, (now, then) in enumerate(zip(describe(state, np.arange(len(before))), before, strict=True)):
                 if not is_close(now, then):
@@ -143,12 +143,11 @@ class ForkCheck:
                                f"{quote(now)}: children must share nothing that is written to; copy it in "
                                "`fork`")  # fmt: skip
                     return
-        if not self.found:
+        if self.fault is None:
             self._report.passed.append("copies of a row go their ways by themselves, and as the row goes")
 
     def _tell(self, what: str) -> None:
-        self.found = True
-        self._report.add_fault(f"'{self._who}': {what}")
+        self.fault = f"'{self._who}': {what}"
 
 
 def _is_alike(one: Place, seen: list[Any], row: int, other: Place, there: list[Any], model: int) -> bool:

@@ -24,19 +24,22 @@ class MaskCheck:
         self._report, self._constraint, self._who = report, constraint, name_of(constraint)
         self._draw = np.random.default_rng(seed)
         self._states: NDArray[np.int64] | None = None
-        self._lengths = np.zeros(n, np.int64)
+        self._walked: list[list[int]] = [[] for _ in range(n)]
 
     def see(self, place: Place, answers: Answers) -> None:
         """Look at a place; the last of `answers` are what the constraint says of it."""
         if not isinstance(place.state, Tokenised):
             return
         automaton, vocabulary = self._constraint.automaton(place.state.vocabulary), place.state.vocabulary
-        states = self._states = np.full(len(self._lengths), automaton.start) if self._states is None else self._states
+        states = self._states = np.full(len(self._walked), automaton.start) if self._states is None else self._states
         tokens = place.state.tokens(np.arange(len(states)))
         for row in np.r_[place.running, place.ended]:
-            for token in tokens[row][self._lengths[row] :]:
-                states[row] = self._advance(automaton, vocabulary, int(states[row]), int(token), place.shown[row])
-            self._lengths[row] = len(tokens[row])
+            now, before = [int(token) for token in tokens[row]], self._walked[row]
+            if now[: len(before)] != before:  # of a canvas, which is not written from the left
+                states[row], before = automaton.start, []
+            for token in now[len(before) :]:
+                states[row] = self._advance(automaton, vocabulary, int(states[row]), token, place.shown[row])
+            self._walked[row] = now
             self._compare(automaton, place, row, int(states[row]), answers, tokens[row])
 
     @property

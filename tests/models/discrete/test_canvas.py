@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import feynkac as fk
 from feynkac import steer
 from feynkac.base.capabilities import Bounded
 from feynkac.base.errors import ArgumentError, ConstraintError, ModelError, PotentialError
@@ -372,3 +373,7 @@ def test_threads_share_a_model_and_its_potentials() -> None:
             assert all(together == alone for together in pool.map(runs, range(3)))
     finally:
         sys.setswitchinterval(before)
+
+
+def test_constraints_on_canvases_pass_the_check() -> None:
+    assert fk.check(DiscreteDiffusion(CHAIN, ABC, 3, MaskedNoise(3)), fk.regex("[ab]*")).faults == []
