@@ -115,6 +115,10 @@ class _Checks:
         Rows that go other ways beside copies do so by other draws, too, if they share something; a draw that rounding
         has turned does not come again.
         """
+        for factor in filter(_adapts, self._factors):
+            self._report.notes.append(
+                f"'{name_of(factor)}' weighs by all rows, by intent, and no answers were compared"
+            )
         if _adapts(self._model):
             self._report.notes.append("what a row does depends on all others, by intent, and no copies were compared")
         elif self._find_sharing(self._seed) and (fault := self._find_sharing(self._seed + 1)):

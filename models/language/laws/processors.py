@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 Processor: TypeAlias = "Callable[[Any, Any], Tensor]"
 """It makes scores (U, V) from token ids (U, T) and scores (U, V), all of them tensors."""
 _REPEATS = 2  # calls that are made again: what a first call lays up may show in the second only
-_CLOSE = (
-    1e-3  # in nats: far beyond what the place of a row in a batch does to the rounding of a processor's own network
-)
+_CLOSE = 1e-3  # nats, far beyond what the place of a row does to the rounding of a processor's own network
 
 
 class Watched:

@@ -10,6 +10,7 @@ import pytest
 
 import feynkac as fk
 import feynkac.models.diffusion as fd
+from feynkac.base.capabilities import Adapts, has
 from feynkac.potentials.diffusion import tempered
 
 PRIOR = fd.GaussianMixture([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.5]], 0.2)
@@ -32,7 +33,9 @@ def pipeline(**options: Any) -> Any:
     ids=["reward", "max", "tempered"],
 )
 def test_ours_is_right(make: Callable[..., Any], potential: Any) -> None:
-    assert fk.check(make(), potential, particles=2).faults == []
+    report = fk.check(make(), potential, particles=2)
+    assert report.faults == []
+    assert any("weighs by all rows, by intent" in note for note in report.notes) == has(potential, Adapts)
 
 
 @pytest.mark.parametrize("make", [sampler, pipeline])
